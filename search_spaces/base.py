@@ -1,0 +1,126 @@
+"""What a search space is: the contract that every space, built in or a user's own, fulfils."""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from latlab.search_spaces.cost import Layer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Architecture", "ArchitectureError", "SearchSpace"]
+
+
+class ArchitectureError(ValueError):
+    """An architecture string or its genes do not belong to the space; the message says what would."""
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """One network of a space: a frozen, hashable value, equal when space and canonical string are equal.
+
+    Make one with `SearchSpace.parse`, `from_genes`, `sample` or `enumerate`, never by hand.
+    """
+
+    space: str
+    text: str
+    genes: tuple[int, ...] = field(compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class SearchSpace(ABC):
+    """A set of networks that can be named, drawn, varied, built, counted and encoded.
+
+    A user's own space is a subclass registered under the entry-point group `latlab.search_spaces`.
+    Chance always comes in as a `random.Random`, so that the same seed gives the same architectures.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    """One line for `latlab spaces`."""
+    size: ClassVar[int]
+    """How many architectures there are."""
+    finite: ClassVar[bool] = False
+    """Whether `enumerate` is feasible."""
+    num_classes: ClassVar[int]
+    encodings: ClassVar[tuple[str, ...]]
+    """Names that `encode` takes; the first is the default."""
+
+    @abstractmethod
+    def parse(self, text: str) -> Architecture:
+        """Architecture from its string (any accepted spelling). Raises `ArchitectureError`."""
+
+    @abstractmethod
+    def from_genes(self, genes: Sequence[int]) -> Architecture:
+        """Architecture from its integer genes. Raises `ArchitectureError`."""
+
+    @abstractmethod
+    def random(self, rng: random.Random) -> Architecture:
+        """One architecture, drawn uniformly."""
+
+    @abstractmethod
+    def mutate(self, arch: Architecture, rng: random.Random) -> Architecture:
+        """A neighbour: exactly one choice changed, so never `arch` itself."""
+
+    @abstractmethod
+    def crossover(self, a: Architecture, b: Architecture, rng: random.Random) -> Architecture:
+        """A child that takes each choice from one of its parents (uniform crossover)."""
+
+    @abstractmethod
+    def input_shape(self, arch: Architecture) -> tuple[int, int, int]:
+        """(channels, height, width) of the input that `arch` takes."""
+
+    @abstractmethod
+    def layers(self, arch: Architecture, *, live: bool = False) -> tuple[Layer, ...]:
+        """Analytic cost per layer at batch size 1 (see `cost.py`), in order of execution.
+
+        As written, or with `live=True` as a graph compiler leaves it: dead edges removed.
+        """
+
+    @abstractmethod
+    def build(self, arch: Architecture, *, seed: int = 0, as_written: bool = False) -> nn.Module:
+        """The network in eval mode, weights from `seed`, batch norms calibrated (`modules.py`).
+
+        Args:
+            as_written: keep dead edges and the published forms of activations and means. By default
+                dead edges are pruned and activations are single operators.
+        """
+
+    @abstractmethod
+    def encode(self, archs: Sequence[Architecture], encoding: str) -> np.ndarray:
+        """Encodings of `archs`: float32 array of shape (len(archs), d) or (len(archs), ...)."""
+
+    @abstractmethod
+    def references(self) -> tuple[Architecture, ...]:
+        """HELP's ten reference architectures, in HELP's order (its hardware embedding is their latencies)."""
+
+    def canonical(self, arch: Architecture) -> Architecture:
+        """The representative of all architectures that execute the same graph once dead edges are removed."""
+        return arch
+
+    def is_constant(self, arch: Architecture) -> bool:
+        """Whether the output cannot depend on the input (an unconnected cell)."""
+        return False
+
+    def enumerate(self) -> Iterator[Architecture]:
+        """All architectures in the official order, where `finite`."""
+        raise NotImplementedError(f"{self.name} has {self.size:.3g} architectures: sample it instead")
+
+    def sample(self, n: int, seed: int | random.Random = 0) -> list[Architecture]:
+        """`n` distinct architectures, drawn uniformly. A longer sample of a seed begins with the shorter."""
+        if n > self.size:
+            raise ValueError(f"{self.name} has only {self.size} architectures, {n} were asked for")
+        rng = seed if isinstance(seed, random.Random) else random.Random(seed)
+        drawn: dict[Architecture, None] = {}
+        while len(drawn) < n:
+            drawn.setdefault(self.random(rng))
+        return list(drawn)
