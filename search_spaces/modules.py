@@ -1,0 +1,149 @@
+"""Torch parts that the spaces share: weights from a seed, calibrated batch norms, published activations.
+
+Weights depend on (seed, parameter name) only. So a pruned network has the same weights as the unpruned one,
+and two architectures whose pruned graphs are identical export to identical bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from zlib import crc32
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = [
+    "ChannelShuffle",
+    "HardSigmoid",
+    "HardSwish",
+    "Zero",
+    "batch_norm",
+    "conv",
+    "finish",
+    "images",
+    "linear",
+]
+
+POOL_SIZE = 1 << 21
+"""Normal numbers per seed that all weights are cut from: more than the largest layer here has (1.77 million)."""
+
+CALIBRATION_IMAGES = 4
+
+
+class _Conv2d(nn.Conv2d):
+    def reset_parameters(self) -> None:
+        """No initialisation: `finish` fills every parameter, and torch's own takes longer than all the rest."""
+
+
+class _Linear(nn.Linear):
+    def reset_parameters(self) -> None:
+        """As above."""
+
+
+def conv(
+    in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1, bias: bool = False
+) -> nn.Conv2d:
+    """A convolution with "same" padding and uninitialised weights."""
+    module: nn.Conv2d = _Conv2d(
+        in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=bias
+    )
+    # Tracers and fusers look for exactly this class.
+    module.__class__ = nn.Conv2d
+    return module
+
+
+def linear(in_features: int, out_features: int) -> nn.Linear:
+    """A linear layer with bias and uninitialised weights."""
+    module: nn.Linear = _Linear(in_features, out_features)
+    module.__class__ = nn.Linear
+    return module
+
+
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    """A batch norm; momentum 1 lets one forward pass in training mode set its statistics (`finish`)."""
+    return nn.BatchNorm2d(channels, momentum=1.0)
+
+
+class Zero(nn.Module):
+    """NAS-Bench-201's `none`: zeros of the input's shape, computed from the input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 0.0
+
+
+class ChannelShuffle(nn.Module):
+    """Interleaves the groups of a grouped convolution (ShuffleNet). Sizes are fixed, so graphs stay static."""
+
+    def __init__(self, channels: int, groups: int, size: int) -> None:
+        super().__init__()
+        self.channels, self.groups, self.size = channels, groups, size
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.reshape(-1, self.groups, self.channels // self.groups, self.size, self.size)
+        return x.transpose(1, 2).reshape(-1, self.channels, self.size, self.size)
+
+
+class HardSwish(nn.Module):
+    """h_swish as it was published: x * relu6(x + 3) / 6."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * F.relu6(x + 3.0) / 6.0
+
+
+class HardSigmoid(nn.Module):
+    """Hard sigmoid as it was published: relu6(x + 3) / 6."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu6(x + 3.0) / 6.0
+
+
+@lru_cache(maxsize=2)
+def _pool(seed: int) -> Tensor:
+    return torch.randn(POOL_SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def _fill(name: str, parameter: Tensor, is_batch_norm: bool, pool: Tensor) -> None:
+    count = parameter.numel()
+    if is_batch_norm:
+        # Scales differ so that an exporter cannot mix them up; shifts stay 0, as in every new network, because
+        # an edge of NAS-Bench-201 that receives zeros must give zeros for pruning to be exact.
+        mean, std = (1.0, 0.1) if name.endswith("weight") else (0.0, 0.0)
+    elif name.endswith("bias"):
+        mean, std = 0.0, 0.1
+    else:
+        mean, std = 0.0, math.sqrt(2.0 / (count / parameter.shape[0]))
+    if std == 0.0:
+        parameter.fill_(mean)
+        return
+    if count > pool.numel():
+        pool = pool.repeat(-(-count // pool.numel()))
+    start = crc32(name.encode()) % (pool.numel() - count + 1)
+    torch.mul(pool[start : start + count].view(parameter.shape), std, out=parameter)
+    if mean:
+        parameter.add_(mean)
+
+
+@lru_cache(maxsize=8)
+def images(count: int, shape: tuple[int, int, int], seed: int) -> Tensor:
+    """Standard normal images, `count` x channels x height x width."""
+    return torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def finish(network: nn.Module, input_shape: tuple[int, int, int], seed: int) -> nn.Module:
+    """Gives `network` its weights and its batch norms their statistics; returns it in eval mode.
+
+    Without calibration an untrained FBNet's logits move by 1e-8 when the input changes, and a graph that
+    returns its bias would pass any comparison.
+    """
+    pool = _pool(seed)
+    with torch.no_grad():
+        for module_name, module in network.named_modules():
+            is_batch_norm = isinstance(module, nn.BatchNorm2d)
+            for name, parameter in module.named_parameters(recurse=False):
+                _fill(f"{module_name}.{name}", parameter.data, is_batch_norm, pool)
+        network.train()
+        network(images(CALIBRATION_IMAGES, input_shape, seed))
+    network.requires_grad_(False)
+    return network.eval()

@@ -1,0 +1,181 @@
+"""NAS-Bench-201 (Dong & Yang, ICLR 2020): cells of four nodes and six edges, five operations an edge.
+
+Official index, class labels and skeleton follow the authors' definition; see `to_unique_str` for the 6,466 classes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from latlab.search_spaces.base import Architecture, ArchitectureError, SearchSpace
+from latlab.search_spaces.cost import Layer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["EDGES", "OPS", "NASBench201", "to_unique_str"]
+
+OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))
+"""(node, source) of the six genes, in the order of the string."""
+
+
+_REFERENCES = (11982, 431, 55, 9, 14451, 8636, 9881, 13479, 6196, 1462)
+"""HELP's reference devices are embedded by their latencies on these official indices."""
+
+_EXAMPLE = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|none~2|"
+
+
+@cache
+def _official_order() -> tuple[tuple[int, ...], ...]:
+    genes = list(itertools.product(range(5), repeat=6))
+    random.Random(88).shuffle(genes)
+    return tuple(genes)
+
+
+@cache
+def _official_index() -> dict[tuple[int, ...], int]:
+    return {genes: index for index, genes in enumerate(_official_order())}
+
+
+def format_genes(genes: Sequence[int]) -> str:
+    """`|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`."""
+    a, b, c, d, e, f = (OPS[gene] for gene in genes)
+    return f"|{a}~0|+|{b}~0|{c}~1|+|{d}~0|{e}~1|{f}~2|"
+
+
+def to_unique_str(genes: Sequence[int]) -> str:
+    """The authors' label of a cell, `to_unique_str(consider_zero=True)`: 6,466 over the space.
+
+    Each node is the sorted sum of its inputs, with skips replaced by their source and `#` for an edge that is
+    `none` or whose source is exactly `#`. A sum of several `#` is not collapsed, and dead edges are not in it:
+    it is a label, not "the same graph".
+    """
+    nodes = ["0"]
+    for node in (1, 2, 3):
+        terms = []
+        for (target, source), gene in zip(EDGES, genes, strict=True):
+            if target != node:
+                continue
+            if OPS[gene] == "none" or nodes[source] == "#":
+                terms.append("#")
+            elif OPS[gene] == "skip_connect":
+                terms.append(nodes[source])
+            else:
+                terms.append(f"({nodes[source]})@{OPS[gene]}")
+        nodes.append("+".join(sorted(terms)))
+    return nodes[3]
+
+
+def live_edges(genes: Sequence[int]) -> tuple[bool, ...]:
+    """Of each edge, whether it receives something (a path from the input) and reaches the output."""
+    receives, reaches = {0}, {3}
+    for (node, source), op in zip(EDGES, genes, strict=True):
+        if op and source in receives:
+            receives.add(node)
+    for (node, source), op in reversed(list(zip(EDGES, genes, strict=True))):
+        if op and node in reaches:
+            reaches.add(source)
+    return tuple(
+        bool(op) and source in receives and node in reaches
+        for (node, source), op in zip(EDGES, genes, strict=True)
+    )
+
+
+class NASBench201(SearchSpace):
+    """The CIFAR-10 networks of NAS-Bench-201: 15,625 cells in a fixed skeleton, 32x32 input, 10 classes."""
+
+    name: ClassVar[str] = "nasbench201"
+    title: ClassVar[str] = "NAS-Bench-201: 15,625 cells of 6 edges x 5 operations, CIFAR-10, 32 px"
+    size: ClassVar[int] = 5**6
+    finite: ClassVar[bool] = True
+    num_classes: ClassVar[int] = 10
+    encodings: ClassVar[tuple[str, ...]] = ("one-hot", "graph")
+
+    def from_genes(self, genes: Sequence[int]) -> Architecture:
+        genes = tuple(int(gene) for gene in genes)
+        if len(genes) != 6 or not all(0 <= gene < 5 for gene in genes):
+            raise ArchitectureError(f"{self.name}: genes are 6 operation indices 0-4, not {list(genes)}")
+        return Architecture(self.name, format_genes(genes), genes)
+
+    def parse(self, text: str) -> Architecture:
+        compact = "".join(text.split())
+        nodes = [node.strip("|").split("|") for node in compact.split("+")]
+        if [len(node) for node in nodes] != [1, 2, 3]:
+            raise ArchitectureError(
+                f"{self.name}: {text!r} is not three nodes of 1, 2 and 3 edges; a valid string is {_EXAMPLE}"
+            )
+        genes = []
+        for (node, source), edge in zip(EDGES, itertools.chain(*nodes), strict=True):
+            op, _, tail = edge.partition("~")
+            if op not in OPS:
+                raise ArchitectureError(
+                    f"{self.name}: unknown operation {op!r} in {text!r}; operations are: {', '.join(OPS)}"
+                )
+            if tail != str(source):
+                raise ArchitectureError(
+                    f"{self.name}: {edge!r} in {text!r} must end in ~{source}, the source of this edge of "
+                    f"node {node}; a valid string is {_EXAMPLE}"
+                )
+            genes.append(OPS.index(op))
+        return self.from_genes(genes)
+
+    def random(self, rng: random.Random) -> Architecture:
+        return self.from_genes([rng.randrange(5) for _ in EDGES])
+
+    def mutate(self, arch: Architecture, rng: random.Random) -> Architecture:
+        genes = list(arch.genes)
+        edge = rng.randrange(6)
+        genes[edge] = rng.choice([op for op in range(5) if op != genes[edge]])
+        return self.from_genes(genes)
+
+    def crossover(self, a: Architecture, b: Architecture, rng: random.Random) -> Architecture:
+        return self.from_genes([rng.choice(pair) for pair in zip(a.genes, b.genes, strict=True)])
+
+    def canonical(self, arch: Architecture) -> Architecture:
+        """Dead edges become `none`."""
+        live = live_edges(arch.genes)
+        return self.from_genes([op if keep else 0 for op, keep in zip(arch.genes, live, strict=True)])
+
+    def is_constant(self, arch: Architecture) -> bool:
+        return not any(live_edges(arch.genes))
+
+    def enumerate(self) -> Iterator[Architecture]:
+        return map(self.from_genes, _official_order())
+
+    def at(self, index: int) -> Architecture:
+        """The architecture of the official index. Raises `ArchitectureError`."""
+        if not 0 <= index < self.size:
+            raise ArchitectureError(f"{self.name}: index {index} is not in 0-{self.size - 1}")
+        return self.from_genes(_official_order()[index])
+
+    def index_of(self, arch: Architecture) -> int:
+        """The official index."""
+        return _official_index()[arch.genes]
+
+    def references(self) -> tuple[Architecture, ...]:
+        return tuple(map(self.at, _REFERENCES))
+
+    def input_shape(self, arch: Architecture) -> tuple[int, int, int]:
+        return (3, 32, 32)
+
+    def layers(self, arch: Architecture, *, live: bool = False) -> tuple[Layer, ...]:
+        raise NotImplementedError
+
+    def encode(self, archs: Sequence[Architecture], encoding: str) -> np.ndarray:
+        raise NotImplementedError
+
+    def build(self, arch: Architecture, *, seed: int = 0, as_written: bool = False) -> nn.Module:
+        from latlab.search_spaces.nasbench201_modules import Network
+        from latlab.search_spaces.modules import finish
+
+        genes = arch.genes
+        live = [True] * 6 if as_written else live_edges(genes)
+        edges = [(*edge, OPS[op]) for edge, op, keep in zip(EDGES, genes, live, strict=True) if keep]
+        return finish(Network(edges, self.num_classes), self.input_shape(arch), seed)
