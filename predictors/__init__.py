@@ -1,0 +1,32 @@
+"""Predictors of latency: fitted to a few measurements of a device, they predict a whole search space.
+
+A predictor is one file and one class (`base.Predictor`), registered under the entry-point group `latlab.predictors`.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+
+from latlab.predictors.base import Prediction, Predictor
+from latlab.search_spaces import SearchSpace
+
+__all__ = ["DEFAULT", "Prediction", "Predictor", "UnknownPredictorError", "create", "names"]
+
+DEFAULT = "bayes-linear"
+
+
+class UnknownPredictorError(ValueError):
+    """No predictor of that name is installed; the message lists those that are."""
+
+
+def names() -> tuple[str, ...]:
+    """The installed predictors (entry points of the group `latlab.predictors`)."""
+    return tuple(sorted({point.name for point in entry_points(group="latlab.predictors")}))
+
+
+def create(name: str, space: SearchSpace) -> Predictor:
+    """A fresh predictor called `name` for `space`. Raises `UnknownPredictorError`."""
+    for point in entry_points(group="latlab.predictors", name=name):
+        predictor: Predictor = point.load()(space)
+        return predictor
+    raise UnknownPredictorError(f"unknown predictor {name!r}; installed are: {', '.join(names())}")

@@ -1,0 +1,162 @@
+"""A device in use: its worker, what is loaded on it, and what to do when the worker dies."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Self
+
+from latlab.harness.errors import BadInputError, LatlabError
+from latlab.harness.exporters import Artifact
+from latlab.harness.inventory import Device
+from latlab.harness.store import Store
+from latlab.harness.targets import Target
+from latlab.harness.transports import DeviceLostError, Transport, WorkerError
+from latlab.harness.transports.local import LocalTransport
+
+__all__ = ["DeviceSession", "Loaded", "Timed"]
+
+MAX_RESTARTS = 5
+"""Workers that may die in a row, with no pass between them, before the device is given up."""
+REQUEST_S = 30.0
+"""Deadline of requests that only keep books."""
+LOAD_S = 300.0
+"""Deadline of loading a model, its first inference included."""
+TIME_FLOOR_S = 60.0
+TIME_FACTOR = 20.0
+"""A pass may take this many times what its first inference suggests, and never less than the floor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model on the device."""
+
+    handle: int
+    push_s: float
+    load_s: float
+    first_s: float
+    """Time of the first inference."""
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """One pass: raw samples in their order."""
+
+    warmup_ns: list[int]
+    samples_ns: list[int]
+    telemetry: dict[str, Any]
+
+
+def open_transport(name: str, device: Device) -> Transport:
+    """The transport that the inventory names for a device, not started yet."""
+    return LocalTransport(name=name, python=device.python, work=device.work)
+
+
+class DeviceSession:
+    """One controller's use of one device for one target. A context manager: the worker ends with it."""
+
+    def __init__(self, name: str, device: Device, target: Target) -> None:
+        self.name, self.target, self._device = name, target, device
+        self._transport = open_transport(name, device)
+        self._failures = 0
+        self.hello: dict[str, Any] = {}
+        self.fingerprint_id: str | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._transport.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._transport.close()
+
+    def _start(self) -> None:
+        try:
+            self._transport.start()
+            self.hello = self._transport.request("hello", REQUEST_S, protocol=1)
+        except WorkerError as error:
+            if error.kind == "busy":
+                raise LatlabError(
+                    f"device {self.name} is in use: {error.message}", "Wait for the other run to end."
+                ) from error
+            raise LatlabError(f"device {self.name}: {error.message}") from error
+        runtime = self.hello["runtimes"].get(self.target.runtime) or {}
+        if not runtime.get("version"):
+            raise BadInputError(
+                f"the runtime {self.target.runtime} is not installed on {self.name}: {runtime.get('why', 'not found')}",
+                f"Install it there, or choose another with --runtime; `latlab doctor {self.name}` shows what it has.",
+            )
+
+    def register(self, store: Store) -> None:
+        """Record the device's facts, so that rows can refer to them."""
+        self.fingerprint_id = store.fingerprint(self.facts)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What of the device bears on latency: software versions, CPU, governor, affinity."""
+        volatile = ("pid", "id", "ok")
+        facts = {key: value for key, value in self.hello.items() if key not in volatile}
+        return {**facts, "affinity": self.affinity}
+
+    @property
+    def affinity(self) -> list[int] | None:
+        """CPUs that time networks: those of the inventory, else the last ones, one per thread, where others remain."""
+        if self._device.affinity is not None:
+            return list(self._device.affinity)
+        usable = sorted(self.hello["cpus"].get("affinity") or [])
+        return usable[-self.target.threads :] if len(usable) > self.target.threads else None
+
+    @property
+    def spare_cpus(self) -> set[int] | None:
+        """CPUs of this machine left for exporting; None where no core is left."""
+        if self.affinity is None:
+            return None
+        return set(self.hello["cpus"]["affinity"]) - set(self.affinity) or None
+
+    def load(self, artifact: Artifact, input_shape: list[int] | None = None) -> Loaded:
+        """Push the artifact where the device lacks it, and load it. Raises `WorkerError` or `DeviceLostError`."""
+        start = time.perf_counter()
+        self._transport.push(artifact.path, artifact.sha256, artifact.path.suffix)
+        pushed = time.perf_counter()
+        reply = self._transport.request(
+            "load",
+            LOAD_S,
+            sha256=artifact.sha256,
+            suffix=artifact.path.suffix,
+            runtime=self.target.runtime,
+            accelerator=self.target.accelerator,
+            threads=self.target.threads,
+            affinity=self.affinity,
+            input_shape=input_shape or list(artifact.input_shape),
+            seed=0,
+        )
+        facts = {key: reply[key] for key in ("runtime_version", "provider", "delegated", "inputs") if key in reply}
+        return Loaded(
+            reply["handle"], pushed - start, time.perf_counter() - pushed, reply.get("first_ns", 0) / 1e9, facts
+        )
+
+    def time(self, loaded: Loaded, warmup: int, runs: int) -> Timed:
+        """One pass. Raises `WorkerError` or `DeviceLostError`."""
+        deadline_s = max(TIME_FLOOR_S, TIME_FACTOR * loaded.first_s * (warmup + runs))
+        reply = self._transport.request(
+            "time", deadline_s + 10, handle=loaded.handle, warmup=warmup, runs=runs, deadline_s=deadline_s
+        )
+        self._failures = 0
+        return Timed(reply["warmup_ns"], reply["samples_ns"], reply["telemetry"])
+
+    def unload(self, loaded: Loaded) -> None:
+        self._transport.request("unload", REQUEST_S, handles=[loaded.handle])
+
+    def restart(self, cause: DeviceLostError) -> None:
+        """A fresh worker after one was lost. Raises the cause when too many have died in a row."""
+        self._failures += 1
+        self._transport.close()
+        if self._failures > MAX_RESTARTS:
+            raise cause
+        self._transport = open_transport(self.name, self._device)
+        self._start()
+

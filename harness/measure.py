@@ -1,0 +1,233 @@
+"""The way of one network to its row: export ahead, push, load, passes interleaved with other networks, summary.
+
+Passes of one network are spread out in time, because on a shared machine disturbances come in bursts: one sitting of many
+runs meets one burst, several short sittings meet several (test-retest rank correlation .985 against .955 for the
+same device-seconds). The schedule is a rolling one: in each round one new network begins, and every network in flight whose
+turn it is gets one pass, in random order; `policy.spread` rounds lie between two passes of a network. So rows complete one
+by one, and killing the controller loses no more than the pass in flight.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+from typing import Any
+
+from latlab.agents.statistics import summarise
+from latlab.agents.timing import TimingPolicy
+from latlab.harness.device import DeviceSession, Loaded
+from latlab.harness.exporters import Artifact, ExportError
+from latlab.harness.store import Campaign, Measurement, Store
+from latlab.harness.transports import DeviceLostError, WorkerError
+
+__all__ = ["Engine"]
+
+EXPORT_LOOKAHEAD = 2
+"""Exports under way beyond one per worker: enough to keep a device busy, few enough that acquisition sees its results."""
+MAX_ATTEMPTS = 2
+"""Workers that one network may kill before it is recorded as a failure."""
+
+
+@dataclass
+class _InFlight:
+    row: Measurement
+    artifact: Artifact
+    passes: list[list[int]]
+    warm_s: float
+    due: int = 0
+    loaded: Loaded | None = None
+    attempts: int = 0
+    push_s: float = 0.0
+    load_s: float = 0.0
+    facts: dict[str, Any] = field(default_factory=dict)
+    followers: list[str] = field(default_factory=list)
+
+
+class Engine:
+    """Measures the architectures of one session of a campaign on one device.
+
+    Args:
+        submit: starts (or finds in the cache) the export of an architecture; its future gives the artifact.
+        exports: how many exports run at once.
+        overlap: whether exporting may go on while a network is timed (False where no core is left for it).
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        campaign: Campaign,
+        session: int,
+        policy: TimingPolicy,
+        device: DeviceSession,
+        submit: Callable[[str], Future[Artifact]],
+        *,
+        exports: int = 1,
+        overlap: bool = True,
+    ) -> None:
+        self._store, self._campaign, self._session, self._policy = store, campaign, session, policy
+        self._device, self._submit = device, submit
+        self._lookahead = exports + EXPORT_LOOKAHEAD
+        self._overlap = overlap
+        self._rng = random.Random(f"{campaign.seed}/{session}/{campaign.id}")
+        self._exporting: dict[Future[Artifact], tuple[str, str]] = {}
+        self._ready: deque[tuple[Artifact, str, str]] = deque()
+        self._active: list[_InFlight] = []
+        self.timed_s = 0.0
+        """Seconds that the device spent in warm-up and samples since this engine was made."""
+
+    def run(self, wanted: Iterable[tuple[str, str]]) -> Iterator[Measurement]:
+        """Measure what `wanted` yields as (architecture, role) and yield each row once it is finished.
+
+        `wanted` is asked for the next one only when an export can start, so it may decide by the rows it has seen.
+        Architectures that this session has finished already must not be in it.
+
+        Raises:
+            DeviceLostError: when the device does not come back; every finished row and pass is in the store.
+        """
+        source, round_ = iter(wanted), 0
+        try:
+            while True:
+                self._top_up(source)
+                yield from self._collect()
+                if self._ready:
+                    yield from self._admit(round_)
+                if not self._active:
+                    if self._ready:
+                        continue
+                    if not self._exporting:
+                        return
+                    wait(self._exporting, return_when=FIRST_COMPLETED)
+                    continue
+                if not self._overlap and self._exporting:
+                    wait(self._exporting)
+                due = [net for net in self._active if net.due <= round_]
+                self._rng.shuffle(due)
+                for net in due:
+                    yield from self._turn(net, round_)
+                # With no newcomer the rounds in between would be empty: go on to the next one that is due.
+                if not self._ready and self._active:
+                    round_ = max(round_ + 1, min(net.due for net in self._active))
+                else:
+                    round_ += 1
+        finally:
+            for future in self._exporting:
+                future.cancel()
+
+    def _top_up(self, source: Iterator[tuple[str, str]]) -> None:
+        while len(self._exporting) + len(self._ready) < self._lookahead:
+            following = next(source, None)
+            if following is None:
+                return
+            arch, role = following
+            self._exporting[self._submit(arch)] = (arch, role)
+
+    def _collect(self) -> Iterator[Measurement]:
+        """Exports that have ended: artifacts wait for admission, failures are rows."""
+        for future in [future for future in self._exporting if future.done()]:
+            arch, role = self._exporting.pop(future)
+            try:
+                self._ready.append((future.result(), arch, role))
+            except ExportError as error:
+                row = self._store.begin(self._campaign, self._session, arch, role)
+                yield self._store.finish(row.id, error.kind, error=str(error))
+
+    def _admit(self, round_: int) -> Iterator[Measurement]:
+        artifact, arch, role = self._ready.popleft()
+        row = self._store.begin(
+            self._campaign,
+            self._session,
+            arch,
+            role,
+            artifact_sha256=artifact.sha256,
+            artifact=artifact.summary(),
+            fingerprint_id=self._device.fingerprint_id,
+        )
+        twin = self._store.same_graph(row)
+        if twin is not None:
+            yield self._store.copy_result(row.id, twin.id)
+            return
+        for net in self._active:
+            if net.artifact.sha256 == artifact.sha256:
+                net.followers.append(arch)
+                return
+        earlier = self._store.passes(row.id)
+        net = _InFlight(
+            row,
+            artifact,
+            passes=[stored.samples_ns for stored in earlier],
+            warm_s=sum(sum(stored.warmup_ns) for stored in earlier) / 1e9,
+            due=round_,
+        )
+        self._active.append(net)
+        if len(net.passes) >= self._policy.passes:
+            yield from self._finish(net)
+
+    def _turn(self, net: _InFlight, round_: int) -> Iterator[Measurement]:
+        """One pass of one network, its loading included where it is not on the device."""
+        try:
+            if net.loaded is None:
+                net.loaded = self._device.load(net.artifact)
+                net.push_s += net.loaded.push_s
+                net.load_s += net.loaded.load_s
+                net.facts = net.loaded.facts
+            timed = self._device.time(net.loaded, self._policy.warmup, self._policy.runs)
+        except WorkerError as error:
+            yield from self._fail(net, error.kind, error.message)
+            return
+        except DeviceLostError as error:
+            net.attempts += 1
+            for other in self._active:
+                other.loaded = None
+            if net.attempts >= MAX_ATTEMPTS:
+                yield from self._fail(net, "timeout" if error.timed_out else "crash", str(error))
+            self._device.restart(error)
+            return
+        self._store.add_pass(net.row.id, len(net.passes), timed.warmup_ns, timed.samples_ns, timed.telemetry)
+        net.passes.append(timed.samples_ns)
+        warm_s = sum(timed.warmup_ns) / 1e9
+        net.warm_s += warm_s
+        self.timed_s += warm_s + sum(timed.samples_ns) / 1e9
+        net.due = round_ + self._policy.spread
+        if len(net.passes) >= self._policy.passes:
+            yield from self._finish(net)
+
+    def _finish(self, net: _InFlight) -> Iterator[Measurement]:
+        summary = summarise(net.passes, self._policy.trim)
+        artifact = net.artifact
+        times = {
+            "build_s": artifact.build_s,
+            "export_s": artifact.export_s,
+            "parity_s": artifact.parity_s,
+            "push_s": net.push_s,
+            "load_s": net.load_s,
+            "warm_s": net.warm_s,
+            "measure_s": sum(map(sum, net.passes)) / 1e9,
+        }
+        row = self._store.finish(
+            net.row.id,
+            "ok",
+            latency_ms=summary.latency_ms,
+            stderr_ms=summary.stderr_ms,
+            times_s=times,
+            artifact={**artifact.summary(), **net.facts},
+        )
+        self._drop(net)
+        yield row
+        for arch in net.followers:
+            follower = self._store.rows(self._campaign, self._session)[arch]
+            yield self._store.copy_result(follower.id, row.id)
+
+    def _fail(self, net: _InFlight, kind: str, message: str) -> Iterator[Measurement]:
+        self._drop(net)
+        yield self._store.finish(net.row.id, kind, error=message)
+        for arch in net.followers:
+            follower = self._store.rows(self._campaign, self._session)[arch]
+            yield self._store.finish(follower.id, kind, error=message, same_graph_as=net.row.id)
+
+    def _drop(self, net: _InFlight) -> None:
+        self._active.remove(net)
+        if net.loaded is not None:
+            self._device.unload(net.loaded)

@@ -1,0 +1,422 @@
+"""Everything measured, in one SQLite file that only the controller writes.
+
+A pass (one short run of samples of one network) is committed as soon as it is there, so killing the controller
+loses at most the pass in flight. A measurement is one row per campaign, session and architecture; the unique
+constraint makes a duplicate impossible.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from sqlalchemy import JSON, ForeignKey, Index, UniqueConstraint, create_engine, event, select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+
+from latlab.agents.timing import TimingPolicy
+from latlab.harness.errors import BadInputError, LatlabError
+from latlab.harness.targets import Target
+
+__all__ = ["Campaign", "Measurement", "Pass", "Store", "StoreError"]
+
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x6C61746C  # "latl": tells our files from other people's SQLite files
+
+
+class StoreError(BadInputError):
+    """The store cannot be read or written; the message names the file."""
+
+
+class _Base(DeclarativeBase):
+    type_annotation_map = {dict[str, Any]: JSON, list[int]: JSON}  # noqa: RUF012  (SQLAlchemy's own form)
+
+
+class Campaign(_Base):
+    """What was asked for: a target, a space, a policy, a seed and a selection. Its id is their hash."""
+
+    __tablename__ = "campaigns"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    target: Mapped[str] = mapped_column(index=True)
+    space: Mapped[str]
+    policy_name: Mapped[str]
+    policy_hash: Mapped[str]
+    policy: Mapped[dict[str, Any]]
+    seed: Mapped[int]
+    selection: Mapped[str]
+    options: Mapped[dict[str, Any]]
+    created_at: Mapped[str]
+
+
+class Fingerprint(_Base):
+    """The device as it was: its facts under their hash."""
+
+    __tablename__ = "fingerprints"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    facts: Mapped[dict[str, Any]]
+
+
+class Measurement(_Base):
+    """One architecture measured once: `running` while passes are missing, then `ok` or the kind of failure."""
+
+    __tablename__ = "measurements"
+    __table_args__ = (
+        UniqueConstraint("campaign_id", "session", "arch"),
+        Index("by_graph", "campaign_id", "session", "artifact_sha256"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    campaign_id: Mapped[str] = mapped_column(ForeignKey("campaigns.id"))
+    session: Mapped[int]
+    arch: Mapped[str]
+    role: Mapped[str]
+    status: Mapped[str]
+    order: Mapped[int]
+    fingerprint_id: Mapped[str | None] = mapped_column(ForeignKey("fingerprints.id"))
+    artifact_sha256: Mapped[str | None]
+    artifact: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    same_graph_as: Mapped[int | None] = mapped_column(ForeignKey("measurements.id"))
+    latency_ms: Mapped[float | None]
+    stderr_ms: Mapped[float | None]
+    times_s: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    error: Mapped[str | None]
+    started_at: Mapped[str]
+    finished_at: Mapped[str | None]
+    campaign: Mapped[Campaign] = relationship()
+    passes: Mapped[list[Pass]] = relationship(order_by="Pass.number")
+
+
+class Pass(_Base):
+    """One short run of a network: raw samples in their order, in nanoseconds."""
+
+    __tablename__ = "passes"
+    __table_args__ = (UniqueConstraint("measurement_id", "number"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    measurement_id: Mapped[int] = mapped_column(ForeignKey("measurements.id"))
+    number: Mapped[int]
+    warmup_ns: Mapped[list[int]]
+    samples_ns: Mapped[list[int]]
+    telemetry: Mapped[dict[str, Any]]
+    at: Mapped[str]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Store:
+    """A store file, made where there is none.
+
+    One controller at a time writes: `writing()` takes a lock that the operating system frees when the process ends,
+    however it ends. Reading needs no lock.
+    """
+
+    def __init__(self, path: str | Path, *, must_exist: bool = False) -> None:
+        self.path = Path(path)
+        if must_exist and not self.path.exists():
+            raise StoreError(
+                f"there is no store {self.path}", "Measure something first, or name another with --store."
+            )
+        self._check_file()
+        self._engine = create_engine(f"sqlite:///{self.path}", connect_args={"timeout": 30})
+        event.listen(self._engine, "connect", _on_connect)
+        with self._explained():
+            self._open()
+
+    def _check_file(self) -> None:
+        if self.path.is_dir():
+            raise StoreError(f"the store {self.path} is a folder", "Name a file, for example latlab.db.")
+        if not self.path.parent.is_dir():
+            raise StoreError(f"the folder {self.path.parent} of the store {self.path.name} does not exist")
+        if not self.path.exists() and not os.access(self.path.parent, os.W_OK):
+            raise StoreError(f"the folder {self.path.parent} of the store {self.path.name} cannot be written")
+        try:
+            if self.path.exists() and self.path.stat().st_size:
+                with self.path.open("rb") as file:
+                    if file.read(16) != b"SQLite format 3\0":
+                        raise StoreError(
+                            f"{self.path} is not a latlab store (not an SQLite file)",
+                            "Name another file with --store; this one was left as it is.",
+                        )
+        except OSError as error:
+            raise StoreError(f"cannot read the store {self.path}: {error.strerror}") from error
+
+    def _open(self) -> None:
+        with self._engine.begin() as connection:
+            version = connection.execute(text("PRAGMA user_version")).scalar_one()
+            owner = connection.execute(text("PRAGMA application_id")).scalar_one()
+            tables = connection.execute(text("SELECT count(*) FROM sqlite_master")).scalar_one()
+            if tables and owner != APPLICATION_ID:
+                raise StoreError(
+                    f"{self.path} is an SQLite file of another program", "Name another file with --store."
+                )
+            if version > SCHEMA_VERSION:
+                raise StoreError(f"{self.path} was written by a newer latlab (schema {version})", "Update latlab.")
+            if not tables:
+                _Base.metadata.create_all(connection)
+                connection.execute(text(f"PRAGMA application_id = {APPLICATION_ID}"))
+                connection.execute(text(f"PRAGMA user_version = {SCHEMA_VERSION}"))
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turns what SQLite says into an error that names the file and the way out."""
+        try:
+            yield
+        except DBAPIError as error:
+            said = str(error.orig)
+            if "full" in said or "I/O" in said:
+                raise StoreError(
+                    f"cannot write the store {self.path}: {said}",
+                    "Free some space, then run the same command again: it continues where it stopped.",
+                ) from error
+            if "malformed" in said or "not a database" in said or "no such table" in said or "no such column" in said:
+                raise StoreError(
+                    f"the store {self.path} is damaged: {said}",
+                    f"Recover what is there with `sqlite3 {self.path} .recover`, or name another with --store.",
+                ) from error
+            raise StoreError(f"cannot use the store {self.path}: {said}") from error
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Session]:
+        """A transaction: committed at the end, undone by an exception."""
+        with self._explained(), Session(self._engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the store for measuring. Raises `LatlabError` where another process holds it."""
+        import fcntl
+
+        lock = self.path.with_name(self.path.name + ".lock")
+        try:
+            file = lock.open("a+")
+        except OSError as error:
+            raise StoreError(f"cannot lock the store {self.path}: {error.strerror}") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.seek(0)
+                holder = file.read(20).strip() or "unknown"
+                raise LatlabError(
+                    f"the store {self.path} is being written by another latlab (process {holder})",
+                    "Wait for it to end, or measure into another file with --store.",
+                ) from error
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    # Campaigns and measurements
+
+    def campaign(
+        self,
+        target: Target,
+        space: str,
+        policy: TimingPolicy,
+        seed: int,
+        selection: str,
+        options: dict[str, Any] | None = None,
+    ) -> Campaign:
+        """The campaign of these, made where there is none. The same command finds its campaign again."""
+        options = options or {}
+        identity = [str(target), space, policy.hash(), seed, selection, options]
+        key = _digest(identity)
+        with self.session() as session:
+            campaign = session.get(Campaign, key)
+            if campaign is None:
+                campaign = Campaign(
+                    id=key,
+                    target=str(target),
+                    space=space,
+                    policy_name=policy.name,
+                    policy_hash=policy.hash(),
+                    policy=asdict(policy),
+                    seed=seed,
+                    selection=selection,
+                    options=options,
+                    created_at=_now(),
+                )
+                session.add(campaign)
+        return campaign
+
+    def fingerprint(self, facts: dict[str, Any]) -> str:
+        """The id under which a device's facts stand."""
+        key = _digest(facts)
+        with self.session() as session:
+            if session.get(Fingerprint, key) is None:
+                session.add(Fingerprint(id=key, facts=facts))
+        return key
+
+    def latest_session(self, campaign: Campaign) -> int:
+        """Number of the campaign's last session; 0 where it has none."""
+        with self.session() as session:
+            query = text("SELECT coalesce(max(session), 0) FROM measurements WHERE campaign_id = :c")
+            return int(session.execute(query, {"c": campaign.id}).scalar_one())
+
+    def begin(self, campaign: Campaign, session_number: int, arch: str, role: str, **fields: Any) -> Measurement:
+        """The running row of an architecture: a new one, or the one that an earlier run left."""
+        with self.session() as session:
+            row = session.scalar(
+                select(Measurement).where(
+                    Measurement.campaign_id == campaign.id,
+                    Measurement.session == session_number,
+                    Measurement.arch == arch,
+                )
+            )
+            if row is None:
+                query = text("SELECT count(*) FROM measurements WHERE campaign_id = :c AND session = :s")
+                order = session.execute(query, {"c": campaign.id, "s": session_number}).scalar_one()
+                row = Measurement(
+                    campaign_id=campaign.id,
+                    session=session_number,
+                    arch=arch,
+                    role=role,
+                    status="running",
+                    order=order,
+                    started_at=_now(),
+                    **fields,
+                )
+                session.add(row)
+            else:
+                for name, value in fields.items():
+                    setattr(row, name, value)
+        return row
+
+    def passes(self, measurement_id: int) -> list[Pass]:
+        with self.session() as session:
+            query = select(Pass).where(Pass.measurement_id == measurement_id).order_by(Pass.number)
+            return list(session.scalars(query))
+
+    def add_pass(
+        self, measurement_id: int, number: int, warmup_ns: list[int], samples_ns: list[int], telemetry: dict[str, Any]
+    ) -> None:
+        with self.session() as session:
+            session.add(
+                Pass(
+                    measurement_id=measurement_id,
+                    number=number,
+                    warmup_ns=warmup_ns,
+                    samples_ns=samples_ns,
+                    telemetry=telemetry,
+                    at=_now(),
+                )
+            )
+
+    def finish(self, measurement_id: int, status: str, **fields: Any) -> Measurement:
+        """Close a running row as `ok` or as a kind of failure."""
+        with self.session() as session:
+            row = session.get_one(Measurement, measurement_id)
+            row.status, row.finished_at = status, _now()
+            for name, value in fields.items():
+                setattr(row, name, value)
+        return row
+
+    def rows(self, campaign: Campaign, session_number: int) -> dict[str, Measurement]:
+        """Rows of one session of a campaign by architecture, in order of measurement."""
+        with self.session() as session:
+            query = (
+                select(Measurement)
+                .where(Measurement.campaign_id == campaign.id, Measurement.session == session_number)
+                .order_by(Measurement.order)
+            )
+            return {row.arch: row for row in session.scalars(query)}
+
+    def same_graph(self, row: Measurement) -> Measurement | None:
+        """A finished measurement, in the same session, of another network whose exported file is the same."""
+        with self.session() as session:
+            return session.scalar(
+                select(Measurement).where(
+                    Measurement.campaign_id == row.campaign_id,
+                    Measurement.session == row.session,
+                    Measurement.artifact_sha256 == row.artifact_sha256,
+                    Measurement.status == "ok",
+                    Measurement.same_graph_as.is_(None),
+                    Measurement.id != row.id,
+                )
+            )
+
+    def copy_result(self, measurement_id: int, from_id: int) -> Measurement:
+        """Close a row with the result of the measurement that timed the same graph."""
+        with self.session() as session:
+            source = session.get_one(Measurement, from_id)
+            result = {name: getattr(source, name) for name in ("latency_ms", "stderr_ms", "artifact")}
+        return self.finish(measurement_id, "ok", same_graph_as=from_id, times_s={}, **result)
+
+    # Tables
+
+    def table(self, *, target: str | None = None, space: str | None = None, raw: bool = False) -> pd.DataFrame:
+        """All finished measurements, one row each: the campaign's facts, then the measurement's.
+
+        Args:
+            raw: with a column `passes`, the raw samples in ns: a list per pass.
+        """
+        sql = """
+            SELECT c.target, c.space, m.arch, m.latency_ms, m.stderr_ms, m.status, m.role, m.session, m."order",
+                   c.policy_name AS policy, c.policy_hash, c.seed, c.selection, m.artifact_sha256, m.fingerprint_id,
+                   m.same_graph_as, m.error, m.started_at, m.finished_at, m.times_s, m.artifact, m.id, c.id AS campaign
+            FROM measurements m JOIN campaigns c ON c.id = m.campaign_id
+            WHERE m.status != 'running'
+        """
+        parameters: dict[str, str] = {}
+        for name, value in (("target", target), ("space", space)):
+            if value is not None:
+                sql += f" AND c.{name} = :{name}"
+                parameters[name] = value
+        with self._explained(), self._engine.connect() as connection:
+            frame = pd.read_sql(text(sql + " ORDER BY m.id"), connection, params=parameters)
+            times = [json.loads(value) for value in frame.pop("times_s")]
+            for key in sorted({key for row in times for key in row}):
+                frame[key] = [row.get(key) for row in times]
+            if raw:
+                frame["passes"] = self._raw_passes(connection, frame)
+        return frame
+
+    @staticmethod
+    def _raw_passes(connection: Any, frame: pd.DataFrame) -> list[list[list[int]]]:
+        samples: dict[int, list[list[int]]] = {}
+        query = text("SELECT measurement_id, samples_ns FROM passes ORDER BY measurement_id, number")
+        for measurement_id, values in connection.execute(query):
+            samples.setdefault(measurement_id, []).append(json.loads(values))
+        shared = frame["same_graph_as"]
+        owners = [int(s) if pd.notna(s) else int(i) for i, s in zip(frame["id"], shared, strict=True)]
+        return [samples.get(owner, []) for owner in owners]
+
+    def campaigns(self) -> pd.DataFrame:
+        """One row per campaign and session: how much was measured, failed and left running."""
+        sql = """
+            SELECT c.target, c.space, c.policy_name AS policy, c.selection, c.seed, m.session,
+                   sum(m.status = 'ok') AS ok, sum(m.status NOT IN ('ok', 'running')) AS failed,
+                   sum(m.status = 'running') AS running, min(m.started_at) AS first, max(m.finished_at) AS last,
+                   c.id AS campaign
+            FROM measurements m JOIN campaigns c ON c.id = m.campaign_id
+            GROUP BY c.id, m.session ORDER BY min(m.id)
+        """
+        with self._explained(), self._engine.connect() as connection:
+            return pd.read_sql(text(sql), connection)
+
+    def facts(self, fingerprint_id: str) -> dict[str, Any]:
+        with self.session() as session:
+            found = session.get(Fingerprint, fingerprint_id)
+            return dict(found.facts) if found else {}
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def _on_connect(connection: sqlite3.Connection, _: object) -> None:
+    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+

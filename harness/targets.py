@@ -1,0 +1,59 @@
+"""A target: a device together with everything that changes how long a network takes on it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from latlab.harness.errors import BadInputError
+
+__all__ = ["RUNTIME_FORMATS", "Target"]
+
+RUNTIME_FORMATS = {"onnxruntime": "onnx", "tflite": "tflite", "torchscript": "torchscript"}
+"""The file format that each runtime takes."""
+
+_FORM = "DEVICE/RUNTIME/ACCELERATOR/PRECISION/tTHREADS/bBATCH, for example local/onnxruntime/cpu/fp32/t1/b1"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a latency belongs to. The same phone at batch 1 and batch 32 is two targets.
+
+    >>> str(Target("local", "onnxruntime"))
+    'local/onnxruntime/cpu/fp32/t1/b1'
+    """
+
+    device: str
+    runtime: str
+    accelerator: str = "cpu"
+    precision: str = "fp32"
+    threads: int = 1
+    batch_size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.runtime not in RUNTIME_FORMATS:
+            raise BadInputError(f"unknown runtime {self.runtime!r}", f"Choose one of: {', '.join(RUNTIME_FORMATS)}.")
+        if not 1 <= self.threads <= 1024:
+            raise BadInputError(f"threads must be between 1 and 1024, not {self.threads}")
+        if not 1 <= self.batch_size <= 65536:
+            raise BadInputError(f"batch size must be between 1 and 65536, not {self.batch_size}")
+
+    def __str__(self) -> str:
+        return (
+            f"{self.device}/{self.runtime}/{self.accelerator}/{self.precision}/t{self.threads}/b{self.batch_size}"
+        )
+
+    @property
+    def format(self) -> str:
+        """The file format that the runtime takes."""
+        return RUNTIME_FORMATS[self.runtime]
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Raises `BadInputError` when `text` is not a target."""
+        parts = text.strip().split("/")
+        match = re.fullmatch(r"t(\d{1,4})/b(\d{1,5})", "/".join(parts[4:]))
+        if len(parts) != 6 or match is None or not all(parts):
+            raise BadInputError(f"{text!r} is not a target", f"A target reads {_FORM}.")
+        device, runtime, accelerator, precision = parts[:4]
+        return cls(device, runtime, accelerator, precision, int(match[1]), int(match[2]))

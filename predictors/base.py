@@ -1,0 +1,82 @@
+"""What a predictor is: the contract that each one, built in or a user's own, fulfils."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latlab.search_spaces import Architecture, SearchSpace
+
+__all__ = ["FloatArray", "Prediction", "Predictor"]
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Predicted latencies of n architectures in milliseconds, each field of shape (n,).
+
+    `std_ms` and the central 90 % interval are of a new measurement: they hold the uncertainty of the
+    fit and the noise of a label.
+    """
+
+    mean_ms: FloatArray
+    std_ms: FloatArray
+    lower_ms: FloatArray
+    upper_ms: FloatArray
+
+
+class Predictor(ABC):
+    """Predicts the latency of any architecture of one space from a few measured ones."""
+
+    name: ClassVar[str]
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.space = space
+
+    @abstractmethod
+    def adapt(
+        self, support: Sequence[Architecture], latency_ms: Sequence[float], stderr_ms: Sequence[float] | None = None
+    ) -> None:
+        """Fit to the measured architectures, forgetting earlier ones.
+
+        Args:
+            support: n measured architectures; n may be 0, which leaves the prior.
+            latency_ms: their latencies, all positive.
+            stderr_ms: standard errors of these, where known: a noisy label counts for less.
+        """
+
+    @abstractmethod
+    def predict(self, archs: Sequence[Architecture]) -> Prediction:
+        """Predict `archs`. Needs `adapt` with at least one measurement (there is no scale without one)."""
+
+    @abstractmethod
+    def leave_one_out(self) -> Prediction:
+        """Each measurement of the support predicted from all the others."""
+
+    @abstractmethod
+    def covariance(self, a: Sequence[Architecture], b: Sequence[Architecture]) -> FloatArray:
+        """Posterior covariance of the noise-free log-latencies of `a` and `b`: shape (len(a), len(b)).
+
+        Acquisition lives on this; without any measurement it is the prior's.
+        """
+
+    @property
+    @abstractmethod
+    def noise_variance(self) -> float:
+        """Variance that one more label would have, in log-latency."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write the fitted predictor into `folder` (made where missing): safetensors and JSON, no pickle."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path, space: SearchSpace) -> Self:
+        """The predictor that `save` wrote. Raises `ValueError` when the folder holds none of `space`."""

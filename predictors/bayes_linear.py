@@ -1,0 +1,189 @@
+"""Bayesian linear regression of log-latency on analytic cost features, hyper-parameters by evidence.
+
+    log t = w0 + sum_g Phi_g w_g + e,   w_g ~ N(0, s_g^2 I),   e_i ~ N(0, sigma^2 + (stderr_i / t_i)^2)
+
+with the feature groups g of `features.CostFeatures`. Everything is closed form in the n x n covariance of the labels
+(Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, equations 2.23-2.24; leave-one-out 5.10-5.12). The
+scales s_g and sigma maximise the evidence (5.8) times a broad log-normal prior, without which three labels would fit
+themselves perfectly. Intervals are Student-t with n - tr(H) degrees of freedom, H the smoother matrix.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+from scipy import optimize, stats
+from scipy.linalg import cho_factor, cho_solve
+
+from latlab.predictors.base import FloatArray, Prediction, Predictor
+from latlab.predictors.features import CostFeatures, cost_features
+from latlab.search_spaces import Architecture, SearchSpace
+
+__all__ = ["BayesLinear"]
+
+PRIOR_SCALE = {"totals": 0.4, "global": 0.2, "local": 0.1}
+"""Prior medians of the scales s_g: latencies of one space spread over some tens of percent to a few times, mostly with
+the totals; deviations per class and per resolution are smaller."""
+PRIOR_NOISE = 0.03
+"""Prior median of sigma: what is left of a label's noise and of the model's misfit, as a fraction of the latency."""
+PRIOR_WIDTH = 1.0
+"""Standard deviation of the log-normal priors: a factor of e either way is nothing unusual."""
+INTERCEPT_VARIANCE = 100.0
+"""The level is unknown: a factor of e^10 either way."""
+MIN_FREEDOM = 3.0
+
+FILE = "bayes_linear"
+
+
+class BayesLinear(Predictor):
+    """The first predictor: simple, closed form, and needs no source devices."""
+
+    name = "bayes-linear"
+
+    def __init__(self, space: SearchSpace) -> None:
+        super().__init__(space)
+        self._features: CostFeatures = cost_features(space)
+        self._groups = [g for g in CostFeatures.GROUPS if self._features.columns(g)]
+        self.adapt([], [])
+
+    def adapt(
+        self, support: Sequence[Architecture], latency_ms: Sequence[float], stderr_ms: Sequence[float] | None = None
+    ) -> None:
+        latency = np.asarray(latency_ms, dtype=np.float64)
+        stderr = np.zeros_like(latency) if stderr_ms is None else np.asarray(stderr_ms, dtype=np.float64)
+        if not len(support) == len(latency) == len(stderr):
+            raise ValueError("support, latency_ms and stderr_ms must have the same length")
+        if not (np.isfinite(latency).all() and (latency > 0).all()):
+            raise ValueError("latencies must be positive and finite")
+        self._support = list(support)
+        self._y = np.log(latency)
+        self._label_variance = (np.nan_to_num(stderr) / latency) ** 2 if len(latency) else latency
+        self._log_scales = self._fit()
+        self._condition()
+
+    # The prior covariance of log-latencies is a weighted sum of one kernel per group.
+
+    def _kernels(self, a: Sequence[Architecture], b: Sequence[Architecture]) -> FloatArray:
+        """Unscaled linear kernels, shape (groups, len(a), len(b))."""
+        left, right = self._features(a), self._features(b)
+        return np.stack([left[g] @ right[g].T for g in self._groups])
+
+    def _fit(self) -> FloatArray:
+        """Log of (s_g..., sigma) that maximise evidence times prior."""
+        centre = np.log([*(PRIOR_SCALE[g] for g in self._groups), PRIOR_NOISE])
+        n = len(self._support)
+        if n < 2:
+            return centre
+        kernels = self._kernels(self._support, self._support)
+        y = self._y - self._y.mean()
+
+        def loss(theta: FloatArray) -> tuple[float, FloatArray]:
+            variances = np.exp(2 * theta)
+            parts = variances[:-1, None, None] * kernels
+            covariance = parts.sum(axis=0) + INTERCEPT_VARIANCE
+            covariance[np.diag_indices(n)] += variances[-1] + self._label_variance
+            factor = cho_factor(covariance, lower=True)
+            alpha = cho_solve(factor, y)
+            inverse = cho_solve(factor, np.eye(n))
+            value = 0.5 * y @ alpha + np.log(np.diag(factor[0])).sum()
+            outer = inverse - np.outer(alpha, alpha)
+            gradient = np.array([np.sum(outer * part) for part in parts] + [variances[-1] * np.trace(outer)])
+            offset = (theta - centre) / PRIOR_WIDTH
+            return float(value + 0.5 * offset @ offset), gradient + offset / PRIOR_WIDTH
+
+        bounds = [(c - 5, c + 5) for c in centre]
+        return np.asarray(optimize.minimize(loss, centre, jac=True, method="L-BFGS-B", bounds=bounds).x)
+
+    def _prior(self, a: Sequence[Architecture], b: Sequence[Architecture]) -> FloatArray:
+        scales = np.exp(2 * self._log_scales[:-1])
+        return np.asarray(np.tensordot(scales, self._kernels(a, b), axes=1))
+
+    def _condition(self) -> None:
+        n = len(self._support)
+        self._noise = float(np.exp(2 * self._log_scales[-1]))
+        self._level = float(self._y.mean()) if n else 0.0
+        if not n:
+            self._freedom = MIN_FREEDOM
+            return
+        covariance = self._prior(self._support, self._support) + INTERCEPT_VARIANCE
+        covariance[np.diag_indices(n)] += self._noise + self._label_variance
+        self._factor = cho_factor(covariance, lower=True)
+        self._inverse = cho_solve(self._factor, np.eye(n))
+        self._alpha = cho_solve(self._factor, self._y - self._level)
+        # tr(H) with H = K C^-1 = I - N C^-1, N the diagonal of the noise.
+        used = n - float(np.diag(self._inverse) @ (self._noise + self._label_variance))
+        self._freedom = max(n - used, MIN_FREEDOM)
+
+    @property
+    def noise_variance(self) -> float:
+        typical = float(np.median(self._label_variance)) if len(self._support) else 0.0
+        return self._noise + typical
+
+    def covariance(self, a: Sequence[Architecture], b: Sequence[Architecture]) -> FloatArray:
+        prior = self._prior(a, b)
+        if not self._support:
+            return prior
+        to_a = self._prior(self._support, a) + INTERCEPT_VARIANCE
+        to_b = self._prior(self._support, b) + INTERCEPT_VARIANCE
+        return np.asarray(prior + INTERCEPT_VARIANCE - to_a.T @ cho_solve(self._factor, to_b))
+
+    def predict(self, archs: Sequence[Architecture]) -> Prediction:
+        if not self._support:
+            raise ValueError("nothing has been measured yet, so there is no scale: call adapt first")
+        mean, variance = np.empty(len(archs)), np.empty(len(archs))
+        for start in range(0, len(archs), 2000):
+            part = archs[start : start + 2000]
+            features, support = self._features(part), self._features(self._support)
+            scales = dict(zip(self._groups, np.exp(2 * self._log_scales[:-1]), strict=True))
+            across = sum(scales[g] * (features[g] @ support[g].T) for g in self._groups) + INTERCEPT_VARIANCE
+            own = sum(scales[g] * (features[g] ** 2).sum(axis=1) for g in self._groups) + INTERCEPT_VARIANCE
+            mean[start : start + 2000] = across @ self._alpha + self._level
+            explained = (across * cho_solve(self._factor, across.T).T).sum(axis=1)
+            variance[start : start + 2000] = np.maximum(own - explained, 0) + self.noise_variance
+        return self._in_ms(mean, variance)
+
+    def leave_one_out(self) -> Prediction:
+        if len(self._support) < 2:
+            raise ValueError("leaving one out needs at least two measurements")
+        precision = np.diag(self._inverse)
+        return self._in_ms(self._y - self._alpha / precision, 1 / precision)
+
+    def _in_ms(self, mean: FloatArray, variance: FloatArray) -> Prediction:
+        """From log-latency to milliseconds: a log-normal's mean and standard deviation, t intervals."""
+        width = stats.t.ppf(0.95, self._freedom) * np.sqrt(variance)
+        mean_ms = np.exp(mean + variance / 2)
+        return Prediction(
+            mean_ms, mean_ms * np.sqrt(np.expm1(variance)), np.exp(mean - width), np.exp(mean + width)
+        )
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {"log_latency": self._y, "label_variance": self._label_variance, "log_scales": self._log_scales}
+        save_file(tensors, folder / f"{FILE}.safetensors")
+        facts = {
+            "predictor": self.name,
+            "space": self.space.name,
+            "groups": self._groups,
+            "support": [arch.text for arch in self._support],
+        }
+        (folder / f"{FILE}.json").write_text(json.dumps(facts, indent=1))
+
+    @classmethod
+    def load(cls, folder: Path, space: SearchSpace) -> Self:
+        facts = json.loads((folder / f"{FILE}.json").read_text())
+        if facts["space"] != space.name:
+            raise ValueError(f"{folder} holds a predictor of {facts['space']}, not of {space.name}")
+        tensors = load_file(folder / f"{FILE}.safetensors")
+        predictor = cls(space)
+        predictor._support = [space.parse(arch) for arch in facts["support"]]
+        predictor._y, predictor._label_variance = tensors["log_latency"], tensors["label_variance"]
+        predictor._log_scales = tensors["log_scales"]
+        if facts["groups"] != predictor._groups or len(predictor._y) != len(predictor._support):
+            raise ValueError(f"{folder} does not hold a predictor of this version of latlab")
+        predictor._condition()
+        return predictor
