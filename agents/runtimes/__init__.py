@@ -1,0 +1,120 @@
+"""Inference runtimes behind one small contract, `Session`.
+
+>>> from latlab.agents import runtimes
+>>> with runtimes.open("onnxruntime", "net.onnx") as session:
+...     session.set_inputs(session.random_inputs(seed=0))
+...     session.invoke()
+...     logits = session.outputs()[0]
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module, metadata, util
+from typing import NamedTuple
+
+from ..errors import AgentError
+from .base import Delegation, Session, TensorSpec
+
+__all__ = ["NAMES", "Delegation", "Found", "Session", "TensorSpec", "find", "load_runtime", "open"]
+
+
+class _Package(NamedTuple):
+    module: str
+    """What to import."""
+    distributions: tuple[str, ...]
+    """Who may have installed it."""
+
+
+# In order of preference. The packages' own names: what `import` takes, and what `pip install` takes.
+_PACKAGES: dict[str, tuple[_Package, ...]] = {
+    "onnxruntime": (_Package("onnxruntime", ("onnxruntime", "onnxruntime-gpu")),),
+    "tflite": (
+        _Package("ai_edge_litert", ("ai-edge-litert",)),
+        _Package("tflite_runtime", ("tflite-runtime",)),
+    ),
+    "torchscript": (_Package("torch", ("torch",)),),
+}
+NAMES = tuple(_PACKAGES)
+"""The runtimes that latlab knows."""
+
+_INSTALL = {
+    "onnxruntime": "pip install onnxruntime",
+    "tflite": "pip install ai-edge-litert (or, on older devices, pip install tflite-runtime 'numpy<2')",
+    "torchscript": "pip install torch --index-url https://download.pytorch.org/whl/cpu",
+}
+
+
+class Found(NamedTuple):
+    """An installed runtime. It may still fail to run a network: an import is not a health check."""
+
+    module: str
+    distribution: str
+    version: str
+
+
+def find(name: str) -> Found:
+    """The installed package that provides runtime `name`, found without importing it.
+
+    Raises:
+        AgentError: "runtime_missing", naming what to install; "bad_request" for a name not in `NAMES`.
+    """
+    if name not in _PACKAGES:
+        raise AgentError("bad_request", f"unknown runtime {name!r}; latlab knows {', '.join(NAMES)}")
+    for package in _PACKAGES[name]:
+        if util.find_spec(package.module) is None:
+            continue
+        for distribution in package.distributions:
+            try:
+                return Found(package.module, distribution, metadata.version(distribution))
+            except metadata.PackageNotFoundError:
+                continue
+        return Found(package.module, package.module, "unknown")  # e.g. built from source
+    raise AgentError("runtime_missing", f"{name} is not installed for {sys.executable}: {_INSTALL[name]}")
+
+
+def load_runtime(name: str) -> None:
+    """Imports the runtime's package, so that this is not taken for the network's loading time."""
+    found = find(name)
+    try:
+        import_module(f".{name}", __name__).load()
+    except (ImportError, AttributeError, OSError) as error:  # what broken or mismatched wheels raise
+        raise AgentError(
+            "runtime_missing",
+            f"{found.distribution} {found.version} is installed but does not import: {error}",
+        ) from error
+
+
+def open(
+    name: str,
+    path: str | os.PathLike[str],
+    threads: int = 1,
+    accelerator: str = "cpu",
+    input_shape: Sequence[int] | None = None,
+) -> Session:
+    """Loads a network.
+
+    Args:
+        name: one of `NAMES`.
+        path: the network, in the runtime's own format.
+        threads: threads within one operator; operators run one after another.
+        accelerator: `cpu`.
+        input_shape: with the batch, in the layout of the file. Needed where the file leaves it open, and must
+            agree where it does not. TorchScript files keep no shape at all: without `input_shape` such a
+            session has no `inputs` and no `random_inputs`, but takes whatever `set_inputs` gives.
+
+    Raises:
+        AgentError: kinds `bad_request`, `runtime_missing`, `unsupported_op`, `corrupt_artifact`,
+            `out_of_memory`, `crash`.
+    """
+    if threads < 1:
+        raise AgentError("bad_request", f"threads must be at least 1, not {threads}")
+    if not os.path.isfile(path):
+        raise AgentError("bad_request", f"there is no file {os.fspath(path)!r}")
+    load_runtime(name)
+    session: Session = import_module(f".{name}", __name__).open_session(
+        os.fspath(path), find(name).version, threads, accelerator, input_shape
+    )
+    return session

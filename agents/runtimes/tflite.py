@@ -1,0 +1,155 @@
+"""TensorFlow Lite on the CPU, default delegate (XNNPACK): `ai_edge_litert`, or the older `tflite_runtime`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Callable
+
+from ..errors import AgentError
+from .base import Delegation, Session, TensorSpec, check_accelerator, fill_shape
+
+if TYPE_CHECKING:
+    from .base import Array
+
+__all__ = ["TFLiteSession", "load", "open_session"]
+
+
+def load() -> None:
+    _interpreter_class()
+
+
+def _interpreter_class() -> Any:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ModuleNotFoundError as error:
+        if error.name is None or not error.name.startswith("ai_edge_litert"):
+            raise
+        from tflite_runtime.interpreter import Interpreter
+    return Interpreter
+
+
+def open_session(
+    path: str, version: str, threads: int, accelerator: str, input_shape: Sequence[int] | None
+) -> TFLiteSession:
+    check_accelerator("tflite", accelerator, ("cpu",))
+    return TFLiteSession(path, version, threads, input_shape)
+
+
+class TFLiteSession(Session):
+    """An allocated `Interpreter`. One timed inference is one `invoke`, as in `benchmark_model`."""
+
+    runtime = "tflite"
+
+    def __init__(self, path: str, version: str, threads: int, input_shape: Sequence[int] | None) -> None:
+        interpreter_class = _interpreter_class()
+        self.version = version
+        try:
+            interpreter: Any = interpreter_class(model_path=path, num_threads=threads)
+            details = interpreter.get_input_details()
+            if input_shape is not None and len(details) != 1:
+                raise AgentError(
+                    "bad_request", f"the network has {len(details)} inputs: one shape does not say enough"
+                )
+            shapes = [fill_shape(d["name"], _declared(d), input_shape) for d in details]
+            for detail, shape in zip(details, shapes):
+                if tuple(int(size) for size in detail["shape"]) != shape:
+                    interpreter.resize_tensor_input(detail["index"], shape)
+            interpreter.allocate_tensors()
+        except AgentError:
+            raise
+        except Exception as error:
+            raise self.explain(error) from error
+        self.inputs = tuple(
+            TensorSpec(d["name"], shape, _dtype_name(d["dtype"])) for d, shape in zip(details, shapes)
+        )
+        self.delegation = _delegation(interpreter)
+        self.provider = (
+            "XNNPACK" if self.delegation and self.delegation.delegated else "TFLite reference kernels"
+        )
+        self._interpreter: Any = interpreter
+        self._input_indices = [d["index"] for d in details]
+        self._output_indices = [d["index"] for d in interpreter.get_output_details()]
+
+    def set_inputs(self, arrays: Sequence[Array]) -> None:
+        self._check(arrays)
+        for index, array in zip(self._input_indices, arrays):
+            self._interpreter.set_tensor(index, array)
+
+    def invoke(self) -> None:
+        try:
+            self._interpreter.invoke()
+        except Exception as error:
+            raise self.explain(error) from error
+
+    def outputs(self) -> list[Array]:
+        return [self._interpreter.get_tensor(index) for index in self._output_indices]  # copies already
+
+    @contextmanager
+    def running(self) -> Iterator[Callable[[], object]]:
+        yield self._interpreter.invoke
+
+    def explain(self, error: BaseException) -> AgentError:
+        return AgentError(_kind(error), " ".join(str(error).split())[:500])
+
+    def close(self) -> None:
+        self._interpreter = None
+
+
+def _declared(detail: Any) -> list[int | None]:
+    """Open dimensions are -1 in `shape_signature` (and 1 in `shape`)."""
+    signature = detail.get("shape_signature")
+    if signature is None or not len(signature):
+        signature = detail["shape"]
+    return [None if size < 0 else int(size) for size in signature]
+
+
+def _dtype_name(dtype: Any) -> str:
+    import numpy as np
+
+    return str(np.dtype(dtype).name)
+
+
+def _delegation(interpreter: Any) -> Delegation | None:
+    """Which operators XNNPACK took. None where the interpreter does not tell.
+
+    After `allocate_tensors` the interpreter lists the file's own operators, then one DELEGATE node for each
+    partition. An operator belongs to a partition if it lies on the way back from the partition's outputs to
+    its inputs.
+    """
+    try:
+        nodes = interpreter._get_ops_details()
+    except (AttributeError, ValueError):
+        return None
+    partitions = [node for node in nodes if "DELEGATE" in node["op_name"].upper()]
+    operators = [node for node in nodes if "DELEGATE" not in node["op_name"].upper()]
+    producer = {int(tensor): number for number, node in enumerate(operators) for tensor in node["outputs"]}
+    taken: set[int] = set()
+    for partition in partitions:
+        border = {int(tensor) for tensor in partition["inputs"]}
+        open_tensors = [int(tensor) for tensor in partition["outputs"]]
+        while open_tensors:
+            tensor = open_tensors.pop()
+            number = producer.get(tensor)
+            if tensor in border or number is None or number in taken:
+                continue
+            taken.add(number)
+            open_tensors.extend(int(t) for t in operators[number]["inputs"])
+    return Delegation(len(operators), len(taken), len(partitions))
+
+
+def _kind(error: BaseException) -> str:
+    message = str(error)
+    if isinstance(error, MemoryError) or "bad_alloc" in message or "Failed to allocate" in message:
+        return "out_of_memory"
+    if "unresolved custom op" in message or "Didn't find op for builtin opcode" in message:
+        return "unsupported_op"
+    if isinstance(error, ValueError) and (
+        "Flatbuffer" in message or "Could not open" in message or "Mmap" in message
+    ):
+        return "corrupt_artifact"
+    if (
+        "numpy" in message or "_ARRAY_API" in message
+    ):  # tflite-runtime built for numpy 1 imports under numpy 2
+        return "runtime_missing"
+    return "crash"

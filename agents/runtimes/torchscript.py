@@ -1,0 +1,134 @@
+"""TorchScript on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Callable
+
+from ..errors import AgentError
+from .base import Session, TensorSpec, check_accelerator
+
+if TYPE_CHECKING:
+    from .base import Array
+
+__all__ = ["TorchScriptSession", "load", "open_session"]
+
+
+def load() -> None:
+    import torch
+
+    with suppress(RuntimeError):  # only possible before the first parallel region of the process
+        torch.set_num_interop_threads(1)
+
+
+def open_session(
+    path: str, version: str, threads: int, accelerator: str, input_shape: Sequence[int] | None
+) -> TorchScriptSession:
+    check_accelerator("torchscript", accelerator, ("cpu",))
+    return TorchScriptSession(path, version, threads, input_shape)
+
+
+class TorchScriptSession(Session):
+    """A frozen `ScriptModule` in inference mode. One timed inference is one call of the module.
+
+    Threads are process-wide in torch; they are set whenever this network is about to run.
+    """
+
+    runtime = "torchscript"
+    provider = "cpu"
+
+    def __init__(self, path: str, version: str, threads: int, input_shape: Sequence[int] | None) -> None:
+        import torch
+
+        self.version = version
+        self._torch: Any = torch
+        self._threads = threads
+        try:
+            torch.set_num_threads(threads)
+            module: Any = self._torch.jit.load(path, map_location="cpu")
+            if hasattr(module, "training"):  # a frozen module has no such attribute any more
+                module = torch.jit.freeze(module.eval())
+        except Exception as error:
+            raise self.explain(error) from error
+        # The graph's first argument is the module itself.
+        names = [value.debugName() for value in module.graph.inputs()][1:]
+        if input_shape is not None:
+            if len(names) != 1:
+                raise AgentError(
+                    "bad_request", f"the network has {len(names)} inputs: one shape does not say enough"
+                )
+            if not input_shape or min(input_shape) < 1:
+                raise AgentError("bad_request", f"an input cannot have the shape {tuple(input_shape)}")
+            # The file keeps no types of inputs; images are what this is for.
+            self.inputs = (TensorSpec(names[0], tuple(input_shape), "float32"),)
+        else:
+            self.inputs = ()
+        self._module = module
+        self._arguments: tuple[Any, ...] = ()
+        self._outputs: list[Any] = []
+
+    def set_inputs(self, arrays: Sequence[Array]) -> None:
+        if self.inputs:
+            self._check(arrays)
+        self._arguments = tuple(self._torch.from_numpy(array) for array in arrays)
+
+    def random_inputs(self, seed: int) -> list[Array]:
+        if not self.inputs:
+            raise AgentError(
+                "bad_request", "a TorchScript file does not keep its input's shape: say it (--input)"
+            )
+        return super().random_inputs(seed)
+
+    def invoke(self) -> None:
+        try:
+            with self.running() as call:
+                result = call()
+        except Exception as error:
+            raise self.explain(error) from error
+        self._outputs = list(result) if isinstance(result, (tuple, list)) else [result]
+
+    def outputs(self) -> list[Array]:
+        return [output.numpy().copy() for output in self._outputs]
+
+    @contextmanager
+    def running(self) -> Iterator[Callable[[], object]]:
+        self._torch.set_num_threads(self._threads)
+        with self._torch.inference_mode():
+            yield partial(self._module, *self._arguments)
+
+    def explain(self, error: BaseException) -> AgentError:
+        return AgentError(_kind(error), _brief(str(error)))
+
+    def close(self) -> None:
+        self._module = None
+        self._arguments = ()
+        self._outputs = []
+
+
+def _brief(message: str) -> str:
+    """The reason, which TorchScript puts at the end of a quotation of the serialised code."""
+    at = message.rfind("RuntimeError:")
+    return " ".join(message[max(at, 0) :].split())[:500]
+
+
+def _kind(error: BaseException) -> str:
+    message = str(error)
+    if isinstance(error, MemoryError) or "can't allocate memory" in message or "not enough memory" in message:
+        return "out_of_memory"
+    if (
+        "Unknown builtin op" in message
+        or "Could not find any similar ops" in message
+        or "isn't a registered" in message
+    ):
+        return "unsupported_op"
+    markers = (
+        "PytorchStreamReader",
+        "file in archive is not in a subdirectory",
+        "Unknown type name",
+        "unexpected EOF",
+    )
+    if any(marker in message for marker in markers) or "not a ZIP archive" in message:
+        return "corrupt_artifact"
+    return "crash"
