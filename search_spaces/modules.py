@@ -27,19 +27,22 @@ __all__ = [
 ]
 
 POOL_SIZE = 1 << 21
-"""Normal numbers per seed that all weights are cut from: more than the largest layer here has (1.77 million)."""
+"""Normal numbers per seed that all weights are cut from: more than the largest layer here has, 1.77 million."""
 
 CALIBRATION_IMAGES = 4
+"""Images that set the batch norms. Largest standard deviation behind any batch norm on held-out images, over 30
+random networks of NAS-Bench-201 (the worst space), and CPU time of a build: 1 image 21 (21 ms), 2 images 19
+(25 ms), 4 images 2.6 (24 ms), 8 images 2.4 (36 ms), 32 images 1.5 (136 ms). Four are enough and cost nothing."""
 
 
 class _Conv2d(nn.Conv2d):
     def reset_parameters(self) -> None:
-        """No initialisation: `finish` fills every parameter, and torch's own takes longer than all the rest."""
+        """None: `finish` fills every parameter, and torch's initialisation takes four times as long."""
 
 
 class _Linear(nn.Linear):
     def reset_parameters(self) -> None:
-        """As above."""
+        """None, as above."""
 
 
 def conv(
@@ -74,7 +77,7 @@ class Zero(nn.Module):
 
 
 class ChannelShuffle(nn.Module):
-    """Interleaves the groups of a grouped convolution (ShuffleNet). Sizes are fixed, so graphs stay static."""
+    """Interleaves the groups of a grouped convolution (ShuffleNet). Fixed sizes keep graphs static."""
 
     def __init__(self, channels: int, groups: int, size: int) -> None:
         super().__init__()
@@ -107,8 +110,8 @@ def _pool(seed: int) -> Tensor:
 def _fill(name: str, parameter: Tensor, is_batch_norm: bool, pool: Tensor) -> None:
     count = parameter.numel()
     if is_batch_norm:
-        # Scales differ so that an exporter cannot mix them up; shifts stay 0, as in every new network, because
-        # an edge of NAS-Bench-201 that receives zeros must give zeros for pruning to be exact.
+        # Scales differ so that an exporter cannot mix them up; shifts stay 0, as in every new network,
+        # because an edge of NAS-Bench-201 that receives zeros must give zeros for pruning to be exact.
         mean, std = (1.0, 0.1) if name.endswith("weight") else (0.0, 0.0)
     elif name.endswith("bias"):
         mean, std = 0.0, 0.1

@@ -1,6 +1,6 @@
 """NAS-Bench-201 (Dong & Yang, ICLR 2020): cells of four nodes and six edges, five operations an edge.
 
-Official index, class labels and skeleton follow the authors' definition; see `to_unique_str` for the 6,466 classes.
+Official index, class labels (`to_unique_str`, 6,466 of them) and skeleton follow the authors' definition.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -54,8 +54,8 @@ def to_unique_str(genes: Sequence[int]) -> str:
     """The authors' label of a cell, `to_unique_str(consider_zero=True)`: 6,466 over the space.
 
     Each node is the sorted sum of its inputs, with skips replaced by their source and `#` for an edge that is
-    `none` or whose source is exactly `#`. A sum of several `#` is not collapsed, and dead edges are not in it:
-    it is a label, not "the same graph".
+    `none` or whose source is exactly `#`. A sum of several `#` is not collapsed, and two labels may stand for
+    the same function: it is a label, not "the same graph".
     """
     nodes = ["0"]
     for node in (1, 2, 3):
@@ -172,8 +172,8 @@ class NASBench201(SearchSpace):
         raise NotImplementedError
 
     def build(self, arch: Architecture, *, seed: int = 0, as_written: bool = False) -> nn.Module:
-        from latlab.search_spaces.nasbench201_modules import Network
         from latlab.search_spaces.modules import finish
+        from latlab.search_spaces.nasbench201_modules import Network
 
         genes = arch.genes
         live = [True] * 6 if as_written else live_edges(genes)
