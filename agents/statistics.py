@@ -1,0 +1,249 @@
+"""From raw samples to a latency and its error bar: pure functions of recorded numbers.
+
+The one implementation, used on the device and by the controller. Samples are nanoseconds in their order of
+measurement; a pass is one short run of samples, and a network is measured in several passes spread out in
+time.
+
+Sources:
+    Tukey and McLaughlin (1963), Sankhya A 25, 331-352: the trimmed mean and its Winsorised standard error.
+    Yuen (1974), Biometrika 61, 165-170: its degrees of freedom, h - 1.
+    Abramowitz and Stegun (1964), Handbook of Mathematical Functions, 26.7: Student's t.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist, fmean, median
+
+__all__ = [
+    "Summary",
+    "lag1_autocorrelation",
+    "quantile",
+    "summarise",
+    "t_quantile",
+    "trimmed_mean",
+    "variance_inflation",
+    "winsorised_stderr",
+]
+
+CONFIDENCE = 0.95
+MIN_PASSES_FOR_T = 3
+"""With two passes Student's t has one degree of freedom, and an interval of 12.7 standard errors: no use."""
+BATCHES = 10
+"""Batch means: as many batches as give a usable variance, each long enough to outlast short correlations."""
+MIN_BATCH = 2
+SERIES_LIMIT = 200
+"""Degrees of freedom from which the expansion of t around the normal is exact to 1e-9."""
+_NS_PER_MS = 1e6
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the samples of one network say."""
+
+    latency_ms: float
+    """Mean over the passes of each pass's trimmed mean."""
+    stderr_ms: float
+    """Standard error of `latency_ms`; 0 only when it cannot be estimated from a single sample."""
+    low_ms: float
+    high_ms: float
+    """The 95 % confidence interval (Student t)."""
+    degrees_of_freedom: int
+    passes: int
+    samples: int
+    within_ms: float
+    """Standard error from the spread within the passes alone."""
+    between_ms: float | None
+    """Standard error from the spread between the passes' means; None for a single pass."""
+    median_ms: float
+    min_ms: float
+    max_ms: float
+    autocorrelation: float
+    """Lag-1 autocorrelation within the passes (mean over them)."""
+
+    @property
+    def relative_half_width(self) -> float:
+        """Half the interval's width, as a share of the latency."""
+        return (self.high_ms - self.low_ms) / 2 / self.latency_ms if self.latency_ms else math.inf
+
+
+def trimmed_mean(samples: Sequence[float], trim: float) -> float:
+    """Mean of what is left when the `floor(trim * n)` smallest and as many of the largest samples are cut.
+
+    Args:
+        trim: share cut at each end, in [0, 0.5).
+    """
+    ordered = sorted(samples)
+    cut = _cut(len(ordered), trim)
+    return fmean(ordered[cut : len(ordered) - cut])
+
+
+def winsorised_stderr(samples: Sequence[float], trim: float) -> float:
+    """Standard error of `trimmed_mean` for independent samples: sqrt(SSD_w / (h (h - 1))).
+
+    SSD_w is the sum of squared deviations of the Winsorised samples (the cut ones replaced by the nearest
+    that are kept), h the number of samples kept. 0 when h < 2.
+    """
+    values = _winsorise(samples, trim)
+    kept = len(values) - 2 * _cut(len(values), trim)
+    if kept < 2:
+        return 0.0
+    mean = fmean(values)
+    return math.sqrt(sum((value - mean) ** 2 for value in values) / (kept * (kept - 1)))
+
+
+def lag1_autocorrelation(samples: Sequence[float]) -> float:
+    """Correlation of successive samples; 0 where there are fewer than three or all are equal."""
+    if len(samples) < 3:
+        return 0.0
+    mean = fmean(samples)
+    total = sum((value - mean) ** 2 for value in samples)
+    if total == 0:
+        return 0.0
+    return sum((a - mean) * (b - mean) for a, b in zip(samples, samples[1:])) / total
+
+
+def variance_inflation(samples: Sequence[float], trim: float) -> float:
+    """How much larger the mean's variance is than independence would make it, by batch means; at least 1.
+
+    The Winsorised samples, in order, are cut into `BATCHES` equal batches of m: m Var(batch means) /
+    Var(samples) estimates 1 + 2 sum(rho_k). 1 where there are too few samples for that.
+    """
+    size = len(samples) // BATCHES
+    if size < MIN_BATCH:
+        return 1.0
+    values = _winsorise(samples, trim)[: size * BATCHES]
+    total = _variance(values)
+    if total == 0:
+        return 1.0
+    means = [fmean(values[start : start + size]) for start in range(0, len(values), size)]
+    return max(1.0, size * _variance(means) / total)
+
+
+def summarise(passes: Sequence[Sequence[int]], trim: float) -> Summary:
+    """Latency and error bar from the samples of all passes.
+
+    Every pass counts the same: the latency is the mean of the passes' trimmed means, which for one pass is
+    the trimmed mean itself. From three passes on, the standard error is that of the pass means (it holds
+    what is correlated within a pass and what changes between passes), yet never less than the spread within
+    the passes alone says: a few pass means agree by luck. Below that it is the larger of the within-pass
+    error, inflated for autocorrelation, and half the difference of the two.
+
+    Args:
+        passes: samples in ns, in order, one list per pass.
+        trim: share cut at each end of each pass.
+
+    Raises:
+        ValueError: without passes, or when one is empty.
+    """
+    if not passes or not all(passes):
+        raise ValueError("a summary needs at least one pass, and at least one sample in each")
+    means = [trimmed_mean(samples, trim) for samples in passes]
+    count = len(passes)
+    inflate = count < MIN_PASSES_FOR_T
+    variances = [
+        winsorised_stderr(samples, trim) ** 2 * (variance_inflation(samples, trim) if inflate else 1.0)
+        for samples in passes
+    ]
+    within = math.sqrt(sum(variances)) / count
+    between = math.sqrt(_variance(means) / count) if count > 1 else None
+    stderr = max(within, between or 0.0)
+    if count >= MIN_PASSES_FOR_T:
+        freedom = count - 1
+    else:
+        freedom = max(1, sum(len(samples) - 2 * _cut(len(samples), trim) - 1 for samples in passes))
+    centre = fmean(means)
+    half = t_quantile(0.5 + CONFIDENCE / 2, freedom) * stderr
+    everything = [sample for samples in passes for sample in samples]
+    return Summary(
+        latency_ms=centre / _NS_PER_MS,
+        stderr_ms=stderr / _NS_PER_MS,
+        low_ms=(centre - half) / _NS_PER_MS,
+        high_ms=(centre + half) / _NS_PER_MS,
+        degrees_of_freedom=freedom,
+        passes=count,
+        samples=len(everything),
+        within_ms=within / _NS_PER_MS,
+        between_ms=None if between is None else between / _NS_PER_MS,
+        median_ms=median(everything) / _NS_PER_MS,
+        min_ms=min(everything) / _NS_PER_MS,
+        max_ms=max(everything) / _NS_PER_MS,
+        autocorrelation=fmean(lag1_autocorrelation(samples) for samples in passes),
+    )
+
+
+def quantile(samples: Sequence[float], p: float) -> float:
+    """The `p` quantile, interpolated linearly (Hyndman and Fan's type 7, as in numpy)."""
+    if not samples or not 0 <= p <= 1:
+        raise ValueError("a quantile needs samples, and a p between 0 and 1")
+    ordered = sorted(samples)
+    place = p * (len(ordered) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
+def t_quantile(p: float, degrees_of_freedom: int) -> float:
+    """The `p` quantile of Student's t with a whole number of degrees of freedom, to about 1e-9."""
+    if not 0 < p < 1 or degrees_of_freedom < 1:
+        raise ValueError("a quantile of t needs 0 < p < 1 and at least one degree of freedom")
+    if p == 0.5:
+        return 0.0
+    if p < 0.5:
+        return -t_quantile(1 - p, degrees_of_freedom)
+    if degrees_of_freedom > SERIES_LIMIT:
+        return _t_expansion(NormalDist().inv_cdf(p), degrees_of_freedom)
+    # A(t | v) = P(|T| < t) rises with the angle atan(t / sqrt(v)), which is bounded: bisect that.
+    low, high = 0.0, math.pi / 2
+    for _ in range(80):
+        middle = (low + high) / 2
+        if _two_sided(middle, degrees_of_freedom) < 2 * p - 1:
+            low = middle
+        else:
+            high = middle
+    return math.sqrt(degrees_of_freedom) * math.tan((low + high) / 2)
+
+
+def _two_sided(theta: float, v: int) -> float:
+    """P(|T| < t) for t = sqrt(v) tan(theta): Abramowitz and Stegun 26.7.3 (odd v) and 26.7.4 (even v)."""
+    sine, cosine = math.sin(theta), math.cos(theta)
+    total, term = 0.0, cosine if v % 2 else 1.0
+    for k in range(3 if v % 2 else 2, v + 1, 2):
+        total += term
+        term *= cosine**2 * (k - 1) / k
+    return (theta + sine * total) * 2 / math.pi if v % 2 else sine * total
+
+
+def _t_expansion(x: float, v: int) -> float:
+    """Abramowitz and Stegun 26.7.5: t around the normal quantile `x`, for large v."""
+    terms = (
+        (x**3 + x) / 4,
+        (5 * x**5 + 16 * x**3 + 3 * x) / 96,
+        (3 * x**7 + 19 * x**5 + 17 * x**3 - 15 * x) / 384,
+        (79 * x**9 + 776 * x**7 + 1482 * x**5 - 1920 * x**3 - 945 * x) / 92160,
+    )
+    return x + sum(term / float(v) ** power for power, term in enumerate(terms, start=1))
+
+
+def _cut(count: int, trim: float) -> int:
+    """How many samples are cut at each end."""
+    if not 0 <= trim < 0.5:
+        raise ValueError(f"trim is the share cut at each end, in [0, 0.5), not {trim}")
+    if count < 1:
+        raise ValueError("there are no samples")
+    # A share such as .1 is a little more than a tenth in binary, .3 a little less: 10 samples must lose 3.
+    return math.floor(trim * count + 1e-9)
+
+
+def _winsorise(samples: Sequence[float], trim: float) -> list[float]:
+    ordered = sorted(samples)
+    cut = _cut(len(ordered), trim)
+    low, high = ordered[cut], ordered[len(ordered) - cut - 1]
+    return [min(max(value, low), high) for value in samples]
+
+
+def _variance(values: Sequence[float]) -> float:
+    mean = fmean(values)
+    return sum((value - mean) ** 2 for value in values) / (len(values) - 1)
