@@ -1,0 +1,107 @@
+"""From a request to a compared file: build, export, parity. Runs in the process that holds torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from latlab import search_spaces
+from latlab.harness.exporters.base import Exporter, ExportError, ExportRequest, Parity, get_exporter
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Product", "export_and_compare", "produce"]
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """What `Artifact` says of a file, before the file has its place."""
+
+    input_shape: tuple[int, ...]
+    """As the file takes it."""
+    parity: Parity
+    build_s: float
+    export_s: float
+    parity_s: float
+    operators: dict[str, int]
+
+
+def produce(request: ExportRequest, path: Path) -> Product:
+    """Builds the requested network, writes it to `path` and compares the file with it.
+
+    Raises:
+        ExportError: whatever went wrong with the network. `OSError`, `UnknownSpaceError`, `ArchitectureError`
+            and `UnknownFormatError` pass through: they are no network's fault.
+    """
+    exporter = get_exporter(request.format)
+    space = search_spaces.get(request.space)
+    arch = space.parse(request.arch)
+    start = time.perf_counter()
+    try:
+        module = space.build(arch, seed=request.seed, as_written=request.as_written)
+    except (RuntimeError, MemoryError) as error:
+        raise _explained(error, "building") from error
+    build_s = time.perf_counter() - start
+    shape = (request.batch_size, *space.input_shape(arch))
+    constant = space.is_constant(arch)
+    return export_and_compare(
+        module, exporter, shape, path, build_s, constant=constant, rows_independent=True
+    )
+
+
+def export_and_compare(
+    module: nn.Module,
+    exporter: Exporter,
+    shape: Sequence[int],
+    path: Path,
+    build_s: float,
+    *,
+    constant: bool,
+    rows_independent: bool,
+) -> Product:
+    """Writes `module` for inputs of `shape` (batch first) to `path` and compares.
+
+    Raises:
+        ExportError: `export_mismatch` if the file computes something else, or what exporter and runtime raise.
+    """
+    import torch
+
+    from latlab.harness.exporters.parity import compare
+
+    example = torch.zeros(*shape)
+    start = time.perf_counter()
+    try:
+        operators = exporter.export(module, example, path)
+    except (ExportError, OSError):
+        raise
+    except Exception as error:
+        raise _explained(error, f"exporting to {exporter.name}") from error
+    exported = time.perf_counter()
+    try:
+        parity = compare(
+            module, exporter, path, tuple(shape), constant=constant, rows_independent=rows_independent
+        )
+    except (ExportError, OSError):
+        raise
+    except Exception as error:
+        raise _explained(error, f"comparing {exporter.name} with eager PyTorch") from error
+    if not parity.passed:
+        raise ExportError(
+            "export_mismatch",
+            f"{exporter.name} differs from eager PyTorch by {parity.max_abs_diff:.3g}; "
+            f"at most {parity.tolerance:.3g} is allowed (the output changes by {parity.output_change:.3g})",
+        )
+    end = time.perf_counter()
+    shape_in_file = exporter.file_shape(tuple(shape))
+    return Product(shape_in_file, parity, build_s, exported - start, end - exported, operators)
+
+
+def _explained(error: Exception, doing: str) -> ExportError:
+    """An unexpected exception of torch or an exporter, as a row's kind and one line."""
+    text = " ".join(str(error).split())[:500] or type(error).__name__
+    out_of_memory = isinstance(error, MemoryError) or "can't allocate memory" in text or "bad_alloc" in text
+    return ExportError("out_of_memory" if out_of_memory else "crash", f"{doing}: {text}")

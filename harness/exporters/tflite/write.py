@@ -1,0 +1,153 @@
+"""Writes a `Graph` as a TFLite flatbuffer, through the schema classes that ship with ai_edge_litert."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from latlab.harness.exporters.tflite.graph import Graph, Operator, TensorInfo
+
+__all__ = ["serialize"]
+
+SCHEMA_VERSION = 3
+FILE_IDENTIFIER = b"TFL3"
+ALIGNMENT = 16
+"""Of constants, as the schema demands (`force_align`); runtimes map them without copying."""
+
+OPTIONS = {
+    "ADD": "AddOptions",
+    "AVERAGE_POOL_2D": "Pool2DOptions",
+    "CONCATENATION": "ConcatenationOptions",
+    "CONV_2D": "Conv2DOptions",
+    "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
+    "DIV": "DivOptions",
+    "FULLY_CONNECTED": "FullyConnectedOptions",
+    "HARD_SWISH": "HardSwishOptions",
+    "MAX_POOL_2D": "Pool2DOptions",
+    "MEAN": "ReducerOptions",
+    "MUL": "MulOptions",
+    "PAD": "PadOptions",
+    "PADV2": "PadV2Options",
+    "RESHAPE": "ReshapeOptions",
+    "SUB": "SubOptions",
+    "TRANSPOSE": "TransposeOptions",
+}
+"""The options table that belongs to each operator; operators that are not named have none."""
+
+TENSOR_TYPES = {np.dtype(np.float32): schema.TensorType.FLOAT32, np.dtype(np.int32): schema.TensorType.INT32}
+
+
+class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
+    """A buffer whose bytes are copied once and begin at a multiple of `ALIGNMENT`.
+
+    The generated class aligns to 1 byte, which breaks readers that use the constants in place.
+    """
+
+    def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802 (the generated classes' name)
+        content = memoryview(self.data).cast("B")
+        builder.StartVector(1, len(content), ALIGNMENT)
+        builder.head -= len(content)
+        builder.Bytes[builder.head : builder.head + len(content)] = content
+        data = builder.EndVector()
+        schema.BufferStart(builder)
+        schema.BufferAddData(builder, data)
+        packed: int = schema.BufferEnd(builder)
+        return packed
+
+
+def _version(operator: Operator, tensors: list[TensorInfo]) -> int:
+    """The first version of the operator's contract that covers this use (TensorFlow's `op_version.cc`)."""
+    first = tensors[operator.inputs[0]].shape
+    if operator.code == "CONV_2D" and tensors[operator.inputs[1]].shape[3] != first[3]:
+        return 6  # grouped
+    if operator.code == "DEPTHWISE_CONV_2D" and operator.options.get("dilationWFactor", 1) != 1:
+        return 2
+    if operator.code == "FULLY_CONNECTED" and operator.options.get("keepNumDims", False):
+        return 5
+    if operator.code == "TRANSPOSE" and len(first) > 4:
+        return 4
+    return 1
+
+
+def _array(values: Sequence[int]) -> np.ndarray:
+    return np.array(values, np.int32)
+
+
+def _operator(operator: Operator, code_index: int, renumbered: dict[int, int]) -> Any:
+    packed = schema.OperatorT(
+        opcodeIndex=code_index,
+        inputs=_array([renumbered[tensor] for tensor in operator.inputs]),
+        outputs=_array([renumbered[operator.output]]),
+    )
+    table = OPTIONS.get(operator.code)
+    if table is not None:
+        packed.builtinOptionsType = getattr(schema.BuiltinOptions, table)
+        packed.builtinOptions = getattr(schema, f"{table}T")(**operator.options)
+    return packed
+
+
+def serialize(graph: Graph) -> memoryview:
+    """The file's bytes; the same graph gives the same bytes."""
+    names = {tensor: f"input_{i}" for i, tensor in enumerate(graph.inputs)}
+    for i, operator in enumerate(graph.operators):
+        for tensor in operator.inputs:
+            names.setdefault(tensor, f"{operator.code.lower()}_{i}_constant_{len(names)}")
+        names[operator.output] = f"{operator.code.lower()}_{i}"
+    for i, tensor in enumerate(graph.outputs):
+        names.setdefault(tensor, f"output_{i}")
+    renumbered = {tensor: i for i, tensor in enumerate(names)}  # only what is used, in order of use
+
+    buffers = [schema.BufferT()]  # buffer 0 is the empty one that activations refer to
+    tensors = []
+    size = 4096
+    for tensor, name in names.items():
+        info = graph.tensors[tensor]
+        buffer = 0
+        dtype = np.dtype(np.float32)
+        if info.data is not None:
+            dtype = info.data.dtype
+            buffers.append(_AlignedBuffer(data=np.ascontiguousarray(info.data)))
+            buffer = len(buffers) - 1
+            size += info.data.nbytes + 2 * ALIGNMENT
+        tensors.append(
+            schema.TensorT(
+                shape=_array(info.shape), type=TENSOR_TYPES[dtype], buffer=buffer, name=name, hasRank=True
+            )
+        )
+        size += 160
+
+    codes: dict[tuple[str, int], int] = {}
+    operators = []
+    for operator in graph.operators:
+        code = codes.setdefault((operator.code, _version(operator, graph.tensors)), len(codes))
+        operators.append(_operator(operator, code, renumbered))
+        size += 160
+    model = schema.ModelT(
+        version=SCHEMA_VERSION,
+        description="latlab",
+        operatorCodes=[_operator_code(code, version) for code, version in codes],
+        subgraphs=[
+            schema.SubGraphT(
+                name="main",
+                tensors=tensors,
+                operators=operators,
+                inputs=_array([renumbered[tensor] for tensor in graph.inputs]),
+                outputs=_array([renumbered[tensor] for tensor in graph.outputs]),
+            )
+        ],
+        buffers=buffers,
+    )
+    # A builder that has to grow copies all it holds, so it begins large enough.
+    builder = flatbuffers.Builder(size)
+    builder.Finish(model.Pack(builder), file_identifier=FILE_IDENTIFIER)
+    return memoryview(builder.Bytes)[builder.Head() :]
+
+
+def _operator_code(code: str, version: int) -> Any:
+    number = getattr(schema.BuiltinOperator, code)
+    # Readers older than 2020 know only the first field, a byte whose last value says "look in the other".
+    return schema.OperatorCodeT(builtinCode=number, deprecatedBuiltinCode=min(number, 127), version=version)
