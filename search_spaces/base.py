@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from random import Random
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -41,7 +41,7 @@ class SearchSpace(ABC):
     """A set of networks that can be named, drawn, varied, built, counted and encoded.
 
     A user's own space is a subclass registered under the entry-point group `latlab.search_spaces`.
-    Chance always comes in as a `random.Random`, so that the same seed gives the same architectures.
+    Chance always comes in as a `Random`, so that the same seed gives the same architectures.
     """
 
     name: ClassVar[str]
@@ -64,15 +64,15 @@ class SearchSpace(ABC):
         """Architecture from its integer genes. Raises `ArchitectureError`."""
 
     @abstractmethod
-    def random(self, rng: random.Random) -> Architecture:
-        """One architecture, drawn uniformly."""
+    def random(self, rng: Random) -> Architecture:
+        """One architecture, each choice drawn uniformly."""
 
     @abstractmethod
-    def mutate(self, arch: Architecture, rng: random.Random) -> Architecture:
+    def mutate(self, arch: Architecture, rng: Random) -> Architecture:
         """A neighbour: exactly one choice changed, so never `arch` itself."""
 
     @abstractmethod
-    def crossover(self, a: Architecture, b: Architecture, rng: random.Random) -> Architecture:
+    def crossover(self, a: Architecture, b: Architecture, rng: Random) -> Architecture:
         """A child that takes each choice from one of its parents (uniform crossover)."""
 
     @abstractmethod
@@ -97,7 +97,12 @@ class SearchSpace(ABC):
 
     @abstractmethod
     def encode(self, archs: Sequence[Architecture], encoding: str) -> np.ndarray:
-        """Encodings of `archs`: float32 array of shape (len(archs), d) or (len(archs), ...)."""
+        """Encodings of `archs`: float32 array of shape (len(archs), d) or (len(archs), ...).
+
+        `one-hot` is a vector of all choices. `graph` is n x v x (v + o): `[..., :v]` is the adjacency of v
+        nodes (from row to column), `[..., v:]` their operations as one-hot. Raises `ValueError` for a name
+        that is not in `encodings`.
+        """
 
     @abstractmethod
     def references(self) -> tuple[Architecture, ...]:
@@ -107,6 +112,10 @@ class SearchSpace(ABC):
         """The representative of all architectures that execute the same graph once dead edges are removed."""
         return arch
 
+    def unknown_encoding(self, encoding: str) -> ValueError:
+        """What `encode` raises for a name that it does not know."""
+        return ValueError(f"{self.name} has no encoding {encoding!r}; it has: {', '.join(self.encodings)}")
+
     def is_constant(self, arch: Architecture) -> bool:
         """Whether the output cannot depend on the input (an unconnected cell)."""
         return False
@@ -115,11 +124,11 @@ class SearchSpace(ABC):
         """All architectures in the official order, where `finite`."""
         raise NotImplementedError(f"{self.name} has {self.size:.3g} architectures: sample it instead")
 
-    def sample(self, n: int, seed: int | random.Random = 0) -> list[Architecture]:
-        """`n` distinct architectures, drawn uniformly. A longer sample of a seed begins with the shorter."""
+    def sample(self, n: int, seed: int | Random = 0) -> list[Architecture]:
+        """`n` distinct architectures, drawn by `random`. A longer sample begins with the shorter."""
         if n > self.size:
             raise ValueError(f"{self.name} has only {self.size} architectures, {n} were asked for")
-        rng = seed if isinstance(seed, random.Random) else random.Random(seed)
+        rng = seed if isinstance(seed, Random) else Random(seed)
         drawn: dict[Architecture, None] = {}
         while len(drawn) < n:
             drawn.setdefault(self.random(rng))

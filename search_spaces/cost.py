@@ -21,8 +21,9 @@ class Layer:
     name: str
     """Where it is, e.g. `cell3.1<-0` or `stage2.block1.depthwise`."""
     kind: str
-    """`conv` (dense, kernel > 1), `pointwise` (1x1), `grouped` (1x1 in groups), `depthwise`, `pool`, `add`, `relu`,
-    `hswish`, `hsigmoid`, `mul`, `zero`, `shuffle`, `mean`, `linear`."""
+    """`conv` (dense, kernel > 1), `pointwise` (1x1), `grouped` (1x1 in groups), `depthwise`, `linear`,
+    `batchnorm` (one that follows no convolution), `pool`, `add`, `relu`, `hswish`, `hsigmoid`, `mul`, `zero`,
+    `shuffle`, `mean`."""
     kernel: int
     stride: int
     groups: int
@@ -38,7 +39,11 @@ class Layer:
 
     @property
     def in_elements(self) -> int:
-        return self.in_channels * self.in_size**2
+        """Elements of all inputs: `add` has two of one shape, `mul` a second of one element a channel."""
+        elements = self.in_channels * self.in_size**2
+        if self.kind == "add":
+            return 2 * elements
+        return elements + self.in_channels if self.kind == "mul" else elements
 
     @property
     def activations(self) -> int:

@@ -5,16 +5,18 @@ Two settings: ImageNet (224 px), and CIFAR-100 (32 px), which is that of the pub
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from random import Random
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from latlab.search_spaces import layers
 from latlab.search_spaces.base import Architecture, ArchitectureError, SearchSpace
 from latlab.search_spaces.cost import Layer
+from latlab.search_spaces.encodings import chain, one_hot
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +26,7 @@ __all__ = ["OPS", "FBNetCIFAR", "FBNetImageNet", "Op", "Position", "Setting", "p
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """One choice of a layer: an inverted bottleneck's kernel, expansion and groups of its 1x1 convolutions."""
+    """One choice of a layer: an inverted bottleneck's kernel, expansion and groups of the 1x1 layers."""
 
     name: str
     kernel: int
@@ -43,6 +45,7 @@ OPS: tuple[Op | None, ...] = (
     Op("k5_e6", 5, 6, 1),
     None,  # skip
 )
+SKIP = len(OPS) - 1
 LAYERS = 22
 STAGE_LAYERS = (1, 4, 4, 4, 4, 4, 1)
 STAGE_CHANNELS = (16, 24, 32, 64, 112, 184, 352)
@@ -76,6 +79,10 @@ class Position:
     """Height (= width) of its input."""
 
     @property
+    def out_size(self) -> int:
+        return self.size // self.stride
+
+    @property
     def is_identity_shaped(self) -> bool:
         return self.stride == 1 and self.in_channels == self.out_channels
 
@@ -91,8 +98,52 @@ def positions(setting: Setting) -> tuple[Position, ...]:
         for block in range(1, count + 1):
             step = stride if block == 1 else 1
             found.append(Position(f"stage{stage}.block{block}", channels, out_channels, step, size))
-            channels, size = out_channels, size // step
+            channels, size = out_channels, found[-1].out_size
     return tuple(found)
+
+
+@cache
+def _layers_of(setting: Setting, place: int, op_index: int) -> tuple[Layer, ...]:
+    """What one of the 22 layers executes."""
+    at, op = positions(setting)[place], OPS[op_index]
+    name, size, wide = at.name, at.size, at.out_channels
+    if op is None:
+        if at.is_identity_shaped:
+            return ()
+        return (
+            layers.conv(f"{name}.conv", at.in_channels, wide, size, stride=at.stride),
+            layers.elementwise(f"{name}.relu", "relu", wide, at.out_size),
+        )
+    middle = at.in_channels * op.expansion
+    found = [
+        layers.conv(f"{name}.expand", at.in_channels, middle, size, groups=op.groups),
+        layers.elementwise(f"{name}.expand.relu", "relu", middle, size),
+    ]
+    if op.groups > 1:
+        found.append(layers.elementwise(f"{name}.shuffle", "shuffle", middle, size))
+    found += (
+        layers.conv(f"{name}.depthwise", middle, middle, size, op.kernel, at.stride, middle),
+        layers.elementwise(f"{name}.depthwise.relu", "relu", middle, at.out_size),
+        layers.conv(f"{name}.project", middle, wide, at.out_size, groups=op.groups),
+    )
+    if at.is_identity_shaped:
+        found.append(layers.elementwise(f"{name}.add", "add", wide, at.out_size))
+    return tuple(found)
+
+
+_REFERENCES = (
+    "1_8_6_6_8_0_3_4_3_7_8_7_4_3_2_5_7_3_0_1_3_7",
+    "5_4_8_5_1_6_8_5_3_0_4_8_0_2_4_5_0_6_6_0_0_5",
+    "7_2_7_5_4_6_8_0_6_6_5_1_2_4_0_7_5_6_0_3_3_2",
+    "8_1_6_1_6_2_7_1_6_8_7_5_2_0_1_8_0_3_2_2_5_4",
+    "1_7_0_7_4_3_4_6_6_1_1_0_5_6_7_7_6_7_6_3_1_2",
+    "2_2_4_5_7_2_5_7_2_2_1_2_3_1_4_6_3_6_3_2_0_1",
+    "4_4_5_5_3_1_1_0_4_2_2_4_2_0_5_0_5_6_2_5_2_5",
+    "8_8_4_4_6_8_1_8_0_3_1_2_8_8_5_8_2_2_8_1_4_8",
+    "0_7_6_7_3_3_6_1_7_4_3_7_7_0_8_4_8_5_6_8_5_1",
+    "1_2_4_0_7_3_0_5_6_4_5_7_0_1_4_3_2_3_3_3_0_6",
+)
+"""The ten architectures that HELP's hardware embedding measures."""
 
 
 class _FBNet(SearchSpace):
@@ -121,29 +172,62 @@ class _FBNet(SearchSpace):
                 )
         return self.from_genes([int(field) for field in fields])
 
-    def random(self, rng: random.Random) -> Architecture:
+    def random(self, rng: Random) -> Architecture:
         return self.from_genes([rng.randrange(len(OPS)) for _ in range(LAYERS)])
 
-    def mutate(self, arch: Architecture, rng: random.Random) -> Architecture:
+    def mutate(self, arch: Architecture, rng: Random) -> Architecture:
         genes = list(arch.genes)
         layer = rng.randrange(LAYERS)
         genes[layer] = rng.choice([op for op in range(len(OPS)) if op != genes[layer]])
         return self.from_genes(genes)
 
-    def crossover(self, a: Architecture, b: Architecture, rng: random.Random) -> Architecture:
+    def crossover(self, a: Architecture, b: Architecture, rng: Random) -> Architecture:
         return self.from_genes([rng.choice(pair) for pair in zip(a.genes, b.genes, strict=True)])
 
     def references(self) -> tuple[Architecture, ...]:
-        raise NotImplementedError
+        """HELP's, found for the CIFAR-100 setting; the same ops in the ImageNet setting."""
+        return tuple(map(self.parse, _REFERENCES))
 
     def input_shape(self, arch: Architecture) -> tuple[int, int, int]:
         return (3, self.setting.size, self.setting.size)
 
     def layers(self, arch: Architecture, *, live: bool = False) -> tuple[Layer, ...]:
-        raise NotImplementedError
+        setting, places = self.setting, positions(self.setting)
+        size = places[-1].out_size
+        found = [
+            layers.conv("stem.conv", 3, STEM_CHANNELS, setting.size, 3, setting.stem_stride),
+            layers.elementwise("stem.relu", "relu", STEM_CHANNELS, places[0].size),
+        ]
+        for place, op in enumerate(arch.genes):
+            found += _layers_of(setting, place, op)
+        found += (
+            layers.conv("head.conv", places[-1].out_channels, setting.head_channels, size),
+            layers.elementwise("head.relu", "relu", setting.head_channels, size),
+            layers.mean("mean", setting.head_channels, size),
+            layers.linear("classifier", setting.head_channels, setting.num_classes),
+        )
+        return tuple(found)
 
     def encode(self, archs: Sequence[Architecture], encoding: str) -> np.ndarray:
-        raise NotImplementedError
+        """`one-hot`: 198 numbers, 22 layers x 9 operations.
+
+        `help`: HELP's 132, per layer [op < 4, 4 <= op < 8, one-hot of op % 4], zeros for skip.
+        `graph`: 24 x (24 + 11). Nodes are the input, the 22 layers, the output, in a chain; operations are
+        input, the nine of `OPS`, output.
+        """
+        genes = np.array([arch.genes for arch in archs], np.intp).reshape(-1, LAYERS)
+        if encoding == "one-hot":
+            return one_hot(genes, [len(OPS)] * LAYERS)
+        if encoding == "help":
+            parts = np.stack([genes // 4, genes % 4], axis=2)
+            parts[genes == SKIP] = -1
+            return one_hot(parts.reshape(-1, 2 * LAYERS), [2, 4] * LAYERS)
+        if encoding != "graph":
+            raise self.unknown_encoding(encoding)
+        operations = np.zeros((len(genes), LAYERS + 2, len(OPS) + 2), np.float32)
+        operations[:, 1:-1, 1:-1] = one_hot(genes, [len(OPS)] * LAYERS).reshape(-1, LAYERS, len(OPS))
+        operations[:, 0, 0] = operations[:, -1, -1] = 1
+        return chain(np.ones(operations.shape[:2], bool), operations)
 
     def build(self, arch: Architecture, *, seed: int = 0, as_written: bool = False) -> nn.Module:
         """The network; as written and pruned are the same, because nothing in it is dead."""

@@ -36,7 +36,7 @@ class Block(nn.Module):
         self.has_identity = position.is_identity_shaped
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.expand(x)
+        y: Tensor = self.expand(x)
         if self.shuffle is not None:
             y = self.shuffle(y)
         y = self.project(self.depthwise(y))

@@ -27,12 +27,12 @@ __all__ = [
 ]
 
 POOL_SIZE = 1 << 21
-"""Normal numbers per seed that all weights are cut from: more than the largest layer here has, 1.77 million."""
+"""Normal numbers per seed that all weights are cut from: more than the largest layer has, 1.77 million."""
 
 CALIBRATION_IMAGES = 4
-"""Images that set the batch norms. Largest standard deviation behind any batch norm on held-out images, over 30
-random networks of NAS-Bench-201 (the worst space), and CPU time of a build: 1 image 21 (21 ms), 2 images 19
-(25 ms), 4 images 2.6 (24 ms), 8 images 2.4 (36 ms), 32 images 1.5 (136 ms). Four are enough and cost nothing."""
+"""Images that set the batch norms. Largest standard deviation behind any batch norm on held-out images, over
+30 random networks of NAS-Bench-201 (the worst space), and CPU time of a build: 1 image 21 (21 ms), 2 images
+19 (25 ms), 4 images 2.6 (24 ms), 8 images 2.4 (36 ms), 32 images 1.5 (136 ms). Four cost next to nothing."""
 
 
 class _Conv2d(nn.Conv2d):

@@ -6,15 +6,17 @@ Official index, class labels (`to_unique_str`, 6,466 of them) and skeleton follo
 from __future__ import annotations
 
 import itertools
-import random
 from collections.abc import Iterator, Sequence
 from functools import cache
+from random import Random
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from latlab.search_spaces import layers
 from latlab.search_spaces.base import Architecture, ArchitectureError, SearchSpace
 from latlab.search_spaces.cost import Layer
+from latlab.search_spaces.encodings import one_hot
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,7 +37,7 @@ _EXAMPLE = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x
 @cache
 def _official_order() -> tuple[tuple[int, ...], ...]:
     genes = list(itertools.product(range(5), repeat=6))
-    random.Random(88).shuffle(genes)
+    Random(88).shuffle(genes)
     return tuple(genes)
 
 
@@ -73,7 +75,41 @@ def to_unique_str(genes: Sequence[int]) -> str:
     return nodes[3]
 
 
-def live_edges(genes: Sequence[int]) -> tuple[bool, ...]:
+@cache
+def _edge_layers(cell: int, edge: int, op: int, channels: int, size: int) -> tuple[Layer, ...]:
+    """What an edge executes; a skip is nothing."""
+    node, source = EDGES[edge]
+    name = f"cell{cell}.{node}<-{source}"
+    if OPS[op] == "none":
+        return (layers.elementwise(f"{name}.zero", "zero", channels, size),)
+    if OPS[op] == "skip_connect":
+        return ()
+    if OPS[op] == "avg_pool_3x3":
+        return (layers.pool(f"{name}.pool", channels, size, 3, 1),)
+    kernel = 1 if OPS[op] == "nor_conv_1x1" else 3
+    return (
+        layers.elementwise(f"{name}.relu", "relu", channels, size),
+        layers.conv(f"{name}.conv", channels, channels, size, kernel),
+    )
+
+
+@cache
+def _reduction_layers(name: str, channels: int, size: int) -> tuple[Layer, ...]:
+    """The residual block that halves `size` and doubles `channels`, both those of its input."""
+    wide, small = 2 * channels, size // 2
+    return (
+        layers.elementwise(f"{name}.a.relu", "relu", channels, size),
+        layers.conv(f"{name}.a.conv", channels, wide, size, 3, 2),
+        layers.elementwise(f"{name}.b.relu", "relu", wide, small),
+        layers.conv(f"{name}.b.conv", wide, wide, small, 3),
+        layers.pool(f"{name}.shortcut.pool", channels, size, 2, 2),
+        layers.conv(f"{name}.shortcut.conv", channels, wide, small, batch_norm=False),
+        layers.elementwise(f"{name}.add", "add", wide, small),
+    )
+
+
+@cache
+def live_edges(genes: tuple[int, ...]) -> tuple[bool, ...]:
     """Of each edge, whether it receives something (a path from the input) and reaches the output."""
     receives, reaches = {0}, {3}
     for (node, source), op in zip(EDGES, genes, strict=True):
@@ -86,6 +122,21 @@ def live_edges(genes: Sequence[int]) -> tuple[bool, ...]:
         bool(op) and source in receives and node in reaches
         for (node, source), op in zip(EDGES, genes, strict=True)
     )
+
+
+@cache
+def _adjacency() -> np.ndarray:
+    """float32, 8 x 8: input, six edges, output; from row to column."""
+    adjacency = np.zeros((8, 8), np.float32)
+    for i, (node, source) in enumerate(EDGES, start=1):
+        if source == 0:
+            adjacency[0, i] = 1
+        if node == 3:
+            adjacency[i, 7] = 1
+        for j, (_, other_source) in enumerate(EDGES, start=1):
+            if other_source == node:
+                adjacency[i, j] = 1
+    return adjacency
 
 
 class NASBench201(SearchSpace):
@@ -126,16 +177,16 @@ class NASBench201(SearchSpace):
             genes.append(OPS.index(op))
         return self.from_genes(genes)
 
-    def random(self, rng: random.Random) -> Architecture:
+    def random(self, rng: Random) -> Architecture:
         return self.from_genes([rng.randrange(5) for _ in EDGES])
 
-    def mutate(self, arch: Architecture, rng: random.Random) -> Architecture:
+    def mutate(self, arch: Architecture, rng: Random) -> Architecture:
         genes = list(arch.genes)
         edge = rng.randrange(6)
         genes[edge] = rng.choice([op for op in range(5) if op != genes[edge]])
         return self.from_genes(genes)
 
-    def crossover(self, a: Architecture, b: Architecture, rng: random.Random) -> Architecture:
+    def crossover(self, a: Architecture, b: Architecture, rng: Random) -> Architecture:
         return self.from_genes([rng.choice(pair) for pair in zip(a.genes, b.genes, strict=True)])
 
     def canonical(self, arch: Architecture) -> Architecture:
@@ -166,10 +217,49 @@ class NASBench201(SearchSpace):
         return (3, 32, 32)
 
     def layers(self, arch: Architecture, *, live: bool = False) -> tuple[Layer, ...]:
-        raise NotImplementedError
+        keep = live_edges(arch.genes) if live else (True,) * 6
+        edges = [
+            (edge, node, op)
+            for edge, ((node, _), op) in enumerate(zip(EDGES, arch.genes, strict=True))
+            if keep[edge]
+        ] or [(3, 3, 0)]
+        additions = [node == previous for (_, node, _), (_, previous, _) in itertools.pairwise(edges)]
+        found = [layers.conv("stem.conv", 3, 16, 32, 3)]
+        for cell in range(1, 16):
+            stage = (cell - 1) // 5
+            channels, size = 16 << stage, 32 >> stage
+            if cell in (6, 11):
+                found += _reduction_layers(f"reduction{stage}", channels // 2, size * 2)
+            for (edge, node, op), is_addition in zip(edges, [False, *additions], strict=True):
+                found += _edge_layers(cell, edge, op, channels, size)
+                if is_addition:
+                    name = f"cell{cell}.{node}<-{EDGES[edge][1]}.add"
+                    found.append(layers.elementwise(name, "add", channels, size))
+        found += (
+            layers.batchnorm("last.batchnorm", 64, 8),
+            layers.elementwise("last.relu", "relu", 64, 8),
+            layers.mean("mean", 64, 8),
+            layers.linear("classifier", 64, self.num_classes),
+        )
+        return tuple(found)
 
     def encode(self, archs: Sequence[Architecture], encoding: str) -> np.ndarray:
-        raise NotImplementedError
+        """`one-hot`: 30 numbers, six edges x five operations.
+
+        `graph`: 8 x (8 + 7). Nodes are the input, the six edges in the order of the string, the output (edges
+        are nodes, as in BRP-NAS and NASFLAT); operations are input, the five of `OPS`, output. The adjacency
+        is the same for all cells, as written: `none` is an operation, not a missing edge.
+        """
+        genes = np.array([arch.genes for arch in archs], np.intp).reshape(-1, 6)
+        if encoding == "one-hot":
+            return one_hot(genes, [5] * 6)
+        if encoding != "graph":
+            raise self.unknown_encoding(encoding)
+        operations = np.zeros((len(genes), 8, 7), np.float32)
+        operations[:, 1:7, 1:6] = one_hot(genes, [5] * 6).reshape(-1, 6, 5)
+        operations[:, 0, 0] = operations[:, 7, 6] = 1
+        adjacency = np.broadcast_to(_adjacency(), (len(genes), 8, 8))
+        return np.concatenate([adjacency, operations], axis=2)
 
     def build(self, arch: Architecture, *, seed: int = 0, as_written: bool = False) -> nn.Module:
         from latlab.search_spaces.modules import finish

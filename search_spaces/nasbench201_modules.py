@@ -61,7 +61,8 @@ class Residual(nn.Module):
         self.shortcut = nn.Sequential(nn.AvgPool2d(2, stride=2), conv(in_channels, out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.shortcut(x) + self.conv_b(self.conv_a(x))
+        y: Tensor = self.conv_b(self.conv_a(x))
+        y = self.shortcut(x) + y
         return y
 
 

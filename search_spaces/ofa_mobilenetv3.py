@@ -1,23 +1,23 @@
-"""Once-for-all's MobileNetV3 space (Cai et al., ICLR 2020): elastic resolution, depth, kernel and expansion."""
+"""Once-for-all's MobileNetV3 space (Cai et al., ICLR 2020): elastic resolution, depth, kernel, expansion."""
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
+from random import Random
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from latlab.search_spaces.base import Architecture, ArchitectureError, SearchSpace
 from latlab.search_spaces.cost import Layer
+from latlab.search_spaces.encodings import chain, one_hot
+from latlab.search_spaces.ofa_blocks import blocks_of, layers_of
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Block", "OFAMobileNetV3", "OFAMobileNetV3Wide", "blocks", "make_divisible", "widths"]
+__all__ = ["OFAMobileNetV3", "OFAMobileNetV3Wide"]
 
 RESOLUTIONS = tuple(range(128, 225, 4))
 DEPTHS = (2, 3, 4)
@@ -27,53 +27,19 @@ STAGES = 5
 MAX_DEPTH = 4
 SLOTS = STAGES * MAX_DEPTH
 
-BASE_WIDTHS = (16, 16, 24, 40, 80, 112, 160, 960, 1280)
-"""Stem, first block, five stages, final expansion, feature mix."""
-STRIDES = (1, 2, 2, 2, 1, 2)
-HSWISH = (False, False, False, True, True, True)
-SE = (False, False, True, False, True, True)
-"""Of the first block and the five stages."""
-
-
-def make_divisible(value: float, divisor: int = 8) -> int:
-    """The nearest multiple of `divisor` that is at least 90 % of `value`."""
-    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * value else rounded
-
-
-@cache
-def widths(multiplier: float) -> tuple[int, ...]:
-    """`BASE_WIDTHS` at a width multiplier."""
-    return tuple(make_divisible(width * multiplier) for width in BASE_WIDTHS)
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """One inverted bottleneck."""
-
-    name: str
-    in_channels: int
-    middle_channels: int
-    out_channels: int
-    kernel: int
-    stride: int
-    has_expansion: bool
-    has_hswish: bool
-    has_se: bool
-    size: int
-    """Height (= width) of its input."""
-
-    @property
-    def has_identity(self) -> bool:
-        return self.stride == 1 and self.in_channels == self.out_channels
-
-    @property
-    def out_size(self) -> int:
-        return -(-self.size // self.stride)
-
-    @property
-    def se_channels(self) -> int:
-        return make_divisible(self.middle_channels // 4)
+_REFERENCES = (
+    "r196|k7e3,k7e6,k5e3,k5e6|k7e6,k7e4,k3e3|k7e4,k7e6,k5e6|k3e3,k5e4,k3e4,k3e3|k3e3,k5e3",
+    "r172|k7e4,k3e3,k3e6|k5e6,k3e6|k5e3,k7e6|k3e6,k7e3,k5e3|k3e6,k5e3",
+    "r204|k7e4,k5e4|k3e4,k3e4|k7e6,k7e3|k5e3,k5e6|k7e3,k7e6,k7e4",
+    "r200|k3e4,k7e3,k5e3,k7e6|k3e3,k3e3,k5e4|k3e6,k3e6,k5e4,k3e6|k7e3,k5e6,k3e6,k7e6|k7e4,k5e4,k5e4,k3e6",
+    "r136|k5e4,k7e6|k7e4,k7e6|k7e4,k3e3|k7e6,k7e4,k7e4|k7e4,k7e6",
+    "r224|k7e6,k7e4,k5e3,k7e6|k3e6,k7e6|k3e6,k7e4,k7e6|k3e6,k3e6,k7e4,k7e3|k3e4,k5e6,k7e6,k7e3",
+    "r132|k5e6,k5e3,k7e4,k3e4|k3e3,k3e3|k7e3,k3e3,k3e4,k5e4|k7e3,k3e3|k3e3,k3e6,k3e6",
+    "r152|k7e3,k3e6|k3e6,k7e4,k5e3,k7e4|k7e6,k3e4|k3e6,k3e3,k3e4,k7e3|k7e4,k7e3,k3e3,k7e6",
+    "r152|k7e4,k3e4|k3e6,k7e3,k3e6,k5e4|k5e4,k5e4,k5e4|k5e3,k5e4,k3e6,k5e4|k5e6,k5e3,k3e3,k7e3",
+    "r200|k3e3,k3e3,k7e4,k7e6|k7e6,k7e6,k7e4,k7e3|k5e6,k7e3,k3e3|k3e3,k5e3,k5e6,k3e3|k3e6,k7e6",
+)
+"""The ten architectures that HELP's hardware embedding measures."""
 
 
 def stages(genes: Sequence[int]) -> list[list[tuple[int, int]]]:
@@ -85,31 +51,16 @@ def stages(genes: Sequence[int]) -> list[list[tuple[int, int]]]:
     ]
 
 
-def blocks(genes: Sequence[int], width: float) -> tuple[Block, ...]:
-    """All blocks of a network, the first (fixed) one included."""
-    channels = widths(width)
-    size = -(-genes[0] // 2)
-    first = Block(
-        "first", channels[0], channels[0], channels[1], 3, STRIDES[0], False, HSWISH[0], SE[0], size
-    )
-    found, previous = [first], first
-    for stage, choices in enumerate(stages(genes), start=1):
-        for place, (kernel, expansion) in enumerate(choices, start=1):
-            in_channels = previous.out_channels
-            previous = Block(
-                name=f"stage{stage}.block{place}",
-                in_channels=in_channels,
-                middle_channels=make_divisible(round(in_channels * expansion)),
-                out_channels=channels[stage + 1],
-                kernel=kernel,
-                stride=STRIDES[stage] if place == 1 else 1,
-                has_expansion=True,
-                has_hswish=HSWISH[stage],
-                has_se=SE[stage],
-                size=previous.out_size,
-            )
-            found.append(previous)
-    return tuple(found)
+def _other(values: Sequence[int], value: int, rng: Random) -> int:
+    return rng.choice([other for other in values if other != value])
+
+
+def _index_in(values: Sequence[int], array: np.ndarray) -> np.ndarray:
+    """Index of each element in `values`, -1 for none."""
+    table = np.full(max(values) + 1, -1)
+    table[list(values)] = range(len(values))
+    found: np.ndarray = table[array]
+    return found
 
 
 class OFAMobileNetV3(SearchSpace):
@@ -119,22 +70,20 @@ class OFAMobileNetV3(SearchSpace):
     """
 
     name: ClassVar[str] = "ofa-mobilenetv3"
-    title: ClassVar[str] = (
-        "OFA-MobileNetV3 x1.0: depth, kernel, expansion and resolution, ImageNet, 128-224 px"
-    )
+    title: ClassVar[str] = "OFA-MobileNetV3 x1.0: depth, kernel, expansion, resolution 128-224; ImageNet"
     width: ClassVar[float] = 1.0
-    size: ClassVar[int] = (
-        len(RESOLUTIONS) * sum((len(KERNELS) * len(EXPANSIONS)) ** d for d in DEPTHS) ** STAGES
-    )
+    size: ClassVar[int] = len(RESOLUTIONS) * (9**2 + 9**3 + 9**4) ** STAGES
+
     num_classes: ClassVar[int] = 1000
     encodings: ClassVar[tuple[str, ...]] = ("one-hot", "graph", "help", "ofa")
 
     def from_genes(self, genes: Sequence[int]) -> Architecture:
-        """Genes are (resolution, 5 depths, 20 kernels, 20 expansions); what lies beyond a depth is ignored."""
+        """From (resolution, 5 depths, 20 kernels, 20 expansions); what lies beyond a depth is ignored."""
         genes = [int(gene) for gene in genes]
         if len(genes) != 1 + STAGES + 2 * SLOTS:
             raise ArchitectureError(
-                f"{self.name}: genes are 46 numbers (resolution, 5 depths, 20 kernels, 20 expansions), not {len(genes)}"
+                f"{self.name}: genes are 46 numbers (resolution, 5 depths, 20 kernels, 20 expansions), "
+                f"not {len(genes)}"
             )
         if genes[0] not in RESOLUTIONS:
             raise ArchitectureError(
@@ -189,7 +138,7 @@ class OFAMobileNetV3(SearchSpace):
                 genes[slot], genes[slot + SLOTS] = kernel, expansion
         return self.from_genes(genes)
 
-    def random(self, rng: random.Random) -> Architecture:
+    def random(self, rng: Random) -> Architecture:
         """Uniform over the resolution, each depth, and each kernel and expansion (not over architectures)."""
         return self._from_stages(
             rng.choice(RESOLUTIONS),
@@ -199,30 +148,92 @@ class OFAMobileNetV3(SearchSpace):
             ],
         )
 
-    def mutate(self, arch: Architecture, rng: random.Random) -> Architecture:
-        raise NotImplementedError
+    def mutate(self, arch: Architecture, rng: Random) -> Architecture:
+        """Changes the resolution, a depth, or a kernel or an expansion that is used.
 
-    def crossover(self, a: Architecture, b: Architecture, rng: random.Random) -> Architecture:
-        raise NotImplementedError
+        A stage that grows keeps its blocks and gets random ones behind them.
+        """
+        resolution, parts = arch.genes[0], stages(arch.genes)
+        used = sum(map(len, parts))
+        choice = rng.randrange(1 + STAGES + 2 * used)
+        if choice == 0:
+            return self._from_stages(_other(RESOLUTIONS, resolution, rng), parts)
+        if choice <= STAGES:
+            part = parts[choice - 1]
+            depth = _other(DEPTHS, len(part), rng)
+            more = [(rng.choice(KERNELS), rng.choice(EXPANSIONS)) for _ in range(depth - len(part))]
+            parts[choice - 1] = part[:depth] + more
+            return self._from_stages(resolution, parts)
+        place, is_expansion = divmod(choice - 1 - STAGES, 2)
+        part = next(part for part in parts if (place := place - len(part)) < 0)
+        kernel, expansion = part[place]
+        if is_expansion:
+            part[place] = (kernel, _other(EXPANSIONS, expansion, rng))
+        else:
+            part[place] = (_other(KERNELS, kernel, rng), expansion)
+        return self._from_stages(resolution, parts)
+
+    def crossover(self, a: Architecture, b: Architecture, rng: Random) -> Architecture:
+        """A block that only one parent has comes from that parent."""
+        parts = []
+        for pair in zip(stages(a.genes), stages(b.genes), strict=True):
+            part = []
+            for place in range(len(rng.choice(pair))):
+                donors = [parent[place] for parent in pair if place < len(parent)]
+                part.append((rng.choice(donors)[0], rng.choice(donors)[1]))
+            parts.append(part)
+        return self._from_stages(rng.choice((a.genes[0], b.genes[0])), parts)
 
     def references(self) -> tuple[Architecture, ...]:
-        raise NotImplementedError
+        """HELP's, found for width 1.0 and used at both widths."""
+        return tuple(map(self.parse, _REFERENCES))
 
     def input_shape(self, arch: Architecture) -> tuple[int, int, int]:
         return (3, arch.genes[0], arch.genes[0])
 
     def layers(self, arch: Architecture, *, live: bool = False) -> tuple[Layer, ...]:
-        raise NotImplementedError
+        """Both readings are the same: nothing is dead, and an activation counts as one operator."""
+        blocks = blocks_of(arch.genes[0], stages(arch.genes), self.width)
+        return layers_of(blocks, arch.genes[0], self.width, self.num_classes)
 
     def encode(self, archs: Sequence[Architecture], encoding: str) -> np.ndarray:
-        raise NotImplementedError
+        """Blocks beyond the depth are zeros in all encodings.
+
+        `one-hot`: 160 numbers: 25 resolutions, 5 x 3 depths, 20 x 3 kernels, 20 x 3 expansions.
+        `help`: HELP's 145: 60 kernels, 60 expansions, 25 resolutions.
+        `ofa`: the 128 of OFA's accuracy predictor: 60 kernels, 60 expansions, 8 resolutions (r - 112) // 16.
+        `graph`: 22 x (22 + 35). Nodes are the input, the 20 blocks, the output, in a chain that bridges
+        absent blocks; operations are the input at 25 resolutions, 9 blocks (kernel x expansion), output.
+        """
+        if encoding not in self.encodings:
+            raise self.unknown_encoding(encoding)
+        genes = np.array([arch.genes for arch in archs], np.intp).reshape(-1, 1 + STAGES + 2 * SLOTS)
+        resolutions = genes[:, :1]
+        kernels = _index_in(KERNELS, genes[:, 1 + STAGES : 1 + STAGES + SLOTS])
+        expansions = _index_in(EXPANSIONS, genes[:, 1 + STAGES + SLOTS :])
+        steps = (resolutions - RESOLUTIONS[0]) // 4
+        if encoding == "graph":
+            operations = np.zeros((len(genes), SLOTS + 2, len(RESOLUTIONS) + 9 + 1), np.float32)
+            operations[:, 0, : len(RESOLUTIONS)] = one_hot(steps, [len(RESOLUTIONS)])
+            pairs = np.where(kernels < 0, -1, 3 * kernels + expansions)
+            operations[:, 1:-1, len(RESOLUTIONS) : -1] = one_hot(pairs, [9] * SLOTS).reshape(-1, SLOTS, 9)
+            operations[:, -1, -1] = 1
+            return chain(operations.max(axis=2) > 0, operations)
+        blocks = one_hot(np.hstack([kernels, expansions]), [3] * (2 * SLOTS))
+        if encoding == "help":
+            return np.hstack([blocks, one_hot(steps, [len(RESOLUTIONS)])])
+        if encoding == "ofa":
+            return np.hstack([blocks, one_hot((resolutions - 112) // 16, [8])])
+        depths = one_hot(genes[:, 1 : 1 + STAGES] - DEPTHS[0], [3] * STAGES)
+        return np.hstack([one_hot(steps, [len(RESOLUTIONS)]), depths, blocks])
 
     def build(self, arch: Architecture, *, seed: int = 0, as_written: bool = False) -> nn.Module:
         """The network; as written it has the published forms of h_swish, hard sigmoid and means."""
         from latlab.search_spaces.modules import finish
         from latlab.search_spaces.ofa_modules import Network
 
-        network = Network(blocks(arch.genes, self.width), self.width, self.num_classes, as_written)
+        blocks = blocks_of(arch.genes[0], stages(arch.genes), self.width)
+        network = Network(blocks, self.width, self.num_classes, as_written)
         return finish(network, self.input_shape(arch), seed)
 
 
@@ -230,7 +241,5 @@ class OFAMobileNetV3Wide(OFAMobileNetV3):
     """OFA's MobileNetV3 at width 1.2."""
 
     name: ClassVar[str] = "ofa-mobilenetv3-w1.2"
-    title: ClassVar[str] = (
-        "OFA-MobileNetV3 x1.2: depth, kernel, expansion and resolution, ImageNet, 128-224 px"
-    )
+    title: ClassVar[str] = "OFA-MobileNetV3 x1.2: depth, kernel, expansion, resolution 128-224; ImageNet"
     width: ClassVar[float] = 1.2

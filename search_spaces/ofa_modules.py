@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from latlab.search_spaces.modules import HardSigmoid, HardSwish, batch_norm, conv, linear
-from latlab.search_spaces.ofa_mobilenetv3 import Block, widths
+from latlab.search_spaces.ofa_blocks import Block, widths
 
 __all__ = ["InvertedBottleneck", "Network", "SqueezeExcite"]
 
@@ -38,8 +38,8 @@ class SqueezeExcite(nn.Module):
         self.as_written = as_written
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.expand(self.relu(self.reduce(_mean(x, self.as_written))))
-        return x * self.gate(y)
+        scale: Tensor = self.gate(self.expand(self.relu(self.reduce(_mean(x, self.as_written)))))
+        return x * scale
 
 
 class InvertedBottleneck(nn.Module):
