@@ -142,7 +142,7 @@ class Engine:
             arch,
             role,
             artifact_sha256=artifact.sha256,
-            artifact=artifact.summary(),
+            artifact=_facts(artifact),
             fingerprint_id=self._device.fingerprint_id,
         )
         twin = self._store.same_graph(row)
@@ -212,7 +212,7 @@ class Engine:
             latency_ms=summary.latency_ms,
             stderr_ms=summary.stderr_ms,
             times_s=times,
-            artifact={**artifact.summary(), **net.facts},
+            artifact={**_facts(artifact), **net.facts},
         )
         self._drop(net)
         yield row
@@ -231,3 +231,11 @@ class Engine:
         self._active.remove(net)
         if net.loaded is not None:
             self._device.unload(net.loaded)
+
+
+def _facts(artifact: Artifact) -> dict[str, Any]:
+    """What of an artifact goes into its rows."""
+    facts = artifact.to_json()
+    for name in ("path", "sha256", "build_s", "export_s", "parity_s"):
+        del facts[name]
+    return facts

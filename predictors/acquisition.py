@@ -17,7 +17,7 @@ import numpy as np
 from latlab.predictors.base import Predictor
 from latlab.search_spaces import Architecture
 
-__all__ = ["choose", "expected_relative_std"]
+__all__ = ["choose"]
 
 
 def choose(
@@ -57,8 +57,3 @@ def choose(
         within -= np.outer(column, column) / scale
     return chosen
 
-
-def expected_relative_std(predictor: Predictor, reference: Sequence[Architecture]) -> float:
-    """Root mean posterior variance of log-latency over `reference`: about the relative error to expect, as a fraction."""
-    variance = np.array([predictor.covariance([arch], [arch])[0, 0] for arch in reference])
-    return float(np.sqrt(variance.mean()))

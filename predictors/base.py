@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from latlab.search_spaces import Architecture, SearchSpace
 
@@ -42,7 +42,7 @@ class Predictor(ABC):
 
     @abstractmethod
     def adapt(
-        self, support: Sequence[Architecture], latency_ms: Sequence[float], stderr_ms: Sequence[float] | None = None
+        self, support: Sequence[Architecture], latency_ms: ArrayLike, stderr_ms: ArrayLike | None = None
     ) -> None:
         """Fit to the measured architectures, forgetting earlier ones.
 

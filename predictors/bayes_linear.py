@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from safetensors.numpy import load_file, save_file
 from scipy import optimize, stats
 from scipy.linalg import cho_factor, cho_solve
@@ -52,7 +53,7 @@ class BayesLinear(Predictor):
         self.adapt([], [])
 
     def adapt(
-        self, support: Sequence[Architecture], latency_ms: Sequence[float], stderr_ms: Sequence[float] | None = None
+        self, support: Sequence[Architecture], latency_ms: ArrayLike, stderr_ms: ArrayLike | None = None
     ) -> None:
         latency = np.asarray(latency_ms, dtype=np.float64)
         stderr = np.zeros_like(latency) if stderr_ms is None else np.asarray(stderr_ms, dtype=np.float64)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from latlab.predictors.base import FloatArray
 from latlab.search_spaces import Architecture, Layer, SearchSpace
@@ -35,13 +36,14 @@ class CostFeatures:
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
-        self._raw: dict[str, dict[str, dict[str, float]]] = {}
+        self._rows: dict[str, NDArray[np.float32]] = {}
         sample = space.sample(min(SAMPLE, space.size), random.Random(0))
+        costs = [self._cost(arch) for arch in sample]
         self._columns: dict[str, list[str]] = {}
         self._scale: dict[str, tuple[FloatArray, FloatArray]] = {}
         for group in self.GROUPS:
-            names = sorted({name for arch in sample for name in self._cost(arch)[group]})
-            values = self._matrix(sample, group, names)
+            names = sorted({name for cost in costs for name in cost[group]})
+            values = np.array([[cost[group].get(name, 0.0) for name in names] for cost in costs])
             # Identical columns (a stride that never varies, live equal to written) would count their cost twice.
             _, first = np.unique(values.round(9), axis=1, return_index=True)
             keep = [i for i in sorted(first) if values[:, i].std() > 1e-9 * (1 + abs(values[:, i].mean()))]
@@ -51,29 +53,31 @@ class CostFeatures:
 
     def __call__(self, archs: Sequence[Architecture]) -> dict[str, FloatArray]:
         """Group name -> array of shape (len(archs), columns of the group)."""
-        features = {}
-        for group in self.GROUPS:
-            mean, std = self._scale[group]
-            features[group] = (self._matrix(archs, group, self._columns[group]) - mean) / std
-        return features
+        width = sum(map(len, self._columns.values()))
+        table = np.array([self._row(arch) for arch in archs], dtype=np.float64).reshape(len(archs), width)
+        ends = np.cumsum([len(self._columns[group]) for group in self.GROUPS])
+        return dict(zip(self.GROUPS, np.split(table, ends[:-1], axis=1), strict=True))
 
     def columns(self, group: str) -> list[str]:
         """What each column of a group counts."""
         return list(self._columns[group])
 
-    def _matrix(self, archs: Sequence[Architecture], group: str, names: list[str]) -> FloatArray:
-        rows = [self._cost(arch)[group] for arch in archs]
-        return np.array([[row.get(name, 0.0) for name in names] for row in rows], dtype=np.float64).reshape(
-            len(archs), len(names)
-        )
+    def _row(self, arch: Architecture) -> NDArray[np.float32]:
+        row = self._rows.get(arch.text)
+        if row is None:
+            cost = self._cost(arch)
+            parts = []
+            for group in self.GROUPS:
+                mean, std = self._scale[group]
+                parts.append((np.array([cost[group].get(name, 0.0) for name in self._columns[group]]) - mean) / std)
+            row = self._rows[arch.text] = np.concatenate(parts).astype(np.float32)
+        return row
 
     def _cost(self, arch: Architecture) -> dict[str, dict[str, float]]:
-        if arch.text not in self._raw:
-            cost: dict[str, dict[str, float]] = {group: defaultdict(float) for group in self.GROUPS}
-            for reading in ("written", "live"):
-                _add(cost, reading, self.space.layers(arch, live=reading == "live"))
-            self._raw[arch.text] = cost
-        return self._raw[arch.text]
+        cost: dict[str, dict[str, float]] = {group: defaultdict(float) for group in self.GROUPS}
+        for reading in ("written", "live"):
+            _add(cost, reading, self.space.layers(arch, live=reading == "live"))
+        return cost
 
 
 def _add(cost: dict[str, dict[str, float]], reading: str, layers: Sequence[Layer]) -> None:

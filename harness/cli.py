@@ -1,0 +1,480 @@
+"""The command line. Commands import what they need when they run, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from latlab.harness.errors import BadInputError, LatlabError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from latlab.harness.lab import Lab
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="latlab",
+    help="Measure the latency of neural networks on your own devices, and predict the ones you have not measured.\n\n"
+    "Begin with: [bold]latlab onboard local --space nasbench201 --budget 20[/bold]",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Runtime(StrEnum):
+    """Inference runtimes."""
+
+    onnxruntime = "onnxruntime"
+    tflite = "tflite"
+    torchscript = "torchscript"
+
+
+class TableFormat(StrEnum):
+    """Files that `export` writes."""
+
+    parquet = "parquet"
+    csv = "csv"
+
+
+DeviceArgument = Annotated[str, typer.Argument(metavar="DEVICE", help="A device of the inventory; `local` is this machine.")]
+SpaceOption = Annotated[str, typer.Option("--space", help="A search space; `latlab spaces` lists them.")]
+RuntimeOption = Annotated[Runtime, typer.Option("--runtime", help="Inference runtime that executes the networks.")]
+ThreadsOption = Annotated[int, typer.Option("--threads", min=1, max=1024, help="Threads of the runtime.")]
+BatchOption = Annotated[int, typer.Option("--batch-size", min=1, max=65536, help="Images per inference.")]
+PolicyOption = Annotated[
+    str,
+    typer.Option(
+        "--policy",
+        help="`default`: 5 interleaved passes of 2+10 runs. `help`: 10 runs discarded, 50 measured, as HELP does.",
+    ),
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="Of every draw and of the weights.")]
+StoreOption = Annotated[Path, typer.Option("--store", help="The file that everything measured goes to.")]
+InventoryOption = Annotated[
+    Path | None, typer.Option("--inventory", help="The file that describes your devices [default: inventory.yaml]")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+WrittenOption = Annotated[
+    bool, typer.Option("--as-written", help="Keep dead edges and the published forms of activations.")
+]
+PredictorOption = Annotated[str, typer.Option("--predictor", help="Which predictor to fit.")]
+NewSessionOption = Annotated[
+    bool, typer.Option("--new-session", help="Measure again, beside what was measured before.")
+]
+STORE = Path("latlab.db")
+
+
+def _lab(store: Path, inventory: Path | None) -> Lab:
+    from latlab.harness.lab import Lab
+
+    return Lab(store, inventory=inventory)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, allow_nan=False, default=str))
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as JSON types; what is missing is null."""
+    import pandas as pd
+
+    return [
+        {key: None if pd.api.types.is_scalar(value) and pd.isna(value) else value for key, value in row.items()}
+        for row in frame.to_dict("records")
+    ]
+
+
+@app.command()
+def onboard(
+    device: DeviceArgument,
+    space: SpaceOption,
+    budget: Annotated[int, typer.Option("--budget", min=1, help="How many networks to measure.")] = 20,
+    until_error: Annotated[
+        float | None,
+        typer.Option("--until-error", help="Stop earlier, once the expected error is at most this many percent."),
+    ] = None,
+    runtime: RuntimeOption = Runtime.onnxruntime,
+    threads: ThreadsOption = 1,
+    batch_size: BatchOption = 1,
+    holdout: Annotated[
+        int,
+        typer.Option(
+            "--holdout", min=0, help="Also measure this many random networks, twice, that the predictor never sees."
+        ),
+    ] = 0,
+    policy: PolicyOption = "default",
+    predictor: PredictorOption = "bayes-linear",
+    as_written: WrittenOption = False,
+    seed: SeedOption = 0,
+    store: StoreOption = STORE,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the report, table and predictor.")] = None,
+    inventory: InventoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a few well-chosen networks, predict the whole space, and write a report.
+
+    [dim]Example:[/dim] latlab onboard local --space nasbench201 --budget 20 --holdout 100
+
+    The same command continues where it stopped; a larger budget extends it.
+    """
+    from latlab.harness import terminal
+
+    lab = _lab(store, inventory)
+    with terminal.progress(budget + 2 * holdout, f"{space} on {device}", quiet=as_json) as observe:
+        result = lab.onboard(
+            device,
+            space=space,
+            budget=budget,
+            until_percent=until_error,
+            holdout=holdout,
+            policy=policy,
+            runtime=runtime.value,
+            threads=threads,
+            batch_size=batch_size,
+            seed=seed,
+            predictor=predictor,
+            as_written=as_written,
+            out=out,
+            observe=observe,
+        )
+    if as_json:
+        _print_json(result.to_json())
+    else:
+        terminal.show_onboarding(result)
+
+
+@app.command()
+def measure(
+    device: DeviceArgument,
+    space: Annotated[str | None, typer.Option("--space", help="A search space; `latlab spaces` lists them.")] = None,
+    count: Annotated[int | None, typer.Option("--count", min=1, help="This many random architectures.")] = None,
+    arch: Annotated[list[str] | None, typer.Option("--arch", help="An architecture's string; may be repeated.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", help="A file with an architecture's string per line.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="A model of your own: net.onnx, net.tflite, net.pt or package.module:factory."),
+    ] = None,
+    input_shape: Annotated[
+        str | None, typer.Option("--input", help="The shape of the model's input, for example 1x3x224x224.")
+    ] = None,
+    policy: PolicyOption = "default",
+    runtime: RuntimeOption = Runtime.onnxruntime,
+    threads: ThreadsOption = 1,
+    batch_size: BatchOption = 1,
+    as_written: WrittenOption = False,
+    seed: SeedOption = 0,
+    new_session: NewSessionOption = False,
+    raw: Annotated[bool, typer.Option("--raw", help="With every sample, in nanoseconds, in order.")] = False,
+    store: StoreOption = STORE,
+    inventory: InventoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure networks of a space, or a model of your own.
+
+    [dim]Examples:[/dim] latlab measure local --space fbnet --count 50
+
+    latlab measure local --model net.onnx --input 1x3x224x224
+    """
+    from latlab.harness import terminal
+
+    archs = _architectures(space, count, arch, file, model)
+    lab = _lab(store, inventory)
+    total = count or len(archs or ()) or 1
+    with terminal.progress(total, f"{model or space} on {device}", quiet=as_json) as observe:
+        rows = lab.measure(
+            device,
+            space=space,
+            count=count,
+            archs=archs,
+            model=model,
+            input_shape=_shape(input_shape),
+            policy=policy,
+            runtime=runtime.value,
+            threads=threads,
+            batch_size=batch_size,
+            seed=seed,
+            new_session=new_session,
+            as_written=as_written,
+            observe=observe,
+        )
+    if as_json:
+        shown = ["arch", "latency_ms", "stderr_ms", "status", "error", "target", "space", "session", "artifact_sha256"]
+        frame = rows[shown].copy()
+        if raw:
+            frame["samples_ns"] = [[sample for one in passes for sample in one] for passes in rows["passes"]]
+            frame["pass_lengths"] = [[len(one) for one in passes] for passes in rows["passes"]]
+        for record in _records(frame):
+            _print_json(record)
+    else:
+        terminal.show_measurements(rows, store, raw=raw)
+    if not (rows["status"] == "ok").any():
+        raise typer.Exit(1)
+
+
+def _architectures(
+    space: str | None, count: int | None, arch: list[str] | None, file: Path | None, model: str | None
+) -> list[str] | None:
+    given = [name for name, value in (("--count", count), ("--arch", arch), ("--file", file)) if value is not None]
+    if model is not None:
+        if given or space is not None:
+            raise BadInputError("--model stands alone: it takes no --space, --count, --arch or --file")
+        return None
+    if space is None:
+        raise BadInputError("say what to measure", "--space NAME with --count, --arch or --file; or --model FILE.")
+    if len(given) != 1:
+        raise BadInputError(
+            f"say which architectures, in one way ({' and '.join(given) or 'none was given'})",
+            "Use --count N, or --arch STRING (repeatable), or --file F.",
+        )
+    if file is None:
+        return arch
+    from latlab.harness.inputs import read_archs, space_named
+
+    return [a.text for a in read_archs(space_named(space), file)]
+
+
+def _shape(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    parts = text.lower().replace(",", "x").split("x")
+    if not all(part.strip().isdigit() for part in parts):
+        raise BadInputError(f"{text!r} is not a shape", "Write it like 1x3x224x224.")
+    return [int(part) for part in parts]
+
+
+@app.command()
+def predict(
+    target: Annotated[
+        str, typer.Option("--target", help="For example local/onnxruntime/cpu/fp32/t1/b1; `latlab show` lists yours.")
+    ],
+    space: Annotated[str | None, typer.Option("--space", help="Needed where the target has several.")] = None,
+    arch: Annotated[list[str] | None, typer.Option("--arch", help="An architecture's string; may be repeated.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="The whole space, or a large sample of a larger one.")] = False,
+    predictor: PredictorOption = "bayes-linear",
+    store: StoreOption = STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Predict networks that were not measured, from what the store holds of a target."""
+    from latlab.harness import terminal
+    from latlab.harness.lab import Lab
+    from latlab.harness.store import Store
+
+    if all_ == (arch is not None):
+        raise BadInputError("say what to predict: --arch STRING (repeatable), or --all")
+    Store(store, must_exist=True).close()
+    table = Lab(store).predict(target, space=space, archs=arch, predictor=predictor)
+    if as_json:
+        for record in _records(table):
+            _print_json(record)
+    else:
+        terminal.show_table(table, f"Predicted on {target}")
+
+
+@app.command()
+def embed(
+    device: DeviceArgument,
+    space: SpaceOption,
+    policy: PolicyOption = "default",
+    runtime: RuntimeOption = Runtime.onnxruntime,
+    threads: ThreadsOption = 1,
+    batch_size: BatchOption = 1,
+    seed: SeedOption = 0,
+    new_session: NewSessionOption = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Also write the embedding to this JSON file.")] = None,
+    store: StoreOption = STORE,
+    inventory: InventoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure HELP's ten reference architectures: the device's hardware embedding."""
+    from latlab.harness import terminal
+    from latlab.harness.targets import Target
+
+    lab = _lab(store, inventory)
+    with terminal.progress(10, f"references of {space} on {device}", quiet=as_json) as observe:
+        rows = lab.embed(
+            device,
+            space=space,
+            policy=policy,
+            runtime=runtime.value,
+            threads=threads,
+            batch_size=batch_size,
+            seed=seed,
+            new_session=new_session,
+            observe=observe,
+        )
+    target = Target(device, runtime.value, threads=threads, batch_size=batch_size)
+    embedding = {"target": str(target), "space": space, "references": _records(rows)}
+    if out is not None:
+        try:
+            out.write_text(json.dumps(embedding, indent=1) + "\n")
+        except OSError as error:
+            raise BadInputError(f"cannot write {out}: {error.strerror}") from error
+    if as_json:
+        _print_json(embedding)
+    else:
+        terminal.show_table(rows, f"Hardware embedding of {target} in {space}")
+    if (rows["status"] != "ok").any():
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(
+    device: Annotated[str, typer.Argument(metavar="DEVICE", help="A device of the inventory.")] = "local",
+    inventory: InventoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a device: its worker, runtimes (each runs a small real network), clock, CPU and what disturbs timing."""
+    from latlab.harness import terminal
+    from latlab.harness.doctor import examine
+    from latlab.harness.inventory import load_inventory
+
+    with terminal.working(f"examining {device}", quiet=as_json):
+        findings = examine(device, load_inventory(inventory))
+    if as_json:
+        _print_json({"device": device, "checks": [finding.to_json() for finding in findings]})
+    else:
+        terminal.show_findings(device, findings)
+    if any(finding.state == "failed" for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def spaces(as_json: JsonOption = False) -> None:
+    """List the search spaces."""
+    from latlab.harness import terminal
+    from latlab.search_spaces import get, names
+
+    known = [get(name) for name in names()]
+    if as_json:
+        _print_json(
+            [
+                {
+                    "name": s.name,
+                    "title": s.title,
+                    "size": s.size,
+                    "encodings": list(s.encodings),
+                    "example": s.references()[0].text,
+                }
+                for s in known
+            ]
+        )
+    else:
+        terminal.show_spaces(known)
+
+
+@app.command()
+def show(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="A store.")] = STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a store holds: a line per campaign and session, and why networks failed."""
+    from latlab.harness import terminal
+    from latlab.harness.store import Store
+
+    opened = Store(store, must_exist=True)
+    campaigns, rows = opened.campaigns(), opened.table()
+    failures = rows[rows["status"] != "ok"][["target", "space", "arch", "status", "error"]]
+    if as_json:
+        _print_json({"store": str(store), "campaigns": _records(campaigns), "failures": _records(failures)})
+    else:
+        terminal.show_store(store, campaigns, failures)
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Option("--out", help="The file to write.")],
+    store: StoreOption = STORE,
+    format_: Annotated[TableFormat, typer.Option("--format", help="What to write.")] = TableFormat.parquet,
+    target: Annotated[str | None, typer.Option("--target", help="Only this target.")] = None,
+    space: Annotated[str | None, typer.Option("--space", help="Only this space.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="With the raw samples of every pass, in nanoseconds.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write everything measured to a Parquet or CSV file, one row per measurement."""
+    from latlab.harness.store import Store
+
+    table = Store(store, must_exist=True).table(target=target, space=space, raw=raw)
+    if raw and format_ is TableFormat.csv:
+        table["passes"] = table["passes"].map(json.dumps)
+    try:
+        if format_ is TableFormat.csv:
+            table.to_csv(out, index=False)
+        else:
+            table.to_parquet(out, index=False)
+    except OSError as error:
+        raise BadInputError(f"cannot write {out}: {error.strerror or error}") from error
+    if as_json:
+        _print_json({"file": str(out), "rows": len(table)})
+    else:
+        print(f"{len(table)} rows written to {out}")
+
+
+@app.command()
+def report(
+    store: StoreOption = STORE,
+    target: Annotated[str | None, typer.Option("--target", help="Needed where the store has several.")] = None,
+    space: Annotated[str | None, typer.Option("--space", help="Needed where the target has several.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="The file to write.")] = Path("report.html"),
+    predictor: PredictorOption = "bayes-linear",
+    as_json: JsonOption = False,
+) -> None:
+    """Write the report of what a store holds of a target: one self-contained HTML file."""
+    from latlab.harness.lab import Lab
+    from latlab.harness.store import Store
+
+    Store(store, must_exist=True).close()
+    path = Lab(store).report(target=target, space=space, out=out, predictor=predictor)
+    if as_json:
+        _print_json({"report": str(path)})
+    else:
+        print(f"Report: {path}")
+
+
+def main() -> NoReturn:
+    """Entry point of the command: errors in plain words, exit codes 0 ok, 1 failed, 2 bad input."""
+    as_json = "--json" in sys.argv
+    code = 0
+    try:
+        code = app(standalone_mode=False) or 0
+    except LatlabError as error:
+        _complain(error.message, error.hint, as_json)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        _complain("interrupted", "Everything measured so far is in the store; the same command continues.", as_json)
+        code = 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 1
+    except Exception as error:
+        code = _usage_error(error)
+    sys.exit(code)
+
+
+def _usage_error(error: Exception) -> int:
+    """What typer finds wrong with the arguments is shown as typer shows it; anything else is a bug and raised."""
+    show: Callable[[], None] | None = getattr(error, "show", None)
+    exit_code = getattr(error, "exit_code", None)
+    if show is None or exit_code is None:
+        raise error
+    from typer import rich_utils
+
+    rich_utils.rich_format_error(error)  # type: ignore[arg-type]
+    return int(exit_code)
+
+
+def _complain(message: str, hint: str | None, as_json: bool) -> None:
+    if as_json:
+        _print_json({"error": message, "hint": hint})
+    print(f"latlab: {message}", file=sys.stderr)
+    if hint:
+        print(hint, file=sys.stderr)

@@ -1,0 +1,76 @@
+"""What the user names, looked up: spaces, architectures, policies, predictors. What is not there is a `BadInputError`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from latlab import predictors
+from latlab.agents.timing import PRESETS, TimingPolicy
+from latlab.harness.errors import BadInputError
+from latlab.harness.exporters import get_exporter
+from latlab.harness.targets import Target
+from latlab.search_spaces import Architecture, ArchitectureError, SearchSpace, UnknownSpaceError, get
+
+__all__ = ["campaign_options", "parse_archs", "policy_named", "predictor_for", "read_archs", "sample_space", "space_named"]
+
+
+def space_named(name: str) -> SearchSpace:
+    try:
+        return get(name)
+    except UnknownSpaceError as error:
+        raise BadInputError(str(error), "`latlab spaces` describes them.") from error
+
+
+def parse_archs(space: SearchSpace, texts: Iterable[str]) -> list[Architecture]:
+    """Architectures from their strings. Raises `BadInputError` naming the one that is wrong."""
+    try:
+        return [space.parse(text) for text in texts]
+    except ArchitectureError as error:
+        raise BadInputError(f"{space.name}: {error}") from error
+
+
+def read_archs(space: SearchSpace, path: Path) -> list[Architecture]:
+    """Architectures from a file: one string per line, `#` begins a comment line. Raises `BadInputError`."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise BadInputError(f"cannot read {path}: {reason}") from error
+    archs = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        try:
+            archs.append(space.parse(line))
+        except ArchitectureError as error:
+            raise BadInputError(f"{path}, line {number}: {error}") from error
+    if not archs:
+        raise BadInputError(f"{path} holds no architecture", "Write one architecture's string per line.")
+    return archs
+
+
+def policy_named(name: str) -> TimingPolicy:
+    if name not in PRESETS:
+        raise BadInputError(f"unknown policy {name!r}", f"Choose one of: {', '.join(PRESETS)}.")
+    return PRESETS[name]
+
+
+def predictor_for(name: str, space: SearchSpace) -> predictors.Predictor:
+    try:
+        return predictors.create(name, space)
+    except predictors.UnknownPredictorError as error:
+        raise BadInputError(str(error)) from error
+
+
+def sample_space(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
+    """`count` random architectures; a longer sample begins with the shorter."""
+    if not 1 <= count <= space.size:
+        raise BadInputError(f"{space.name} has {space.size} architectures: the count must be between 1 and that")
+    return space.sample(count, seed)
+
+
+def campaign_options(target: Target, as_written: bool) -> dict[str, Any]:
+    """What else makes labels differ, so that it belongs to a campaign's identity: how the files were made."""
+    return {"as_written": as_written, "exporter": get_exporter(target.format).version}

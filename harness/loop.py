@@ -1,0 +1,183 @@
+"""The closed loop: choose the most informative networks, measure them, refit, until the budget or the error is reached.
+
+Choosing and measuring overlap: a proposal is made whenever an export can start, with those still under way counted as
+measured (their latencies do not matter to the variance that the choice is made by).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+
+from latlab.predictors import Prediction, Predictor, create
+from latlab.predictors.acquisition import choose
+from latlab.predictors.metrics import mape_percent, spearman
+from latlab.search_spaces import Architecture, SearchSpace
+
+__all__ = ["CANDIDATES", "REFERENCE", "Loop", "holdout_of", "learning_curve"]
+
+CANDIDATES = 1000
+"""Random architectures among which the next is chosen; more bring little and cost the square."""
+REFERENCE = 500
+"""Random architectures over which the posterior variance is averaged: they stand for the space."""
+FAILURES_PER_BUDGET = 1.0
+"""Failed networks are replaced, up to this many per network of the budget: then the fault is not theirs."""
+
+
+def holdout_of(space: SearchSpace, n: int, seed: int) -> list[Architecture]:
+    """`n` random architectures that the predictor never sees; a longer hold-out begins with the shorter."""
+    return space.sample(n, random.Random(f"holdout/{seed}"))
+
+
+class Loop:
+    """Proposes what to measure next and keeps the predictor fitted to what was measured.
+
+    Args:
+        exclude: architectures that may not be proposed (the hold-out).
+        until_percent: stop once the expected error of a prediction over the space is at most this; None: never.
+        as_written: whether networks are exported with their dead edges. Without them an architecture and its
+            canonical form are one network, so the predictor sees canonical forms only.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        predictor: str,
+        *,
+        budget: int,
+        seed: int = 0,
+        exclude: Sequence[Architecture] = (),
+        until_percent: float | None = None,
+        as_written: bool = False,
+    ) -> None:
+        self.space, self.predictor = space, create(predictor, space)
+        self._name, self._budget, self._until, self._as_written = predictor, budget, until_percent, as_written
+        count = min(CANDIDATES, space.size)
+        self._reference = self._views(space.sample(min(REFERENCE, space.size), random.Random(f"reference/{seed}")))
+        drawn = space.sample(min(count + len(exclude), space.size), random.Random(f"candidates/{seed}"))
+        banned = {self.view(arch) for arch in exclude}
+        views = dict.fromkeys(view for view in self._views(drawn) if view not in banned)
+        self._candidates = list(views)[:count]
+        self._pending: dict[Architecture, None] = {}
+        self._measured: dict[Architecture, tuple[float, float | None]] = {}
+        self._failed: set[Architecture] = set()
+        self._fitted = 0
+
+    def view(self, arch: Architecture) -> Architecture:
+        """The architecture as the predictor should see it."""
+        return arch if self._as_written else self.space.canonical(arch)
+
+    def _views(self, archs: Sequence[Architecture]) -> list[Architecture]:
+        return [self.view(arch) for arch in archs]
+
+    @property
+    def measured(self) -> int:
+        return len(self._measured)
+
+    @property
+    def failed(self) -> int:
+        return len(self._failed)
+
+    def support(self) -> list[Architecture]:
+        """What is measured, as the predictor sees it, in the order of measuring."""
+        return list(self._measured)
+
+    def support_ms(self) -> np.ndarray:
+        """Latencies of `support`."""
+        return np.array([latency for latency, _ in self._measured.values()])
+
+    def _support_stderr_ms(self) -> np.ndarray:
+        return np.array([stderr or 0.0 for _, stderr in self._measured.values()])
+
+    def record(self, arch: str, status: str, latency_ms: float | None, stderr_ms: float | None) -> None:
+        """Take in a finished row."""
+        view = self.view(self.space.parse(arch))
+        self._pending.pop(view, None)
+        if status == "ok" and latency_ms is not None:
+            self._measured[view] = (latency_ms, stderr_ms)
+        else:
+            self._failed.add(view)
+
+    def expect(self, archs: Sequence[str]) -> None:
+        """Count architectures as proposed already (an earlier run left them unfinished)."""
+        self._pending.update(dict.fromkeys(self.view(self.space.parse(arch)) for arch in archs))
+
+    def proposals(self) -> Iterator[str]:
+        """What to measure next, one at a time, by what is known when asked. The first few are diverse: the prior chooses."""
+        while self.measured + len(self._pending) < self._budget:
+            if self.failed > FAILURES_PER_BUDGET * self._budget or self.good_enough():
+                return
+            taken = {*self._measured, *self._pending, *self._failed}
+            candidates = [arch for arch in self._candidates if arch not in taken]
+            if not candidates:
+                return
+            self.fit()
+            # What came in since the last fit has no say yet but counts as measured.
+            pending = [*list(self._measured)[self._fitted :], *self._pending]
+            arch = choose(self.predictor, candidates, self._reference, 1, pending)[0]
+            self._pending[arch] = None
+            yield arch.text
+
+    def good_enough(self) -> bool:
+        """Whether the expected error over the space has come down to what was asked for."""
+        if self._until is None or self.measured < 5:
+            return False
+        self.fit(always=True)
+        return self.expected_error_percent() <= self._until
+
+    def expected_error_percent(self) -> float:
+        """Root mean square of the predictions' relative standard deviation over the space."""
+        prediction = self.predictor.predict(self._reference)
+        return float(100 * np.sqrt(np.mean((prediction.std_ms / prediction.mean_ms) ** 2)))
+
+    def fit(self, *, always: bool = False) -> Predictor:
+        """Fit to all that is measured; without `always` only where that has grown by a tenth."""
+        if always or self.measured < 50 or self.measured >= 1.1 * self._fitted:
+            self.predictor.adapt(self.support(), self.support_ms(), self._support_stderr_ms())
+            self._fitted = self.measured
+        return self.predictor
+
+    def predict(self, archs: Sequence[Architecture]) -> Prediction:
+        return self.predictor.predict(self._views(archs))
+
+    def learning_curve(self, holdout: Sequence[Architecture], holdout_ms: Sequence[float]) -> pd.DataFrame:
+        """How the predictor grew: columns n, loo_spearman, loo_mape_percent, holdout_spearman (NaN without one)."""
+        return learning_curve(
+            create(self._name, self.space),
+            self.support(),
+            self.support_ms(),
+            self._support_stderr_ms(),
+            self._views(holdout),
+            np.asarray(holdout_ms, dtype=np.float64),
+        )
+
+
+def learning_curve(
+    predictor: Predictor,
+    support: Sequence[Architecture],
+    latency_ms: np.ndarray,
+    stderr_ms: np.ndarray,
+    holdout: Sequence[Architecture],
+    holdout_ms: np.ndarray,
+    points: int = 25,
+) -> pd.DataFrame:
+    """The predictor refitted to the first n measurements, for up to `points` values of n from 3 on."""
+    rows = []
+    sizes = sorted({round(n) for n in np.linspace(3, len(support), points)}) if len(support) >= 3 else []
+    for n in sizes:
+        predictor.adapt(support[:n], latency_ms[:n], stderr_ms[:n])
+        left_out = predictor.leave_one_out().mean_ms
+        rows.append(
+            {
+                "n": n,
+                "loo_spearman": spearman(left_out, latency_ms[:n]),
+                "loo_mape_percent": mape_percent(left_out, latency_ms[:n]),
+                "holdout_spearman": spearman(predictor.predict(holdout).mean_ms, holdout_ms)
+                if len(holdout)
+                else float("nan"),
+            }
+        )
+    return pd.DataFrame(rows, columns=["n", "loo_spearman", "loo_mape_percent", "holdout_spearman"])

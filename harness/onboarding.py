@@ -1,0 +1,244 @@
+"""A new device, one call: measure what tells most, predict the whole space, and say how good that is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from latlab.agents.timing import TimingPolicy
+from latlab.harness.errors import LatlabError
+from latlab.harness.loop import Loop, holdout_of
+from latlab.harness.sitting import Sitting
+from latlab.harness.store import Campaign, Measurement, Store
+from latlab.harness.tables import latency_table, whole_space
+from latlab.harness.targets import Target
+from latlab.predictors import Prediction
+from latlab.predictors.metrics import coverage_percent, mape_percent, spearman, within_percent
+from latlab.search_spaces import Architecture, SearchSpace
+
+if TYPE_CHECKING:
+    from latlab.harness.lab import Lab
+
+__all__ = ["Onboarding", "Plan", "onboard"]
+
+HOLDOUT_SESSIONS = 2
+"""Sittings over the hold-out: labels are their means, and their agreement is the ceiling that noise leaves."""
+
+_SCORES = (
+    "holdout_spearman",
+    "holdout_mape_percent",
+    "holdout_within_10_percent",
+    "holdout_coverage_90_percent",
+    "holdout_retest_spearman",
+)
+
+Observer = Callable[[Measurement], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What `onboard` is asked for."""
+
+    target: Target
+    space: SearchSpace
+    policy: TimingPolicy
+    predictor: str
+    budget: int
+    until_percent: float | None
+    holdout: int
+    seed: int
+    as_written: bool
+    options: dict[str, Any]
+    out: Path
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """Labels of the hold-out: mean over sessions, and how well two sessions agree."""
+
+    archs: list[Architecture]
+    latency_ms: np.ndarray
+    retest_spearman: float
+
+
+@dataclass(frozen=True)
+class Onboarding:
+    """What `Lab.onboard` brings back. Units are in the names; None: not asked for."""
+
+    target: str
+    space: str
+    measured: int
+    failed: int
+    holdout_spearman: float | None
+    holdout_mape_percent: float | None
+    holdout_within_10_percent: float | None
+    wall_s: float
+    timing_share: float
+    report: Path
+    latency_table: Path
+    predictor: str
+    predictor_folder: Path
+    expected_error_percent: float
+    loo_spearman: float | None
+    loo_mape_percent: float | None
+    holdout_retest_spearman: float | None
+    holdout_coverage_90_percent: float | None
+    onboard_s: float
+    """Without the hold-out."""
+    table: pd.DataFrame = field(repr=False)
+    """The latency table: arch, latency_ms, std_ms, lower_ms, upper_ms, measured."""
+    measurements: pd.DataFrame = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the tables, numbers rounded for reading."""
+        result: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, pd.DataFrame):
+                continue
+            if isinstance(value, float):
+                value = None if np.isnan(value) else round(value, 4)
+            result[name] = str(value) if isinstance(value, Path) else value
+        return result
+
+
+def onboard(lab: Lab, plan: Plan, observe: Observer | None = None) -> Onboarding:
+    """Run the loop on a device, then predict and report. Continues where an earlier run of the same plan stopped."""
+    start = time.monotonic()
+    store = lab.store
+    holdout_archs = holdout_of(plan.space, plan.holdout, plan.seed)
+    loop = Loop(
+        plan.space,
+        plan.predictor,
+        budget=plan.budget,
+        seed=plan.seed,
+        exclude=holdout_archs,
+        until_percent=plan.until_percent,
+        as_written=plan.as_written,
+    )
+    campaign = _campaign(store, plan, f"onboard:{plan.predictor}")
+    with Sitting(store, lab.inventory, lab.cache, plan.target, seed=plan.seed, as_written=plan.as_written) as sitting:
+        _close_loop(store, sitting, campaign, loop, observe)
+        if not loop.measured:
+            raise LatlabError(
+                f"all {loop.failed} networks failed on {plan.target}: {_last_error(store, campaign)}",
+                f"`latlab doctor {plan.target.device}` looks for the cause; `latlab show` lists the failures.",
+            )
+        onboard_s = time.monotonic() - start
+        holdout = _measure_holdout(store, sitting, plan, holdout_archs, observe) if plan.holdout else None
+        facts = sitting.device.facts
+    return _conclude(store, plan, loop, campaign, holdout, facts, start, onboard_s, sitting.timed_s)
+
+
+def _campaign(store: Store, plan: Plan, selection: str) -> Campaign:
+    return store.campaign(plan.target, plan.space.name, plan.policy, plan.seed, selection, plan.options)
+
+
+def _close_loop(store: Store, sitting: Sitting, campaign: Campaign, loop: Loop, observe: Observer | None) -> None:
+    earlier = store.rows(campaign, 1)
+    unfinished = [arch for arch, row in earlier.items() if row.status == "running"]
+    for row in earlier.values():
+        if row.status != "running":
+            loop.record(row.arch, row.status, row.latency_ms, row.stderr_ms)
+    loop.expect(unfinished)
+
+    def wanted() -> Iterator[tuple[str, str]]:
+        for arch in (*unfinished, *loop.proposals()):
+            yield arch, "train"
+
+    for row in sitting.run(campaign, 1, wanted()):
+        loop.record(row.arch, row.status, row.latency_ms, row.stderr_ms)
+        if observe:
+            observe(row)
+    if loop.measured:
+        loop.fit(always=True)
+
+
+def _last_error(store: Store, campaign: Campaign) -> str:
+    errors = [row.error for row in store.rows(campaign, 1).values() if row.error]
+    return errors[-1] if errors else "nothing could be proposed"
+
+
+def _measure_holdout(
+    store: Store, sitting: Sitting, plan: Plan, archs: list[Architecture], observe: Observer | None
+) -> Holdout:
+    """The hold-out in two interleaved sittings, one after the other."""
+    campaign = _campaign(store, plan, "holdout")
+    labels = []
+    for session in range(1, HOLDOUT_SESSIONS + 1):
+        done = {arch for arch, row in store.rows(campaign, session).items() if row.status != "running"}
+        todo = [(arch.text, "holdout") for arch in archs if arch.text not in done]
+        for row in sitting.run(campaign, session, todo):
+            if observe:
+                observe(row)
+        rows = store.rows(campaign, session)
+        labels.append([rows[arch.text].latency_ms if rows[arch.text].status == "ok" else None for arch in archs])
+    table = np.array(labels, dtype=np.float64)
+    ok = np.isfinite(table).all(axis=0)
+    table = table[:, ok]
+    return Holdout([a for a, good in zip(archs, ok, strict=True) if good], table.mean(axis=0), spearman(*table))
+
+
+def _score(prediction: Prediction | None, holdout: Holdout | None) -> dict[str, float | None]:
+    if prediction is None or holdout is None:
+        return dict.fromkeys(_SCORES)
+    predicted, measured = prediction.mean_ms, holdout.latency_ms
+    values = (
+        spearman(predicted, measured),
+        mape_percent(predicted, measured),
+        within_percent(predicted, measured),
+        coverage_percent(prediction, measured),
+        holdout.retest_spearman,
+    )
+    return dict(zip(_SCORES, values, strict=True))
+
+
+def _conclude(
+    store: Store,
+    plan: Plan,
+    loop: Loop,
+    campaign: Campaign,
+    holdout: Holdout | None,
+    facts: dict[str, Any],
+    start: float,
+    onboard_s: float,
+    timed_s: float,
+) -> Onboarding:
+    from latlab.harness.reporting import onboarding_report
+
+    archs = whole_space(plan.space)
+    measured = {arch for arch, row in store.rows(campaign, 1).items() if row.status == "ok"}
+    table = latency_table(archs, loop.predict(archs), measured)
+    table.to_parquet(plan.out / "latency_table.parquet", index=False)
+    table.to_csv(plan.out / "latency_table.csv", index=False, float_format="%.6g")
+    loop.predictor.save(plan.out / "predictor")
+    curve = loop.learning_curve(holdout.archs if holdout else [], holdout.latency_ms if holdout else [])
+    prediction = loop.predict(holdout.archs) if holdout else None
+    rows = store.table(target=str(plan.target), space=plan.space.name, raw=True)
+    wall_s = time.monotonic() - start
+    result = Onboarding(
+        target=str(plan.target),
+        space=plan.space.name,
+        measured=loop.measured,
+        failed=loop.failed,
+        wall_s=wall_s,
+        timing_share=timed_s / wall_s,
+        report=plan.out / "report.html",
+        latency_table=plan.out / "latency_table.parquet",
+        predictor=plan.predictor,
+        predictor_folder=plan.out / "predictor",
+        expected_error_percent=loop.expected_error_percent(),
+        loo_spearman=float(curve["loo_spearman"].iloc[-1]) if len(curve) else None,
+        loo_mape_percent=float(curve["loo_mape_percent"].iloc[-1]) if len(curve) else None,
+        **_score(prediction, holdout),
+        onboard_s=onboard_s,
+        table=table,
+        measurements=rows[rows["campaign"] == campaign.id].drop(columns=["passes"]).reset_index(drop=True),
+    )
+    onboarding_report(result, plan, loop, holdout, prediction, rows, curve, facts)
+    return result

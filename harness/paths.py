@@ -1,0 +1,32 @@
+"""Where latlab keeps what can be made again, and how folders that the user names are made."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from latlab.harness.errors import BadInputError
+
+__all__ = ["cache_folder", "writable_folder"]
+
+
+def cache_folder() -> Path:
+    """$LATLAB_CACHE, else latlab's folder in the user's cache folder."""
+    named = os.environ.get("LATLAB_CACHE")
+    if named:
+        return Path(named)
+    import platformdirs
+
+    return platformdirs.user_cache_path("latlab")
+
+
+def writable_folder(path: str | Path) -> Path:
+    """`path`, made where missing. Raises `BadInputError` where nothing can be written into it."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInputError(f"cannot make the folder {folder}: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise BadInputError(f"the folder {folder} cannot be written", "Name another with --out.")
+    return folder
