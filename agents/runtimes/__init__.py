@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module, metadata, util
 from typing import NamedTuple
 
@@ -55,6 +56,7 @@ class Found(NamedTuple):
     version: str
 
 
+@cache
 def find(name: str) -> Found:
     """The installed package that provides runtime `name`, found without importing it.
 

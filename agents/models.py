@@ -1,0 +1,131 @@
+"""The networks in a worker's folder, named by the hash of their content and never trusted without it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import suppress
+
+from .errors import AgentError
+
+__all__ = ["ModelFolder"]
+
+_CHUNK = 1 << 20
+
+
+class ModelFolder:
+    """`incoming/<sha256>` is where a transport puts bytes; `models/<sha256><suffix>` is what was checked.
+
+    A file is hashed when it is adopted, and again whenever its inode changed since it was last seen whole.
+
+    Args:
+        root: the work folder.
+        max_bytes: the oldest networks go when all together take more than this.
+    """
+
+    def __init__(self, root: str, max_bytes: int) -> None:
+        self._incoming = os.path.join(root, "incoming")
+        self._models = os.path.join(root, "models")
+        self._max_bytes = max_bytes
+        self._seen_whole: dict[str, tuple[int, ...]] = {}
+        self._last_use: dict[str, int] = {}
+        self._uses = 0
+        os.makedirs(self._incoming, exist_ok=True)
+        os.makedirs(self._models, exist_ok=True)
+
+    def put(self, sha256: str, size: int, suffix: str) -> bool:
+        """Whether the network is here, adopting it from `incoming` if it arrived. False asks for a transfer.
+
+        Raises:
+            AgentError: "corrupt_artifact" when what arrived is something else; it is removed.
+        """
+        name = sha256 + suffix
+        path = os.path.join(self._models, name)
+        if os.path.isfile(path):
+            if self._is_whole(path, sha256):
+                self._touch(name)
+                return True
+            os.unlink(path)
+        arrived = os.path.join(self._incoming, sha256)
+        if not os.path.isfile(arrived):
+            return False
+        length = os.path.getsize(arrived)
+        if length < size:
+            return False
+        digest = _sha256(arrived)
+        if length != size or digest != sha256:
+            os.unlink(arrived)
+            raise AgentError(
+                "corrupt_artifact",
+                f"the file arrived as {length} bytes with hash {digest[:12]}..., "
+                f"not {size} bytes with hash {sha256[:12]}...",
+            )
+        os.replace(arrived, path)
+        self._seen_whole[path] = _signature(path)
+        self._touch(name)
+        self._evict(keep=name)
+        return True
+
+    def path(self, sha256: str, suffix: str) -> str:
+        """Where the network lies.
+
+        Raises:
+            AgentError: "bad_request" when it was never put; "corrupt_artifact" when it has changed since.
+        """
+        name = sha256 + suffix
+        path = os.path.join(self._models, name)
+        if not os.path.isfile(path):
+            raise AgentError(
+                "bad_request", f"the network {sha256[:12]}... is not on the device: put it first"
+            )
+        if not self._is_whole(path, sha256):
+            os.unlink(path)
+            raise AgentError("corrupt_artifact", f"the network {sha256[:12]}... has changed on the device")
+        self._touch(name)
+        return path
+
+    def _is_whole(self, path: str, sha256: str) -> bool:
+        signature = _signature(path)
+        if self._seen_whole.get(path) == signature:
+            return True
+        whole = _sha256(path) == sha256
+        if whole:
+            self._seen_whole[path] = signature
+        return whole
+
+    def _touch(self, name: str) -> None:
+        # Kept here and not in the file's times: a hard link shares those with the controller's cache.
+        self._uses += 1
+        self._last_use[name] = self._uses
+
+    def _evict(self, keep: str) -> None:
+        entries = []
+        with os.scandir(self._models) as found:
+            for entry in found:
+                status = entry.stat(follow_symlinks=False)
+                entries.append(
+                    (self._last_use.get(entry.name, 0), status.st_mtime_ns, entry.name, status.st_size)
+                )
+        total = sum(size for *_, size in entries)
+        for _, _, name, size in sorted(entries):
+            if total <= self._max_bytes:
+                return
+            if name != keep:
+                with suppress(FileNotFoundError):
+                    os.unlink(os.path.join(self._models, name))
+                total -= size
+
+
+def _sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while True:
+            chunk = file.read(_CHUNK)
+            if not chunk:
+                return digest.hexdigest()
+            digest.update(chunk)
+
+
+def _signature(path: str) -> tuple[int, ...]:
+    status = os.stat(path)
+    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

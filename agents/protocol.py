@@ -1,0 +1,139 @@
+"""The wire: one JSON object a line, the same in both directions, and checks of what came over it.
+
+A request is {"id": n, "verb": ..., ...}; its reply {"id": n, "ok": true, ...} or
+{"id": n, "ok": false, "error": {"kind": K, "message": M}} with K in `KINDS`. One request at a time.
+Lines are only ever parsed as JSON, and bounded in length, so that neither side can exhaust or run the other.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from .errors import AgentError
+
+__all__ = [
+    "MAX_LINE",
+    "PROTOCOL",
+    "SHA256",
+    "SUFFIX",
+    "Fields",
+    "LineBuffer",
+    "LineTooLongError",
+    "decode",
+    "encode",
+]
+
+PROTOCOL = 1
+"""Both sides must speak the same version: the controller ships the worker."""
+MAX_LINE = 4 << 20
+"""Bytes in a line. 100,000 samples of a second each take 1.1 MB."""
+SHA256 = re.compile(r"[0-9a-f]{64}")
+SUFFIX = re.compile(r"\.[a-z0-9]{1,16}")
+"""Names on the device are made of these two and nothing else, so no name can leave the work folder."""
+
+
+class LineTooLongError(ValueError):
+    """More than `MAX_LINE` bytes came without a line break."""
+
+
+class LineBuffer:
+    """Cuts a stream of bytes into lines."""
+
+    def __init__(self, limit: int = MAX_LINE) -> None:
+        self._limit = limit
+        self._bytes = bytearray()
+        self._searched = 0
+
+    def feed(self, data: bytes) -> None:
+        self._bytes += data
+
+    def pop(self) -> bytes | None:
+        """The next whole line without its break, or None. Raises `LineTooLongError`."""
+        at = self._bytes.find(b"\n", self._searched)
+        if at < 0:
+            self._searched = len(self._bytes)
+            if self._searched > self._limit:
+                raise LineTooLongError(f"a line of more than {self._limit} bytes")
+            return None
+        if at > self._limit:
+            raise LineTooLongError(f"a line of {at} bytes; at most {self._limit} are allowed")
+        line = bytes(self._bytes[:at])
+        del self._bytes[: at + 1]
+        self._searched = 0
+        return line
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    """A line, ASCII only. Raises `ValueError` for what JSON has no word for (NaN)."""
+    return json.dumps(message, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
+
+
+def decode(line: bytes) -> dict[str, Any]:
+    """The object in a line. Raises `ValueError` when there is none."""
+    try:
+        message = json.loads(line.decode("utf-8"), parse_constant=_reject)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(message, dict):
+        raise ValueError("not a JSON object")
+    return message
+
+
+def _reject(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+class Fields:
+    """A message from the other side: each getter checks type and range, or raises "bad_request"."""
+
+    def __init__(self, message: dict[str, Any]) -> None:
+        self._message = message
+
+    def integer(self, name: str, low: int, high: int) -> int:
+        value = self._message.get(name)
+        if type(value) is not int or not low <= value <= high:
+            raise _bad(name, f"a whole number from {low} to {high}", value)
+        return value
+
+    def number(self, name: str, low: float, high: float) -> float:
+        value = self._message.get(name)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
+            raise _bad(name, f"a number from {low} to {high}", value)
+        return float(value)
+
+    def text(self, name: str, form: re.Pattern[str]) -> str:
+        value = self._message.get(name)
+        if not isinstance(value, str) or not form.fullmatch(value):
+            raise _bad(name, f"text of the form {form.pattern}", value)
+        return value
+
+    def integers(self, name: str, low: int, high: int, most: int) -> list[int]:
+        """A list of at most `most` whole numbers."""
+        value = self._message.get(name)
+        if not isinstance(value, list) or len(value) > most or not _all_integers(value, low, high):
+            raise _bad(name, f"a list of at most {most} whole numbers from {low} to {high}", value)
+        return value
+
+    def optional_integers(self, name: str, low: int, high: int, most: int) -> list[int] | None:
+        """As `integers`; None where the field is missing or null."""
+        return None if self._message.get(name) is None else self.integers(name, low, high, most)
+
+    def table(self, name: str) -> dict[str, Any]:
+        value = self._message.get(name)
+        if not isinstance(value, dict):
+            raise _bad(name, "an object", value)
+        return value
+
+
+def _all_integers(values: Sequence[object], low: int, high: int) -> bool:
+    return all(type(value) is int and low <= value <= high for value in values)  # bool is not int here
+
+
+def _bad(name: str, wanted: str, got: object) -> AgentError:
+    text = repr(got)
+    return AgentError(
+        "bad_request", f"field {name!r} must be {wanted}, not {text[:80]}{'...' if len(text) > 80 else ''}"
+    )
