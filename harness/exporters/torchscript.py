@@ -1,0 +1,78 @@
+"""TorchScript: traced, frozen, saved."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from latlab.harness.exporters.base import Exporter
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["TorchScriptExporter"]
+
+
+class TorchScriptExporter(Exporter):
+    """`*.pt`: the graph that `torch.jit.freeze(torch.jit.trace(...))` gives, batch norms folded, fp32.
+
+    torch calls TorchScript deprecated; it stays behind this class so that torch.export can take its place.
+    """
+
+    name: ClassVar[str] = "torchscript"
+    suffix: ClassVar[str] = ".pt"
+    runtime: ClassVar[str] = "torchscript"
+
+    @property
+    def version(self) -> str:
+        return f"latlab {version('latlab')}, torch {version('torch')}"
+
+    def export(self, module: nn.Module, example: Tensor, path: Path) -> dict[str, int]:
+        import torch
+
+        with torch.no_grad(), warnings.catch_warnings(), _without_gradients(module):
+            warnings.simplefilter("ignore")  # tracing announces that sizes become constants
+            graph = _frozen_graph(module, example)
+            function = torch._C._create_function_from_graph("forward", graph)
+            path.write_bytes(function.save_to_buffer())
+        kinds = (node.kind() for node in graph.nodes())
+        return dict(sorted(Counter(kind for kind in kinds if kind != "prim::Constant").items()))
+
+
+def _frozen_graph(module: nn.Module, example: Tensor) -> Any:
+    """The graph of `module` with its weights as constants, after the passes of `torch.jit.freeze`.
+
+    The public functions would give the same graph in five times the time, and leak: they register a class
+    for each module, whose weights stay in memory until the process ends, and whose name in the file ends in a
+    number that counts the traces of this process.
+    """
+    import torch
+
+    passes = torch._C
+    graph, _ = passes._create_graph_by_tracing(module, (example,), lambda _: "", True, False, None, ["x"])
+    passes._jit_pass_inline(graph)
+    passes._jit_pass_constant_propagation(graph)
+    passes._jit_pass_cse(graph)
+    passes._jit_pass_optimize_frozen_graph(graph, True)
+    passes._jit_pass_constant_propagation(graph)
+    passes._jit_pass_constant_pooling(graph)
+    passes._jit_pass_dce(graph)
+    return graph
+
+
+@contextmanager
+def _without_gradients(module: nn.Module) -> Iterator[None]:
+    """Only parameters that require no gradient may become constants."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
