@@ -121,10 +121,38 @@ class Fields:
         """As `integers`; None where the field is missing or null."""
         return None if self._message.get(name) is None else self.integers(name, low, high, most)
 
+    def boolean(self, name: str) -> bool:
+        value = self._message.get(name)
+        if not isinstance(value, bool):
+            raise _bad(name, "true or false", value)
+        return value
+
+    def string(self, name: str, most: int) -> str:
+        """Text of at most `most` characters."""
+        value = self._message.get(name)
+        if not isinstance(value, str) or len(value) > most:
+            raise _bad(name, f"text of at most {most} characters", value)
+        return value
+
+    def optional_string(self, name: str, most: int) -> str | None:
+        """As `string`; None where the field is missing or null."""
+        return None if self._message.get(name) is None else self.string(name, most)
+
     def table(self, name: str) -> dict[str, Any]:
         value = self._message.get(name)
         if not isinstance(value, dict):
             raise _bad(name, "an object", value)
+        return value
+
+    def tables(self, name: str, most: int) -> list[dict[str, Any]]:
+        """A list of at most `most` objects."""
+        value = self._message.get(name)
+        if (
+            not isinstance(value, list)
+            or len(value) > most
+            or not all(isinstance(one, dict) for one in value)
+        ):
+            raise _bad(name, f"a list of at most {most} objects", value)
         return value
 
 

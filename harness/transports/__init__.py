@@ -1,0 +1,34 @@
+"""How the controller reaches a device: one worker, requests as JSON lines, networks by content hash."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+
+from latlab.harness.transports.base import DeviceLostError, ProtocolError, Transport, WorkerError
+
+__all__ = [
+    "DeviceLostError",
+    "ProtocolError",
+    "Transport",
+    "UnknownTransportError",
+    "WorkerError",
+    "get",
+    "names",
+]
+
+
+class UnknownTransportError(ValueError):
+    """No transport of that name is installed; the message lists those that are."""
+
+
+def names() -> tuple[str, ...]:
+    """The installed transports (entry points of the group `latlab.transports`)."""
+    return tuple(sorted({point.name for point in entry_points(group="latlab.transports")}))
+
+
+def get(name: str) -> type[Transport]:
+    """The transport called `name`. Raises `UnknownTransportError`."""
+    for point in entry_points(group="latlab.transports", name=name):
+        transport: type[Transport] = point.load()
+        return transport
+    raise UnknownTransportError(f"unknown transport {name!r}; installed are: {', '.join(names())}")

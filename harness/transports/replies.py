@@ -1,0 +1,116 @@
+"""What a reply must look like. The worker is on somebody's device: nothing it says is believed unchecked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from latlab.agents.errors import KINDS, AgentError
+from latlab.agents.protocol import PROTOCOL, Fields, decode
+
+__all__ = ["BrokenReplyError", "check_reply", "printable"]
+
+MAX_NS = 10**15
+"""Eleven days: longer than any inference, short enough for 64 bits and for sums."""
+MAX_ID = 1 << 53
+_MAX_TEXT = 2000
+
+
+class BrokenReplyError(ValueError):
+    """A line that is not the reply that the request asks for."""
+
+
+def check_reply(line: bytes, number: int, verb: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The result in a reply, without its envelope.
+
+    Args:
+        number: the id of the request.
+        request: its fields.
+
+    Raises:
+        AgentError: the failure that the worker reports.
+        BrokenReplyError: for anything else that is not a result of `verb`.
+    """
+    try:
+        message = decode(line)
+    except ValueError as error:
+        raise BrokenReplyError(f"{error}: {printable(line[:80].decode('utf-8', 'replace'))!r}") from None
+    if message.get("id") != number:
+        raise BrokenReplyError(f"it answers request {message.get('id')!r:.40}, not {number}")
+    if message.get("ok") is False:
+        raise _failure(message.get("error"))
+    if message.get("ok") is not True:
+        raise BrokenReplyError("it says neither ok nor why not")
+    try:
+        _CHECKS[verb](Fields(message), request)
+    except AgentError as error:
+        raise BrokenReplyError(printable(error.message)) from None
+    return {key: value for key, value in message.items() if key not in ("id", "ok")}
+
+
+def printable(text: str) -> str:
+    """`text` without control characters, which a terminal would obey, and not too long."""
+    return "".join(c if c.isprintable() else " " for c in text[:_MAX_TEXT])
+
+
+def _failure(error: object) -> AgentError:
+    if not isinstance(error, dict):
+        raise BrokenReplyError("it reports a failure without saying which")
+    kind, message = error.get("kind"), error.get("message")
+    if not isinstance(kind, str) or kind not in KINDS or not isinstance(message, str):
+        raise BrokenReplyError(f"it reports a failure of an unknown kind, {kind!r:.40}")
+    return AgentError(kind, printable(message))
+
+
+def _check_hello(reply: Fields, _: Mapping[str, Any]) -> None:
+    reply.integer("protocol", PROTOCOL, PROTOCOL)
+    reply.integer("pid", 1, MAX_ID)
+    reply.string("worker_version", 64)
+    Fields(reply.table("cpus")).optional_integers("affinity", 0, 1 << 16, 1 << 16)
+    reply.table("fingerprint")
+    runtimes = reply.table("runtimes")
+    for name in runtimes:
+        runtime = Fields(Fields(runtimes).table(name))
+        runtime.optional_string("version", 100)
+        runtime.optional_string("why", _MAX_TEXT)
+
+
+def _check_put(reply: Fields, _: Mapping[str, Any]) -> None:
+    reply.boolean("have")
+
+
+def _check_load(reply: Fields, _: Mapping[str, Any]) -> None:
+    reply.integer("handle", 0, MAX_ID)
+    for name in ("import_ns", "load_ns", "first_ns"):
+        reply.integer(name, 0, MAX_NS)
+    for name in ("runtime_version", "provider"):
+        reply.string(name, 100)
+    for spec in map(Fields, reply.tables("inputs", 64)):
+        spec.string("name", 1000)
+        spec.string("dtype", 20)
+        spec.integers("shape", 1, 1 << 31, 16)
+
+
+def _check_time(reply: Fields, request: Mapping[str, Any]) -> None:
+    for name, count in (("warmup_ns", request["warmup"]), ("samples_ns", request["runs"])):
+        samples = reply.integers(name, 0, MAX_NS, count)
+        if len(samples) != count:
+            raise BrokenReplyError(f"field {name!r} has {len(samples)} samples, not {count}")
+    telemetry = Fields(reply.table("telemetry"))
+    telemetry.table("before")
+    telemetry.table("after")
+
+
+def _check_nothing(_: Fields, __: Mapping[str, Any]) -> None:
+    """For verbs whose result is free, or none."""
+
+
+_CHECKS: dict[str, Callable[[Fields, Mapping[str, Any]], None]] = {
+    "hello": _check_hello,
+    "put": _check_put,
+    "load": _check_load,
+    "time": _check_time,
+    "unload": _check_nothing,
+    "telemetry": _check_nothing,
+    "bye": _check_nothing,
+}
