@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import index
 from random import Random
 from typing import TYPE_CHECKING, ClassVar
 
@@ -54,6 +55,13 @@ class SearchSpace(ABC):
     num_classes: ClassVar[int]
     encodings: ClassVar[tuple[str, ...]]
     """Names that `encode` takes; the first is the default."""
+
+    def integers(self, genes: Sequence[int]) -> tuple[int, ...]:
+        """`genes` as plain integers (numpy's are welcome). Raises `ArchitectureError`."""
+        try:
+            return tuple(index(gene) for gene in genes)
+        except TypeError:
+            raise ArchitectureError(f"{self.name}: genes are integers, not {genes!r}") from None
 
     @abstractmethod
     def parse(self, text: str) -> Architecture:

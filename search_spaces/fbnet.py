@@ -154,7 +154,7 @@ class _FBNet(SearchSpace):
     encodings: ClassVar[tuple[str, ...]] = ("one-hot", "graph", "help")
 
     def from_genes(self, genes: Sequence[int]) -> Architecture:
-        genes = tuple(int(gene) for gene in genes)
+        genes = self.integers(genes)
         if len(genes) != LAYERS or not all(0 <= gene < len(OPS) for gene in genes):
             raise ArchitectureError(f"{self.name}: genes are 22 operation indices 0-8, not {list(genes)}")
         return Architecture(self.name, "_".join(map(str, genes)), genes)

@@ -150,7 +150,7 @@ class NASBench201(SearchSpace):
     encodings: ClassVar[tuple[str, ...]] = ("one-hot", "graph")
 
     def from_genes(self, genes: Sequence[int]) -> Architecture:
-        genes = tuple(int(gene) for gene in genes)
+        genes = self.integers(genes)
         if len(genes) != 6 or not all(0 <= gene < 5 for gene in genes):
             raise ArchitectureError(f"{self.name}: genes are 6 operation indices 0-4, not {list(genes)}")
         return Architecture(self.name, format_genes(genes), genes)

@@ -62,8 +62,8 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.conv_b(self.conv_a(x))
-        y = self.shortcut(x) + y
-        return y
+        shortcut: Tensor = self.shortcut(x)
+        return y + shortcut
 
 
 class Network(nn.Module):

@@ -79,7 +79,7 @@ class OFAMobileNetV3(SearchSpace):
 
     def from_genes(self, genes: Sequence[int]) -> Architecture:
         """From (resolution, 5 depths, 20 kernels, 20 expansions); what lies beyond a depth is ignored."""
-        genes = [int(gene) for gene in genes]
+        genes = self.integers(genes)
         if len(genes) != 1 + STAGES + 2 * SLOTS:
             raise ArchitectureError(
                 f"{self.name}: genes are 46 numbers (resolution, 5 depths, 20 kernels, 20 expansions), "

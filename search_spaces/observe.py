@@ -1,0 +1,114 @@
+"""What a module really executes: costs counted from the operators that reach torch's dispatcher.
+
+This is how the analytic counts of `SearchSpace.layers` are checked, and how a module of one's own is counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = ["Observed", "observe"]
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One executed operator at batch size 1; fields mean what they mean in `cost.Layer`."""
+
+    kind: str
+    macs: int
+    params: int
+    activations: int
+
+
+_KINDS = {
+    "relu": "relu",
+    "hardswish": "hswish",
+    "hardsigmoid": "hsigmoid",
+    "avg_pool2d": "pool",
+    "mean": "mean",
+    "add": "add",
+    # The copy that makes a transposed tensor contiguous.
+    "clone": "shuffle",
+}
+_BATCH_NORMS = {"native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"}
+_FREE = {
+    *("view", "_unsafe_view", "t", "transpose", "permute", "expand", "squeeze", "unsqueeze"),
+    *("detach", "alias", "empty"),
+}
+"""Views, and what an operator allocates for its own use."""
+
+
+class _Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.rows: list[Observed] = []
+        self.last_convolution: Tensor | None = None
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__  # type: ignore[attr-defined]
+        if name not in _FREE:
+            self._record(name, args, out[0] if isinstance(out, tuple) else out)
+        return out
+
+    def _record(self, name: str, args: tuple[Any, ...], out: Tensor) -> None:
+        elements = out.numel() // out.shape[0]
+        if name == "convolution":
+            _, weight, bias, *_, groups = args
+            params = weight.numel() + (bias.numel() if bias is not None else 0)
+            macs = weight.numel() * math.prod(out.shape[2:])
+            self.rows.append(Observed(_convolution_kind(weight, groups), macs, params, elements))
+            self.last_convolution = out
+        elif name in _BATCH_NORMS:
+            x, scale, shift, *_ = args
+            params = scale.numel() + shift.numel()
+            if x is self.last_convolution:
+                self.rows[-1] = replace(self.rows[-1], params=self.rows[-1].params + params)
+            else:
+                self.rows.append(Observed("batchnorm", 0, params, elements))
+        elif name in {"addmm", "mm"}:
+            weight = args[-1]
+            params = weight.numel() + (args[0].numel() if name == "addmm" else 0)
+            self.rows.append(Observed("linear", weight.numel(), params, elements))
+        elif name == "mul":
+            self.rows.append(Observed("mul" if isinstance(args[1], Tensor) else "zero", 0, 0, elements))
+        else:
+            self.rows.append(Observed(_KINDS.get(name, name), 0, 0, elements))
+
+
+def _convolution_kind(weight: Tensor, groups: int) -> str:
+    if groups > 1 and weight.shape[1] == 1 and groups == weight.shape[0]:
+        return "depthwise"
+    if math.prod(weight.shape[2:]) > 1:
+        return "conv"
+    return "pointwise" if groups == 1 else "grouped"
+
+
+def observe(module: nn.Module, input_shape: Sequence[int]) -> tuple[Observed, ...]:
+    """Runs `module` once and reports what it executed, in order.
+
+    A batch norm right behind a convolution is counted with it, and views cost nothing, as in `cost.Layer`. An
+    operator that has no name there keeps torch's own.
+
+    Args:
+        module: in eval mode.
+        input_shape: without the batch dimension.
+    """
+    observer = _Observer()
+    x = torch.zeros(1, *input_shape)
+    with torch.no_grad(), observer:
+        module(x)
+    return tuple(observer.rows)

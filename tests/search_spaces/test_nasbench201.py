@@ -1,0 +1,137 @@
+"""NAS-Bench-201 against the facts that its authors published."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from latlab.search_spaces import Architecture, ArchitectureError
+from latlab.search_spaces.modules import images
+from latlab.search_spaces.nasbench201 import EDGES, NASBench201, live_edges, to_unique_str
+
+SPACE = NASBench201()
+
+
+@pytest.fixture(scope="module")
+def everything() -> list[Architecture]:
+    return list(SPACE.enumerate())
+
+
+def test_official_order_is_the_authors_shuffle(everything: list[Architecture]) -> None:
+    genes = list(itertools.product(range(5), repeat=6))
+    random.seed(88)
+    random.shuffle(genes)
+    assert [arch.genes for arch in everything] == genes
+    assert str(everything[0]) == (
+        "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|"
+    )
+
+
+def test_index_and_architecture_are_inverse(everything: list[Architecture]) -> None:
+    for index in (0, 1, 11982, 15624):
+        assert SPACE.at(index) == everything[index]
+        assert SPACE.index_of(everything[index]) == index
+    for index in (-1, 15625):
+        with pytest.raises(ArchitectureError, match="not in 0-15624"):
+            SPACE.at(index)
+
+
+def test_sizes(everything: list[Architecture]) -> None:
+    assert len({str(arch) for arch in everything}) == 15625
+    assert len({to_unique_str(arch.genes) for arch in everything}) == 6466
+    assert sum(not SPACE.is_constant(arch) for arch in everything) == 15284
+
+
+def test_unique_string_follows_the_definition() -> None:
+    # none, conv1x1 | skip | none, pool, conv3x3
+    arch = SPACE.parse("|none~0|+|nor_conv_1x1~0|skip_connect~1|+|none~0|avg_pool_3x3~1|nor_conv_3x3~2|")
+    assert to_unique_str(arch.genes) == "#+#+(#+(0)@nor_conv_1x1)@nor_conv_3x3"
+
+
+def test_live_edges_lie_on_a_path_from_input_to_output(everything: list[Architecture]) -> None:
+    paths = [((3, 0),), ((1, 0), (3, 1)), ((2, 0), (3, 2)), ((1, 0), (2, 1), (3, 2))]
+    for arch in everything[::7]:
+        op = dict(zip(EDGES, arch.genes, strict=True))
+        on_path = {edge for path in paths if all(op[edge] for edge in path) for edge in path}
+        assert live_edges(arch.genes) == tuple(edge in on_path for edge in EDGES)
+
+
+def test_published_extremes_of_cost() -> None:
+    """The largest and the smallest network: 1.531546 and 0.073306 million parameters in the authors' table."""
+    largest, smallest = SPACE.from_genes([3] * 6), SPACE.from_genes([0] * 6)
+    assert sum(layer.params for layer in SPACE.layers(largest)) == 1_531_546
+    assert sum(layer.params for layer in SPACE.layers(smallest)) == 73_306
+    # Their FLOPs (220.11969 million) also count the ten biases of the classifier.
+    assert sum(layer.macs for layer in SPACE.layers(largest)) == 220_119_680
+
+
+def test_dead_edges_cost_nothing_live() -> None:
+    dead_end = SPACE.parse("|nor_conv_3x3~0|+|none~0|none~1|+|nor_conv_1x1~0|none~1|nor_conv_3x3~2|")
+    alone = SPACE.parse("|none~0|+|none~0|none~1|+|nor_conv_1x1~0|none~1|none~2|")
+    assert SPACE.canonical(dead_end) == alone
+    assert SPACE.layers(dead_end, live=True) == SPACE.layers(alone, live=True)
+    assert len(SPACE.layers(dead_end)) > len(SPACE.layers(dead_end, live=True))
+    names = [layer.name for layer in SPACE.layers(dead_end) if layer.name.startswith("cell1.")]
+    assert names == [
+        "cell1.1<-0.relu",
+        "cell1.1<-0.conv",
+        "cell1.2<-0.zero",
+        "cell1.2<-1.zero",
+        "cell1.2<-1.add",
+        "cell1.3<-0.relu",
+        "cell1.3<-0.conv",
+        "cell1.3<-1.zero",
+        "cell1.3<-1.add",
+        "cell1.3<-2.relu",
+        "cell1.3<-2.conv",
+        "cell1.3<-2.add",
+    ]
+
+
+@pytest.mark.parametrize("as_written", [False, True])
+def test_unconnected_cells_give_a_constant(as_written: bool) -> None:
+    arch = SPACE.parse("|nor_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|nor_conv_3x3~2|")
+    assert SPACE.is_constant(arch)
+    y = SPACE.build(arch, as_written=as_written)(images(4, (3, 32, 32), 5))
+    assert torch.equal(y, y[:1].expand_as(y))
+
+
+def test_mutation_changes_one_edge() -> None:
+    for seed, arch in enumerate(SPACE.sample(50)):
+        mutant = SPACE.mutate(arch, random.Random(seed))
+        assert sum(a != b for a, b in zip(arch.genes, mutant.genes, strict=True)) == 1
+
+
+def test_graph_joins_edges_that_meet() -> None:
+    graph = SPACE.encode([SPACE.from_genes([0, 1, 2, 3, 4, 0])], "graph")[0]
+    assert graph.shape == (8, 15)
+    assert np.argwhere(graph[:, :8]).tolist() == [
+        [0, 1], [0, 2], [0, 4], [1, 3], [1, 5], [2, 6], [3, 6], [4, 7], [5, 7], [6, 7],
+    ]  # fmt: skip
+    assert graph[:, 8:].argmax(axis=1).tolist() == [0, 1, 2, 3, 4, 5, 1, 6]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("|nor_conv_5x5~0|+|none~0|none~1|+|none~0|none~1|none~2|", "unknown operation 'nor_conv_5x5'"),
+        ("|none~0|+|none~1|none~1|+|none~0|none~1|none~2|", "must end in ~0"),
+        ("|none~0|+|none~0|none~1|", "not three nodes of 1, 2 and 3 edges"),
+        ("|none|+|none|none|+|none|none|none|", "must end in ~0"),
+    ],
+)
+def test_errors_say_what_is_wrong(text: str, reason: str) -> None:
+    with pytest.raises(ArchitectureError, match=reason):
+        SPACE.parse(text)
+
+
+@pytest.mark.data
+def test_order_of_the_published_table(data: Path, everything: list[Architecture]) -> None:
+    pandas = pytest.importorskip("pandas")
+    table = pandas.read_parquet(data / "nasbench201_latency_ms.parquet", columns=["arch"])
+    assert [str(arch) for arch in everything] == table["arch"].tolist()

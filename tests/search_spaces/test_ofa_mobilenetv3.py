@@ -1,0 +1,120 @@
+"""OFA-MobileNetV3 against its definition and, where they are at hand, the published architectures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+from latlab.search_spaces import Architecture, ArchitectureError, get
+from latlab.search_spaces.ofa_blocks import make_divisible, widths
+from latlab.search_spaces.ofa_mobilenetv3 import stages
+
+SPACE, WIDE = get("ofa-mobilenetv3"), get("ofa-mobilenetv3-w1.2")
+TEXT = "r160|k3e3,k5e4|k7e6,k3e3,k5e4|k3e3,k3e3,k3e3,k3e3|k5e6,k5e6|k7e3,k7e4"
+
+
+def choices_changed(a: Architecture, b: Architecture) -> int:
+    """Resolution, depths, and kernels and expansions of the blocks that both have."""
+    changed = int(a.genes[0] != b.genes[0])
+    for one, other in zip(stages(a.genes), stages(b.genes), strict=True):
+        changed += len(one) != len(other)
+        for (k1, e1), (k2, e2) in zip(one, other, strict=False):
+            changed += (k1 != k2) + (e1 != e2)
+    return changed
+
+
+def test_widths() -> None:
+    assert widths(1.0) == (16, 16, 24, 40, 80, 112, 160, 960, 1280)
+    assert widths(1.2) == (24, 24, 32, 48, 96, 136, 192, 1152, 1536)
+    assert [make_divisible(v) for v in (4, 12, 19.2, 36, 68)] == [8, 16, 24, 40, 72]
+
+
+def test_genes_beyond_the_depth_are_ignored() -> None:
+    arch = SPACE.parse(TEXT)
+    assert arch.genes[:6] == (160, 2, 3, 4, 2, 2)
+    assert arch.genes[6:10] == (3, 5, 0, 0)
+    filled = list(arch.genes)
+    filled[8], filled[28] = 7, 6
+    assert SPACE.from_genes(filled) == arch
+    assert SPACE.from_genes(filled).genes == arch.genes
+
+
+def test_mutation_changes_one_choice_that_is_used() -> None:
+    for seed, arch in enumerate(SPACE.sample(300)):
+        assert choices_changed(arch, SPACE.mutate(arch, Random(seed))) == 1
+
+
+def test_samples_cover_every_choice_evenly() -> None:
+    archs = SPACE.sample(3000, seed=1)
+    genes = np.array([arch.genes for arch in archs])
+    assert np.unique(genes[:, 0]).tolist() == list(range(128, 225, 4))
+    for column, values in ((1, (2, 3, 4)), (6, (3, 5, 7)), (26, (3, 4, 6))):
+        shares = [(genes[:, column] == value).mean() for value in values]
+        assert np.allclose(shares, 1 / 3, atol=0.05)
+
+
+def test_encodings() -> None:
+    arch = SPACE.parse(TEXT)
+    shapes = {name: SPACE.encode([arch], name).shape[1:] for name in SPACE.encodings}
+    assert shapes == {"one-hot": (160,), "graph": (22, 22 + 35), "help": (145,), "ofa": (128,)}
+    helps, ofa = SPACE.encode([arch], "help")[0], SPACE.encode([arch], "ofa")[0]
+    kernels, expansions = helps[:60].reshape(20, 3), helps[60:120].reshape(20, 3)
+    assert kernels[:5].astype(int).tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0], [0, 0, 1]]
+    assert expansions[:5].astype(int).tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0], [0, 0, 1]]
+    assert helps[120:].argmax() == (160 - 128) // 4
+    assert helps.sum() == ofa.sum() == 2 * 13 + 1
+    assert np.array_equal(ofa[:120], helps[:120])
+    assert ofa[120:].argmax() == (160 - 112) // 16
+    one_hot = SPACE.encode([arch], "one-hot")[0]
+    assert one_hot[25:40].reshape(5, 3).argmax(axis=1).tolist() == [0, 1, 2, 0, 0]
+
+
+def test_graph_bridges_absent_blocks() -> None:
+    graph = SPACE.encode([SPACE.parse(TEXT)], "graph")[0]
+    present = [0, 1, 2, 5, 6, 7, 9, 10, 11, 12, 13, 14, 17, 18, 21]
+    assert np.argwhere(graph[:, :22]).tolist() == [list(p) for p in zip(present, present[1:], strict=False)]
+    assert graph[0, 22:].argmax() == (160 - 128) // 4
+    assert graph[5, 22 + 25 :].argmax() == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (TEXT.replace("r160", "r161"), "resolution 161 is not one of 128"),
+        (TEXT.replace("r160", "160"), "is not a resolution and five stages"),
+        (TEXT.replace("k7e3,k7e4", "k7e3"), "stage 5 has depth 1"),
+        (TEXT.replace("k7e3,k7e4", ",".join(["k3e3"] * 5)), "stage 5 has depth 5"),
+        (TEXT.replace("k7e6", "k9e6"), "stage 2 block 1 is k9e6"),
+        (TEXT.replace("k7e6", "e6k7"), "'e6k7' in stage 2 .* not a block such as k5e4"),
+        (TEXT + "|k3e3,k3e3", "five stages"),
+    ],
+)
+def test_errors_say_what_is_wrong(text: str, reason: str) -> None:
+    with pytest.raises(ArchitectureError, match=reason):
+        SPACE.parse(text)
+
+
+@pytest.mark.data
+def test_macs_of_the_published_architectures(data: Path) -> None:
+    """In the order of the file; HELP prints them in millions."""
+    published = json.loads((data / "help_ofa_published_architectures.json").read_text())
+    macs = []
+    for entry in published:
+        config = entry["config"]
+        arch = WIDE.from_genes([config["r"], *config["d"], *config["ks"], *config["e"]])
+        macs.append(round(sum(layer.macs for layer in WIDE.layers(arch)) / 1e6))
+    assert macs == [336, 375, 230, 268, 346, 243, 279]
+
+
+@pytest.mark.data
+def test_published_samples_and_references(data: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    table = pandas.read_parquet(data / "ofa_mobilenetv3_latency_ms.parquet", columns=["ks", "e", "d", "r"])
+    archs = [SPACE.from_genes([row.r, *row.d, *row.ks, *row.e]) for row in table.itertuples()]
+    assert len(set(archs)) == 5000
+    indices = json.loads((data / "help_reference_architectures.json").read_text())["ofa_mobilenetv3"]
+    assert list(SPACE.references()) == [archs[index] for index in indices]
