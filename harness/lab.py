@@ -28,6 +28,7 @@ from latlab.harness.inputs import (
     space_named,
 )
 from latlab.harness.inventory import load_inventory
+from latlab.harness.loop import refitted
 from latlab.harness.onboarding import Observer, Onboarding, Plan
 from latlab.harness.onboarding import onboard as run_onboarding
 from latlab.harness.paths import cache_folder, writable_folder
@@ -246,19 +247,11 @@ class Lab:
                 f"It has: {known}. Measure some first: latlab onboard {target.split('/')[0]}",
             )
         chosen_space = space_named(space)
-        # Labels of different timing policies are never pooled: the policy with most rows speaks.
-        policy = table["policy_hash"].value_counts().idxmax()
-        table = table[table["policy_hash"] == policy].drop_duplicates("arch", keep="last")
-        fitted = predictor_for(predictor, chosen_space)
-        support = parse_archs(chosen_space, list(table["arch"]))
-        fitted.adapt(
-            [chosen_space.canonical(arch) for arch in support],
-            list(table["latency_ms"]),
-            list(table["stderr_ms"].fillna(0.0)),
-        )
+        predictor_for(predictor, chosen_space)
+        loop = refitted(chosen_space, table, predictor)
+        assert loop is not None
         wanted = parse_archs(chosen_space, archs) if archs is not None else whole_space(chosen_space)
-        prediction = fitted.predict([chosen_space.canonical(arch) for arch in wanted])
-        return latency_table(wanted, prediction, set(table["arch"]))
+        return latency_table(wanted, loop.predict(wanted), set(table["arch"]))
 
     # The closed loop
 
@@ -311,3 +304,26 @@ class Lab:
         )
         self.inventory.device(device)
         return run_onboarding(self, plan, observe)
+
+    def report(
+        self,
+        *,
+        target: str | None = None,
+        space: str | None = None,
+        out: str | Path = "report.html",
+        predictor: str = DEFAULT,
+    ) -> Path:
+        """Write the report of what the store holds of a target and space; its path.
+
+        Everything measured there is shown; the predictor is fitted to what is not hold-out.
+        """
+        from latlab.harness.reporting import store_report
+
+        rows = self.store.table(target=target, space=space, raw=True)
+        pairs = list(dict.fromkeys(zip(rows["target"], rows["space"], strict=True)))
+        if len(pairs) != 1:
+            known = "\n".join(f"  --target {t} --space {s}" for t, s in pairs) or "  nothing yet"
+            raise BadInputError(f"say which of these the report is about, the store {self.store.path} has:\n{known}")
+        path = Path(out)
+        writable_folder(path.parent)
+        return store_report(self.store, rows, predictor, path)

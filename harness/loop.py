@@ -17,7 +17,7 @@ from latlab.predictors.acquisition import choose
 from latlab.predictors.metrics import mape_percent, spearman
 from latlab.search_spaces import Architecture, SearchSpace
 
-__all__ = ["CANDIDATES", "REFERENCE", "Loop", "holdout_of", "learning_curve"]
+__all__ = ["Loop", "holdout_of", "refitted"]
 
 CANDIDATES = 1000
 """Random architectures among which the next is chosen; more bring little and cost the square."""
@@ -145,7 +145,7 @@ class Loop:
 
     def learning_curve(self, holdout: Sequence[Architecture], holdout_ms: Sequence[float]) -> pd.DataFrame:
         """How the predictor grew: columns n, loo_spearman, loo_mape_percent, holdout_spearman (NaN without one)."""
-        return learning_curve(
+        return _learning_curve(
             create(self._name, self.space),
             self.support(),
             self.support_ms(),
@@ -155,7 +155,24 @@ class Loop:
         )
 
 
-def learning_curve(
+def refitted(space: SearchSpace, rows: pd.DataFrame, predictor: str) -> Loop | None:
+    """A loop fitted to stored rows of one target and space (`Store.table`); None where there are none.
+
+    Not to the hold-out, and to one timing policy and way of exporting only, those with most rows: labels of different
+    policies are never pooled. Of several sessions the last speaks.
+    """
+    rows = rows[(rows["status"] == "ok") & (rows["role"] != "holdout")]
+    if rows.empty:
+        return None
+    _, alike = max(rows.groupby(["policy_hash", "as_written"], sort=False), key=lambda group: len(group[1]))
+    loop = Loop(space, predictor, budget=0, as_written=bool(alike["as_written"].iloc[0]))
+    for row in alike.drop_duplicates("arch", keep="last").itertuples():
+        loop.record(str(row.arch), "ok", float(row.latency_ms), float(row.stderr_ms))
+    loop.fit(always=True)
+    return loop
+
+
+def _learning_curve(
     predictor: Predictor,
     support: Sequence[Architecture],
     latency_ms: np.ndarray,

@@ -179,11 +179,9 @@ class Engine:
             return
         except DeviceLostError as error:
             net.attempts += 1
-            for other in self._active:
-                other.loaded = None
+            self._begin_anew(error)
             if net.attempts >= MAX_ATTEMPTS:
-                yield from self._fail(net, "timeout" if error.timed_out else "crash", str(error))
-            self._device.restart(error)
+                yield from self._fail(net, "timeout" if error.timed_out else "crash", error.message)
             return
         self._store.add_pass(net.row.id, len(net.passes), timed.warmup_ns, timed.samples_ns, timed.telemetry)
         net.passes.append(timed.samples_ns)
@@ -229,8 +227,20 @@ class Engine:
 
     def _drop(self, net: _InFlight) -> None:
         self._active.remove(net)
-        if net.loaded is not None:
+        if net.loaded is None:
+            return
+        try:
             self._device.unload(net.loaded)
+        except WorkerError:
+            pass  # the worker freed it already
+        except DeviceLostError as error:
+            self._begin_anew(error)
+
+    def _begin_anew(self, cause: DeviceLostError) -> None:
+        """A fresh worker, on which nothing is loaded."""
+        for net in self._active:
+            net.loaded = None
+        self._device.restart(cause)
 
 
 def _facts(artifact: Artifact) -> dict[str, Any]:

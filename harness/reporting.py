@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from latlab.harness.loop import Loop
+from latlab.harness.inputs import space_named
+from latlab.harness.loop import Loop, refitted
 from latlab.harness.onboarding import Holdout, Onboarding, Plan
 from latlab.harness.report import Headline, ReportData, write_report
+from latlab.harness.store import Store
 from latlab.predictors import Prediction
 from latlab.search_spaces import SearchSpace
 
@@ -52,24 +54,46 @@ def onboarding_report(
             timing_share=result.timing_share,
         ),
         measurements=measurements_frame(rows, plan.space),
-        predictions=_compared(loop, result.measurements, holdout, prediction),
+        predictions=_compared(loop, holdout, prediction),
         learning_curve=curve,
-        space_sample=_space_sample(loop, plan.space, result.measurements),
+        space_sample=_space_sample(loop, plan.space),
         notes=_notes(result),
     )
     return write_report(data, result.report)
 
 
-def store_report(rows: pd.DataFrame, space: SearchSpace | None, facts: dict[str, Any], path: Path) -> Path:
-    """The report of measurements alone, without a predictor. `rows`: of one target and space, with raw passes."""
+def store_report(store: Store, rows: pd.DataFrame, predictor: str, path: Path) -> Path:
+    """The report of stored measurements of one target and space (`rows`, with raw passes).
+
+    Where three or more networks of a space are there, a predictor is fitted to all but the hold-out.
+    """
+    space = None if rows["space"].iloc[0] == "model" else space_named(str(rows["space"].iloc[0]))
+    prints = rows["fingerprint_id"].dropna()
+    facts = store.facts(prints.iloc[-1]) if len(prints) else {}
+    fitted: dict[str, pd.DataFrame] = {}
+    if space is not None:
+        fitted = _fitted(space, rows, predictor)
     data = ReportData(
         target=str(rows["target"].iloc[0]),
         space=str(rows["space"].iloc[0]),
-        facts=_facts(facts, rows, ", ".join(sorted(set(rows["policy"])))),
+        facts=_facts(facts, rows, ", ".join(sorted(set(rows["policy"])))) | {"Predictor": predictor},
         headline=Headline(measured=int((rows["status"] == "ok").sum()), failed=int((rows["status"] != "ok").sum())),
         measurements=measurements_frame(rows, space),
+        **fitted,
     )
     return write_report(data, path)
+
+
+def _fitted(space: SearchSpace, rows: pd.DataFrame, predictor: str) -> dict[str, pd.DataFrame]:
+    """What a predictor fitted to stored rows says; {} where there are too few."""
+    loop = refitted(space, rows, predictor)
+    if loop is None or loop.measured < 3:
+        return {}
+    return {
+        "predictions": _compared(loop, None, None),
+        "learning_curve": loop.learning_curve([], []),
+        "space_sample": _space_sample(loop, space),
+    }
 
 
 def measurements_frame(rows: pd.DataFrame, space: SearchSpace | None) -> pd.DataFrame:
@@ -100,15 +124,12 @@ def _facts(facts: dict[str, Any], rows: pd.DataFrame, policy: str) -> dict[str, 
     return {name: str(value) for name, value in shown.items()}
 
 
-def _compared(
-    loop: Loop, trained: pd.DataFrame, holdout: Holdout | None, prediction: Prediction | None
-) -> pd.DataFrame:
+def _compared(loop: Loop, holdout: Holdout | None, prediction: Prediction | None) -> pd.DataFrame:
     """Training rows predicted from the others (leave-one-out), and the hold-out."""
     frames = []
-    ok = trained[trained["status"] == "ok"].drop_duplicates("arch")
-    if len(ok) >= 3:
-        archs = loop.support()
-        frames.append(_beside([a.text for a in archs], loop.support_ms(), loop.predictor.leave_one_out(), "train"))
+    if loop.measured >= 3:
+        archs = [arch.text for arch in loop.support()]
+        frames.append(_beside(archs, loop.support_ms(), loop.predictor.leave_one_out(), "train"))
     if holdout is not None and prediction is not None and len(holdout.archs):
         frames.append(_beside([a.text for a in holdout.archs], holdout.latency_ms, prediction, "holdout"))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
@@ -128,9 +149,9 @@ def _beside(archs: Sequence[str], latency_ms: np.ndarray, prediction: Prediction
     )
 
 
-def _space_sample(loop: Loop, space: SearchSpace, trained: pd.DataFrame) -> pd.DataFrame:
+def _space_sample(loop: Loop, space: SearchSpace) -> pd.DataFrame:
     drawn = space.sample(min(SPACE_SAMPLE, space.size), random.Random("report"))
-    measured = [space.parse(arch) for arch in trained[trained["status"] == "ok"]["arch"]]
+    measured = loop.support()
     archs = list(dict.fromkeys([*measured, *drawn]))
     prediction = loop.predict(archs)
     return pd.DataFrame(

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from sqlalchemy import JSON, ForeignKey, Index, UniqueConstraint, create_engine, event, select, text
+from sqlalchemy import JSON, Connection, ForeignKey, Index, UniqueConstraint, create_engine, event, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
@@ -365,7 +365,8 @@ class Store:
         """
         sql = """
             SELECT c.target, c.space, m.arch, m.latency_ms, m.stderr_ms, m.status, m.role, m.session, m."order",
-                   c.policy_name AS policy, c.policy_hash, c.seed, c.selection, m.artifact_sha256, m.fingerprint_id,
+                   c.policy_name AS policy, c.policy_hash, c.seed, c.selection,
+                   coalesce(json_extract(c.options, '$.as_written'), 0) AS as_written, m.artifact_sha256, m.fingerprint_id,
                    m.same_graph_as, m.error, m.started_at, m.finished_at, m.times_s, m.artifact, m.id, c.id AS campaign
             FROM measurements m JOIN campaigns c ON c.id = m.campaign_id
             WHERE m.status != 'running'
@@ -376,7 +377,7 @@ class Store:
                 sql += f" AND c.{name} = :{name}"
                 parameters[name] = value
         with self._explained(), self._engine.connect() as connection:
-            frame = pd.read_sql(text(sql + " ORDER BY m.id"), connection, params=parameters)
+            frame = _frame(connection, sql + " ORDER BY m.id", parameters)
             times = [json.loads(value) for value in frame.pop("times_s")]
             for key in sorted({key for row in times for key in row}):
                 frame[key] = [row.get(key) for row in times]
@@ -385,7 +386,7 @@ class Store:
         return frame
 
     @staticmethod
-    def _raw_passes(connection: Any, frame: pd.DataFrame) -> list[list[list[int]]]:
+    def _raw_passes(connection: Connection, frame: pd.DataFrame) -> list[list[list[int]]]:
         samples: dict[int, list[list[int]]] = {}
         query = text("SELECT measurement_id, samples_ns FROM passes ORDER BY measurement_id, number")
         for measurement_id, values in connection.execute(query):
@@ -405,7 +406,7 @@ class Store:
             GROUP BY c.id, m.session ORDER BY min(m.id)
         """
         with self._explained(), self._engine.connect() as connection:
-            return pd.read_sql(text(sql), connection)
+            return _frame(connection, sql, {})
 
     def facts(self, fingerprint_id: str) -> dict[str, Any]:
         with self.session() as session:
@@ -414,6 +415,11 @@ class Store:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def _frame(connection: Connection, sql: str, parameters: dict[str, str]) -> pd.DataFrame:
+    result = connection.execute(text(sql), parameters)
+    return pd.DataFrame.from_records([tuple(row) for row in result], columns=list(result.keys()))
 
 
 def _on_connect(connection: sqlite3.Connection, _: object) -> None:

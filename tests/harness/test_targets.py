@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import pytest
+
+from latlab.harness.errors import BadInputError
+from latlab.harness.targets import Target
+
+
+def test_round_trip() -> None:
+    target = Target("pi-4", "tflite", threads=4, batch_size=32)
+    assert str(target) == "pi-4/tflite/cpu/fp32/t4/b32"
+    assert Target.parse(str(target)) == target
+    assert target.format == "tflite"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "local", "local/onnxruntime", "local/magic/cpu/fp32/t1/b1", "/onnxruntime/cpu/fp32/t1/b1",
+             "local/onnxruntime/cpu/fp32/1/1", "local/onnxruntime/cpu/fp32/t0/b1", "local/onnxruntime/cpu/fp32/t1/b1/x"]
+)
+def test_malformed(text: str) -> None:
+    with pytest.raises(BadInputError):
+        Target.parse(text)
