@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TFLiteSession", "load", "open_session"]
 
+_UNREADABLE = ("Flatbuffer", "Could not open", "model allocation is null")
+
 
 def load() -> None:
     _interpreter_class()
@@ -144,12 +146,9 @@ def _kind(error: BaseException) -> str:
         return "out_of_memory"
     if "unresolved custom op" in message or "Didn't find op for builtin opcode" in message:
         return "unsupported_op"
-    if isinstance(error, ValueError) and (
-        "Flatbuffer" in message or "Could not open" in message or "Mmap" in message
-    ):
+    if isinstance(error, ValueError) and any(sign in message for sign in _UNREADABLE):
         return "corrupt_artifact"
-    if (
-        "numpy" in message or "_ARRAY_API" in message
-    ):  # tflite-runtime built for numpy 1 imports under numpy 2
+    # tflite-runtime built for numpy 1 imports under numpy 2, and fails here.
+    if "numpy" in message or "_ARRAY_API" in message:
         return "runtime_missing"
     return "crash"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -47,9 +48,11 @@ class TorchScriptSession(Session):
         self._threads = threads
         try:
             torch.set_num_threads(threads)
-            module: Any = self._torch.jit.load(path, map_location="cpu")
-            if hasattr(module, "training"):  # a frozen module has no such attribute any more
-                module = torch.jit.freeze(module.eval())
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit as such
+                module: Any = self._torch.jit.load(path, map_location="cpu")
+                if hasattr(module, "training"):  # a frozen module has no such attribute any more
+                    module = torch.jit.freeze(module.eval())
         except Exception as error:
             raise self.explain(error) from error
         # The graph's first argument is the module itself.
