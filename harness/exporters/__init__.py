@@ -1,0 +1,38 @@
+"""From an architecture to a file that a runtime executes: compared with eager PyTorch, kept, made ahead.
+
+>>> from latlab.harness.exporters import ArtifactCache, ExportPool, ExportRequest
+>>> with ExportPool(ArtifactCache(folder), workers=2) as pool:                        # doctest: +SKIP
+...     artifact = pool.submit(ExportRequest("fbnet", text, "tflite")).result()
+
+Importing this costs no torch; exporting does.
+"""
+
+from latlab.harness.exporters.base import (
+    Artifact,
+    CacheError,
+    Exporter,
+    ExportError,
+    ExportRequest,
+    Parity,
+    UnknownFormatError,
+    get_exporter,
+    names,
+)
+from latlab.harness.exporters.cache import ArtifactCache
+from latlab.harness.exporters.own import export_module
+from latlab.harness.exporters.pool import ExportPool
+
+__all__ = [
+    "Artifact",
+    "ArtifactCache",
+    "CacheError",
+    "ExportError",
+    "ExportPool",
+    "ExportRequest",
+    "Exporter",
+    "Parity",
+    "UnknownFormatError",
+    "export_module",
+    "get_exporter",
+    "names",
+]

@@ -1,7 +1,7 @@
 """What an exporter is, what it is asked for and what comes out; nothing here imports torch.
 
-An exporter turns an eval-mode `nn.Module` into one file that one runtime executes. The rest of this folder is the
-same for all of them: `pipeline.py` builds, exports and compares, `cache.py` keeps, `pool.py` works ahead.
+An exporter turns an eval-mode `nn.Module` into one file that one runtime executes. The rest of this folder is
+the same for all of them: `pipeline.py` builds, exports and compares, `cache.py` keeps, `pool.py` works ahead.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ExportError(Exception):
 
 
 class CacheError(Exception):
-    """The folder of artifacts cannot be used (not writable, disk full): no network's fault, so never a row."""
+    """The folder of artifacts cannot be used: not writable, disk full. No network's fault, never a row."""
 
 
 class UnknownFormatError(ValueError):
@@ -94,7 +94,7 @@ class Parity:
     """`max_abs_diff` may not exceed this."""
     passed: bool
     exempt: str | None = None
-    """Why the output does not depend on the input, where that is so: there the constant itself is compared."""
+    """Why the output does not depend on the input, where it does not; then the constant is compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class Artifact:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Artifact:
-        """The reverse of `to_json`. Raises `ValueError`, `KeyError` or `TypeError` if `data` is no artifact."""
+        """The reverse of `to_json`. Raises `KeyError`, `TypeError` or `ValueError` if it is none."""
         values = {field.name: data[field.name] for field in fields(cls)}
         values["path"] = Path(values["path"])
         values["input_shape"] = tuple(values["input_shape"])
@@ -133,7 +133,7 @@ class Artifact:
 
 
 class Exporter(ABC):
-    """Writes one format. A user's own is a subclass registered under the entry-point group `latlab.exporters`.
+    """Writes one format. A user's own is a subclass, registered as entry point of group `latlab.exporters`.
 
     Its module must be importable without torch (import it inside `export`), because a controller that
     only asks for `suffix` or `version` must start quickly.

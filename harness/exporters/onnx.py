@@ -47,7 +47,7 @@ class ONNXExporter(Exporter):
                 torch.onnx.export(
                     module,
                     (example,),
-                    content,
+                    content,  # type: ignore[arg-type] (the trace-based exporter takes a file)
                     dynamo=False,
                     opset_version=OPSET,
                     input_names=["input"],

@@ -36,9 +36,8 @@ IMAGES = 4
 def parity_images(shape: Sequence[int], seed: int = 1) -> Tensor:
     """The images compared: n x `shape[1:]`, standard normal, for an input of `shape` (batch first).
 
-    Four; for a batch of more than four five, repeated to fill it. So a large batch costs eager PyTorch no more
-    than a small one, and since no batch size in use is a multiple of five away from itself by a power of two, a
-    row that lands in another row's place is seen.
+    Four; or five where the batch is larger, repeated to fill it, so that a large batch costs eager PyTorch no
+    more than a small one. Five, because rows that trade places do so at distances that are powers of two.
     """
     import torch
 

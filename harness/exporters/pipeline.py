@@ -66,7 +66,7 @@ def export_and_compare(
     """Writes `module` for inputs of `shape` (batch first) to `path` and compares.
 
     Raises:
-        ExportError: `export_mismatch` if the file computes something else, or what exporter and runtime raise.
+        ExportError: `export_mismatch` if the file computes something else; what exporter and runtime raise.
     """
     import torch
 

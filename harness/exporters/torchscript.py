@@ -38,8 +38,8 @@ class TorchScriptExporter(Exporter):
         with torch.no_grad(), warnings.catch_warnings(), _without_gradients(module):
             warnings.simplefilter("ignore")  # tracing announces that sizes become constants
             graph = _frozen_graph(module, example)
-            function = torch._C._create_function_from_graph("forward", graph)
-            path.write_bytes(function.save_to_buffer())
+            create: Any = torch._C._create_function_from_graph
+            path.write_bytes(create("forward", graph).save_to_buffer())
         kinds = (node.kind() for node in graph.nodes())
         return dict(sorted(Counter(kind for kind in kinds if kind != "prim::Constant").items()))
 
@@ -53,7 +53,7 @@ def _frozen_graph(module: nn.Module, example: Tensor) -> Any:
     """
     import torch
 
-    passes = torch._C
+    passes: Any = torch._C  # private, and not all of it typed
     graph, _ = passes._create_graph_by_tracing(module, (example,), lambda _: "", True, False, None, ["x"])
     passes._jit_pass_inline(graph)
     passes._jit_pass_constant_propagation(graph)

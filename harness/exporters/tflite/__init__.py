@@ -1,7 +1,7 @@
-"""TFLite, written directly: fx trace, conv-BN folding, NHWC, flatbuffer. Some 70 times faster than litert-torch.
+"""TFLite, written directly: fx trace, conv-BN folding, NHWC, flatbuffer.
 
-`trace.py` turns the module into nodes; `lower.py` walks them and calls one function an operator (`windows.py`,
-`elementwise.py`, `shapes.py`), which builds a `Graph` (`graph.py`); `write.py` serialises that.
+`trace.py` turns the module into nodes; `lower.py` walks them and calls one function an operator
+(`windows.py`, `elementwise.py`, `shapes.py`), which adds to a `Graph` (`graph.py`); `write.py` serialises it.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def clamp(graph: Graph, input: Value, min: float | None = None, max: float | Non
         return relu6(graph, input)
     if (min, max) == (0, None):
         return relu(graph, input)
-    unsupported(f"clamping to {min}..{max}")
+    return unsupported(f"clamping to {min}..{max}")
 
 
 @lowers(F.hardswish)

@@ -32,7 +32,7 @@ FUSES_ACTIVATION = frozenset(
 """Operators that can apply a ReLU or ReLU6 to their own output."""
 
 SHARED_BYTES = 4096
-"""Constants up to this size are stored once however often they occur; larger ones are weights, all different."""
+"""Constants up to this size are stored once however often they occur; larger ones are weights."""
 
 
 def channels_last(rank: int) -> tuple[int, ...]:
@@ -73,7 +73,7 @@ class Operator:
 
 
 class Graph:
-    """Tensors and operators in order of execution. Operators that would repeat an earlier one reuse its output."""
+    """Tensors and operators in order of execution. What would repeat an operator reuses its output."""
 
     def __init__(self) -> None:
         self.tensors: list[TensorInfo] = []

@@ -44,9 +44,7 @@ def lower(module: nn.Module, input_shape: tuple[int, ...]) -> Graph:
         elif node in folds:
             values[node] = values[folds[node]]
         elif node.op == "call_module" and node in batch_norm_of:
-            values[node] = conv2d_layer(
-                graph, modules[str(node.target)], *args, batch_norm=batch_norm_of[node], **kwargs
-            )
+            values[node] = conv2d_layer(graph, modules[str(node.target)], args[0], batch_norm_of[node])
         elif node.op == "call_module":
             values[node] = _layer(graph, modules[str(node.target)], args, kwargs)
         elif node.op == "call_method":

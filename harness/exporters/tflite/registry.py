@@ -1,4 +1,4 @@
-"""Which function lowers which operator: one registry for functions, one for tensor methods, one for layers."""
+"""What lowers which operator: one registry for functions, one for tensor methods, one for layers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def lowers(*functions: Callable[..., Any], methods: tuple[str, ...] = ()) -> Cal
 
 
 def lowers_layer(*layers: type[nn.Module]) -> Callable[[Lowering], Lowering]:
-    """Registers what it decorates for these layers (exact classes); it takes `graph`, the layer, its inputs."""
+    """Registers what it decorates for layers of exactly these classes; it takes `graph`, layer, inputs."""
 
     def register(lowering: Lowering) -> Lowering:
         LAYERS.update(dict.fromkeys(layers, lowering))

@@ -36,7 +36,7 @@ def _groups(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], lis
 
 
 def _stored_order(dims: list[int], shape: Sequence[int]) -> tuple[int, ...]:
-    """An order whose dimensions of size > 1 are `dims`, in that sequence: NHWC or PyTorch's where possible."""
+    """An order with the dimensions of size > 1 in the sequence `dims`: NHWC or PyTorch's where possible."""
     rank = len(shape)
     for order in (channels_last(rank), tuple(range(rank))):
         if [dim for dim in order if shape[dim] != 1] == dims:
@@ -182,4 +182,4 @@ def attribute(graph: Graph, input: Value, name: str) -> tuple[int, ...] | int:
         return input.shape
     if name == "ndim":
         return len(input.shape)
-    unsupported(f"the attribute {name!r} of a tensor")
+    return unsupported(f"the attribute {name!r} of a tensor")

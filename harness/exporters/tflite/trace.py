@@ -36,6 +36,7 @@ def foldable_batch_norms(graph: fx.Graph, modules: dict[str, nn.Module]) -> dict
             isinstance(before, fx.Node)
             and before.op == "call_module"
             and type(modules[str(before.target)]) is nn.Conv2d
+            and len(before.args) == 1
             and len(before.users) == 1
         ):
             pairs[node] = before

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -28,7 +26,7 @@ def _pair(value: int | tuple[int, ...] | list[int]) -> Pair:
 
 
 def _window(size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> tuple[Pair, int | None]:
-    """Output (height, width), and the TFLite padding that equals PyTorch's; None if it takes a PAD of its own.
+    """Output (height, width), and the TFLite padding that equals PyTorch's; None if it takes a PAD.
 
     PyTorch pads both sides alike. TFLite's SAME pads the end more where the total is odd, so for stride 2
     they often differ although the sizes agree.
@@ -202,7 +200,7 @@ def max_pool2d_layer(graph: Graph, layer: nn.MaxPool2d, x: Value) -> Value:
 
 @lowers(F.adaptive_avg_pool2d)
 def adaptive_avg_pool2d(
-    graph: Graph, input: Value, output_size: int | None | tuple[int | None, ...] | Literal[1]
+    graph: Graph, input: Value, output_size: int | tuple[int | None, ...] | None
 ) -> Value:
     """Global mean, or windows that divide the input evenly."""
     x = graph.reorder(input, NHWC)

@@ -1,0 +1,199 @@
+"""Exporting ahead of the device, in processes of their own.
+
+Each worker process is driven by one thread here. A worker that dies (a crash in native code, no memory left)
+takes only the export that it was at with it, and is replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Collection
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import asdict
+from types import TracebackType
+from typing import IO, Self
+
+from latlab import search_spaces
+from latlab.harness.exporters.base import Artifact, CacheError, ExportError, ExportRequest, get_exporter
+from latlab.harness.exporters.cache import ArtifactCache
+
+__all__ = ["ExportPool"]
+
+TIMEOUT_S = 900.0
+"""An export that takes longer hangs. The slowest known, a batch of 32 at 224 pixels, takes seconds."""
+
+STDERR_TAIL = 2000
+CLOSED = "the pool was closed before the export ended"
+
+Job = tuple[ExportRequest, "Future[Artifact]"]
+
+
+class ExportPool:
+    """Worker processes that export into `cache`. A context manager.
+
+    Args:
+        workers: processes, each of one thread; they start with the first request that the cache lacks.
+        cpus: the cores that they may use; None for all.
+    """
+
+    def __init__(self, cache: ArtifactCache, workers: int = 1, cpus: Collection[int] | None = None) -> None:
+        if workers < 1:
+            raise ValueError(f"a pool needs at least 1 worker, not {workers}")
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._closed = False
+        self._workers = [_Worker(cache, tuple(sorted(cpus or ())), self._jobs) for _ in range(workers)]
+
+    def submit(self, request: ExportRequest) -> Future[Artifact]:
+        """Starts an export; requests are served in order.
+
+        The future raises what `ArtifactCache.ensure` raises, and `ExportError` ("crash") if the worker died.
+
+        Raises:
+            UnknownSpaceError, ArchitectureError, UnknownFormatError: at once, for what nobody can serve.
+        """
+        if self._closed:
+            raise RuntimeError("the pool is closed")
+        search_spaces.get(request.space).parse(request.arch)
+        get_exporter(request.format)
+        future: Future[Artifact] = Future()
+        self._jobs.put((request, future))
+        return future
+
+    def close(self) -> None:
+        """Ends the workers. Exports that have not ended are cancelled or fail; the cache stays whole."""
+        self._closed = True
+        with suppress(queue.Empty):
+            while True:
+                job = self._jobs.get_nowait()
+                if job is not None:
+                    job[1].cancel()
+        for _ in self._workers:
+            self._jobs.put(None)
+        for worker in self._workers:
+            worker.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Worker:
+    """One process and the thread that talks to it."""
+
+    def __init__(
+        self, cache: ArtifactCache, cpus: tuple[int, ...], jobs: queue.SimpleQueue[Job | None]
+    ) -> None:
+        self._cache = cache
+        self._cpus = cpus
+        self._jobs = jobs
+        self._process: subprocess.Popen[str] | None = None
+        self._stderr: IO[bytes] | None = None
+        self._lock = threading.Lock()  # held where the process is started or ended
+        self._stopped = False
+        self._thread = threading.Thread(target=self._serve, name="export-worker", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            if self._process is not None:
+                self._process.kill()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            request, future = job
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                artifact = self._cache.get(request) or self._export(request)
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(artifact)
+        self._end()
+
+    def _export(self, request: ExportRequest) -> Artifact:
+        process = self._started()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        hung = threading.Event()
+
+        def give_up() -> None:
+            hung.set()
+            process.kill()
+
+        timer = threading.Timer(TIMEOUT_S, give_up)
+        timer.start()
+        try:
+            process.stdin.write(json.dumps(asdict(request)) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        finally:
+            timer.cancel()
+        if not line.endswith("\n"):
+            reason = f"took longer than {TIMEOUT_S:.0f} s and was killed" if hung.is_set() else ""
+            raise ExportError(
+                "crash", CLOSED if self._stopped else f"the export worker {reason or self._death()}"
+            )
+        answer = json.loads(line)
+        if "cache_error" in answer:
+            raise CacheError(answer["cache_error"])
+        if "error" in answer:
+            raise ExportError(answer["error"]["kind"], answer["error"]["message"])
+        return Artifact.from_json(answer["artifact"])
+
+    def _started(self) -> subprocess.Popen[str]:
+        with self._lock:
+            if self._stopped:
+                raise ExportError("crash", CLOSED)
+            if self._process is None or self._process.poll() is not None:
+                self._end()
+                self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
+                # -P: what lies in the current folder must not shadow a module. A process group of its own:
+                # Ctrl-C is for the controller, which then closes the pool.
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "latlab.harness.exporters.worker", str(self._cache.folder)]
+                    + [str(number) for number in (self._cache.max_bytes, *self._cpus)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=self._stderr,
+                    env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+                    process_group=0,
+                    text=True,
+                )
+            return self._process
+
+    def _death(self) -> str:
+        """How the process ended, and the last that it said."""
+        assert self._process is not None
+        assert self._stderr is not None
+        code = self._process.wait()
+        self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(self._stderr.tell() - STDERR_TAIL, 0))
+        said = " ".join(self._stderr.read().decode(errors="replace").split())
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return f"{how}{'; its last words: ' + said if said else ''}"
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            for stream in (self._process.stdin, self._process.stdout, self._stderr):
+                with suppress(OSError):  # what could not be written to a dead process
+                    stream.close()  # type: ignore[union-attr]
+            self._process = None

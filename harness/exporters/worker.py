@@ -1,0 +1,59 @@
+"""The process that exports for `ExportPool`: one request a line on stdin, one answer a line on stdout.
+
+Ends at the end of stdin, so no worker outlives its pool by more than one export.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from latlab.harness.exporters.base import CacheError, ExportError, ExportRequest
+from latlab.harness.exporters.cache import ArtifactCache
+
+NICENESS = 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("max_bytes", type=int)
+    parser.add_argument("cpus", type=int, nargs="*")
+    arguments = parser.parse_args()
+    # Whatever native libraries print must not get among the answers.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    os.nice(NICENESS)
+    if arguments.cpus:
+        os.sched_setaffinity(0, arguments.cpus)
+
+    import torch
+
+    torch.set_num_threads(1)
+    cache: ArtifactCache | None = None
+    for line in sys.stdin:
+        try:
+            cache = cache or ArtifactCache(arguments.folder, arguments.max_bytes)
+            answer = _answer(cache, ExportRequest(**json.loads(line)))
+        except CacheError as error:
+            answer = {"cache_error": str(error)}
+        answers.write(json.dumps(answer) + "\n")
+
+
+def _answer(cache: ArtifactCache, request: ExportRequest) -> dict[str, Any]:
+    try:
+        return {"artifact": cache.ensure(request).to_json()}
+    except ExportError as error:
+        return {"error": {"kind": error.kind, "message": str(error)}}
+    except CacheError:
+        raise
+    except Exception as error:
+        return {"error": {"kind": "crash", "message": f"{type(error).__name__}: {error}"}}
+
+
+if __name__ == "__main__":
+    main()
