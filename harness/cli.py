@@ -46,7 +46,9 @@ class TableFormat(StrEnum):
     csv = "csv"
 
 
-DeviceArgument = Annotated[str, typer.Argument(metavar="DEVICE", help="A device of the inventory; `local` is this machine.")]
+DeviceArgument = Annotated[
+    str, typer.Argument(metavar="DEVICE", help="A device of the inventory; `local` is this machine.")
+]
 SpaceOption = Annotated[str, typer.Option("--space", help="A search space; `latlab spaces` lists them.")]
 RuntimeOption = Annotated[Runtime, typer.Option("--runtime", help="Inference runtime that executes the networks.")]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=1, max=1024, help="Threads of the runtime.")]
@@ -61,7 +63,8 @@ PolicyOption = Annotated[
 SeedOption = Annotated[int, typer.Option("--seed", help="Of every draw and of the weights.")]
 StoreOption = Annotated[Path, typer.Option("--store", help="The file that everything measured goes to.")]
 InventoryOption = Annotated[
-    Path | None, typer.Option("--inventory", help="The file that describes your devices [default: inventory.yaml]")
+    Path | None,
+    typer.Option("--inventory", help="The file that describes your devices [default: inventory.yaml]"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 WrittenOption = Annotated[
@@ -89,7 +92,7 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     import pandas as pd
 
     return [
-        {key: None if pd.api.types.is_scalar(value) and pd.isna(value) else value for key, value in row.items()}
+        {str(key): None if pd.api.types.is_scalar(value) and pd.isna(value) else value for key, value in row.items()}
         for row in frame.to_dict("records")
     ]
 
@@ -109,7 +112,9 @@ def onboard(
     holdout: Annotated[
         int,
         typer.Option(
-            "--holdout", min=0, help="Also measure this many random networks, twice, that the predictor never sees."
+            "--holdout",
+            min=0,
+            help="Also measure this many random networks, twice, that the predictor never sees.",
         ),
     ] = 0,
     policy: PolicyOption = "default",
@@ -208,7 +213,17 @@ def measure(
             observe=observe,
         )
     if as_json:
-        shown = ["arch", "latency_ms", "stderr_ms", "status", "error", "target", "space", "session", "artifact_sha256"]
+        shown = [
+            "arch",
+            "latency_ms",
+            "stderr_ms",
+            "status",
+            "error",
+            "target",
+            "space",
+            "session",
+            "artifact_sha256",
+        ]
         frame = rows[shown].copy()
         if raw:
             frame["samples_ns"] = [[sample for one in passes for sample in one] for passes in rows["passes"]]
@@ -255,7 +270,8 @@ def _shape(text: str | None) -> list[int] | None:
 @app.command()
 def predict(
     target: Annotated[
-        str, typer.Option("--target", help="For example local/onnxruntime/cpu/fp32/t1/b1; `latlab show` lists yours.")
+        str,
+        typer.Option("--target", help="For example local/onnxruntime/cpu/fp32/t1/b1; `latlab show` lists yours."),
     ],
     space: Annotated[str | None, typer.Option("--space", help="Needed where the target has several.")] = None,
     arch: Annotated[list[str] | None, typer.Option("--arch", help="An architecture's string; may be repeated.")] = None,

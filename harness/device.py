@@ -134,9 +134,15 @@ class DeviceSession:
             input_shape=input_shape or list(artifact.input_shape),
             seed=0,
         )
-        facts = {key: reply[key] for key in ("runtime_version", "provider", "delegated", "inputs") if key in reply}
+        facts: dict[str, Any] = {
+            key: reply[key] for key in ("runtime_version", "provider", "delegated", "inputs") if key in reply
+        }
         return Loaded(
-            reply["handle"], pushed - start, time.perf_counter() - pushed, reply.get("first_ns", 0) / 1e9, facts
+            reply["handle"],
+            pushed - start,
+            time.perf_counter() - pushed,
+            reply.get("first_ns", 0) / 1e9,
+            facts,
         )
 
     def time(self, loaded: Loaded, warmup: int, runs: int) -> Timed:
@@ -159,4 +165,3 @@ class DeviceSession:
             raise cause
         self._transport = open_transport(self.name, self._device)
         self._start()
-

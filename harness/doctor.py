@@ -9,7 +9,14 @@ from typing import Any, Literal
 from latlab.agents.statistics import summarise
 from latlab.harness.device import DeviceSession
 from latlab.harness.errors import BadInputError, LatlabError
-from latlab.harness.exporters import Artifact, ArtifactCache, CacheError, ExportError, ExportPool, ExportRequest
+from latlab.harness.exporters import (
+    Artifact,
+    ArtifactCache,
+    CacheError,
+    ExportError,
+    ExportPool,
+    ExportRequest,
+)
 from latlab.harness.inventory import Inventory
 from latlab.harness.paths import cache_folder
 from latlab.harness.targets import RUNTIME_FORMATS, Target
@@ -84,7 +91,12 @@ def _describe(hello: dict[str, Any]) -> list[Finding]:
     ]
     if usable < 2:
         findings.append(
-            Finding("spare core", "warning", "none", "Exporting pauses while networks are timed; that takes longer.")
+            Finding(
+                "spare core",
+                "warning",
+                "none",
+                "Exporting pauses while networks are timed; that takes longer.",
+            )
         )
     if governor and governor != "performance":
         findings.append(

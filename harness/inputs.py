@@ -1,4 +1,4 @@
-"""What the user names, looked up: spaces, architectures, policies, predictors. What is not there is a `BadInputError`."""
+"""What the user names, looked up: spaces, architectures, policies, predictors; else a `BadInputError`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from latlab.harness.exporters import get_exporter
 from latlab.harness.targets import Target
 from latlab.search_spaces import Architecture, ArchitectureError, SearchSpace, UnknownSpaceError, get
 
-__all__ = ["campaign_options", "parse_archs", "policy_named", "predictor_for", "read_archs", "sample_space", "space_named"]
+__all__ = [
+    "campaign_options",
+    "parse_archs",
+    "policy_named",
+    "predictor_for",
+    "read_archs",
+    "sample_space",
+    "space_named",
+]
 
 
 def space_named(name: str) -> SearchSpace:
@@ -28,7 +36,7 @@ def parse_archs(space: SearchSpace, texts: Iterable[str]) -> list[Architecture]:
     try:
         return [space.parse(text) for text in texts]
     except ArchitectureError as error:
-        raise BadInputError(f"{space.name}: {error}") from error
+        raise BadInputError(str(error)) from error
 
 
 def read_archs(space: SearchSpace, path: Path) -> list[Architecture]:

@@ -114,7 +114,11 @@ class Lab:
             campaign_options(target, as_written),
         )
         texts = list(dict.fromkeys(arch.text for arch in wanted))
-        with self._sitting_if(campaign, texts, new_session, target, seed, as_written) as (sitting, session, todo):
+        with self._sitting_if(campaign, texts, new_session, target, seed, as_written) as (
+            sitting,
+            session,
+            todo,
+        ):
             if sitting is not None:
                 # A random sample is in random order already; a list is shuffled, so that its order (often by
                 # size) is not confounded with how the device warms up.
@@ -127,7 +131,13 @@ class Lab:
 
     @contextlib.contextmanager
     def _sitting_if(
-        self, campaign: Campaign, texts: list[str], new_session: bool, target: Target, seed: int, as_written: bool
+        self,
+        campaign: Campaign,
+        texts: list[str],
+        new_session: bool,
+        target: Target,
+        seed: int,
+        as_written: bool,
     ) -> Iterator[tuple[Sitting | None, int, list[str]]]:
         """(sitting, session number, what is left to measure); no sitting where nothing is left."""
         session = self.store.latest_session(campaign) + (1 if new_session else 0) or 1
@@ -136,9 +146,7 @@ class Lab:
         if not todo:
             yield None, session, []
             return
-        with Sitting(
-            self.store, self.inventory, self.cache, target, seed=seed, as_written=as_written
-        ) as sitting:
+        with Sitting(self.store, self.inventory, self.cache, target, seed=seed, as_written=as_written) as sitting:
             yield sitting, session, todo
 
     def _done(self, campaign: Campaign, session: int) -> dict[str, Measurement]:
@@ -170,7 +178,11 @@ class Lab:
         )
         future: Future[Artifact] = Future()
         future.set_result(artifact)
-        with self._sitting_if(campaign, [own.name], new_session, target, seed, False) as (sitting, session, todo):
+        with self._sitting_if(campaign, [own.name], new_session, target, seed, False) as (
+            sitting,
+            session,
+            todo,
+        ):
             if sitting is not None:
                 for row in sitting.run(campaign, session, ((a, "listed") for a in todo), lambda _: future):
                     if observe:

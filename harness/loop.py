@@ -1,4 +1,4 @@
-"""The closed loop: choose the most informative networks, measure them, refit, until the budget or the error is reached.
+"""The closed loop: choose the most informative networks, measure them, refit, until the budget is spent.
 
 Choosing and measuring overlap: a proposal is made whenever an export can start, with those still under way counted as
 measured (their latencies do not matter to the variance that the choice is made by).
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from latlab.predictors import Prediction, Predictor, create
 from latlab.predictors.acquisition import choose
@@ -106,7 +107,10 @@ class Loop:
         self._pending.update(dict.fromkeys(self.view(self.space.parse(arch)) for arch in archs))
 
     def proposals(self) -> Iterator[str]:
-        """What to measure next, one at a time, by what is known when asked. The first few are diverse: the prior chooses."""
+        """What to measure next, one at a time, by what is known when asked.
+
+        The first few are chosen by the prior alone, which makes them diverse.
+        """
         while self.measured + len(self._pending) < self._budget:
             if self.failed > FAILURES_PER_BUDGET * self._budget or self.good_enough():
                 return
@@ -143,7 +147,7 @@ class Loop:
     def predict(self, archs: Sequence[Architecture]) -> Prediction:
         return self.predictor.predict(self._views(archs))
 
-    def learning_curve(self, holdout: Sequence[Architecture], holdout_ms: Sequence[float]) -> pd.DataFrame:
+    def learning_curve(self, holdout: Sequence[Architecture], holdout_ms: ArrayLike) -> pd.DataFrame:
         """How the predictor grew: columns n, loo_spearman, loo_mape_percent, holdout_spearman (NaN without one)."""
         return _learning_curve(
             create(self._name, self.space),
@@ -166,8 +170,8 @@ def refitted(space: SearchSpace, rows: pd.DataFrame, predictor: str) -> Loop | N
         return None
     _, alike = max(rows.groupby(["policy_hash", "as_written"], sort=False), key=lambda group: len(group[1]))
     loop = Loop(space, predictor, budget=0, as_written=bool(alike["as_written"].iloc[0]))
-    for row in alike.drop_duplicates("arch", keep="last").itertuples():
-        loop.record(str(row.arch), "ok", float(row.latency_ms), float(row.stderr_ms))
+    for row in alike.drop_duplicates("arch", keep="last").to_dict("records"):
+        loop.record(row["arch"], "ok", row["latency_ms"], row["stderr_ms"])
     loop.fit(always=True)
     return loop
 

@@ -1,10 +1,10 @@
-"""The way of one network to its row: export ahead, push, load, passes interleaved with other networks, summary.
+"""The way of one network to its row: export ahead, push, load, interleaved passes, summary.
 
-Passes of one network are spread out in time, because on a shared machine disturbances come in bursts: one sitting of many
-runs meets one burst, several short sittings meet several (test-retest rank correlation .985 against .955 for the
-same device-seconds). The schedule is a rolling one: in each round one new network begins, and every network in flight whose
-turn it is gets one pass, in random order; `policy.spread` rounds lie between two passes of a network. So rows complete one
-by one, and killing the controller loses no more than the pass in flight.
+Passes of one network are spread out in time, because on a shared machine disturbances come in bursts: one
+sitting of many runs meets one burst, several short sittings meet several. The schedule is a rolling one: in each
+round one new network begins, and every network in flight whose turn it is gets one pass, in random order;
+`policy.spread` rounds lie between two passes of a network. So rows complete one by one, and killing the
+controller loses no more than the pass in flight.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from latlab.harness.transports import DeviceLostError, WorkerError
 __all__ = ["Engine"]
 
 EXPORT_LOOKAHEAD = 2
-"""Exports under way beyond one per worker: enough to keep a device busy, few enough that acquisition sees its results."""
+"""Exports under way beyond one per worker: enough to keep a device busy, few enough that acquisition sees results."""
 MAX_ATTEMPTS = 2
 """Workers that one network may kill before it is recorded as a failure."""
 

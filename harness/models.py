@@ -50,7 +50,8 @@ def locate(model: str, input_shape: Sequence[int] | None, runtime: str, batch_si
     if ":" in model:
         return _from_factory(model, input_shape, runtime, batch_size)
     raise BadInputError(
-        f"{model!r} is not a model", "Give a .onnx, .tflite or .pt file, or package.module:factory with --input."
+        f"{model!r} is not a model",
+        "Give a .onnx, .tflite or .pt file, or package.module:factory with --input.",
     )
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Onboarding", "Plan", "onboard"]
 
+HOLDOUT = "holdout"
+"""Selection of the campaign that the hold-out is measured in."""
 HOLDOUT_SESSIONS = 2
 """Sittings over the hold-out: labels are their means, and their agreement is the ceiling that noise leaves."""
 
@@ -168,7 +170,7 @@ def _measure_holdout(
     store: Store, sitting: Sitting, plan: Plan, archs: list[Architecture], observe: Observer | None
 ) -> Holdout:
     """The hold-out in two interleaved sittings, one after the other."""
-    campaign = _campaign(store, plan, "holdout")
+    campaign = _campaign(store, plan, HOLDOUT)
     labels = []
     for session in range(1, HOLDOUT_SESSIONS + 1):
         done = {arch for arch, row in store.rows(campaign, session).items() if row.status != "running"}
@@ -179,7 +181,7 @@ def _measure_holdout(
         rows = store.rows(campaign, session)
         labels.append([rows[arch.text].latency_ms if rows[arch.text].status == "ok" else None for arch in archs])
     table = np.array(labels, dtype=np.float64)
-    ok = np.isfinite(table).all(axis=0)
+    ok = np.asarray(np.isfinite(table).all(axis=0))
     table = table[:, ok]
     return Holdout([a for a, good in zip(archs, ok, strict=True) if good], table.mean(axis=0), spearman(*table))
 
@@ -220,6 +222,7 @@ def _conclude(
     curve = loop.learning_curve(holdout.archs if holdout else [], holdout.latency_ms if holdout else [])
     prediction = loop.predict(holdout.archs) if holdout else None
     rows = store.table(target=str(plan.target), space=plan.space.name, raw=True)
+    rows = rows[rows["campaign"].isin([campaign.id, _campaign(store, plan, HOLDOUT).id])]
     wall_s = time.monotonic() - start
     result = Onboarding(
         target=str(plan.target),

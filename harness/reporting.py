@@ -70,30 +70,19 @@ def store_report(store: Store, rows: pd.DataFrame, predictor: str, path: Path) -
     space = None if rows["space"].iloc[0] == "model" else space_named(str(rows["space"].iloc[0]))
     prints = rows["fingerprint_id"].dropna()
     facts = store.facts(prints.iloc[-1]) if len(prints) else {}
-    fitted: dict[str, pd.DataFrame] = {}
-    if space is not None:
-        fitted = _fitted(space, rows, predictor)
+    loop = None if space is None else refitted(space, rows, predictor)
+    enough = loop is not None and loop.measured >= 3
     data = ReportData(
         target=str(rows["target"].iloc[0]),
         space=str(rows["space"].iloc[0]),
         facts=_facts(facts, rows, ", ".join(sorted(set(rows["policy"])))) | {"Predictor": predictor},
         headline=Headline(measured=int((rows["status"] == "ok").sum()), failed=int((rows["status"] != "ok").sum())),
         measurements=measurements_frame(rows, space),
-        **fitted,
+        predictions=_compared(loop, None, None) if loop and enough else pd.DataFrame(),
+        learning_curve=loop.learning_curve([], []) if loop and enough else pd.DataFrame(),
+        space_sample=_space_sample(loop, loop.space) if loop and enough else pd.DataFrame(),
     )
     return write_report(data, path)
-
-
-def _fitted(space: SearchSpace, rows: pd.DataFrame, predictor: str) -> dict[str, pd.DataFrame]:
-    """What a predictor fitted to stored rows says; {} where there are too few."""
-    loop = refitted(space, rows, predictor)
-    if loop is None or loop.measured < 3:
-        return {}
-    return {
-        "predictions": _compared(loop, None, None),
-        "learning_curve": loop.learning_curve([], []),
-        "space_sample": _space_sample(loop, space),
-    }
 
 
 def measurements_frame(rows: pd.DataFrame, space: SearchSpace | None) -> pd.DataFrame:

@@ -97,7 +97,5 @@ class Sitting:
     def _export(self, space: str, arch: str) -> Future[Artifact]:
         target = self.target
         return self._pool.submit(
-            ExportRequest(
-                space, arch, target.format, target.batch_size, target.precision, self._seed, self._as_written
-            )
+            ExportRequest(space, arch, target.format, target.batch_size, target.precision, self._seed, self._as_written)
         )

@@ -19,7 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from sqlalchemy import JSON, Connection, ForeignKey, Index, UniqueConstraint, create_engine, event, select, text
+from sqlalchemy import (
+    JSON,
+    Connection,
+    ForeignKey,
+    Index,
+    UniqueConstraint,
+    create_engine,
+    event,
+    select,
+    text,
+)
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
@@ -126,9 +136,7 @@ class Store:
     def __init__(self, path: str | Path, *, must_exist: bool = False) -> None:
         self.path = Path(path)
         if must_exist and not self.path.exists():
-            raise StoreError(
-                f"there is no store {self.path}", "Measure something first, or name another with --store."
-            )
+            raise StoreError(f"there is no store {self.path}", "Measure something first, or name another with --store.")
         self._check_file()
         self._engine = create_engine(f"sqlite:///{self.path}", connect_args={"timeout": 30})
         event.listen(self._engine, "connect", _on_connect)
@@ -159,9 +167,7 @@ class Store:
             owner = connection.execute(text("PRAGMA application_id")).scalar_one()
             tables = connection.execute(text("SELECT count(*) FROM sqlite_master")).scalar_one()
             if tables and owner != APPLICATION_ID:
-                raise StoreError(
-                    f"{self.path} is an SQLite file of another program", "Name another file with --store."
-                )
+                raise StoreError(f"{self.path} is an SQLite file of another program", "Name another file with --store.")
             if version > SCHEMA_VERSION:
                 raise StoreError(f"{self.path} was written by a newer latlab (schema {version})", "Update latlab.")
             if not tables:
@@ -301,7 +307,12 @@ class Store:
             return list(session.scalars(query))
 
     def add_pass(
-        self, measurement_id: int, number: int, warmup_ns: list[int], samples_ns: list[int], telemetry: dict[str, Any]
+        self,
+        measurement_id: int,
+        number: int,
+        warmup_ns: list[int],
+        samples_ns: list[int],
+        telemetry: dict[str, Any],
     ) -> None:
         with self.session() as session:
             session.add(
@@ -366,8 +377,8 @@ class Store:
         sql = """
             SELECT c.target, c.space, m.arch, m.latency_ms, m.stderr_ms, m.status, m.role, m.session, m."order",
                    c.policy_name AS policy, c.policy_hash, c.seed, c.selection,
-                   coalesce(json_extract(c.options, '$.as_written'), 0) AS as_written, m.artifact_sha256, m.fingerprint_id,
-                   m.same_graph_as, m.error, m.started_at, m.finished_at, m.times_s, m.artifact, m.id, c.id AS campaign
+                   coalesce(json_extract(c.options, '$.as_written'), 0) AS as_written, m.artifact_sha256,
+                   m.fingerprint_id, m.same_graph_as, m.error, m.started_at, m.finished_at, m.times_s, m.artifact, m.id, c.id AS campaign
             FROM measurements m JOIN campaigns c ON c.id = m.campaign_id
             WHERE m.status != 'running'
         """
@@ -382,7 +393,7 @@ class Store:
             for key in sorted({key for row in times for key in row}):
                 frame[key] = [row.get(key) for row in times]
             if raw:
-                frame["passes"] = self._raw_passes(connection, frame)
+                frame["passes"] = pd.Series(self._raw_passes(connection, frame), dtype=object)
         return frame
 
     @staticmethod
@@ -425,4 +436,3 @@ def _frame(connection: Connection, sql: str, parameters: dict[str, str]) -> pd.D
 def _on_connect(connection: sqlite3.Connection, _: object) -> None:
     for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
-

@@ -39,9 +39,7 @@ class Target:
             raise BadInputError(f"batch size must be between 1 and 65536, not {self.batch_size}")
 
     def __str__(self) -> str:
-        return (
-            f"{self.device}/{self.runtime}/{self.accelerator}/{self.precision}/t{self.threads}/b{self.batch_size}"
-        )
+        return f"{self.device}/{self.runtime}/{self.accelerator}/{self.precision}/t{self.threads}/b{self.batch_size}"
 
     @property
     def format(self) -> str:

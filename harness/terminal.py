@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -32,7 +39,14 @@ __all__ = [
 
 MAX_ROWS = 30
 """Rows of a table that are shown; the rest is counted."""
+WIDTH_OF_FILES = 200
 ROLES = {"train": "training", "holdout": "hold-out", "reference": "reference", "listed": "measuring"}
+
+
+def _console() -> Console:
+    """Standard output; into a file or a pipe, lines are not cut to a terminal's width."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH_OF_FILES, soft_wrap=True)
 
 
 @contextlib.contextmanager
@@ -72,10 +86,10 @@ def working(title: str, *, quiet: bool) -> Iterator[None]:
 
 
 def show_onboarding(result: Onboarding) -> None:
-    console = Console()
+    console = _console()
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(style="dim")
-    table.add_column()
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
 
     def percent(value: float | None) -> str:
         return "-" if value is None else f"{value:.1f} %"
@@ -84,7 +98,8 @@ def show_onboarding(result: Onboarding) -> None:
     failed = f", {result.failed} failed" if result.failed else ""
     table.add_row("measured", f"{result.measured} networks of {result.space} in {result.onboard_s:.0f} s{failed}")
     table.add_row(
-        "expected error", f"{result.expected_error_percent:.1f} % over the space (the predictor's own estimate)"
+        "expected error",
+        f"{result.expected_error_percent:.1f} % over the space (the predictor's own estimate)",
     )
     if result.loo_spearman is not None and result.loo_mape_percent is not None:
         table.add_row(
@@ -105,21 +120,21 @@ def show_onboarding(result: Onboarding) -> None:
 
 
 def show_measurements(rows: pd.DataFrame, store: Path, *, raw: bool) -> None:
-    console = Console()
+    console = _console()
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("architecture", overflow="fold")
     for name in ("latency", "std. error", "status"):
         table.add_column(name, justify="left" if name == "status" else "right", no_wrap=name != "status")
-    for row in rows.head(MAX_ROWS).itertuples():
-        ok = row.status == "ok"
+    for row in rows.head(MAX_ROWS).to_dict("records"):
+        ok = row["status"] == "ok"
         table.add_row(
-            escape(str(row.arch)),
-            f"{row.latency_ms:.3f} ms" if ok else "-",
-            f"{row.stderr_ms:.3f} ms" if ok and pd.notna(row.stderr_ms) else "-",
-            "ok" if ok else f"[red]{row.status}[/red]: {escape(str(row.error))}",
+            escape(str(row["arch"])),
+            f"{row['latency_ms']:.3f} ms" if ok else "-",
+            f"{row['stderr_ms']:.3f} ms" if ok and pd.notna(row["stderr_ms"]) else "-",
+            "ok" if ok else f"[red]{row['status']}[/red]: {escape(str(row['error']))}",
         )
         if raw:
-            for number, samples in enumerate(row.passes, 1):
+            for number, samples in enumerate(row["passes"], 1):
                 table.add_row(f"[dim]  pass {number}: {' '.join(f'{s / 1e6:.3f}' for s in samples)} ms[/dim]")
     console.print(table)
     if len(rows) > MAX_ROWS:
@@ -134,7 +149,7 @@ def show_measurements(rows: pd.DataFrame, store: Path, *, raw: bool) -> None:
 
 def show_table(frame: pd.DataFrame, title: str) -> None:
     """Any table of results; numbers with four significant digits."""
-    console = Console()
+    console = _console()
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", title=escape(title), title_justify="left")
     for name in frame.columns:
         numeric = pd.api.types.is_float_dtype(frame[name])
@@ -155,7 +170,7 @@ def _cell(value: Any) -> str:
 
 
 def show_spaces(spaces: Sequence[SearchSpace]) -> None:
-    console = Console()
+    console = _console()
     for space in spaces:
         size = f"{space.size:,}" if space.size < 1e6 else f"{space.size:.2g}"
         console.print(f"[bold]{escape(space.name)}[/bold]  {escape(space.title)}")
@@ -165,17 +180,26 @@ def show_spaces(spaces: Sequence[SearchSpace]) -> None:
 
 def show_store(store: Path, campaigns: pd.DataFrame, failures: pd.DataFrame) -> None:
     if campaigns.empty:
-        Console().print(f"{escape(str(store))} is empty: nothing has been measured yet")
+        _console().print(f"{escape(str(store))} is empty: nothing has been measured yet")
         return
-    shown = campaigns[["target", "space", "selection", "policy", "seed", "session", "ok", "failed", "running", "last"]]
-    shown = shown.assign(last=[str(value or "")[:19].replace("T", " ") for value in shown["last"]])
-    show_table(shown, str(store))
+    console = _console()
+    for target, group in campaigns.groupby("target", sort=False):
+        table = Table(
+            box=None, padding=(0, 2, 0, 0), header_style="dim", title=escape(str(target)), title_justify="left"
+        )
+        for name in ("space", "selection", "policy", "session", "ok", "failed", "running", "last"):
+            table.add_column(name, justify="right" if name in ("ok", "failed", "running", "session") else "left")
+        for row in group.itertuples():
+            last = str(row.last or "")[:16].replace("T", " ")
+            cells = (row.space, row.selection, row.policy, row.session, row.ok, row.failed, row.running, last)
+            table.add_row(*(escape(str(cell)) for cell in cells))
+        console.print(table)
     if len(failures):
         show_table(failures[["target", "arch", "status", "error"]], "Failures")
 
 
 def show_findings(device: str, findings: Sequence[Finding]) -> None:
-    console = Console()
+    console = _console()
     marks = {"ok": "[green]ok[/green]", "warning": "[yellow]warning[/yellow]", "failed": "[red]failed[/red]"}
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     for finding in findings:

@@ -1,11 +1,11 @@
 """Which architectures to measure next: those that leave the least variance over the whole space.
 
-Greedy A-optimal (Bayesian) design. With posterior covariance C and label noise s^2, a label of x lowers the variance at
-every r by C(r, x)^2 / (C(x, x) + s^2); the candidate with the largest mean reduction over a reference sample of the space
-is taken, C is updated as if it were measured, and so on. No latency enters but through the predictor's hyper-parameters,
-so a choice can be made while earlier ones are still being measured.
+Greedy A-optimal (Bayesian) design. With posterior covariance C and label noise s^2, a label of x lowers the
+variance at every r by C(r, x)^2 / (C(x, x) + s^2); the candidate with the largest mean reduction over a reference
+sample of the space is taken, C is updated as if it were measured, and so on. No latency enters but through the
+predictor's hyper-parameters, so a choice can be made while earlier ones are still being measured.
 
-Source: Chaloner and Verdinelli, Bayesian Experimental Design: A Review (1995), section 2.2; active learning Cohn (1996).
+Source: Chaloner and Verdinelli, Bayesian Experimental Design: A Review (1995), section 2.2.
 """
 
 from __future__ import annotations
@@ -56,4 +56,3 @@ def choose(
         across -= np.outer(across[:, best], column) / scale
         within -= np.outer(column, column) / scale
     return chosen
-

@@ -41,9 +41,7 @@ class Predictor(ABC):
         self.space = space
 
     @abstractmethod
-    def adapt(
-        self, support: Sequence[Architecture], latency_ms: ArrayLike, stderr_ms: ArrayLike | None = None
-    ) -> None:
+    def adapt(self, support: Sequence[Architecture], latency_ms: ArrayLike, stderr_ms: ArrayLike | None = None) -> None:
         """Fit to the measured architectures, forgetting earlier ones.
 
         Args:

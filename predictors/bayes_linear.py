@@ -2,10 +2,11 @@
 
     log t = w0 + sum_g Phi_g w_g + e,   w_g ~ N(0, s_g^2 I),   e_i ~ N(0, sigma^2 + (stderr_i / t_i)^2)
 
-with the feature groups g of `features.CostFeatures`. Everything is closed form in the n x n covariance of the labels
-(Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, equations 2.23-2.24; leave-one-out 5.10-5.12). The
-scales s_g and sigma maximise the evidence (5.8) times a broad log-normal prior, without which three labels would fit
-themselves perfectly. Intervals are Student-t with n - tr(H) degrees of freedom, H the smoother matrix.
+with the feature groups g of `features.CostFeatures`. Everything is closed form in the n x n covariance of the
+labels (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, equations 2.23-2.24; leave-one-out
+5.10-5.12). The scales s_g and sigma maximise the evidence (5.8) times a broad log-normal prior, without which three
+labels would fit themselves perfectly. Intervals are Student-t with n - tr(H) degrees of freedom, H the smoother
+matrix.
 """
 
 from __future__ import annotations
@@ -52,9 +53,7 @@ class BayesLinear(Predictor):
         self._groups = [g for g in CostFeatures.GROUPS if self._features.columns(g)]
         self.adapt([], [])
 
-    def adapt(
-        self, support: Sequence[Architecture], latency_ms: ArrayLike, stderr_ms: ArrayLike | None = None
-    ) -> None:
+    def adapt(self, support: Sequence[Architecture], latency_ms: ArrayLike, stderr_ms: ArrayLike | None = None) -> None:
         latency = np.asarray(latency_ms, dtype=np.float64)
         stderr = np.zeros_like(latency) if stderr_ms is None else np.asarray(stderr_ms, dtype=np.float64)
         if not len(support) == len(latency) == len(stderr):
@@ -158,13 +157,15 @@ class BayesLinear(Predictor):
         """From log-latency to milliseconds: a log-normal's mean and standard deviation, t intervals."""
         width = stats.t.ppf(0.95, self._freedom) * np.sqrt(variance)
         mean_ms = np.exp(mean + variance / 2)
-        return Prediction(
-            mean_ms, mean_ms * np.sqrt(np.expm1(variance)), np.exp(mean - width), np.exp(mean + width)
-        )
+        return Prediction(mean_ms, mean_ms * np.sqrt(np.expm1(variance)), np.exp(mean - width), np.exp(mean + width))
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {"log_latency": self._y, "label_variance": self._label_variance, "log_scales": self._log_scales}
+        tensors = {
+            "log_latency": self._y,
+            "label_variance": self._label_variance,
+            "log_scales": self._log_scales,
+        }
         save_file(tensors, folder / f"{FILE}.safetensors")
         facts = {
             "predictor": self.name,

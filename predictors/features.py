@@ -1,8 +1,9 @@
 """Analytic cost features: a network as the totals of what its layers cost, read in two ways.
 
-Nothing is measured or run: `SearchSpace.layers` gives every operator's cost, as written and with dead edges removed, and
-this module adds them up per class of operator. A class is a kind and kernel size (`depthwise 5`), and, in the local
-block, also the side of its output, because the same multiply-accumulate costs more at some resolutions than at others.
+Nothing is measured or run: `SearchSpace.layers` gives every operator's cost, as written and with dead edges removed,
+and this module adds them up per class of operator. A class is a kind and kernel size (`depthwise 5`), and, in the
+local block, also the side of its output, because the same multiply-accumulate costs more at some resolutions than
+at others.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ SAMPLE = 1000
 class CostFeatures:
     """Standardised cost features of one space, in named groups.
 
-    `totals`: logarithms of MACs, bytes and operators. `global`: work and number per class of operator. `local`: the same
-    per class and resolution. Each column has mean 0 and standard deviation 1 over a fixed sample of the space, then is
-    divided by the root of its group's width, so that every group brings variance about 1.
+    `totals`: logarithms of MACs, bytes and operators. `global`: work and number per class of operator. `local`: the
+    same per class and resolution. Each column has mean 0 and standard deviation 1 over a fixed sample of the space,
+    then is divided by the root of its group's width, so that every group brings variance about 1.
     """
 
     GROUPS = ("totals", "global", "local")

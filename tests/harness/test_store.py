@@ -89,10 +89,7 @@ def test_failures_are_rows(store: Store) -> None:
 
 def test_one_writer_at_a_time(store: Store) -> None:
     with store.writing():
-        code = (
-            "import sys; from latlab.harness.store import Store\n"
-            "with Store(sys.argv[1]).writing(): print('got it')"
-        )
+        code = "import sys; from latlab.harness.store import Store\nwith Store(sys.argv[1]).writing(): print('got it')"
         other = subprocess.run([sys.executable, "-c", code, str(store.path)], capture_output=True, text=True)
         assert other.returncode != 0
         assert f"process {os.getpid()}" in other.stderr
@@ -164,9 +161,13 @@ def test_disk_full_is_explained_and_loses_nothing(store: Store) -> None:
 
     event.listen(store._engine, "connect", lambda c, _: c.execute(f"PRAGMA max_page_count = {pages}"))
     store._engine.dispose()
-    with pytest.raises(StoreError, match="full"):
+
+    def fill() -> None:
         for i in range(500):
             measured(store, campaign, f"b{i}" * 50)
+
+    with pytest.raises(StoreError, match="full"):
+        fill()
     store.close()
     again = Store(store.path)
     assert "a" in set(again.table()["arch"])

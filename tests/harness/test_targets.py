@@ -14,8 +14,17 @@ def test_round_trip() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "local", "local/onnxruntime", "local/magic/cpu/fp32/t1/b1", "/onnxruntime/cpu/fp32/t1/b1",
-             "local/onnxruntime/cpu/fp32/1/1", "local/onnxruntime/cpu/fp32/t0/b1", "local/onnxruntime/cpu/fp32/t1/b1/x"]
+    "text",
+    [
+        "",
+        "local",
+        "local/onnxruntime",
+        "local/magic/cpu/fp32/t1/b1",
+        "/onnxruntime/cpu/fp32/t1/b1",
+        "local/onnxruntime/cpu/fp32/1/1",
+        "local/onnxruntime/cpu/fp32/t0/b1",
+        "local/onnxruntime/cpu/fp32/t1/b1/x",
+    ],
 )
 def test_malformed(text: str) -> None:
     with pytest.raises(BadInputError):

@@ -24,7 +24,7 @@ def device(archs: Sequence[Architecture], noise: float = 0.0, seed: int = 0) -> 
     latency = []
     for arch in archs:
         layers = space.layers(arch, live=True)
-        work = sum(l.macs / (1e6 if l.kind == "depthwise" else 8e6) + l.bytes / 8e6 for l in layers)
+        work = sum(x.macs / (1e6 if x.kind == "depthwise" else 8e6) + x.bytes / 8e6 for x in layers)
         latency.append(0.2 + work + 0.01 * len(layers))
     return np.array(latency) * np.exp(noise * rng.standard_normal(len(latency)))
 
