@@ -75,9 +75,7 @@ class ModelFolder:
         name = sha256 + suffix
         path = os.path.join(self._models, name)
         if not os.path.isfile(path):
-            raise AgentError(
-                "bad_request", f"the network {sha256[:12]}... is not on the device: put it first"
-            )
+            raise AgentError("bad_request", f"the network {sha256[:12]}... is not on the device: put it first")
         if not self._is_whole(path, sha256):
             os.unlink(path)
             raise AgentError("corrupt_artifact", f"the network {sha256[:12]}... has changed on the device")
@@ -103,9 +101,7 @@ class ModelFolder:
         with os.scandir(self._models) as found:
             for entry in found:
                 status = entry.stat(follow_symlinks=False)
-                entries.append(
-                    (self._last_use.get(entry.name, 0), status.st_mtime_ns, entry.name, status.st_size)
-                )
+                entries.append((self._last_use.get(entry.name, 0), status.st_mtime_ns, entry.name, status.st_size))
         total = sum(size for *_, size in entries)
         for _, _, name, size in sorted(entries):
             if total <= self._max_bytes:

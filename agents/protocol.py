@@ -147,11 +147,7 @@ class Fields:
     def tables(self, name: str, most: int) -> list[dict[str, Any]]:
         """A list of at most `most` objects."""
         value = self._message.get(name)
-        if (
-            not isinstance(value, list)
-            or len(value) > most
-            or not all(isinstance(one, dict) for one in value)
-        ):
+        if not isinstance(value, list) or len(value) > most or not all(isinstance(one, dict) for one in value):
             raise _bad(name, f"a list of at most {most} objects", value)
         return value
 

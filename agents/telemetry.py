@@ -50,9 +50,7 @@ class Temperature(Knob):
     def __init__(self, root: str) -> None:
         super().__init__(root)
         zones = self._find("sys/class/thermal/thermal_zone[0-9]*")
-        self._zones = [
-            (self._text(f"{zone}/type") or os.path.basename(zone), f"{zone}/temp") for zone in zones
-        ]
+        self._zones = [(self._text(f"{zone}/type") or os.path.basename(zone), f"{zone}/temp") for zone in zones]
 
     def read(self) -> dict[str, float] | None:
         values: dict[str, float] = {}

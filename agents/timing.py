@@ -37,9 +37,7 @@ class TimingPolicy:
         for field, least in (("warmup", 0), ("runs", 1), ("passes", 1), ("spread", 0)):
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(
-                    f"{field} of a timing policy is a whole number of at least {least}, not {value!r}"
-                )
+                raise ValueError(f"{field} of a timing policy is a whole number of at least {least}, not {value!r}")
         if not 0 <= self.trim < 0.5:
             raise ValueError(f"trim of a timing policy is a share in [0, 0.5), not {self.trim!r}")
 

@@ -148,7 +148,7 @@ class Worker:
         name, accelerator = fields.text("runtime", _NAME), fields.text("accelerator", _NAME)
         threads = fields.integer("threads", 1, MAX_CPUS)
         affinity = fields.optional_integers("affinity", 0, MAX_CPUS, MAX_CPUS)
-        shape = fields.optional_integers("input_shape", 1, MAX_SIZE, 8)
+        shape = fields.optional_integers("input_shape", 1, MAX_SIZE, 8) or None
         seed = fields.integer("seed", 0, 1 << 32)
         assert self._models is not None
         path = self._models.path(sha256, suffix)

@@ -119,9 +119,7 @@ class Session(ABC):
 def check_accelerator(runtime: str, accelerator: str, known: Sequence[str]) -> None:
     """Raises `AgentError` when `runtime` cannot use `accelerator`: falling back silently would be a lie."""
     if accelerator not in known:
-        raise AgentError(
-            "bad_request", f"{runtime} has no accelerator {accelerator!r} here; it has {', '.join(known)}"
-        )
+        raise AgentError("bad_request", f"{runtime} has no accelerator {accelerator!r} here; it has {', '.join(known)}")
 
 
 def fill_shape(name: str, declared: Sequence[int | None], given: Sequence[int] | None) -> tuple[int, ...]:

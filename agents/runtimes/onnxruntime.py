@@ -45,9 +45,7 @@ class ONNXRuntimeSession(Session):
 
     runtime = "onnxruntime"
 
-    def __init__(
-        self, path: str, version: str, threads: int, provider: str, input_shape: Sequence[int] | None
-    ) -> None:
+    def __init__(self, path: str, version: str, threads: int, provider: str, input_shape: Sequence[int] | None) -> None:
         import onnxruntime as ort
 
         if provider not in ort.get_available_providers():
@@ -67,9 +65,7 @@ class ONNXRuntimeSession(Session):
             raise AgentError("runtime_missing", f"asked onnxruntime for {provider}, got {', '.join(used)}")
         nodes = session.get_inputs()
         if input_shape is not None and len(nodes) != 1:
-            raise AgentError(
-                "bad_request", f"the network has {len(nodes)} inputs: one shape does not say enough"
-            )
+            raise AgentError("bad_request", f"the network has {len(nodes)} inputs: one shape does not say enough")
         self.version = version
         self.provider = provider
         self.inputs = tuple(
@@ -113,9 +109,7 @@ def _declared(shape: Sequence[object]) -> list[int | None]:
 
 def _dtype(node: Any) -> str:
     if node.type not in _DTYPES:
-        raise AgentError(
-            "bad_request", f"input {node.name!r} has type {node.type}, which latlab cannot make up"
-        )
+        raise AgentError("bad_request", f"input {node.name!r} has type {node.type}, which latlab cannot make up")
     return _DTYPES[node.type]
 
 
@@ -128,11 +122,7 @@ def _kind(status: str, message: str) -> str:
         or status == "MemoryError"
     ):
         return "out_of_memory"
-    if (
-        status == "NotImplemented"
-        or "is not a registered function/op" in message
-        or "No Op registered for" in message
-    ):
+    if status == "NotImplemented" or "is not a registered function/op" in message or "No Op registered for" in message:
         return "unsupported_op"
     unreadable = status == "InvalidArgument" and "Load model from" in message
     if unreadable or status in ("InvalidProtobuf", "NoModel", "NoSuchFile", "InvalidGraph"):

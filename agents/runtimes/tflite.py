@@ -50,9 +50,7 @@ class TFLiteSession(Session):
             interpreter: Any = interpreter_class(model_path=path, num_threads=threads)
             details = interpreter.get_input_details()
             if input_shape is not None and len(details) != 1:
-                raise AgentError(
-                    "bad_request", f"the network has {len(details)} inputs: one shape does not say enough"
-                )
+                raise AgentError("bad_request", f"the network has {len(details)} inputs: one shape does not say enough")
             shapes = [fill_shape(d["name"], _declared(d), input_shape) for d in details]
             for detail, shape in zip(details, shapes):
                 if tuple(int(size) for size in detail["shape"]) != shape:
@@ -62,13 +60,9 @@ class TFLiteSession(Session):
             raise
         except Exception as error:
             raise self.explain(error) from error
-        self.inputs = tuple(
-            TensorSpec(d["name"], shape, _dtype_name(d["dtype"])) for d, shape in zip(details, shapes)
-        )
+        self.inputs = tuple(TensorSpec(d["name"], shape, _dtype_name(d["dtype"])) for d, shape in zip(details, shapes))
         self.delegation = _delegation(interpreter)
-        self.provider = (
-            "XNNPACK" if self.delegation and self.delegation.delegated else "TFLite reference kernels"
-        )
+        self.provider = "XNNPACK" if self.delegation and self.delegation.delegated else "TFLite reference kernels"
         self._interpreter: Any = interpreter
         self._input_indices = [d["index"] for d in details]
         self._output_indices = [d["index"] for d in interpreter.get_output_details()]

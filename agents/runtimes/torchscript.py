@@ -59,9 +59,7 @@ class TorchScriptSession(Session):
         names = [value.debugName() for value in module.graph.inputs()][1:]
         if input_shape is not None:
             if len(names) != 1:
-                raise AgentError(
-                    "bad_request", f"the network has {len(names)} inputs: one shape does not say enough"
-                )
+                raise AgentError("bad_request", f"the network has {len(names)} inputs: one shape does not say enough")
             if not input_shape or min(input_shape) < 1:
                 raise AgentError("bad_request", f"an input cannot have the shape {tuple(input_shape)}")
             # The file keeps no types of inputs; images are what this is for.
@@ -79,9 +77,7 @@ class TorchScriptSession(Session):
 
     def random_inputs(self, seed: int) -> list[Array]:
         if not self.inputs:
-            raise AgentError(
-                "bad_request", "a TorchScript file does not keep its input's shape: say it (--input)"
-            )
+            raise AgentError("bad_request", "a TorchScript file does not keep its input's shape: say it (--input)")
         return super().random_inputs(seed)
 
     def invoke(self) -> None:
