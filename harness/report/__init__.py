@@ -1,0 +1,8 @@
+"""The report of a campaign: one self-contained HTML file with charts, tables and a verdict in words."""
+
+from __future__ import annotations
+
+from latlab.harness.report.data import Headline, ReportData
+from latlab.harness.report.page import write_report
+
+__all__ = ["Headline", "ReportData", "write_report"]

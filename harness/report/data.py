@@ -1,0 +1,160 @@
+"""What a report is made from, and the plain facts that charts, tables and sentences derive from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from latlab.harness.report.wording import clean
+
+__all__ = [
+    "LEARNING_CURVE_COLUMNS",
+    "MEASUREMENT_COLUMNS",
+    "PREDICTION_COLUMNS",
+    "SPACE_SAMPLE_COLUMNS",
+    "Headline",
+    "ReportData",
+    "rank_correlation",
+    "typical_noise_percent",
+]
+
+MEASUREMENT_TEXT = ("arch", "role", "status", "error")
+MEASUREMENT_NUMBERS = (
+    *("latency_ms", "stderr_ms", "order", "macs", "params"),
+    *("build_s", "export_s", "parity_s", "push_s", "load_s", "warm_s", "measure_s"),
+)
+MEASUREMENT_COLUMNS = (*MEASUREMENT_TEXT, *MEASUREMENT_NUMBERS, "passes")
+PREDICTION_TEXT = ("arch", "role")
+PREDICTION_NUMBERS = ("latency_ms", "predicted_ms", "std_ms", "lower_ms", "upper_ms")
+PREDICTION_COLUMNS = (*PREDICTION_TEXT, *PREDICTION_NUMBERS)
+LEARNING_CURVE_COLUMNS = ("n", "loo_spearman", "loo_mape_percent", "holdout_spearman")
+SPACE_SAMPLE_COLUMNS = ("arch", "macs", "predicted_ms", "std_ms", "measured")
+
+
+def _empty(columns: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame({name: [] for name in columns})
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The figures of the whole run; `None` where there is none.
+
+    Names that end in `_percent` run from 0 to 100, all others from 0 to 1 (correlations from -1).
+    """
+
+    measured: int | None = None
+    failed: int | None = None
+    holdout_spearman: float | None = None
+    holdout_retest_spearman: float | None = None
+    """Rank correlation of two separate measurements of the hold-out: what its own noise permits."""
+    holdout_mape_percent: float | None = None
+    holdout_within_10_percent: float | None = None
+    """Percentage of the hold-out predicted to within 10 % of the measured latency."""
+    coverage_90: float | None = None
+    """Share of the hold-out inside its 90 % interval; .9 would be right."""
+    wall_s: float | None = None
+    timing_share: float | None = None
+    """Share of `wall_s` in which the device was timing."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReportData:
+    """Everything that a report shows. Frames may be empty, and columns that nobody filled may be missing.
+
+    `measurements`: one row per attempt (`MEASUREMENT_COLUMNS`); `status` is "ok" or a kind of failure, `role`
+    one of train, holdout, reference, listed; `order` counts in the sequence of measuring; `passes` holds
+    lists of lists of ns, one list per pass. `predictions`: one row per measured network, with the 90 %
+    interval. `learning_curve`: one row per refit. `space_sample`: networks drawn from the space, with what
+    the predictor says of them.
+    """
+
+    target: str
+    """For example `local/onnxruntime/cpu/fp32/t1/b1`."""
+    space: str
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Shown as they are, in this order: CPU, operating system, runtime, policy, seed, predictor, dates..."""
+    headline: Headline = field(default_factory=Headline)
+    measurements: pd.DataFrame = field(default_factory=lambda: _empty(MEASUREMENT_COLUMNS))
+    predictions: pd.DataFrame = field(default_factory=lambda: _empty(PREDICTION_COLUMNS))
+    learning_curve: pd.DataFrame = field(default_factory=lambda: _empty(LEARNING_CURVE_COLUMNS))
+    space_sample: pd.DataFrame = field(default_factory=lambda: _empty(SPACE_SAMPLE_COLUMNS))
+    notes: Sequence[str] = ()
+    """Warnings in plain words."""
+    train_predictions: Literal["leave-one-out", "in-sample"] = "leave-one-out"
+    """How the rows of `predictions` that are not hold-out were predicted."""
+
+    def ok(self) -> pd.DataFrame:
+        """Measurements with a latency, all columns present, in the order of measuring."""
+        frame = self._measurements()
+        frame = frame[(frame["status"] == "ok") & (frame["latency_ms"] > 0)]
+        return frame.sort_values("order", kind="stable").reset_index(drop=True)
+
+    def failures(self) -> pd.DataFrame:
+        """Attempts without a latency, in the order of measuring."""
+        frame = self._measurements()
+        frame = frame[~((frame["status"] == "ok") & (frame["latency_ms"] > 0))]
+        return frame.sort_values("order", kind="stable").reset_index(drop=True)
+
+    def attempts(self) -> pd.DataFrame:
+        """All measurements, failed or not, all columns present."""
+        return self._measurements()
+
+    def compared(self) -> pd.DataFrame:
+        """Predictions that have a measured latency to stand beside."""
+        frame = _complete(self.predictions, PREDICTION_TEXT, PREDICTION_NUMBERS)
+        return frame[(frame["latency_ms"] > 0) & (frame["predicted_ms"] > 0)].reset_index(drop=True)
+
+    def curve(self) -> pd.DataFrame:
+        frame = _complete(self.learning_curve, (), LEARNING_CURVE_COLUMNS)
+        return frame[frame["n"].notna()].sort_values("n", kind="stable").reset_index(drop=True)
+
+    def sample(self) -> pd.DataFrame:
+        frame = _complete(self.space_sample, ("arch",), ("macs", "predicted_ms", "std_ms"))
+        return frame[(frame["macs"] > 0) & (frame["predicted_ms"] > 0)].reset_index(drop=True)
+
+    def _measurements(self) -> pd.DataFrame:
+        frame = _complete(self.measurements, MEASUREMENT_TEXT, MEASUREMENT_NUMBERS)
+        if frame["order"].isna().any():
+            frame["order"] = np.arange(1, len(frame) + 1, dtype=float)
+        passes = self.measurements["passes"] if "passes" in self.measurements else [None] * len(frame)
+        frame["passes"] = pd.Series([_samples(value) for value in passes], index=frame.index, dtype=object)
+        return frame
+
+
+def _complete(frame: pd.DataFrame, text: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
+    """A copy with exactly these columns, text cleaned: missing text is "", what is no finite number NaN."""
+    columns: dict[str, pd.Series] = {}
+    for name in text:
+        values = frame[name] if name in frame else pd.Series("", index=frame.index)
+        # Kept as objects: pandas' own strings refuse what is not valid Unicode before `clean` has seen it.
+        texts = ["" if absent else clean(str(value)) for value, absent in zip(values, values.isna(), strict=True)]
+        columns[name] = pd.Series(texts, index=frame.index, dtype=object)
+    for name in numbers:
+        values = frame[name] if name in frame else pd.Series(np.nan, index=frame.index)
+        column = pd.to_numeric(values, errors="coerce").astype(float)
+        columns[name] = column.where(np.isfinite(column))
+    return pd.DataFrame(columns, index=frame.index).reset_index(drop=True)
+
+
+def _samples(value: object) -> list[np.ndarray]:
+    """Passes as arrays of ms; [] where none were kept."""
+    if not isinstance(value, (list, tuple, np.ndarray)):
+        return []
+    return [np.asarray(one, dtype=float) / 1e6 for one in value if len(one)]
+
+
+def rank_correlation(a: pd.Series, b: pd.Series) -> float | None:
+    """Spearman's rank correlation; None with fewer than three pairs or without any spread."""
+    if len(a) < 3 or a.nunique() < 2 or b.nunique() < 2:
+        return None
+    return float(np.corrcoef(a.rank(), b.rank())[0, 1])
+
+
+def typical_noise_percent(ok: pd.DataFrame) -> float | None:
+    """Median standard error of a latency, in per cent of it; None where no error was estimated."""
+    relative = (ok["stderr_ms"] / ok["latency_ms"]).dropna()
+    return float(relative.median() * 100) if len(relative) else None

@@ -1,0 +1,103 @@
+"""Putting the page together."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from latlab.harness.report import theme
+from latlab.harness.report.accuracy import learning_curve, predicted_against_measured
+from latlab.harness.report.data import ReportData
+from latlab.harness.report.space_map import space_map
+from latlab.harness.report.stability import agreement_of_passes, order_of_measuring
+from latlab.harness.report.stages import stages, where_time_went
+from latlab.harness.report.tables import MAX_FAILURES, extremes, failure_kinds, failures
+from latlab.harness.report.traces import sample_traces
+from latlab.harness.report.verdict import tiles, verdict
+from latlab.harness.report.wording import clean, count, duration
+
+__all__ = ["render", "write_report"]
+
+_FOLDER = Path(__file__).parent
+
+
+def write_report(report: ReportData, path: Path) -> Path:
+    """Write `report` as one HTML file and return its absolute path.
+
+    The same data gives the same bytes. Missing folders are made. The file appears whole or not at all. Raises
+    `OSError` where it cannot be written.
+    """
+    path = Path(path).absolute()
+    text = render(report)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def render(report: ReportData) -> str:
+    """The page as text. All of `report` is foreign text: Jinja2 escapes it, ElementTree inside the charts."""
+    ok, failed, compared = report.ok(), report.failures(), report.compared()
+    spent = stages(report.attempts(), report.headline.wall_s)
+    with theme.style():
+        charts = {
+            "predicted": predicted_against_measured(compared, report.train_predictions),
+            "learning": learning_curve(report.curve(), report.headline),
+            "space": space_map(report.sample(), ok),
+            "order": order_of_measuring(ok, failed, compared),
+            "passes": agreement_of_passes(ok),
+            "stages": where_time_went(spent, report.headline.wall_s),
+        }
+        traces = sample_traces(ok)
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        loader=FileSystemLoader(_FOLDER),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["duration"] = duration
+    environment.filters["breakable"] = _breakable
+    return environment.get_template("report.html").render(
+        css=Markup((_FOLDER / "report.css").read_text(encoding="utf-8")),
+        target=clean(report.target),
+        space=clean(report.space),
+        verdict=verdict(report),
+        tiles=tiles(report),
+        notes=[clean(note) for note in report.notes],
+        charts=charts,
+        traces=traces,
+        stages=spent,
+        networks=extremes(ok, compared),
+        measured=count(len(ok), "network"),
+        failures=failures(failed),
+        failure_kinds=failure_kinds(failed),
+        failures_left_out=max(0, len(failed) - MAX_FAILURES),
+        facts=[(clean(str(name)), clean(str(value))) for name, value in report.facts.items()],
+    )
+
+
+def _breakable(arch: str) -> Markup:
+    """An architecture string, escaped, that may be broken where its parts end rather than anywhere."""
+    parts = re.split(r"(?<=[|,+;/ ])" if re.search(r"[|,+;/ ]", arch) else r"(?<=[_-])", arch)
+    return Markup("<wbr>").join(part for part in parts if part)
+
+
+def _umask() -> int:
+    """The process's umask: the only way to read it is to set it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,162 @@
+"""Where the measured networks lie in the space: cost against latency, and how both are distributed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, PathPatch
+from matplotlib.path import Path
+from matplotlib.transforms import IdentityTransform
+from numpy.typing import NDArray
+
+from latlab.harness.report.chart import Chart, by_role, handle, is_holdout, legend_above, points, thin_out
+from latlab.harness.report.svg import inline_svg
+from latlab.harness.report.theme import COLOURS, figure, scale_axis
+from latlab.harness.report.wording import millions, ms, tick
+
+__all__ = ["space_map"]
+
+ENOUGH = 3
+"""Measured networks that make a picture."""
+CELL_PX = 9.0
+"""Width of a hexagon."""
+SHADES = (0.16, 0.32, 0.52, 0.76)
+"""Opacity of the hexagons, from few networks to many."""
+
+
+def space_map(sample: pd.DataFrame, ok: pd.DataFrame) -> Chart | None:
+    """MACs against latency: the space as the predictor sees it, and the measured networks as measured.
+
+    `sample` may be large: it is drawn as a few shades of hexagons. Where it is empty, the measured networks
+    are shown alone, if they are enough to make a picture.
+    """
+    measured = ok[ok["macs"] > 0]
+    if sample.empty:
+        return _measured_alone(measured) if len(measured) >= ENOUGH else None
+    # The hold-out is drawn at random: it would only hide the samples that were chosen.
+    measured, left_out = thin_out(measured[~is_holdout(measured)])
+    macs, predicted = sample["macs"].to_numpy(float), sample["predicted_ms"].to_numpy(float)
+
+    fig = figure(540, 520)
+    grid = fig.subplots(2, 2, sharex="col", sharey="row", height_ratios=(1, 5.4), width_ratios=(5.4, 1))
+    fig.subplots_adjust(left=62 / 540, right=1 - 12 / 540, top=1 - 28 / 520, bottom=46 / 520, hspace=0.05, wspace=0.05)
+    above, corner, main, beside = grid.ravel()
+    for side in (above, corner, beside):
+        side.set_axis_off()
+    _scale(main, np.append(macs, measured["macs"]), np.append(predicted, measured["latency_ms"]))
+    _cloud(main, macs, predicted)
+    _margin(above, macs, horizontal=True)
+    _margin(beside, predicted, horizontal=False)
+    size = f"predicted, {len(sample):,} networks of the space"
+    handles: list[Line2D | Patch] = [Patch(facecolor=COLOURS["cloud"], alpha=SHADES[2], label=size)]
+    titles: dict[str, list[str]] = {}
+    if len(measured):
+        x, y, colour = measured["macs"], measured["latency_ms"], COLOURS["train"]
+        points(main, x, y, "train", "space-train")
+        above.plot(x, np.zeros(len(x)), "|", color=colour, markersize=9, clip_on=False)
+        beside.plot(np.zeros(len(y)), y, "_", color=colour, markersize=9, clip_on=False)
+        titles["space-train"] = _titles(measured)
+        handles.insert(0, handle("train", "measured"))
+    legend_above(above, handles)
+    caption = (
+        "The stronger the shade of a cell, the more networks of the space the predictor puts there. "
+        "Along the sides: their distribution, and a tick for each network measured to learn from." + left_out
+    )
+    label = "Multiply-accumulates against latency: the space and the measured networks"
+    return Chart(inline_svg(fig, "space", label, titles), "Where the samples lie in the space", caption)
+
+
+def _measured_alone(measured: pd.DataFrame) -> Chart:
+    measured, left_out = thin_out(measured)
+    fig = figure(540, 400)
+    axes = fig.subplots()
+    fig.subplots_adjust(left=62 / 540, right=1 - 12 / 540, top=1 - 30 / 400, bottom=46 / 400)
+    _scale(axes, measured["macs"].to_numpy(float), measured["latency_ms"].to_numpy(float))
+    titles: dict[str, list[str]] = {}
+    handles = []
+    for kind, rows in by_role(measured):
+        points(axes, rows["macs"], rows["latency_ms"], kind, f"space-{kind}")
+        titles[f"space-{kind}"] = _titles(rows)
+        handles.append(handle(kind, "hold-out" if kind == "holdout" else "measured"))
+    legend_above(axes, handles)
+    svg = inline_svg(fig, "space", "Multiply-accumulates against measured latency", titles)
+    return Chart(svg, "Cost and latency", left_out.strip())
+
+
+def _scale(axes: Axes, macs: NDArray[np.float64], latency: NDArray[np.float64]) -> None:
+    scale_axis(axes, "x", macs, label=tick)
+    scale_axis(axes, "y", latency, label=tick)
+    axes.set_xlabel("multiply-accumulates")
+    axes.set_ylabel("latency, ms")
+
+
+def _titles(rows: pd.DataFrame) -> list[str]:
+    return [
+        f"{row['arch']}\nmeasured {ms(row['latency_ms'])} ms\n{millions(row['macs'])} MACs"
+        for _, row in rows.iterrows()
+    ]
+
+
+def _cloud(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
+    """Hexagons in px, so that they are regular on any scale; one path a shade, however many networks."""
+    places = axes.transData.transform(np.column_stack([x, y]))
+    centres, counts = hexagons(places, CELL_PX)
+    share = np.log(counts) / np.log(max(counts.max(), 2))
+    shade = np.minimum((share * len(SHADES)).astype(int), len(SHADES) - 1)
+    angles = np.pi / 6 + np.arange(7) * np.pi / 3
+    outline = CELL_PX / np.sqrt(3) * 0.96 * np.column_stack([np.cos(angles), np.sin(angles)])
+    codes = [Path.MOVETO, *[Path.LINETO] * 5, Path.CLOSEPOLY]
+    for level, opacity in enumerate(SHADES):
+        here = centres[shade == level]
+        if len(here):
+            corners = (here[:, None, :] + outline[None]).reshape(-1, 2)
+            path = Path(corners, np.tile(codes, len(here)))
+            # A transform of its own keeps the patch from changing the limits of the axes.
+            axes.add_patch(
+                PathPatch(
+                    path,
+                    transform=IdentityTransform(),
+                    facecolor=COLOURS["cloud"],
+                    alpha=opacity,
+                    linewidth=0,
+                    zorder=1,
+                )
+            )
+
+
+def hexagons(places: NDArray[np.float64], width: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Centres (n x 2) of the occupied cells of a hexagonal grid, and how many of `places` lie in each.
+
+    Of two rectangular grids, one shifted by half a cell, each place goes to the nearer point (Carr et al.
+    1987, Scatterplot matrix techniques for large N).
+    """
+    size = np.array([width, width * np.sqrt(3)])
+    first = np.round(places / size) * size
+    second = (np.floor(places / size) + 0.5) * size
+    nearer = ((places - first) ** 2).sum(axis=1) <= ((places - second) ** 2).sum(axis=1)
+    # Half-cell units are whole numbers, so that equal centres compare equal.
+    units = np.round(np.where(nearer[:, None], first, second) / size * 2).astype(np.int64)
+    cells, counts = np.unique(units, axis=0, return_counts=True)
+    return cells * size / 2, counts.astype(np.int64)
+
+
+def _margin(axes: Axes, values: NDArray[np.float64], *, horizontal: bool) -> None:
+    scale, limits = (axes.get_xscale(), axes.get_xlim()) if horizontal else (axes.get_yscale(), axes.get_ylim())
+    edges = np.geomspace(*limits, 61) if scale == "log" else np.linspace(*limits, 61)
+    heights, _ = np.histogram(values, bins=edges)
+    axes.stairs(
+        heights,
+        edges,
+        orientation="vertical" if horizontal else "horizontal",
+        fill=True,
+        color=COLOURS["cloud"],
+        alpha=SHADES[2],
+        linewidth=0,
+    )
+    top = float(heights.max()) or 1.0
+    if horizontal:
+        axes.set_ylim(-0.22 * top, top)
+    else:
+        axes.set_xlim(-0.22 * top, top)

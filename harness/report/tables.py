@@ -1,0 +1,86 @@
+"""The report's tables, as rows of ready text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from latlab.harness.report.wording import clean, millions, ms, percent
+
+__all__ = ["MAX_FAILURES", "Failure", "Network", "extremes", "failure_kinds", "failures"]
+
+EACH_END = 5
+"""Networks shown at each end of the ranking."""
+MAX_FAILURES = 50
+MAX_ERROR_CHARACTERS = 400
+
+
+@dataclass(frozen=True)
+class Network:
+    rank: int
+    arch: str
+    latency: str
+    noise: str
+    predicted: str
+    macs: str
+    left_out_before: int
+    """Networks between this row and the one before that the table leaves out."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    arch: str
+    role: str
+    kind: str
+    error: str
+
+
+def extremes(ok: pd.DataFrame, compared: pd.DataFrame) -> list[Network]:
+    """The fastest and the slowest networks measured; all of them if they are few."""
+    ranked = ok.sort_values(["latency_ms", "arch"], kind="stable").reset_index(drop=True)
+    predicted = dict(zip(compared["arch"], compared["predicted_ms"], strict=True))
+    shown = list(range(len(ranked)))
+    if len(ranked) > 2 * EACH_END + 1:
+        shown = shown[:EACH_END] + shown[-EACH_END:]
+    rows = []
+    for place, index in enumerate(shown):
+        row = ranked.iloc[index]
+        noise = row["stderr_ms"] / row["latency_ms"] * 100
+        rows.append(
+            Network(
+                rank=index + 1,
+                arch=clean(row["arch"], 300),
+                latency=ms(row["latency_ms"]),
+                noise=f"± {percent(noise)} %" if noise >= 0 else "",
+                predicted=ms(predicted[row["arch"]]) if row["arch"] in predicted else "",
+                macs=millions(row["macs"]) if row["macs"] >= 0 else "",
+                left_out_before=index - shown[place - 1] - 1 if place else 0,
+            )
+        )
+    return rows
+
+
+def failures(failed: pd.DataFrame) -> list[Failure]:
+    """The first `MAX_FAILURES` failures with their reasons."""
+    return [
+        Failure(
+            arch=clean(row["arch"], 300),
+            role=clean(row["role"], 40),
+            kind=_kind(row),
+            error=clean(row["error"].strip(), MAX_ERROR_CHARACTERS) or "no message",
+        )
+        for _, row in failed.head(MAX_FAILURES).iterrows()
+    ]
+
+
+def failure_kinds(failed: pd.DataFrame) -> list[tuple[str, int]]:
+    """How many failures of each kind, the commonest first."""
+    kinds = pd.Series([_kind(row) for _, row in failed.iterrows()], dtype=object)
+    counts = sorted(kinds.value_counts().items(), key=lambda item: (-item[1], str(item[0])))
+    return [(str(kind), int(number)) for kind, number in counts]
+
+
+def _kind(row: pd.Series) -> str:
+    # "ok" without a latency can only come from a broken table, and must not read as a success.
+    return clean(row["status"], 60) if row["status"] not in ("", "ok") else "no latency"

@@ -1,0 +1,144 @@
+"""How a chart looks: figures of a given size in px, and colours that the style sheet decides.
+
+Charts are drawn in stand-in colours that `svg.py` turns into the CSS variables of the same name, so that one
+SVG serves the light scheme, the dark scheme and the printer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+__all__ = ["COLOURS", "figure", "quiet", "scale_axis", "style"]
+
+_NAMES = (
+    *("ink", "muted", "grid", "paper", "train", "holdout", "cloud", "band", "alarm"),
+    *("build", "export", "parity", "push", "load", "warm", "measure", "other"),
+)
+COLOURS = {name: f"#c0de{index:02x}" for index, name in enumerate(_NAMES, start=1)}
+"""Stand-in colour of each CSS variable `--name`."""
+
+FONT_PX = 12.0
+LOG_FROM_RATIO = 3.0
+"""Axes whose largest value is at least this many times the smallest are logarithmic."""
+
+_RC: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "latlab",
+    "path.simplify": False,
+    "font.family": ["DejaVu Sans"],  # ships with matplotlib: the same layout everywhere
+    "font.size": FONT_PX,
+    "text.color": COLOURS["ink"],
+    "text.parse_math": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "axes.edgecolor": COLOURS["muted"],
+    "axes.labelcolor": COLOURS["ink"],
+    "axes.labelsize": FONT_PX,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "axes.formatter.use_mathtext": False,
+    "xtick.color": COLOURS["muted"],
+    "ytick.color": COLOURS["muted"],
+    "xtick.labelcolor": COLOURS["ink"],
+    "ytick.labelcolor": COLOURS["ink"],
+    "xtick.labelsize": FONT_PX - 1,
+    "ytick.labelsize": FONT_PX - 1,
+    "xtick.major.size": 4.0,
+    "ytick.major.size": 4.0,
+    "xtick.major.width": 0.8,
+    "ytick.major.width": 0.8,
+    "grid.color": COLOURS["grid"],
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "legend.fontsize": FONT_PX - 0.5,
+    "legend.handletextpad": 0.35,
+    "legend.columnspacing": 1.4,
+    "legend.borderaxespad": 0.0,
+    "legend.borderpad": 0.0,
+    "lines.solid_capstyle": "round",
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The report's settings on top of matplotlib's defaults; the caller's own come back afterwards."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_RC)
+        yield
+
+
+def figure(width_px: float, height_px: float) -> Figure:
+    """An empty figure in which one unit of the SVG is one CSS px, and one point of a font too."""
+    return Figure(figsize=(width_px / 72, height_px / 72), dpi=72)
+
+
+def quiet(axes: Axes, *, grid: str = "y") -> None:
+    """Faint grid lines for one axis ("x", "y", "both"); no tick marks where grid lines do their work."""
+    if grid:
+        axes.grid(True, axis="both" if grid == "both" else "x" if grid == "x" else "y")
+    if grid in ("y", "both"):
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+
+
+def scale_axis(
+    axes: Axes,
+    which: str,
+    values: Sequence[float] | np.ndarray,
+    *,
+    label: Callable[[float], str],
+    room: float = 0.06,
+) -> bool:
+    """Set limits, scale and plain ticks of axis "x" or "y" so that `values` fit; is it logarithmic?
+
+    `values` are finite; `room` is the share of the axis left free at each end.
+    """
+    low, high = float(np.min(values)), float(np.max(values))
+    log = low > 0 and high / low >= LOG_FROM_RATIO
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    set_limits = axes.set_xlim if which == "x" else axes.set_ylim
+    if log:
+        (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+        margin = (high / low) ** (room / (1 - 2 * room))
+        low, high = low / margin, high * margin
+        axis.set_major_locator(FixedLocator(log_ticks(low, high)))
+        axis.set_minor_locator(NullLocator())
+    else:
+        # A single value, or values all alike, still get an axis with some width.
+        margin = (high - low) * room / (1 - 2 * room) or abs(high) * 0.1 or 1.0
+        low, high = max(low - margin, 0.0) if low >= 0 else low - margin, high + margin
+        axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+    set_limits(low, high)
+    axis.set_major_formatter(FuncFormatter(lambda value, _: label(float(value))))
+    return log
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers between `low` and `high` (> 0): four to seven of them where that can be."""
+    decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    best: list[float] = []
+    for step in (
+        (1,),
+        (1, 3),
+        (1, 2, 5),
+        (1, 1.5, 2, 3, 5, 7),
+        (1, 1.2, 1.4, 1.7, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9),
+    ):
+        best = [round(m * 10.0**d, 12) for d in decades for m in step if low <= m * 10.0**d <= high]
+        if len(best) >= 4:
+            break
+    every = max(1, math.ceil(len(best) / 7))
+    return best[::every]
