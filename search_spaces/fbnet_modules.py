@@ -16,9 +16,7 @@ __all__ = ["Block", "Network"]
 def _conv_bn_relu(
     in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
-    return nn.Sequential(
-        conv(in_channels, out_channels, kernel, stride, groups), batch_norm(out_channels), nn.ReLU()
-    )
+    return nn.Sequential(conv(in_channels, out_channels, kernel, stride, groups), batch_norm(out_channels), nn.ReLU())
 
 
 class Block(nn.Module):

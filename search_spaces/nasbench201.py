@@ -119,8 +119,7 @@ def live_edges(genes: tuple[int, ...]) -> tuple[bool, ...]:
         if op and node in reaches:
             reaches.add(source)
     return tuple(
-        bool(op) and source in receives and node in reaches
-        for (node, source), op in zip(EDGES, genes, strict=True)
+        bool(op) and source in receives and node in reaches for (node, source), op in zip(EDGES, genes, strict=True)
     )
 
 
@@ -219,9 +218,7 @@ class NASBench201(SearchSpace):
     def layers(self, arch: Architecture, *, live: bool = False) -> tuple[Layer, ...]:
         keep = live_edges(arch.genes) if live else (True,) * 6
         edges = [
-            (edge, node, op)
-            for edge, ((node, _), op) in enumerate(zip(EDGES, arch.genes, strict=True))
-            if keep[edge]
+            (edge, node, op) for edge, ((node, _), op) in enumerate(zip(EDGES, arch.genes, strict=True)) if keep[edge]
         ] or [(3, 3, 0)]
         additions = [node == previous for (_, node, _), (_, previous, _) in itertools.pairwise(edges)]
         found = [layers.conv("stem.conv", 3, 16, 32, 3)]

@@ -88,9 +88,7 @@ def _block(width: float, stage: int, place: int, size: int, kernel: int, expansi
     )
 
 
-def blocks_of(
-    resolution: int, stages: Sequence[Sequence[tuple[int, int]]], width: float
-) -> tuple[Block, ...]:
+def blocks_of(resolution: int, stages: Sequence[Sequence[tuple[int, int]]], width: float) -> tuple[Block, ...]:
     """All blocks of a network, the first (fixed) one included.
 
     Args:

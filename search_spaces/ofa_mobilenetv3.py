@@ -82,18 +82,13 @@ class OFAMobileNetV3(SearchSpace):
         genes = self.integers(genes)
         if len(genes) != 1 + STAGES + 2 * SLOTS:
             raise ArchitectureError(
-                f"{self.name}: genes are 46 numbers (resolution, 5 depths, 20 kernels, 20 expansions), "
-                f"not {len(genes)}"
+                f"{self.name}: genes are 46 numbers (resolution, 5 depths, 20 kernels, 20 expansions), not {len(genes)}"
             )
         if genes[0] not in RESOLUTIONS:
-            raise ArchitectureError(
-                f"{self.name}: resolution {genes[0]} is not one of 128, 132, ..., 224 (steps of 4)"
-            )
+            raise ArchitectureError(f"{self.name}: resolution {genes[0]} is not one of 128, 132, ..., 224 (steps of 4)")
         for stage, depth in enumerate(genes[1:6], start=1):
             if depth not in DEPTHS:
-                raise ArchitectureError(
-                    f"{self.name}: stage {stage} has depth {depth}, it must have 2, 3 or 4 blocks"
-                )
+                raise ArchitectureError(f"{self.name}: stage {stage} has depth {depth}, it must have 2, 3 or 4 blocks")
         clean = [*genes[:6], *[0] * (2 * SLOTS)]
         for stage, choices in enumerate(stages(genes)):
             for place, (kernel, expansion) in enumerate(choices):
@@ -104,9 +99,7 @@ class OFAMobileNetV3(SearchSpace):
                     )
                 slot = 6 + stage * MAX_DEPTH + place
                 clean[slot], clean[slot + SLOTS] = kernel, expansion
-        text = "|".join(
-            [f"r{clean[0]}", *(",".join(f"k{k}e{e}" for k, e in choices) for choices in stages(clean))]
-        )
+        text = "|".join([f"r{clean[0]}", *(",".join(f"k{k}e{e}" for k, e in choices) for choices in stages(clean))])
         return Architecture(self.name, text, tuple(clean))
 
     def parse(self, text: str) -> Architecture:
@@ -142,10 +135,7 @@ class OFAMobileNetV3(SearchSpace):
         """Uniform over the resolution, each depth, and each kernel and expansion (not over architectures)."""
         return self._from_stages(
             rng.choice(RESOLUTIONS),
-            [
-                [(rng.choice(KERNELS), rng.choice(EXPANSIONS)) for _ in range(rng.choice(DEPTHS))]
-                for _ in range(STAGES)
-            ],
+            [[(rng.choice(KERNELS), rng.choice(EXPANSIONS)) for _ in range(rng.choice(DEPTHS))] for _ in range(STAGES)],
         )
 
     def mutate(self, arch: Architecture, rng: Random) -> Architecture:

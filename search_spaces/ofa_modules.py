@@ -80,9 +80,7 @@ class Network(nn.Module):
         stem = blocks[0].in_channels
         self.stem = nn.Sequential(conv(3, stem, 3, 2), batch_norm(stem), _activation(True, as_written))
         self.body = nn.Sequential(
-            OrderedDict(
-                (block.name.replace(".", "_"), InvertedBottleneck(block, as_written)) for block in blocks
-            )
+            OrderedDict((block.name.replace(".", "_"), InvertedBottleneck(block, as_written)) for block in blocks)
         )
         self.final = nn.Sequential(conv(last, final), batch_norm(final), _activation(True, as_written))
         self.mix = nn.Sequential(conv(final, mixed), _activation(True, as_written))

@@ -35,9 +35,7 @@ def test_macs_of_one_block(op: int) -> None:
     choice = OPS[op]
     assert choice is not None
     middle = 16 * choice.expansion
-    block = (
-        32 * 32 * (16 * middle // choice.groups + middle * choice.kernel**2 + middle * 24 // choice.groups)
-    )
+    block = 32 * 32 * (16 * middle // choice.groups + middle * choice.kernel**2 + middle * 24 // choice.groups)
     skip = 32 * 32 * 16 * 24
     macs = [sum(layer.macs for layer in CIFAR.layers(CIFAR.from_genes(g))) for g in (genes, SKIPS)]
     assert macs[0] - macs[1] == block - skip

@@ -62,7 +62,7 @@ def test_live_edges_lie_on_a_path_from_input_to_output(everything: list[Architec
 
 
 def test_published_extremes_of_cost() -> None:
-    """The largest and the smallest network: 1.531546 and 0.073306 million parameters in the authors' table."""
+    """The largest and the smallest: 1.531546 and 0.073306 million parameters in the authors' table."""
     largest, smallest = SPACE.from_genes([3] * 6), SPACE.from_genes([0] * 6)
     assert sum(layer.params for layer in SPACE.layers(largest)) == 1_531_546
     assert sum(layer.params for layer in SPACE.layers(smallest)) == 73_306

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -76,7 +77,7 @@ def test_encodings() -> None:
 def test_graph_bridges_absent_blocks() -> None:
     graph = SPACE.encode([SPACE.parse(TEXT)], "graph")[0]
     present = [0, 1, 2, 5, 6, 7, 9, 10, 11, 12, 13, 14, 17, 18, 21]
-    assert np.argwhere(graph[:, :22]).tolist() == [list(p) for p in zip(present, present[1:], strict=False)]
+    assert np.argwhere(graph[:, :22]).tolist() == [list(pair) for pair in pairwise(present)]
     assert graph[0, 22:].argmax() == (160 - 128) // 4
     assert graph[5, 22 + 25 :].argmax() == 8
 

@@ -79,9 +79,7 @@ def test_mutants_are_neighbours_in_the_space(space: SearchSpace) -> None:
     assert arch not in mutants
     assert mutants[:9] == [space.mutate(arch, Random(seed)) for seed in range(9)]
     assert all(space.parse(str(mutant)) == mutant for mutant in mutants)
-    changed = {
-        place for mutant in mutants for place, gene in enumerate(mutant.genes) if gene != arch.genes[place]
-    }
+    changed = {place for mutant in mutants for place, gene in enumerate(mutant.genes) if gene != arch.genes[place]}
     assert changed >= {place for place, gene in enumerate(arch.genes) if gene}, "some choice never changes"
 
 
@@ -101,18 +99,23 @@ def test_references_are_ten_networks_of_the_space(space: SearchSpace) -> None:
     assert all(space.parse(str(arch)) == arch for arch in references)
 
 
+def spreads_behind_batch_norms(module: nn.Module, x: torch.Tensor) -> list[float]:
+    spreads: list[float] = []
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.register_forward_hook(lambda _part, _inputs, out: spreads.append(out.std().item()))
+    module(x)
+    return spreads
+
+
 @pytest.mark.parametrize("as_written", [False, True])
 def test_build_gives_a_calibrated_network(space: SearchSpace, as_written: bool) -> None:
     for arch in [a for a in space.sample(4, seed=6) if not space.is_constant(a)][:2]:
         module = space.build(arch, as_written=as_written)
         assert not module.training
         assert not any(parameter.requires_grad for parameter in module.parameters())
-        spreads: list[float] = []
-        for part in module.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                part.register_forward_hook(lambda _m, _i, out: spreads.append(out.std().item()))
         x = images(6, space.input_shape(arch), 1234)
-        y = module(x)
+        y, spreads = module(x), spreads_behind_batch_norms(module, x)
         assert y.shape == (6, space.num_classes)
         # Order 1 on images that calibration has not seen.
         assert min(spreads) > 0.2
@@ -129,8 +132,7 @@ def test_every_operator_costs_what_layers_says(space: SearchSpace) -> None:
             layers = space.layers(arch, live=not as_written)
             counted = [(layer.kind, layer.macs, layer.params, layer.activations) for layer in layers]
             executed = [
-                (row.kind, row.macs, row.params, row.activations)
-                for row in observe(module, space.input_shape(arch))
+                (row.kind, row.macs, row.params, row.activations) for row in observe(module, space.input_shape(arch))
             ]
             if any(kind == "hardtanh" for kind, *_ in executed):
                 # Published forms of h_swish and means are several operators of one layer.
@@ -147,9 +149,7 @@ def test_layers_agree_with_forward_hooks(space: SearchSpace) -> None:
 
     def hook(part: nn.Module, inputs: tuple[torch.Tensor, ...], out: torch.Tensor) -> None:
         if isinstance(part, nn.Conv2d):
-            found.append(
-                (part.kernel_size[0], part.stride[0], part.groups, inputs[0].shape[-1], out.shape[-1])
-            )
+            found.append((part.kernel_size[0], part.stride[0], part.groups, inputs[0].shape[-1], out.shape[-1]))
 
     for part in module.modules():
         part.register_forward_hook(hook)
