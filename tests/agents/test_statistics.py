@@ -1,0 +1,206 @@
+"""Statistics on recorded samples, against scipy and against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+from scipy.signal import lfilter
+
+from latlab.agents import statistics
+from latlab.agents.statistics import (
+    between_stderr,
+    lag1_autocorrelation,
+    quantile,
+    summarise,
+    t_quantile,
+    trimmed_mean,
+    variance_inflation,
+    winsorised_stderr,
+)
+
+# One NAS-Bench-201 network in ONNX Runtime on a busy 2-core machine, in ns: a sitting of 50 runs after 10 discarded...
+SITTING = [
+    *(881805, 797120, 770091, 787455, 773674, 865946, 790469, 822692, 987925, 785759, 833357, 776013, 782786, 793200),
+    *(775957, 863100, 776378, 750719, 742612, 770177, 1095551, 916824, 799393, 773842, 850138, 796903, 768473, 774747),
+    *(776137, 851107, 767206, 775416, 766527, 944095, 858078, 774882, 750434, 772324, 769985, 887262, 801470, 934242),
+    *(769370, 751871, 860900, 933284, 792299, 774699, 755421, 835486),
+]
+# ...and five passes of 10 runs, the first of which fell into a burst.
+PASSES = [
+    [1518420, 1307000, 1090456, 1489304, 1182196, 1083143, 1124222, 1238452, 1010834, 990783],
+    [949929, 775206, 813540, 776106, 746835, 856350, 773746, 775254, 791872, 784483],
+    [848104, 789223, 788181, 767924, 884889, 806969, 778116, 782479, 2649542, 857056],
+    [1033572, 777135, 768740, 760813, 900310, 812652, 786958, 775051, 761063, 845339],
+    [891481, 775145, 758507, 757248, 742886, 982717, 781645, 747476, 755188, 800195],
+]
+
+
+@pytest.mark.parametrize("trim", [0.0, 0.1, 0.2, 0.25, 0.49])
+@pytest.mark.parametrize("count", [1, 2, 3, 9, 10, 19, 50])
+def test_trimmed_mean_is_scipys(trim: float, count: int) -> None:
+    assert trimmed_mean(SITTING[:count], trim) == pytest.approx(scipy.stats.trim_mean(SITTING[:count], trim), rel=1e-12)
+
+
+def test_trimmed_mean_cuts_whole_samples_where_binary_fractions_fall_short() -> None:
+    # .3 x 10 is 2.999...: scipy cuts 2 samples there, and means it; three are meant.
+    assert trimmed_mean([0, 0, 0, 1, 2, 3, 4, 90, 90, 90], 0.3) == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize("trim", [-0.1, 0.5, 1.0])
+def test_trim_must_leave_something(trim: float) -> None:
+    with pytest.raises(ValueError, match="trim"):
+        trimmed_mean(SITTING, trim)
+
+
+def test_nothing_has_no_mean() -> None:
+    with pytest.raises(ValueError, match="no samples"):
+        trimmed_mean([], 0.1)
+
+
+@pytest.mark.parametrize("trim", [0.0, 0.1, 0.2])
+def test_winsorised_stderr_is_yuens(trim: float) -> None:
+    """scipy's trimmed two-sample test divides by sqrt(d_a + d_b), Yuen's squared standard errors."""
+    for other in PASSES[1:]:
+        statistic = scipy.stats.ttest_ind(SITTING, other, equal_var=False, trim=trim).statistic
+        difference = trimmed_mean(SITTING, trim) - trimmed_mean(other, trim)
+        ours = math.hypot(winsorised_stderr(SITTING, trim), winsorised_stderr(other, trim))
+        assert difference / ours == pytest.approx(statistic, rel=1e-9)
+
+
+def test_winsorised_stderr_by_hand() -> None:
+    # 1 2 3 4 100 with one cut at each end: Winsorised 2 2 3 4 4, SSD 4, h = 3.
+    assert winsorised_stderr([100, 1, 3, 2, 4], 0.2) == pytest.approx(math.sqrt(4 / (3 * 2)))
+
+
+def test_winsorised_stderr_of_one_sample_is_not_known() -> None:
+    assert winsorised_stderr([5], 0.1) == 0.0
+    assert winsorised_stderr([5, 6, 7], 0.4) == 0.0
+
+
+@pytest.mark.parametrize("p", [0.001, 0.2, 0.5, 0.9, 0.95, 0.975, 0.9995])
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 9, 10, 30, 31, 199, 200, 201, 2000])
+def test_t_quantile_is_scipys(p: float, freedom: int) -> None:
+    assert t_quantile(p, freedom) == pytest.approx(scipy.stats.t.ppf(p, freedom), rel=1e-7, abs=1e-12)
+
+
+@pytest.mark.parametrize(("p", "freedom"), [(0.0, 3), (1.0, 3), (0.5, 0)])
+def test_t_quantile_has_a_domain(p: float, freedom: int) -> None:
+    with pytest.raises(ValueError, match="quantile of t"):
+        t_quantile(p, freedom)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.77, 1.0])
+def test_quantile_is_numpys(p: float) -> None:
+    assert quantile(SITTING, p) == pytest.approx(np.quantile(SITTING, p), rel=1e-12)
+
+
+def test_autocorrelation() -> None:
+    centred = np.array(SITTING) - np.mean(SITTING)
+    assert lag1_autocorrelation(SITTING) == pytest.approx(centred[1:] @ centred[:-1] / (centred @ centred))
+    assert lag1_autocorrelation([1, 2]) == 0.0
+    assert lag1_autocorrelation([7, 7, 7, 7]) == 0.0
+
+
+def _ar1(rho: float, count: int, seed: int) -> list[float]:
+    noise = np.random.default_rng(seed).standard_normal(count + 100)
+    values = lfilter([math.sqrt(1 - rho**2)], [1, -rho], noise)[100:]
+    return [float(value) for value in 1000 + 30 * values]
+
+
+def test_variance_inflation_grows_with_autocorrelation() -> None:
+    def mean(rho: float) -> float:
+        return float(np.mean([variance_inflation(_ar1(rho, 400, seed), 0.1) for seed in range(60)]))
+
+    assert mean(0.0) == pytest.approx(1.0, abs=0.3)  # the floor at 1 lifts its mean
+    # (1 + rho) / (1 - rho) = 4 for long batches; batches of 40 see most of it, trimming takes a little.
+    assert 3.0 < mean(0.6) < 4.3
+
+
+def test_variance_inflation_needs_samples() -> None:
+    assert variance_inflation(SITTING[:19], 0.1) == 1.0
+    assert variance_inflation([5.0] * 50, 0.1) == 1.0
+
+
+def test_one_sitting_is_what_help_computes() -> None:
+    summary = summarise([SITTING], 0.1)
+    assert summary.latency_ms == pytest.approx(scipy.stats.trim_mean(SITTING, 0.1) / 1e6, rel=1e-12)
+    assert summary.between_ms is None
+    assert summary.degrees_of_freedom == 50 - 2 * 5 - 1
+    error = winsorised_stderr(SITTING, 0.1) * math.sqrt(variance_inflation(SITTING, 0.1)) / 1e6
+    assert summary.stderr_ms == pytest.approx(error)
+    assert summary.high_ms - summary.latency_ms == pytest.approx(scipy.stats.t.ppf(0.975, 39) * error)
+    assert (summary.min_ms, summary.max_ms) == (0.742612, 1.095551)
+    assert (summary.passes, summary.samples) == (1, 50)
+
+
+def test_a_burst_in_one_pass_of_five_moves_the_latency_little() -> None:
+    calm, summary = summarise(PASSES[1:], 0.1), summarise(PASSES, 0.1)
+    assert calm.latency_ms == pytest.approx(0.80, abs=0.01)
+    assert summary.latency_ms == pytest.approx(scipy.stats.trim_mean(np.ravel(PASSES), 0.1) / 1e6)
+    mean_of_means = float(np.mean([trimmed_mean(one, 0.1) for one in PASSES])) / 1e6
+    assert mean_of_means - calm.latency_ms > 1.2 * (summary.latency_ms - calm.latency_ms)
+    assert summary.stderr_ms > 3 * calm.stderr_ms  # and the error bar knows of it
+    assert summary.low_ms < calm.latency_ms < summary.high_ms
+
+
+def test_between_stderr_without_trimming_is_that_of_the_pass_means() -> None:
+    means = [float(np.mean(one)) for one in PASSES]
+    assert between_stderr(PASSES, 0.0) == pytest.approx(scipy.stats.sem(means), rel=1e-12)
+
+
+def test_between_stderr_of_single_samples_is_the_winsorised_one() -> None:
+    alone = [[sample] for sample in SITTING]
+    kept = 50 - 2 * 5
+    expected = winsorised_stderr(SITTING, 0.1) * math.sqrt(50 / 49 * (kept - 1) / kept)
+    assert between_stderr(alone, 0.1) == pytest.approx(expected, rel=1e-12)
+
+
+def test_from_three_passes_on_the_interval_is_students_over_passes() -> None:
+    summary = summarise(PASSES, 0.1)
+    assert summary.between_ms is not None
+    assert summary.degrees_of_freedom == 4
+    assert summary.high_ms - summary.low_ms == pytest.approx(2 * scipy.stats.t.ppf(0.975, 4) * summary.between_ms)
+
+
+def test_passes_that_agree_by_luck_do_not_narrow_the_interval() -> None:
+    passes = [[900_000, 1_000_000, 1_100_000]] * 4
+    summary = summarise(passes, 0.0)
+    assert summary.between_ms == pytest.approx(0.0)
+    assert summary.stderr_ms == summary.independent_ms == pytest.approx(scipy.stats.sem([0.9, 1.0, 1.1] * 4))
+    assert summary.degrees_of_freedom == 11
+
+
+def test_two_passes_that_differ_widen_it() -> None:
+    summary = summarise([[1_000_000, 1_000_002] * 5, [1_200_000, 1_200_002] * 5], 0.0)
+    assert summary.stderr_ms == pytest.approx(0.1)  # half the difference
+
+
+def test_the_interval_covers() -> None:
+    """95 % intervals of five passes of ten, for white noise and for AR(1); trimmed, so compared with the median."""
+    rng = np.random.default_rng(0)
+    for rho in (0.0, 0.6):
+        noise = lfilter([math.sqrt(1 - rho**2)], [1, -rho], rng.standard_normal((400 * 5, 110)))[:, -10:]
+        samples = (1e6 * (1 + 0.05 * noise)).astype(int).reshape(400, 5, 10).tolist()
+        summaries = [summarise(passes, 0.1) for passes in samples]
+        covered = np.mean([one.low_ms < 1.0 < one.high_ms for one in summaries])
+        assert 0.92 < covered <= 0.995
+
+
+def test_a_single_sample_has_no_error_bar() -> None:
+    summary = summarise([[1_500_000]], 0.1)
+    assert (summary.latency_ms, summary.stderr_ms, summary.low_ms) == (1.5, 0.0, 1.5)
+
+
+@pytest.mark.parametrize("passes", [[], [[]], [[1], []]])
+def test_no_samples_no_summary(passes: list[list[int]]) -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        summarise(passes, 0.1)
+
+
+def test_relative_half_width() -> None:
+    summary = summarise(PASSES, 0.1)
+    assert summary.relative_half_width == pytest.approx((summary.high_ms - summary.latency_ms) / summary.latency_ms)
+    assert statistics.summarise([[0]], 0.0).relative_half_width == math.inf
