@@ -9,6 +9,7 @@ from typing import Any, Self
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.exporters import Artifact
 from latlab.harness.inventory import Device
+from latlab.harness.paths import cache_folder
 from latlab.harness.store import Store
 from latlab.harness.targets import Target
 from latlab.harness.transports import DeviceLostError, Transport, WorkerError
@@ -50,7 +51,7 @@ class Timed:
 
 def open_transport(name: str, device: Device) -> Transport:
     """The transport that the inventory names for a device, not started yet."""
-    return LocalTransport(name=name, python=device.python, work=device.work)
+    return LocalTransport(name, device.python, device.work or cache_folder() / "worker")
 
 
 class DeviceSession:

@@ -162,18 +162,26 @@ class Store:
             raise StoreError(f"cannot read the store {self.path}: {error.strerror}") from error
 
     def _open(self) -> None:
-        with self._engine.begin() as connection:
-            version = connection.execute(text("PRAGMA user_version")).scalar_one()
-            owner = connection.execute(text("PRAGMA application_id")).scalar_one()
-            tables = connection.execute(text("SELECT count(*) FROM sqlite_master")).scalar_one()
-            if tables and owner != APPLICATION_ID:
+        with self._engine.connect() as connection:
+            if self._tables(connection) == 0:
+                # The lock comes before the second look, and everything or nothing is made: another process may be
+                # making the same store, and this one may be killed.
+                connection.rollback()
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                if self._tables(connection) == 0:
+                    _Base.metadata.create_all(connection)
+                    connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+                    connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                connection.commit()
+            version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+            if connection.exec_driver_sql("PRAGMA application_id").scalar_one() != APPLICATION_ID:
                 raise StoreError(f"{self.path} is an SQLite file of another program", "Name another file with --store.")
             if version > SCHEMA_VERSION:
                 raise StoreError(f"{self.path} was written by a newer latlab (schema {version})", "Update latlab.")
-            if not tables:
-                _Base.metadata.create_all(connection)
-                connection.execute(text(f"PRAGMA application_id = {APPLICATION_ID}"))
-                connection.execute(text(f"PRAGMA user_version = {SCHEMA_VERSION}"))
+
+    @staticmethod
+    def _tables(connection: Connection) -> int:
+        return int(connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one())
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

@@ -1,0 +1,30 @@
+"""What all tests share: caches of their own, so that they neither see nor disturb the user's."""
+
+from __future__ import annotations
+
+import os
+
+# Before anything imports a runtime: tests share a small machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """latlab's cache folder for this test session; exported networks are shared by its tests."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["LATLAB_CACHE"] = str(folder)
+    os.environ.pop("LATLAB_INVENTORY", None)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The published tables."""
+    named = os.environ.get("LATLAB_DATA")
+    if not named:
+        pytest.skip("LATLAB_DATA does not name the folder of the published tables")
+    return Path(named)
