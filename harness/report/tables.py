@@ -11,7 +11,10 @@ from latlab.harness.report.wording import clean, millions, ms, percent
 __all__ = ["MAX_FAILURES", "Failure", "Network", "extremes", "failure_kinds", "failures"]
 
 EACH_END = 5
-"""Networks shown at each end of the ranking."""
+"""Networks shown at each end of the ranking..."""
+EACH_END_LONG = 3
+"""...where their names are longer than `LONG` characters, so that the table stays as high as a chart."""
+LONG = 80
 MAX_FAILURES = 50
 MAX_ERROR_CHARACTERS = 400
 
@@ -41,8 +44,9 @@ def extremes(ok: pd.DataFrame, compared: pd.DataFrame) -> list[Network]:
     ranked = ok.sort_values(["latency_ms", "arch"], kind="stable").reset_index(drop=True)
     predicted = dict(zip(compared["arch"], compared["predicted_ms"], strict=True))
     shown = list(range(len(ranked)))
-    if len(ranked) > 2 * EACH_END + 1:
-        shown = shown[:EACH_END] + shown[-EACH_END:]
+    ends = EACH_END if ranked["arch"].map(len).median() <= LONG else EACH_END_LONG
+    if len(ranked) > 2 * ends + 1:
+        shown = shown[:ends] + shown[-ends:]
     rows = []
     for place, index in enumerate(shown):
         row = ranked.iloc[index]

@@ -32,7 +32,7 @@ def sample_traces(ok: pd.DataFrame) -> list[Chart]:
     everything = np.concatenate([one for passes in ratios.values() for one in passes])
     low, high = np.quantile(everything, [1 - BULK, BULK])
     reach = max(0.04, 1.6 * max(1 - float(low), float(high) - 1))
-    limits = max(0.0, min(1 - reach, float(everything.min()) - 0.01)), 1 + reach
+    limits = max(0.0, min(1 - 0.4 * reach, float(everything.min()) - 0.01)), 1 + reach
     return [_trace(kind, row, ratios[kind], limits) for kind, row in chosen.items()]
 
 

@@ -48,10 +48,10 @@ def tiles(data: ReportData) -> list[Tile]:
     else:
         loo = _leave_one_out(data)
         if loo is not None:
-            found.append(Tile("Rank correlation", correlation(loo), note="leave-one-out, no hold-out"))
+            found.append(Tile("Rank correlation", correlation(loo), note="leave-one-out"))
             error = _last(data, "loo_mape_percent")
             if error is not None:
-                found.append(Tile("Mean error", percent(error), "%", "leave-one-out, no hold-out"))
+                found.append(Tile("Mean error", percent(error), "%", "leave-one-out"))
     mape = _known(head.holdout_mape_percent)
     if mape is not None:
         note = f"measurements: ± {percent(noise)} %" if noise is not None else "on hold-out networks"
@@ -95,7 +95,7 @@ def tiles(data: ReportData) -> list[Tile]:
     parts = [count(learnt, "sample")] if learnt else []
     parts += [f"{roles['holdout']:,} hold-out"] if roles.get("holdout") else []
     parts += [f"{failed:,} failed"] if failed and len(found) + 1 >= ENOUGH else []
-    found.append(Tile("Networks measured", f"{measured:,}", note=", ".join(parts)))
+    found.append(Tile("Networks measured", f"{measured:,}", note=", ".join(parts) if len(parts) > 1 else ""))
     if failed and len(found) < ENOUGH:
         found.append(Tile("Failed", f"{failed:,}", note="reasons below", warn=True))
     wall = _known(head.wall_s)
