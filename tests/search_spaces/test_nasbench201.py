@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from latlab.search_spaces import Architecture, ArchitectureError
 from latlab.search_spaces.modules import images
@@ -99,6 +100,24 @@ def test_unconnected_cells_give_a_constant(as_written: bool) -> None:
     assert SPACE.is_constant(arch)
     y = SPACE.build(arch, as_written=as_written)(images(4, (3, 32, 32), 5))
     assert torch.equal(y, y[:1].expand_as(y))
+
+
+def test_a_cell_computes_what_its_string_says() -> None:
+    arch = SPACE.parse("|avg_pool_3x3~0|+|nor_conv_3x3~0|none~1|+|skip_connect~0|nor_conv_1x1~1|avg_pool_3x3~2|")
+    cell = SPACE.build(arch).get_submodule("body.0")
+    x = images(2, (16, 8, 8), 3)
+
+    def convolution(edge: str, y: torch.Tensor) -> torch.Tensor:
+        _, conv, norm = cell.get_submodule(edge).children()
+        y = F.conv2d(F.relu(y), conv.weight, padding=conv.weight.shape[-1] // 2)
+        return F.batch_norm(y, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=1e-5)
+
+    def pool(y: torch.Tensor) -> torch.Tensor:
+        inside = F.avg_pool2d(torch.ones_like(y), 3, stride=1, padding=1)
+        return F.avg_pool2d(y, 3, stride=1, padding=1) / inside
+
+    one, two = pool(x), convolution("edge2_0", x)
+    torch.testing.assert_close(cell(x), x + convolution("edge3_1", one) + pool(two))
 
 
 def test_mutation_changes_one_edge() -> None:

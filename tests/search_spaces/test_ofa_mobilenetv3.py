@@ -34,6 +34,47 @@ def test_widths() -> None:
     assert [make_divisible(v) for v in (4, 12, 19.2, 36, 68)] == [8, 16, 24, 40, 72]
 
 
+def test_a_block_by_hand() -> None:
+    """Stage 2, block 1 of `TEXT` at width 1.0: 24 -> 40 channels, k7e6, stride 2, SE, 20 px (160 / 8)."""
+    block = [layer for layer in SPACE.layers(SPACE.parse(TEXT)) if layer.name.startswith("stage2.block1.")]
+    assert [(layer.kind, layer.out_channels, layer.out_size) for layer in block] == [
+        ("pointwise", 144, 40),
+        ("relu", 144, 40),
+        ("depthwise", 144, 20),
+        ("relu", 144, 20),
+        ("mean", 144, 1),
+        ("pointwise", 40, 1),
+        ("relu", 40, 1),
+        ("pointwise", 144, 1),
+        ("hsigmoid", 144, 1),
+        ("mul", 144, 20),
+        ("pointwise", 40, 20),
+    ]
+    assert sum(layer.macs for layer in block) == (
+        40 * 40 * 24 * 144 + 20 * 20 * 144 * 49 + 2 * 144 * 40 + 20 * 20 * 144 * 40
+    )
+    assert sum(layer.params for layer in block) == (
+        24 * 144 + 2 * 144 + 49 * 144 + 2 * 144 + (144 * 40 + 40) + (40 * 144 + 144) + 144 * 40 + 2 * 40
+    )
+
+
+def test_stages_have_their_activations_strides_and_gates() -> None:
+    layers = SPACE.layers(SPACE.parse(TEXT))
+    activations = {layer.name.split(".")[0]: layer.kind for layer in layers if "depthwise." in layer.name}
+    relu, hswish = ["first", "stage1", "stage2"], ["stage3", "stage4", "stage5"]
+    assert activations == dict.fromkeys(relu, "relu") | dict.fromkeys(hswish, "hswish")
+    assert {layer.name.split(".")[0] for layer in layers if layer.kind == "mul"} == {"stage2", "stage4", "stage5"}
+    sizes = {layer.name.split(".")[0]: layer.out_size for layer in layers}
+    assert [sizes[name] for name in ("stem", *relu, *hswish)] == [80, 80, 40, 20, 10, 10, 5]
+    assert [layer.name for layer in layers if layer.name.startswith("first")] == [
+        "first.depthwise",
+        "first.depthwise.relu",
+        "first.project",
+        "first.add",
+    ]
+    assert [layer.out_channels for layer in layers[-6:]] == [960, 960, 960, 1280, 1280, 1000]
+
+
 def test_genes_beyond_the_depth_are_ignored() -> None:
     arch = SPACE.parse(TEXT)
     assert arch.genes[:6] == (160, 2, 3, 4, 2, 2)
