@@ -175,7 +175,9 @@ class Store:
                 connection.commit()
             version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
             if connection.exec_driver_sql("PRAGMA application_id").scalar_one() != APPLICATION_ID:
-                raise StoreError(f"{self.path} is an SQLite file of another program", "Name another file with --store.")
+                raise StoreError(
+                    f"{self.path} is an SQLite file of another program", "Name another file with --store."
+                )
             if version > SCHEMA_VERSION:
                 raise StoreError(f"{self.path} was written by a newer latlab (schema {version})", "Update latlab.")
 
@@ -386,7 +388,8 @@ class Store:
             SELECT c.target, c.space, m.arch, m.latency_ms, m.stderr_ms, m.status, m.role, m.session, m."order",
                    c.policy_name AS policy, c.policy_hash, c.seed, c.selection,
                    coalesce(json_extract(c.options, '$.as_written'), 0) AS as_written, m.artifact_sha256,
-                   m.fingerprint_id, m.same_graph_as, m.error, m.started_at, m.finished_at, m.times_s, m.artifact, m.id, c.id AS campaign
+                   m.fingerprint_id, m.same_graph_as, m.error, m.started_at, m.finished_at, m.times_s, m.artifact,
+                   m.id, c.id AS campaign
             FROM measurements m JOIN campaigns c ON c.id = m.campaign_id
             WHERE m.status != 'running'
         """
