@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from contextlib import suppress
 
 from .errors import AgentError
@@ -11,6 +12,8 @@ from .errors import AgentError
 __all__ = ["ModelFolder"]
 
 _CHUNK = 1 << 20
+STALE_S = 86400.0
+"""Age at which a part of a file in `incoming` is not waited for any more."""
 
 
 class ModelFolder:
@@ -32,6 +35,7 @@ class ModelFolder:
         self._uses = 0
         os.makedirs(self._incoming, exist_ok=True)
         os.makedirs(self._models, exist_ok=True)
+        self._sweep()
 
     def put(self, sha256: str, size: int, suffix: str) -> bool:
         """Whether the network is here, adopting it from `incoming` if it arrived. False asks for a transfer.
@@ -95,6 +99,14 @@ class ModelFolder:
         # Kept here and not in the file's times: a hard link shares those with the controller's cache.
         self._uses += 1
         self._last_use[name] = self._uses
+
+    def _sweep(self) -> None:
+        """Removes what transfers left behind that were cut off long ago."""
+        with os.scandir(self._incoming) as found:
+            for entry in found:
+                with suppress(OSError):
+                    if time.time() - entry.stat(follow_symlinks=False).st_ctime > STALE_S:
+                        os.unlink(entry.path)
 
     def _evict(self, keep: str) -> None:
         entries = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -92,7 +91,6 @@ class RuntimeConformance:
         session = runtimes.open(self.runtime, network.path, input_shape=network.input_shape)
         session.close()
         session.close()
-        gc.collect()
 
     def test_rejects_inputs_of_another_shape_or_type(self, session: Session) -> None:
         (array,) = session.random_inputs(0)
