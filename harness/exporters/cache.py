@@ -56,9 +56,7 @@ class ArtifactCache:
         self.max_bytes = max_bytes
         self._files = self.folder / "files"
         self._entries = self.folder / "entries"
-        self._written: int | None = (
-            None  # bytes since the folder's size was last counted; None: never counted
-        )
+        self._written: int | None = None  # bytes since the folder's size was last counted; None: never counted
         with self._writing():
             self._files.mkdir(parents=True, exist_ok=True)
             self._entries.mkdir(exist_ok=True)
@@ -100,9 +98,7 @@ class ArtifactCache:
         finally:
             path.unlink(missing_ok=True)
 
-    def keep(
-        self, temporary: Path, product: Product, exporter: Exporter, key: str | None, batch_size: int
-    ) -> Artifact:
+    def keep(self, temporary: Path, product: Product, exporter: Exporter, key: str | None, batch_size: int) -> Artifact:
         """Gives a written file its place and its entry; `key` None stands for the file's own hash."""
         with self._writing():
             content = temporary.read_bytes()

@@ -47,7 +47,7 @@ class ONNXExporter(Exporter):
                 torch.onnx.export(
                     module,
                     (example,),
-                    content,  # type: ignore[arg-type] (the trace-based exporter takes a file)
+                    content,  # type: ignore[arg-type]  # this exporter takes a file, too
                     dynamo=False,
                     opset_version=OPSET,
                     input_names=["input"],

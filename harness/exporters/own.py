@@ -35,7 +35,5 @@ def export_module(module: nn.Module, format: str, input_shape: Sequence[int], fo
     cache = ArtifactCache(folder)
     module.eval()
     with cache.temporary(exporter) as path:
-        product = export_and_compare(
-            module, exporter, input_shape, path, 0.0, constant=False, rows_independent=False
-        )
+        product = export_and_compare(module, exporter, input_shape, path, 0.0, constant=False, rows_independent=False)
         return cache.keep(path, product, exporter, None, input_shape[0])

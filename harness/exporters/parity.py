@@ -75,9 +75,7 @@ def compare(
     with torch.inference_mode():
         if rows_independent:
             expected = [_arrays(module(images))]
-            expected = [
-                [output[part] for output in expected[0]] for part in rows.numpy().reshape(batches, batch)
-            ]
+            expected = [[output[part] for output in expected[0]] for part in rows.numpy().reshape(batches, batch)]
         else:
             expected = [_arrays(module(part)) for part in inputs]
     actual = _run(exporter, path, [part.numpy() for part in inputs])

@@ -48,9 +48,7 @@ def produce(request: ExportRequest, path: Path) -> Product:
     build_s = time.perf_counter() - start
     shape = (request.batch_size, *space.input_shape(arch))
     constant = space.is_constant(arch)
-    return export_and_compare(
-        module, exporter, shape, path, build_s, constant=constant, rows_independent=True
-    )
+    return export_and_compare(module, exporter, shape, path, build_s, constant=constant, rows_independent=True)
 
 
 def export_and_compare(
@@ -82,9 +80,7 @@ def export_and_compare(
         raise _explained(error, f"exporting to {exporter.name}") from error
     exported = time.perf_counter()
     try:
-        parity = compare(
-            module, exporter, path, tuple(shape), constant=constant, rows_independent=rows_independent
-        )
+        parity = compare(module, exporter, path, tuple(shape), constant=constant, rows_independent=rows_independent)
     except (ExportError, OSError):
         raise
     except Exception as error:

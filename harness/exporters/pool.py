@@ -92,9 +92,7 @@ class ExportPool:
 class _Worker:
     """One process and the thread that talks to it."""
 
-    def __init__(
-        self, cache: ArtifactCache, cpus: tuple[int, ...], jobs: queue.SimpleQueue[Job | None]
-    ) -> None:
+    def __init__(self, cache: ArtifactCache, cpus: tuple[int, ...], jobs: queue.SimpleQueue[Job | None]) -> None:
         self._cache = cache
         self._cpus = cpus
         self._jobs = jobs
@@ -147,9 +145,7 @@ class _Worker:
             timer.cancel()
         if not line.endswith("\n"):
             reason = f"took longer than {TIMEOUT_S:.0f} s and was killed" if hung.is_set() else ""
-            raise ExportError(
-                "crash", CLOSED if self._stopped else f"the export worker {reason or self._death()}"
-            )
+            raise ExportError("crash", CLOSED if self._stopped else f"the export worker {reason or self._death()}")
         answer = json.loads(line)
         if "cache_error" in answer:
             raise CacheError(answer["cache_error"])

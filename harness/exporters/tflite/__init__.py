@@ -37,9 +37,7 @@ class TFLiteExporter(Exporter):
         from latlab.harness.exporters.tflite.write import serialize
 
         if example.dtype != torch.float32:
-            raise ExportError(
-                "unsupported_op", f"the TFLite writer does not support inputs of {example.dtype}"
-            )
+            raise ExportError("unsupported_op", f"the TFLite writer does not support inputs of {example.dtype}")
         with torch.no_grad():
             graph = lower(module, tuple(example.shape))
             path.write_bytes(serialize(graph))

@@ -145,9 +145,7 @@ _activation_layers()
 
 
 @lowers(F.dropout, F.dropout2d)
-def dropout(
-    graph: Graph, input: Value, p: float = 0.5, training: bool = True, inplace: bool = False
-) -> Value:
+def dropout(graph: Graph, input: Value, p: float = 0.5, training: bool = True, inplace: bool = False) -> Value:
     if training:
         unsupported("dropout in training mode")
     return input

@@ -31,6 +31,9 @@ FUSES_ACTIVATION = frozenset(
 )
 """Operators that can apply a ReLU or ReLU6 to their own output."""
 
+HAS_BIAS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
+"""Operators whose third input is added to each channel of the output."""
+
 SHARED_BYTES = 4096
 """Constants up to this size are stored once however often they occur; larger ones are weights."""
 
@@ -124,9 +127,7 @@ class Graph:
             return value
         result = Value(value.tensor, value.shape, order)
         # Moving dimensions of size 1 moves no data.
-        if [dim for dim in value.order if value.shape[dim] > 1] == [
-            dim for dim in order if value.shape[dim] > 1
-        ]:
+        if [dim for dim in value.order if value.shape[dim] > 1] == [dim for dim in order if value.shape[dim] > 1]:
             return Value(self.reshape_stored(value.tensor, value.stored, result.stored), value.shape, order)
         permutation = np.array([value.order.index(dim) for dim in order], np.int32)
         tensor = self.emit("TRANSPOSE", [value.tensor, self.constant(permutation)], result.stored)
@@ -138,10 +139,33 @@ class Graph:
             return tensor
         return self.emit("RESHAPE", [tensor, self.constant(np.array(new, np.int32))], new)
 
+    def fold_shifts(self) -> None:
+        """Moves a constant that is added to each channel into the bias before it (the +3 of a hard sigmoid)."""
+        readers = self._readers()
+        kept = []
+        for operator in self.operators:
+            producer = self.producer(operator.inputs[0])
+            shift = self.tensors[operator.inputs[-1]].data
+            if (
+                operator.code == "ADD"
+                and producer is not None
+                and producer.code in HAS_BIAS
+                and readers[operator.inputs[0]] == 1
+                and shift is not None
+                and shift.size in (1, *shift.shape[-1:])
+                and self.tensors[operator.output].shape == self.tensors[operator.inputs[0]].shape
+            ):
+                weights, bias = producer.inputs[1], self.tensors[producer.inputs[2]].data
+                assert bias is not None
+                producer.inputs = (producer.inputs[0], weights, self.constant(bias + shift.reshape(-1)))
+                self._replace_output(producer, operator.output)
+            else:
+                kept.append(operator)
+        self.operators = kept
+
     def fuse_activations(self) -> None:
         """Moves each ReLU and ReLU6 into the operator before it, where nobody else reads what is between."""
-        readers = Counter(tensor for operator in self.operators for tensor in operator.inputs)
-        readers.update(self.outputs)
+        readers = self._readers()
         kept = []
         for operator in self.operators:
             producer = self.producer(operator.inputs[0])
@@ -153,11 +177,19 @@ class Graph:
                 and readers[operator.inputs[0]] == 1
             ):
                 producer.options["fusedActivationFunction"] = {"RELU": 1, "RELU6": 3}[operator.code]
-                producer.output = operator.output
-                self._producers[operator.output] = producer
+                self._replace_output(producer, operator.output)
             else:
                 kept.append(operator)
         self.operators = kept
+
+    def _readers(self) -> Counter[int]:
+        readers = Counter(tensor for operator in self.operators for tensor in operator.inputs)
+        readers.update(self.outputs)
+        return readers
+
+    def _replace_output(self, operator: Operator, tensor: int) -> None:
+        operator.output = tensor
+        self._producers[tensor] = operator
 
     def histogram(self) -> dict[str, int]:
         """How many of each operator."""

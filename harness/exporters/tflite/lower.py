@@ -51,6 +51,7 @@ def lower(module: nn.Module, input_shape: tuple[int, ...]) -> Graph:
             values[node] = _method(graph, node.target, args, kwargs)
         else:
             values[node] = _function(graph, node.target, args, kwargs)
+    graph.fold_shifts()
     graph.fuse_activations()
     return graph
 

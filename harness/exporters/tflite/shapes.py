@@ -103,9 +103,7 @@ def unsqueeze(graph: Graph, input: Value, dim: int) -> Value:
 @lowers(torch.permute, methods=("permute",))
 def permute(graph: Graph, input: Value, *dims: int | Sequence[int]) -> Value:
     """Another name for the same stored data."""
-    wanted = [
-        dim % len(input.shape) for part in dims for dim in (part if isinstance(part, Sequence) else [part])
-    ]
+    wanted = [dim % len(input.shape) for part in dims for dim in (part if isinstance(part, Sequence) else [part])]
     order = tuple(wanted.index(dim) for dim in input.order)
     return Value(input.tensor, tuple(input.shape[dim] for dim in wanted), order)
 
@@ -145,9 +143,7 @@ def cat(graph: Graph, tensors: Sequence[Value], dim: int = 0) -> Value:
     shape = (*first.shape[:dim], sum(x.shape[dim] for x in inputs), *first.shape[dim + 1 :])
     result = Value(first.tensor, shape, first.order)
     axis = first.order.index(dim)
-    return Value(
-        graph.emit("CONCATENATION", [x.tensor for x in inputs], result.stored, axis=axis), shape, first.order
-    )
+    return Value(graph.emit("CONCATENATION", [x.tensor for x in inputs], result.stored, axis=axis), shape, first.order)
 
 
 @lowers(torch.mean, methods=("mean",))

@@ -116,9 +116,7 @@ def conv2d_layer(graph: Graph, layer: nn.Conv2d, x: Value, batch_norm: nn.BatchN
 lowers_layer(nn.Conv2d)(conv2d_layer)
 
 
-def _pool(
-    graph: Graph, code: str, x: Value, kernel: Pair, stride: Pair, padding_code: int, out: Pair
-) -> Value:
+def _pool(graph: Graph, code: str, x: Value, kernel: Pair, stride: Pair, padding_code: int, out: Pair) -> Value:
     options = {"padding": padding_code, "strideH": stride[0], "strideW": stride[1]}
     options |= {"filterHeight": kernel[0], "filterWidth": kernel[1]}
     tensor = graph.emit(code, [x.tensor], (x.shape[0], *out, x.shape[1]), **options)
@@ -150,9 +148,7 @@ def avg_pool2d(
     if any(pads) and count_include_pad:
         x, padding_code = _pad(graph, x, pads), VALID
     if padding_code is None:
-        unsupported(
-            f"avg_pool2d of {size} with kernel {kernel}, stride {strides}, padding {pads} that is not counted"
-        )
+        unsupported(f"avg_pool2d of {size} with kernel {kernel}, stride {strides}, padding {pads} that is not counted")
     return _pool(graph, "AVERAGE_POOL_2D", x, kernel, strides, padding_code, out)
 
 
@@ -171,11 +167,7 @@ def max_pool2d(
     x = graph.reorder(input, NHWC)
     kernel, pads, size = _pair(kernel_size), _pair(padding), _pair(x.shape[2:])
     strides = _pair(stride) if stride else kernel
-    if (
-        return_indices
-        or _pair(dilation) != (1, 1)
-        or (ceil_mode and _ceil_mode_differs(size, kernel, strides, pads))
-    ):
+    if return_indices or _pair(dilation) != (1, 1) or (ceil_mode and _ceil_mode_differs(size, kernel, strides, pads)):
         unsupported("max_pool2d with dilation, ceil_mode or return_indices")
     out, padding_code = _window(size, kernel, strides, pads, (1, 1))
     if padding_code is None:
@@ -199,14 +191,10 @@ def max_pool2d_layer(graph: Graph, layer: nn.MaxPool2d, x: Value) -> Value:
 
 
 @lowers(F.adaptive_avg_pool2d)
-def adaptive_avg_pool2d(
-    graph: Graph, input: Value, output_size: int | tuple[int | None, ...] | None
-) -> Value:
+def adaptive_avg_pool2d(graph: Graph, input: Value, output_size: int | tuple[int | None, ...] | None) -> Value:
     """Global mean, or windows that divide the input evenly."""
     x = graph.reorder(input, NHWC)
-    wanted = (
-        (output_size, output_size) if output_size is None or isinstance(output_size, int) else output_size
-    )
+    wanted = (output_size, output_size) if output_size is None or isinstance(output_size, int) else output_size
     out = (wanted[0] or x.shape[2], wanted[1] or x.shape[3])
     if out == (1, 1):
         axes = graph.constant(np.array([1, 2], np.int32))

@@ -114,9 +114,7 @@ def serialize(graph: Graph) -> memoryview:
             buffer = len(buffers) - 1
             size += info.data.nbytes + 2 * ALIGNMENT
         tensors.append(
-            schema.TensorT(
-                shape=_array(info.shape), type=TENSOR_TYPES[dtype], buffer=buffer, name=name, hasRank=True
-            )
+            schema.TensorT(shape=_array(info.shape), type=TENSOR_TYPES[dtype], buffer=buffer, name=name, hasRank=True)
         )
         size += 160
 
