@@ -20,102 +20,27 @@ from typing import Any
 
 import pandas as pd
 from sqlalchemy import (
-    JSON,
     Connection,
-    ForeignKey,
-    Index,
-    UniqueConstraint,
     create_engine,
     event,
     select,
     text,
 )
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+from sqlalchemy.orm import Session
 
 from latlab.agents.timing import TimingPolicy
 from latlab.harness.errors import BadInputError, LatlabError
+from latlab.harness.schema import SCHEMA_VERSION, Base, Campaign, Fingerprint, Measurement, Pass
 from latlab.harness.targets import Target
 
 __all__ = ["Campaign", "Measurement", "Pass", "Store", "StoreError"]
 
-SCHEMA_VERSION = 1
 APPLICATION_ID = 0x6C61746C  # "latl": tells our files from other people's SQLite files
 
 
 class StoreError(BadInputError):
     """The store cannot be read or written; the message names the file."""
-
-
-class _Base(DeclarativeBase):
-    type_annotation_map = {dict[str, Any]: JSON, list[int]: JSON}  # noqa: RUF012  (SQLAlchemy's own form)
-
-
-class Campaign(_Base):
-    """What was asked for: a target, a space, a policy, a seed and a selection. Its id is their hash."""
-
-    __tablename__ = "campaigns"
-    id: Mapped[str] = mapped_column(primary_key=True)
-    target: Mapped[str] = mapped_column(index=True)
-    space: Mapped[str]
-    policy_name: Mapped[str]
-    policy_hash: Mapped[str]
-    policy: Mapped[dict[str, Any]]
-    seed: Mapped[int]
-    selection: Mapped[str]
-    options: Mapped[dict[str, Any]]
-    created_at: Mapped[str]
-
-
-class Fingerprint(_Base):
-    """The device as it was: its facts under their hash."""
-
-    __tablename__ = "fingerprints"
-    id: Mapped[str] = mapped_column(primary_key=True)
-    facts: Mapped[dict[str, Any]]
-
-
-class Measurement(_Base):
-    """One architecture measured once: `running` while passes are missing, then `ok` or the kind of failure."""
-
-    __tablename__ = "measurements"
-    __table_args__ = (
-        UniqueConstraint("campaign_id", "session", "arch"),
-        Index("by_graph", "campaign_id", "session", "artifact_sha256"),
-    )
-    id: Mapped[int] = mapped_column(primary_key=True)
-    campaign_id: Mapped[str] = mapped_column(ForeignKey("campaigns.id"))
-    session: Mapped[int]
-    arch: Mapped[str]
-    role: Mapped[str]
-    status: Mapped[str]
-    order: Mapped[int]
-    fingerprint_id: Mapped[str | None] = mapped_column(ForeignKey("fingerprints.id"))
-    artifact_sha256: Mapped[str | None]
-    artifact: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    same_graph_as: Mapped[int | None] = mapped_column(ForeignKey("measurements.id"))
-    latency_ms: Mapped[float | None]
-    stderr_ms: Mapped[float | None]
-    times_s: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    error: Mapped[str | None]
-    started_at: Mapped[str]
-    finished_at: Mapped[str | None]
-    campaign: Mapped[Campaign] = relationship()
-    passes: Mapped[list[Pass]] = relationship(order_by="Pass.number")
-
-
-class Pass(_Base):
-    """One short run of a network: raw samples in their order, in nanoseconds."""
-
-    __tablename__ = "passes"
-    __table_args__ = (UniqueConstraint("measurement_id", "number"),)
-    id: Mapped[int] = mapped_column(primary_key=True)
-    measurement_id: Mapped[int] = mapped_column(ForeignKey("measurements.id"))
-    number: Mapped[int]
-    warmup_ns: Mapped[list[int]]
-    samples_ns: Mapped[list[int]]
-    telemetry: Mapped[dict[str, Any]]
-    at: Mapped[str]
 
 
 def _now() -> str:
@@ -169,15 +94,13 @@ class Store:
                 connection.rollback()
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
                 if self._tables(connection) == 0:
-                    _Base.metadata.create_all(connection)
+                    Base.metadata.create_all(connection)
                     connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
                     connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
                 connection.commit()
             version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
             if connection.exec_driver_sql("PRAGMA application_id").scalar_one() != APPLICATION_ID:
-                raise StoreError(
-                    f"{self.path} is an SQLite file of another program", "Name another file with --store."
-                )
+                raise StoreError(f"{self.path} is an SQLite file of another program", "Name another file with --store.")
             if version > SCHEMA_VERSION:
                 raise StoreError(f"{self.path} was written by a newer latlab (schema {version})", "Update latlab.")
 

@@ -1,0 +1,83 @@
+"""The tables of a store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, ForeignKey, Index, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+__all__ = ["SCHEMA_VERSION", "Base", "Campaign", "Fingerprint", "Measurement", "Pass"]
+
+SCHEMA_VERSION = 1
+
+
+class Base(DeclarativeBase):
+    type_annotation_map = {dict[str, Any]: JSON, list[int]: JSON}  # noqa: RUF012  (SQLAlchemy's own form)
+
+
+class Campaign(Base):
+    """What was asked for: a target, a space, a policy, a seed and a selection. Its id is their hash."""
+
+    __tablename__ = "campaigns"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    target: Mapped[str] = mapped_column(index=True)
+    space: Mapped[str]
+    policy_name: Mapped[str]
+    policy_hash: Mapped[str]
+    policy: Mapped[dict[str, Any]]
+    seed: Mapped[int]
+    selection: Mapped[str]
+    options: Mapped[dict[str, Any]]
+    created_at: Mapped[str]
+
+
+class Fingerprint(Base):
+    """The device as it was: its facts under their hash."""
+
+    __tablename__ = "fingerprints"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    facts: Mapped[dict[str, Any]]
+
+
+class Measurement(Base):
+    """One architecture measured once: `running` while passes are missing, then `ok` or the kind of failure."""
+
+    __tablename__ = "measurements"
+    __table_args__ = (
+        UniqueConstraint("campaign_id", "session", "arch"),
+        Index("by_graph", "campaign_id", "session", "artifact_sha256"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    campaign_id: Mapped[str] = mapped_column(ForeignKey("campaigns.id"))
+    session: Mapped[int]
+    arch: Mapped[str]
+    role: Mapped[str]
+    status: Mapped[str]
+    order: Mapped[int]
+    fingerprint_id: Mapped[str | None] = mapped_column(ForeignKey("fingerprints.id"))
+    artifact_sha256: Mapped[str | None]
+    artifact: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    same_graph_as: Mapped[int | None] = mapped_column(ForeignKey("measurements.id"))
+    latency_ms: Mapped[float | None]
+    stderr_ms: Mapped[float | None]
+    times_s: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    error: Mapped[str | None]
+    started_at: Mapped[str]
+    finished_at: Mapped[str | None]
+    campaign: Mapped[Campaign] = relationship()
+    passes: Mapped[list[Pass]] = relationship(order_by="Pass.number")
+
+
+class Pass(Base):
+    """One short run of a network: raw samples in their order, in nanoseconds."""
+
+    __tablename__ = "passes"
+    __table_args__ = (UniqueConstraint("measurement_id", "number"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    measurement_id: Mapped[int] = mapped_column(ForeignKey("measurements.id"))
+    number: Mapped[int]
+    warmup_ns: Mapped[list[int]]
+    samples_ns: Mapped[list[int]]
+    telemetry: Mapped[dict[str, Any]]
+    at: Mapped[str]
