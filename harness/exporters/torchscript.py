@@ -62,6 +62,10 @@ def _frozen_graph(module: nn.Module, example: Tensor) -> Any:
     passes._jit_pass_constant_propagation(graph)
     passes._jit_pass_constant_pooling(graph)
     passes._jit_pass_dce(graph)
+    # Every node remembers the Python stack that made it: paths of this machine, and the line that called us.
+    blank = graph.create("prim::Constant")
+    for node in graph.nodes():
+        node.copyMetadata(blank)
     return graph
 
 

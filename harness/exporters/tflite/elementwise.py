@@ -96,7 +96,7 @@ def relu6(graph: Graph, input: Value, inplace: bool = False) -> Value:
     return _unary(graph, "RELU6", input)
 
 
-@lowers(torch.clamp, F.hardtanh, methods=("clamp", "clamp_"))
+@lowers(torch.clamp, methods=("clamp", "clamp_"))
 def clamp(graph: Graph, input: Value, min: float | None = None, max: float | None = None) -> Value:
     if (min, max) == (0, 6):
         return relu6(graph, input)

@@ -23,6 +23,7 @@ def lower(module: nn.Module, input_shape: tuple[int, ...]) -> Graph:
     Raises:
         ExportError: `unsupported_op`, naming it.
     """
+    module = nn.Sequential(module)  # the tracer looks into its root, even where that is a single layer
     nodes = trace(module)
     modules = dict(module.named_modules())
     graph = Graph()
@@ -33,8 +34,6 @@ def lower(module: nn.Module, input_shape: tuple[int, ...]) -> Graph:
         args = fx.map_arg(node.args, values.__getitem__)
         kwargs = fx.map_arg(node.kwargs, values.__getitem__)
         if node.op == "placeholder":
-            if graph.inputs:
-                unsupported("more than one input")
             values[node] = graph.input(input_shape)
         elif node.op == "get_attr":
             values[node] = operator.attrgetter(node.target)(module)

@@ -1,0 +1,160 @@
+"""Exporting ahead in worker processes, and what happens when they die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from test_cache import SMALL, digest
+
+from latlab.harness.exporters import (
+    ArtifactCache,
+    ExportError,
+    ExportPool,
+    ExportRequest,
+    UnknownFormatError,
+)
+from latlab.search_spaces import ArchitectureError, UnknownSpaceError, get
+
+REQUEST = ExportRequest("nasbench201", SMALL, "tflite")
+SLOW = ExportRequest("fbnet-imagenet", get("fbnet-imagenet").sample(1)[0].text, "onnx", batch_size=32)
+"""Takes seconds: long enough to be caught at it."""
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> ArtifactCache:
+    return ArtifactCache(tmp_path)
+
+
+def children() -> set[int]:
+    """Live child processes of this one."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+        except OSError:  # gone meanwhile
+            continue
+        if int(parent) == os.getpid() and state != "Z":
+            found.add(int(stat.parent.name))
+    return found
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def whole(cache: ArtifactCache) -> bool:
+    """Whether every file that has its final name is what its name says."""
+    files = [path for path in (cache.folder / "files").iterdir() if not path.name.startswith("tmp-")]
+    return all(digest(path) == path.stem for path in files)
+
+
+def test_a_killed_worker_fails_its_own_request_only(cache: ArtifactCache) -> None:
+    before = children()
+    with ExportPool(cache) as pool:
+        assert pool.submit(REQUEST).result(timeout=120).parity.passed
+        (worker,) = children() - before
+        doomed = pool.submit(SLOW)
+        others = [pool.submit(ExportRequest("nasbench201", SMALL, "onnx", seed=seed)) for seed in (0, 1)]
+        wait_until(doomed.running)
+        time.sleep(0.3)
+        os.kill(worker, signal.SIGKILL)
+        with pytest.raises(ExportError, match="SIGKILL") as failure:
+            doomed.result(timeout=120)
+        assert failure.value.kind == "crash"
+        assert all(future.result(timeout=120).parity.passed for future in others)
+        (replacement,) = children() - before
+        assert replacement != worker
+        # Killed while idle, it is simply replaced.
+        os.kill(replacement, signal.SIGKILL)
+        wait_until(lambda: children() == before)
+        assert pool.submit(ExportRequest("nasbench201", SMALL, "onnx", seed=2)).result(timeout=120).parity.passed
+    assert children() == before
+    assert whole(cache)
+
+
+def test_two_workers_may_export_the_same(cache: ArtifactCache) -> None:
+    with ExportPool(cache, workers=2, cpus=os.sched_getaffinity(0)) as pool:
+        requests = [ExportRequest("nasbench201", SMALL, "torchscript", seed=seed) for seed in (0, 0, 1, 1, 2, 2)]
+        artifacts = [future.result(timeout=120) for future in [pool.submit(request) for request in requests]]
+    assert len({artifact.sha256 for artifact in artifacts}) == 3
+    assert all(cache.get(request) is not None for request in requests)
+    assert whole(cache)
+    assert not list((cache.folder / "files").glob("tmp-*"))
+
+
+def test_what_the_cache_has_needs_no_worker(cache: ArtifactCache) -> None:
+    artifact = cache.ensure(REQUEST)
+    before = children()
+    with ExportPool(cache, workers=2) as pool:
+        assert pool.submit(REQUEST).result(timeout=10) == artifact
+        assert children() == before
+
+
+def test_workers_are_nice_and_pinned(cache: ArtifactCache) -> None:
+    core = max(os.sched_getaffinity(0))
+    before = children()
+    with ExportPool(cache, cpus={core}) as pool:
+        pool.submit(REQUEST).result(timeout=120)
+        (worker,) = children() - before
+        assert os.sched_getaffinity(worker) == {core}
+        assert os.getpriority(os.PRIO_PROCESS, worker) > os.getpriority(os.PRIO_PROCESS, 0)
+
+
+def test_requests_that_nobody_can_serve_are_refused_at_once(cache: ArtifactCache) -> None:
+    with ExportPool(cache) as pool:
+        with pytest.raises(UnknownSpaceError):
+            pool.submit(ExportRequest("nosuch", SMALL, "onnx"))
+        with pytest.raises(ArchitectureError):
+            pool.submit(ExportRequest("nasbench201", "nosuch", "onnx"))
+        with pytest.raises(UnknownFormatError):
+            pool.submit(ExportRequest("nasbench201", SMALL, "nosuch"))
+    with pytest.raises(RuntimeError, match="closed"):
+        pool.submit(REQUEST)
+    with pytest.raises(ValueError, match="at least 1 worker"):
+        ExportPool(cache, workers=0)
+
+
+def test_closing_ends_everything_soon(cache: ArtifactCache) -> None:
+    before = children()
+    pool = ExportPool(cache)
+    running, waiting = pool.submit(SLOW), pool.submit(REQUEST)
+    wait_until(lambda: bool(children() - before))
+    start = time.monotonic()
+    pool.close()
+    assert time.monotonic() - start < 10
+    assert children() == before
+    assert waiting.cancelled()
+    with pytest.raises(ExportError, match="closed"):
+        running.result(timeout=1)
+
+
+def test_workers_end_with_a_killed_controller(cache: ArtifactCache) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from latlab.harness.exporters import *;"
+        "pool = ExportPool(ArtifactCache(Path(sys.argv[1])));"
+        "pool.submit(ExportRequest('nasbench201', sys.argv[2], 'tflite')).result();"
+        "print(pool._workers[0]._process.pid, flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", code, str(cache.folder), SMALL]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as controller:
+        assert controller.stdout is not None
+        worker = int(controller.stdout.readline())
+        controller.kill()
+    wait_until(lambda: not Path(f"/proc/{worker}").exists() or "Z" in _state(worker))
+
+
+def _state(process: int) -> str:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
