@@ -86,6 +86,10 @@ class TFLiteSession(Session):
         yield self._interpreter.invoke
 
     def explain(self, error: BaseException) -> AgentError:
+        if isinstance(error.__cause__, ImportError):
+            # tflite-runtime was built for numpy 1: under numpy 2 it imports, and fails at the first Interpreter.
+            wheel = f"{error.__cause__}: the TFLite package {self.version} needs an older numpy (pip install 'numpy<2')"
+            return AgentError("runtime_missing", wheel)
         return AgentError(_kind(error), " ".join(str(error).split())[:500])
 
     def close(self) -> None:
@@ -142,7 +146,4 @@ def _kind(error: BaseException) -> str:
         return "unsupported_op"
     if isinstance(error, ValueError) and any(sign in message for sign in _UNREADABLE):
         return "corrupt_artifact"
-    # tflite-runtime built for numpy 1 imports under numpy 2, and fails here.
-    if "numpy" in message or "_ARRAY_API" in message:
-        return "runtime_missing"
     return "crash"

@@ -103,6 +103,18 @@ class TestTFLite(RuntimeConformance):
         with runtimes.open("tflite", path) as session:
             assert session.delegation == Delegation(operators=2, delegated=1, partitions=1)
 
+    def test_a_package_that_imports_and_cannot_run(self, network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What tflite-runtime 2.14.0 does under numpy 2.0.2, recorded."""
+
+        def interpreter(**_: object) -> None:
+            cause = ImportError("numpy.core.multiarray failed to import")
+            raise SystemError("<built-in method CreateWrapperFromFile> returned a result with an error set") from cause
+
+        monkeypatch.setattr("latlab.agents.runtimes.tflite._interpreter_class", lambda: interpreter)
+        with pytest.raises(AgentError, match="numpy<2") as caught:
+            runtimes.open("tflite", network.path)
+        assert caught.value.kind == "runtime_missing"
+
     def test_shape_that_contradicts_the_file(self, network: Network) -> None:
         with pytest.raises(AgentError, match="cannot run as 1x3x8x8"):
             runtimes.open("tflite", network.path, input_shape=(1, 3, 8, 8))

@@ -157,17 +157,24 @@ CONTROLLER = """
     transport = LocalTransport(work=Path(sys.argv[1]))
     transport.start()
     pid = transport.request("hello", 20, protocol=1)["pid"]
-    if sys.argv[2] == "heir" and os.fork() == 0:
+    if sys.argv[2] != "alone" and os.fork() == 0:
         time.sleep(60)  # holds the worker's stdin open
+    if sys.argv[2] == "timing":
+        sha256, wanted = sys.argv[4], {"runtime": "onnxruntime", "accelerator": "cpu", "threads": 1}
+        transport.push(Path(sys.argv[3]), sha256, ".onnx")
+        loaded = transport.request("load", 20, sha256=sha256, suffix=".onnx", affinity=None, seed=0, **wanted)
     print(os.getpid(), pid, flush=True)
+    if sys.argv[2] == "timing":
+        transport.request("time", 99, handle=loaded["handle"], warmup=0, runs=100_000, deadline_s=99)
     time.sleep(60)
 """
 
 
-@pytest.mark.parametrize("heir", ["none", "heir"])
-def test_a_killed_controller_takes_its_worker_along(tmp_path: Path, heir: str) -> None:
-    """Also when somebody else holds the worker's stdin open, so that it never ends."""
-    command = [sys.executable, "-c", textwrap.dedent(CONTROLLER), str(tmp_path), heir]
+@pytest.mark.parametrize("state", ["alone", "heir", "timing"])
+def test_a_killed_controller_takes_its_worker_along(tmp_path: Path, long_model: Model, state: str) -> None:
+    """Also when somebody else holds the worker's stdin open, so that it never ends; also in the middle of timing."""
+    arguments = [str(tmp_path), state, str(long_model.path), long_model.sha256]
+    command = [sys.executable, "-c", textwrap.dedent(CONTROLLER), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as controller:
         try:
             assert controller.stdout is not None
