@@ -9,10 +9,8 @@ ratio of their latencies (1 thread, pooled medians of alternating rounds). Needs
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -25,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import RESULTS, save, show
 from torch import nn
 
 from latlab import search_spaces
@@ -33,7 +32,6 @@ from latlab.agents.runtimes import Session
 from latlab.harness.exporters import get_exporter
 from latlab.harness.exporters.parity import TOLERANCE, parity_images
 
-RESULTS = Path(__file__).parent / "results" / "litert_reference.json"
 ROUND_S = 0.02
 """A round is as many inferences of one file as fit in this time, at least `MIN_RUNS`; then it is the other's turn."""
 MIN_RUNS = 3
@@ -46,7 +44,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20, help="alternating rounds per architecture")
     parser.add_argument("--seed", type=int, default=0, help="of the architectures")
     parser.add_argument("--as-written", action="store_true", help="published forms, dead edges kept")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="JSON of every architecture")
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS / "litert_reference.json", help="JSON of every architecture"
+    )
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)
@@ -61,19 +61,8 @@ def main() -> None:
             print(f"{name:22s} ratio {row['latency_ratio']:.3f}  {arch.text}", file=sys.stderr, flush=True)
     table = [summary(name, [row for row in networks if row["space"] == name]) for name in arguments.spaces]
     print_table(table)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(
-        json.dumps(
-            {
-                "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-                "versions": {name: version(name) for name in ("torch", "litert-torch", "ai-edge-litert")},
-                "arguments": {**vars(arguments), "out": str(arguments.out)},
-                "spaces": table,
-                "networks": networks,
-            },
-            indent=1,
-        )
-    )
+    figures = {"litert_torch": version("litert-torch"), "rounds": arguments.rounds, "seed": arguments.seed}
+    save(arguments.out, {**figures, "as_written": arguments.as_written, "spaces": table, "networks": networks})
 
 
 def compare(module: nn.Module, shape: tuple[int, ...], rounds: int) -> dict[str, Any]:
@@ -109,7 +98,7 @@ def convert(module: nn.Module, shape: tuple[int, ...], path: Path) -> None:
     import litert_torch
 
     n, c, h, w = shape
-    with _quiet():
+    with quiet():
         wrapped = litert_torch.to_channel_last_io(module, args=[0]).eval()
         litert_torch.convert(wrapped, (torch.zeros(n, h, w, c),)).export(str(path))
 
@@ -164,7 +153,7 @@ def _cpu_seconds(action: Any) -> float:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The converter reports its progress on stdout and stderr."""
     logging.disable(logging.WARNING)
     saved = [os.dup(stream) for stream in (1, 2)]
@@ -203,17 +192,19 @@ def summary(space: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def print_table(table: list[dict[str, Any]]) -> None:
-    print("| space | networks | same outputs | one partition | delegated | latency ratio | CPU s to convert |")
-    print("|---|---|---|---|---|---|---|")
-    for row in table:
-        print(
-            f"| {row['space']} | {row['networks']} | {row['same_outputs']} "
-            f"| {row['one_partition_ours']} ({row['one_partition_reference']}) "
-            f"| {row['delegated_share_ours']:.0%} ({row['delegated_share_reference']:.0%}) "
-            f"| {row['ratio_median']:.3f} ({row['ratio_min']:.3f}-{row['ratio_max']:.3f}) "
-            f"| {row['convert_cpu_s_ours']:.2f} ({row['convert_cpu_s_reference']:.1f}) |"
-        )
-    print("\nIn brackets: litert-torch; for the ratio (latlab / litert-torch) the range, before it the median.")
+    rows = [
+        {
+            "space": row["space"],
+            "networks": row["networks"],
+            "same outputs": row["same_outputs"],
+            "one partition": f"{row['one_partition_ours']} ({row['one_partition_reference']})",
+            "delegated": f"{row['delegated_share_ours']:.0%} ({row['delegated_share_reference']:.0%})",
+            "latency ratio": f"{row['ratio_median']:.3f} ({row['ratio_min']:.3f}-{row['ratio_max']:.3f})",
+            "CPU s to convert": f"{row['convert_cpu_s_ours']:.2f} ({row['convert_cpu_s_reference']:.1f})",
+        }
+        for row in table
+    ]
+    show("latlab's TFLite writer; in brackets litert-torch, and for the ratio latlab / litert-torch its range", rows)
 
 
 if __name__ == "__main__":

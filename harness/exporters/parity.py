@@ -53,6 +53,7 @@ def compare(
     *,
     constant: bool = False,
     rows_independent: bool = True,
+    seed: int = 1,
 ) -> Parity:
     """Runs the file at `path` in its real runtime beside `module`.
 
@@ -61,13 +62,14 @@ def compare(
         constant: the output is known not to depend on the input.
         rows_independent: each row of the output depends on its row of the input alone, so eager PyTorch may
             take the images in one batch of its own; false for modules that we know nothing of.
+        seed: of the images.
 
     Raises:
         ExportError: the runtime does not load or run the file, in its kind.
     """
     import torch
 
-    images = parity_images(shape)
+    images = parity_images(shape, seed)
     batch = shape[0]
     batches = -(-len(images) // batch)
     rows = torch.arange(batches * batch) % len(images)
