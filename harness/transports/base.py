@@ -178,9 +178,7 @@ class Transport(ABC):
         try:
             self._transfer(path, sha256)
         except OSError as error:
-            raise WorkerError(
-                "crash", f"cannot bring {path.name} to the device: {error.strerror or error}"
-            ) from error
+            raise WorkerError("crash", f"cannot bring {path.name} to the device: {error.strerror or error}") from error
         if not self.request("put", timeout_s, **wanted)["have"]:
             raise WorkerError("corrupt_artifact", f"{path.name} did not arrive whole")
 

@@ -66,9 +66,7 @@ class LocalTransport(Transport):
                 unfinished.write_bytes(program.content)
                 unfinished.replace(path)
         except OSError as error:
-            raise WorkerError(
-                "bad_request", f"cannot use the work folder {self._work}: {error.strerror}"
-            ) from error
+            raise WorkerError("bad_request", f"cannot use the work folder {self._work}: {error.strerror}") from error
         # faulthandler: when native code crashes, stderr tells where.
         command = [os.path.abspath(self._python), "-X", "faulthandler", str(path), "--work", str(self._work)]
         try:

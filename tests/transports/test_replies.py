@@ -1,0 +1,100 @@
+"""Checks of replies, on replies that go wrong in every way that a generator thinks of."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from latlab.agents.errors import AgentError
+from latlab.harness.transports.replies import BrokenReplyError, check_reply, printable
+
+GOOD: dict[str, dict[str, Any]] = {
+    "hello": {
+        "protocol": 1,
+        "worker_version": "0123",
+        "pid": 7,
+        "cpus": {"count": 2, "affinity": [0, 1]},
+        "fingerprint": {"id": "0123"},
+        "runtimes": {"tflite": {"version": "2.3.0", "why": None}, "onnxruntime": {"version": None, "why": "no"}},
+    },
+    "put": {"have": True},
+    "load": {
+        "handle": 1,
+        "import_ns": 0,
+        "load_ns": 5,
+        "first_ns": 6,
+        "runtime_version": "1.31.1",
+        "provider": "CPUExecutionProvider",
+        "inputs": [{"name": "x", "dtype": "float32", "shape": [1, 3, 32, 32]}],
+        "delegated": None,
+    },
+    "time": {"warmup_ns": [9], "samples_ns": [5, 6], "telemetry": {"before": {"load": [0.5]}, "after": {}}},
+    "unload": {"loaded": 0},
+    "telemetry": {"load": [0.5]},
+    "bye": {},
+}
+REQUEST = {"warmup": 1, "runs": 2}
+CHECKED = [(verb, field) for verb, reply in GOOD.items() for field in reply if verb not in ("unload", "telemetry")]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+def line(message: object) -> bytes:
+    return json.dumps(message).encode()
+
+
+@pytest.mark.parametrize("verb", GOOD)
+def test_a_good_reply(verb: str) -> None:
+    assert check_reply(line({"id": 4, "ok": True, **GOOD[verb]}), 4, verb, REQUEST) == GOOD[verb]
+
+
+@pytest.mark.parametrize(("verb", "field"), [(verb, field) for verb, field in CHECKED if field != "delegated"])
+def test_nothing_may_be_missing(verb: str, field: str) -> None:
+    reply = {key: value for key, value in GOOD[verb].items() if key != field}
+    with pytest.raises(BrokenReplyError, match=field):
+        check_reply(line({"id": 4, "ok": True, **reply}), 4, verb, REQUEST)
+
+
+def test_a_failure_is_the_workers_own() -> None:
+    error = {"kind": "unsupported_op", "message": "no \x1b[31mFoo\n"}
+    with pytest.raises(AgentError) as caught:
+        check_reply(line({"id": 4, "ok": False, "error": error}), 4, "load", REQUEST)
+    assert (caught.value.kind, caught.value.message) == ("unsupported_op", "no  [31mFoo ")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(sorted(GOOD)), st.data())
+def test_one_field_exchanged(verb: str, data: st.DataObject) -> None:
+    """What passes has samples that can be computed with, whatever else was said."""
+    reply = {"id": 4, "ok": True, **GOOD[verb]}
+    reply[data.draw(st.sampled_from(sorted(reply)))] = data.draw(JSON)
+    try:
+        result = check_reply(line(reply), 4, verb, REQUEST)
+    except (AgentError, BrokenReplyError):
+        return
+    if verb == "time":
+        samples = result["warmup_ns"] + result["samples_ns"]
+        assert len(samples) == 3
+        assert all(type(sample) is int and 0 <= sample <= 10**15 for sample in samples)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(sorted(GOOD)), st.binary(max_size=200) | JSON.map(line))
+def test_anything_at_all(verb: str, anything: bytes) -> None:
+    with pytest.raises((AgentError, BrokenReplyError)):
+        check_reply(anything, 4, verb, REQUEST)
+
+
+def test_printable() -> None:
+    assert (
+        printable("tab\t, colour \x1b[31m, right to left \u202e, fine ü")
+        == "tab , colour  [31m, right to left  , fine ü"
+    )
+    assert len(printable("x" * 10_000)) == 2000
