@@ -461,7 +461,7 @@ def main() -> NoReturn:
     as_json = "--json" in sys.argv
     code = 0
     try:
-        code = app(standalone_mode=False) or 0
+        code = app(_spread_archs(sys.argv[1:]), standalone_mode=False) or 0
     except LatlabError as error:
         _complain(error.message, error.hint, as_json)
         code = error.exit_code
@@ -474,6 +474,27 @@ def main() -> NoReturn:
     except Exception as error:
         code = _usage_error(error)
     sys.exit(code)
+
+
+def _spread_archs(words: list[str]) -> list[str]:
+    """`--arch A B C` as `--arch A --arch B --arch C`, which is what the parser takes.
+
+    Only where nothing else can be meant: `measure` must have had its DEVICE before.
+    """
+    if words[:1] == ["predict"]:
+        start = 1
+    elif words[:1] == ["measure"] and len(words) > 1 and not words[1].startswith("-"):
+        start = 2
+    else:
+        return words
+    spread, listing = words[:start], False
+    for before, word in zip(words[start - 1 :], words[start:], strict=False):
+        if word.startswith("-"):
+            listing = word == "--arch"
+        elif listing and before != "--arch":
+            spread.append("--arch")
+        spread.append(word)
+    return spread
 
 
 def _usage_error(error: Exception) -> int:

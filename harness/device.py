@@ -84,7 +84,8 @@ class DeviceSession:
                 raise LatlabError(
                     f"device {self.name} is in use: {error.message}", "Wait for the other run to end."
                 ) from error
-            raise LatlabError(f"device {self.name}: {error.message}") from error
+            kind = BadInputError if error.kind == "bad_request" else LatlabError
+            raise kind(f"device {self.name}: {error.message}") from error
         runtime = self.hello["runtimes"].get(self.target.runtime) or {}
         if not runtime.get("version"):
             raise BadInputError(
@@ -121,7 +122,16 @@ class DeviceSession:
     def load(self, artifact: Artifact, input_shape: list[int] | None = None) -> Loaded:
         """Push the artifact where the device lacks it, and load it. Raises `WorkerError` or `DeviceLostError`."""
         start = time.perf_counter()
-        self._transport.push(artifact.path, artifact.sha256, artifact.path.suffix)
+        try:
+            self._transport.push(artifact.path, artifact.sha256, artifact.path.suffix)
+        except WorkerError as error:
+            if error.kind != "crash":
+                raise
+            # The device's fault (its disk is full, say), not the network's: it must not become a row.
+            raise LatlabError(
+                f"device {self.name}: {error.message}",
+                "Everything measured so far is in the store; mend that, and the same command continues.",
+            ) from error
         pushed = time.perf_counter()
         reply = self._transport.request(
             "load",

@@ -94,6 +94,12 @@ def test_measure_as_json_lines(run: Shell) -> None:
     assert "samples_ns" not in json.loads(said)
 
 
+def test_several_architectures_after_one_option(run: Shell) -> None:
+    code, said, _ = run("measure", "local", "--arch", CONV, SMALL, "--space", "nasbench201", "--json")
+    assert code == 0
+    assert [json.loads(line)["arch"] for line in said.splitlines()] == [CONV, SMALL]
+
+
 def test_measure_from_a_file(run: Shell, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text(f"# mine\n{SMALL}\n\n{CONV}\n")
     code, said, _ = run("measure", "local", "--space", "nasbench201", "--file", "list.txt")
@@ -238,6 +244,37 @@ def test_a_python_that_is_not_there(run: Shell, tmp_path: Path) -> None:
     assert code in (1, 2)
     assert "gone" in said
     assert "/no/such/python" in said
+
+
+@pytest.mark.parametrize("where", ["LATLAB_CACHE", "work"])
+def test_folders_that_cannot_be_used(run: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    if where == "LATLAB_CACHE":
+        monkeypatch.setenv("LATLAB_CACHE", str(tmp_path / "file" / "cache"))
+    else:
+        (tmp_path / "inventory.yaml").write_text(f"devices: {{local: {{work: {tmp_path}/file/work}}}}")
+    code, _, said = run("measure", "local", "--space", "nasbench201", "--count", "1")
+    assert code == 2
+    assert str(tmp_path / "file") in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount a small file system")
+@pytest.mark.slow
+def test_disk_full_on_the_device(run: Shell, tmp_path: Path) -> None:
+    """Not the networks' fault: one clear error, and no rows that say they crashed."""
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", str(small)]).returncode:
+        pytest.skip("cannot mount a tmpfs here")
+    try:
+        (tmp_path / "inventory.yaml").write_text(f"devices: {{local: {{work: {small}}}}}")
+        code, _, said = run("measure", "local", "--space", "nasbench201", "--count", "30")
+        assert code == 1
+        assert "No space left" in said
+        assert set(Lab(tmp_path / "latlab.db").store.table()["status"]) <= {"ok"}
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
 
 
 def test_errors_as_json(run: Shell) -> None:
