@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,11 +150,9 @@ def _close_loop(store: Store, sitting: Sitting, campaign: Campaign, loop: Loop, 
             loop.record(row.arch, row.status, row.latency_ms, row.stderr_ms)
     loop.expect(unfinished)
 
-    def wanted() -> Iterator[tuple[str, str]]:
-        for arch in (*unfinished, *loop.proposals()):
-            yield arch, "train"
-
-    for row in sitting.run(campaign, 1, wanted()):
+    # Lazily: each proposal is made when an export can start, with what is known by then.
+    wanted = ((arch, "train") for arch in itertools.chain(unfinished, loop.proposals()))
+    for row in sitting.run(campaign, 1, wanted):
         loop.record(row.arch, row.status, row.latency_ms, row.stderr_ms)
         if observe:
             observe(row)
