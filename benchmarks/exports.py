@@ -103,6 +103,7 @@ def agreement(space: SearchSpace, archs: Sequence[str], file_format: str, as_wri
             shape, constant = (1, *space.input_shape(arch)), space.is_constant(arch)
             counts["agree"] += 1
             counts["exempt"] += parity.exempt is not None
+            counts["enlarged"] += parity.contrast > 1.0
             if not constant:
                 largest = max(largest, parity.max_abs_diff / parity.tolerance)
             again = compare(module, exporter, path, shape, constant=constant, seed=OTHER_IMAGES)
@@ -119,6 +120,7 @@ def agreement(space: SearchSpace, archs: Sequence[str], file_format: str, as_wri
         "networks": len(archs),
         "agree": counts["agree"],
         "exempt (constant)": counts["exempt"],
+        "images enlarged": counts["enlarged"],
         "silent failures": counts["silent"],
         "perturbed layer noticed": f"{counts['noticed']}/{counts['perturbed']}",
         "largest difference / tolerance": largest,

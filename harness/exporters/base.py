@@ -95,6 +95,8 @@ class Parity:
     passed: bool
     exempt: str | None = None
     """Why the output does not depend on the input, where it does not; then the constant is compared."""
+    contrast: float = 1.0
+    """More than 1 where the images had to be enlarged before eager PyTorch agreed with itself."""
 
 
 @dataclass(frozen=True, slots=True)

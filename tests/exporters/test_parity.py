@@ -12,6 +12,7 @@ from torch import nn
 from latlab.harness.exporters import ExportError, ExportRequest, get_exporter, names
 from latlab.harness.exporters.parity import compare, parity_images
 from latlab.harness.exporters.pipeline import export_and_compare, produce
+from latlab.search_spaces import get
 
 FORMATS = ("onnx", "tflite", "torchscript")
 UNCONNECTED = "|none~0|+|nor_conv_3x3~0|none~1|+|none~0|skip_connect~1|none~2|"
@@ -27,6 +28,28 @@ def test_at_least_four_different_images_whatever_the_batch(batch_size: int) -> N
     assert len(images) >= 4
     assert len(images) <= 5
     assert len({image.numpy().tobytes() for image in images}) == len(images)
+
+
+CHAIN = "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|none~0|none~1|nor_conv_3x3~2|"
+"""45 convolutions in a row: what a rounding error grows in."""
+
+
+def test_where_eager_disagrees_with_itself_the_images_are_enlarged(tmp_path: Path) -> None:
+    requests = [ExportRequest("nasbench201", CHAIN, format, seed=seed) for seed in range(4) for format in FORMATS]
+    parities = [produce(request, tmp_path / "net").parity for request in requests]
+    assert all(parity.passed for parity in parities)
+    assert {parity.contrast for parity in parities} > {1.0}
+
+
+def test_enlarged_images_excuse_no_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "net.tflite"
+    exporter = get_exporter("tflite")
+    for seed in range(4):
+        module = get("nasbench201").build(get("nasbench201").parse(CHAIN), seed=seed)
+        exporter.export(module, torch.zeros(1, 3, 32, 32), path)
+        layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+        layers[20 + seed].weight.mul_(1.01)
+        assert not compare(module, exporter, path, (1, 3, 32, 32)).passed
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -40,7 +40,8 @@ def children() -> set[int]:
             state, parent = stat.read_text().rpartition(")")[2].split()[:2]
         except OSError:  # gone meanwhile
             continue
-        if int(parent) == os.getpid() and state != "Z":
+        # A killed process is a zombie before the last of its threads has ended.
+        if int(parent) == os.getpid() and (state != "Z" or len(list(stat.parent.glob("task/*"))) > 1):
             found.add(int(stat.parent.name))
     return found
 
