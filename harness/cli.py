@@ -68,13 +68,18 @@ InventoryOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 WrittenOption = Annotated[
-    bool, typer.Option("--as-written", help="Keep dead edges and the published forms of activations.")
+    bool,
+    typer.Option(
+        "--as-written",
+        help="Time networks as published: edges that lead nowhere stay, activations and means in their long forms.",
+    ),
 ]
 PredictorOption = Annotated[str, typer.Option("--predictor", help="Which predictor to fit.")]
 NewSessionOption = Annotated[
     bool, typer.Option("--new-session", help="Measure again, beside what was measured before.")
 ]
 STORE = Path("latlab.db")
+INTERRUPTED = 130
 
 
 def _lab(store: Path, inventory: Path | None) -> Lab:
@@ -173,9 +178,14 @@ def measure(
         str | None, typer.Option("--input", help="The shape of the model's input, for example 1x3x224x224.")
     ] = None,
     policy: PolicyOption = "default",
-    runtime: RuntimeOption = Runtime.onnxruntime,
+    runtime: Annotated[
+        Runtime | None,
+        typer.Option("--runtime", help="Inference runtime [default: onnxruntime; of a file: its suffix decides]"),
+    ] = None,
     threads: ThreadsOption = 1,
-    batch_size: BatchOption = 1,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, max=65536, help="Images per inference [default: 1]")
+    ] = None,
     as_written: WrittenOption = False,
     seed: SeedOption = 0,
     new_session: NewSessionOption = False,
@@ -204,7 +214,7 @@ def measure(
             model=model,
             input_shape=_shape(input_shape),
             policy=policy,
-            runtime=runtime.value,
+            runtime=runtime.value if runtime else None,
             threads=threads,
             batch_size=batch_size,
             seed=seed,
@@ -280,7 +290,10 @@ def predict(
     store: StoreOption = STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Predict networks that were not measured, from what the store holds of a target."""
+    """Predict networks that were not measured, from what the store holds of a target.
+
+    [dim]Example:[/dim] latlab predict --target local/onnxruntime/cpu/fp32/t1/b1 --all --json
+    """
     from latlab.harness import terminal
     from latlab.harness.lab import Lab
     from latlab.harness.store import Store
@@ -311,7 +324,10 @@ def embed(
     inventory: InventoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure HELP's ten reference architectures: the device's hardware embedding."""
+    """Measure HELP's ten reference architectures: the device's hardware embedding.
+
+    [dim]Example:[/dim] latlab embed local --space nasbench201 --out embedding.json
+    """
     from latlab.harness import terminal
     from latlab.harness.targets import Target
 
@@ -410,16 +426,30 @@ def show(
 def export(
     out: Annotated[Path, typer.Option("--out", help="The file to write.")],
     store: StoreOption = STORE,
-    format_: Annotated[TableFormat, typer.Option("--format", help="What to write.")] = TableFormat.parquet,
+    format_: Annotated[
+        TableFormat | None, typer.Option("--format", help="What to write [default: by the file's suffix]")
+    ] = None,
     target: Annotated[str | None, typer.Option("--target", help="Only this target.")] = None,
     space: Annotated[str | None, typer.Option("--space", help="Only this space.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="With the raw samples of every pass, in nanoseconds.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write everything measured to a Parquet or CSV file, one row per measurement."""
+    """Write everything measured to a Parquet or CSV file, one row per measurement.
+
+    [dim]Example:[/dim] latlab export --out measured.csv
+    """
     from latlab.harness.store import Store
 
+    suffix = out.suffix.lower().lstrip(".")
+    if format_ is None:
+        if suffix not in set(TableFormat):
+            raise BadInputError(f"{out} does not say what to write", "Add --format parquet or --format csv.")
+        format_ = TableFormat(suffix)
+    elif suffix in set(TableFormat) and suffix != format_:
+        raise BadInputError(f"--format {format_} contradicts the name {out}")
     table = Store(store, must_exist=True).table(target=target, space=space, raw=raw)
+    if table.empty:
+        raise BadInputError(f"{store} has no such measurements", f"`latlab show {store}` lists what it has.")
     if raw and format_ is TableFormat.csv:
         table["passes"] = table["passes"].map(json.dumps)
     try:
@@ -444,7 +474,10 @@ def report(
     predictor: PredictorOption = "bayes-linear",
     as_json: JsonOption = False,
 ) -> None:
-    """Write the report of what a store holds of a target: one self-contained HTML file."""
+    """Write the report of what a store holds of a target: one self-contained HTML file.
+
+    [dim]Example:[/dim] latlab report --target local/onnxruntime/cpu/fp32/t1/b1 --space nasbench201 --out report.html
+    """
     from latlab.harness.lab import Lab
     from latlab.harness.store import Store
 
@@ -462,12 +495,11 @@ def main() -> NoReturn:
     code = 0
     try:
         code = app(_spread_archs(sys.argv[1:]), standalone_mode=False) or 0
+        if code == INTERRUPTED:  # typer turns Ctrl-C into this
+            _complain("interrupted", "Everything measured so far is in the store; the same command continues.", as_json)
     except LatlabError as error:
         _complain(error.message, error.hint, as_json)
         code = error.exit_code
-    except KeyboardInterrupt:
-        _complain("interrupted", "Everything measured so far is in the store; the same command continues.", as_json)
-        code = 130
     except BrokenPipeError:
         sys.stderr.close()
         code = 1

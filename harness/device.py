@@ -86,11 +86,28 @@ class DeviceSession:
                 ) from error
             kind = BadInputError if error.kind == "bad_request" else LatlabError
             raise kind(f"device {self.name}: {error.message}") from error
+        self._check_cpus()
         runtime = self.hello["runtimes"].get(self.target.runtime) or {}
         if not runtime.get("version"):
             raise BadInputError(
                 f"the runtime {self.target.runtime} is not installed on {self.name}: {runtime.get('why', 'not found')}",
                 f"Install it there, or choose another with --runtime; `latlab doctor {self.name}` shows what it has.",
+            )
+
+    def _check_cpus(self) -> None:
+        """Threads that have to take turns on a CPU give numbers that mean nothing."""
+        usable = self.hello["cpus"].get("affinity") or range(self.hello["cpus"].get("count") or 1)
+        chosen = self._device.affinity
+        if chosen is not None and not set(chosen) <= set(usable):
+            raise BadInputError(
+                f"device {self.name}: its affinity {chosen} names CPUs that it does not have",
+                f"In the inventory, choose from {list(usable)}.",
+            )
+        cpus = len(usable if chosen is None else chosen)
+        if self.target.threads > cpus:
+            raise BadInputError(
+                f"device {self.name} has {cpus} CPUs for timing: {self.target.threads} threads would take turns",
+                f"Use --threads {cpus} or less.",
             )
 
     def register(self, store: Store) -> None:

@@ -27,8 +27,8 @@ __all__ = ["Finding", "examine"]
 
 PROBE_SPACE = "nasbench201"
 PROBE_RUNS = 30
-NOISY_PERCENT = 5.0
-"""Deviation of successive runs of one small network beyond which labels will need many passes."""
+NOISY_RATIO = 1.1
+"""Of the slowest tenth of runs to the median; beyond it labels will need many passes."""
 LOW_DISK_GB = 2.0
 COARSE_CLOCK_NS = 10_000
 
@@ -121,12 +121,12 @@ def _run(session: DeviceSession, artifact: Artifact, runtime: str) -> Finding:
     timed = session.time(loaded, 5, PROBE_RUNS)
     summary = summarise([timed.samples_ns], 0.1)
     middle = sorted(timed.samples_ns)[PROBE_RUNS // 2]
-    off = 100 * sorted(abs(s - middle) for s in timed.samples_ns)[int(0.9 * PROBE_RUNS)] / middle
+    slow = sorted(timed.samples_ns)[int(0.9 * PROBE_RUNS)] / middle
     found = (
         f"{loaded.facts.get('runtime_version', '')}: a small network in {summary.latency_ms:.2f} ms, "
-        f"9 of 10 runs within {off:.1f} % of the median"
+        f"the slowest tenth of its runs took {slow:.2f} times the median or more"
     )
-    if off > NOISY_PERCENT:
+    if slow > NOISY_RATIO:
         advice = "Something else uses this machine; close it, or expect wide error bars."
         return Finding(f"runtime {runtime}", "warning", found, advice)
     return Finding(f"runtime {runtime}", "ok", found)

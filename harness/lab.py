@@ -40,6 +40,8 @@ from latlab.predictors import DEFAULT
 
 __all__ = ["Lab"]
 
+DEFAULT_RUNTIME = "onnxruntime"
+
 
 class Lab:
     """A store, an inventory and a cache of exported networks, with the verbs that work on them.
@@ -76,9 +78,9 @@ class Lab:
         model: str | None = None,
         input_shape: Sequence[int] | None = None,
         policy: str = "default",
-        runtime: str = "onnxruntime",
+        runtime: str | None = None,
         threads: int = 1,
-        batch_size: int = 1,
+        batch_size: int | None = None,
         seed: int = 0,
         new_session: bool = False,
         as_written: bool = False,
@@ -101,7 +103,7 @@ class Lab:
         if (count is None) == (archs is None):
             raise BadInputError("say which architectures: how many (count), or a list of them, not both")
         chosen_space = space_named(space)
-        target = Target(device, runtime, threads=threads, batch_size=batch_size)
+        target = Target(device, runtime or DEFAULT_RUNTIME, threads=threads, batch_size=batch_size or 1)
         wanted = (
             sample_space(chosen_space, count, seed) if count is not None else parse_archs(chosen_space, archs or [])
         )
@@ -163,9 +165,9 @@ class Lab:
         model: str,
         input_shape: Sequence[int] | None,
         policy: str,
-        runtime: str,
+        runtime: str | None,
         threads: int,
-        batch_size: int,
+        batch_size: int | None,
         seed: int,
         new_session: bool,
         observe: Observer | None,
@@ -195,7 +197,7 @@ class Lab:
         *,
         space: str,
         policy: str = "default",
-        runtime: str = "onnxruntime",
+        runtime: str = DEFAULT_RUNTIME,
         threads: int = 1,
         batch_size: int = 1,
         seed: int = 0,
@@ -276,7 +278,7 @@ class Lab:
         until_percent: float | None = None,
         holdout: int = 0,
         policy: str = "default",
-        runtime: str = "onnxruntime",
+        runtime: str = DEFAULT_RUNTIME,
         threads: int = 1,
         batch_size: int = 1,
         seed: int = 0,
@@ -312,7 +314,7 @@ class Lab:
             seed=seed,
             as_written=as_written,
             options=campaign_options(target, as_written),
-            out=writable_folder(out or Path("latlab-out") / str(target).replace("/", "-") / space),
+            out=writable_folder(out or _default_folder(target, space, seed)),
         )
         self.inventory.device(device)
         return run_onboarding(self, plan, observe)
@@ -338,4 +340,11 @@ class Lab:
             raise BadInputError(f"say which of these the report is about, the store {self.store.path} has:\n{known}")
         path = Path(out)
         writable_folder(path.parent)
-        return store_report(self.store, rows, predictor, path)
+        try:
+            return store_report(self.store, rows, predictor, path)
+        except OSError as error:
+            raise BadInputError(f"cannot write the report {path}: {error.strerror or error}") from error
+
+
+def _default_folder(target: Target, space: str, seed: int) -> Path:
+    return Path("latlab-out") / str(target).replace("/", "-") / (space if seed == 0 else f"{space}-seed{seed}")

@@ -93,6 +93,10 @@ class Loop:
     def _support_stderr_ms(self) -> np.ndarray:
         return np.array([stderr or 0.0 for _, stderr in self._measured.values()])
 
+    def label_noise_percent(self) -> float:
+        """Median standard error of the labels, relative to them."""
+        return float(100 * np.median(self._support_stderr_ms() / self.support_ms()))
+
     def record(self, arch: str, status: str, latency_ms: float | None, stderr_ms: float | None) -> None:
         """Take in a finished row."""
         view = self.view(self.space.parse(arch))

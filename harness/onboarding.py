@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Onboarding", "Plan", "onboard"]
 
+NOISY_PERCENT = 5.0
+"""Median standard error of labels beyond which people are told that something disturbs the device."""
 HOLDOUT = "holdout"
 """Selection of the campaign that the hold-out is measured in."""
 HOLDOUT_SESSIONS = 2
@@ -87,6 +89,8 @@ class Onboarding:
     latency_table: Path
     predictor: str
     predictor_folder: Path
+    label_noise_percent: float
+    """Median standard error of a label, relative to it."""
     expected_error_percent: float
     loo_spearman: float | None
     loo_mape_percent: float | None
@@ -97,6 +101,10 @@ class Onboarding:
     table: pd.DataFrame = field(repr=False)
     """The latency table: arch, latency_ms, std_ms, lower_ms, upper_ms, measured."""
     measurements: pd.DataFrame = field(repr=False)
+
+    @property
+    def noisy(self) -> bool:
+        return self.label_noise_percent > NOISY_PERCENT
 
     def to_json(self) -> dict[str, Any]:
         """All but the tables, numbers rounded for reading."""
@@ -234,6 +242,7 @@ def _conclude(
         latency_table=plan.out / "latency_table.parquet",
         predictor=plan.predictor,
         predictor_folder=plan.out / "predictor",
+        label_noise_percent=loop.label_noise_percent(),
         expected_error_percent=loop.expected_error_percent(),
         loo_spearman=float(curve["loo_spearman"].iloc[-1]) if len(curve) else None,
         loo_mape_percent=float(curve["loo_mape_percent"].iloc[-1]) if len(curve) else None,

@@ -75,7 +75,8 @@ def store_report(store: Store, rows: pd.DataFrame, predictor: str, path: Path) -
     data = ReportData(
         target=str(rows["target"].iloc[0]),
         space=str(rows["space"].iloc[0]),
-        facts=_facts(facts, rows, ", ".join(sorted(set(rows["policy"])))) | {"Predictor": predictor},
+        facts=_facts(facts, rows, ", ".join(sorted(set(rows["policy"]))))
+        | ({"Predictor": predictor} if enough else {}),
         headline=Headline(measured=int((rows["status"] == "ok").sum()), failed=int((rows["status"] != "ok").sum())),
         measurements=measurements_frame(rows, space),
         predictions=_compared(loop, None, None) if loop and enough else pd.DataFrame(),
@@ -156,6 +157,11 @@ def _space_sample(loop: Loop, space: SearchSpace) -> pd.DataFrame:
 
 def _notes(result: Onboarding) -> list[str]:
     notes = []
+    if result.noisy:
+        notes.append(
+            f"The labels are noisy: their median standard error is {result.label_noise_percent:.1f} %. "
+            "Something else may be using the device; `latlab doctor` looks for it."
+        )
     if result.failed:
         notes.append(f"{result.failed} networks failed; the reasons are in the table of failures.")
     if result.measured < 10:

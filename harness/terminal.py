@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,7 @@ __all__ = [
 MAX_ROWS = 30
 """Rows of a table that are shown; the rest is counted."""
 WIDTH_OF_FILES = 200
-ROLES = {"train": "training", "holdout": "hold-out", "reference": "reference", "listed": "measuring"}
+ROLES = {"train": "measured", "holdout": "hold-out", "reference": "reference", "listed": "measured"}
 
 
 def _console() -> Console:
@@ -68,7 +69,7 @@ def progress(total: int, title: str, *, quiet: bool) -> Iterator[Callable[[Measu
         task = bar.add_task(escape(title), total=total, last="exporting the first networks")
 
         def observe(row: Measurement) -> None:
-            what = f"{row.latency_ms:.3f} ms" if row.latency_ms is not None else row.status
+            what = _ms(row.latency_ms) if row.latency_ms is not None else row.status
             bar.update(task, advance=1, last=f"[dim]{ROLES.get(row.role, row.role)}[/dim] {what}")
 
         yield observe
@@ -85,6 +86,12 @@ def working(title: str, *, quiet: bool) -> Iterator[None]:
         yield
 
 
+def _ms(value: float) -> str:
+    """Three significant digits, without exponents."""
+    digits = 3 if not value else max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:.{digits}f} ms"
+
+
 def show_onboarding(result: Onboarding) -> None:
     console = _console()
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -96,7 +103,9 @@ def show_onboarding(result: Onboarding) -> None:
 
     table.add_row("target", result.target)
     failed = f", {result.failed} failed" if result.failed else ""
-    table.add_row("measured", f"{result.measured} networks of {result.space} in {result.onboard_s:.0f} s{failed}")
+    table.add_row("measured", f"{result.measured} networks of {result.space}{failed}")
+    worry = "[yellow], noisy: does something else use the device? See latlab doctor[/yellow]" if result.noisy else ""
+    table.add_row("labels", f"median standard error {result.label_noise_percent:.1f} %{worry}")
     table.add_row(
         "expected error",
         f"{result.expected_error_percent:.1f} % over the space (the predictor's own estimate)",
@@ -113,7 +122,9 @@ def show_onboarding(result: Onboarding) -> None:
             f"within 10 %: {percent(result.holdout_within_10_percent)}, "
             f"inside the 90 % interval: {percent(result.holdout_coverage_90_percent)}",
         )
-    table.add_row("time", f"{result.wall_s:.0f} s, {100 * result.timing_share:.0f} % of it timing networks")
+    table.add_row("this run", f"{result.wall_s:.0f} s, {100 * result.timing_share:.0f} % of it timing networks")
+    if result.failed:
+        table.add_row("failures", "their reasons are in the report, and in latlab show")
     table.add_row("latency table", escape(str(result.latency_table)))
     table.add_row("report", f"[bold]{escape(str(result.report))}[/bold]")
     console.print(table)
@@ -129,8 +140,8 @@ def show_measurements(rows: pd.DataFrame, store: Path, *, raw: bool) -> None:
         ok = row["status"] == "ok"
         table.add_row(
             escape(str(row["arch"])),
-            f"{row['latency_ms']:.3f} ms" if ok else "-",
-            f"{row['stderr_ms']:.3f} ms" if ok and pd.notna(row["stderr_ms"]) else "-",
+            _ms(row["latency_ms"]) if ok else "-",
+            _ms(row["stderr_ms"]) if ok and pd.notna(row["stderr_ms"]) else "-",
             "ok" if ok else f"[red]{row['status']}[/red]: {escape(str(row['error']))}",
         )
         if raw:
@@ -140,11 +151,9 @@ def show_measurements(rows: pd.DataFrame, store: Path, *, raw: bool) -> None:
     if len(rows) > MAX_ROWS:
         console.print(f"... and {len(rows) - MAX_ROWS} more; all are in {escape(str(store))}", style="dim")
     failed = int((rows["status"] != "ok").sum())
-    console.print(
-        f"{len(rows) - failed} measured, {failed} failed. `latlab export --store {escape(str(store))} "
-        "--format csv --out F.csv` writes them to a file.",
-        style="dim",
-    )
+    kept = " (kept; --new-session tries again)" if failed else ""
+    console.print(f"{len(rows) - failed} measured, {failed} failed{kept}. All is in {escape(str(store))}.", style="dim")
+    console.print(f"`latlab export --store {escape(str(store))} --out measured.csv` writes it to a file.", style="dim")
 
 
 def show_table(frame: pd.DataFrame, title: str) -> None:
@@ -187,11 +196,11 @@ def show_store(store: Path, campaigns: pd.DataFrame, failures: pd.DataFrame) -> 
         table = Table(
             box=None, padding=(0, 2, 0, 0), header_style="dim", title=escape(str(target)), title_justify="left"
         )
-        for name in ("space", "selection", "policy", "session", "ok", "failed", "running", "last"):
+        for name in ("space", "selection", "policy", "seed", "session", "ok", "failed", "running", "last"):
             table.add_column(name, justify="right" if name in ("ok", "failed", "running", "session") else "left")
         for row in group.itertuples():
             last = str(row.last or "")[:16].replace("T", " ")
-            cells = (row.space, row.selection, row.policy, row.session, row.ok, row.failed, row.running, last)
+            cells = (row.space, row.selection, row.policy, row.seed, row.session, row.ok, row.failed, row.running, last)
             table.add_row(*(escape(str(cell)) for cell in cells))
         console.print(table)
     if len(failures):

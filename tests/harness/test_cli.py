@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +15,7 @@ import pytest
 
 from latlab.harness import Lab
 from latlab.harness.cli import main
+from latlab.harness.store import Store
 
 CONV = "|none~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|"
 SMALL = "|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|"
@@ -126,6 +129,9 @@ def test_predict_show_export_report(run: Shell, onboarded: Path, tmp_path: Path)
     assert len(csv) == len(parquet) >= 13
     assert csv["latency_ms"].tolist() == pytest.approx(parquet["latency_ms"].tolist())
     assert len(json.loads(csv["passes"][0])) == 5
+    assert run("export", "--store", store, "--out", "x.csv", "--target", "none")[0] == 2
+    assert run("report", "--store", store, "--out", "/proc/r.html")[0] == 2
+    assert run("report", "--store", store, "--out", str(tmp_path))[0] == 2
     assert run("report", "--store", store, "--out", "r.html")[0] == 0
     assert (tmp_path / "r.html").stat().st_size > 10_000
 
@@ -199,6 +205,9 @@ def test_spaces(run: Shell) -> None:
         ("predict --target x", "say what to predict"),
         ("show none.db", "there is no store none.db"),
         ("export --out x.csv --store none.db", "there is no store"),
+        ("export --out x.txt --store none.db", "does not say what to write"),
+        ("export --out x.csv --format parquet --store none.db", "contradicts the name"),
+        ("measure local --space nasbench201 --count 1 --threads 1000", "would take turns"),
         ("report --store none.db", "there is no store"),
         ("embed local --space atlantis", "unknown search space"),
         ("doctor mars", "not in the inventory"),
@@ -275,6 +284,27 @@ def test_disk_full_on_the_device(run: Shell, tmp_path: Path) -> None:
         assert set(Lab(tmp_path / "latlab.db").store.table()["status"]) <= {"ok"}
     finally:
         subprocess.run(["umount", "--lazy", str(small)], check=True)
+
+
+def test_affinity_that_is_not_there(run: Shell, tmp_path: Path) -> None:
+    (tmp_path / "inventory.yaml").write_text("devices: {local: {affinity: [3000]}}")
+    code, _, said = run("measure", "local", "--space", "nasbench201", "--count", "1")
+    assert (code, "affinity [3000]" in said) == (2, True)
+
+
+def test_interrupted(tmp_path: Path) -> None:
+    """Ctrl-C ends it at once, says that nothing is lost, and leaves no worker behind."""
+    command = [sys.executable, "-m", "latlab.harness", "measure", "local", "--space", "nasbench201", "--count", "300"]
+    process = subprocess.Popen([*command, "--store", str(tmp_path / "s.db")], stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while not (tmp_path / "s.db").exists() or Store(tmp_path / "s.db").table().empty:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "the same command continues" in said
+    assert "Traceback" not in said
 
 
 def test_errors_as_json(run: Shell) -> None:

@@ -236,6 +236,8 @@ def notanet():
 @pytest.fixture
 def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "mynets.py").write_text(FACTORY)
+    for suffix in ("onnx", "tflite", "pt"):
+        (tmp_path / f"junk.{suffix}").write_bytes(b"junk" * 100)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     sys.modules.pop("mynets", None)
@@ -262,7 +264,35 @@ def test_a_file_of_one_s_own(lab: Lab, factory: Path, suffix: str) -> None:
     rows = lab.measure(model=str(path), input_shape=[1, 3, 8, 8] if suffix == "pt" else None)
     assert rows["status"].tolist() == ["ok"]
     assert rows["space"].tolist() == ["model"]
-    assert rows["arch"].tolist() == [f"net.{suffix}"]
+    assert rows["arch"].tolist() == [f"net.{suffix} " + ("1x8x8x3" if suffix == "tflite" else "1x3x8x8")]
+
+
+@pytest.fixture
+def open_sides(factory: Path) -> Path:
+    """An ONNX file whose batch, height and width are open."""
+    import torch
+    from torch import nn
+
+    module = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU())
+    axes = {"x": {0: "n", 2: "h", 3: "w"}}
+    path = factory / "open.onnx"
+    torch.onnx.export(
+        module, (torch.zeros(1, 3, 8, 8),), path, input_names=["x"], dynamic_axes=axes, dynamo=False, verbose=False
+    )
+    return path
+
+
+def test_each_shape_of_an_open_file_is_measured(lab: Lab, open_sides: Path) -> None:
+    with pytest.raises(BadInputError, match=r"open: \?x3x\?x\?"):
+        lab.measure(model=str(open_sides))
+    small, large = (lab.measure(model=str(open_sides), input_shape=[2, 3, side, side]) for side in (16, 256))
+    assert large["latency_ms"][0] > 5 * small["latency_ms"][0]
+    assert small["target"][0].endswith("/b2")
+    assert len(lab.store.table()) == 2
+    with pytest.raises(BadInputError, match="takes \\?x3x\\?x\\?, not 1x4x8x8"):
+        lab.measure(model=str(open_sides), input_shape=[1, 4, 8, 8])
+    with pytest.raises(BadInputError, match="contradicts"):
+        lab.measure(model=str(open_sides), input_shape=[1, 3, 8, 8], batch_size=4)
 
 
 Ask = Callable[[Lab], object]
@@ -277,6 +307,10 @@ Ask = Callable[[Lab], object]
         (lambda lab: lab.measure(model="mynets:notanet", input_shape=[1, 3, 8, 8]), "gave a int"),
         (lambda lab: lab.measure(model="mynets:odd", input_shape=[1, 3], runtime="tflite"), "unsupported_op"),
         (lambda lab: lab.measure(model="nonsense"), "is not a model"),
+        (lambda lab: lab.measure(model="junk.onnx"), "junk.onnx: it is not an ONNX file"),
+        (lambda lab: lab.measure(model="junk.tflite"), "cannot read the model junk.tflite"),
+        (lambda lab: lab.measure(model="junk.pt", input_shape=[1, 3, 8, 8]), "junk.pt is not a TorchScript file"),
+        (lambda lab: lab.measure(model="junk.onnx", runtime="tflite"), "runs in onnxruntime, not in tflite"),
         (lambda lab: lab.measure(model="mynets:net", input_shape=[0, 3]), "positive"),
     ],
 )
