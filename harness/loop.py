@@ -20,9 +20,9 @@ from latlab.search_spaces import Architecture, SearchSpace
 
 __all__ = ["Loop", "holdout_of", "refitted"]
 
-CANDIDATES = 1000
+CANDIDATES = 500
 """Random architectures among which the next is chosen; more bring little and cost the square."""
-REFERENCE = 500
+REFERENCE = 300
 """Random architectures over which the posterior variance is averaged: they stand for the space."""
 FAILURES_PER_BUDGET = 1.0
 """Failed networks are replaced, up to this many per network of the budget: then the fault is not theirs."""

@@ -2,14 +2,13 @@
 
 Nothing is measured or run: `SearchSpace.layers` gives every operator's cost, as written and with dead edges removed,
 and this module adds them up per class of operator. A class is a kind and kernel size (`depthwise 5`), and, in the
-local block, also the side of its output, because the same multiply-accumulate costs more at some resolutions than
-at others.
+local group, also the side of its output, because the same multiply-accumulate costs more at some resolutions than at
+others.
 """
 
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
 
@@ -23,6 +22,10 @@ __all__ = ["CostFeatures", "cost_features"]
 
 SAMPLE = 1000
 """Architectures that fix which features vary and their scale: a property of the space, not of what is measured."""
+TOTALS = ("macs", "bytes", "operators")
+READINGS = ("written", "live")
+MAX_LAYERS = 200_000
+"""Different layers remembered; a space that makes new ones for every architecture must not fill the memory."""
 
 
 class CostFeatures:
@@ -37,65 +40,88 @@ class CostFeatures:
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
-        self._rows: dict[str, NDArray[np.float32]] = {}
+        self._cache: dict[str, NDArray[np.float32]] = {}
         sample = space.sample(min(SAMPLE, space.size), random.Random(0))
-        costs = [self._cost(arch) for arch in sample]
-        self._columns: dict[str, list[str]] = {}
-        self._scale: dict[str, tuple[FloatArray, FloatArray]] = {}
+        both = [self._layers(arch) for arch in sample]
+        layers = {id(layer): layer for pair in both for reading in pair for layer in reading}
+        classes = {name for layer in layers.values() for name, _ in _costs(layer)} - set(TOTALS)
+        self._classes = {name: i for i, name in enumerate((*TOTALS, *sorted(classes)))}
+        self._index: dict[int, tuple[Layer, int]] = {}
+        self._table = np.zeros((1024, len(self._classes)))
+        raw = np.array([self._raw(arch) for arch in sample])
+
+        self._columns: dict[str, NDArray[np.intp]] = {}
+        names = [f"{reading} {name}" for reading in READINGS for name in self._classes]
+        self._names = np.array(names)
         for group in self.GROUPS:
-            names = sorted({name for cost in costs for name in cost[group]})
-            values = np.array([[cost[group].get(name, 0.0) for name in names] for cost in costs])
-            # Identical columns (a stride that never varies, live equal to written) would count their cost twice.
-            _, first = np.unique(values.round(9), axis=1, return_index=True)
-            keep = [i for i in sorted(first) if values[:, i].std() > 1e-9 * (1 + abs(values[:, i].mean()))]
-            self._columns[group] = [names[i] for i in keep]
-            mean, std = values[:, keep].mean(axis=0), values[:, keep].std(axis=0)
-            self._scale[group] = mean, std * np.sqrt(max(len(keep), 1))
+            columns = np.array([i for i, name in enumerate(names) if _group(name) == group])
+            values = raw[:, columns]
+            # Identical columns (live equal to written, say) would count their cost twice; constant ones say nothing.
+            first = np.unique(values.round(9), axis=1, return_index=True)[1]
+            varies = values.std(axis=0) > 1e-9 * (1 + np.abs(values.mean(axis=0)))
+            self._columns[group] = columns[[i for i in sorted(first) if varies[i]]]
+        self._order = np.concatenate(list(self._columns.values()))
+        widths = np.concatenate([np.full(len(c), max(len(c), 1)) for c in self._columns.values()])
+        self._mean = raw[:, self._order].mean(axis=0)
+        self._scale = raw[:, self._order].std(axis=0) * np.sqrt(widths)
 
     def __call__(self, archs: Sequence[Architecture]) -> dict[str, FloatArray]:
         """Group name -> array of shape (len(archs), columns of the group)."""
-        width = sum(map(len, self._columns.values()))
-        table = np.array([self._row(arch) for arch in archs], dtype=np.float64).reshape(len(archs), width)
+        table = np.array([self._row(arch) for arch in archs], dtype=np.float64).reshape(len(archs), len(self._order))
         ends = np.cumsum([len(self._columns[group]) for group in self.GROUPS])
         return dict(zip(self.GROUPS, np.split(table, ends[:-1], axis=1), strict=True))
 
     def columns(self, group: str) -> list[str]:
         """What each column of a group counts."""
-        return list(self._columns[group])
+        return [str(name) for name in self._names[self._columns[group]]]
 
     def _row(self, arch: Architecture) -> NDArray[np.float32]:
-        row = self._rows.get(arch.text)
+        row = self._cache.get(arch.text)
         if row is None:
-            cost = self._cost(arch)
-            parts = []
-            for group in self.GROUPS:
-                mean, std = self._scale[group]
-                parts.append((np.array([cost[group].get(name, 0.0) for name in self._columns[group]]) - mean) / std)
-            row = self._rows[arch.text] = np.concatenate(parts).astype(np.float32)
+            row = ((self._raw(arch)[self._order] - self._mean) / self._scale).astype(np.float32)
+            self._cache[arch.text] = row
         return row
 
-    def _cost(self, arch: Architecture) -> dict[str, dict[str, float]]:
-        cost: dict[str, dict[str, float]] = {group: defaultdict(float) for group in self.GROUPS}
-        for reading in ("written", "live"):
-            _add(cost, reading, self.space.layers(arch, live=reading == "live"))
-        return cost
+    def _layers(self, arch: Architecture) -> tuple[Sequence[Layer], Sequence[Layer]]:
+        return self.space.layers(arch, live=False), self.space.layers(arch, live=True)
+
+    def _raw(self, arch: Architecture) -> FloatArray:
+        """Totals per class, written then live; the first ones as logarithms."""
+        if len(self._index) >= MAX_LAYERS:  # here and not while rows of this architecture are being collected
+            self._index.clear()
+        written, live = ([self._position(layer) for layer in layers] for layers in self._layers(arch))
+        sums = np.stack([self._table[rows].sum(axis=0) for rows in (written, live)])
+        sums[:, : len(TOTALS)] = np.log1p(sums[:, : len(TOTALS)])
+        return sums.ravel()
+
+    def _position(self, layer: Layer) -> int:
+        """Row of `_table` that holds a layer's costs. Spaces reuse their layer objects, so identity finds most."""
+        known = self._index.get(id(layer))
+        if known is not None:
+            return known[1]
+        row = len(self._index)
+        if row == len(self._table):
+            self._table = np.concatenate([self._table, np.zeros_like(self._table)])
+        self._table[row] = 0
+        for name, cost in _costs(layer):
+            if name in self._classes:  # a class that the sample never had cannot be scaled
+                self._table[row, self._classes[name]] = cost
+        self._index[id(layer)] = layer, row  # the reference keeps the identity from being given to another
+        return row
 
 
-def _add(cost: dict[str, dict[str, float]], reading: str, layers: Sequence[Layer]) -> None:
-    total_macs = total_bytes = 0
-    global_, local = cost["global"], cost["local"]
-    for layer in layers:
-        kind = f"{reading} {layer.kind} {layer.kernel}"
-        work = layer.macs or layer.activations
-        global_[kind + " work"] += work
-        global_[kind + " count"] += 1
-        local[f"{kind} @{layer.out_size} work"] += work
-        local[f"{kind} @{layer.out_size} count"] += 1
-        total_macs += layer.macs
-        total_bytes += layer.bytes
-    cost["totals"][f"{reading} log macs"] = np.log1p(total_macs)
-    cost["totals"][f"{reading} log bytes"] = np.log1p(total_bytes)
-    cost["totals"][f"{reading} log operators"] = np.log1p(len(layers))
+def _costs(layer: Layer) -> list[tuple[str, float]]:
+    work = layer.macs or layer.activations
+    kind = f"{layer.kind} {layer.kernel}"
+    local = f"{kind} @{layer.out_size}"
+    per_class = [(f"{name} {what}", cost) for name in (kind, local) for what, cost in (("work", work), ("count", 1))]
+    return [("macs", layer.macs), ("bytes", layer.bytes), ("operators", 1), *per_class]
+
+
+def _group(name: str) -> str:
+    if name.split(" ", 1)[1] in TOTALS:
+        return "totals"
+    return "local" if "@" in name else "global"
 
 
 @cache
