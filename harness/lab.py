@@ -7,9 +7,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -33,7 +32,7 @@ from latlab.harness.onboarding import Observer, Onboarding, Plan
 from latlab.harness.onboarding import onboard as run_onboarding
 from latlab.harness.paths import cache_folder, writable_folder
 from latlab.harness.sitting import Sitting
-from latlab.harness.store import Campaign, Measurement, Store
+from latlab.harness.store import Campaign, Store
 from latlab.harness.tables import latency_table, whole_space
 from latlab.harness.targets import Target
 from latlab.predictors import DEFAULT
@@ -115,49 +114,49 @@ class Lab:
             "random" if count is not None else "listed",
             campaign_options(target, as_written),
         )
-        texts = list(dict.fromkeys(arch.text for arch in wanted))
-        with self._sitting_if(campaign, texts, new_session, target, seed, as_written) as (
-            sitting,
-            session,
-            todo,
-        ):
-            if sitting is not None:
-                # A random sample is in random order already; a list is shuffled, so that its order (often by
-                # size) is not confounded with how the device warms up.
-                if count is None:
-                    random.Random(seed).shuffle(todo)
-                for row in sitting.run(campaign, session, ((arch, "listed") for arch in todo)):
-                    if observe:
-                        observe(row)
-        return self._rows(campaign, session, texts)
+        # A random sample is in random order already; a list is shuffled, so that its order (often by size) is not
+        # confounded with how the device warms up.
+        return self._run(
+            campaign,
+            [arch.text for arch in wanted],
+            "listed",
+            shuffle=count is None,
+            new_session=new_session,
+            as_written=as_written,
+            observe=observe,
+        )
 
-    @contextlib.contextmanager
-    def _sitting_if(
+    def _run(
         self,
         campaign: Campaign,
-        texts: list[str],
+        archs: Sequence[str],
+        role: str,
+        *,
         new_session: bool,
-        target: Target,
-        seed: int,
-        as_written: bool,
-    ) -> Iterator[tuple[Sitting | None, int, list[str]]]:
-        """(sitting, session number, what is left to measure); no sitting where nothing is left."""
+        observe: Observer | None,
+        shuffle: bool = False,
+        as_written: bool = False,
+        submit: Callable[[str], Future[Artifact]] | None = None,
+    ) -> pd.DataFrame:
+        """Measure what the campaign's session lacks of `archs`; the rows of all of them, in that order."""
+        archs = list(dict.fromkeys(archs))
         session = self.store.latest_session(campaign) + (1 if new_session else 0) or 1
-        done = self._done(campaign, session)
-        todo = [arch for arch in texts if arch not in done]
-        if not todo:
-            yield None, session, []
-            return
-        with Sitting(self.store, self.inventory, self.cache, target, seed=seed, as_written=as_written) as sitting:
-            yield sitting, session, todo
-
-    def _done(self, campaign: Campaign, session: int) -> dict[str, Measurement]:
-        return {a: row for a, row in self.store.rows(campaign, session).items() if row.status != "running"}
-
-    def _rows(self, campaign: Campaign, session: int, texts: Sequence[str]) -> pd.DataFrame:
+        done = {arch for arch, row in self.store.rows(campaign, session).items() if row.status != "running"}
+        todo = [(arch, role) for arch in archs if arch not in done]
+        if shuffle:
+            random.Random(campaign.seed).shuffle(todo)
+        if todo:
+            target = Target.parse(campaign.target)
+            with Sitting(
+                self.store, self.inventory, self.cache, target, seed=campaign.seed, as_written=as_written
+            ) as sitting:
+                for row in sitting.run(campaign, session, todo, submit):
+                    if observe:
+                        observe(row)
         table = self.store.table(target=campaign.target, space=campaign.space, raw=True)
         table = table[(table["campaign"] == campaign.id) & (table["session"] == session)]
-        return table.set_index("arch").reindex([t for t in texts if t in set(table["arch"])]).reset_index()
+        there = set(table["arch"])
+        return table.set_index("arch").loc[[arch for arch in archs if arch in there]].reset_index()
 
     def _measure_model(
         self,
@@ -180,16 +179,9 @@ class Lab:
         )
         future: Future[Artifact] = Future()
         future.set_result(artifact)
-        with self._sitting_if(campaign, [own.name], new_session, target, seed, False) as (
-            sitting,
-            session,
-            todo,
-        ):
-            if sitting is not None:
-                for row in sitting.run(campaign, session, ((a, "listed") for a in todo), lambda _: future):
-                    if observe:
-                        observe(row)
-        return self._rows(campaign, session, [own.name])
+        return self._run(
+            campaign, [own.name], "listed", new_session=new_session, observe=observe, submit=lambda _: future
+        )
 
     def embed(
         self,
@@ -212,17 +204,12 @@ class Lab:
         """
         chosen_space = space_named(space)
         target = Target(device, runtime, threads=threads, batch_size=batch_size)
-        texts = [arch.text for arch in chosen_space.references()]
         campaign = self.store.campaign(
             target, space, policy_named(policy), seed, "references", campaign_options(target, False)
         )
-        with self._sitting_if(campaign, texts, new_session, target, seed, False) as (sitting, session, todo):
-            if sitting is not None:
-                random.Random(seed).shuffle(todo)
-                for row in sitting.run(campaign, session, ((arch, "reference") for arch in todo)):
-                    if observe:
-                        observe(row)
-        rows = self._rows(campaign, session, texts)[["arch", "latency_ms", "stderr_ms", "status"]]
+        texts = [arch.text for arch in chosen_space.references()]
+        rows = self._run(campaign, texts, "reference", shuffle=True, new_session=new_session, observe=observe)
+        rows = rows[["arch", "latency_ms", "stderr_ms", "status"]].copy()
         span = rows["latency_ms"].max() - rows["latency_ms"].min()
         rows["embedding"] = (rows["latency_ms"] - rows["latency_ms"].min()) / span if span else np.nan
         return rows
