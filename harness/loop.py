@@ -98,12 +98,13 @@ class Loop:
         return float(100 * np.median(self._support_stderr_ms() / self.support_ms()))
 
     def record(self, arch: str, status: str, latency_ms: float | None, stderr_ms: float | None) -> None:
-        """Take in a finished row."""
+        """Take in a finished row, or a running one with its latency so far."""
         view = self.view(self.space.parse(arch))
         self._pending.pop(view, None)
-        if status == "ok" and latency_ms is not None:
+        if status in ("ok", "running") and latency_ms is not None:
             self._measured[view] = (latency_ms, stderr_ms)
         else:
+            self._measured.pop(view, None)
             self._failed.add(view)
 
     def expect(self, archs: Sequence[str]) -> None:

@@ -78,8 +78,11 @@ class Engine:
         self.timed_s = 0.0
         """Seconds that the device spent in warm-up and samples since this engine was made."""
 
-    def run(self, wanted: Iterable[tuple[str, str]]) -> Iterator[Measurement]:
+    def run(self, wanted: Iterable[tuple[str, str]], passes: int | None = None) -> Iterator[Measurement]:
         """Measure what `wanted` yields as (architecture, role) and yield each row once it is finished.
+
+        With `passes` less than the policy's, networks are put aside after so many passes: their rows are yielded
+        still `running`, with the latency so far, and a later run, in this process or another, goes on with them.
 
         `wanted` is asked for the next one only when an export can start, so it may decide by the rows it has seen.
         Architectures that this session has finished already must not be in it.
@@ -88,6 +91,7 @@ class Engine:
             DeviceLostError: when the device does not come back; every finished row and pass is in the store.
         """
         source, round_ = iter(wanted), 0
+        self._until = min(passes or self._policy.passes, self._policy.passes)
         try:
             while True:
                 self._top_up(source)
@@ -162,7 +166,7 @@ class Engine:
             due=round_,
         )
         self._active.append(net)
-        if len(net.passes) >= self._policy.passes:
+        if len(net.passes) >= self._until:
             yield from self._finish(net)
 
     def _turn(self, net: _InFlight, round_: int) -> Iterator[Measurement]:
@@ -189,24 +193,24 @@ class Engine:
         net.warm_s += warm_s
         self.timed_s += warm_s + sum(timed.samples_ns) / 1e9
         net.due = round_ + self._policy.spread
-        if len(net.passes) >= self._policy.passes:
+        if len(net.passes) >= self._until:
             yield from self._finish(net)
 
     def _finish(self, net: _InFlight) -> Iterator[Measurement]:
         summary = summarise(net.passes, self._policy.trim)
         artifact = net.artifact
         times = {
-            "build_s": artifact.build_s,
-            "export_s": artifact.export_s,
-            "parity_s": artifact.parity_s,
-            "push_s": net.push_s,
-            "load_s": net.load_s,
+            "build_s": artifact.build_s or net.row.times_s.get("build_s", 0.0),
+            "export_s": artifact.export_s or net.row.times_s.get("export_s", 0.0),
+            "parity_s": artifact.parity_s or net.row.times_s.get("parity_s", 0.0),
+            "push_s": net.push_s + net.row.times_s.get("push_s", 0.0),
+            "load_s": net.load_s + net.row.times_s.get("load_s", 0.0),
             "warm_s": net.warm_s,
             "measure_s": sum(map(sum, net.passes)) / 1e9,
         }
         row = self._store.finish(
             net.row.id,
-            "ok",
+            "ok" if len(net.passes) >= self._policy.passes else "running",
             latency_ms=summary.latency_ms,
             stderr_ms=summary.stderr_ms,
             times_s=times,
@@ -214,6 +218,8 @@ class Engine:
         )
         self._drop(net)
         yield row
+        if row.status != "ok":
+            return
         for arch in net.followers:
             follower = self._store.rows(self._campaign, self._session)[arch]
             yield self._store.copy_result(follower.id, row.id)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ __all__ = ["Onboarding", "Plan", "onboard"]
 
 NOISY_PERCENT = 5.0
 """Median standard error of labels beyond which people are told that something disturbs the device."""
+FIRST_PASSES = 2
+"""Passes after which a network's latency is good enough to choose the next one by."""
 HOLDOUT = "holdout"
 """Selection of the campaign that the hold-out is measured in."""
 HOLDOUT_SESSIONS = 2
@@ -134,7 +137,7 @@ def onboard(lab: Lab, plan: Plan, observe: Observer | None = None) -> Onboarding
     )
     campaign = _campaign(store, plan, f"onboard:{plan.predictor}")
     with Sitting(store, lab.inventory, lab.cache, plan.target, seed=plan.seed, as_written=plan.as_written) as sitting:
-        _close_loop(store, sitting, campaign, loop, observe)
+        _close_loop(store, sitting, plan, campaign, loop, observe)
         if not loop.measured:
             raise LatlabError(
                 f"all {loop.failed} networks failed on {plan.target}: {_last_error(store, campaign)}",
@@ -150,22 +153,45 @@ def _campaign(store: Store, plan: Plan, selection: str) -> Campaign:
     return store.campaign(plan.target, plan.space.name, plan.policy, plan.seed, selection, plan.options)
 
 
-def _close_loop(store: Store, sitting: Sitting, campaign: Campaign, loop: Loop, observe: Observer | None) -> None:
+def _close_loop(
+    store: Store, sitting: Sitting, plan: Plan, campaign: Campaign, loop: Loop, observe: Observer | None
+) -> None:
+    """Choose and measure until the budget is spent, then finish what was put aside.
+
+    A network's first passes are enough for the loop to go on with; its others come in sweeps over all networks, so
+    that a label does not hang on how disturbed the device was in one second.
+    """
     earlier = store.rows(campaign, 1)
-    unfinished = [arch for arch, row in earlier.items() if row.status == "running"]
+    unfinished = [arch for arch, row in earlier.items() if row.status == "running" and row.latency_ms is None]
     for row in earlier.values():
-        if row.status != "running":
+        if row.arch not in unfinished:
             loop.record(row.arch, row.status, row.latency_ms, row.stderr_ms)
     loop.expect(unfinished)
 
     # Lazily: each proposal is made when an export can start, with what is known by then.
     wanted = ((arch, "train") for arch in itertools.chain(unfinished, loop.proposals()))
-    for row in sitting.run(campaign, 1, wanted):
+    for row in sitting.run(campaign, 1, wanted, passes=FIRST_PASSES):
         loop.record(row.arch, row.status, row.latency_ms, row.stderr_ms)
         if observe:
             observe(row)
+    archs = [arch for arch, row in store.rows(campaign, 1).items() if row.status == "running"]
+    for row in _sweep(sitting, plan, campaign, 1, archs, "train", FIRST_PASSES + 1):
+        loop.record(row.arch, row.status, row.latency_ms, row.stderr_ms)
     if loop.measured:
         loop.fit(always=True)
+
+
+def _sweep(
+    sitting: Sitting, plan: Plan, campaign: Campaign, session: int, archs: Sequence[str], role: str, first: int
+) -> Iterator[Measurement]:
+    """Bring networks from pass `first` to the policy's last, one pass of all of them at a time, in random orders."""
+    rng = random.Random(f"{plan.seed}/{session}")
+    for passes in range(first, plan.policy.passes + 1):
+        order = list(archs)
+        rng.shuffle(order)
+        for row in sitting.run(campaign, session, [(arch, role) for arch in order], passes=passes):
+            if row.status != "running":
+                yield row
 
 
 def _last_error(store: Store, campaign: Campaign) -> str:
@@ -181,8 +207,8 @@ def _measure_holdout(
     labels = []
     for session in range(1, HOLDOUT_SESSIONS + 1):
         done = {arch for arch, row in store.rows(campaign, session).items() if row.status != "running"}
-        todo = [(arch.text, "holdout") for arch in archs if arch.text not in done]
-        for row in sitting.run(campaign, session, todo):
+        todo = [arch.text for arch in archs if arch.text not in done]
+        for row in _sweep(sitting, plan, campaign, session, todo, "holdout", 1):
             if observe:
                 observe(row)
         rows = store.rows(campaign, session)

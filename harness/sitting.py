@@ -67,11 +67,13 @@ class Sitting:
         session: int,
         wanted: Iterable[tuple[str, str]],
         submit: Callable[[str], Future[Artifact]] | None = None,
+        passes: int | None = None,
     ) -> Iterator[Measurement]:
         """Measure (architecture, role) pairs in a session of a campaign, yielding rows as they are finished.
 
         Args:
             submit: gives an architecture's artifact; default: export it.
+            passes: put networks aside after so many (`Engine.run`); default: all that the policy asks for.
         """
         engine = Engine(
             self._store,
@@ -84,7 +86,7 @@ class Sitting:
             overlap=self.device.spare_cpus is not None,
         )
         try:
-            yield from engine.run(wanted)
+            yield from engine.run(wanted, passes)
         except DeviceLostError as error:
             raise LatlabError(
                 f"device {self.target.device} was lost: {error}",

@@ -260,10 +260,11 @@ class Store:
             )
 
     def finish(self, measurement_id: int, status: str, **fields: Any) -> Measurement:
-        """Close a running row as `ok` or as a kind of failure."""
+        """Close a running row as `ok` or as a kind of failure; `running` keeps it open with what is known so far."""
         with self.session() as session:
             row = session.get_one(Measurement, measurement_id)
-            row.status, row.finished_at = status, _now()
+            row.status = status
+            row.finished_at = None if status == "running" else _now()
             for name, value in fields.items():
                 setattr(row, name, value)
         return row

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
 from latlab.harness import Lab
 from latlab.harness.errors import LatlabError
-from latlab.harness.exporters import ExportError, ExportPool, ExportRequest
+from latlab.harness.exporters import Artifact, ExportError
 from latlab.harness.loop import Loop
 from latlab.harness.report import data as report_data
+from latlab.harness.sitting import Sitting
 
 
 @pytest.fixture
@@ -47,17 +49,18 @@ def test_stops_when_the_error_is_reached(lab: Lab, tmp_path: Path) -> None:
 
 def fail_first(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Make the first exports fail as an exporter would that lacks an operator."""
-    original, failed = ExportPool.submit, []
+    original = Sitting._export
+    failed: list[str] = []
 
-    def submit(self: ExportPool, request: ExportRequest) -> object:
-        future = original(self, request)
-        if len(failed) < count:
-            failed.append(request)
-            future = type(future)()
-            future.set_exception(ExportError("unsupported_op", "no such operator: Test"))
+    def export(self: Sitting, space: str, arch: str) -> Future[Artifact]:
+        if len(failed) >= count:
+            return original(self, space, arch)
+        failed.append(arch)
+        future: Future[Artifact] = Future()
+        future.set_exception(ExportError("unsupported_op", "no such operator: Test"))
         return future
 
-    monkeypatch.setattr(ExportPool, "submit", submit)
+    monkeypatch.setattr(Sitting, "_export", export)
 
 
 def test_failed_networks_are_rows_and_are_replaced(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
