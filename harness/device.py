@@ -136,7 +136,7 @@ class DeviceSession:
             return None
         return set(self.hello["cpus"]["affinity"]) - set(self.affinity) or None
 
-    def load(self, artifact: Artifact, input_shape: list[int] | None = None) -> Loaded:
+    def load(self, artifact: Artifact) -> Loaded:
         """Push the artifact where the device lacks it, and load it. Raises `WorkerError` or `DeviceLostError`."""
         start = time.perf_counter()
         try:
@@ -159,7 +159,7 @@ class DeviceSession:
             accelerator=self.target.accelerator,
             threads=self.target.threads,
             affinity=self.affinity,
-            input_shape=input_shape or list(artifact.input_shape),
+            input_shape=list(artifact.input_shape),
             seed=0,
         )
         facts: dict[str, Any] = {

@@ -186,11 +186,12 @@ def _sweep(
 ) -> Iterator[Measurement]:
     """Bring networks from pass `first` to the policy's last, one pass of all of them at a time, in random orders."""
     rng = random.Random(f"{plan.seed}/{session}")
+    left = list(archs)
     for passes in range(first, plan.policy.passes + 1):
-        order = list(archs)
-        rng.shuffle(order)
-        for row in sitting.run(campaign, session, [(arch, role) for arch in order], passes=passes):
+        rng.shuffle(left)
+        for row in sitting.run(campaign, session, [(arch, role) for arch in left], passes=passes):
             if row.status != "running":
+                left.remove(row.arch)  # failed, say: later sweeps must not try it again
                 yield row
 
 
