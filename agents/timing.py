@@ -1,13 +1,11 @@
-"""How a network is timed: the policy, as a frozen value with a hash, and the loop that takes samples."""
+"""The loops that take samples."""
 
 from __future__ import annotations
 
 import gc
-import hashlib
-import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .errors import AgentError
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
     from .nvml import GPU
     from .runtimes import DeviceClock
 
-__all__ = ["PRESETS", "DeviceSamples", "TimingPolicy", "take_device_samples", "take_samples"]
+__all__ = ["DeviceSamples", "take_device_samples", "take_samples"]
 
 THROTTLE_SHARE = 0.75
 """A sample under a clock below this share of the GPU's default is discarded, as in NVBench."""
@@ -29,53 +27,6 @@ MISSED_NS = 100_000
 """More than waiting for the GPU costs after its last mark."""
 MISSED_RUNS = 5
 """Of fewer runs, each may have been interrupted."""
-
-
-@dataclass(frozen=True)
-class TimingPolicy:
-    """How often a network is run, and how its samples become one number.
-
-    Rows whose policies differ in `hash` are never pooled.
-    """
-
-    name: str
-    warmup: int
-    """Runs discarded at the start of each pass."""
-    runs: int
-    """Samples kept in each pass."""
-    trim: float
-    """Share of a pass's samples cut at each end."""
-    passes: int
-    """Sittings: short runs of a network, with runs of other networks in between."""
-    spread: int
-    """Rounds between two passes of the same network."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("warmup", 0), ("runs", 1), ("passes", 1), ("spread", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} of a timing policy is a whole number of at least {least}, not {value!r}")
-        if not 0 <= self.trim < 0.5:
-            raise ValueError(f"trim of a timing policy is a share in [0, 0.5), not {self.trim!r}")
-
-    def hash(self) -> str:
-        """Identity of everything but the name, so that the same policy under two names is one policy."""
-        values = asdict(self)
-        del values["name"]
-        values["trim"] = float(self.trim)
-        text = json.dumps({"timing": 1, **values}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-PRESETS = {
-    # What HELP does (Lee et al. 2021): 10 runs discarded, 50 measured, top and bottom 10 % dropped, mean.
-    "help": TimingPolicy("help", warmup=10, runs=50, trim=0.1, passes=1, spread=0),
-    # Disturbances on a shared machine come in bursts: the same number of runs, in five sittings apart. A quarter is
-    # trimmed at each end, because on a busy machine more than a tenth of the runs are preempted (100 networks beside
-    # other people's builds: test-retest Spearman .936 with a tenth, .982 with a quarter, .996 for the lower quartile,
-    # which is no estimate of a usual run).
-    "default": TimingPolicy("default", warmup=2, runs=10, trim=0.25, passes=5, spread=1),
-}
 
 
 def take_samples(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from latlab import predictors
-from latlab.agents.timing import PRESETS, TimingPolicy
+from latlab.agents.policy import PRESETS, TimingPolicy
 from latlab.harness.errors import BadInputError
 from latlab.harness.exporters import get_exporter
 from latlab.harness.targets import Target

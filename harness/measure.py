@@ -17,8 +17,8 @@ from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from typing import Any
 
+from latlab.agents.policy import TimingPolicy
 from latlab.agents.statistics import summarise
-from latlab.agents.timing import TimingPolicy
 from latlab.harness.device import DeviceSession, Loaded
 from latlab.harness.exporters import Artifact, ExportError
 from latlab.harness.store import Campaign, Measurement, Store

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from latlab.agents.timing import TimingPolicy
+from latlab.agents.policy import TimingPolicy
 from latlab.harness.errors import LatlabError
 from latlab.harness.fleet import Job, Observer, Watcher
 from latlab.harness.inputs import predictor_for

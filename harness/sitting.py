@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 
-from latlab.agents.timing import TimingPolicy
+from latlab.agents.policy import TimingPolicy
 from latlab.harness.device import DeviceSession
 from latlab.harness.exporters import Artifact, ExportRequest
 from latlab.harness.exports import Exports

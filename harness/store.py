@@ -32,7 +32,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
-from latlab.agents.timing import TimingPolicy
+from latlab.agents.policy import TimingPolicy
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.schema import SCHEMA_VERSION, Base, Campaign, Fingerprint, Incident, Lease, Measurement, Pass
 from latlab.harness.targets import Target

@@ -9,7 +9,8 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 
 from latlab.agents.errors import AgentError
-from latlab.agents.timing import PRESETS, TimingPolicy, take_device_samples, take_samples
+from latlab.agents.policy import PRESETS, TimingPolicy
+from latlab.agents.timing import take_device_samples, take_samples
 
 FOREVER = 1 << 62
 

@@ -11,7 +11,7 @@ from adb_shell.auth.keygen import keygen
 from fleet_run import SPACE, adb_device, ssh_device
 from peers.fixtures import Peers
 
-from latlab.agents.timing import PRESETS, TimingPolicy
+from latlab.agents.policy import PRESETS, TimingPolicy
 from latlab.harness.fleet import Fleet, Incident, Job
 from latlab.harness.inventory import load_inventory
 from latlab.harness.lab import Lab

@@ -21,9 +21,9 @@ from pydantic import PrivateAttr
 
 from fuzz.core import check_printable
 from fuzz.mutations import LINE_EDITS, TREE_EDITS, Edit, edit_line
+from latlab.agents.policy import TimingPolicy
 from latlab.agents.protocol import MAX_LINE
 from latlab.agents.statistics import summarise
-from latlab.agents.timing import TimingPolicy
 from latlab.harness.device import DeviceSession
 from latlab.harness.errors import LatlabError, plain
 from latlab.harness.exporters import Artifact, Parity

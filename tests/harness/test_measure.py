@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from latlab.agents.timing import PRESETS
+from latlab.agents.policy import PRESETS
 from latlab.harness import Lab
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.store import Measurement, Store

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from latlab.agents.timing import PRESETS
+from latlab.agents.policy import PRESETS
 from latlab.harness.errors import LatlabError
 from latlab.harness.store import Campaign, Store, StoreError
 from latlab.harness.targets import Target

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from files import latencies, table_file
 
-from latlab.agents.timing import PRESETS
+from latlab.agents.policy import PRESETS
 from latlab.harness import Lab
 from latlab.harness.cli import main
 from latlab.harness.errors import BadInputError
