@@ -16,11 +16,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean, median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .policy import TimingPolicy
 
 __all__ = [
     "Summary",
     "between_stderr",
     "lag1_autocorrelation",
+    "needs_pass",
     "quantile",
     "summarise",
     "t_quantile",
@@ -193,6 +198,20 @@ def summarise(passes: Sequence[Sequence[int]], trim: float) -> Summary:
         max_ms=max(samples) / _NS_PER_MS,
         autocorrelation=fmean(lag1_autocorrelation(one) for one in passes),
     )
+
+
+def needs_pass(passes: Sequence[Sequence[int]], policy: TimingPolicy, timed_s: float) -> bool:
+    """Whether one more pass of a network is due: below the floor, or below the cap while its interval is too wide.
+
+    Args:
+        passes: samples in ns so far, in order, one list per pass; none are needed.
+        timed_s: seconds of warm-up and samples that went into them.
+    """
+    if len(passes) < policy.passes:
+        return True
+    if len(passes) >= policy.most_passes or not policy.precision or (policy.max_s and timed_s >= policy.max_s):
+        return False
+    return summarise(passes, policy.trim).relative_half_width > policy.precision
 
 
 def quantile(samples: Sequence[float], p: float) -> float:

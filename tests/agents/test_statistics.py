@@ -10,9 +10,11 @@ import scipy.stats
 from scipy.signal import lfilter
 
 from latlab.agents import statistics
+from latlab.agents.policy import TimingPolicy
 from latlab.agents.statistics import (
     between_stderr,
     lag1_autocorrelation,
+    needs_pass,
     quantile,
     summarise,
     t_quantile,
@@ -204,3 +206,18 @@ def test_relative_half_width() -> None:
     summary = summarise(PASSES, 0.1)
     assert summary.relative_half_width == pytest.approx((summary.high_ms - summary.latency_ms) / summary.latency_ms)
     assert statistics.summarise([[0]], 0.0).relative_half_width == math.inf
+
+
+def test_passes_are_added_from_the_floor_to_the_cap_until_the_interval_is_narrow() -> None:
+    policy = TimingPolicy("x", warmup=2, runs=10, trim=0.1, passes=3, spread=2, max_passes=5, precision=0.01, max_s=2.0)
+    narrow, wide = [_ar1(0.0, 10, seed) for seed in range(5)], PASSES
+    narrow = [[1_000_000 + round(value) for value in one] for one in narrow]
+    assert [needs_pass(narrow[:count], policy, 0.1) for count in range(6)] == [True, True, True, False, False, False]
+    assert [needs_pass(wide[:count], policy, 0.1) for count in range(6)] == [True, True, True, True, True, False]
+    assert not needs_pass(wide[:3], policy, 2.0)  # its seconds are used up
+    assert needs_pass(wide[:2], policy, 2.0)  # the floor holds all the same
+
+
+def test_without_a_precision_the_floor_is_enough() -> None:
+    policy = TimingPolicy("x", warmup=2, runs=10, trim=0.1, passes=2, spread=1, max_passes=5)
+    assert [needs_pass(PASSES[:count], policy, 0.1) for count in range(4)] == [True, True, False, False]
