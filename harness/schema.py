@@ -9,6 +9,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 __all__ = [
     "SCHEMA_VERSION",
+    "Anchor",
     "Base",
     "Campaign",
     "Fingerprint",
@@ -16,13 +17,15 @@ __all__ = [
     "Lease",
     "Measurement",
     "Pass",
+    "SessionFacts",
     "Source",
     "SourceArch",
     "SourceLabel",
 ]
 
-SCHEMA_VERSION = 3
-"""1: campaigns, fingerprints, measurements, passes. 2: leases, incidents. 3: sources, their archs and labels."""
+SCHEMA_VERSION = 4
+"""1: campaigns, fingerprints, measurements, passes. 2: leases, incidents. 3: sources, their archs and labels.
+4: anchors, facts of sessions, kinds of passes; raw latency, interval, verdict and metrics of measurements."""
 
 
 class Base(DeclarativeBase):
@@ -73,7 +76,17 @@ class Measurement(Base):
     artifact: Mapped[dict[str, Any]] = mapped_column(default=dict)
     same_graph_as: Mapped[int | None] = mapped_column(ForeignKey("measurements.id"))
     latency_ms: Mapped[float | None]
+    """The label: `raw_ms` without the session's drift."""
     stderr_ms: Mapped[float | None]
+    raw_ms: Mapped[float | None]
+    """Trimmed mean of the samples as they were."""
+    low_ms: Mapped[float | None]
+    high_ms: Mapped[float | None]
+    """The 95 % confidence interval of `latency_ms`, within the session."""
+    verdict: Mapped[str] = mapped_column(server_default="")
+    """Kind of doubt about the label (`quality.verdicts`); empty where there is none."""
+    metrics: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
+    """What else is known of the network on the device: memory, energy, first inference."""
     times_s: Mapped[dict[str, Any]] = mapped_column(default=dict)
     error: Mapped[str | None]
     started_at: Mapped[str]
@@ -96,6 +109,35 @@ class Pass(Base):
     samples_ns: Mapped[list[int]]
     telemetry: Mapped[dict[str, Any]]
     at: Mapped[str]
+    kind: Mapped[str] = mapped_column(server_default="label")
+    """`label`, or what is kept and makes no label: `rejected` (the anchor after it failed), `probe` (of noise)."""
+
+
+class Anchor(Base):
+    """One short run of a small network that every session times now and then: how fast the device is by itself."""
+
+    __tablename__ = "anchors"
+    __table_args__ = (Index("by_session", "campaign_id", "session"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    campaign_id: Mapped[str] = mapped_column(ForeignKey("campaigns.id"))
+    session: Mapped[int]
+    arch: Mapped[str]
+    """Of NAS-Bench-201, whatever the campaign's space is."""
+    warmup_ns: Mapped[list[int]]
+    samples_ns: Mapped[list[int]]
+    telemetry: Mapped[dict[str, Any]]
+    at: Mapped[str]
+    ok: Mapped[bool]
+    """Whether it was in line with the anchors around it."""
+
+
+class SessionFacts(Base):
+    """What is known of one session of a campaign as a whole: the seed of its order, its drift."""
+
+    __tablename__ = "sessions"
+    campaign_id: Mapped[str] = mapped_column(ForeignKey("campaigns.id"), primary_key=True)
+    session: Mapped[int] = mapped_column(primary_key=True)
+    facts: Mapped[dict[str, Any]]
 
 
 class Lease(Base):

@@ -31,13 +31,25 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
+from sqlalchemy.schema import CreateColumn
 
 from latlab.agents.policy import TimingPolicy
 from latlab.harness.errors import BadInputError, LatlabError
-from latlab.harness.schema import SCHEMA_VERSION, Base, Campaign, Fingerprint, Incident, Lease, Measurement, Pass
+from latlab.harness.schema import (
+    SCHEMA_VERSION,
+    Anchor,
+    Base,
+    Campaign,
+    Fingerprint,
+    Incident,
+    Lease,
+    Measurement,
+    Pass,
+    SessionFacts,
+)
 from latlab.harness.targets import Target
 
-__all__ = ["Campaign", "LeaseToken", "Measurement", "Pass", "StaleLeaseError", "Store", "StoreError"]
+__all__ = ["Anchor", "Campaign", "LeaseToken", "Measurement", "Pass", "StaleLeaseError", "Store", "StoreError"]
 
 APPLICATION_ID = 0x6C61746C  # "latl": tells our files from other people's SQLite files
 
@@ -130,9 +142,13 @@ class Store:
                 raise StoreError(f"{self.path} is an SQLite file of another program", "Name another file with --store.")
             if version > SCHEMA_VERSION:
                 raise StoreError(f"{self.path} was written by a newer latlab (schema {version})", "Update latlab.")
-            if version < SCHEMA_VERSION and os.access(self.path, os.W_OK):  # later versions only added tables so far
-                Base.metadata.create_all(connection)
-                connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            if version < SCHEMA_VERSION:
+                if not os.access(self.path, os.W_OK):
+                    raise StoreError(
+                        f"{self.path} was written by an older latlab and has to be updated, but it is read-only",
+                        "Make it writable, or work on a copy.",
+                    )
+                _update_schema(connection)
                 connection.commit()
 
     @staticmethod
@@ -292,6 +308,8 @@ class Store:
                 "order": order,
                 "artifact": {},
                 "times_s": {},
+                "metrics": {},
+                "verdict": "",
                 "started_at": _now(),
                 **fields,
             }
@@ -316,11 +334,13 @@ class Store:
         samples_ns: list[int],
         telemetry: dict[str, Any],
         lease: LeaseToken | None = None,
+        kind: str = "label",
     ) -> None:
         """Keep one pass. Raises `StaleLeaseError` where another controller has used the device since."""
-        values = (measurement_id, number, json.dumps(warmup_ns), json.dumps(samples_ns), json.dumps(telemetry), _now())
+        values = (measurement_id, number, *map(json.dumps, (warmup_ns, samples_ns, telemetry)), _now(), kind)
         sql = (
-            "INSERT INTO passes (measurement_id, number, warmup_ns, samples_ns, telemetry, at) SELECT ?, ?, ?, ?, ?, ?"
+            "INSERT INTO passes (measurement_id, number, warmup_ns, samples_ns, telemetry, at, kind) "
+            "SELECT ?, ?, ?, ?, ?, ?, ?"
         )
         if lease is not None:
             sql += " WHERE EXISTS (SELECT 1 FROM leases WHERE device = ? AND folder = ? AND token = ?)"
@@ -328,6 +348,66 @@ class Store:
             if not connection.exec_driver_sql(sql, (*values, *(lease or ()))).rowcount:
                 assert lease is not None
                 raise StaleLeaseError(lease.device)
+
+    def reject_pass(self, measurement_id: int, number: int) -> None:
+        """Keep a pass out of labels."""
+        with self.transaction() as connection:
+            connection.exec_driver_sql(
+                "UPDATE passes SET kind = 'rejected' WHERE measurement_id = ? AND number = ?", (measurement_id, number)
+            )
+
+    def add_anchor(
+        self,
+        campaign: Campaign,
+        session_number: int,
+        arch: str,
+        warmup_ns: list[int],
+        samples_ns: list[int],
+        telemetry: dict[str, Any],
+        ok: bool,
+    ) -> None:
+        """Keep one run of an anchor."""
+        with self.session() as session:
+            session.add(
+                Anchor(
+                    campaign_id=campaign.id,
+                    session=session_number,
+                    arch=arch,
+                    warmup_ns=warmup_ns,
+                    samples_ns=samples_ns,
+                    telemetry=telemetry,
+                    at=_now(),
+                    ok=ok,
+                )
+            )
+
+    def anchors(self, campaign_id: str, session_number: int) -> list[Anchor]:
+        """The anchors of a session, in order."""
+        with self.session() as session:
+            query = select(Anchor).where(Anchor.campaign_id == campaign_id, Anchor.session == session_number)
+            return list(session.scalars(query.order_by(Anchor.id)))
+
+    def session_facts(self, campaign_id: str, session_number: int) -> dict[str, Any]:
+        """What is known of a session as a whole; empty where nothing was noted."""
+        with self.session() as session:
+            found = session.get(SessionFacts, (campaign_id, session_number))
+            return dict(found.facts) if found else {}
+
+    def note_session(self, campaign_id: str, session_number: int, **facts: Any) -> None:
+        """Add to what is known of a session."""
+        with self.session() as session:
+            found = session.get(SessionFacts, (campaign_id, session_number))
+            if found is None:
+                session.add(SessionFacts(campaign_id=campaign_id, session=session_number, facts=facts))
+            else:
+                found.facts = {**found.facts, **facts}
+
+    def session_passes(self, campaign_id: str, session_number: int) -> list[Pass]:
+        """All passes of a session's measurements, in the order in which they were taken."""
+        with self.session() as session:
+            query = select(Pass).join(Measurement, Measurement.id == Pass.measurement_id)
+            query = query.where(Measurement.campaign_id == campaign_id, Measurement.session == session_number)
+            return list(session.scalars(query.order_by(Pass.id)))
 
     def finish(self, measurement_id: int, status: str, **fields: Any) -> Measurement:
         """Close a running row as `ok` or as a kind of failure; `running` keeps it open with what is known so far."""
@@ -382,7 +462,7 @@ class Store:
         """Close a row with the result of the measurement that timed the same graph."""
         with self.transaction() as connection:
             source = _measurement(connection, from_id)
-        result = {name: getattr(source, name) for name in ("latency_ms", "stderr_ms", "artifact")}
+        result = {name: getattr(source, name) for name in _RESULT}
         return self.finish(measurement_id, "ok", same_graph_as=from_id, times_s={}, **result)
 
     # Tables
@@ -394,11 +474,12 @@ class Store:
             raw: with a column `passes`, the raw samples in ns: a list per pass.
         """
         sql = """
-            SELECT c.target, c.space, m.arch, m.latency_ms, m.stderr_ms, m.status, m.role, m.session, m."order",
+            SELECT c.target, c.space, m.arch, m.latency_ms, m.stderr_ms, m.low_ms, m.high_ms, m.raw_ms, m.verdict,
+                   m.status, m.role, m.session, m."order",
                    c.policy_name AS policy, c.policy_hash, c.seed, c.selection,
                    coalesce(json_extract(c.options, '$.as_written'), 0) AS as_written, m.artifact_sha256,
-                   m.fingerprint_id, m.same_graph_as, m.error, m.started_at, m.finished_at, m.times_s, m.artifact,
-                   m.id, c.id AS campaign,
+                   m.fingerprint_id, m.same_graph_as, m.error, m.started_at, m.finished_at, m.times_s, m.metrics,
+                   m.artifact, m.id, c.id AS campaign,
                    coalesce(json_extract(f.facts, '$.simulated'), 0) = 1 AS simulated
             FROM measurements m JOIN campaigns c ON c.id = m.campaign_id
             LEFT JOIN fingerprints f ON f.id = m.fingerprint_id
@@ -412,9 +493,10 @@ class Store:
         with self._lock, self._explained(), self._engine.connect() as connection:
             frame = _frame(connection, f"{sql} {which} ORDER BY m.id", parameters)
             frame["simulated"] = frame["simulated"].astype(bool)
-            times = [json.loads(value) for value in frame.pop("times_s")]
-            for key in sorted({key for row in times for key in row}):
-                frame[key] = [row.get(key) for row in times]
+            for name in ("times_s", "metrics"):
+                parts = [json.loads(value) for value in frame.pop(name)]
+                for key in sorted({key for row in parts for key in row}):
+                    frame[key] = [row.get(key) for row in parts]
             if raw:
                 frame["passes"] = pd.Series(self._raw_passes(connection, frame, which, parameters), dtype=object)
         return frame
@@ -426,7 +508,7 @@ class Store:
         samples: dict[int, list[list[int]]] = {}
         query = text(
             "SELECT p.measurement_id, p.samples_ns FROM passes p JOIN measurements m ON m.id = p.measurement_id "
-            f"JOIN campaigns c ON c.id = m.campaign_id {which} ORDER BY p.measurement_id, p.number"
+            f"JOIN campaigns c ON c.id = m.campaign_id {which} AND p.kind = 'label' ORDER BY p.measurement_id, p.number"
         )
         for measurement_id, values in connection.execute(query, parameters):
             samples.setdefault(measurement_id, []).append(json.loads(values))
@@ -457,7 +539,9 @@ class Store:
         self._engine.dispose()
 
 
-_JSON = ("artifact", "times_s")
+_JSON = ("artifact", "times_s", "metrics")
+_RESULT = ("latency_ms", "stderr_ms", "raw_ms", "low_ms", "high_ms", "verdict", "artifact", "metrics")
+"""What a measurement of the same graph has found."""
 _OPTIONAL = tuple(column.name for column in Measurement.__table__.columns if column.nullable)
 
 
@@ -479,6 +563,19 @@ def _to_sql(fields: dict[str, Any]) -> tuple[Any, ...]:
 def _frame(connection: Connection, sql: str, parameters: dict[str, str]) -> pd.DataFrame:
     result = connection.execute(text(sql), parameters)
     return pd.DataFrame.from_records([tuple(row) for row in result], columns=list(result.keys()))
+
+
+def _update_schema(connection: Connection) -> None:
+    """Brings a store of an older version up to date: what came later are tables, and columns that may be empty."""
+    Base.metadata.create_all(connection)
+    for table in Base.metadata.sorted_tables:
+        there = {row[1] for row in connection.exec_driver_sql(f"PRAGMA table_info({table.name})")}
+        for column in table.columns:
+            if column.name not in there:
+                definition = CreateColumn(column).compile(dialect=connection.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {definition}")
+    connection.exec_driver_sql("UPDATE measurements SET raw_ms = latency_ms WHERE raw_ms IS NULL")
+    connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _on_connect(connection: sqlite3.Connection, _: object) -> None:

@@ -193,3 +193,27 @@ def test_must_exist(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="there is no store"):
         Store(tmp_path / "latlab.db", must_exist=True)
     assert not (tmp_path / "latlab.db").exists()
+
+
+def test_a_store_of_the_schema_before_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    store = Store(path)
+    campaign = campaign_of(store)
+    row = store.begin(campaign, 1, "a", "listed")
+    store.add_pass(row.id, 0, [9], [7, 8], {})
+    store.finish(row.id, "ok", latency_ms=7.5, stderr_ms=0.1)
+    store.close()
+    with sqlite3.connect(path) as connection:
+        for column in ("raw_ms", "low_ms", "high_ms", "verdict", "metrics"):
+            connection.execute(f"ALTER TABLE measurements DROP COLUMN {column}")
+        connection.execute("ALTER TABLE passes DROP COLUMN kind")
+        connection.execute("DROP TABLE anchors")
+        connection.execute("DROP TABLE sessions")
+        connection.execute("PRAGMA user_version = 3")
+    store = Store(path)
+    found = store.table(raw=True).iloc[0]
+    assert (found["latency_ms"], found["raw_ms"], found["verdict"], found["passes"]) == (7.5, 7.5, "", [[7, 8]])
+    store.add_pass(row.id, 1, [], [9], {}, kind="probe")
+    store.note_session(campaign.id, 1, seed=3)
+    assert store.session_facts(campaign.id, 1) == {"seed": 3}
+    assert store.table(raw=True).iloc[0]["passes"] == [[7, 8]]
