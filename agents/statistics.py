@@ -31,6 +31,7 @@ __all__ = [
     "t_quantile",
     "trimmed_mean",
     "variance_inflation",
+    "winsorise",
     "winsorised_stderr",
 ]
 
@@ -93,7 +94,7 @@ def winsorised_stderr(samples: Sequence[float], trim: float) -> float:
     SSD_w is the sum of squared deviations of the Winsorised samples (the cut ones replaced by the nearest
     that are kept), h the number of samples kept. 0 when h < 2.
     """
-    values = _winsorise(samples, trim)
+    values = winsorise(samples, trim)
     kept = len(values) - 2 * _cut(len(values), trim)
     if kept < 2:
         return 0.0
@@ -109,7 +110,7 @@ def between_stderr(passes: Sequence[Sequence[float]], trim: float) -> float:
     of clusters. With one sample a pass this is `winsorised_stderr`, up to (P - 1) / (h - 1).
     """
     flat = [sample for one in passes for sample in one]
-    values = _winsorise(flat, trim)
+    values = winsorise(flat, trim)
     mean = fmean(values)
     kept = len(flat) - 2 * _cut(len(flat), trim)
     total, start = 0.0, 0
@@ -140,7 +141,7 @@ def variance_inflation(samples: Sequence[float], trim: float) -> float:
     size = len(samples) // BATCHES
     if size < MIN_BATCH:
         return 1.0
-    values = _winsorise(samples, trim)[: size * BATCHES]
+    values = winsorise(samples, trim)[: size * BATCHES]
     total = _variance(values)
     if total == 0:
         return 1.0
@@ -277,7 +278,8 @@ def _cut(count: int, trim: float) -> int:
     return math.floor(trim * count + 1e-9)
 
 
-def _winsorise(samples: Sequence[float], trim: float) -> list[float]:
+def winsorise(samples: Sequence[float], trim: float) -> list[float]:
+    """The samples in their order, those that `trimmed_mean` cuts replaced by the nearest that it keeps."""
     ordered = sorted(samples)
     cut = _cut(len(ordered), trim)
     low, high = ordered[cut], ordered[len(ordered) - cut - 1]

@@ -1,0 +1,332 @@
+"""Whether a network's samples can be believed: pure functions of what one measurement recorded.
+
+Several things may be wrong with one measurement. A verdict names the gravest: what has changed the device comes
+before what has disturbed it, and before what is seen in the samples alone. All of them are told in its `why`.
+
+Sources:
+    Santer et al. (2000), J. Geophys. Res. 105, 7337-7356: a trend's t test with the number of samples that are
+        as good as independent, n (1 - r) / (1 + r).
+    Ashman, Bird and Zepf (1994), Astron. J. 108, 2348-2361: how far apart two clusters are, D.
+    Otsu (1979), IEEE Trans. SMC 9, 62-66: where two clusters are best divided.
+    NVBench (github.com/NVIDIA/nvbench): a clock below 75 % of its default is a throttled one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import Any
+
+from latlab.agents.policy import TimingPolicy
+from latlab.agents.statistics import lag1_autocorrelation, summarise, t_quantile, trimmed_mean, winsorise
+from latlab.agents.timing import THROTTLE_SHARE
+
+__all__ = ["KINDS", "PassRecord", "Verdict", "judge", "usual_clock_mhz"]
+
+KINDS = ("", "throttled", "drift", "disturbed", "bimodal", "noisy")
+"""A good measurement, then from the gravest to the least."""
+
+USUAL_PRECISION = 0.05
+"""Half the interval's width, as a share of the latency, above which a policy without a precision is called noisy."""
+SIGNIFICANCE = 0.01
+"""Of tests for drift: so many steady networks in a hundred are called drifting, at most."""
+STRAIGHTNESS = 0.05
+"""Of the same tests against the line's own residuals, where passes are few: a burst is no drift."""
+LEAST_DRIFT = 0.01
+"""A change of the latency by less than this share, from the first sample to the last, is none."""
+LEAST_STEP = 0.1
+"""By how much a throttled clock slows runs at least; and how much warmer it has become then, in degrees."""
+LEAST_WARMING_C = 1.0
+STEP_T = 5.0
+"""The t statistic of a step, which is the largest over all places where it could be."""
+LEAST_SHARE = 0.1
+"""Of the samples in the smaller of two clusters: fewer are outliers."""
+LEAST_MODES = 20
+"""Samples from which two clusters can be told."""
+SEPARATION = 5.0
+"""Ashman's D of two clusters. Halves of a normal distribution have 2.6, and 2 is what eyes need."""
+STOLEN = 0.02
+"""Share of CPU time taken by the hypervisor, above which it shows."""
+STOLEN_TICKS = 2
+PRESSURE = 0.2
+"""Share of the time in which something waited for a CPU: explains a wide interval, but is the whole machine's."""
+HOT_REASONS = frozenset({"hardware slowdown", "software thermal slowdown", "hardware thermal slowdown", "power brake"})
+"""Of NVML's: what holds a GPU's clock below what it is sold for (a power cap does that at times, see the clock)."""
+_PI_NOW, _PI_SINCE_BOOT = 0xF, 0xF0000
+"""Bits of the Raspberry Pi's `get_throttled`: under-voltage, capped, throttled, too hot; now, and since boot."""
+
+
+@dataclass(frozen=True)
+class PassRecord:
+    """One pass of a network, as it was recorded."""
+
+    samples_ns: Sequence[int]
+    at_s: float
+    """When the first sample began, on any steady clock."""
+    telemetry: Mapping[str, Any]
+    """`before` and `after`, as `agents.telemetry.Telemetry.read` gives them, and what else the worker told."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    kind: str
+    """One of `KINDS`; "" for a good measurement."""
+    why: str
+    """In words, with figures; "" for a good measurement."""
+
+    def __bool__(self) -> bool:
+        """Whether anything is wrong."""
+        return bool(self.kind)
+
+
+def judge(records: Sequence[PassRecord], policy: TimingPolicy, usual_mhz: float | None = None) -> Verdict:
+    """What is wrong with a measurement that has ended.
+
+    Args:
+        records: of all passes of one network, in order; at least one, none without samples.
+        usual_mhz: the clock that is usual on this device (`usual_clock_mhz` over the session); without it, the
+            highest of these records is taken for usual, and a clock that is low in all of them goes unseen.
+
+    Raises:
+        ValueError: without records, or where one has no samples.
+    """
+    if not records or not all(record.samples_ns for record in records):
+        raise ValueError("a verdict needs at least one pass, and at least one sample in each")
+    passes = [record.samples_ns for record in records]
+    summary = summarise(passes, policy.trim)
+    noisy = ""
+    if summary.relative_half_width > (policy.precision or USUAL_PRECISION):
+        noisy = f"the interval is ± {100 * summary.relative_half_width:.2g} % wide"
+    found = {
+        "throttled": _throttled(records, usual_mhz) or _hot_step(records, policy.trim),
+        "drift": _drift(records, policy.trim),
+        "disturbed": _disturbed(records, policy.trim, bool(noisy)),
+        "bimodal": _bimodal(passes),
+        "noisy": noisy,
+    }
+    kinds = [kind for kind in KINDS if found.get(kind)]
+    return Verdict(kinds[0], "; ".join(found[kind] for kind in kinds)) if kinds else Verdict("", "")
+
+
+def usual_clock_mhz(telemetries: Sequence[Mapping[str, Any]]) -> float | None:
+    """The clock that a device usually has after a pass: the upper quartile over a session's passes.
+
+    None where it does not tell.
+    """
+    clocks = sorted(clock for clock in map(_clock_mhz, telemetries) if clock is not None)
+    return clocks[(3 * len(clocks)) // 4] if clocks else None
+
+
+# Throttled
+
+
+def _throttled(records: Sequence[PassRecord], usual_mhz: float | None) -> str:
+    """What the device says of it itself: flags, counters, clocks."""
+    for number, record in enumerate(records, start=1):
+        if record.telemetry.get("throttled") is True:
+            return f"pass {number} ran with a throttled clock"
+        before, after = _throttle(record, "before"), _throttle(record, "after")
+        for value in (before, after):
+            # Only a Raspberry Pi has these bits: what holds now is always also among what was since boot.
+            if value and value & _PI_SINCE_BOOT and not value & ~(_PI_NOW | _PI_SINCE_BOOT) and value & _PI_NOW:
+                return f"the device was throttled in pass {number} (its bits are {value:#x})"
+        if before is not None and after is not None and after > before:
+            return f"the device throttled its clock in pass {number}"
+        reasons = HOT_REASONS & _gpu_reasons(record)
+        if reasons:
+            return f"the GPU was held back in pass {number} ({', '.join(sorted(reasons))})"
+    clocks = [_clock_mhz(record.telemetry) for record in records]
+    usual_mhz = max([clock for clock in (*clocks, usual_mhz) if clock is not None], default=None)
+    for number, clock in enumerate(clocks, start=1):
+        if clock is not None and usual_mhz and clock < THROTTLE_SHARE * usual_mhz:
+            return f"the clock was at {clock:.0f} MHz after pass {number}, which is usually {usual_mhz:.0f}"
+    return ""
+
+
+def _throttle(record: PassRecord, when: str) -> int | None:
+    value = _mapping(record.telemetry.get(when)).get("throttled")
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _gpu_reasons(record: PassRecord) -> set[str]:
+    return {
+        reason
+        for gpu in _list(_mapping(record.telemetry.get("after")).get("gpu"))
+        for reason in _list(_mapping(gpu).get("throttled_by"))
+        if isinstance(reason, str)
+    }
+
+
+def _clock_mhz(telemetry: Mapping[str, Any]) -> float | None:
+    """The clock during a pass: the GPU's over the samples, else that of the fastest core right after them."""
+    samples = _numbers(telemetry.get("sm_mhz"))
+    if samples:
+        return median(samples)
+    cores = _numbers(_mapping(telemetry.get("after")).get("frequency_mhz"))
+    return max(cores, default=None)
+
+
+def _hot_step(records: Sequence[PassRecord], trim: float) -> str:
+    """The latency makes a step where no telemetry tells of a clock, and the temperature moves the same way."""
+    first, last = _heat_c(records[0], "before"), _heat_c(records[-1], "after")
+    if first is None or last is None or abs(last - first) < LEAST_WARMING_C:
+        return ""
+    values, noise = _series(records, trim)
+    largest, size = 0.0, 0.0
+    for place in range(1, len(values)):
+        early, late = fmean(values[:place]), fmean(values[place:])
+        t = (late - early) / (noise * math.sqrt(1 / place + 1 / (len(values) - place)))
+        if abs(t) > abs(largest):
+            largest, size = t, late / early - 1
+    if abs(largest) < STEP_T or abs(size) < LEAST_STEP or (size > 0) != (last > first):
+        return ""
+    return f"runs became {100 * size:+.0f} % longer at once, while it went from {first:.0f} to {last:.0f} °C"
+
+
+def _heat_c(record: PassRecord, when: str) -> float | None:
+    """The hottest sensor."""
+    state = _mapping(record.telemetry.get(when))
+    zones = _numbers(list(_mapping(state.get("temperature_c")).values()))
+    zones += _numbers([_mapping(gpu).get("temperature_c") for gpu in _list(state.get("gpu"))])
+    return max(zones, default=None)
+
+
+# Drift
+
+
+def _drift(records: Sequence[PassRecord], trim: float) -> str:
+    """A straight line through the passes' latencies over time; with one or two passes, through the samples.
+
+    t = slope / (noise / sqrt(sum (x - mean x)^2)) against Student's t, where the noise is that of a pass's latency by
+    its own samples (`_series`). From three passes on, the line must also be straight: t against what is left around
+    the line, with P - 2 degrees of freedom, else every burst in the last pass were a drift.
+    """
+    values, noise = _series(records, trim)
+    if len(values) < 3:
+        return ""
+    times = [record.at_s for record in records] if len(values) == len(records) else list(range(len(values)))
+    centre = fmean(times)
+    spread = math.sqrt(sum((time - centre) ** 2 for time in times))
+    if not (math.isfinite(spread) and spread > 0):
+        return ""
+    mean = fmean(values)
+    slope = sum((time - centre) * (value - mean) for time, value in zip(times, values, strict=True)) / spread**2
+    change = slope * (max(times) - min(times)) / mean
+    if abs(change) < LEAST_DRIFT or abs(slope) * spread < t_quantile(1 - SIGNIFICANCE / 2, 30) * noise:
+        return ""
+    if len(values) == len(records):
+        rest = sum((value - mean - slope * (time - centre)) ** 2 for time, value in zip(times, values, strict=True))
+        freedom = len(values) - 2
+        if abs(slope) * spread < t_quantile(1 - STRAIGHTNESS / 2, freedom) * math.sqrt(rest / freedom):
+            return ""
+    return f"runs became {100 * change:+.2g} % longer from first to last"
+
+
+def _series(records: Sequence[PassRecord], trim: float) -> tuple[list[float], float]:
+    """What is looked at over time, and the standard deviation of one of its values by the samples' scatter alone.
+
+    From three passes on, the passes' trimmed means; else the samples, Winsorised. The deviation counts the samples'
+    autocorrelation r: of n samples, n (1 - r) / (1 + r) are as good as independent.
+    """
+    passes = [winsorise(record.samples_ns, trim) for record in records]
+    variance = fmean(_variance(one) for one in passes)
+    count = sum(map(len, passes))
+    correlation = fmean(lag1_autocorrelation(one) for one in passes)
+    # The estimate from n samples is low by about (1 + 4 r) / n (Kendall 1954).
+    correlation = min(0.9, max(0.0, correlation + (1 + 4 * correlation) * len(passes) / count))
+    inflation = (1 + correlation) / (1 - correlation)
+    if len(passes) >= 3:
+        values = [trimmed_mean(record.samples_ns, trim) for record in records]
+        return values, max(1e-9 * fmean(values), math.sqrt(variance * inflation * len(passes) / count))
+    values = [sample for one in passes for sample in one]
+    return values, max(1e-9 * fmean(values), math.sqrt(variance * inflation))
+
+
+# Disturbed
+
+
+def _disturbed(records: Sequence[PassRecord], trim: float, noisy: bool) -> str:
+    """Somebody else used the CPU during the passes, by the counters' rise from before to after each of them.
+
+    Preemptions show in the samples only where they hit more of them than are trimmed away.
+    """
+    stolen = sum(_rises(records, "cpu_ticks", "steal"))
+    ticks = stolen + sum(_rises(records, "cpu_ticks", "busy")) + sum(_rises(records, "cpu_ticks", "idle"))
+    if stolen >= STOLEN_TICKS and stolen > STOLEN * ticks:
+        return f"the hypervisor took {100 * stolen / ticks:.0f} % of the CPUs' time away"
+    count = sum(len(record.samples_ns) for record in records)
+    preempted = sum(_rises(records, "preemptions"))
+    if preempted > max(1.0, trim * count):
+        return f"other processes interrupted it {preempted:.0f} times in {count} runs"
+    timed_us = sum(sum(record.samples_ns) for record in records) / 1e3
+    waited_us = sum(_rises(records, "pressure_us"))
+    if noisy and waited_us > PRESSURE * timed_us:
+        return f"processes waited for a CPU in {100 * min(1.0, waited_us / timed_us):.0f} % of the time"
+    return ""
+
+
+def _rises(records: Sequence[PassRecord], *keys: str) -> Iterator[float]:
+    """By how much a counter has risen in each pass, where it is known."""
+    for record in records:
+        before: Any = record.telemetry.get("before")
+        after: Any = record.telemetry.get("after")
+        for key in keys:
+            before, after = _mapping(before).get(key), _mapping(after).get(key)
+        if _is_number(before) and _is_number(after) and after > before:
+            yield after - before
+
+
+# Bimodal
+
+
+def _bimodal(passes: Sequence[Sequence[int]]) -> str:
+    """Two clusters: Ashman's D = sqrt(2) |m1 - m2| / sqrt(s1^2 + s2^2) of the logarithms, divided by Otsu's rule.
+
+    Otsu's place is where the variance between the two is largest. The smaller cluster must be no mere outliers.
+    """
+    values = sorted(math.log(max(1, sample)) for one in passes for sample in one)
+    count = len(values)
+    if count < LEAST_MODES:
+        return ""
+    total = sum(values)
+    best, place, below = 0.0, 0, 0.0
+    for k in range(1, count):
+        below += values[k - 1]
+        apart = (below / k - (total - below) / (count - k)) ** 2 * k * (count - k)
+        if apart > best:
+            best, place = apart, k
+    share = min(place, count - place) / count
+    if share < LEAST_SHARE or place < 2 or count - place < 2:
+        return ""
+    low, high = values[:place], values[place:]
+    gap = fmean(high) - fmean(low)
+    scatter = math.sqrt((_variance(low) + _variance(high)) / 2)
+    if gap < LEAST_DRIFT or gap < SEPARATION * scatter:
+        return ""
+    return f"{100 * len(high) / count:.0f} % of the runs are {100 * math.expm1(gap):.0f} % longer than the others"
+
+
+# What devices tell may be missing or of any type
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else ()
+
+
+def _numbers(value: Any) -> list[float]:
+    return [float(one) for one in _list(value) if _is_number(one)]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _variance(values: Sequence[float]) -> float:
+    mean = fmean(values)
+    return sum((value - mean) ** 2 for value in values) / max(1, len(values) - 1)
