@@ -9,6 +9,8 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, Self
 
+from latlab.agents.policy import TimingPolicy
+from latlab.agents.rules import Pass
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.exporters import Artifact
 from latlab.harness.identity import who
@@ -20,7 +22,9 @@ __all__ = ["DeviceBusyError", "DeviceFaultError", "DeviceSession", "Loaded", "Ti
 
 DEVICE_FAULTS = ("no_space", "lease_lost")
 """Kinds of failure that are the device's and no network's."""
-EXTRAS = ("launch_ns", "discarded", "throttled", "sm_mhz", "warnings", "aggregate")
+EXTRAS = ("at_s", "calls", "settled", "launch_ns", "discarded", "throttled", "sm_mhz", "warnings", "aggregate")
+FACTS = ("runtime_version", "provider", "delegated", "inputs", "load_ns", "first_ns", "memory", "gpu")
+"""Of a reply to `load`, that are kept with the row."""
 MAX_RESTARTS = 5
 """Workers that may die in a row, with no pass between them, before the device is given up."""
 HELLO_S = 120.0
@@ -36,6 +40,20 @@ TIME_REPLY_S = 10.0
 TIME_FACTOR = 20.0
 """A pass may take this many times what its first inference suggests, within the floor and the ceiling: how long a
 device is waited for is not up to the device."""
+
+
+def pass_deadline_s(asked: Pass, first_s: float) -> float:
+    """Seconds that a pass may take: for runs by `TIME_FACTOR`, and what the policy itself asks for on top.
+
+    Where nothing but a rule ends the samples, as many runs are waited for as it may want.
+
+    Args:
+        first_s: of the first inference.
+    """
+    open_ended = asked.stop and not asked.max_pass_s
+    runs = max(asked.warmup, asked.max_warmup) + (asked.most_runs if open_ended else asked.runs)
+    wanted_s = asked.warmup_s + max(asked.pass_s, asked.max_pass_s)
+    return min(TIME_CEILING_S, max(TIME_FLOOR_S, TIME_FACTOR * first_s * runs)) + wanted_s
 
 
 def how_to_install(device: str, runtime: str) -> str:
@@ -92,6 +110,8 @@ class DeviceSession:
         self.lease: LeaseToken | None = None
         self.passes = 0
         """Timed since the session began."""
+        self.generation = 0
+        """Counts the workers: what one had loaded, the next has not."""
         self.doing = "connecting"
         """In a word, for whoever looks on."""
         self.telemetry: dict[str, Any] = {}
@@ -233,7 +253,7 @@ class DeviceSession:
                 ) from error
             raise
         facts: dict[str, Any] = {
-            key: reply[key] for key in ("runtime_version", "provider", "delegated", "inputs") if key in reply
+            key: reply[key] for key in FACTS if reply.get(key) is not None
         }
         return Loaded(
             reply["handle"],
@@ -249,14 +269,31 @@ class DeviceSession:
             "Everything measured so far is in the store; mend that, and the same command continues.",
         )
 
-    def time(self, loaded: Loaded, warmup: int, runs: int) -> Timed:
-        """One pass. Raises `WorkerError` or `DeviceLostError`."""
-        suggested_s = TIME_FACTOR * loaded.first_s * (warmup + runs)
-        deadline_s = min(TIME_CEILING_S, max(TIME_FLOOR_S, suggested_s))
+    def time(self, loaded: Loaded, policy: TimingPolicy) -> Timed:
+        """One pass as a policy asks for it.
+
+        Raises:
+            WorkerError: the network's failure.
+            DeviceFaultError: the device's failure.
+            DeviceLostError: neither answered.
+            BadInputError: for a policy that the target cannot follow.
+        """
+        if policy.stop and self.target.runtime == BENCHMARK_MODEL:
+            raise BadInputError(
+                f"the policy {policy.name} stops a pass by its samples ({policy.stop}), of which {BENCHMARK_MODEL} "
+                "prints none",
+                "Choose another with --policy: `tflite` is that program's own.",
+            )
+        asked = Pass.of(policy)
+        deadline_s = pass_deadline_s(asked, loaded.first_s)
         self.doing = "timing"
         try:
             reply = self._transport.request(
-                "time", deadline_s + TIME_REPLY_S, handle=loaded.handle, warmup=warmup, runs=runs, deadline_s=deadline_s
+                "time",
+                deadline_s + TIME_REPLY_S,
+                handle=loaded.handle,
+                deadline_s=deadline_s,
+                **asked.request(),
             )
         except WorkerError as error:
             if error.kind in DEVICE_FAULTS:
@@ -266,7 +303,7 @@ class DeviceSession:
         self.passes += 1
         self.telemetry = reply["telemetry"]["after"]
         # What else a device tells of a pass (discarded samples, warnings, launch overhead) is kept beside its state.
-        extra = {key: reply[key] for key in EXTRAS if reply.get(key)}
+        extra = {key: reply[key] for key in EXTRAS if reply.get(key) is not None and reply[key] != []}
         return Timed(reply["warmup_ns"], reply["samples_ns"], {**reply["telemetry"], **extra})
 
     def ping(self) -> None:
@@ -294,5 +331,6 @@ class DeviceSession:
         if self._failures > MAX_RESTARTS:
             raise cause
         self._transport = self._device.open(self.name, self.target.runtime)
+        self.generation += 1
         self._start()
         self.register(self._store)

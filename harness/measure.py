@@ -3,24 +3,29 @@
 Passes of one network are spread out in time, because on a shared machine disturbances come in bursts: one
 sitting of many runs meets one burst, several short sittings meet several. The schedule is a rolling one: in each
 round one new network begins, and every network in flight whose turn it is gets one pass, in random order;
-`policy.spread` rounds lie between two passes of a network. So rows complete one by one, and killing the
-controller loses no more than the pass in flight.
+`policy.spread` rounds lie between two passes of a network, and passes are added, network by network, until its
+interval is narrow (`statistics.needs_pass`). So rows complete one by one, and killing the controller loses no more
+than the pass in flight. Anchors close slices of passes (`anchors`): a slice whose closing anchor failed is taken again.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, wait
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 from latlab.agents.policy import TimingPolicy
-from latlab.agents.statistics import summarise
-from latlab.harness.device import DeviceSession, Loaded
+from latlab.agents.statistics import needs_pass, summarise
+from latlab.harness.anchors import Anchors
+from latlab.harness.device import DeviceSession
 from latlab.harness.exporters import Artifact, ExportError
+from latlab.harness.loaded import LoadedNetworks
 from latlab.harness.store import Campaign, Measurement, Store
 from latlab.harness.transports import DeviceLostError, ProtocolError, WorkerError
 
@@ -31,8 +36,14 @@ EXPORT_LOOKAHEAD = 2
 PING_S = 20.0
 """A device that waits for exports is asked for a sign of life so often."""
 CHECK_S = 0.5
+SPACING_S = 0.5
+"""Between two passes of a network, where the device waits for exports anyway: bursts last that long."""
 MAX_ATTEMPTS = 2
 """Workers that one network may kill before it is recorded as a failure."""
+MAX_REJECTED = 2
+"""Slices that may cost one network its passes: a device that is disturbed all the time is measured as it is."""
+PROBE_EVERY = 4
+"""Of networks whose graph has been timed already, every so manieth is timed all the same: a probe of the noise."""
 
 
 @dataclass(frozen=True)
@@ -43,23 +54,47 @@ class _Ready:
     since: float = field(default_factory=time.monotonic)
 
 
+@dataclass(frozen=True)
+class _Pass:
+    number: int
+    samples_ns: list[int]
+    warm_s: float
+    telemetry: dict[str, Any]
+
+    @property
+    def timed_s(self) -> float:
+        return self.warm_s + sum(self.samples_ns) / 1e9
+
+
 @dataclass
 class _InFlight:
     row: Measurement
     artifact: Artifact
-    passes: list[list[int]]
-    warm_s: float
+    passes: list[_Pass]
+    """Those that make the label."""
+    taken: int
+    """All that the store has of it, by number."""
     queue_s: float
     """How long the exported network waited for its turn on the device."""
     due: int = 0
-    loaded: Loaded | None = None
+    last: float = 0.0
+    """When its last pass ended."""
     attempts: int = 0
+    rejected: int = 0
     push_s: float = 0.0
     load_s: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
-    aggregate: dict[str, Any] | None = None
-    """Of the last pass, where its sample is a mean of runs."""
     followers: list[str] = field(default_factory=list)
+    probe_for: Measurement | None = None
+    """The row that takes over the result; this one's further pass is a probe."""
+
+    @property
+    def samples(self) -> list[list[int]]:
+        return [one.samples_ns for one in self.passes]
+
+    @property
+    def timed_s(self) -> float:
+        return sum(one.timed_s for one in self.passes)
 
 
 class Engine:
@@ -70,6 +105,9 @@ class Engine:
         exports: how many exports run at once.
         overlap: whether exporting may go on while a network is timed (False where no core is left for it).
         check: called between passes; may raise to end the run there.
+        networks: what is loaded on the device; kept from one run to the next.
+        anchors: of the session; None to do without.
+        quiet: holds up what would disturb a pass on this machine.
     """
 
     def __init__(
@@ -84,15 +122,24 @@ class Engine:
         exports: int = 1,
         overlap: bool = True,
         check: Callable[[], None] = lambda: None,
+        networks: LoadedNetworks | None = None,
+        anchors: Anchors | None = None,
+        quiet: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self._store, self._campaign, self._session, self._policy = store, campaign, session, policy
         self._device, self._submit = device, submit
         self._lookahead = exports + EXPORT_LOOKAHEAD
-        self._overlap, self._check = overlap, check
+        self._overlap, self._check, self._quiet = overlap, check, quiet
+        self._networks, self._anchors = networks or LoadedNetworks(device), anchors
         self._rng = random.Random(f"{campaign.seed}/{session}/{campaign.id}")
         self._exporting: dict[Future[Artifact], tuple[str, str]] = {}
         self._ready: deque[_Ready] = deque()
         self._active: list[_InFlight] = []
+        self._slice: list[tuple[_InFlight, _Pass]] = []
+        """Passes since the last anchor."""
+        self._held: list[_InFlight] = []
+        """Networks with all their passes, which wait for the slice to close."""
+        self._twins = 0
         self._blamed: list[int] = []
         """Rows of networks that have lost the worker since the last pass."""
         self.timed_s = 0.0
@@ -101,18 +148,22 @@ class Engine:
     def run(self, wanted: Iterable[tuple[str, str]], passes: int | None = None) -> Iterator[Measurement]:
         """Measure what `wanted` yields as (architecture, role) and yield each row once it is finished.
 
-        With `passes` less than the policy's, networks are put aside after so many passes: their rows are yielded
-        still `running`, with the latency so far, and a later run, in this process or another, goes on with them.
+        With `passes`, networks are put aside after so many: rows whose policy asks for more are yielded still
+        `running`, with the latency so far, and a later run, in this process or another, goes on with them. More than
+        the policy asks for refine rows that are finished.
 
         `wanted` is asked for the next one only when an export can start, so it may decide by the rows it has seen.
-        Architectures that this session has finished already must not be in it.
+        Without `passes`, architectures that this session has finished already must not be in it.
 
         Raises:
             DeviceLostError: when the device does not come back; every finished row and pass is in the store.
         """
         source, round_ = iter(wanted), 0
-        self._until = min(passes or self._policy.passes, self._policy.passes)
+        self._until = passes
+        # Who measures a few passes to decide by does not wait for anchors: its rows get their other passes later.
+        self._holds = self._anchors is not None and not (passes and passes < self._policy.passes)
         try:
+            self._guarded(lambda anchors: anchors.begin(self._check))
             while True:
                 self._top_up(source)
                 yield from self._collect()
@@ -121,8 +172,11 @@ class Engine:
                 if not self._active:
                     if self._ready:
                         continue
+                    if self._held:
+                        yield from self._close_slice()
+                        continue
                     if not self._exporting:
-                        return
+                        break
                     self._await_exports(FIRST_COMPLETED)
                     continue
                 if not self._overlap and self._exporting:
@@ -131,15 +185,36 @@ class Engine:
                 self._rng.shuffle(due)
                 for net in due:
                     self._check()
-                    yield from self._turn(net, round_)
+                    if net in self._active:  # the slice that closed may have changed who is
+                        yield from self._turn(net, round_)
+                if not self._ready and self._exporting and self._spaced_in_s() > 0:
+                    self._await_exports(FIRST_COMPLETED, self._spaced_in_s())
                 # With no newcomer the rounds in between would be empty: go on to the next one that is due.
                 if not self._ready and self._active:
                     round_ = max(round_ + 1, min(net.due for net in self._active))
                 else:
                     round_ += 1
+            self._guarded(lambda anchors: anchors.end())
         finally:
             for future in self._exporting:
                 future.cancel()
+
+    def _guarded(self, read: Callable[[Anchors], object]) -> object:
+        """What anchors have to say; None without them, or where the worker has not survived it."""
+        if self._anchors is None:
+            return None
+        try:
+            with self._quiet():
+                return read(self._anchors)
+        except DeviceLostError as error:
+            self._anchors.survived_not()
+            self._begin_anew(error)
+            return None
+
+    def _spaced_in_s(self) -> float:
+        """Seconds until the network that waits longest should have its next pass."""
+        first = min((net.last for net in self._active), default=0.0)
+        return first + SPACING_S - time.monotonic() if self._policy.spread > 1 else 0.0
 
     def _top_up(self, source: Iterator[tuple[str, str]]) -> None:
         while len(self._exporting) + len(self._ready) < self._lookahead:
@@ -150,14 +225,16 @@ class Engine:
             future = self._submit(arch)
             self._exporting[future] = (arch, role)
 
-    def _await_exports(self, return_when: str) -> None:
+    def _await_exports(self, return_when: str, most_s: float = math.inf) -> None:
         """Wait, but not longer than the worker would without a word from us."""
         self._device.doing = "waiting for an export"
         pinged = time.monotonic()
+        until = pinged + most_s
         while True:
             self._check()
-            done, left = wait(self._exporting, timeout=CHECK_S, return_when=return_when)
-            if not left or (done and return_when == FIRST_COMPLETED):
+            left_s = max(0.0, until - time.monotonic())
+            done, left = wait(self._exporting, timeout=min(CHECK_S, left_s), return_when=return_when)
+            if not left or (done and return_when == FIRST_COMPLETED) or left_s == 0:
                 return
             if time.monotonic() - pinged > PING_S:
                 pinged = time.monotonic()
@@ -188,39 +265,54 @@ class Engine:
             artifact=_facts(artifact),
             fingerprint_id=self._device.fingerprint_id,
         )
-        twin = self._store.same_graph(row)
-        if twin is not None:
-            yield self._store.copy_result(row.id, twin.id)
-            return
+        known = None if self._until and row.status == "ok" else self._store.same_graph(row)
+        if known is not None:
+            self._twins += 1
+            if not self._policy.anchors or self._twins % PROBE_EVERY:
+                yield self._store.copy_result(row.id, known.id)
+                return
         for net in self._active:
-            if net.artifact.sha256 == artifact.sha256:
+            if net.artifact.sha256 == artifact.sha256 and net.probe_for is None and known is None:
                 net.followers.append(arch)
                 return
-        earlier = [] if row.is_new else self._store.passes(row.id)
+        earlier = [] if row.is_new and known is None else self._store.passes(known.id if known else row.id)
         net = _InFlight(
             row,
             artifact,
-            passes=[stored.samples_ns for stored in earlier],
-            warm_s=sum(sum(stored.warmup_ns) for stored in earlier) / 1e9,
+            passes=[
+                _Pass(one.number, one.samples_ns, sum(one.warmup_ns) / 1e9, one.telemetry)
+                for one in earlier
+                if one.kind == "label"
+            ],
+            taken=max((one.number + 1 for one in earlier), default=0),
             queue_s=time.monotonic() - ready.since,
             due=round_,
+            probe_for=known,
         )
         self._active.append(net)
-        if len(net.passes) >= self._until:
+        if known is None and not self._wants(net):
             yield from self._finish(net)
+
+    def _wants(self, net: _InFlight) -> bool:
+        """Whether the network is to have another pass in this run."""
+        if self._until:
+            return len(net.passes) < self._until
+        return needs_pass(net.samples, self._policy, net.timed_s)
 
     def _turn(self, net: _InFlight, round_: int) -> Iterator[Measurement]:
         """One pass of one network, its loading included where it is not on the device."""
         try:
-            if net.loaded is None:
-                net.loaded = self._device.load(net.artifact, f"{self._campaign.space}/{net.row.arch}")
-                net.push_s += net.loaded.push_s
-                net.load_s += net.loaded.load_s
-                net.facts = net.loaded.facts
-            timed = self._device.time(net.loaded, self._policy.warmup, self._policy.runs)
+            loaded, is_new = self._networks.get(net.artifact, f"{self._campaign.space}/{net.row.arch}")
+            if is_new:
+                net.push_s += loaded.push_s
+                net.load_s += loaded.load_s
+                net.facts = loaded.facts
+            with self._quiet():
+                timed = self._device.time(loaded, self._policy)
         except WorkerError as error:
-            if error.kind == "corrupt_artifact" and net.loaded is not None and not net.attempts:
-                net.attempts, net.loaded = 1, None  # its file changed on the device: bring it there again
+            self._networks.forget(net.artifact.sha256)
+            if error.kind == "corrupt_artifact" and not net.attempts:
+                net.attempts = 1  # its file changed on the device: bring it there again
                 return
             yield from self._fail(net, error.kind, error.message)
             if error.kind == "crash" and self._device.target.accelerator == "cuda":
@@ -237,25 +329,61 @@ class Engine:
                     self._blamed.append(row.id)
                     yield row
             return
+        taken = _Pass(net.taken, timed.samples_ns, sum(timed.warmup_ns) / 1e9, timed.telemetry)
         self._store.add_pass(
-            net.row.id, len(net.passes), timed.warmup_ns, timed.samples_ns, timed.telemetry, self._device.lease
+            net.probe_for.id if net.probe_for else net.row.id,
+            taken.number,
+            timed.warmup_ns,
+            timed.samples_ns,
+            timed.telemetry,
+            self._device.lease,
+            "probe" if net.probe_for else "label",
         )
         self._blamed.clear()
-        net.passes.append(timed.samples_ns)
-        net.aggregate = timed.telemetry.get("aggregate")
-        warm_s = sum(timed.warmup_ns) / 1e9
-        net.warm_s += warm_s
-        self.timed_s += warm_s + sum(timed.samples_ns) / 1e9
-        net.due = round_ + self._policy.spread
-        if len(net.passes) >= self._until:
-            yield from self._finish(net)
+        self.timed_s += taken.timed_s
+        net.taken, net.last, net.due = net.taken + 1, time.monotonic(), round_ + self._policy.spread
+        if net.probe_for is not None:
+            self._drop(net)
+            yield self._store.copy_result(net.row.id, net.probe_for.id)
+            return
+        net.passes.append(taken)
+        if self._holds:
+            self._slice.append((net, taken))
+        if not self._wants(net):
+            if self._holds:
+                self._active.remove(net)
+                self._held.append(net)
+            else:
+                yield from self._finish(net)
+        if self._anchors is not None:
+            self._anchors.note(taken.timed_s)
+            if self._anchors.due:
+                yield from self._close_slice()
+
+    def _close_slice(self) -> Iterator[Measurement]:
+        """Ask the anchor what the passes since the last one are worth; finish the networks that have enough."""
+        trusted = self._guarded(lambda anchors: anchors.read())
+        if trusted is False:
+            for net, taken in self._slice:
+                if net.rejected < MAX_REJECTED and (net in self._active or net in self._held):
+                    self._store.reject_pass(net.row.id, taken.number)
+                    net.passes.remove(taken)
+            for net in {id(net): net for net, _ in self._slice}.values():
+                net.rejected += 1
+        self._slice.clear()
+        held, self._held = self._held, []
+        for net in held:
+            self._active.append(net)
+            if not self._wants(net):
+                yield from self._finish(net)
 
     def _finish(self, net: _InFlight) -> Iterator[Measurement]:
-        summary = summarise(net.passes, self._policy.trim)
+        summary = summarise(net.samples, self._policy.trim)
         stderr_ms = summary.stderr_ms
-        if len(net.passes) == 1 and net.aggregate is not None:
+        aggregate = net.passes[-1].telemetry.get("aggregate")
+        if len(net.passes) == 1 and aggregate is not None:
             # One sample stands for many runs (benchmark_model): what they scatter is all that is known of its error.
-            stderr_ms = net.aggregate["std_ns"] / net.aggregate["runs"] ** 0.5 / 1e6
+            stderr_ms = aggregate["std_ns"] / aggregate["runs"] ** 0.5 / 1e6
         artifact = net.artifact
         times = {
             "build_s": artifact.build_s or net.row.times_s.get("build_s", 0.0),
@@ -264,18 +392,21 @@ class Engine:
             "queue_s": net.queue_s + net.row.times_s.get("queue_s", 0.0),
             "push_s": net.push_s + net.row.times_s.get("push_s", 0.0),
             "load_s": net.load_s + net.row.times_s.get("load_s", 0.0),
-            "warm_s": net.warm_s,
-            "measure_s": sum(map(sum, net.passes)) / 1e9,
+            "warm_s": sum(one.warm_s for one in net.passes),
+            "measure_s": sum(map(sum, net.samples)) / 1e9,
         }
         row = self._store.finish(
             net.row.id,
-            "ok" if len(net.passes) >= self._policy.passes else "running",
+            "running" if needs_pass(net.samples, self._policy, net.timed_s) else "ok",
             latency_ms=summary.latency_ms,
             stderr_ms=stderr_ms,
+            raw_ms=summary.latency_ms,
+            low_ms=summary.low_ms,
+            high_ms=summary.high_ms,
             times_s=times,
             artifact={**_facts(artifact), **net.facts},
         )
-        self._drop(net)
+        self._drop(net, keep=row.status != "ok")
         yield row
         if row.status != "ok":
             return
@@ -285,26 +416,29 @@ class Engine:
 
     def _fail(self, net: _InFlight, kind: str, message: str) -> Iterator[Measurement]:
         self._drop(net)
+        if net.probe_for is not None:
+            yield self._store.copy_result(net.row.id, net.probe_for.id)
+            return
+        if net.row.status == "ok":  # it was only to be refined: its label stands
+            yield net.row
+            return
         yield self._store.finish(net.row.id, kind, error=message)
         for arch in net.followers:
             follower = self._store.rows(self._campaign, self._session)[arch]
             yield self._store.finish(follower.id, kind, error=message, same_graph_as=net.row.id)
 
-    def _drop(self, net: _InFlight) -> None:
+    def _drop(self, net: _InFlight, keep: bool = False) -> None:
+        """It is done with. Where its other passes are to come later, it may stay loaded (`keep`)."""
         self._active.remove(net)
-        if net.loaded is None:
+        if keep:
             return
         try:
-            self._device.unload(net.loaded)
-        except WorkerError:
-            pass  # the worker freed it already
+            self._networks.unload(net.artifact.sha256)
         except DeviceLostError as error:
             self._begin_anew(error)
 
     def _begin_anew(self, cause: DeviceLostError) -> None:
         """A fresh worker, on which nothing is loaded."""
-        for net in self._active:
-            net.loaded = None
         if _is_no_networks_fault(cause):
             raise cause
         try:

@@ -6,9 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 
 from latlab.agents.policy import TimingPolicy
+from latlab.harness import anchors
+from latlab.harness.anchors import Anchors
+from latlab.harness.correction import correct
 from latlab.harness.device import DeviceSession
 from latlab.harness.exporters import Artifact, ExportRequest
 from latlab.harness.exports import Exports
+from latlab.harness.loaded import LoadedNetworks
 from latlab.harness.measure import Engine
 from latlab.harness.store import Campaign, Measurement, Store
 from latlab.harness.targets import Target
@@ -29,6 +33,8 @@ class Sitting:
         """Ids of campaigns, and their sessions, in which this stay has measured."""
         self.timed_s = 0.0
         """Seconds that the device spent in warm-up and samples."""
+        self._networks = LoadedNetworks(device)
+        self._anchors: dict[tuple[str, int], Anchors] = {}
 
     @property
     def target(self) -> Target:
@@ -49,22 +55,35 @@ class Sitting:
             passes: put networks aside after so many (`Engine.run`); default: all that the policy asks for.
         """
         self.touched.add((campaign.id, session))
-        spare = self.device.spare_cpus
+        policy = TimingPolicy(**campaign.policy)
         engine = Engine(
             self._store,
             campaign,
             session,
-            TimingPolicy(**campaign.policy),
+            policy,
             self.device,
             submit or (lambda arch: self._export(campaign, arch)),
             exports=self._exports.workers,
-            overlap=spare is not None,
+            overlap=self.device.spare_cpus is not None,
             check=self._check,
+            networks=self._networks,
+            anchors=self._anchors_of(campaign, session, policy),
         )
         try:
             yield from engine.run(wanted, passes)
         finally:
             self.timed_s += engine.timed_s
+            correct(self._store, campaign, session)
+
+    def _anchors_of(self, campaign: Campaign, session: int, policy: TimingPolicy) -> Anchors | None:
+        if not policy.anchors:
+            return None
+        key = (campaign.id, session)
+        if key not in self._anchors:
+            self._anchors[key] = Anchors(
+                self._store, campaign, session, policy, self.device, self._networks, self._export_anchor
+            )
+        return self._anchors[key]
 
     def _export(self, campaign: Campaign, arch: str) -> Future[Artifact]:
         target = self.target
@@ -73,4 +92,10 @@ class Sitting:
             ExportRequest(
                 campaign.space, arch, target.format, target.batch_size, target.precision, campaign.seed, as_written
             )
+        )
+
+    def _export_anchor(self, arch: str) -> Future[Artifact]:
+        target = self.target
+        return self._exports.submit(
+            ExportRequest(anchors.SPACE, arch, target.format, target.batch_size, target.precision)
         )

@@ -13,7 +13,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -415,6 +415,14 @@ class Store:
         with self.transaction() as connection:
             _update(connection, measurement_id, {"status": status, "finished_at": finished_at, **fields})
             return _measurement(connection, measurement_id)
+
+    def relabel(self, labels: Iterable[tuple[int, float, float, float, float]]) -> None:
+        """Give measurements, and those of the same graph, other labels: id, latency, error, low and high in ms."""
+        sql = "UPDATE measurements SET latency_ms = ?, stderr_ms = ?, low_ms = ?, high_ms = ? WHERE {} = ?"
+        values = [(*label, row_id) for row_id, *label in labels]
+        with self.transaction() as connection:
+            for column in ("id", "same_graph_as") if values else ():
+                connection.exec_driver_sql(sql.format(column), values)
 
     def lose(self, campaign_id: str, session_number: int, reason: str) -> int:
         """Call what is running `device_lost`: the device is given up. Their passes stay. How many they are."""

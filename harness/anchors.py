@@ -1,0 +1,182 @@
+"""Anchors: small fixed networks that every session times now and then, whatever its own networks are.
+
+They tell how fast the device is by itself: whether it was disturbed while a slice of passes was taken, how it drifts
+over a session (`correction`), and how sessions differ.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from statistics import median
+
+from latlab.agents.policy import TimingPolicy
+from latlab.agents.statistics import trimmed_mean
+from latlab.harness.device import DeviceSession
+from latlab.harness.exporters import Artifact, ExportError
+from latlab.harness.loaded import LoadedNetworks
+from latlab.harness.store import Campaign, Store
+from latlab.harness.transports import WorkerError
+from latlab.search_spaces import get
+
+__all__ = ["ANCHORS", "SPACE", "Anchors"]
+
+SPACE = "nasbench201"
+ANCHORS = tuple(get(SPACE).references()[index].text for index in (4, 0, 3))
+"""The first is timed at every reading, the others at the first and every `ALL_S`: that they differ by themselves from
+one session to the next is what tells noise between sessions from a common shift."""
+ALL_S = 300.0
+FRESH_S = 5.0
+"""So long a reading serves as the first of another run."""
+SHARE = 0.04
+"""Of the time spent timing that anchors may take."""
+SLICE_PASSES = 40
+SLICE_S = 30.0
+"""A slice ends after so many passes, or so many seconds."""
+EXPORT_S = 120.0
+TOLERANCE = 0.05
+SIGMAS = 4.0
+RECENT = 8
+"""An anchor is in line with the last readings when it is within `TOLERANCE`, or within so many of their standard
+deviations (1.4826 median absolute deviations: Hampel 1974, JASA 69, 383-393)."""
+FEWEST = 3
+RETRIES = 3
+PAUSE_S = 0.3
+
+
+class Anchors:
+    """The anchors of one session of a campaign.
+
+    Args:
+        submit: starts the export of an architecture of NAS-Bench-201 in the device's format.
+        networks: what is loaded on the device.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        campaign: Campaign,
+        session: int,
+        policy: TimingPolicy,
+        device: DeviceSession,
+        networks: LoadedNetworks,
+        submit: Callable[[str], Future[Artifact]],
+    ) -> None:
+        self._store, self._campaign, self._session, self._policy = store, campaign, session, policy
+        self._device, self._networks, self._submit = device, networks, submit
+        self._artifacts: list[Artifact | None] | None = None
+        self._recent: deque[float] = deque(maxlen=RECENT)
+        self._reading_s = 0.0
+        self._deaths = 0
+        self._read_at = self._all_at = -math.inf
+        self._passes, self._timed_s = 0, 0.0
+        self.timed_s = 0.0
+        """Seconds of warm-up and samples of all readings."""
+
+    def begin(self, check: Callable[[], None]) -> None:
+        """Time all of them. Where the first cannot be exported or run, the session does without anchors."""
+        if self._artifacts is None:
+            futures = [self._submit(arch) for arch in ANCHORS]
+            until = time.monotonic() + EXPORT_S
+            while wait(futures, timeout=0.2).not_done and time.monotonic() < until:
+                check()
+            self._artifacts = [_artifact_of(future) for future in futures]
+        if time.monotonic() - self._read_at > FRESH_S:
+            self._read()
+
+    def note(self, timed_s: float) -> None:
+        """A pass was taken that took so long."""
+        self._passes += 1
+        self._timed_s += timed_s
+
+    @property
+    def due(self) -> bool:
+        """Whether the slice of passes since the last reading is to be closed."""
+        if not self._artifacts or self._artifacts[0] is None or SHARE * self._timed_s < self._reading_s:
+            return False
+        return self._passes >= SLICE_PASSES or self._timed_s >= SLICE_S
+
+    def read(self) -> bool:
+        """Close the slice: whether the passes since the last reading can be trusted.
+
+        An anchor out of line is read again after a pause: when it is back, something disturbed the device for a
+        while, and what was timed before is doubtful; when it stays, the device has changed its pace, which is drift.
+        """
+        if self._read():
+            return True
+        for _ in range(RETRIES):
+            time.sleep(PAUSE_S)
+            if self._time(0):
+                return False
+        self._recent.clear()
+        return True
+
+    def survived_not(self) -> None:
+        """The worker has died over an anchor: at the second time, the session does without."""
+        self._deaths += 1
+        if self._deaths > 1:
+            self._artifacts = [None] * len(ANCHORS)
+
+    def end(self) -> None:
+        """The last reading of a run."""
+        if self._passes:
+            self._read()
+
+    def _read(self) -> bool:
+        """Whether the first anchor is in line."""
+        self._passes, self._timed_s = 0, 0.0
+        ok = self._time(0)
+        self._read_at = time.monotonic()
+        if self._read_at - self._all_at > ALL_S:
+            self._all_at = self._read_at
+            for index in range(1, len(ANCHORS)):
+                self._time(index)
+        return ok
+
+    def _in_line(self, value: float) -> bool:
+        """Whether the logarithm of the first anchor's latency fits the last readings; then it counts among them."""
+        if len(self._recent) >= FEWEST:
+            middle = median(self._recent)
+            spread = 1.4826 * median(abs(one - middle) for one in self._recent)
+            if abs(value - middle) > max(math.log1p(TOLERANCE), SIGMAS * spread):
+                return False
+        self._recent.append(value)
+        return True
+
+    def _time(self, index: int) -> bool:
+        """Time an anchor: whether it is in line, or cannot tell. Raises `DeviceLostError`."""
+        artifact = self._artifacts[index] if self._artifacts else None
+        if artifact is None or self._artifacts is None:
+            return True
+        arch = ANCHORS[index]
+        try:
+            loaded, _ = self._networks.get(artifact, f"{SPACE}/{arch} (anchor)")
+            timed = self._device.time(loaded, self._policy)
+        except WorkerError:
+            self._networks.forget(artifact.sha256)
+            self._artifacts[index] = None  # the runtime does not take it: no reason to stop
+            return True
+        spent_s = (sum(timed.warmup_ns) + sum(timed.samples_ns)) / 1e9
+        self.timed_s += spent_s
+        if index == 0:
+            self._reading_s = spent_s
+        latency = max(1.0, trimmed_mean(timed.samples_ns, self._policy.trim))
+        ok = index > 0 or self._in_line(math.log(latency))
+        self._store.add_anchor(
+            self._campaign, self._session, arch, timed.warmup_ns, timed.samples_ns, timed.telemetry, ok
+        )
+        return ok
+
+
+def _artifact_of(future: Future[Artifact]) -> Artifact | None:
+    """None where the export failed, or takes too long."""
+    if not future.done():
+        future.cancel()
+        return None
+    try:
+        return future.result()
+    except ExportError:
+        return None
