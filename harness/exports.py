@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from math import comb
 from types import TracebackType
 from typing import Self
 
 from latlab.harness.exporters import Artifact, ArtifactCache, ExportError, ExportPool, ExportRequest
 
-__all__ = ["Exports"]
+__all__ = ["Exports", "exports_show"]
+
+SHOWS = 0.005
+"""Share of a latency that exporting beside a pass may add or take: half of what labels may be off."""
+CHANCE = 0.025
 
 CLOSED = "the export was ended before it had begun"
 _Entry = tuple[Future[Artifact], list[Future[Artifact]]]
@@ -54,6 +60,18 @@ class Exports:
         if started:
             entry[0].add_done_callback(lambda _: self._hand_out(request, entry))
         return mine
+
+    @property
+    def busy(self) -> bool:
+        """Whether an export is being computed."""
+        return self._pool.busy
+
+    def paused(self) -> AbstractContextManager[None]:
+        """While in there no export is computed: for passes on this machine that exporting would disturb.
+
+        Entering and leaving take some 10 us a worker. Do not wait for an export in there: none will come.
+        """
+        return self._pool.paused()
 
     def _kept(self, request: ExportRequest) -> Artifact | None:
         artifact = self._known.get(request)
@@ -106,3 +124,20 @@ class Exports:
 def _for_nothing(artifact: Artifact) -> Artifact:
     """What was spent when it was made was not spent now."""
     return replace(artifact, build_s=0.0, export_s=0.0, parity_s=0.0)
+
+
+def exports_show(ratios: Sequence[float]) -> bool:
+    """Whether exports that are computed beside a pass show in its latency, so that they had better be paused.
+
+    By a sign test: whether more of the ratios than chance explains lie above 1 + `SHOWS`, or below its inverse, than
+    where the median is just there (binomial, p < `CHANCE` at each end). Bursts, of which ratios are full, do not
+    matter to it. Fewer than six ratios prove nothing.
+
+    Args:
+        ratios: latency of a network while exports ran / latency of the same network while they were paused, each of
+            two passes in a row, in alternating order.
+    """
+    above = sum(ratio > 1 + SHOWS for ratio in ratios)
+    below = sum(ratio < 1 / (1 + SHOWS) for ratio in ratios)
+    count = len(ratios)
+    return sum(comb(count, k) for k in range(max(above, below), count + 1)) < CHANCE * 2**count

@@ -1,7 +1,8 @@
 """Exporting ahead of the device, in processes of their own.
 
 Each worker process is driven by one thread here. A worker that dies (a crash in native code, no memory left)
-takes only the export that it was at with it, and is replaced.
+takes only the export that it was at with it, and is replaced. While a network is timed on this machine the workers
+can be paused: SIGSTOP takes effect within microseconds and loses nothing.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Collection
+import time
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from types import TracebackType
 from typing import IO, Self
@@ -49,7 +51,35 @@ class ExportPool:
             raise ValueError(f"a pool needs at least 1 worker, not {workers}")
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._closed = False
+        self._pause_lock = threading.Lock()
+        self._pauses = 0
         self._workers = [_Worker(cache, tuple(sorted(cpus or ())), self._jobs) for _ in range(workers)]
+
+    @property
+    def busy(self) -> bool:
+        """Whether a worker is at an export, or starting."""
+        return any(worker.busy for worker in self._workers)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """No worker computes meanwhile; they go on where they were. Threads may share it: the last to leave resumes.
+
+        What waits for an export in here waits for ever. A killed controller leaves no stopped process behind
+        (`worker.end_with_parent`).
+        """
+        with self._pause_lock:
+            self._pauses += 1
+            if self._pauses == 1:
+                for worker in self._workers:
+                    worker.pause()
+        try:
+            yield
+        finally:
+            with self._pause_lock:
+                self._pauses -= 1
+                if not self._pauses:
+                    for worker in self._workers:
+                        worker.resume()
 
     def submit(self, request: ExportRequest) -> Future[Artifact]:
         """Starts an export; requests are served in order.
@@ -98,8 +128,11 @@ class _Worker:
         self._jobs = jobs
         self._process: subprocess.Popen[str] | None = None
         self._stderr: IO[bytes] | None = None
-        self._lock = threading.Lock()  # held where the process is started or ended
+        self._lock = threading.Lock()  # held where the process is started, ended, paused or resumed
         self._stopped = False
+        self._paused_at: float | None = None
+        self._paused_s = 0.0
+        self.busy = False
         self._thread = threading.Thread(target=self._serve, name="export-worker", daemon=True)
         self._thread.start()
 
@@ -110,7 +143,28 @@ class _Worker:
                 self._process.kill()
         self._thread.join()
 
+    def pause(self) -> None:
+        with self._lock:
+            self._paused_at = time.monotonic()
+            if self._process is not None:
+                self._process.send_signal(signal.SIGSTOP)  # which does nothing where it has died
+
+    def resume(self) -> None:
+        with self._lock:
+            self._paused_s, self._paused_at = self._paused(), None
+            if self._process is not None:
+                self._process.send_signal(signal.SIGCONT)
+
+    def _paused(self) -> float:
+        """Seconds of pause until now."""
+        since = self._paused_at
+        return self._paused_s + (0.0 if since is None else time.monotonic() - since)
+
     def _serve(self) -> None:
+        if self._cpus:
+            # This thread's alone: looking into the cache stays off the cores that networks are timed on, too.
+            with suppress(OSError):
+                os.sched_setaffinity(0, self._cpus)
         while (job := self._jobs.get()) is not None:
             request, future = job
             if not future.set_running_or_notify_cancel():
@@ -127,14 +181,10 @@ class _Worker:
         process = self._started()
         assert process.stdin is not None
         assert process.stdout is not None
-        hung = threading.Event()
-
-        def give_up() -> None:
-            hung.set()
-            process.kill()
-
-        timer = threading.Timer(TIMEOUT_S, give_up)
-        timer.start()
+        answered, hung = threading.Event(), threading.Event()
+        watch = threading.Thread(target=self._kill_when_hung, args=(process, answered, hung), daemon=True)
+        watch.start()
+        self.busy = True
         try:
             process.stdin.write(json.dumps(asdict(request)) + "\n")
             process.stdin.flush()
@@ -142,9 +192,10 @@ class _Worker:
         except BrokenPipeError:
             line = ""
         finally:
-            timer.cancel()
+            self.busy = False
+            answered.set()
         if not line.endswith("\n"):
-            reason = f"took longer than {TIMEOUT_S:.0f} s and was killed" if hung.is_set() else ""
+            reason = f"took longer than {TIMEOUT_S:g} s and was killed" if hung.is_set() else ""
             raise ExportError("crash", CLOSED if self._stopped else f"the export worker {reason or self._death()}")
         answer = json.loads(line)
         if "cache_error" in answer:
@@ -152,6 +203,17 @@ class _Worker:
         if "error" in answer:
             raise ExportError(answer["error"]["kind"], answer["error"]["message"])
         return Artifact.from_json(answer["artifact"])
+
+    def _kill_when_hung(self, process: subprocess.Popen[str], answered: threading.Event, hung: threading.Event) -> None:
+        """Ends a process that does not answer in time, of which pauses are no part."""
+        start, granted, wait_s = self._paused(), 0.0, TIMEOUT_S
+        while not answered.wait(wait_s):
+            wait_s = self._paused() - start - granted
+            granted += wait_s
+            if wait_s <= 0.0:
+                hung.set()
+                process.kill()
+                return
 
     def _started(self) -> subprocess.Popen[str]:
         with self._lock:
@@ -172,6 +234,8 @@ class _Worker:
                     process_group=0,
                     text=True,
                 )
+                if self._paused_at is not None:
+                    self._process.send_signal(signal.SIGSTOP)
             return self._process
 
     def _death(self) -> str:

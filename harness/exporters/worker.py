@@ -1,14 +1,17 @@
 """The process that exports for `ExportPool`: one request a line on stdin, one answer a line on stdout.
 
-Ends at the end of stdin, so no worker outlives its pool by more than one export.
+Ends at the end of stdin, so no worker outlives its pool by more than one export, nor at all where it is stopped.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from latlab.harness.exporters.base import CacheError, ExportError, ExportRequest
 from latlab.harness.exporters.cache import ArtifactCache
 
 NICENESS = 10
+PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
@@ -27,6 +31,7 @@ def main() -> None:
     # Whatever native libraries print must not get among the answers.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    end_with_parent()
     os.nice(NICENESS)
     if arguments.cpus:
         os.sched_setaffinity(0, arguments.cpus)
@@ -42,6 +47,17 @@ def main() -> None:
         except CacheError as error:
             answer = {"cache_error": str(error)}
         answers.write(json.dumps(answer) + "\n")
+
+
+def end_with_parent() -> None:
+    """Has the kernel kill this process when the thread that started it ends, even while it is stopped.
+
+    Elsewhere than on Linux, and before this, POSIX's rule for process groups whose parent dies does nearly as well:
+    stopped members get SIGHUP and SIGCONT.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _answer(cache: ArtifactCache, request: ExportRequest) -> dict[str, Any]:

@@ -154,6 +154,108 @@ def test_workers_end_with_a_killed_controller(cache: ArtifactCache) -> None:
     wait_until(lambda: not Path(f"/proc/{worker}").exists() or "Z" in _state(worker))
 
 
+def test_paused_workers_compute_nothing_and_go_on_afterwards(cache: ArtifactCache) -> None:
+    before = children()
+    with ExportPool(cache) as pool:
+        with pool.paused():
+            doing = pool.submit(REQUEST)
+            wait_until(lambda: bool(children() - before))  # started in a pause: stopped at once
+            (worker,) = children() - before
+            wait_until(lambda: _state(worker) == "T")
+            assert pool.busy
+        assert doing.result(timeout=120).parity.passed
+        assert not pool.busy
+        doing = pool.submit(SLOW)
+        wait_until(lambda: pool.busy)
+        with pool.paused(), pool.paused():
+            wait_until(lambda: _state(worker) == "T")
+            used = _cpu_ticks(worker)
+            time.sleep(0.2)
+            assert _cpu_ticks(worker) == used
+            assert not doing.done()
+        assert _state(worker) != "T"
+        assert doing.result(timeout=120).parity.passed
+    assert children() == before
+
+
+def test_a_pause_ends_only_when_the_last_who_asked_has_left(cache: ArtifactCache) -> None:
+    before = children()
+    with ExportPool(cache) as pool:
+        pool.submit(REQUEST).result(timeout=120)
+        (worker,) = children() - before
+        with pool.paused():
+            with pool.paused():
+                wait_until(lambda: _state(worker) == "T")
+            time.sleep(0.05)
+            assert _state(worker) == "T"
+        wait_until(lambda: _state(worker) == "S")
+
+
+def test_a_worker_may_die_while_it_is_paused(cache: ArtifactCache) -> None:
+    before = children()
+    with ExportPool(cache) as pool:
+        pool.submit(REQUEST).result(timeout=120)
+        (worker,) = children() - before
+        doomed = pool.submit(SLOW)
+        wait_until(lambda: pool.busy)
+        with pool.paused():
+            os.kill(worker, signal.SIGKILL)
+            with pytest.raises(ExportError, match="SIGKILL"):
+                doomed.result(timeout=60)
+        with pool.paused():
+            pass
+        assert pool.submit(ExportRequest("nasbench201", SMALL, "tflite", seed=1)).result(timeout=120).parity.passed
+
+
+def test_a_paused_pool_can_be_closed(cache: ArtifactCache) -> None:
+    before = children()
+    pool = ExportPool(cache)
+    with pool.paused():
+        running = pool.submit(REQUEST)
+        wait_until(lambda: bool(children() - before))
+        pool.close()
+        assert children() == before
+        with pytest.raises(ExportError, match="closed"):
+            running.result(timeout=1)
+
+
+def test_pauses_are_no_part_of_the_time_that_an_export_may_take(
+    cache: ArtifactCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExportPool(cache) as pool:
+        pool.submit(REQUEST).result(timeout=120)
+        monkeypatch.setattr("latlab.harness.exporters.pool.TIMEOUT_S", 0.5)
+        with pool.paused():
+            paused = pool.submit(ExportRequest("nasbench201", SMALL, "tflite", seed=1))
+            time.sleep(1)
+        assert paused.result(timeout=120).parity.passed
+        with pytest.raises(ExportError, match=r"longer than 0\.5 s"):
+            pool.submit(SLOW).result(timeout=60)
+
+
+def test_a_killed_controller_leaves_no_stopped_worker_behind(cache: ArtifactCache) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from latlab.harness.exporters import *;"
+        "pool = ExportPool(ArtifactCache(Path(sys.argv[1])));"
+        "pool.submit(ExportRequest('nasbench201', sys.argv[2], 'tflite')).result();"
+        "pause = pool.paused(); pause.__enter__();"
+        "print(pool._workers[0]._process.pid, flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", code, str(cache.folder), SMALL]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as controller:
+        assert controller.stdout is not None
+        worker = int(controller.stdout.readline())
+        try:
+            wait_until(lambda: _state(worker) == "T")
+        finally:
+            controller.kill()
+    wait_until(lambda: not Path(f"/proc/{worker}").exists() or "Z" in _state(worker))
+
+
+def _cpu_ticks(process: int) -> int:
+    return sum(map(int, Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]))
+
+
 def _state(process: int) -> str:
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]

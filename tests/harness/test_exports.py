@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import wait
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from latlab.harness.exporters import ArtifactCache, ExportError, ExportRequest
-from latlab.harness.exports import Exports
+from latlab.harness.exports import Exports, exports_show
 
 CELLS = [f"|{op}~0|+|{op}~0|{op}~1|+|{op}~0|{op}~1|{op}~2|" for op in ("nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")]
 
@@ -65,3 +67,28 @@ def test_everybody_learns_of_a_failure(tmp_path: Path) -> None:
     wait(futures, 60)
     for future in futures:
         assert future.cancelled() or isinstance(future.exception(), ExportError)
+
+
+def test_pausing_costs_little(exports: Exports) -> None:
+    exports.submit(request(0)).result(120)
+    taken = []
+    for _ in range(20):
+        start = time.perf_counter()
+        with exports.paused():
+            pass
+        taken.append(time.perf_counter() - start)
+    assert sorted(taken)[10] < 1e-3
+
+
+def test_what_shows_is_told_from_noise() -> None:
+    def ratios(bias: float, count: int, seed: int) -> list[float]:
+        rng = Random(seed)
+        bursts = [rng.choice((1.0, 1.0, 1.0, 1.5, 0.7)) for _ in range(count)]
+        return [(1 + bias) * rng.gauss(1.0, 0.01) * burst for burst in bursts]
+
+    assert sum(exports_show(ratios(0.0, 30, seed)) for seed in range(100)) <= 2
+    assert sum(exports_show(ratios(0.03, 30, seed)) for seed in range(100)) >= 85
+    assert sum(exports_show(ratios(-0.03, 30, seed)) for seed in range(100)) >= 85
+    assert exports_show([1.02] * 6)
+    assert not exports_show([1.02] * 5)
+    assert not exports_show([])
