@@ -6,9 +6,9 @@ A two-way model of the logarithms of pass latencies,
 
 whose levels a are fixed effects, so that the order of measurement may be confounded with size: every network is
 compared with itself only, anchors and networks in several passes alike. d is Gaussian, a sum of a line, of an
-integrated random walk (a smoothing spline: heating up) and of a random walk (steps), on knots; the variances of the
-three maximise the restricted likelihood. Without drift they are zero, or their gain in likelihood does not pay for
-them: no correction.
+integrated random walk (a smoothing spline: heating up) and of a random walk (steps, bursts), on knots that move to
+where it changes; the variances of the three maximise the restricted likelihood. Without drift they are zero, or their
+gain in likelihood does not pay for them: no correction.
 
 Sources:
     Patterson and Thompson (1971), Biometrika 58, 545-554: restricted likelihood.
@@ -27,16 +27,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, optimize, sparse
 
-__all__ = ["Drift", "Point", "fit_drift"]
+from latlab.predictors.threads import one_thread
+
+__all__ = ["Drift", "Point", "failed_anchors", "fit_drift"]
 
 Floats = NDArray[np.float64]
 
-KNOTS = 100
-"""At most; fewer where there are fewer times. The random walk between two knots is drawn as a line."""
+KNOTS = 150
+"""At most; fewer where there are fewer times. Between two knots d is a line."""
 TAIL_FREEDOM = 4.0
 """Degrees of freedom of the noise: passes that a burst has hit count little."""
 ROUNDS = 4
 """Of weights and variances, in turn: then they hardly change any more."""
+MOVES = 2
+"""Rounds after which the knots move."""
 PAYS = 8.0
 """Twice the gain in log-likelihood below which there is no drift. In simulation without any, about one session in 100
 has more."""
@@ -44,6 +48,13 @@ START = ((-6.0, -12.0, -8.0), (-6.0, -4.0, -12.0))
 """Logarithms of the variances (line, spline, walk) per session, where the search begins."""
 BOUNDS = ((-20.0, 2.0), (-25.0, 8.0), (-20.0, 4.0))
 _MEDIAN_OF_CHI2 = 0.4549
+
+ANCHOR_Z = 4.0
+ANCHOR_PERCENT = 5.0
+ANCHOR_REACH = 2
+"""Neighbours on either side that an anchor is compared with: three in a row that agree are a new level."""
+TELLING = 8
+"""Differences between neighbours from which on they tell how much anchors scatter."""
 
 
 class Point(NamedTuple):
@@ -102,7 +113,7 @@ class Drift:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "times_s": [round(float(value), 3) for value in self.times_s],
+            "times_s": [round(float(value), 6) for value in self.times_s],
             "log_factor": [round(float(value), 6) for value in self.log_factors],
             "stderr": [round(float(value), 6) for value in self.stderrs],
             "gain": round(self.gain, 3),
@@ -111,8 +122,10 @@ class Drift:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        arrays = (np.array(values[name], dtype=float) for name in ("times_s", "log_factor", "stderr"))
-        return cls(*arrays, gain=float(values["gain"]), noise=float(values["noise"]))
+        times_s, log_factors, stderrs = (
+            np.array(values[name], dtype=float) for name in ("times_s", "log_factor", "stderr")
+        )
+        return cls(times_s, log_factors, stderrs, float(values["gain"]), float(values["noise"]))
 
 
 def _interpolate(time_s: float | Sequence[float] | Floats, times_s: Floats, values: Floats) -> float | Floats:
@@ -127,52 +140,48 @@ def fit_drift(points: Sequence[Point], knots: int = KNOTS) -> Drift:
     Before the first and after the last time of a repeated network it stays what it is there. Networks with one pass
     tell nothing.
     """
-    nothing = Drift(*(np.empty(0) for _ in range(3)))
-    model = _model(points, knots)
-    if model is None:
-        return nothing
-    weights = np.full(len(model.y), 1 / max(float(np.var(model.y)), 1e-12))
-    tau2, starts = 0.0, list(START)
-    fit = None
-    for _ in range(ROUNDS):
-        fit = _fit(model, weights, starts)
-        starts = [tuple(fit.logs)]
-        squares = fit.residuals**2 * len(model.y) / max(1.0, model.freedom - fit.spent)
-        tau2 = _extra_variance(squares, model.sigma2)
-        variance = model.sigma2 + tau2
+    data = _data(points)
+    if data is None:
+        return Drift(np.empty(0), np.empty(0), np.empty(0))
+    with one_thread():
+        return _drift_of(data, np.array([point.time_s for point in points]), knots)
+
+
+def _drift_of(data: _Data, all_times: Floats, knots: int) -> Drift:
+    distinct = np.unique(data.times)
+    grid = _grid(distinct[_spread(np.arange(len(distinct)), knots)], data.times)
+    weights = np.full(len(data.y), 1 / max(float(np.var(data.y)), 1e-12))
+    fit, tau2 = _fit(data, grid, weights, START), 0.0
+    for number in range(ROUNDS):
+        squares = fit.residuals**2 * len(data.y) / max(1.0, data.freedom - fit.spent)
+        tau2 = _extra_variance(squares, data.sigma2)
+        variance = data.sigma2 + tau2
         weights = (TAIL_FREEDOM + 1) / (TAIL_FREEDOM + squares / variance) / variance
-    fit = _fit(model, weights, starts)
-    noise = math.sqrt(float(np.median(model.sigma2)) + tau2)
+        if number < MOVES and fit.gain > PAYS and len(distinct) > knots:
+            grid = _grid(distinct[_moved(distinct, grid.knots_s, fit.values, knots)], data.times)
+        fit = _fit(data, grid, weights, [fit.logs])
+    noise = math.sqrt(float(np.median(data.sigma2)) + tau2)
     if fit.gain < PAYS:
-        return Drift(nothing.times_s, nothing.log_factors, nothing.stderrs, fit.gain, noise)
-    everywhere = _hats(np.array([point.time_s for point in points]), model.times_s)
-    centre = np.asarray(everywhere.mean(axis=0)).ravel()
-    centring = np.eye(len(centre)) - centre
-    covariance = centring @ fit.covariance @ centring.T
-    return Drift(
-        model.times_s,
-        centring @ fit.values,
-        np.sqrt(np.maximum(np.diag(covariance), 0)),
-        fit.gain,
-        noise,
-    )
+        return Drift(np.empty(0), np.empty(0), np.empty(0), fit.gain, noise)
+    everywhere = _hats(all_times, grid.knots_s)
+    centring = np.eye(len(grid.knots_s)) - np.asarray(everywhere.mean(axis=0)).ravel()
+    variances = np.diag(centring @ fit.covariance @ centring.T)
+    return Drift(grid.knots_s, centring @ fit.values, np.sqrt(np.maximum(variances, 0)), fit.gain, noise)
 
 
-class _Model(NamedTuple):
+class _Data(NamedTuple):
+    """Of the n passes of networks with several."""
+
+    times: Floats
     y: Floats
-    """Shape (n,): log-latencies of networks with several passes."""
+    """Shape (n,): log-latencies."""
     sigma2: Floats
     networks: sparse.csr_array
-    """Shape (networks, n): 1 where the point is the network's."""
-    hats: sparse.csr_array
-    """Shape (n, knots): d at the points, from d at the knots."""
-    times_s: Floats
-    priors: Floats
-    """Shape (3, knots, knots): covariances of d at the knots, each for a variance of 1; 0 at the first knot."""
+    """Shape (networks, n): 1 where the pass is the network's."""
     freedom: int
 
 
-def _model(points: Sequence[Point], knots: int) -> _Model | None:
+def _data(points: Sequence[Point]) -> _Data | None:
     """None where nothing is repeated at two times."""
     of: dict[Hashable, list[int]] = {}
     for number, point in enumerate(points):
@@ -185,21 +194,41 @@ def _model(points: Sequence[Point], knots: int) -> _Model | None:
     freedom = len(rows) - len(repeated)
     if freedom < 2 or np.ptp(times) <= 0:
         return None
-    distinct = np.unique(times)
-    places = np.linspace(0, len(distinct) - 1, min(knots, len(distinct))).round().astype(int)
-    times_s = distinct[np.unique(places)]
     sigma = np.array([points[row].sigma for row in rows], dtype=float)
-    t = (times_s - times_s[0]) / (times_s[-1] - times_s[0])
-    lower, upper = np.minimum.outer(t, t), np.maximum.outer(t, t)
-    return _Model(
+    return _Data(
+        times,
         np.array([points[row].log_ms for row in rows]),
         np.where(np.isfinite(sigma), sigma, 0.0) ** 2,
         sparse.csr_array((np.ones(len(rows)), (network, np.arange(len(rows)))), shape=(len(repeated), len(rows))),
-        _hats(times, times_s),
-        times_s,
-        np.stack([np.outer(t, t), lower**2 * (3 * upper - lower) / 6, lower]),
         freedom,
     )
+
+
+class _Grid(NamedTuple):
+    knots_s: Floats
+    hats: sparse.csr_array
+    """Shape (n, knots): d at the passes, from d at the knots."""
+    priors: Floats
+    """Shape (3, knots, knots): covariances of line, spline and walk at the knots for a variance of 1; all are 0 at
+    the first knot, and time is in sessions."""
+
+
+def _grid(knots_s: Floats, times: Floats) -> _Grid:
+    t = (knots_s - knots_s[0]) / (knots_s[-1] - knots_s[0])
+    lower, upper = np.minimum.outer(t, t), np.maximum.outer(t, t)
+    return _Grid(knots_s, _hats(times, knots_s), np.stack([np.outer(t, t), lower**2 * (3 * upper - lower) / 6, lower]))
+
+
+def _moved(distinct: Floats, knots_s: Floats, values: Floats, knots: int) -> NDArray[np.intp]:
+    """Which of the times become knots: half of them by their number, half by how much d changes (both ends stay)."""
+    walked = np.interp(distinct, knots_s, np.concatenate([[0.0], np.cumsum(np.abs(np.diff(values)))]))
+    return _spread(np.linspace(0, 1, len(distinct)) + walked / max(float(walked[-1]), 1e-12), knots)
+
+
+def _spread(places: Floats | NDArray[np.intp], knots: int) -> NDArray[np.intp]:
+    """Positions of at most so many of the rising `places`, as evenly as they lie."""
+    wanted = np.linspace(places[0], places[-1], min(knots, len(places)))
+    return np.unique(np.clip(np.searchsorted(places, wanted - 1e-9), 0, len(places) - 1))
 
 
 def _hats(times: Floats, knots: Floats) -> sparse.csr_array:
@@ -216,6 +245,7 @@ def _hats(times: Floats, knots: Floats) -> sparse.csr_array:
 
 class _Fit(NamedTuple):
     logs: Floats
+    """Logarithms of the three variances, as multiples of the noise's."""
     gain: float
     values: Floats
     """Of d at the knots, shape (knots,)."""
@@ -225,51 +255,57 @@ class _Fit(NamedTuple):
     """Degrees of freedom that d takes."""
 
 
-def _fit(model: _Model, weights: Floats, starts: Sequence[Sequence[float]]) -> _Fit:
+def _fit(data: _Data, grid: _Grid, weights: Floats, starts: Sequence[Sequence[float] | Floats]) -> _Fit:
     """Maximum restricted likelihood of the three variances, with the noise's profiled out.
 
-    With M = W - W Z (Z' W Z)^-1 Z' W, which takes the networks' levels out, A = H' M H and b = H' M y:
-    -2 log L = (n - networks) log phi + log |I + P A|,  (n - networks) phi = y' M y - b' P (I + A P)^-1 b.
+    With M = W - W Z (Z' W Z)^-1 Z' W, which takes the networks' levels out, A = H' M H, b = H' M y and the prior
+    covariance P at the knots:
+
+        -2 log L = m log phi + log |I + A P|,   m phi = y' M y - b' P (I + A P)^-1 b,   m = n - networks,
+
+    and d at the knots has mean P (I + A P)^-1 b and covariance phi P (I + A P)^-1.
     """
-    z, h, y = model.networks, model.hats, model.y
+    z, h, y, freedom = data.networks, grid.hats, data.y, data.freedom
     totals = z @ weights
     sums = z @ sparse.diags_array(weights) @ h
-    means = (z @ (weights * y)) / totals
-    centred = y - z.T @ means
+    centred = y - z.T @ ((z @ (weights * y)) / totals)
     a = (h.T @ sparse.diags_array(weights) @ h - sums.T @ sparse.diags_array(1 / totals) @ sums).toarray()
     b = h.T @ (weights * centred)
-    square = float(centred @ (weights * centred))
-    freedom, eye = model.freedom, np.eye(len(a))
+    square = float(centred @ (weights * centred)) + 1e-300
+    eye = np.eye(len(a))
 
-    def solve(logs: Floats) -> tuple[float, Floats, Floats, Floats, float]:
-        prior = np.tensordot(np.exp(logs), model.priors, 1)
-        factor = linalg.lu_factor(eye + a @ prior, check_finite=False)
+    def solve(logs: Floats) -> tuple[float, Floats, Floats, Any, float]:
+        prior = np.tensordot(np.exp(logs), grid.priors, 1)
+        factor: Any = linalg.lu_factor(eye + a @ prior, check_finite=False)
         determinant = float(np.sum(np.log(np.abs(np.diag(factor[0])))))
-        alpha = linalg.lu_solve(factor, b, check_finite=False)
-        phi = max((square - float(b @ prior @ alpha)) / freedom, 1e-12 * square / freedom + 1e-300)
+        alpha: Floats = linalg.lu_solve(factor, b, check_finite=False)
+        # Without any noise there is a smallest one, so that its logarithm is finite.
+        phi = max(square - float(b @ prior @ alpha), 1e-12 * square) / freedom
         return freedom * math.log(phi) + determinant, prior, alpha, factor, phi
 
     def loss(logs: Floats) -> tuple[float, Floats]:
         value, _, alpha, factor, phi = solve(logs)
         inner = linalg.lu_solve(factor, a, check_finite=False)
-        traces = np.einsum("ij,kji->k", inner, model.priors)
-        return value, np.exp(logs) * (traces - (model.priors @ alpha) @ alpha / phi)
+        traces = np.einsum("ij,kji->k", inner, grid.priors)
+        return value, np.exp(logs) * (traces - (grid.priors @ alpha) @ alpha / phi)
 
-    # Without noise there is nothing to weigh: the smallest of variances keeps the logarithm finite.
-    none = freedom * math.log(square / freedom + 1e-300)
     found = min(
         (optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=BOUNDS) for start in starts),
         key=lambda result: float(result.fun),
     )
-    _, prior, alpha, factor, phi = solve(found.x)
+    value, prior, alpha, factor, phi = solve(found.x)
     values = prior @ alpha
-    # Given the levels' own uncertainty: (P^-1 + A)^-1 phi = P (I + A P)^-1 phi.
-    inverse = linalg.lu_solve(factor, eye, check_finite=False)
-    covariance = phi * prior @ inverse
+    inverse: Floats = linalg.lu_solve(factor, eye, check_finite=False)
     rest = y - h @ values
     residuals = rest - z.T @ ((z @ (weights * rest)) / totals)
-    spent = float(np.trace(inverse @ a @ prior))
-    return _Fit(found.x, none - float(found.fun), values, covariance, residuals, spent)
+    return _Fit(
+        found.x,
+        freedom * math.log(square / freedom) - value,
+        values,
+        phi * prior @ inverse,
+        residuals,
+        float(np.trace(inverse @ a @ prior)),
+    )
 
 
 def _extra_variance(squares: Floats, sigma2: Floats) -> float:
@@ -286,3 +322,43 @@ def _extra_variance(squares: Floats, sigma2: Floats) -> float:
     if surplus(least) <= 0 or surplus(most) >= 0:
         return least
     return float(optimize.brentq(surplus, least, most, rtol=1e-3))
+
+
+def failed_anchors(
+    anchors: Sequence[Point], *, z: float = ANCHOR_Z, percent: float = ANCHOR_PERCENT, reach: int = ANCHOR_REACH
+) -> list[bool]:
+    """Which runs of anchors are disturbed, one flag each: what was measured beside them is measured again.
+
+    Hampel's identifier (Hampel 1974, J. Am. Stat. Assoc. 69, 383-393; as a filter, Pearson 2002, IEEE Trans. Control
+    Syst. Technol. 10, 55-63): x_i fails where
+
+        |x_i - median(x_(i-k) .. x_(i+k))| > max(z S, log(1 + percent / 100)),   k = `reach`,
+
+    among the runs of the same network in their order in time; towards an end k shrinks, but not below 1, where the
+    window is the three at the end. A running median keeps edges (Tukey 1977, Exploratory Data Analysis, 7): a lasting
+    shift is drift and fails nothing, a departure of up to k runs in a row fails. S, the scatter of an anchor's runs, is
+    1.4826 median |x_(i+1) - x_i| / sqrt(2), which shifts and single failures hardly touch, and at least the median
+    standard error; with fewer than `TELLING` differences, only that. Of fewer than three runs of a network none fails;
+    one without a finite latency always does.
+    """
+    failed = [not math.isfinite(point.log_ms) for point in anchors]
+    series: dict[Hashable, list[int]] = {}
+    for number in sorted(range(len(anchors)), key=lambda number: anchors[number].time_s):
+        if not failed[number]:
+            series.setdefault(anchors[number].network, []).append(number)
+    logs = [np.array([anchors[number].log_ms for number in numbers]) for numbers in series.values()]
+    steps = np.concatenate([np.abs(np.diff(one)) for one in logs]) if logs else np.empty(0)
+    sigmas = [point.sigma for point in anchors if math.isfinite(point.sigma)]
+    scatter = float(np.median(sigmas)) if sigmas else 0.0
+    if len(steps) >= TELLING:
+        scatter = max(scatter, 1.4826 * float(np.median(steps)) / math.sqrt(2))
+    limit = max(z * scatter, math.log1p(percent / 100))
+    for numbers, log_ms in zip(series.values(), logs, strict=True):
+        last = len(log_ms) - 1
+        for place, number in enumerate(numbers):
+            k = max(1, min(reach, place, last - place))
+            centre = min(max(place, 1), last - 1)
+            if last >= 2:
+                usual = float(np.median(log_ms[max(0, centre - k) : centre + k + 1]))
+                failed[number] = abs(float(log_ms[place]) - usual) > limit
+    return failed
