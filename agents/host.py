@@ -17,7 +17,8 @@ from typing import Any
 from . import runtimes
 from .environment import Environments
 from .errors import AgentError
-from .telemetry import Files, Governor, gpus
+from .knobs import Files, gpus
+from .telemetry import Governor
 
 __all__ = ["describe", "disk", "private"]
 

@@ -56,6 +56,8 @@ class GPU:
     def __init__(self, library: ctypes.CDLL, handle: ctypes.c_void_p) -> None:
         self._library, self._handle = library, handle
         self.name = self._text("nvmlDeviceGetName")
+        self.index = self._number("nvmlDeviceGetIndex")
+        """NVML's number of it, which is not CUDA's."""
         # SM and graphics clock are one on every GPU that still has a driver; defaults are known for the latter
         # alone, and for data-centre GPUs alone.
         self.max_sm_mhz = self._number("nvmlDeviceGetMaxClockInfo", _CLOCK_SM)
@@ -64,6 +66,15 @@ class GPU:
     def sm_mhz(self) -> int | None:
         """Clock of the multiprocessors now."""
         return self._number("nvmlDeviceGetClockInfo", _CLOCK_SM)
+
+    def power_mw(self) -> int | None:
+        """Of the whole board, over the last second on most GPUs."""
+        return self._number("nvmlDeviceGetPowerUsage")
+
+    def energy_mj(self) -> int | None:
+        """Of the whole board since the driver was loaded; Volta and later."""
+        value = ctypes.c_ulonglong()
+        return value.value if self._ask("nvmlDeviceGetTotalEnergyConsumption", ctypes.byref(value)) == 0 else None
 
     def throttle_reasons(self) -> list[str] | None:
         """What holds the clocks below their maximum now."""
@@ -108,7 +119,7 @@ class GPU:
 
     def state(self) -> dict[str, Any]:
         """Everything that changes, under names with units; None for what the GPU does not tell."""
-        milliwatts, pids = self._number("nvmlDeviceGetPowerUsage"), self.compute_pids()
+        milliwatts, pids = self.power_mw(), self.compute_pids()
         memory = self._memory()
         return {
             "sm_mhz": self.sm_mhz(),

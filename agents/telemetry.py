@@ -8,54 +8,14 @@ from __future__ import annotations
 
 import os
 import resource
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from glob import glob
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
-if TYPE_CHECKING:
-    from .nvml import GPU
+from .energy import Energy
+from .knobs import Files, Knob, gpus, parse
 
-__all__ = ["KNOBS", "Files", "Knob", "Telemetry", "by_number", "gpus"]
+__all__ = ["KNOBS", "Telemetry"]
 
-T = TypeVar("T")
 _CPUS = "sys/devices/system/cpu/cpu[0-9]*"
-
-
-class Files:
-    """The files of a device, of which each may be missing.
-
-    Args:
-        root: where the device's file system begins.
-    """
-
-    def __init__(self, root: str = "/") -> None:
-        self.root = root
-
-    def find(self, pattern: str) -> list[str]:
-        """Files and folders; the pattern begins at the root, without a slash."""
-        return sorted(glob(os.path.join(self.root, pattern)), key=by_number)
-
-    def text(self, path: str) -> str | None:
-        """What is in a file: one that was found, or one named from the root."""
-        try:
-            with open(os.path.join(self.root, path), encoding="ascii", errors="replace") as file:
-                return file.read(1 << 16).strip()
-        except OSError:  # missing, or refused, or a sensor that answers with an I/O error
-            return None
-
-
-class Knob(ABC):
-    """Something about the device that bears on latency."""
-
-    name: str
-
-    def __init__(self, files: Files) -> None:
-        self._device = files
-
-    @abstractmethod
-    def read(self) -> Any:
-        """The value now, or None."""
 
 
 class Temperature(Knob):
@@ -71,7 +31,7 @@ class Temperature(Knob):
     def read(self) -> dict[str, float] | None:
         values: dict[str, float] = {}
         for name, path in self._zones:
-            milli = _parse(self._device.text(path), int)
+            milli = self._device.number(path)
             if milli is not None:
                 values[name if name not in values else f"{name} ({path.split('/')[-2]})"] = milli / 1000
         return values or None
@@ -88,10 +48,10 @@ class Frequency(Knob):
 
     def read(self) -> list[float] | None:
         if self._files:
-            clocks = [_parse(self._device.text(path), int) for path in self._files]
+            clocks = [self._device.number(path) for path in self._files]
             return [clock / 1000 for clock in clocks if clock is not None] or None
         lines = (self._device.text("proc/cpuinfo") or "").splitlines()
-        found = [_parse(line.rpartition(":")[2], float) for line in lines if line.startswith("cpu MHz")]
+        found = [parse(line.rpartition(":")[2], float) for line in lines if line.startswith("cpu MHz")]
         return [clock for clock in found if clock is not None] or None
 
 
@@ -119,11 +79,11 @@ class Throttle(Knob):
         self._firmware = "sys/devices/platform/soc/soc:firmware/get_throttled"
 
     def read(self) -> int | None:
-        counts = [_parse(self._device.text(path), int) for path in self._counters]
+        counts = [self._device.number(path) for path in self._counters]
         known = [count for count in counts if count is not None]
         if known:
             return sum(known)
-        return _parse(self._device.text(self._firmware), lambda text: int(text, 16))
+        return parse(self._device.text(self._firmware), lambda text: int(text, 16))
 
 
 class Load(Knob):
@@ -133,7 +93,7 @@ class Load(Knob):
 
     def read(self) -> list[float] | None:
         words = (self._device.text("proc/loadavg") or "").split()[:3]
-        values = [_parse(word, float) for word in words]
+        values = [parse(word, float) for word in words]
         return [value for value in values if value is not None] or None
 
 
@@ -144,7 +104,7 @@ class CPUTime(Knob):
 
     def read(self) -> dict[str, int] | None:
         words = (self._device.text("proc/stat") or "").split("\n", 1)[0].split()[1:9]
-        ticks = [_parse(word, int) for word in words]
+        ticks = [parse(word, int) for word in words]
         if len(ticks) < 8 or None in ticks:
             return None
         user, nice, system, idle, iowait, irq, softirq, steal = (tick or 0 for tick in ticks)
@@ -152,7 +112,7 @@ class CPUTime(Knob):
 
 
 class Memory(Knob):
-    """Megabytes: free for use on the device, and the most that this process has held."""
+    """Megabytes: free for use on the device, and the most that this process has held since it loaded a network."""
 
     name = "memory_mb"
 
@@ -160,7 +120,7 @@ class Memory(Knob):
         values = {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
         for line in (self._device.text("proc/meminfo") or "").splitlines():
             if line.startswith("MemAvailable:"):
-                kib = _parse(line.split()[1], int)
+                kib = parse(line.split()[1], int)
                 if kib is not None:
                     values["available"] = kib / 1024
         return values
@@ -173,7 +133,7 @@ class Pressure(Knob):
 
     def read(self) -> int | None:
         first = (self._device.text("proc/pressure/cpu") or "").split("\n", 1)[0]
-        return _parse(first.rpartition("total=")[2], int)
+        return parse(first.rpartition("total=")[2], int)
 
 
 class Battery(Knob):
@@ -184,13 +144,13 @@ class Battery(Knob):
     def read(self) -> dict[str, float | str] | None:
         folder = "sys/class/power_supply/battery"
         values: dict[str, float | str] = {}
-        percent = _parse(self._device.text(f"{folder}/capacity"), int)
+        percent = self._device.number(f"{folder}/capacity")
         if percent is not None:
             values["percent"] = percent
         status = self._device.text(f"{folder}/status")
         if status:
             values["status"] = status[:40]
-        tenths = _parse(self._device.text(f"{folder}/temp"), int)
+        tenths = self._device.number(f"{folder}/temp")
         if tenths is not None:
             values["temperature_c"] = tenths / 10
         return values or None
@@ -227,16 +187,8 @@ KNOBS: tuple[type[Knob], ...] = (
     Battery,
     Preemption,
     GPUs,
+    Energy,  # the last one, so that what others take is not counted as the network's
 )
-
-
-def gpus() -> list[GPU]:
-    """The NVIDIA GPUs of this machine. Most have none, and need not load what asks for them before it is asked."""
-    try:
-        from . import nvml
-    except ImportError:  # ctypes is missing in a Python that was built without libffi
-        return []
-    return nvml.gpus()
 
 
 class Telemetry:
@@ -253,16 +205,3 @@ class Telemetry:
     def read(self) -> dict[str, Any]:
         """Every knob's value under its name; None for what the device does not tell."""
         return {knob.name: knob.read() for knob in self._knobs}
-
-
-def _parse(text: str | None, convert: Callable[[str], T]) -> T | None:
-    try:
-        return convert(text) if text else None
-    except ValueError:
-        return None
-
-
-def by_number(path: str) -> list[Any]:
-    """cpu10 after cpu9."""
-    digits = "".join(c if c.isdigit() else " " for c in path).split()
-    return [int(digit) for digit in digits]

@@ -252,9 +252,7 @@ class DeviceSession:
                     f"`latlab doctor {self.name}` shows what it has; the same command goes on once that is mended.",
                 ) from error
             raise
-        facts: dict[str, Any] = {
-            key: reply[key] for key in FACTS if reply.get(key) is not None
-        }
+        facts: dict[str, Any] = {key: reply[key] for key in FACTS if reply.get(key) is not None}
         return Loaded(
             reply["handle"],
             pushed - start,

@@ -117,7 +117,14 @@ class Device:
             "load": [2.0 if neighbour else 1.0],
             "memory_mb": {"peak": 100.0, "available": kind.memory_gb * 1000.0},
             "device_clock_s": round(process.now_s, 6),
+            "energy": self._energy(),
         }
+
+    def _energy(self) -> dict[str, Any] | None:
+        """What becomes heat; at rest it spends nothing beyond what keeps it at its ambient temperature."""
+        if self.process.heat is None:
+            return None
+        return {"at_s": self.process.now_s, "uj": {SIMULATED: round(1e6 * self.process.heat.joules)}, "mw": {}}
 
     @cached_property
     def _identity(self) -> dict[str, Any]:

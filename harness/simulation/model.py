@@ -53,17 +53,23 @@ class Heat:
         self._heating = heating
         self.temperature_c = heating.ambient_c
         self.throttled = False
+        self.joules = 0.0
+        """Turned into heat so far."""
 
     @property
     def factor(self) -> float:
         """By which runs take longer now."""
         return self._heating.throttle_factor if self.throttled else 1.0
 
+    @property
+    def watts(self) -> float:
+        """Of a network that runs at the present clock."""
+        return self._heating.watts / self.factor
+
     def equilibrium_c(self, *, busy: bool) -> float:
         """Where the temperature is going at the present clock."""
         heating = self._heating
-        watts = heating.watts / self.factor if busy else 0.0
-        return heating.ambient_c + watts * heating.c_per_watt
+        return heating.ambient_c + (self.watts if busy else 0.0) * heating.c_per_watt
 
     def changes_in_s(self) -> float:
         """Seconds until the clock changes, while busy; infinity where it will not."""
@@ -77,6 +83,7 @@ class Heat:
     def advance(self, seconds: float, *, busy: bool) -> None:
         """Lets time pass at the present clock, which changes at the end of it where the temperature says so."""
         end_c = self.equilibrium_c(busy=busy)
+        self.joules += seconds * self.watts if busy else 0.0
         self.temperature_c = end_c + (self.temperature_c - end_c) * math.exp(-seconds / self._heating.time_constant_s)
         if self.temperature_c >= self._heating.throttle_c - 1e-9:
             self.throttled = True

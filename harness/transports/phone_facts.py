@@ -12,6 +12,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from latlab.agents import telemetry
+from latlab.agents.energy import Energy
+from latlab.agents.knobs import Files, Knob, by_number
 from latlab.harness.transports.replies import printable
 
 __all__ = ["FACTS", "TELEMETRY", "DumpedFiles", "describe", "read_telemetry"]
@@ -39,7 +41,8 @@ TELEMETRY = f"""
 grep -sH '' /sys/class/thermal/thermal_zone[0-9]*/type /sys/class/thermal/thermal_zone[0-9]*/temp \
 {_CPUS}/cpu[0-9]*/cpufreq/scaling_cur_freq {_CPUS}/cpu[0-9]*/cpufreq/scaling_governor /proc/loadavg \
 /proc/pressure/cpu /sys/class/power_supply/battery/capacity /sys/class/power_supply/battery/status \
-/sys/class/power_supply/battery/temp
+/sys/class/power_supply/battery/temp /sys/class/power_supply/battery/current_now \
+/sys/class/power_supply/battery/voltage_now
 grep -sH '^MemAvailable' /proc/meminfo
 grep -sH '^cpu ' /proc/stat
 true
@@ -52,12 +55,13 @@ _KNOBS = (
     telemetry.CPUTime,
     telemetry.Pressure,
     telemetry.Battery,
+    Energy,
 )
 _MAX_LINE = 200
 _MAX_CPUS = 1024
 
 
-class DumpedFiles(telemetry.Files):
+class DumpedFiles(Files):
     """Files as `grep -H ''` prints them. Nothing that it says is longer than it must be."""
 
     def __init__(self, dump: bytes) -> None:
@@ -72,7 +76,7 @@ class DumpedFiles(telemetry.Files):
         names = {"/".join(parts[:depth]) for parts in map(_parts, self._lines) for depth in range(1, len(parts) + 1)}
         depth = pattern.count("/")
         found = [name for name in names if name.count("/") == depth and fnmatchcase(name, pattern)]
-        return sorted(found, key=telemetry.by_number)
+        return sorted(found, key=by_number)
 
     def text(self, path: str) -> str | None:
         lines = self._lines.get(path.lstrip("/"))
@@ -132,7 +136,7 @@ def describe(dump: bytes, runtime: dict[str, str | None]) -> dict[str, Any]:
     }
 
 
-def _read(knob: type[telemetry.Knob], files: telemetry.Files) -> Any:
+def _read(knob: type[Knob], files: Files) -> Any:
     value = knob(files).read()
     try:
         json.dumps(value, allow_nan=False)
@@ -155,7 +159,7 @@ def _cpu_list(text: str) -> list[int]:
     return sorted(cpus)
 
 
-def _cpu_model(files: telemetry.Files, soc: str | None) -> str | None:
+def _cpu_model(files: Files, soc: str | None) -> str | None:
     """The chip's name, else its kinds of core."""
     lines = [line.partition(":") for line in (files.text("proc/cpuinfo") or "").split("\n")]
     fields = [(key.strip(), value.strip()) for key, _, value in lines]

@@ -54,6 +54,13 @@ int nvmlDeviceGetDefaultApplicationsClock(void *d, int type, unsigned *v)
     return type == 0 && default_mhz ? give(d, v, default_mhz) : NOT_SUPPORTED;
 }
 int nvmlDeviceGetTemperature(void *d, int sensor, unsigned *v) { return sensor == 0 ? give(d, v, 61) : NOT_SUPPORTED; }
+int nvmlDeviceGetIndex(void *d, unsigned *v) { return give(d, v, d == &devices[1]); }
+int nvmlDeviceGetTotalEnergyConsumption(void *d, unsigned long long *v)
+{
+    if (!known(d) || refused) return NOT_SUPPORTED;
+    *v = 5000000000ull;
+    return 0;
+}
 int nvmlDeviceGetPowerUsage(void *d, unsigned *v) { return give(d, v, 123500); }
 int nvmlDeviceGetMemoryInfo(void *device, memory_t *memory)
 {

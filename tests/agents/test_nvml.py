@@ -10,8 +10,9 @@ import fake_nvidia
 import pytest
 
 from latlab.agents import host, nvml
+from latlab.agents.knobs import Files
 from latlab.agents.nvml import GPU
-from latlab.agents.telemetry import Files, GPUs, Telemetry
+from latlab.agents.telemetry import GPUs, Telemetry
 
 
 @pytest.fixture
