@@ -21,7 +21,7 @@ from latlab.harness.report.traces import sample_traces
 from latlab.harness.report.verdict import tiles, verdict
 from latlab.harness.report.wording import clean, count, duration
 
-__all__ = ["render", "write_report"]
+__all__ = ["environment", "render", "stylesheet", "write_report", "write_whole"]
 
 _FOLDER = Path(__file__).parent
 
@@ -29,11 +29,14 @@ _FOLDER = Path(__file__).parent
 def write_report(report: ReportData, path: Path) -> Path:
     """Write `report` as one HTML file and return its absolute path.
 
-    The same data gives the same bytes. Missing folders are made. The file appears whole or not at all. Raises
-    `OSError` where it cannot be written.
+    The same data gives the same bytes. Raises `OSError` where it cannot be written.
     """
+    return write_whole(render(report), path)
+
+
+def write_whole(text: str, path: Path) -> Path:
+    """Write a page; its absolute path. Missing folders are made. The file appears whole or not at all."""
     path = Path(path).absolute()
-    text = render(report)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
@@ -62,19 +65,8 @@ def render(report: ReportData) -> str:
             "stages": where_time_went(spent),
         }
         traces = sample_traces(ok)
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        loader=FileSystemLoader(_FOLDER),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["duration"] = duration
-    environment.filters["breakable"] = _breakable
-    environment.filters["code"] = _code
-    return environment.get_template("report.html").render(
-        css=Markup((_FOLDER / "report.css").read_text(encoding="utf-8")),
+    return environment().get_template("report.html").render(
+        css=stylesheet(),
         target=clean(report.target),
         space=clean(report.space),
         verdict=verdict(report),
@@ -90,6 +82,26 @@ def render(report: ReportData) -> str:
         failures_left_out=max(0, len(failed) - MAX_FAILURES),
         facts=[(clean(str(name)), clean(str(value))) for name, value in report.facts.items()],
     )
+
+
+def environment(*folders: Path) -> Environment:
+    """Templates of the report, and of more `folders`; what they are given is foreign text, and escaped."""
+    found = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        loader=FileSystemLoader([*folders, _FOLDER]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    found.filters["duration"] = duration
+    found.filters["breakable"] = _breakable
+    found.filters["code"] = _code
+    return found
+
+
+def stylesheet() -> Markup:
+    return Markup((_FOLDER / "report.css").read_text(encoding="utf-8"))
 
 
 def _breakable(arch: str) -> Markup:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -48,7 +49,7 @@ def stages(attempts: pd.DataFrame) -> list[Stage]:
     return [Stage(*one, share=one[3] / everything) for one in spent]
 
 
-def where_time_went(found: list[Stage]) -> Chart | None:
+def where_time_went(found: Sequence[Stage], name: str = "stages") -> Chart | None:
     if not found:
         return None
     lanes = [lane for lane in ("device", "export workers") if any(stage.lane == lane for stage in found)]
@@ -106,7 +107,7 @@ def where_time_went(found: list[Stage]) -> Chart | None:
         )
     svg = inline_svg(
         fig,
-        "stages",
+        name,
         "Seconds spent in each stage",
         {f"bar-{index}": [text] for index, text in enumerate(titles)},
     )
