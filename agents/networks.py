@@ -14,26 +14,28 @@ from typing import TYPE_CHECKING, Any
 from . import runtimes
 from .errors import AgentError
 from .models import ModelFolder
+from .policy import MAX_RUNS
 from .process import Affinity, watchdog
 from .protocol import SHA256, SUFFIX, Fields
+from .rules import Pass, Rule, Sampling, Warmup, block_size, usual_call_ns
 from .seen import Signature
 from .telemetry import Telemetry
-from .timing import take_device_samples, take_samples
+from .timing import repeated, take_device_samples, take_samples, timer_overhead_ns
 
 if TYPE_CHECKING:
     from .nvml import GPU
 
-__all__ = ["MAX_RUNS", "Networks"]
+__all__ = ["Networks"]
 
 LOAD_LIMIT_S = 1800.0
 WATCHDOG_GRACE_S = 15.0
 """Past the deadline of a request by this much, the runtime hangs in native code: the process ends itself."""
-MAX_RUNS = 100_000
 MAX_SIZE = 1 << 16
 """Of one dimension of an input."""
 MAX_CPUS = 4096
 MAX_LABEL = 4096
 _NAME = re.compile(r"[a-z0-9_-]{1,32}")
+_ONE_RUN = Pass(warmup=0, runs=1)
 
 
 @dataclass
@@ -46,6 +48,8 @@ class _Loaded:
     suffix: str
     signature: Signature | None
     """Of its file, when that was last known to be what the hash says."""
+    usual_ns: float
+    """What a call took lately: the first one, until the network was timed."""
 
 
 class Networks:
@@ -63,6 +67,7 @@ class Networks:
         self._loaded: dict[int, _Loaded] = {}
         self._handles = 0
         self._announced = ""
+        self._overhead_ns: float | None = None
 
     def load(self, fields: Fields) -> dict[str, Any]:
         sha256, suffix = fields.text("sha256", SHA256), fields.text("suffix", SUFFIX)
@@ -83,13 +88,13 @@ class Networks:
             opened = time.perf_counter_ns()
             try:
                 session.set_inputs(session.random_inputs(seed))
-                (first_ns,), _ = self._samples(session, 1, LOAD_LIMIT_S)
+                (first_ns,), _ = self._samples(session, Sampling(_ONE_RUN), LOAD_LIMIT_S)
             except BaseException:
                 session.close()
                 raise
         gc.freeze()  # what a runtime's import leaves behind is not worth looking through again and again
         self._handles += 1
-        self._loaded[self._handles] = _Loaded(session, affinity, label, sha256, suffix, signature)
+        self._loaded[self._handles] = _Loaded(session, affinity, label, sha256, suffix, signature, first_ns)
         return {
             "handle": self._handles,
             "import_ns": imported - started,
@@ -104,7 +109,8 @@ class Networks:
     def time(self, fields: Fields) -> dict[str, Any]:
         handle = fields.integer("handle", 0, 1 << 53)
         loaded = self._loaded_as(handle)
-        warmup, runs = fields.integer("warmup", 0, MAX_RUNS), fields.integer("runs", 0, MAX_RUNS)
+        asked = Pass.read(fields)
+        warmup = Warmup(asked)
         deadline_s = fields.number("deadline_s", 0, 86400)
         started = time.perf_counter()
         self._check_file(handle, loaded)
@@ -113,14 +119,29 @@ class Networks:
             gpu = _gpu(loaded.session)
             before = self._telemetry.read()
             warmup_ns, _ = self._samples(loaded.session, warmup, deadline_s)
-            left_s = deadline_s - (time.perf_counter() - started)
-            samples_ns, besides = self._samples(loaded.session, runs, left_s, gpu)
+            calls = self._calls(loaded, warmup_ns, asked.overheads)
+            at_s = time.perf_counter()
+            samples_ns, besides = self._samples(
+                loaded.session, Sampling(asked), deadline_s - (at_s - started), gpu, calls
+            )
             company = gpu.company() if gpu else None
         self._check_file(handle, loaded)
+        if samples_ns:
+            loaded.usual_ns = usual_call_ns(samples_ns)
+        if calls > 1:
+            besides["calls"] = calls
+        if warmup.settled is not None:
+            besides["settled"] = warmup.settled
         if company:
             besides["warnings"] = [company]
         telemetry = {"before": before, "after": self._telemetry.read()}
-        return {"warmup_ns": warmup_ns, "samples_ns": samples_ns, "telemetry": telemetry, **besides}
+        return {
+            "warmup_ns": warmup_ns,
+            "samples_ns": samples_ns,
+            "at_s": at_s,
+            "telemetry": telemetry,
+            **besides,
+        }
 
     def unload(self, fields: Fields) -> dict[str, Any]:
         handles = fields.integers("handles", 0, 1 << 53, MAX_RUNS)
@@ -129,16 +150,26 @@ class Networks:
             del self._loaded[handle]
         return {"loaded": len(self._loaded)}
 
+    def _calls(self, loaded: _Loaded, warmup_ns: list[int], overheads: int) -> int:
+        """Calls in a sample of the host's clock."""
+        if not overheads or loaded.session.clock is not None:
+            return 1
+        if self._overhead_ns is None:
+            self._overhead_ns = timer_overhead_ns()
+        one_ns = usual_call_ns(warmup_ns) if warmup_ns else loaded.usual_ns
+        return block_size(one_ns, self._overhead_ns, overheads)
+
     def _samples(
-        self, session: runtimes.Session, runs: int, seconds: float, gpu: GPU | None = None
+        self, session: runtimes.Session, rule: Rule, seconds: float, gpu: GPU | None = None, calls: int = 1
     ) -> tuple[list[int], dict[str, Any]]:
-        """Durations in ns, and what a reply tells besides them."""
+        """Durations of a call in ns, and what a reply tells besides them."""
         deadline_ns = time.perf_counter_ns() + round(seconds * 1e9)
         try:
             with session.running() as invoke:
                 if session.clock is None:
-                    return take_samples(invoke, runs, deadline_ns, self._between), {}
-                taken = take_device_samples(invoke, session.clock, runs, deadline_ns, self._between, gpu)
+                    blocks_ns = take_samples(repeated(invoke, calls), rule, deadline_ns, self._between)
+                    return blocks_ns if calls == 1 else [round(block / calls) for block in blocks_ns], {}
+                taken = take_device_samples(invoke, session.clock, rule, deadline_ns, self._between, gpu)
                 return taken.samples_ns, taken.report()
         except AgentError:
             raise

@@ -4,13 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import asdict, dataclass, fields
 
-__all__ = ["PRESETS", "STOPS", "TimingPolicy"]
+__all__ = ["MAX_OVERHEADS", "MAX_PASS_S", "MAX_RUNS", "PRESETS", "STOPS", "PolicyError", "TimingPolicy"]
 
+MAX_RUNS = 100_000
+"""In a warm-up, or among the samples of a pass: they travel in one message."""
+MAX_PASS_S = 3600.0
+"""Longest that a policy may make a warm-up, or the samples of a pass, last."""
+MAX_OVERHEADS = 1_000_000
+MAX_PASSES = 10_000
 STOPS = ("", "stdrel")
 """Rules by which a pass ends before its `max_runs`: none, or NVBench's."""
+_NUMBERS = {
+    "trim": 0.5,
+    "precision": 1.0,
+    "max_s": 86400.0,
+    "warmup_s": MAX_PASS_S,
+    "pass_s": MAX_PASS_S,
+    "max_pass_s": MAX_PASS_S,
+}
+"""Fields that need not be whole, and how large they may be."""
+
+
+class PolicyError(ValueError):
+    """A policy that makes no sense; `field` is the field to mend."""
+
+    def __init__(self, field: str, wanted: str, value: object) -> None:
+        super().__init__(f"{field} of a timing policy is {wanted}, not {value!r:.60}")
+        self.field, self.wanted = field, wanted
 
 
 @dataclass(frozen=True)
@@ -57,29 +79,38 @@ class TimingPolicy:
     """Whether small fixed networks are timed in between, by which a session's drift is known and removed."""
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("warmup", 0),
-            ("runs", 1),
-            ("passes", 1),
-            ("spread", 0),
-            ("max_passes", 0),
-            ("max_warmup", 0),
-            ("max_runs", 0),
-            ("overheads", 0),
+        for name, least, most in (
+            ("warmup", 0, MAX_RUNS),
+            ("runs", 1, MAX_RUNS),
+            ("passes", 1, MAX_PASSES),
+            ("spread", 0, MAX_PASSES),
+            ("max_passes", 0, MAX_PASSES),
+            ("max_warmup", 0, MAX_RUNS),
+            ("max_runs", 0, MAX_RUNS),
+            ("overheads", 0, MAX_OVERHEADS),
         ):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} of a timing policy is a whole number of at least {least}, not {value!r}")
-        for name in ("precision", "max_s", "warmup_s", "pass_s", "max_pass_s"):
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+                raise PolicyError(name, f"a whole number from {least} to {most:,}", value)
+        for name, limit in _NUMBERS.items():
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < math.inf:
-                raise ValueError(f"{name} of a timing policy is a number of at least 0, not {value!r}")
-        if not 0 <= self.trim < 0.5:
-            raise ValueError(f"trim of a timing policy is a share in [0, 0.5), not {self.trim!r}")
-        if self.max_passes and self.max_passes < self.passes:
-            raise ValueError(f"max_passes of a timing policy is 0 or at least passes ({self.passes})")
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= limit:
+                raise PolicyError(name, f"a number from 0 to {limit:,g}", value)
+        if self.trim == 0.5:
+            raise PolicyError("trim", "less than 0.5", self.trim)
+        if not isinstance(self.anchors, bool):
+            raise PolicyError("anchors", "true or false", self.anchors)
         if self.stop not in STOPS:
-            raise ValueError(f"stop of a timing policy is one of {', '.join(map(repr, STOPS))}, not {self.stop!r}")
+            raise PolicyError("stop", f"one of {', '.join(map(repr, STOPS))}", self.stop)
+        for name, other in (
+            ("max_passes", "passes"),
+            ("max_warmup", "warmup"),
+            ("max_runs", "runs"),
+            ("max_pass_s", "pass_s"),
+        ):
+            value, least = getattr(self, name), getattr(self, other)
+            if value and value < least:
+                raise PolicyError(name, f"0 or at least {other} ({least})", value)
 
     @property
     def most_passes(self) -> int:
@@ -92,7 +123,7 @@ class TimingPolicy:
         """
         defaults = {field.name: field.default for field in fields(self)}
         values = {name: value for name, value in asdict(self).items() if value != defaults[name] and name != "name"}
-        values = {name: float(value) if name == "trim" else value for name, value in values.items()}
+        values = {name: float(value) if name in _NUMBERS else value for name, value in values.items()}
         text = json.dumps({"timing": 1, **values}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -12,9 +12,10 @@ from .errors import AgentError
 
 if TYPE_CHECKING:
     from .nvml import GPU
+    from .rules import Rule
     from .runtimes import DeviceClock
 
-__all__ = ["DeviceSamples", "take_device_samples", "take_samples"]
+__all__ = ["DeviceSamples", "repeated", "take_device_samples", "take_samples", "timer_overhead_ns"]
 
 THROTTLE_SHARE = 0.75
 """A sample under a clock below this share of the GPU's default is discarded, as in NVBench."""
@@ -27,16 +28,19 @@ MISSED_NS = 100_000
 """More than waiting for the GPU costs after its last mark."""
 MISSED_RUNS = 5
 """Of fewer runs, each may have been interrupted."""
+READINGS = 200
+BATCHES = 5
 
 
 def take_samples(
-    invoke: Callable[[], object], runs: int, deadline_ns: int, between: Callable[[], object] | None = None
+    invoke: Callable[[], object], rule: Rule, deadline_ns: int, between: Callable[[], object] | None = None
 ) -> list[int]:
-    """Durations of `runs` calls of `invoke` in ns, in order: one call between two readings of the clock.
+    """Durations of calls of `invoke` in ns, in order: one call between two readings of the clock.
 
     The garbage collector is off meanwhile: a collection would hit some samples and not others.
 
     Args:
+        rule: asked after each sample, outside what is timed, whether it was the last.
         deadline_ns: on `time.perf_counter_ns`; no call begins after it.
         between: called before each sample, outside what is timed; may raise to give up.
 
@@ -45,24 +49,54 @@ def take_samples(
     """
     clock = time.perf_counter_ns
     samples: list[int] = []
-    append = samples.append
+    append, enough = samples.append, rule.enough
+    over = not rule.begins
     collecting = gc.isenabled()
     gc.disable()
     try:
-        end = clock()
-        for _ in range(runs):
+        began = end = clock()
+        while not over:
             if between is not None:
                 between()
             if end > deadline_ns:
-                raise AgentError("timeout", f"the deadline passed after {len(samples)} of {runs} runs")
+                raise _late(len(samples), rule)
             start = clock()
             invoke()
             end = clock()
             append(end - start)
+            over = enough(end - start, end - began)
     finally:
         if collecting:
             gc.enable()
     return samples
+
+
+def repeated(invoke: Callable[[], object], calls: int) -> Callable[[], object]:
+    """What runs a network `calls` times: a block, timed as one sample where a call is too short for the clock."""
+    if calls == 1:
+        return invoke
+
+    def block() -> None:
+        for _ in range(calls):
+            invoke()
+
+    return block
+
+
+def timer_overhead_ns() -> float:
+    """What a reading of the clock adds to a sample: the time between two readings with nothing in between.
+
+    The mean of 200 in a row, which clocks that tick coarsely need, and the least of five such means, because
+    whatever interrupts one makes it longer (as Python's `timeit` argues).
+    """
+    clock = time.perf_counter_ns
+    means = []
+    for _ in range(BATCHES):
+        began = clock()
+        for _ in range(READINGS):
+            end = clock()
+        means.append((end - began) / READINGS)
+    return min(means)
 
 
 @dataclass
@@ -89,12 +123,15 @@ class DeviceSamples:
 def take_device_samples(
     invoke: Callable[[], object],
     clock: DeviceClock,
-    runs: int,
+    rule: Rule,
     deadline_ns: int,
     between: Callable[[], object] | None = None,
     gpu: GPU | None = None,
 ) -> DeviceSamples:
     """As `take_samples`, of calls that only queue their work: the device's clock times them, waited for once each.
+
+    There are no blocks of calls here: several in the queue at once would overlap, and what they take together is the
+    device's throughput and no network's latency.
 
     Args:
         gpu: where given, samples under a throttled clock are taken again, within bounds.
@@ -110,12 +147,13 @@ def take_device_samples(
     gc.disable()
     try:
         clock.wait()
-        end = now()
-        while len(taken.samples_ns) < runs:
+        began = end = now()
+        over = not rule.begins
+        while not over:
             if between is not None:
                 between()
             if end > deadline_ns:
-                raise AgentError("timeout", f"the deadline passed after {len(taken.samples_ns)} of {runs} runs")
+                raise _late(len(taken.samples_ns), rule)
             clock.start()
             start = now()
             invoke()
@@ -126,7 +164,7 @@ def take_device_samples(
             sample = clock.elapsed_ns()
             mhz = gpu.sm_mhz() if gpu else None
             if gpu and mhz is not None and mhz < slow_mhz:
-                if taken.discarded < DISCARDS_PER_RUN * runs:
+                if taken.discarded < DISCARDS_PER_RUN * max(rule.fewest, len(taken.samples_ns)):
                     taken.discarded += 1
                     if not gpu.idle():  # what has slept needs work, not rest
                         time.sleep(THROTTLE_PAUSE_S)
@@ -139,13 +177,18 @@ def take_device_samples(
             taken.launch_ns.append(launched - start)
             if mhz is not None:
                 taken.sm_mhz.append(mhz)
+            over = rule.enough(sample, end - began)
     finally:
         if collecting:
             gc.enable()
-    if runs >= MISSED_RUNS and least_waited > MISSED_NS:
+    if len(taken.samples_ns) >= MISSED_RUNS and least_waited > MISSED_NS:
         raise AgentError(
             "crash",
             f"the GPU's clock saw at most half of every inference ({max(taken.samples_ns)} ns at the most): "
             "the runtime does not use the stream that is timed",
         )
     return taken
+
+
+def _late(taken: int, rule: Rule) -> AgentError:
+    return AgentError("timeout", f"the deadline passed after {taken} of {rule.goal} runs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from latlab.agents.errors import AgentError
+from latlab.agents.policy import MAX_RUNS
 from latlab.agents.protocol import SHA256, SUFFIX, Fields
+from latlab.agents.rules import Pass, Rule, Sampling, Warmup, block_size, usual_call_ns
 from latlab.harness.simulation.costs import by_size, network_cost
 from latlab.harness.simulation.device import RUNTIMES, SIMULATED, Device
 from latlab.harness.simulation.storage import ModelFile
@@ -18,12 +21,13 @@ from latlab.harness.targets import ACCELERATORS
 
 __all__ = ["Networks"]
 
-MAX_RUNS = 100_000
 MAX_LABEL = 4096
 MAX_CPUS = 4096
 MAX_SIZE = 1 << 16
 """Of one dimension of an input."""
 _NAME = re.compile(r"[a-z0-9_-]{1,32}")
+_TIMER_NS = 100.0
+"""What reading the clock costs."""
 _IMPORT_S = 0.25
 _LOAD_S = 0.002
 _READ_BYTES_PER_S = 200e6
@@ -115,28 +119,71 @@ class Networks:
         device, process = self._device, self._device.process
         handle = fields.integer("handle", 0, 1 << 53)
         loaded = self._loaded_as(handle)
-        warmup, runs = fields.integer("warmup", 0, MAX_RUNS), fields.integer("runs", 0, MAX_RUNS)
+        asked = Pass.read(fields)
         deadline_s = fields.number("deadline_s", 0, 86400)
         with _named(loaded.label):
             self._check_file(handle, loaded)
         began_s = process.now_s
         process.rest(device.config.rest_ms / 1e3)
         before = device.telemetry()
-        samples_ms = process.samples(loaded.latency_ms, warmup + runs, limit_s=deadline_s)
-        self.took_s = process.now_s - began_s
-        if len(samples_ms) < warmup + runs:
+        warmup = Warmup(asked)
+        try:
             with _named(loaded.label):
-                raise AgentError("timeout", f"the deadline passed after {len(samples_ms)} of {warmup + runs} runs")
-        samples_ns = np.maximum(1, np.rint(samples_ms * 1e6)).astype(np.int64).tolist()
+                stop_s = process.now_s + deadline_s
+                warmup_ns = self._take(loaded.latency_ms, warmup, stop_s)
+                usual_ns = usual_call_ns(warmup_ns) if warmup_ns else loaded.latency_ms * 1e6
+                calls = block_size(usual_ns, _TIMER_NS, asked.overheads)
+                at_s = process.now_s
+                most_s = asked.max_pass_s or math.inf
+                samples_ns = self._take(loaded.latency_ms, Sampling(asked), stop_s, calls, most_s)
+        finally:
+            self.took_s = process.now_s - began_s
         after = device.telemetry()
         reply = {
-            "warmup_ns": samples_ns[:warmup],
-            "samples_ns": samples_ns[warmup:],
+            "warmup_ns": warmup_ns,
+            "samples_ns": samples_ns,
+            "at_s": at_s,
             "telemetry": {"before": before, "after": after},
         }
+        if calls > 1:
+            reply["calls"] = calls
+        if warmup.settled is not None:
+            reply["settled"] = warmup.settled
         if before["throttled"] or after["throttled"]:
             reply["throttled"] = True
         return reply
+
+    def _take(
+        self, latency_ms: float, rule: Rule, stop_s: float, calls: int = 1, most_s: float = math.inf
+    ) -> list[int]:
+        """Durations of a call in ns, one for each block of `calls`, until the rule has enough.
+
+        Args:
+            stop_s: on the device's clock; no run begins after it.
+            most_s: seconds after which the rule has enough in any case.
+
+        Raises:
+            AgentError: "timeout".
+        """
+        process = self._device.process
+        began_s = process.now_s
+        samples_ns: list[int] = []
+        over = not rule.begins
+        while not over:
+            at_s = process.now_s
+            if at_s > stop_s:
+                raise AgentError("timeout", f"the deadline passed after {len(samples_ns)} of {rule.goal} runs")
+            # As many at once as are wanted in any case; then one by one, because the rule looks at each.
+            wanted = calls if calls > 1 else max(rule.fewest - len(samples_ns), 1)
+            limit_s = max(0.0, min(stop_s, began_s + most_s) - at_s)
+            durations_ms = process.samples(latency_ms, wanted, limit_s=limit_s)
+            ends_s = at_s + np.cumsum(durations_ms) / 1e3
+            if calls > 1:
+                durations_ms, ends_s = durations_ms.mean(keepdims=True), ends_s[-1:]
+            for sample_ms, end_s in zip(durations_ms.tolist(), ends_s.tolist(), strict=True):
+                samples_ns.append(max(1, round(sample_ms * 1e6)))
+                over = rule.enough(samples_ns[-1] * calls, round((end_s - began_s) * 1e9))
+        return samples_ns
 
     def unload(self, fields: Fields) -> dict[str, Any]:
         for handle in fields.integers("handles", 0, 1 << 53, MAX_RUNS):

@@ -127,12 +127,16 @@ class BenchmarkResult:
         return next((one for one in self.delegations if one.delegate == delegate), None)
 
 
-def parse_output(text: str, *, warmup: int, runs: int) -> BenchmarkResult:
+def parse_output(
+    text: str, *, warmup: int, runs: int, timed: tuple[bool, bool] = (False, False), capped: bool = False
+) -> BenchmarkResult:
     """Reads what a run that ended well printed, stdout before stderr.
 
     Args:
         warmup: how many warm-up runs it was told to do.
         runs: how many runs it was told to do.
+        timed: whether warm-up and runs may be more than that, because they were to last some seconds.
+        capped: whether they may be fewer, because they were not to last longer than some.
 
     Raises:
         BenchmarkOutputError: something is missing, is there twice, is no number, or contradicts something else.
@@ -141,12 +145,13 @@ def parse_output(text: str, *, warmup: int, runs: int) -> BenchmarkResult:
         raise BenchmarkOutputError(f"it printed {len(text)} characters, more than {MAX_CHARACTERS}")
     lines = [_SEVERITY.sub("", line.strip(), count=1) for line in text.splitlines() if len(line) <= MAX_LINE]
     loops = _loops(lines)
-    for (asked, done), wanted, name in zip(loops, (warmup, runs), ("warm-up", "timed"), strict=True):
-        if asked != wanted or done.count != wanted:
-            kind = TooFewRunsError if asked == wanted and done.count < wanted else BenchmarkOutputError
+    for (asked, done), wanted, name, more in zip(loops, (warmup, runs), ("warm-up", "timed"), timed, strict=True):
+        too_few = done.count < (min(wanted, 1) if capped else wanted)
+        if asked != wanted or too_few or (done.count > wanted and not more):
+            kind = TooFewRunsError if asked == wanted and too_few else BenchmarkOutputError
             raise kind(f"it did {done.count} {name} runs, not the {wanted} it was told to do")
-    (_, warm), (_, timed) = loops
-    init_us, first_us = _timings(lines, warm, timed)
+    (_, warm), (_, inference) = loops
+    init_us, first_us = _timings(lines, warm, inference)
     delegations, rejected = _delegations(lines)
     accelerators = [found[1] for line in lines if (found := _NNAPI_ACCELERATORS.fullmatch(line))]
     unknown = [found[1] for line in lines if (found := _UNKNOWN_FLAGS.fullmatch(line))]
@@ -154,7 +159,7 @@ def parse_output(text: str, *, warmup: int, runs: int) -> BenchmarkResult:
         init_us,
         first_us,
         warm,
-        timed,
+        inference,
         delegations,
         rejected,
         tuple(name.strip() for name in accelerators[0].split(",") if name.strip()) if accelerators else (),

@@ -2,7 +2,8 @@
 
 `benchmark_model` times runs in a loop of its own and prints statistics of them, no samples. A pass is therefore
 one start of the program, and its reply has one sample, the mean of all runs, with an `aggregate` that says so
-and what else is known of them.
+and what else is known of them. Of a policy it follows the numbers of runs and the seconds, for which it has flags;
+it cannot compare the halves of a warm-up, nor time calls in blocks.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import hashlib
 import os
 import re
 import shlex
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from latlab.agents.errors import AgentError
+from latlab.agents.policy import MAX_RUNS
 from latlab.agents.protocol import PROTOCOL, SHA256, SUFFIX, WHO, Fields
+from latlab.agents.rules import Pass
 from latlab.harness.transports.adb_lease import LOST, PhoneLease
 from latlab.harness.transports.adb_phone import SHELL_S, Phone, WorkFolder
 from latlab.harness.transports.adb_services import Ran, TooMuchOutputError
@@ -35,7 +39,6 @@ __all__ = ["BenchmarkWorker"]
 
 VERSION = "benchmark-model-1"
 """Of how the program is driven: rows of different versions need not be comparable."""
-MAX_RUNS = 100_000
 MAX_BYTES = 2 << 30
 """Room for networks on the device; the oldest go when all together take more."""
 LOAD_LIMIT_S = 240.0
@@ -53,6 +56,7 @@ _FLAGS = {
     "nnapi": ["--use_nnapi=true", "--disable_nnapi_cpu=true"],
 }
 _DELEGATES = {"cpu": "XNNPACK", "gpu": "GPU", "nnapi": "NNAPI"}
+_ONE_EACH = Pass(warmup=1, runs=1)
 _DISPENSABLE_FLAG = re.compile(r"--use_xnnpack=\S+")
 """Releases that do not know it have no XNNPACK; what ran is seen from the output."""
 _SIGNS = (
@@ -198,7 +202,7 @@ class BenchmarkWorker:
             raise AgentError("bad_request", f"field 'affinity' must name some of the usable CPUs, {sorted(self._cpus)}")
         if self._model(one.sha256, one.suffix) not in self._signatures:
             raise AgentError("bad_request", f"the network {one.sha256[:12]}... is not on the device: put it first")
-        result = self._run(one, 1, 1, min(LOAD_LIMIT_S, deadline.left - LEAVE_S))
+        result = self._run(one, _ONE_EACH, min(LOAD_LIMIT_S, deadline.left - LEAVE_S))
         self._handles += 1
         self._loaded[self._handles] = one
         delegation = result.delegation(_DELEGATES[accelerator])
@@ -222,13 +226,19 @@ class BenchmarkWorker:
 
     def _time(self, request: Fields, deadline: Deadline) -> dict[str, Any]:
         loaded = self._loaded_as(request.integer("handle", 0, 1 << 53))
-        warmup, runs = request.integer("warmup", 0, MAX_RUNS), request.integer("runs", 1, MAX_RUNS)
+        request.integer("runs", 1, MAX_RUNS)
+        asked = Pass.read(request)
+        if asked.stop:
+            raise AgentError("bad_request", f"benchmark_model prints no samples that {asked.stop!r} could look at")
         deadline_s = request.number("deadline_s", 0, 86400)
         before = self._telemetry(request, deadline)
-        result = self._run(loaded, warmup, runs, min(deadline_s, deadline.left - LEAVE_S))
+        result = self._run(loaded, asked, min(deadline_s, deadline.left - LEAVE_S))
+        # By the clock of this machine, where the worker is. The runs are the last that the program does.
+        at_s = time.perf_counter() - result.inference.mean * result.inference.count / 1e6
         return {
-            "warmup_ns": [round(result.warmup.mean * 1000)] if warmup else [],
+            "warmup_ns": [round(result.warmup.mean * 1000)] if result.warmup.count else [],
             "samples_ns": [round(result.inference.mean * 1000)],
+            "at_s": max(0.0, at_s),
             "aggregate": _aggregate(result.inference),
             "telemetry": {"before": before, "after": self._telemetry(request, deadline)},
         }
@@ -245,18 +255,19 @@ class BenchmarkWorker:
     def _bye(self, _: Fields, __: Deadline) -> dict[str, Any]:
         return {}
 
-    def _run(self, one: _Loaded, warmup: int, runs: int, seconds: float) -> BenchmarkResult:
+    def _run(self, one: _Loaded, asked: Pass, seconds: float) -> BenchmarkResult:
         """Starts the program once. Raises `AgentError`."""
         seconds = max(seconds, 1.0)
+        capped = 0 < asked.max_pass_s < seconds
         model = self._model(one.sha256, one.suffix)
         flags = [
             f"--graph={model}",
             f"--num_threads={one.threads}",
-            f"--warmup_runs={warmup}",
-            "--warmup_min_secs=0",
-            f"--num_runs={runs}",
-            "--min_secs=0",  # so that `num_runs` is not the least of runs, but their number
-            f"--max_secs={seconds:.3f}",
+            f"--warmup_runs={asked.warmup}",
+            f"--warmup_min_secs={asked.warmup_s:g}",
+            f"--num_runs={asked.runs}",
+            f"--min_secs={asked.pass_s:g}",  # with 0, `num_runs` is not the least of runs, but their number
+            f"--max_secs={asked.max_pass_s if capped else seconds:.3f}",
             *_FLAGS[one.accelerator],
         ]
         # taskset takes hexadecimal digits without a prefix, in toybox and busybox alike.
@@ -280,7 +291,8 @@ class BenchmarkWorker:
         if ran.status:
             raise _failure(ran, text, one)
         try:
-            result = parse_output(text, warmup=warmup, runs=runs)
+            timed = asked.warmup_s > 0, asked.pass_s > 0
+            result = parse_output(text, warmup=asked.warmup, runs=asked.runs, timed=timed, capped=capped)
         except TooFewRunsError as error:
             raise AgentError("timeout", f"the deadline passed: {error}") from None
         except BenchmarkOutputError as error:

@@ -9,6 +9,7 @@ from typing import Any
 from latlab.agents.environment import ENVIRONMENT_ID
 from latlab.agents.errors import KINDS, AgentError
 from latlab.agents.protocol import PROTOCOL, Fields, decode, shortened
+from latlab.agents.rules import MAX_CALLS, Pass
 
 __all__ = ["BrokenReplyError", "check_reply", "printable"]
 
@@ -16,6 +17,8 @@ MAX_NS = 10**15
 """Eleven days: longer than any inference, short enough for 64 bits and for sums."""
 MAX_MHZ = 1_000_000
 MAX_DISCARDED = 1_000_000
+MAX_S = 1e10
+"""Of a steady clock: centuries."""
 MAX_ID = 1 << 53
 MAX_DEPTH = 16
 MAX_VALUES = 20_000
@@ -167,19 +170,29 @@ def _check_load(reply: Fields, _: Mapping[str, Any]) -> None:
 
 
 def _check_time(reply: Fields, request: Mapping[str, Any]) -> None:
+    asked = Pass.read(Fields(dict(request)))
     aggregate = "aggregate" in reply
-    for name, count in (("warmup_ns", request["warmup"]), ("samples_ns", request["runs"])):
-        count = min(count, 1) if aggregate else count
-        samples = reply.integers(name, 0, MAX_NS, count)
-        if len(samples) != count:
-            raise BrokenReplyError(f"field {name!r} has {len(samples)} samples, not {count}")
+    for name, fewest, most in (
+        ("warmup_ns", asked.warmup, asked.most_warmup),
+        ("samples_ns", asked.fewest_runs, asked.most_runs),
+    ):
+        fewest, most = (min(fewest, 1), min(most, 1)) if aggregate else (fewest, most)
+        samples = reply.integers(name, 0, MAX_NS, most)
+        if len(samples) < fewest:
+            raise BrokenReplyError(f"field {name!r} has {len(samples)} samples, not {fewest}")
     if aggregate:
-        _check_aggregate(Fields(reply.table("aggregate")), samples, request["runs"])
+        _check_aggregate(Fields(reply.table("aggregate")), samples, asked)
     # What accelerators add: `take_device_samples` of the worker says what it means.
-    runs = request["runs"]
-    for name, most in (("launch_ns", MAX_NS), ("sm_mhz", MAX_MHZ)):
-        if name in reply and len(reply.integers(name, 0, most, runs)) != runs:
+    runs = len(samples)
+    for name, greatest in (("launch_ns", MAX_NS), ("sm_mhz", MAX_MHZ)):
+        if name in reply and len(reply.integers(name, 0, greatest, runs)) != runs:
             raise BrokenReplyError(f"field {name!r} has not one value for each of {runs} samples")
+    if "at_s" in reply:
+        reply.number("at_s", 0, MAX_S)
+    if "calls" in reply:
+        reply.integer("calls", 2, MAX_CALLS if asked.overheads else 0)
+    if "settled" in reply:
+        reply.boolean("settled")
     if "discarded" in reply:
         reply.integer("discarded", 0, MAX_DISCARDED)
     if "throttled" in reply:
@@ -191,13 +204,13 @@ def _check_time(reply: Fields, request: Mapping[str, Any]) -> None:
     telemetry.table("after")
 
 
-def _check_aggregate(aggregate: Fields, samples: list[int], runs: int) -> None:
+def _check_aggregate(aggregate: Fields, samples: list[int], asked: Pass) -> None:
     """Of a runtime that prints statistics and no samples: the one sample there is stands for all runs, as their mean.
 
     It also tells the extremes of the runs, and what else it knows of them, in nanoseconds.
     """
     aggregate.text("statistic", _MEAN)
-    aggregate.integer("runs", runs, runs)
+    aggregate.integer("runs", asked.fewest_runs, MAX_ID if asked.pass_s else asked.runs)
     least, most = aggregate.integer("min_ns", 0, MAX_NS), aggregate.integer("max_ns", 0, MAX_NS)
     for name in ("first_ns", "last_ns", "p5_ns", "median_ns", "p95_ns"):
         if name in aggregate:

@@ -137,7 +137,7 @@ def test_a_throttled_gpu_with_company(card: Card, session: GPUSession) -> None:
 def test_without_nvml_there_are_launches_and_no_clocks(session: GPUSession, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvml, "find", lambda _: None)
     reply = timed()
-    assert set(reply) == {"warmup_ns", "samples_ns", "telemetry", "launch_ns", "discarded", "throttled"}
+    assert set(reply) == {"warmup_ns", "samples_ns", "at_s", "telemetry", "launch_ns", "discarded", "throttled"}
 
 
 def test_the_runtimes_errors_are_explained(card: Card, session: GPUSession) -> None:
@@ -149,7 +149,7 @@ def test_the_runtimes_errors_are_explained(card: Card, session: GPUSession) -> N
 
 def test_a_network_on_the_cpu_says_nothing_of_it(session: GPUSession) -> None:
     session.clock = session.gpu = None
-    assert set(timed()) == {"warmup_ns", "samples_ns", "telemetry"}
+    assert set(timed()) == {"warmup_ns", "samples_ns", "at_s", "telemetry"}
 
 
 @pytest.mark.gpu

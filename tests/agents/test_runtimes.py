@@ -27,10 +27,17 @@ from latlab.agents.errors import AgentError
 from latlab.agents.runtimes import Delegation, Session, cuda
 from latlab.agents.runtimes import onnxruntime as ort_session
 from latlab.agents.runtimes.torchscript import TorchClock
+from latlab.agents.rules import Pass, Sampling
 from latlab.agents.timing import take_device_samples, take_samples
 
 PROVIDERS = __import__("onnxruntime").get_available_providers()
 FOREVER = 1 << 62
+
+
+def runs(count: int) -> Sampling:
+    return Sampling(Pass(warmup=0, runs=count))
+
+
 HEAVY = (8, 64, 128, 128)
 
 # torch.jit is deprecated, and what there is.
@@ -380,14 +387,14 @@ class CUDAConformance(RuntimeConformance):
             clock = session.clock
             assert clock is not None
             with session.running() as infer:
-                take_device_samples(infer, clock, 5, FOREVER)
-                taken = take_device_samples(infer, clock, 20, FOREVER)
+                take_device_samples(infer, clock, runs(5), FOREVER)
+                taken = take_device_samples(infer, clock, runs(20), FOREVER)
 
                 def both() -> None:
                     infer()
                     clock.wait()
 
-                waited = median(take_samples(both, 20, FOREVER))
+                waited = median(take_samples(both, runs(20), FOREVER))
         assert median(taken.samples_ns) == pytest.approx(waited, rel=0.1, abs=30_000)
         assert median(taken.launch_ns) < waited
 
@@ -395,7 +402,7 @@ class CUDAConformance(RuntimeConformance):
         session.set_inputs(session.random_inputs(0))
         assert session.clock is not None
         with session.running() as infer:
-            taken = take_device_samples(infer, session.clock, 20, FOREVER, gpu=nvml.find(session.gpu))
+            taken = take_device_samples(infer, session.clock, runs(20), FOREVER, gpu=nvml.find(session.gpu))
         assert all(1000 < launch < 100_000_000 for launch in taken.launch_ns)
         assert all(1000 < sample < 100_000_000 for sample in taken.samples_ns)
         assert taken.discarded <= 20

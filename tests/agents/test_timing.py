@@ -10,9 +10,14 @@ import pytest
 
 from latlab.agents.errors import AgentError
 from latlab.agents.policy import PRESETS, TimingPolicy
-from latlab.agents.timing import take_device_samples, take_samples
+from latlab.agents.rules import Pass, Sampling
+from latlab.agents.timing import repeated, take_device_samples, take_samples, timer_overhead_ns
 
 FOREVER = 1 << 62
+
+
+def runs(count: int) -> Sampling:
+    return Sampling(Pass(warmup=0, runs=count))
 
 
 def test_the_preset_help_is_what_help_does() -> None:
@@ -96,56 +101,94 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_samples_keep_their_order(clock: Clock) -> None:
-    assert take_samples(clock.network, 5, FOREVER) == [30, 10, 20, 40, 50]
+    assert take_samples(clock.network, runs(5), FOREVER) == [30, 10, 20, 40, 50]
 
 
 def test_what_happens_between_samples_is_not_in_them(clock: Clock) -> None:
     def between() -> None:
         clock.now += 7000
 
-    assert take_samples(clock.network, 3, FOREVER, between) == [30, 10, 20]
+    assert take_samples(clock.network, runs(3), FOREVER, between) == [30, 10, 20]
 
 
 def test_no_run_begins_after_the_deadline(clock: Clock) -> None:
     with pytest.raises(AgentError, match="after 3 of 5 runs") as caught:
-        take_samples(clock.network, 5, deadline_ns=1055)
+        take_samples(clock.network, runs(5), deadline_ns=1055)
     assert caught.value.kind == "timeout"
     assert clock.now == 1060
 
 
 def test_a_run_that_ends_late_counts_when_it_was_the_last(clock: Clock) -> None:
-    assert take_samples(clock.network, 3, deadline_ns=1055) == [30, 10, 20]
+    assert take_samples(clock.network, runs(3), deadline_ns=1055) == [30, 10, 20]
 
 
 def test_no_garbage_is_collected_between_samples() -> None:
     states: list[bool] = []
-    take_samples(lambda: states.append(gc.isenabled()), 3, FOREVER)
+    take_samples(lambda: states.append(gc.isenabled()), runs(3), FOREVER)
     assert states == [False, False, False]
     assert gc.isenabled()
 
 
 def test_the_collector_comes_back_when_the_network_fails() -> None:
     with pytest.raises(ZeroDivisionError):
-        take_samples(lambda: 1 // 0, 3, FOREVER)
+        take_samples(lambda: 1 // 0, runs(3), FOREVER)
     assert gc.isenabled()
 
 
 def test_a_collector_that_was_off_stays_off() -> None:
     gc.disable()
     try:
-        take_samples(lambda: None, 1, FOREVER)
+        take_samples(lambda: None, runs(1), FOREVER)
         assert not gc.isenabled()
     finally:
         gc.enable()
 
 
 def test_samples_are_about_right_on_the_real_clock() -> None:
-    samples = take_samples(lambda: time.sleep(0.002), 5, FOREVER)
+    samples = take_samples(lambda: time.sleep(0.002), runs(5), FOREVER)
     assert all(2_000_000 <= sample < 50_000_000 for sample in samples)
 
 
 def test_own_policies_have_names_of_their_own() -> None:
     assert TimingPolicy("quick", 1, 5, 0.0, 2, 0).name == "quick"
+
+
+def test_a_rule_is_asked_after_each_sample_for_what_it_took_and_the_time_since_the_first(clock: Clock) -> None:
+    asked = []
+
+    class UntilThree:
+        begins, goal, fewest = True, "3", 3
+
+        def enough(self, sample_ns: int, elapsed_ns: int) -> bool:
+            asked.append((sample_ns, elapsed_ns))
+            clock.now += 500  # a rule's own time is in no sample
+            return len(asked) == 3
+
+    assert take_samples(clock.network, UntilThree(), FOREVER) == [30, 10, 20]
+    assert asked == [(30, 30), (10, 540), (20, 1060)]
+
+
+def test_a_pass_of_no_runs(clock: Clock) -> None:
+    assert take_samples(clock.network, runs(0), FOREVER) == []
+
+
+def test_a_late_pass_says_how_many_runs_it_wanted(clock: Clock) -> None:
+    rule = Sampling(Pass(warmup=0, runs=2, pass_s=1))
+    with pytest.raises(AgentError, match="after 3 of at least 2 runs"):
+        take_samples(clock.network, rule, deadline_ns=1055)
+
+
+def test_a_block_of_calls_is_one_sample(clock: Clock) -> None:
+    assert take_samples(repeated(clock.network, 2), runs(2), FOREVER) == [40, 60]
+    network = clock.network
+    assert repeated(network, 1) == network
+
+
+def test_the_timer_costs_what_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 0 < timer_overhead_ns() < 100_000
+    ticks = iter(range(0, 10**9, 50))
+    monkeypatch.setattr(time, "perf_counter_ns", lambda: next(ticks) // 1000 * 1000)  # ticks in microseconds
+    assert timer_overhead_ns() == pytest.approx(50, rel=0.1)
 
 
 class Device:
@@ -193,7 +236,7 @@ class Device:
 
 def test_the_device_is_timed_and_the_launch_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device(monkeypatch, [50_000, 40_000, 60_000], [1980, 1900, 1500])
-    taken = take_device_samples(device.network, device, 3, FOREVER, gpu=device)  # type: ignore[arg-type]
+    taken = take_device_samples(device.network, device, runs(3), FOREVER, gpu=device)  # type: ignore[arg-type]
     assert taken.samples_ns == [57_000, 47_000, 67_000]
     assert taken.report() == {
         "launch_ns": [7000, 7000, 7000],
@@ -206,20 +249,20 @@ def test_the_device_is_timed_and_the_launch_apart(monkeypatch: pytest.MonkeyPatc
 
 def test_without_a_driver_to_ask_no_clocks_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device(monkeypatch, [50_000] * 3, [])
-    taken = take_device_samples(device.network, device, 3, FOREVER)
+    taken = take_device_samples(device.network, device, runs(3), FOREVER)
     assert taken.report() == {"launch_ns": [7000] * 3, "discarded": 0, "throttled": False}
 
 
 def test_a_clock_that_is_sometimes_unknown_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device(monkeypatch, [50_000] * 3, [1980, None, 1980])
-    taken = take_device_samples(device.network, device, 3, FOREVER, gpu=device)  # type: ignore[arg-type]
+    taken = take_device_samples(device.network, device, runs(3), FOREVER, gpu=device)  # type: ignore[arg-type]
     assert "sm_mhz" not in taken.report()
     assert len(taken.samples_ns) == 3
 
 
 def test_samples_under_a_throttled_clock_are_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device(monkeypatch, [50_000, 99_000, 98_000, 40_000], [1980, 1499, 900, 1500])
-    taken = take_device_samples(device.network, device, 2, FOREVER, gpu=device)  # type: ignore[arg-type]
+    taken = take_device_samples(device.network, device, runs(2), FOREVER, gpu=device)  # type: ignore[arg-type]
     assert taken.samples_ns == [57_000, 47_000]
     assert taken.sm_mhz == [1980, 1500]
     assert (taken.discarded, taken.throttled) == (2, False)
@@ -229,14 +272,14 @@ def test_samples_under_a_throttled_clock_are_taken_again(monkeypatch: pytest.Mon
 def test_a_gpu_that_has_slept_is_woken_by_work(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device(monkeypatch, [90_000, 50_000], [345, 1980])
     device.awake = False
-    taken = take_device_samples(device.network, device, 1, FOREVER, gpu=device)  # type: ignore[arg-type]
+    taken = take_device_samples(device.network, device, runs(1), FOREVER, gpu=device)  # type: ignore[arg-type]
     assert (taken.samples_ns, taken.discarded) == ([57_000], 1)
     assert device.slept == []
 
 
 def test_discards_are_bounded_and_what_is_kept_then_is_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device(monkeypatch, [90_000] * 6, [800] * 6)
-    taken = take_device_samples(device.network, device, 3, FOREVER, gpu=device)  # type: ignore[arg-type]
+    taken = take_device_samples(device.network, device, runs(3), FOREVER, gpu=device)  # type: ignore[arg-type]
     assert taken.samples_ns == [97_000] * 3
     assert (taken.discarded, taken.throttled) == (3, True)
 
@@ -244,7 +287,7 @@ def test_discards_are_bounded_and_what_is_kept_then_is_flagged(monkeypatch: pyte
 def test_a_gpu_without_a_known_default_is_never_throttled(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device(monkeypatch, [50_000], [300])
     device.default_sm_mhz = None
-    taken = take_device_samples(device.network, device, 1, FOREVER, gpu=device)  # type: ignore[arg-type]
+    taken = take_device_samples(device.network, device, runs(1), FOREVER, gpu=device)  # type: ignore[arg-type]
     assert (taken.discarded, taken.throttled, taken.sm_mhz) == (0, False, [300])
 
 
@@ -252,7 +295,7 @@ def test_the_deadline_holds_while_a_gpu_cools_down(monkeypatch: pytest.MonkeyPat
     device = Device(monkeypatch, [50_000] * 99, [100] * 99)
     deadline = device.now + 120_000_000  # two pauses, and some
     with pytest.raises(AgentError, match="after 0 of 50 runs") as caught:
-        take_device_samples(device.network, device, 50, deadline, gpu=device)  # type: ignore[arg-type]
+        take_device_samples(device.network, device, runs(50), deadline, gpu=device)  # type: ignore[arg-type]
     assert caught.value.kind == "timeout"
 
 
@@ -261,7 +304,7 @@ def test_events_that_miss_the_work_are_an_error(monkeypatch: pytest.MonkeyPatch)
     device = Device(monkeypatch, [5_000_000] * 5, [])
     monkeypatch.setattr(device, "elapsed_ns", lambda: Device.LAUNCH)
     with pytest.raises(AgentError, match="does not use the stream that is timed") as caught:
-        take_device_samples(device.network, device, 5, FOREVER)
+        take_device_samples(device.network, device, runs(5), FOREVER)
     assert caught.value.kind == "crash"
 
 
@@ -274,17 +317,33 @@ def test_one_interruption_of_the_host_is_no_such_error(monkeypatch: pytest.Monke
         device.now += next(waits)
 
     monkeypatch.setattr(device, "wait", interrupted)
-    assert len(take_device_samples(device.network, device, 5, FOREVER).samples_ns) == 5
+    assert len(take_device_samples(device.network, device, runs(5), FOREVER).samples_ns) == 5
+
+
+def test_a_rule_ends_samples_of_a_device_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(monkeypatch, [50_000] * 99, [1980] * 99)
+    rule = Sampling(Pass(warmup=0, runs=2, pass_s=0.0005))
+    taken = take_device_samples(device.network, device, rule, FOREVER, gpu=device)  # type: ignore[arg-type]
+    assert taken.samples_ns == [57_000] * 9
+    assert len(taken.launch_ns) == len(taken.sm_mhz) == 9
+
+
+def test_discards_are_bounded_in_an_open_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(monkeypatch, [90_000] * 99, [800] * 99)
+    rule = Sampling(Pass(warmup=0, runs=2, pass_s=1, max_runs=10))
+    taken = take_device_samples(device.network, device, rule, FOREVER, gpu=device)  # type: ignore[arg-type]
+    assert (len(taken.samples_ns), taken.throttled) == (10, True)
+    assert taken.discarded <= 10
 
 
 def test_no_runs_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device(monkeypatch, [], [])
-    assert take_device_samples(device.network, device, 0, FOREVER).samples_ns == []
+    assert take_device_samples(device.network, device, runs(0), FOREVER).samples_ns == []
 
 
 def test_the_collector_is_off_on_a_device_too(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device(monkeypatch, [50_000] * 2, [])
     states: list[bool] = []
-    take_device_samples(device.network, device, 2, FOREVER, lambda: states.append(gc.isenabled()))
+    take_device_samples(device.network, device, runs(2), FOREVER, lambda: states.append(gc.isenabled()))
     assert states == [False, False]
     assert gc.isenabled()
