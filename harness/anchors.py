@@ -11,11 +11,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from contextlib import nullcontext
 from statistics import median
 
 from latlab.agents.policy import TimingPolicy
 from latlab.agents.statistics import trimmed_mean
-from latlab.harness.device import DeviceSession
+from latlab.harness.company import Company
+from latlab.harness.device import DeviceSession, Timed
 from latlab.harness.exporters import Artifact, ExportError
 from latlab.harness.loaded import LoadedNetworks
 from latlab.harness.store import Campaign, Store
@@ -53,6 +55,7 @@ class Anchors:
     Args:
         submit: starts the export of an architecture of NAS-Bench-201 in the device's format.
         networks: what is loaded on the device.
+        company: exports on the device itself; None where it is another machine.
     """
 
     def __init__(
@@ -64,9 +67,11 @@ class Anchors:
         device: DeviceSession,
         networks: LoadedNetworks,
         submit: Callable[[str], Future[Artifact]],
+        company: Company | None = None,
     ) -> None:
         self._store, self._campaign, self._session, self._policy = store, campaign, session, policy
         self._device, self._networks, self._submit = device, networks, submit
+        self._company = company
         self._artifacts: list[Artifact | None] | None = None
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._reading_s = 0.0
@@ -125,6 +130,11 @@ class Anchors:
         if self._passes:
             self._read()
 
+    def latency(self) -> float | None:
+        """Nanoseconds of the first anchor, timed for a comparison, beside whatever runs; None where it cannot be."""
+        timed = self._timed(0)
+        return None if timed is None else self._latency(timed)
+
     def _read(self) -> bool:
         """Whether the first anchor is in line."""
         self._passes, self._timed_s = 0, 0.0
@@ -147,28 +157,37 @@ class Anchors:
         return True
 
     def _time(self, index: int) -> bool:
-        """Time an anchor: whether it is in line, or cannot tell. Raises `DeviceLostError`."""
+        """Time an anchor: whether it is in line, or cannot tell."""
+        with self._company.quiet() if self._company else nullcontext():
+            timed = self._timed(index)
+        if timed is None:
+            return True
+        ok = index > 0 or self._in_line(math.log(self._latency(timed)))
+        self._store.add_anchor(
+            self._campaign, self._session, ANCHORS[index], timed.warmup_ns, timed.samples_ns, timed.telemetry, ok
+        )
+        return ok
+
+    def _latency(self, timed: Timed) -> float:
+        return max(1.0, trimmed_mean(timed.samples_ns, self._policy.trim))
+
+    def _timed(self, index: int) -> Timed | None:
+        """One run of an anchor; None where it cannot be run. Raises `DeviceLostError`."""
         artifact = self._artifacts[index] if self._artifacts else None
         if artifact is None or self._artifacts is None:
-            return True
-        arch = ANCHORS[index]
+            return None
         try:
-            loaded, _ = self._networks.get(artifact, f"{SPACE}/{arch} (anchor)")
+            loaded, _ = self._networks.get(artifact, f"{SPACE}/{ANCHORS[index]} (anchor)")
             timed = self._device.time(loaded, self._policy)
         except WorkerError:
             self._networks.forget(artifact.sha256)
             self._artifacts[index] = None  # the runtime does not take it: no reason to stop
-            return True
+            return None
         spent_s = (sum(timed.warmup_ns) + sum(timed.samples_ns)) / 1e9
         self.timed_s += spent_s
         if index == 0:
             self._reading_s = spent_s
-        latency = max(1.0, trimmed_mean(timed.samples_ns, self._policy.trim))
-        ok = index > 0 or self._in_line(math.log(latency))
-        self._store.add_anchor(
-            self._campaign, self._session, arch, timed.warmup_ns, timed.samples_ns, timed.telemetry, ok
-        )
-        return ok
+        return timed
 
 
 def _artifact_of(future: Future[Artifact]) -> Artifact | None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from latlab.agents.policy import TimingPolicy
-from latlab.agents.statistics import Summary, summarise, trimmed_mean, winsorised_stderr
+from latlab.agents.statistics import summarise, trimmed_mean, winsorised_stderr
+from latlab.harness.beyond import TimedPass
 from latlab.harness.quality.drift import Drift, Point, fit_drift
-from latlab.harness.store import Anchor, Campaign, Pass, Store
+from latlab.harness.quality.verdicts import PassRecord, judge, usual_clock_mhz
+from latlab.harness.store import Anchor, Campaign, Label, Pass, Store
 
-__all__ = ["correct"]
+__all__ = ["correct", "record"]
 
 LEAST_SIGMA = 1e-3
 """Relative standard error of a pass: what samples that agree by luck say is not believed."""
@@ -46,21 +48,33 @@ def correct(store: Store, campaign: Campaign, session: int) -> Drift | None:
     passes = [one for one in store.session_passes(campaign.id, session) if one.kind == "label"]
     timed = list(_on_one_clock([*anchors, *passes]))
     drift = fit_drift([_point(one, policy.trim) for one in timed])
-    labels: dict[int, list[list[int]]] = {}
+    usual_mhz = usual_clock_mhz([one.what.telemetry for one in timed])
+    records: dict[int, list[PassRecord]] = {}
     for one in timed:
         if isinstance(one.what, Pass):
             factor = math.exp(drift.log_factor(one.time_s)) if drift.significant else 1.0
-            labels.setdefault(one.what.measurement_id, []).append([round(ns / factor) for ns in one.samples_ns])
+            records.setdefault(one.what.measurement_id, []).append(record(one.what, one.time_s, factor))
     finished = {row.id for row in store.rows(campaign, session).values() if row.status == "ok"}
-    summaries = {row_id: summarise(samples, policy.trim) for row_id, samples in labels.items() if row_id in finished}
-    store.relabel(_fields(summaries))
+    store.relabel([_label(row_id, records[row_id], policy, usual_mhz) for row_id in records if row_id in finished])
     store.note_session(campaign.id, session, drift=drift.to_json(), drift_percent=drift.percent)
     return drift
 
 
-def _fields(summaries: dict[int, Summary]) -> Iterator[tuple[int, float, float, float, float]]:
-    for row_id, summary in summaries.items():
-        yield row_id, summary.latency_ms, summary.stderr_ms, summary.low_ms, summary.high_ms
+def record(one: TimedPass, otherwise_s: float, factor: float = 1.0) -> PassRecord:
+    """A pass for `judge`, its samples divided by the drift at its time.
+
+    Args:
+        otherwise_s: when it was, for devices that do not tell.
+    """
+    at_s = one.telemetry.get("at_s")
+    samples = [round(ns / factor) for ns in one.samples_ns] if factor != 1.0 else one.samples_ns
+    return PassRecord(samples, at_s if isinstance(at_s, (int, float)) else otherwise_s, one.telemetry)
+
+
+def _label(row_id: int, records: Sequence[PassRecord], policy: TimingPolicy, usual_mhz: float | None) -> Label:
+    summary = summarise([one.samples_ns for one in records], policy.trim)
+    verdict = judge(records, policy, usual_mhz).kind
+    return Label(row_id, summary.latency_ms, summary.stderr_ms, summary.low_ms, summary.high_ms, verdict)
 
 
 def _point(one: _Timed, trim: float) -> Point:

@@ -6,11 +6,13 @@ import contextlib
 import os
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
 from latlab.agents.policy import TimingPolicy
 from latlab.agents.rules import Pass
+from latlab.harness.conditions import Conditions
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.exporters import Artifact
 from latlab.harness.identity import who
@@ -33,6 +35,8 @@ REQUEST_S = 30.0
 """Deadline of requests that only keep books."""
 LOAD_S = 300.0
 """Deadline of loading a model, its first inference included."""
+REST_SLICE_S = 0.5
+"""A device at rest is left alone for so long at a time; then somebody may want to end that."""
 TIME_FLOOR_S = 60.0
 TIME_CEILING_S = 7200.0
 TIME_REPLY_S = 10.0
@@ -116,6 +120,10 @@ class DeviceSession:
         """In a word, for whoever looks on."""
         self.telemetry: dict[str, Any] = {}
         """The last that was read."""
+        self._after_pass = False
+        """Whether that was right after a pass."""
+        self._circumstances: dict[str, Any] = {}
+        """Of the pass to come, as far as the inventory demands any."""
 
     def __enter__(self) -> Self:
         try:
@@ -144,6 +152,7 @@ class DeviceSession:
         lease = self.hello.get("lease") or {"folder": "", "token": 0}
         self.lease = LeaseToken(self.name, lease["folder"], lease["token"])
         self.doing = "ready"
+        self._after_pass = False
         self._check_cpus()
         runtime = self.hello["runtimes"].get(self.target.runtime) or {}
         if not runtime.get("version"):
@@ -187,6 +196,10 @@ class DeviceSession:
     def affinity(self) -> list[int] | None:
         """CPUs that time networks (`DeviceConfig.timing_cpus`)."""
         return self._device.timing_cpus(self.hello["cpus"].get("affinity") or [], self.target.threads)
+
+    @property
+    def is_this_machine(self) -> bool:
+        return self._device.is_this_machine
 
     @property
     def spare_cpus(self) -> set[int] | None:
@@ -302,6 +315,8 @@ class DeviceSession:
         self.telemetry = reply["telemetry"]["after"]
         # What else a device tells of a pass (discarded samples, warnings, launch overhead) is kept beside its state.
         extra = {key: reply[key] for key in EXTRAS if reply.get(key) is not None and reply[key] != []}
+        extra |= self._circumstances
+        self._after_pass, self._circumstances = True, {}
         return Timed(reply["warmup_ns"], reply["samples_ns"], {**reply["telemetry"], **extra})
 
     def ping(self) -> None:
@@ -313,6 +328,51 @@ class DeviceSession:
             self.telemetry = self._transport.request("telemetry", REQUEST_S)
         except WorkerError as error:
             raise self._fault(error) from error
+        self._after_pass = False
+
+    def wait_until_fit(self, check: Callable[[], None] = lambda: None) -> float:
+        """Before a pass: rest the device until it is as the inventory demands (`cooldown`, `clock`), if it does.
+
+        How long that took (`rested_s`), and what is amiss all the same (`unfit`), is told by the next `time` in its
+        telemetry. Costs nothing where nothing is demanded, or where the last pass left the device as it should be.
+
+        Args:
+            check: called now and then meanwhile; may raise to end the wait.
+
+        Returns:
+            Seconds of rest, on the device's clock.
+
+        Raises:
+            BadInputError: where it is not, and the inventory says to time nothing then.
+            DeviceLostError, DeviceFaultError: as `ping` does.
+        """
+        conditions = Conditions(self._device, self.hello, self.affinity)
+        if not conditions.demands:
+            return 0.0
+        if not self.telemetry:
+            self.ping()
+        rested_s = 0.0
+        while True:
+            fitness = conditions.before_pass(self.telemetry, rested_s, ran=self._after_pass)
+            if fitness.refused:
+                raise BadInputError(
+                    f"device {self.name}: {fitness.amiss}",
+                    f"The inventory demands that. `latlab doctor {self.name}` says how to set it; the same command "
+                    "goes on then.",
+                )
+            if fitness.wait_s <= 0:
+                break
+            self.doing = "resting"
+            until_s = rested_s + fitness.wait_s
+            while rested_s < until_s:
+                check()
+                slice_s = min(REST_SLICE_S, until_s - rested_s)
+                self._transport.rest(slice_s)
+                rested_s += slice_s
+            self.ping()
+        known = {"rested_s": rested_s, "unfit": fitness.amiss}
+        self._circumstances = {name: value for name, value in known.items() if value}
+        return rested_s
 
     def abort(self) -> None:
         """End whatever is under way, from another thread: its request fails."""

@@ -23,9 +23,13 @@ from typing import Any
 from latlab.agents.policy import TimingPolicy
 from latlab.agents.statistics import needs_pass, summarise
 from latlab.harness.anchors import Anchors
+from latlab.harness.beyond import metrics
+from latlab.harness.company import Company
+from latlab.harness.correction import record
 from latlab.harness.device import DeviceSession
 from latlab.harness.exporters import Artifact, ExportError
 from latlab.harness.loaded import LoadedNetworks
+from latlab.harness.quality.verdicts import judge
 from latlab.harness.store import Campaign, Measurement, Store
 from latlab.harness.transports import DeviceLostError, ProtocolError, WorkerError
 
@@ -42,6 +46,8 @@ MAX_ATTEMPTS = 2
 """Workers that one network may kill before it is recorded as a failure."""
 MAX_REJECTED = 2
 """Slices that may cost one network its passes: a device that is disturbed all the time is measured as it is."""
+COMPARISONS = 3
+"""Of an anchor beside exports and without them, each time that a slice ends, until it is known whether they show."""
 PROBE_EVERY = 4
 """Of networks whose graph has been timed already, every so manieth is timed all the same: a probe of the noise."""
 
@@ -57,9 +63,13 @@ class _Ready:
 @dataclass(frozen=True)
 class _Pass:
     number: int
+    warmup_ns: list[int]
     samples_ns: list[int]
-    warm_s: float
     telemetry: dict[str, Any]
+
+    @property
+    def warm_s(self) -> float:
+        return sum(self.warmup_ns) / 1e9
 
     @property
     def timed_s(self) -> float:
@@ -107,7 +117,7 @@ class Engine:
         check: called between passes; may raise to end the run there.
         networks: what is loaded on the device; kept from one run to the next.
         anchors: of the session; None to do without.
-        quiet: holds up what would disturb a pass on this machine.
+        company: exports on the device itself, which may disturb a pass; None where it is another machine.
     """
 
     def __init__(
@@ -124,12 +134,12 @@ class Engine:
         check: Callable[[], None] = lambda: None,
         networks: LoadedNetworks | None = None,
         anchors: Anchors | None = None,
-        quiet: Callable[[], AbstractContextManager[object]] = nullcontext,
+        company: Company | None = None,
     ) -> None:
         self._store, self._campaign, self._session, self._policy = store, campaign, session, policy
         self._device, self._submit = device, submit
         self._lookahead = exports + EXPORT_LOOKAHEAD
-        self._overlap, self._check, self._quiet = overlap, check, quiet
+        self._overlap, self._check, self._company = overlap, check, company
         self._networks, self._anchors = networks or LoadedNetworks(device), anchors
         self._rng = random.Random(f"{campaign.seed}/{session}/{campaign.id}")
         self._exporting: dict[Future[Artifact], tuple[str, str]] = {}
@@ -204,12 +214,14 @@ class Engine:
         if self._anchors is None:
             return None
         try:
-            with self._quiet():
-                return read(self._anchors)
+            return read(self._anchors)
         except DeviceLostError as error:
             self._anchors.survived_not()
             self._begin_anew(error)
             return None
+
+    def _quiet(self) -> AbstractContextManager[object]:
+        return self._company.quiet() if self._company else nullcontext()
 
     def _spaced_in_s(self) -> float:
         """Seconds until the network that waits longest should have its next pass."""
@@ -280,7 +292,7 @@ class Engine:
             row,
             artifact,
             passes=[
-                _Pass(one.number, one.samples_ns, sum(one.warmup_ns) / 1e9, one.telemetry)
+                _Pass(one.number, one.warmup_ns, one.samples_ns, one.telemetry)
                 for one in earlier
                 if one.kind == "label"
             ],
@@ -329,7 +341,7 @@ class Engine:
                     self._blamed.append(row.id)
                     yield row
             return
-        taken = _Pass(net.taken, timed.samples_ns, sum(timed.warmup_ns) / 1e9, timed.telemetry)
+        taken = _Pass(net.taken, timed.warmup_ns, timed.samples_ns, timed.telemetry)
         self._store.add_pass(
             net.probe_for.id if net.probe_for else net.row.id,
             taken.number,
@@ -363,6 +375,7 @@ class Engine:
     def _close_slice(self) -> Iterator[Measurement]:
         """Ask the anchor what the passes since the last one are worth; finish the networks that have enough."""
         trusted = self._guarded(lambda anchors: anchors.read())
+        self._guarded(self._compare)
         if trusted is False:
             for net, taken in self._slice:
                 if net.rejected < MAX_REJECTED and (net in self._active or net in self._held):
@@ -376,6 +389,10 @@ class Engine:
             self._active.append(net)
             if not self._wants(net):
                 yield from self._finish(net)
+
+    def _compare(self, anchors: Anchors) -> None:
+        if self._company is not None:
+            self._company.compare(anchors.latency, COMPARISONS)
 
     def _finish(self, net: _InFlight) -> Iterator[Measurement]:
         summary = summarise(net.samples, self._policy.trim)
@@ -403,6 +420,8 @@ class Engine:
             raw_ms=summary.latency_ms,
             low_ms=summary.low_ms,
             high_ms=summary.high_ms,
+            verdict=judge([record(one, one.number) for one in net.passes], self._policy).kind,
+            metrics={**net.row.metrics, **metrics(net.facts, net.passes, _size(artifact))},
             times_s=times,
             artifact={**_facts(artifact), **net.facts},
         )
@@ -452,6 +471,14 @@ class Engine:
 def _is_no_networks_fault(error: DeviceLostError) -> bool:
     """Whether the way to the device is gone, or its worker talks nonsense: neither may become a network's row."""
     return error.unreachable or isinstance(error, ProtocolError)
+
+
+def _size(artifact: Artifact) -> int:
+    """Bytes of its file; 0 where the cache has dropped it since."""
+    try:
+        return artifact.path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _facts(artifact: Artifact) -> dict[str, Any]:

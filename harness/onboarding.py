@@ -240,7 +240,10 @@ def _close_loop(
         loop.record(row.arch, row.status, row.latency_ms, row.stderr_ms)
         tell(row)
     archs = [arch for arch, row in store.rows(campaign, 1).items() if row.status == "running"]
-    for row in _sweep(sitting, plan, campaign, 1, archs, "train", FIRST_PASSES + 1):
+    for _ in _sweep(sitting, plan, campaign, 1, archs, "train", FIRST_PASSES + 1):
+        pass
+    # Only now are all labels what they will be: with all passes, and without the session's drift.
+    for row in store.rows(campaign, 1).values():
         loop.record(row.arch, row.status, row.latency_ms, row.stderr_ms)
     if loop.measured:
         loop.fit(always=True)
@@ -249,10 +252,10 @@ def _close_loop(
 def _sweep(
     sitting: Sitting, plan: Plan, campaign: Campaign, session: int, archs: Sequence[str], role: str, first: int
 ) -> Iterator[Measurement]:
-    """Bring networks from pass `first` to the policy's last, one pass of all of them at a time, in random orders."""
+    """Bring networks from pass `first` to their last, one pass of all of them at a time, in random orders."""
     rng = random.Random(f"{plan.seed}/{session}")
     left = list(archs)
-    for passes in range(first, plan.policy.passes + 1):
+    for passes in range(first, plan.policy.most_passes + 1):
         rng.shuffle(left)
         for row in sitting.run(campaign, session, [(arch, role) for arch in left], passes=passes):
             if row.status != "running":

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from latlab.agents.policy import TimingPolicy
 from latlab.harness import anchors
 from latlab.harness.anchors import Anchors
+from latlab.harness.company import Company
 from latlab.harness.correction import correct
 from latlab.harness.device import DeviceSession
 from latlab.harness.exporters import Artifact, ExportRequest
@@ -35,6 +36,7 @@ class Sitting:
         """Seconds that the device spent in warm-up and samples."""
         self._networks = LoadedNetworks(device)
         self._anchors: dict[tuple[str, int], Anchors] = {}
+        self._company = Company(exports) if device.is_this_machine else None
 
     @property
     def target(self) -> Target:
@@ -68,6 +70,7 @@ class Sitting:
             check=self._check,
             networks=self._networks,
             anchors=self._anchors_of(campaign, session, policy),
+            company=self._company,
         )
         try:
             yield from engine.run(wanted, passes)
@@ -81,7 +84,7 @@ class Sitting:
         key = (campaign.id, session)
         if key not in self._anchors:
             self._anchors[key] = Anchors(
-                self._store, campaign, session, policy, self.device, self._networks, self._export_anchor
+                self._store, campaign, session, policy, self.device, self._networks, self._export_anchor, self._company
             )
         return self._anchors[key]
 

@@ -49,7 +49,7 @@ from latlab.harness.schema import (
 )
 from latlab.harness.targets import Target
 
-__all__ = ["Anchor", "Campaign", "LeaseToken", "Measurement", "Pass", "StaleLeaseError", "Store", "StoreError"]
+__all__ = ["Anchor", "Campaign", "Label", "LeaseToken", "Measurement", "Pass", "StaleLeaseError", "Store", "StoreError"]
 
 APPLICATION_ID = 0x6C61746C  # "latl": tells our files from other people's SQLite files
 
@@ -60,6 +60,17 @@ class LeaseToken(NamedTuple):
     device: str
     folder: str
     token: int
+
+
+class Label(NamedTuple):
+    """What is said of a measurement that has ended."""
+
+    measurement_id: int
+    latency_ms: float
+    stderr_ms: float
+    low_ms: float
+    high_ms: float
+    verdict: str
 
 
 class StaleLeaseError(LatlabError):
@@ -416,9 +427,9 @@ class Store:
             _update(connection, measurement_id, {"status": status, "finished_at": finished_at, **fields})
             return _measurement(connection, measurement_id)
 
-    def relabel(self, labels: Iterable[tuple[int, float, float, float, float]]) -> None:
-        """Give measurements, and those of the same graph, other labels: id, latency, error, low and high in ms."""
-        sql = "UPDATE measurements SET latency_ms = ?, stderr_ms = ?, low_ms = ?, high_ms = ? WHERE {} = ?"
+    def relabel(self, labels: Iterable[Label]) -> None:
+        """Give measurements, and those of the same graph, other labels."""
+        sql = "UPDATE measurements SET latency_ms = ?, stderr_ms = ?, low_ms = ?, high_ms = ?, verdict = ? WHERE {} = ?"
         values = [(*label, row_id) for row_id, *label in labels]
         with self.transaction() as connection:
             for column in ("id", "same_graph_as") if values else ():
