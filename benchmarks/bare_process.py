@@ -1,9 +1,11 @@
-"""A loop over an inference runtime as anybody would write it, without latlab; `bare_loop.py` drives it.
+"""An inference runtime timed as anybody would do it, without latlab; `agreement.py` drives it.
 
     python bare_process.py RUNTIME THREADS CPU,CPU,...
 
 Reads {"path": ..., "shape": [...], "seed": n} and answers {"handle": n}; reads {"handle": n, "warmup": n,
-"runs": n} and answers {"samples_ns": [...]}. Nothing is imported but the runtime and numpy.
+"runs": n} and answers {"samples_ns": [...]}. ONNX Runtime and the TFLite interpreter are called in a loop; TorchScript
+is timed by `torch.utils.benchmark`, whose samples are means of as many calls as it thinks right. Nothing is imported
+but the runtime and numpy.
 """
 
 import contextlib
@@ -18,6 +20,20 @@ AROUND = contextlib.ExitStack()
 """What is on for the whole life of this process."""
 
 
+def in_a_loop(infer):
+    def take(warmup, runs):
+        for _ in range(warmup):
+            infer()
+        samples = []
+        for _ in range(runs):
+            start = time.perf_counter_ns()
+            infer()
+            samples.append(time.perf_counter_ns() - start)
+        return samples
+
+    return take
+
+
 def open_onnxruntime(path, array, threads):
     import onnxruntime
 
@@ -26,7 +42,7 @@ def open_onnxruntime(path, array, threads):
     options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     feed = {session.get_inputs()[0].name: array}
-    return lambda: session.run(None, feed)
+    return in_a_loop(lambda: session.run(None, feed))
 
 
 def open_tflite(path, array, threads):
@@ -35,18 +51,23 @@ def open_tflite(path, array, threads):
     interpreter = Interpreter(path, num_threads=threads)
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], array)
-    return interpreter.invoke
+    return in_a_loop(interpreter.invoke)
 
 
 def open_torchscript(path, array, threads):
     import torch
+    from torch.utils.benchmark import Timer
 
-    torch.set_num_threads(threads)
-    # Around the loop and not in it: to enter it for every inference costs some 2 % of a network of 3 ms.
+    # Around the timer and not in its statement: to enter it for every inference costs some 2 % of a network of 3 ms.
     AROUND.enter_context(torch.inference_mode())
-    module = torch.jit.load(path)
-    tensor = torch.from_numpy(array)
-    return lambda: module(tensor)
+    module, tensor = torch.jit.load(path), torch.from_numpy(array)
+    timer = Timer("module(tensor)", globals={"module": module, "tensor": tensor}, num_threads=threads)
+
+    def take(warmup, runs):
+        usual_s = timer.timeit(max(1, warmup)).mean
+        return [round(1e9 * seconds) for seconds in timer.blocked_autorange(min_run_time=runs * usual_s).times]
+
+    return take
 
 
 def main(runtime, threads, cpus):
@@ -62,15 +83,7 @@ def main(runtime, threads, cpus):
             networks.append(globals()[f"open_{runtime}"](request["path"], array, int(threads)))
             reply = {"handle": len(networks) - 1}
         else:
-            infer = networks[request["handle"]]
-            for _ in range(request["warmup"]):
-                infer()
-            samples = []
-            for _ in range(request["runs"]):
-                start = time.perf_counter_ns()
-                infer()
-                samples.append(time.perf_counter_ns() - start)
-            reply = {"samples_ns": samples}
+            reply = {"samples_ns": networks[request["handle"]](request["warmup"], request["runs"])}
         print(json.dumps(reply), file=replies, flush=True)
 
 

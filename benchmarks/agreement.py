@@ -1,0 +1,197 @@
+"""Figure 3: the latency that latlab reports is what others find, too.
+
+    python benchmarks/agreement.py
+
+Networks of three spaces, from the quickest to the slowest of a random sample of each, timed by latlab and without it
+in a process of its own (`bare_process.py`): TorchScript by `torch.utils.benchmark` (`blocked_autorange`), ONNX Runtime
+and the TFLite interpreter in a bare loop; on the same CPU, with one thread. latlab's side is a pass of its default
+policy, through device session, protocol and worker.
+
+The two take turns, network by network, because the machine's speed wanders: a turn lasts some milliseconds, so that
+what disturbs one side soon disturbs the other, and who goes first changes. Each round has two fresh processes, because
+a process keeps for life what its memory happened to look like at first. For each network the medians of all samples of
+each side are compared; the same ratio between latlab's own even and odd rounds shows what the machine alone does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from common import RESULTS, save, show
+
+from latlab.agents.policy import PRESETS, TimingPolicy
+from latlab.agents.statistics import quantile
+from latlab.harness.device import DeviceSession
+from latlab.harness.exporters import Artifact, ArtifactCache, ExportRequest
+from latlab.harness.exports import Exports
+from latlab.harness.targets import Target
+from latlab.harness.transports.configs import LocalDevice
+from latlab.search_spaces import get
+
+OTHERS = {
+    "torchscript": "torch.utils.benchmark",
+    "onnxruntime": "a bare ONNX Runtime loop",
+    "tflite": "a bare interpreter loop",
+}
+SPACES = {"nasbench201": 20, "fbnet": 5, "ofa-mobilenetv3": 5}
+CANDIDATES = 200
+"""Random networks of a space, of which those compared are chosen by their multiplications."""
+ACCEPTED = (0.98, 1.02)
+
+
+class Latlab:
+    """Its device session on this machine."""
+
+    def __init__(self, device: LocalDevice, target: Target, policy: TimingPolicy) -> None:
+        self._policy = policy
+        self._session = DeviceSession("local", device, target)
+        self._session.__enter__()
+        self._loaded: list[Any] = []
+
+    def load(self, artifact: Artifact) -> None:
+        self._loaded.append(self._session.load(artifact))
+
+    def time(self, number: int) -> list[int]:
+        return self._session.time(self._loaded[number], self._policy).samples_ns
+
+    def close(self) -> None:
+        self._session.__exit__()
+
+
+class Bare:
+    """Without latlab."""
+
+    def __init__(self, target: Target, cpus: Sequence[int], policy: TimingPolicy) -> None:
+        program = Path(__file__).with_name("bare_process.py")
+        command = [sys.executable, str(program), target.runtime, str(target.threads), ",".join(map(str, cpus))]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._asked = {"warmup": policy.warmup, "runs": policy.runs}
+        self._handles: list[int] = []
+
+    def _ask(self, **request: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps(request), file=self._process.stdin, flush=True)
+        reply: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return reply
+
+    def load(self, artifact: Artifact) -> None:
+        self._handles.append(self._ask(path=str(artifact.path), shape=artifact.input_shape, seed=0)["handle"])
+
+    def time(self, number: int) -> list[int]:
+        return list(self._ask(handle=self._handles[number], **self._asked)["samples_ns"])
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def networks(counts: dict[str, int], seed: int) -> list[tuple[str, str]]:
+    """Spaces and architectures: of a random sample of each, those at even distances in order of multiplications."""
+    chosen = []
+    for name, count in counts.items():
+        space = get(name)
+        ordered = sorted(
+            space.sample(CANDIDATES, seed), key=lambda arch: sum(layer.macs for layer in space.layers(arch, live=True))
+        )
+        chosen += [(name, ordered[round((number + 0.5) * CANDIDATES / count)].text) for number in range(count)]
+    return chosen
+
+
+def compare(target: Target, artifacts: Sequence[Artifact], arguments: argparse.Namespace, work: Path) -> list[Any]:
+    """One row per network: pooled medians in ms of both sides, and their ratio."""
+    device, policy = LocalDevice(work=work), PRESETS[arguments.policy]
+    cpus = device.timing_cpus(sorted(os.sched_getaffinity(0)), target.threads) or sorted(os.sched_getaffinity(0))
+    rng = random.Random(arguments.seed)
+    rounds: dict[str, list[list[list[int]]]] = {name: [[] for _ in artifacts] for name in ("latlab", "other")}
+    for number in range(arguments.rounds):
+        sides: dict[str, Latlab | Bare] = {
+            "latlab": Latlab(device, target, policy),
+            "other": Bare(target, cpus, policy),
+        }
+        try:
+            for artifact in artifacts:
+                for side in sides.values():
+                    side.load(artifact)
+            for turn in range(arguments.turns):
+                for index in rng.sample(range(len(artifacts)), len(artifacts)):
+                    for name in sorted(sides, reverse=(number + turn) % 2 == 1):
+                        rounds[name][index].append(sides[name].time(index))
+        finally:
+            for side in sides.values():
+                side.close()
+    rows = []
+    for index in range(len(artifacts)):
+        mine = rounds["latlab"][index]
+        latlab, other = pooled_median(mine), pooled_median(rounds["other"][index])
+        even = pooled_median([one for place, one in enumerate(mine) if place // arguments.turns % 2 == 0])
+        odd = pooled_median([one for place, one in enumerate(mine) if place // arguments.turns % 2 == 1])
+        row = {"latlab_ms": latlab / 1e6, "other_ms": other / 1e6, "ratio": latlab / other, "itself": even / odd}
+        rows.append(row)
+    return rows
+
+
+def pooled_median(rounds: Sequence[Sequence[int]]) -> float:
+    return median(sample for samples in rounds for sample in samples)
+
+
+def summary(runtime: str, rows: Sequence[dict[str, Any]], took_s: float) -> dict[str, Any]:
+    ratios, own = [row["ratio"] for row in rows], [row["itself"] for row in rows]
+    return {
+        "runtime": runtime,
+        "against": OTHERS[runtime],
+        "networks": len(rows),
+        "ms": f"{min(row['other_ms'] for row in rows):.2f} .. {max(row['other_ms'] for row in rows):.1f}",
+        "ratio": round(median(ratios), 4),
+        "5-95 %": f"{quantile(ratios, 0.05):.4f} .. {quantile(ratios, 0.95):.4f}",
+        "latlab itself, 5-95 %": f"{quantile(own, 0.05):.4f} .. {quantile(own, 0.95):.4f}",
+        "accepted": ACCEPTED[0] <= median(ratios) <= ACCEPTED[1],
+        "seconds": round(took_s),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--runtime", nargs="+", choices=list(OTHERS), default=list(OTHERS))
+    parser.add_argument("--rounds", type=int, default=12, help="pairs of fresh processes")
+    parser.add_argument("--turns", type=int, default=2, help="of each side with each network, in each round")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only every Nth of the networks")
+    parser.add_argument("--policy", choices=sorted(PRESETS), default="default", help="whose passes latlab makes")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RESULTS / "agreement.json")
+    arguments = parser.parse_args()
+    chosen = networks(SPACES, arguments.seed)[:: arguments.every]
+    summaries, details = [], {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for runtime in arguments.runtime:
+            target = Target("local", runtime, "cpu", threads=1)
+            with Exports(ArtifactCache(folder / "artifacts"), os.cpu_count() or 1) as exports:
+                futures = [exports.submit(ExportRequest(space, arch, target.format)) for space, arch in chosen]
+                artifacts = [future.result() for future in futures]
+            started = time.perf_counter()
+            rows = compare(target, artifacts, arguments, folder / "worker")
+            details[runtime] = [
+                {"space": space, "arch": arch, **row} for (space, arch), row in zip(chosen, rows, strict=True)
+            ]
+            summaries.append(summary(runtime, rows, time.perf_counter() - started))
+            show("", summaries[-1:])
+    show("latlab / others: ratio of pooled medians over networks", summaries)
+    options = {key: value for key, value in vars(arguments).items() if key not in ("out", "runtime")}
+    save(arguments.out, {"options": options, "summary": summaries, "networks": details})
+
+
+if __name__ == "__main__":
+    main()

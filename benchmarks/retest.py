@@ -1,0 +1,308 @@
+"""Figure 2: every timing policy against itself: how well do two sessions agree, and what do they cost?
+
+    python benchmarks/retest.py WORK
+
+NAS-Bench-201 networks, each preset in two sessions through `Lab.measure`, with nobody else on the machine and beside
+two noisy neighbours (`neighbour.py`): one that is busy in bursts on the CPU beside the one that is timed, and one on
+every CPU, which is what a shared machine feels like. The networks are cut into blocks, and the presets take turns
+block by block, in a random order: whatever the machine does meanwhile, it does to all of them. The second session
+begins when all presets have ended the first. The graphs are distinct, so that no label stands for two networks.
+
+Presets that need long for a network get fewer (`--share`). Their rank correlation is that of fewer networks, so
+`help`'s on the same ones stands beside it, and the deviation, which does not depend on their number: the standard
+deviation of the logarithm of the ratio of two labels, over sqrt 2.
+
+Everything is kept in the folder WORK, a store for each preset and neighbour: the same command goes on where it was
+stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from common import RESULTS, save, show
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
+from latlab.agents.policy import PRESETS
+from latlab.harness import Lab
+from latlab.harness.exporters import ExportRequest
+from latlab.harness.exports import Exports
+from latlab.harness.quality.reliability import retest
+from latlab.harness.store import Anchor, Pass, Store
+from latlab.predictors.metrics import kendall, spearman
+from latlab.search_spaces import get
+
+SPACE, RUNTIME = "nasbench201", "onnxruntime"
+SESSIONS = (1, 2)
+NEIGHBOURS: dict[str, tuple[str, float, float]] = {
+    "none": ("", 0.0, 0.0),
+    "beside": ("beside", 0.5, 1.0),
+    "everywhere": ("everywhere", 0.2, 0.8),
+}
+"""CPUs on which a process is busy, the mean length of its bursts and of the pauses between them, in seconds."""
+SHARES = {"tflite": 1 / 15, "nvbench": 0.1, "thorough": 0.5}
+"""Of the networks, for presets that would take too long for all of them."""
+REFERENCE = "help"
+RESAMPLES = 1000
+COLOURS = {"none": "#1b6ca8", "beside": "#2e8b57", "everywhere": "#d1495b"}
+LABELS = {"none": "quiet", "beside": "neighbour beside the timed CPU", "everywhere": "neighbours on every CPU"}
+
+
+def networks(count: int, seed: int) -> list[str]:
+    """Random architectures whose graphs all differ."""
+    space = get(SPACE)
+    found: dict[str, str] = {}
+    for arch in space.sample(2 * count + 10, seed):
+        found.setdefault(space.canonical(arch).text, arch.text)
+    return list(found.values())[:count]
+
+
+@contextmanager
+def neighbour(name: str, seed: int) -> Iterator[None]:
+    where, busy_s, idle_s = NEIGHBOURS[name]
+    cpus = sorted(os.sched_getaffinity(0))  # the last one is timed
+    chosen = {"": [], "beside": cpus[-2:-1], "everywhere": cpus}[where]
+    program = [sys.executable, str(Path(__file__).with_name("neighbour.py"))]
+    processes = [subprocess.Popen([*program, *map(str, (cpu, seed + cpu, busy_s, idle_s))]) for cpu in chosen]
+    try:
+        if processes:
+            time.sleep(1)  # until they have begun
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def lab(work: Path, preset: str, neighbours: str) -> Lab:
+    return Lab(work / f"{preset}-{PRESETS[preset].hash()[:8]}-{neighbours}.db", cache=work / "artifacts")
+
+
+def measure(work: Path, preset: str, neighbours: str, archs: Sequence[str], session: int) -> None:
+    """Bring a session up to `archs`, unless a later one has begun."""
+    opened = lab(work, preset, neighbours)
+    known = opened.store.campaigns()
+    latest = int(known["session"].max()) if len(known) else 0
+    if latest <= session:
+        opened.measure(
+            archs=archs, space=SPACE, runtime=RUNTIME, threads=1, policy=preset, new_session=latest < session, raw=False
+        )
+    opened.store.close()
+
+
+def run(arguments: argparse.Namespace, archs: Sequence[str]) -> None:
+    """All blocks of all sessions; the presets that have fewer networks have them in the first blocks."""
+    for number, name in enumerate(arguments.neighbour):
+        with neighbour(name, arguments.seed + 1000 * number):
+            for session in SESSIONS:
+                for block in range(arguments.blocks):
+                    presets = list(arguments.policies)
+                    random.Random(f"{arguments.seed}/{name}/{session}/{block}").shuffle(presets)
+                    for preset in presets:
+                        wanted = archs[: size(arguments, preset)]
+                        until = -(-len(wanted) * (block + 1) // arguments.blocks)
+                        started = time.perf_counter()
+                        measure(arguments.work, preset, name, wanted[:until], session)
+                        took = time.perf_counter() - started
+                        print(f"{name}, session {session}, block {block + 1}: {preset}, {took:.1f} s", flush=True)
+
+
+def size(arguments: argparse.Namespace, preset: str) -> int:
+    return min(arguments.networks, max(3, round(arguments.networks * arguments.shares.get(preset, 1.0))))
+
+
+def session_labels(store: Store) -> list[pd.DataFrame]:
+    """For each session its finished rows, by architecture."""
+    table = store.table(space=SPACE)
+    table = table[table["status"] == "ok"]
+    return [table[table["session"] == session].set_index("arch") for session in SESSIONS]
+
+
+def device_seconds(store: Store, session: int) -> float:
+    """Warm-up and samples of everything that was timed in a session: anchors and rejected passes, too."""
+    campaign = store.campaigns()["campaign"].iloc[0]
+    timed: list[Pass | Anchor] = [*store.session_passes(campaign, session), *store.anchors(campaign, session)]
+    # A sample of several calls is kept as what one of them took.
+    return sum(sum(one.warmup_ns) + sum(one.samples_ns) * float(one.telemetry.get("calls", 1)) for one in timed) / 1e9
+
+
+def agreement(a: pd.Series, b: pd.Series, seed: int) -> dict[str, Any]:
+    """Of two sessions' labels: rank correlations with 95 % bootstrap intervals over networks, deviation."""
+    x, y = a.to_numpy(dtype=np.float64), b.to_numpy(dtype=np.float64)
+    found = retest(x, y, seed=seed)
+    rng = np.random.default_rng(seed)
+    resampled = [kendall(x[draw], y[draw]) for draw in rng.integers(len(x), size=(RESAMPLES, len(x)))]
+    low, high = np.nanquantile(resampled, (0.025, 0.975))
+    return {
+        "spearman": found.spearman,
+        "spearman_low": found.low,
+        "spearman_high": found.high,
+        "kendall": found.kendall,
+        "kendall_low": float(low),
+        "kendall_high": float(high),
+        "deviation_percent": 100 * found.scatter / math.sqrt(2),
+        "shift_percent": float(100 * np.expm1(np.median(np.log(y / x)))),
+    }
+
+
+def evaluate(arguments: argparse.Namespace, preset: str, neighbours: str) -> dict[str, Any]:
+    store = lab(arguments.work, preset, neighbours).store
+    first, second = session_labels(store)
+    both = first.index.intersection(second.index)
+    rows = pd.concat([first.loc[both], second.loc[both]])
+    reference = lab(arguments.work, REFERENCE, neighbours).store if REFERENCE in arguments.policies else None
+    beside = None
+    if reference is not None:
+        helps = session_labels(reference)
+        common = both.intersection(helps[0].index).intersection(helps[1].index)
+        beside = spearman(*(one.loc[common, "latency_ms"].to_numpy() for one in helps))
+        reference.close()
+    verdicts = rows["verdict"].value_counts(normalize=True)
+    half_widths = (rows["high_ms"] - rows["low_ms"]) / 2 / rows["latency_ms"]
+    seconds = [device_seconds(store, session) for session in SESSIONS]
+    found = {
+        "preset": preset,
+        "neighbour": neighbours,
+        "networks": len(both),
+        "failed": len(first) + len(second) - len(rows),
+        "policy_hash": rows["policy_hash"].iloc[0],
+        "device_s": seconds,
+        "device_s_per_network": sum(seconds) / len(rows),
+        **agreement(first.loc[both, "latency_ms"], second.loc[both, "latency_ms"], arguments.seed),
+        "raw_spearman": retest(first.loc[both, "raw_ms"], second.loc[both, "raw_ms"]).spearman,
+        "help_on_the_same": beside,
+        "half_width_percent": float(100 * half_widths.astype(float).median()),
+        "verdicts": {kind or "none": float(share) for kind, share in verdicts.items()},
+        "median_ms": float(rows["latency_ms"].median()),
+    }
+    store.close()
+    return found
+
+
+def with_ratios(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Device-seconds a network beside those of `help` under the same neighbour."""
+    reference = {row["neighbour"]: row["device_s_per_network"] for row in rows if row["preset"] == REFERENCE}
+    return [
+        {**row, "device_s_ratio": row["device_s_per_network"] / reference.get(row["neighbour"], float("nan"))}
+        for row in rows
+    ]
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def interval(row: Mapping[str, Any], name: str) -> str:
+        return f"{row[name]:.4f} ({row[f'{name}_low']:.4f}-{row[f'{name}_high']:.4f})"
+
+    return [
+        {
+            "neighbour": row["neighbour"],
+            "preset": row["preset"],
+            "networks": row["networks"],
+            "ms a network": 1e3 * row["device_s_per_network"],
+            "/ help": round(row["device_s_ratio"], 2),
+            "Spearman": interval(row, "spearman"),
+            "help's": None if row["help_on_the_same"] is None else round(row["help_on_the_same"], 4),
+            "raw": round(row["raw_spearman"], 4),
+            "Kendall": interval(row, "kendall"),
+            "deviation %": round(row["deviation_percent"], 2),
+            "half-width %": round(row["half_width_percent"], 2),
+            "flagged": ", ".join(f"{kind} {share:.1%}" for kind, share in row["verdicts"].items() if kind != "none"),
+        }
+        for row in rows
+    ]
+
+
+def draw(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
+    """What a preset costs, and how far its sessions are from agreeing."""
+    neighbours = [name for name in NEIGHBOURS if any(row["neighbour"] == name for row in rows)]
+    most = max(row["networks"] for row in rows)
+    figure, axis = plt.subplots(figsize=(8.5, 5.4), layout="constrained")
+    for name in neighbours:
+        own = [row for row in rows if row["neighbour"] == name]
+        for row in own:
+            x, y = 1e3 * row["device_s_per_network"], 1 - row["spearman"]
+            error = [
+                [max(0.0, row["spearman_high"] - row["spearman"])],
+                [max(0.0, row["spearman"] - row["spearman_low"])],
+            ]
+            face = COLOURS[name] if row["networks"] == most else "white"
+            axis.errorbar(x, y, error, color=COLOURS[name], marker="o", markerfacecolor=face, capsize=2, linewidth=1)
+            axis.annotate(
+                row["preset"], (x, y), xytext=(6, 4), textcoords="offset points", color=COLOURS[name], fontsize=9
+            )
+        axis.plot([], [], color=COLOURS[name], marker="o", linestyle="none", label=LABELS[name])
+    axis.plot([], [], color="#555555", marker="o", markerfacecolor="white", linestyle="none", label="fewer networks")
+    axis.set(
+        xscale="log", yscale="log", xlabel="device time for a network and session (ms)",
+        ylabel="1 - Spearman's rank correlation of two sessions",
+    )  # fmt: skip
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_title("Lower left is better: agreement bought with less time", loc="left", fontsize=10)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(color="#eeeeee", which="major")
+    axis.set_axisbelow(True)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    figure.savefig(out, dpi=120)
+    plt.close(figure)
+    print(f"written: {out}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("work", type=Path, help="folder for stores and exported networks")
+    parser.add_argument("--networks", type=int, default=300)
+    parser.add_argument("--policies", nargs="+", choices=sorted(PRESETS), default=list(PRESETS), metavar="PRESET")
+    parser.add_argument("--neighbour", nargs="+", choices=list(NEIGHBOURS), default=list(NEIGHBOURS))
+    parser.add_argument("--blocks", type=int, default=2, help="pieces of a session between which presets take turns")
+    parser.add_argument(
+        "--share", nargs="*", default=[], metavar="PRESET=SHARE", help=f"of the networks; else {SHARES}, others all"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RESULTS / "retest.json", help="the picture lies beside it")
+    arguments = parser.parse_args()
+    arguments.shares = SHARES | {name: float(share) for name, share in (one.split("=") for one in arguments.share)}
+    arguments.work = arguments.work.absolute()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    os.environ["LATLAB_CACHE"] = str(arguments.work)  # the worker's folder, too: nobody else's campaign is in the way
+    archs = networks(arguments.networks, arguments.seed)
+    opened = lab(arguments.work, REFERENCE, "none")
+    with Exports(opened.cache, os.cpu_count() or 1) as exports:
+        for future in [exports.submit(ExportRequest(SPACE, arch, "onnx")) for arch in archs]:
+            future.result()
+    opened.store.close()
+    started = time.perf_counter()
+    run(arguments, archs)
+    took = time.perf_counter() - started
+    rows = with_ratios(
+        [evaluate(arguments, preset, name) for name in arguments.neighbour for preset in arguments.policies]
+    )
+    show("Two sessions of each preset", table(rows))
+    policies = {name: {"hash": PRESETS[name].hash(), **vars(PRESETS[name])} for name in arguments.policies}
+    options = {key: value for key, value in vars(arguments).items() if key not in ("out", "work")}
+    save(
+        arguments.out,
+        {"options": options, "neighbours": NEIGHBOURS, "policies": policies, "seconds": took, "rows": rows},
+    )
+    draw(rows, arguments.out.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
