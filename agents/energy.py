@@ -31,6 +31,11 @@ class Source(ABC):
     def __init__(self, files: Files) -> None:
         self._device = files
 
+    @property
+    def refused(self) -> list[str]:
+        """What of it is there, and may not be read."""
+        return []
+
     @abstractmethod
     def counters_uj(self) -> dict[str, int]:
         """Energy spent since some moment, which only grows."""
@@ -57,6 +62,11 @@ class RAPL(Source):
                 self._zones[f"dram-{numbers[0]}"] = zone
         self._last: dict[str, int] = {}
         self._wrapped: dict[str, int] = {}
+
+    @property
+    def refused(self) -> list[str]:
+        """Counters that are there, and that this user may not read."""
+        return [name for name, zone in self._zones.items() if self._device.refuses(f"{zone}/energy_uj")]
 
     def counters_uj(self) -> dict[str, int]:
         values = {}
@@ -153,7 +163,8 @@ SOURCES: tuple[type[Source], ...] = (RAPL, BoardMeters, BatteryMeter, NvidiaGPUs
 class Energy(Knob):
     """Counters in microjoules and meters in milliwatts, each under its name, and when they were read.
 
-    `{"at_s": steady clock, "uj": {"package-0": 123, "gpu 0": 456}, "mw": {"battery": 2100.0}}`
+    `{"at_s": steady clock, "uj": {"package-0": 123, "gpu 0": 456}, "mw": {"battery": 2100.0}}`, and `"refused"`, a list
+    of counters, where there are some and they are kept from this user.
     """
 
     name = "energy"
@@ -161,9 +172,13 @@ class Energy(Knob):
     def __init__(self, files: Files) -> None:
         super().__init__(files)
         self._sources = [source(files) for source in SOURCES]
+        self._refused = [name for source in self._sources for name in source.refused]
 
     def read(self) -> dict[str, Any] | None:
         at_s = time.perf_counter()
         counters = {name: value for source in self._sources for name, value in source.counters_uj().items()}
         meters = {name: value for source in self._sources for name, value in source.power_mw().items()}
-        return {"at_s": at_s, "uj": counters, "mw": meters} if counters or meters else None
+        found: dict[str, Any] = {"at_s": at_s, "uj": counters, "mw": meters}
+        if self._refused:
+            found["refused"] = self._refused
+        return found if counters or meters or self._refused else None

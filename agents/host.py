@@ -18,7 +18,7 @@ from . import runtimes
 from .environment import Environments
 from .errors import AgentError
 from .knobs import Files, gpus
-from .telemetry import Governor
+from .telemetry import Governor, HighestClock
 
 __all__ = ["describe", "disk", "private"]
 
@@ -50,7 +50,13 @@ def describe() -> dict[str, Any]:
         "bits": 64 if sys.maxsize > 1 << 32 else 32,  # of Python: a 64-bit kernel may run 32-bit programs
         "abi": _abi(),
         "libc": _libc(),
-        "cpus": {"count": os.cpu_count(), "model": model, "governor": governor, "affinity": affinity()},
+        "cpus": {
+            "count": os.cpu_count(),
+            "model": model,
+            "governor": governor,
+            "max_mhz": HighestClock(Files()).read(),
+            "affinity": affinity(),
+        },
         "gpus": cards,
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "runtimes": found,

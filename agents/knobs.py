@@ -39,6 +39,11 @@ class Files:
         except OSError:  # missing, or refused, or a sensor that answers with an I/O error
             return None
 
+    def refuses(self, path: str) -> bool:
+        """Whether the file is there, and somebody else's."""
+        full = os.path.join(self.root, path)
+        return os.path.exists(full) and not os.access(full, os.R_OK)
+
     def number(self, path: str) -> int | None:
         """The whole number that is in a file, of at most 64 bits."""
         value = parse(self.text(path), int)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import runtimes
 from .errors import AgentError
+from .memory import PeakMemory
 from .models import ModelFolder
 from .policy import MAX_RUNS
 from .process import Affinity, watchdog
@@ -84,6 +85,8 @@ class Networks:
             started = time.perf_counter_ns()
             runtimes.load_runtime(name)
             imported = time.perf_counter_ns()
+            memory = PeakMemory()
+            opening = time.perf_counter_ns()
             session = runtimes.open(name, path, threads, accelerator, shape)
             opened = time.perf_counter_ns()
             try:
@@ -92,14 +95,17 @@ class Networks:
             except BaseException:
                 session.close()
                 raise
+        gpu = _gpu(session)
         gc.freeze()  # what a runtime's import leaves behind is not worth looking through again and again
         self._handles += 1
         self._loaded[self._handles] = _Loaded(session, affinity, label, sha256, suffix, signature, first_ns)
         return {
             "handle": self._handles,
             "import_ns": imported - started,
-            "load_ns": opened - imported,
+            "load_ns": opened - opening,
             "first_ns": first_ns,
+            "memory": memory.grown(),
+            "gpu": gpu.index if gpu else None,
             "inputs": [{"name": i.name, "shape": list(i.shape), "dtype": i.dtype} for i in session.inputs],
             "runtime_version": session.version,
             "provider": session.provider,

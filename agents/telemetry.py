@@ -48,11 +48,32 @@ class Frequency(Knob):
 
     def read(self) -> list[float] | None:
         if self._files:
-            clocks = [self._device.number(path) for path in self._files]
-            return [clock / 1000 for clock in clocks if clock is not None] or None
+            return _clocks(self._device, self._files)
         lines = (self._device.text("proc/cpuinfo") or "").splitlines()
         found = [parse(line.rpartition(":")[2], float) for line in lines if line.startswith("cpu MHz")]
         return [clock for clock in found if clock is not None] or None
+
+
+class HighestClock(Knob):
+    """The highest clock in MHz of each CPU, as it was made; it is none of `KNOBS`, because it does not change."""
+
+    name = "max_mhz"
+
+    def read(self) -> list[float] | None:
+        return _clocks(self._device, self._device.find(f"{_CPUS}/cpufreq/cpuinfo_max_freq"))
+
+
+class ClockLimit(Knob):
+    """The clock in MHz that each CPU may have now, which a thermal limit lowers, and a person can."""
+
+    name = "clock_limit_mhz"
+
+    def __init__(self, files: Files) -> None:
+        super().__init__(files)
+        self._files = self._device.find(f"{_CPUS}/cpufreq/scaling_max_freq")
+
+    def read(self) -> list[float] | None:
+        return _clocks(self._device, self._files)
 
 
 class Governor(Knob):
@@ -178,6 +199,7 @@ class GPUs(Knob):
 KNOBS: tuple[type[Knob], ...] = (
     Temperature,
     Frequency,
+    ClockLimit,
     Governor,
     Throttle,
     Load,
@@ -189,6 +211,12 @@ KNOBS: tuple[type[Knob], ...] = (
     GPUs,
     Energy,  # the last one, so that what others take is not counted as the network's
 )
+
+
+def _clocks(files: Files, paths: list[str]) -> list[float] | None:
+    """MHz, from files in kHz."""
+    clocks = [files.number(path) for path in paths]
+    return [clock / 1000 for clock in clocks if clock is not None] or None
 
 
 class Telemetry:

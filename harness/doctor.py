@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+from latlab.harness.conditions import Conditions
 from latlab.harness.device import how_to_install
 from latlab.harness.errors import LatlabError
 from latlab.harness.exporters import Artifact, ArtifactCache, CacheError, ExportError
@@ -126,6 +127,8 @@ class _Patient:
             self.findings += facts(self._hello, on_this_machine=self._config.is_this_machine)
             before = self._look(transport)
             self.findings += conditions(before[1], self._hello)
+            cpus = self._config.timing_cpus(self._usable_cpus(), max(target.threads for target in targets))
+            self.findings += Conditions(self._config, self._hello, cpus).findings(before[1])
             if self._affinity_is_possible():
                 self._run_everything(transport, targets)
             after = self._look(transport)

@@ -114,6 +114,7 @@ def conditions(telemetry: dict[str, Any], hello: dict[str, Any]) -> Iterator[Fin
         busy = now > max(1.0, 0.5 * _usable(hello))
         advice = "Other programs use the device: end them, or expect wide error bars." if busy else ""
         yield Finding("load", "warning" if busy else "ok", f"{now:.1f} on {_usable(hello)} CPUs", advice)
+    yield from _energy(telemetry)
     gpus = telemetry.get("gpu")
     for place, gpu in enumerate(gpus[:64] if isinstance(gpus, list) else ()):
         others = number(gpu, "processes") if isinstance(gpu, dict) else None
@@ -224,6 +225,25 @@ def _throttling(telemetry: dict[str, Any], hello: dict[str, Any]) -> Iterator[Fi
         )
     else:
         yield Finding("throttling", "ok", "never since boot")
+
+
+def _energy(telemetry: dict[str, Any]) -> Iterator[Finding]:
+    """What of the device's energy can be known; nothing where it has no meter."""
+    energy = telemetry.get("energy")
+    names = (
+        {
+            printable(str(name))[:40]: None
+            for kind in ("uj", "mw")
+            for name in list(energy.get(kind) if isinstance(energy.get(kind), dict) else ())[:64]
+        }
+        if isinstance(energy, dict)
+        else {}
+    )
+    if names:
+        yield Finding("energy", "ok", f"measured by {', '.join(names)}")
+    elif isinstance(energy, dict) and energy.get("refused"):
+        found = "the processor counts it, for root's eyes only; chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
+        yield Finding("energy", "ok", f"{found} opens that until the next boot")
 
 
 def _bytes(value: float) -> str:

@@ -95,6 +95,7 @@ class Device:
                 "count": kind.cpus,
                 "model": kind.title,
                 "governor": [SIMULATED],
+                "max_mhz": [float(kind.clock_mhz)],
                 "affinity": list(self.cpus),
             },
             "gpus": [],
@@ -112,6 +113,7 @@ class Device:
             SIMULATED: True,
             "temperature_c": {"soc": round(process.heat.temperature_c, 3)} if process.heat else None,
             "frequency_mhz": [round(kind.clock_mhz / process.clock_factor, 3)],  # all cores share it
+            "clock_limit_mhz": [round(kind.clock_mhz / (process.heat.factor if process.heat else 1.0), 3)],
             "governor": [SIMULATED],
             "throttled": int(process.heat.throttled) if process.heat else None,
             "load": [2.0 if neighbour else 1.0],

@@ -94,6 +94,7 @@ class Networks:
             "import_ns": round(import_s * 1e9),
             "load_ns": round(load_s * 1e9),
             "first_ns": round(first_ms * 1e6),
+            "memory": {"peak_mb": _peak_bytes(label, file.size, batch_size) / 1e6, "how": SIMULATED},
             "inputs": [{"name": "input", "shape": shape or [1], "dtype": "float32"}],
             "runtime_version": SIMULATED,
             "provider": SIMULATED,
@@ -202,6 +203,12 @@ class Networks:
         if handle not in self._loaded:
             raise AgentError("bad_request", f"nothing is loaded under handle {handle}")
         return self._loaded[handle]
+
+
+def _peak_bytes(network: str, file_bytes: int, batch_size: int) -> float:
+    """The file, weights as the runtime packs them, and the largest layer's activations."""
+    cost = network_cost(network) or by_size(file_bytes)
+    return file_bytes + float(cost.weight_bytes.sum() + batch_size * cost.moved_bytes.max(initial=0.0))
 
 
 @contextmanager

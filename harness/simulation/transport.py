@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 
 from latlab.harness.simulation.config import FaultKind, Verb
@@ -32,6 +33,11 @@ class SimulatedTransport(Transport):
     def inject(self, kind: FaultKind, *, after_requests: int = 0, verb: Verb | None = None, connects: int = 0) -> None:
         """Lets something go wrong: `config.ScheduledFault` says what the words mean. Counts from now."""
         self.device.inject(kind, after_requests=after_requests, verb=verb, connects=connects)
+
+    def rest(self, seconds: float) -> None:
+        """By the device's own clock, at its own pace."""
+        self.device.process.rest(seconds)
+        time.sleep(seconds * self.device.config.pace)
 
     def _connect(self) -> None:
         if self.device.refuses:

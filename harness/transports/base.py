@@ -219,6 +219,10 @@ class Transport(ABC):
         if not self.request("put", timeout_s, **wanted)["have"]:
             raise WorkerError("corrupt_artifact", f"{path.name} did not arrive whole")
 
+    def rest(self, seconds: float) -> None:
+        """Leaves the device alone for so long."""
+        time.sleep(seconds)
+
     @property
     def stderr_tail(self) -> str:
         """The last lines that the worker wrote to stderr."""

@@ -59,6 +59,9 @@ _REPLACING = re.compile(
     r"yielding ([0-9]{1,9}) partitions.{0,100}"
 )
 _NNAPI_ACCELERATORS = re.compile(r"NNAPI accelerators available: \[([^\]]{0,500})\]")
+_MEMORY = re.compile(
+    r"Memory footprint delta from the start of the tool \(MB\): init=\S+ overall=([0-9]{1,7}(?:\.[0-9]{1,9})?)"
+)
 _UNKNOWN_FLAGS = re.compile(r"Unconsumed cmdline flags: (.{1,1000})")
 _DELEGATE_NODES = {
     "TfLiteXNNPackDelegate": "XNNPACK",
@@ -122,6 +125,8 @@ class BenchmarkResult:
     nnapi_accelerators: tuple[str, ...]
     unknown_flags: str
     """Flags that this release does not know, which it passed over."""
+    memory_mib: float | None = None
+    """By which its resident memory had grown at its peak, loading included; None where the release does not tell."""
 
     def delegation(self, delegate: str) -> Delegation | None:
         return next((one for one in self.delegations if one.delegate == delegate), None)
@@ -154,6 +159,7 @@ def parse_output(
     init_us, first_us = _timings(lines, warm, inference)
     delegations, rejected = _delegations(lines)
     accelerators = [found[1] for line in lines if (found := _NNAPI_ACCELERATORS.fullmatch(line))]
+    memory = [float(found[1]) for line in lines if (found := _MEMORY.fullmatch(line))]
     unknown = [found[1] for line in lines if (found := _UNKNOWN_FLAGS.fullmatch(line))]
     return BenchmarkResult(
         init_us,
@@ -164,6 +170,7 @@ def parse_output(
         rejected,
         tuple(name.strip() for name in accelerators[0].split(",") if name.strip()) if accelerators else (),
         " ".join(unknown),
+        memory[-1] if memory else None,
     )
 
 

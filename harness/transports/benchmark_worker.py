@@ -212,6 +212,9 @@ class BenchmarkWorker:
             "import_ns": 0,
             "load_ns": round(result.init_us * 1000),
             "first_ns": round(result.first_us * 1000),
+            "memory": None
+            if result.memory_mib is None
+            else {"peak_mb": result.memory_mib * 2**20 / 1e6, "how": "benchmark_model"},
             "inputs": [],  # it does not tell
             "runtime_version": Path(self._program).name.rpartition("-")[2],
             "provider": delegation.delegate if delegation else "TFLite reference kernels",

@@ -23,7 +23,18 @@ from latlab.harness.transports.replies import printable
 if TYPE_CHECKING:
     from latlab.harness.transports.base import Transport
 
-__all__ = ["ADBDevice", "DeviceConfig", "File", "LocalDevice", "Problem", "SSHDevice", "Strict", "TargetsConfig"]
+__all__ = [
+    "ADBDevice",
+    "ClockDemand",
+    "Cooldown",
+    "DeviceConfig",
+    "File",
+    "LocalDevice",
+    "Problem",
+    "SSHDevice",
+    "Strict",
+    "TargetsConfig",
+]
 
 Runtime = Literal["onnxruntime", "tflite", "torchscript", "benchmark_model"]
 Accelerator = Literal["cpu", "cuda", "gpu", "nnapi"]
@@ -59,6 +70,53 @@ class TargetsConfig(Strict):
         return [Target(device, r, a, "fp32", t, b) for r, a, t, b in choices]  # type: ignore[arg-type]
 
 
+class Cooldown(Strict):
+    """Rest before each pass, so that networks are timed at the same temperature."""
+
+    below_c: float | None = Field(
+        default=None, ge=-40, le=130, description="Wait until the device is cooler than this (°C)"
+    )
+    zone: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Whose temperature that is, of those that the device tells (`gpu 0` is one); default: the hottest",
+    )
+    most_s: float = Field(
+        default=120.0, ge=0, le=86400, description="Seconds to wait at most; then it is timed all the same, and noted"
+    )
+    pause_s: float = Field(default=0.0, ge=0, le=3600, description="Seconds of rest in any case")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Cooldown:
+        if self.below_c is None and not self.pause_s:
+            raise ValueError("say how cool (`below_c`), or how long to rest (`pause_s`)")
+        return self
+
+
+class ClockDemand(Strict):
+    """How fast the CPUs have to be. latlab sets neither, which takes root: it looks."""
+
+    governor: str | None = Field(default=None, min_length=1, description="Frequency governor, such as `performance`")
+    min_percent: float | None = Field(
+        default=None,
+        gt=0,
+        le=100,
+        description="Of the highest clock: what the CPUs may have before a pass, and had at the end of the last one",
+    )
+    otherwise: Literal["warn", "wait", "refuse"] = Field(
+        default="warn",
+        description="What is done where that is not so. warn: it is noted with the pass; wait: the device rests until "
+        "its clock is back, for up to `most_s`; refuse: nothing is timed",
+    )
+    most_s: float = Field(default=60.0, ge=0, le=86400, description="Seconds to wait at most")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> ClockDemand:
+        if self.governor is None and self.min_percent is None:
+            raise ValueError("say which `governor`, or how fast the clock has to be (`min_percent`)")
+        return self
+
+
 class DeviceConfig(Strict):
     """What all devices have."""
 
@@ -74,6 +132,9 @@ class DeviceConfig(Strict):
     reconnect_s: float = Field(
         default=90.0, ge=0, le=86400, description="Seconds that the device, once lost, may take to come back (to boot)"
     )
+
+    cooldown: Cooldown | None = Field(default=None, description="Rest before each pass; default: none")
+    clock: ClockDemand | None = Field(default=None, description="What its CPUs have to be set to; default: anything")
 
     is_this_machine: ClassVar[bool] = False
     """Whether it shares its cores with latlab, which then keeps off those that time networks."""

@@ -32,14 +32,16 @@ _CPUS = "/sys/devices/system/cpu"
 FACTS = f"""
 for name in {" ".join(_PROPERTIES.values())}; do echo "$name:$(getprop $name 2>/dev/null)"; done
 echo "kernel:$(uname -r)"; echo "machine:$(uname -m)"; echo "taskset:$(command -v taskset)"
-grep -sH '' /proc/cpuinfo {_CPUS}/present {_CPUS}/cpu[0-9]*/cpufreq/scaling_governor
+grep -sH '' /proc/cpuinfo {_CPUS}/present {_CPUS}/cpu[0-9]*/cpufreq/scaling_governor \
+{_CPUS}/cpu[0-9]*/cpufreq/cpuinfo_max_freq
 grep -sH '^MemTotal' /proc/meminfo
 grep -sH '^Cpus_allowed_list' /proc/self/status
 true
 """
 TELEMETRY = f"""
 grep -sH '' /sys/class/thermal/thermal_zone[0-9]*/type /sys/class/thermal/thermal_zone[0-9]*/temp \
-{_CPUS}/cpu[0-9]*/cpufreq/scaling_cur_freq {_CPUS}/cpu[0-9]*/cpufreq/scaling_governor /proc/loadavg \
+{_CPUS}/cpu[0-9]*/cpufreq/scaling_cur_freq {_CPUS}/cpu[0-9]*/cpufreq/scaling_max_freq \
+{_CPUS}/cpu[0-9]*/cpufreq/scaling_governor /proc/loadavg \
 /proc/pressure/cpu /sys/class/power_supply/battery/capacity /sys/class/power_supply/battery/status \
 /sys/class/power_supply/battery/temp /sys/class/power_supply/battery/current_now \
 /sys/class/power_supply/battery/voltage_now
@@ -50,6 +52,7 @@ true
 _KNOBS = (
     telemetry.Temperature,
     telemetry.Frequency,
+    telemetry.ClockLimit,
     telemetry.Governor,
     telemetry.Load,
     telemetry.CPUTime,
@@ -128,6 +131,7 @@ def describe(dump: bytes, runtime: dict[str, str | None]) -> dict[str, Any]:
             "count": count,
             "model": cpu,
             "governor": governor,
+            "max_mhz": _read(telemetry.HighestClock, files),
             "affinity": usable if usable and files.text("taskset") else None,
         },
         "memory_bytes": int(memory[1]) << 10 if len(memory) > 1 and memory[1].isdecimal() else None,

@@ -64,7 +64,7 @@ class GPUSession(Session):
 
 
 class Card:
-    default_sm_mhz = 2000
+    default_sm_mhz, index = 2000, 0
 
     def __init__(self) -> None:
         self.mhz, self.others = 1900, None

@@ -45,7 +45,27 @@ def test_the_current_format() -> None:
         rejected=(),
         nnapi_accelerators=(),
         unknown_flags="",
+        memory_mib=14.8164,
     )
+
+
+def test_loops_that_were_to_last_some_seconds() -> None:
+    timed = outputs.CURRENT_CPU.replace("least 10 iterations and at least 0 s", "least 4 iterations and at least 1 s")
+    assert timed != outputs.CURRENT_CPU
+    assert parse_output(timed, warmup=2, runs=4, timed=(False, True)).inference.count == 10
+    with pytest.raises(BenchmarkOutputError, match="10 timed runs, not the 4"):
+        parse_output(timed, warmup=2, runs=4, timed=(True, False))
+    warm = outputs.CURRENT_CPU.replace("least 2 iterations and at least 0 s", "least 1 iterations and at least 0.02 s")
+    assert parse_output(warm, warmup=1, runs=10, timed=(True, False)).warmup.count == 2
+    with pytest.raises(BenchmarkOutputError, match="2 warm-up runs, not the 1"):
+        parse_output(warm, warmup=1, runs=10)
+
+
+def test_loops_that_were_not_to_last_longer() -> None:
+    capped = outputs.CURRENT_CPU.replace("least 10 iterations", "least 50 iterations")
+    assert parse_output(capped, warmup=2, runs=50, capped=True).inference.count == 10
+    with pytest.raises(TooFewRunsError):
+        parse_output(capped, warmup=2, runs=50)
 
 
 def test_older_formats() -> None:
