@@ -53,6 +53,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "time": {
         "warmup_ns": [9],
         "samples_ns": [5, 6],
+        "at_s": 100.5,
         "launch_ns": [1, 2],
         "sm_mhz": [1980, 1500],
         "discarded": 3,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import math
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -99,6 +100,29 @@ def test_fingerprints_tell_simulations_apart(connect: Connect) -> None:
 
     assert identity(noise={"sigma": 0.1}) == identity(noise={"sigma": 0.1}, pace=0.5)
     assert identity(noise={"sigma": 0.1}) != identity(noise={"sigma": 0.2})
+
+
+def test_a_pass_by_rules_on_its_own_clock(connect: Connect, load: Load) -> None:
+    worker = connect(noise={"sigma": 0.002}, rest_ms=0)
+    fields = {"handle": load(worker), "deadline_s": 60, "runs": 5}
+    true_ms = worker.device.true_latency_ms(NETWORK)
+    for _ in range(2):
+        began_s = worker.device.process.now_s
+        reply = worker.request("time", 70, warmup=3, max_warmup=9, pass_s=1.0, **fields)
+        assert reply["at_s"] - began_s == pytest.approx(sum(reply["warmup_ns"]) / 1e9, rel=1e-3)
+        assert reply["settled"] is True
+        assert len(reply["samples_ns"]) == pytest.approx(1000 / true_ms, rel=0.02)
+    reply = worker.request("time", 70, warmup=0, max_pass_s=2.5 * true_ms / 1e3, **fields)
+    assert len(reply["samples_ns"]) == 3
+    assert "settled" not in reply
+    reply = worker.request("time", 70, warmup=0, stop="stdrel", max_pass_s=15, **fields)
+    assert len(reply["samples_ns"]) == 5  # its noise is below .5 %
+    began_s = worker.device.process.now_s
+    reply = worker.request("time", 70, warmup=0, overheads=1_000_000, **fields)  # a tenth of a second
+    assert reply["calls"] == math.ceil(100 / true_ms)
+    assert reply["samples_ns"][0] / 1e6 == pytest.approx(true_ms, rel=0.01)
+    took_s = worker.device.process.now_s - began_s
+    assert took_s == pytest.approx(sum(reply["samples_ns"]) * reply["calls"] / 1e9, rel=1e-3)
 
 
 # Pace

@@ -15,6 +15,7 @@ from latlab.harness.transports.benchmark_output import (
     BenchmarkResult,
     Delegation,
     Statistics,
+    TooFewRunsError,
     parse_output,
 )
 

@@ -105,6 +105,64 @@ def test_what_a_gpu_adds_is_checked(field: str, value: object) -> None:
         check_reply(line({"id": 4, "ok": True, **OF_A_GPU, field: value}), 4, "time", REQUEST)
 
 
+RULED: dict[str, Any] = {"warmup": 1, "runs": 2, "max_warmup": 4, "pass_s": 1.0, "max_runs": 5, "overheads": 100}
+BY_RULES: dict[str, Any] = {
+    **GOOD["time"],
+    "warmup_ns": [9, 8],
+    "samples_ns": [5, 6, 7],
+    "at_s": 12345.678,
+    "calls": 17,
+    "settled": False,
+}
+
+
+def test_a_good_reply_of_a_pass_that_rules_ended() -> None:
+    assert check_reply(line({"id": 4, "ok": True, **BY_RULES}), 4, "time", RULED) == BY_RULES
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("warmup_ns", []),
+        ("warmup_ns", [9] * 5),
+        ("samples_ns", [5]),
+        ("samples_ns", [5] * 6),
+        ("at_s", -1),
+        ("at_s", 1e300),
+        ("at_s", "now"),
+        ("at_s", None),
+        ("calls", 1),
+        ("calls", 10**9),
+        ("calls", 2.5),
+        ("settled", 1),
+    ],
+)
+def test_what_rules_add_is_checked(field: str, value: object) -> None:
+    with pytest.raises(BrokenReplyError, match=field):
+        check_reply(line({"id": 4, "ok": True, **BY_RULES, field: value}), 4, "time", RULED)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"max_warmup": None}, "warmup_ns"),
+        ({"pass_s": None}, "samples_ns"),
+        ({"overheads": None}, "calls"),
+    ],
+)
+def test_nobody_does_more_than_was_asked_for(change: dict[str, Any], field: str) -> None:
+    with pytest.raises(BrokenReplyError, match=field):
+        check_reply(line({"id": 4, "ok": True, **BY_RULES}), 4, "time", {**RULED, **change})
+
+
+def test_a_pass_that_its_seconds_ended_has_one_sample_at_least() -> None:
+    request = {"warmup": 0, "runs": 50, "max_pass_s": 1.0}
+    reply = {**GOOD["time"], "warmup_ns": []}
+    assert check_reply(line({"id": 4, "ok": True, **reply}), 4, "time", request) == reply
+    with pytest.raises(BrokenReplyError, match="0 samples, not 1"):
+        check_reply(line({"id": 4, "ok": True, **reply, "samples_ns": []}), 4, "time", request)
+
+
 @pytest.mark.parametrize("gpus", [None, {}, [3], [{}] * 65])
 def test_gpus_are_a_list_of_objects(gpus: object) -> None:
     good = {**GOOD["hello"], "gpus": [{"name": "NVIDIA H200"}]}
@@ -202,6 +260,13 @@ TIMED_AS_ONE = {"warmup_ns": [9], "samples_ns": [5_000], "telemetry": {"before":
 def test_one_sample_that_stands_for_many() -> None:
     reply = {**TIMED_AS_ONE, "aggregate": AGGREGATE}
     assert check_reply(line({"id": 4, "ok": True, **reply}), 4, "time", REQUEST) == reply
+
+
+def test_one_sample_that_stands_for_as_many_runs_as_fitted_into_the_seconds() -> None:
+    reply = {**TIMED_AS_ONE, "aggregate": {**AGGREGATE, "runs": 73}}
+    assert check_reply(line({"id": 4, "ok": True, **reply}), 4, "time", {**REQUEST, "pass_s": 1.0}) == reply
+    reply = {**TIMED_AS_ONE, "aggregate": {**AGGREGATE, "runs": 1}}
+    assert check_reply(line({"id": 4, "ok": True, **reply}), 4, "time", {**REQUEST, "max_pass_s": 1.0}) == reply
 
 
 @pytest.mark.parametrize(

@@ -258,6 +258,25 @@ class TransportConformance:
             assert set(reply["telemetry"]) == {"before", "after"}
             assert "load" in reply["telemetry"]["before"]
 
+    def test_a_pass_that_rules_end(self, worker: Transport, model: Model) -> None:
+        worker.push(model.path, model.sha256, model.suffix)
+        fields = {"handle": load(worker, model)["handle"], "warmup": 1, "runs": 3, "deadline_s": S}
+        starts = []
+        for _ in range(2):
+            reply = worker.request("time", S, **fields, max_warmup=20, pass_s=0.02, max_pass_s=5, max_runs=9000)
+            starts.append(reply["at_s"])
+            assert 2 <= len(reply["warmup_ns"]) <= 20
+            assert reply["settled"] or len(reply["warmup_ns"]) == 20
+            assert sum(reply["samples_ns"]) >= 20_000_000 or len(reply["samples_ns"]) == 9000
+        assert starts[1] - starts[0] > 0.02
+        reply = worker.request("time", S, **fields, stop="stdrel", max_runs=8, warmup_s=0.001)
+        assert sum(reply["warmup_ns"]) > 500_000
+        assert 5 <= len(reply["samples_ns"]) <= 8
+        assert "settled" not in reply
+        reply = worker.request("time", S, **fields, overheads=100_000)
+        assert len(reply["samples_ns"]) == 3
+        assert all(sample * reply["calls"] > 500_000 for sample in reply["samples_ns"])
+
     def test_longer_networks_take_longer(self, worker: Transport, model: Model, long_model: Model) -> None:
         medians = []
         for one in (model, long_model):
