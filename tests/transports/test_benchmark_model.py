@@ -385,6 +385,36 @@ def test_fewer_runs_than_asked_for(worker: BenchmarkModelTransport, replay: Repl
     assert caught.value.kind == "timeout"
 
 
+def test_a_pass_of_some_seconds(worker: BenchmarkModelTransport, replay: Replay, network: Model) -> None:
+    handle = load(worker, network)["handle"]
+    replay.says(outputs.CURRENT_CPU.replace("count=2 ", "count=36 ").replace("count=10 ", "count=73 "))
+    asked = {"warmup": 2, "runs": 50, "warmup_s": 0.5, "pass_s": 1, "max_pass_s": 15}
+    reply = worker.request("time", S, handle=handle, deadline_s=60, **asked)
+    assert reply["aggregate"]["runs"] == 73
+    assert replay.arguments[2:7] == [
+        "--warmup_runs=2",
+        "--warmup_min_secs=0.5",
+        "--num_runs=50",
+        "--min_secs=1",
+        "--max_secs=15.000",
+    ]
+    assert time.perf_counter() - 5 < reply["at_s"] < time.perf_counter()
+    replay.says(outputs.CURRENT_CPU.replace("count=10 ", "count=7 "))  # 15 s were not enough for 50
+    assert worker.request("time", S, handle=handle, deadline_s=60, **asked)["aggregate"]["runs"] == 7
+
+
+def test_what_it_cannot_do_is_left_out_or_refused(
+    worker: BenchmarkModelTransport, replay: Replay, network: Model
+) -> None:
+    handle = load(worker, network)["handle"]
+    asked = {"handle": handle, "warmup": 2, "runs": 10, "deadline_s": 60}
+    reply = worker.request("time", S, **asked, max_warmup=10, overheads=100)
+    assert not {"settled", "calls"} & set(reply)
+    with pytest.raises(WorkerError, match="prints no samples") as caught:
+        worker.request("time", S, **asked, stop="stdrel")
+    assert caught.value.kind == "bad_request"
+
+
 @pytest.mark.parametrize(
     ("body", "kind", "words"),
     [
