@@ -6,9 +6,9 @@ A two-way model of the logarithms of pass latencies,
 
 whose levels a are fixed effects, so that the order of measurement may be confounded with size: every network is
 compared with itself only, anchors and networks in several passes alike. d is Gaussian, a sum of a line, of an
-integrated random walk (a smoothing spline: heating up) and of a random walk (steps, bursts), on knots that move to
-where it changes; the variances of the three maximise the restricted likelihood. Without drift they are zero, or their
-gain in likelihood does not pay for them: no correction.
+integrated random walk (a smoothing spline: heating up) and of a random walk with Cauchy steps (changes of the clock,
+neighbours that come and go), on knots that move to where it changes; the variances of the three maximise the restricted
+likelihood. Without drift they are zero, or their gain in likelihood does not pay for them: no correction.
 
 Sources:
     Patterson and Thompson (1971), Biometrika 58, 545-554: restricted likelihood.
@@ -37,7 +37,9 @@ KNOTS = 150
 """At most; fewer where there are fewer times. Between two knots d is a line."""
 TAIL_FREEDOM = 4.0
 """Degrees of freedom of the noise: passes that a burst has hit count little."""
-ROUNDS = 4
+JUMP_FREEDOM = 1.0
+"""Of the walk's steps: most are tiny, a few are large."""
+ROUNDS = 5
 """Of weights and variances, in turn: then they hardly change any more."""
 MOVES = 2
 """Rounds after which the knots move."""
@@ -149,7 +151,7 @@ def fit_drift(points: Sequence[Point], knots: int = KNOTS) -> Drift:
 
 def _drift_of(data: _Data, all_times: Floats, knots: int) -> Drift:
     distinct = np.unique(data.times)
-    grid = _grid(distinct[_spread(np.arange(len(distinct)), knots)], data.times)
+    grid = _grid(data, distinct[_spread(np.arange(len(distinct)), knots)])
     weights = np.full(len(data.y), 1 / max(float(np.var(data.y)), 1e-12))
     fit, tau2 = _fit(data, grid, weights, START), 0.0
     for number in range(ROUNDS):
@@ -157,8 +159,10 @@ def _drift_of(data: _Data, all_times: Floats, knots: int) -> Drift:
         tau2 = _extra_variance(squares, data.sigma2)
         variance = data.sigma2 + tau2
         weights = (TAIL_FREEDOM + 1) / (TAIL_FREEDOM + squares / variance) / variance
-        if number < MOVES and fit.gain > PAYS and len(distinct) > knots:
-            grid = _grid(distinct[_moved(distinct, grid.knots_s, fit.values, knots)], data.times)
+        if fit.gain > PAYS:
+            moved = distinct[_moved(distinct, grid.knots_s, fit.values, knots)] if number < MOVES else grid.knots_s
+            middles = (moved[1:] + moved[:-1]) / 2
+            grid = _grid(data, moved, _jumps(grid, fit)[np.searchsorted(grid.knots_s, middles) - 1])
         fit = _fit(data, grid, weights, [fit.logs])
     noise = math.sqrt(float(np.median(data.sigma2)) + tau2)
     if fit.gain < PAYS:
@@ -211,12 +215,23 @@ class _Grid(NamedTuple):
     priors: Floats
     """Shape (3, knots, knots): covariances of line, spline and walk at the knots for a variance of 1; all are 0 at
     the first knot, and time is in sessions."""
+    lengths: Floats
+    """Shape (knots - 1,): of the intervals, in sessions."""
 
 
-def _grid(knots_s: Floats, times: Floats) -> _Grid:
+def _grid(data: _Data, knots_s: Floats, jumps: Floats | float = 1.0) -> _Grid:
+    """`jumps`: by how much more the walk varies in an interval than its length alone says, shape (knots - 1,)."""
     t = (knots_s - knots_s[0]) / (knots_s[-1] - knots_s[0])
     lower, upper = np.minimum.outer(t, t), np.maximum.outer(t, t)
-    return _Grid(knots_s, _hats(times, knots_s), np.stack([np.outer(t, t), lower**2 * (3 * upper - lower) / 6, lower]))
+    walked = np.concatenate([[0.0], np.cumsum(jumps * np.diff(t))])
+    priors = [np.outer(t, t), lower**2 * (3 * upper - lower) / 6, np.minimum.outer(walked, walked)]
+    return _Grid(knots_s, _hats(data.times, knots_s), np.stack(priors), np.diff(t))
+
+
+def _jumps(grid: _Grid, fit: _Fit) -> Floats:
+    """Student-t steps as a scale mixture: (nu + z^2) / (nu + 1) times the variance, z the step in its deviations."""
+    z2 = fit.steps2 / (math.exp(fit.logs[2]) * grid.lengths)
+    return (JUMP_FREEDOM + z2) / (JUMP_FREEDOM + 1)
 
 
 def _moved(distinct: Floats, knots_s: Floats, values: Floats, knots: int) -> NDArray[np.intp]:
@@ -250,6 +265,8 @@ class _Fit(NamedTuple):
     values: Floats
     """Of d at the knots, shape (knots,)."""
     covariance: Floats
+    steps2: Floats
+    """Shape (knots - 1,): expected squares of the walk's steps, as multiples of the noise's variance."""
     residuals: Floats
     spent: float
     """Degrees of freedom that d takes."""
@@ -296,6 +313,10 @@ def _fit(data: _Data, grid: _Grid, weights: Floats, starts: Sequence[Sequence[fl
     value, prior, alpha, factor, phi = solve(found.x)
     values = prior @ alpha
     inverse: Floats = linalg.lu_solve(factor, eye, check_finite=False)
+    walk = np.exp(found.x[2]) * grid.priors[2]
+    walk_left = walk - walk @ linalg.lu_solve(factor, a, check_finite=False) @ walk
+    own = np.diag(walk_left)
+    steps2 = np.diff(walk @ alpha) ** 2 / phi + np.maximum(own[1:] + own[:-1] - 2 * np.diag(walk_left, 1), 0.0)
     rest = y - h @ values
     residuals = rest - z.T @ ((z @ (weights * rest)) / totals)
     return _Fit(
@@ -303,6 +324,7 @@ def _fit(data: _Data, grid: _Grid, weights: Floats, starts: Sequence[Sequence[fl
         freedom * math.log(square / freedom) - value,
         values,
         phi * prior @ inverse,
+        steps2,
         residuals,
         float(np.trace(inverse @ a @ prior)),
     )

@@ -39,15 +39,17 @@ __all__ = [
 Floats = NDArray[np.float64]
 
 DRAWS = 200
-"""Of noise, for rank correlations: they settle to about a tenth of what one draw scatters by."""
-BOOTSTRAPS = 500
+"""Of noise or networks, for rank correlations: they settle to about a tenth of what one draw scatters by."""
+MIN_DRAWS = 50
+DRAWN = 600_000
+"""Numbers drawn, about: many networks scatter less, and need fewer draws."""
 CONFIDENCE = 0.95
 LEAST = 3
 """Networks, for any correlation."""
 
 
 class Retest(NamedTuple):
-    """Two sessions' labels of the same networks; NaN for fewer than three networks."""
+    """Two sessions' labels of the same networks; NaN for fewer than three networks, or where all labels are equal."""
 
     networks: int
     spearman: float
@@ -64,9 +66,12 @@ def retest(first: ArrayLike, second: ArrayLike, *, seed: int = 0) -> Retest:
     a, b = _both(first, second)
     if len(a) < LEAST:
         return Retest(len(a), *[math.nan] * 5)
-    rows = np.random.default_rng(seed).integers(len(a), size=(BOOTSTRAPS, len(a)))
+    rho, scatter = spearman(a, b), float(np.std(np.log(a / b), ddof=1))
+    if math.isnan(rho):
+        return Retest(len(a), math.nan, math.nan, math.nan, math.nan, scatter)
+    rows = np.random.default_rng(seed).integers(len(a), size=(_draws(len(a)), len(a)))
     low, high = np.quantile(_rank_correlations(a[rows], b[rows]), _ENDS)
-    return Retest(len(a), spearman(a, b), float(low), float(high), kendall(a, b), float(np.std(np.log(a / b), ddof=1)))
+    return Retest(len(a), rho, float(low), float(high), kendall(a, b), scatter)
 
 
 def self_correlation(latencies: ArrayLike) -> float:
@@ -122,7 +127,7 @@ def ceiling(latencies: ArrayLike, sigmas: ArrayLike, *, between: float = 0.0, se
     reliability = max(0.0, 1 - float(np.mean(noise**2)) / spread) if spread else 0.0
     truth = y.mean() + math.sqrt(reliability) * (y - y.mean())
     rng = np.random.default_rng(seed)
-    test, second = truth + noise * rng.standard_normal((2, DRAWS, len(y)))
+    test, second = truth + noise * rng.standard_normal((2, _draws(len(y)), len(y)))
     with_itself = _rank_correlations(test, second)
     low, high = np.quantile(with_itself, _ENDS)
     return Ceiling(
@@ -253,13 +258,18 @@ def _both(a: ArrayLike, b: ArrayLike) -> tuple[Floats, Floats]:
     return a[known], b[known]
 
 
+def _draws(networks: int) -> int:
+    return max(MIN_DRAWS, min(DRAWS, DRAWN // networks))
+
+
 def _rank_correlations(a: Floats, b: Floats) -> Floats:
     """Spearman's of each row of `a` with the same, or the only, row of `b`; 0 where one is constant: it tells no
     order."""
     ranks = [stats.rankdata(one, axis=1) for one in (a, b)]
     a, b = (one - one.mean(axis=1, keepdims=True) for one in ranks)
     scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
-    return np.divide((a * b).sum(axis=1), scale, out=np.zeros_like(scale), where=scale > 0)
+    rho: Floats = np.divide((a * b).sum(axis=1), scale, out=np.zeros_like(scale), where=scale > 0)
+    return rho
 
 
 def _squares(values: Floats, weights: Floats) -> float:
