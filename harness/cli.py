@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from latlab.harness import cli_bench, cli_devices, cli_import
+from latlab.harness import cli_bench, cli_devices, cli_import, cli_quality
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.options import STORE, InventoryOption, JsonOption, StoreOption, print_json
 
@@ -36,6 +36,7 @@ app = typer.Typer(
 app.add_typer(cli_devices.app)
 app.add_typer(cli_bench.app, name="bench")
 app.add_typer(cli_import.app)
+app.add_typer(cli_quality.app)
 app.add_typer(cli_import.sources, name="sources")
 
 

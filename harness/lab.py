@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -43,6 +43,9 @@ from latlab.harness.tables import latency_table, whole_space
 from latlab.harness.targets import RUNTIME_FORMATS, Target
 from latlab.predictors import SourceDevice
 from latlab.search_spaces import Architecture, BlockSpace, SearchSpace
+
+if TYPE_CHECKING:
+    from latlab.harness.quality.study import Quality
 
 __all__ = ["Lab"]
 
@@ -594,6 +597,33 @@ class Lab:
             return store_report(self.store, rows, fitted, [source.name for source in others], path)
         except OSError as error:
             raise BadInputError(f"cannot write the report {path}: {error.strerror or error}") from error
+
+    def quality(self, target: str | None = None, *, space: str | None = None) -> list[Quality]:
+        """How far the labels of the store can be trusted: one for each target and space that has any.
+
+        Args:
+            target: only this one, or all targets of a device; None for all.
+            space: only this one.
+
+        Raises:
+            BadInputError: where the store has no label of them.
+        """
+        from latlab.harness.quality.study import study
+
+        rows = self.store.table(space=space)
+        rows = rows[(rows["status"] == "ok") & (rows["latency_ms"] > 0)]
+        if target is not None:
+            rows = rows[(rows["target"] == target) | (rows["target"].str.partition("/")[0] == target)]
+        pairs = _pairs(rows)
+        if not pairs:
+            everything = self.store.table()
+            known = "\n".join(f"  {t} --space {s}" for t, s in _pairs(everything[everything["status"] == "ok"]))
+            asked = f" of {target or 'anything'}{f' in {space}' if space else ''}" if target or space else ""
+            raise BadInputError(
+                f"the store {self.store.path} has no labels{asked}",
+                f"It has labels of:\n{known}" if known else "Measure some first (latlab measure).",
+            )
+        return [study(self.store, *pair) for pair in pairs]
 
     def _stored_target(self, word: str) -> str:
         """The target that a device's name stands for where the store has only one of it; any other word as it is."""

@@ -13,6 +13,8 @@ import pandas as pd
 from latlab.harness.inputs import space_named
 from latlab.harness.loop import Loop, refitted
 from latlab.harness.onboarding import NOISY_PERCENT, Holdout, Onboarding, Plan
+from latlab.harness.quality.counts import in_words as verdicts_in_words
+from latlab.harness.quality.counts import verdict_counts
 from latlab.harness.report import Headline, ReportData, write_report
 from latlab.harness.sources import in_words
 from latlab.harness.store import Store
@@ -122,6 +124,7 @@ def _facts(facts: dict[str, Any], rows: pd.DataFrame, policy: str) -> dict[str, 
         "Timed on": f"CPU {', '.join(map(str, facts['affinity']))}" if facts.get("affinity") else "any CPU",
         "Frequency governor": cpus.get("governor") or "not readable",
         "Timing policy": policy,
+        "Labels": verdicts_in_words(verdict_counts(rows)) or "not judged",
         "First measurement": str(rows["started_at"].min())[:19].replace("T", " ") + " UTC",
         "Last measurement": str(rows["finished_at"].max())[:19].replace("T", " ") + " UTC",
     }

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from latlab.harness.quality.counts import in_words as verdicts_in_words
+from latlab.harness.quality.counts import verdict_counts
 from latlab.harness.sources import in_words
 from latlab.harness.terminal_live import MAX_ROWS, milliseconds, watching, working
 
@@ -68,7 +70,9 @@ def show_onboarding(result: Onboarding) -> None:
     table.add_row("measured", f"{result.measured} networks of {result.space}{failed}")
     table.add_row("predictor", f"{escape(result.predictor)}; prior: {escape(in_words(result.sources))}")
     worry = "[yellow], noisy: does something else use the device? See latlab doctor[/yellow]" if result.noisy else ""
-    table.add_row("labels", f"median standard error {result.label_noise_percent:.1f} %{worry}")
+    verdicts = verdicts_in_words(verdict_counts(result.measurements))
+    verdicts = f"; {verdicts}" if verdicts else ""
+    table.add_row("labels", f"median standard error {result.label_noise_percent:.1f} %{worry}{verdicts}")
     table.add_row(
         "expected error",
         f"{result.expected_error_percent:.1f} % over the space (the predictor's own estimate)",
@@ -124,7 +128,7 @@ def show_measurements(rows: pd.DataFrame, store: Path, *, raw: bool) -> None:
 
 
 def _noise(rows: pd.DataFrame) -> str:
-    """The typical standard error, and on which targets it is worrying."""
+    """The typical standard error, on which targets it is worrying, and how many labels are in doubt."""
     from latlab.harness.onboarding import NOISY_PERCENT
 
     good = rows[rows["status"] == "ok"]
@@ -134,7 +138,9 @@ def _noise(rows: pd.DataFrame) -> str:
     noisy = errors[errors > NOISY_PERCENT]
     where = f" on {', '.join(noisy.index)}" if len(noisy) and rows["target"].nunique() > 1 else ""
     worry = f" [yellow](noisy{escape(where)}: does something else use the device? See latlab doctor)[/yellow]"
-    return f", median standard error {errors.median():.1f} %{worry if len(noisy) else ''}"
+    verdicts = verdict_counts(rows)
+    doubts = f" ({verdicts_in_words(verdicts)})" if any(verdicts) else ""
+    return f", median standard error {errors.median():.1f} %{worry if len(noisy) else ''}{doubts}"
 
 
 def _rows_of_one(rows: pd.DataFrame, raw: bool) -> Table:

@@ -1,0 +1,124 @@
+"""Whether labels are fit for training a predictor: one line, and what to do about them.
+
+The measure is the reliability ceiling, the rank correlation that a perfect predictor would have with such labels. For
+normal scores a Spearman of s leaves a share of acos(2 sin(pi s / 6)) / pi of all pairs in the wrong order (Kruskal
+1958, J. Am. Stat. Assoc. 53, 814-861, with Greiner's relation): 7 % at .97, 14 % at .9. Above .97 the noise is below
+what the best predictors leave by themselves (published tasks, 20 samples: .92 to .99); below .9 labels are worse than
+those of the noisiest phones in HELP's tables, and a label is little more than what a count of operations tells.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+__all__ = ["ENOUGH", "Fitness", "discordant_percent", "judge_fitness"]
+
+FIT, USABLE = 0.97, 0.90
+ENOUGH = 20
+"""Networks from which on a ceiling or a rank correlation says something of the device."""
+FLAGGED = 0.25
+"""Share of labels with a verdict from which on it is the device that is in doubt."""
+SLOW_PERCENT = 5.0
+"""What labels near each other in time have in common, from which on they are wrong by as much as a good predictor."""
+DOMINATES = 1.5
+"""Noise between sessions above so many times that within them is what to work on."""
+
+REMEDIES = {
+    "throttled": "let it cool (a cool-down in the inventory, a fan), or cap its clock below where it throttles",
+    "drift": "measure with anchors (--policy default) and let it warm up or cool down first",
+    "disturbed": "stop what else runs on the device (`latlab doctor` names it), or give networks a core of their own",
+    "bimodal": "fix its clock (governor `performance`), and pin the worker to cores of one kind",
+    "noisy": "spend more passes (--policy thorough)",
+}
+"""What to do where most doubts are of a kind."""
+BETWEEN_REMEDY = (
+    "sessions differ more than their passes, so that more passes will not help; fix what changes from one to the next "
+    "(clock, heat, other programs), or average several (--new-session)"
+)
+
+
+@dataclass(frozen=True)
+class Fitness:
+    grade: Literal["fit", "usable", "unfit", "unknown"]
+    why: str
+    """One sentence."""
+    advice: str = ""
+    """What to do; "" where nothing need be done."""
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (self.why, self.advice) if part)
+
+
+def judge_fitness(
+    *,
+    networks: int,
+    ceiling: float,
+    verdicts: Mapping[str, int],
+    within_percent: float | None,
+    between_percent: float | None,
+    slow_percent: float,
+    slow_ceiling: float,
+) -> Fitness:
+    """The grade, its reason, and what to do next.
+
+    Args:
+        ceiling: reliability ceiling (Spearman) of one label per network; NaN where no error is known.
+        verdicts: how many labels have which verdict ("" for none); empty where they were not judged.
+        within_percent, between_percent: typical relative standard errors, within a session and from one to the next;
+            None where not known.
+        slow_percent, slow_ceiling: what labels near each other in time have in common, 0 where that is chance, and the
+            ceiling if that is noise, too.
+    """
+    again = "" if between_percent is not None else "Measure them again some other time (--new-session)"
+    if math.isnan(ceiling):
+        return Fitness(
+            "unknown", "Nothing is known of these labels' noise.", f"{again or 'Take several passes of each'}."
+        )
+    if networks < ENOUGH:
+        return Fitness(
+            "unknown",
+            f"{networks} networks are too few to tell; such labels permit a rank correlation of {ceiling:.3f}.",
+            f"Measure {ENOUGH} or more.",
+        )
+    flagged = sum(number for kind, number in verdicts.items() if kind)
+    worst = max((kind for kind in verdicts if kind), key=lambda kind: verdicts[kind], default="")
+    doubtful = bool(flagged) and flagged > FLAGGED * sum(verdicts.values())
+    drifting = slow_percent >= SLOW_PERCENT or slow_ceiling < min(FIT, ceiling)
+    wrong = f"{discordant_percent(min(ceiling, slow_ceiling)):.0f} % of pairs are in the wrong order"
+    drift = (
+        f"labels hang on when they were measured, by {slow_percent:.2g} % (a perfect predictor would rank at "
+        f"{slow_ceiling:.3f} with that, at {ceiling:.3f} without it)"
+    )
+    if min(ceiling, slow_ceiling) < USABLE:
+        reason = drift if drifting else f"no predictor can rank better than {ceiling:.3f}"
+        fitness = Fitness("unfit", f"Not fit for training: {wrong}, and {reason}.")
+    elif min(ceiling, slow_ceiling) < FIT:
+        reason = drift if drifting else f"no predictor can rank better than {ceiling:.3f}"
+        fitness = Fitness("usable", f"Usable, but ranks of near neighbours are noise: {wrong}, and {reason}.")
+    elif doubtful:
+        share = f"{100 * flagged / sum(verdicts.values()):.0f} %"
+        why = (
+            f"Usable, with care: the ceiling is {ceiling:.3f}, but {share} of the labels are in doubt, mostly {worst}."
+        )
+        fitness = Fitness("usable", why)
+    else:
+        unknown = f"{again}: noise from one session to the next is not in this yet." if again else ""
+        return Fitness("fit", f"Fit for training: a perfect predictor would rank at {ceiling:.3f}.", unknown)
+    if doubtful:
+        advice = REMEDIES[worst]
+    elif drifting:
+        advice = REMEDIES["drift"]
+    elif between_percent and within_percent and between_percent > DOMINATES * within_percent:
+        advice = BETWEEN_REMEDY
+    else:
+        advice = REMEDIES["noisy"]
+    return replace(fitness, advice=f"To do: {advice}.{f' {again}.' if again else ''}")
+
+
+def discordant_percent(spearman: float) -> float:
+    """Share of pairs in the wrong order, for normal scores with that Spearman."""
+    pearson = 2 * math.sin(math.pi * max(-1.0, min(1.0, spearman)) / 6)
+    return 100 * math.acos(max(-1.0, min(1.0, pearson))) / math.pi

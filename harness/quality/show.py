@@ -1,0 +1,157 @@
+"""How good labels are, on the screen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from latlab.harness.quality.counts import in_words
+from latlab.harness.quality.fitness import ENOUGH
+from latlab.harness.quality.published import PUBLISHED
+from latlab.harness.quality.reliability import Correlation
+from latlab.harness.quality.study import Again, Between, Quality
+from latlab.harness.report.wording import correlation, count, percent
+from latlab.harness.terminal import console
+
+__all__ = ["figures", "show_quality"]
+
+COLOURS = {"fit": "green", "usable": "yellow", "unfit": "red", "unknown": "yellow"}
+
+
+def show_quality(found: Sequence[Quality]) -> None:
+    """A block for each target and space."""
+    screen = console()
+    for place, one in enumerate(found):
+        if place:
+            screen.print()
+        _show(screen, one)
+
+
+def _show(screen: Console, one: Quality) -> None:
+    simulated = " [yellow](simulated)[/yellow]" if one.simulated else ""
+    screen.print(f"[bold]{escape(one.target)}[/bold] {escape(one.space)}{simulated}", highlight=False)
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in figures(one):
+        table.add_row(name, escape(text))
+    screen.print(table, highlight=False)
+    screen.print(_sessions(one), highlight=False)
+    colour = COLOURS[one.fitness.grade]
+    screen.print(f"[{colour}]{escape(one.fitness.why)}[/{colour}] {escape(one.fitness.advice)}", highlight=False)
+
+
+def figures(one: Quality) -> list[tuple[str, str]]:
+    """What is known of labels, a line each: a name and plain text."""
+    labels = one.labels
+    parts = [f"{count(labels.networks, 'network')}, {count(labels.labels, 'label')} (policy {', '.join(one.policies)})"]
+    parts += [f"{labels.copied:,} of them copied from the same graph"] if labels.copied else []
+    parts += [f"{labels.failed:,} failed"] if labels.failed else []
+    parts += [f"{one.other_rows:,} of another policy left out"] if one.other_rows else []
+    lines = [("labels", ", ".join(parts))]
+    lines.append(("verdicts", in_words(labels.verdicts) or "not judged: measured by an older latlab"))
+    noise = []
+    if labels.stderr_percent is not None:
+        noise.append(f"median standard error {percent(labels.stderr_percent)} %")
+    if labels.half_width_percent is not None:
+        noise.append(f"95 % intervals ± {percent(labels.half_width_percent)} %")
+    lines.append(("within a session", ", ".join(noise) or "no standard errors"))
+    if one.between is not None:
+        lines.append(("between sessions", _between(one.between)))
+    else:
+        lines.append(("between sessions", "not known: nothing was measured in two (--new-session measures again)"))
+    if one.again is not None:
+        lines.append(("test-retest", _again(one.again)))
+    else:
+        lines.append(("test-retest", f"needs {ENOUGH} networks in two sessions"))
+    if not math.isnan(one.ceiling.spearman):
+        most = "" if one.between is not None else " at most"
+        known = f"{correlation(one.ceiling.spearman)}{most}"
+        lines.append(("ceiling", f"a perfect predictor would rank at {known}; {_beside()}"))
+    if one.probes is not None:
+        probes = one.probes
+        lines.append(
+            (
+                "probes",
+                f"{count(probes.passes, 'repeat')} of {count(probes.networks, 'network')} spread by "
+                f"{percent(probes.spread_percent)} %; the labels' own passes by {percent(probes.usual_percent)} %",
+            )
+        )
+    if one.timing_share is not None:
+        timing = f"{100 * one.timing_share:.0f} % of the wall-clock went into timing"
+        if one.simulated:
+            timing = f"{sum(session.timing_s for session in one.sessions):.0f} s of simulated time"
+        lines.append(("time", f"{timing}; {_stages(one)}" if one.stages else timing))
+    return lines
+
+
+def _between(between: Between) -> str:
+    whose = "anchors" if between.anchors else "networks"
+    parts = []
+    if between.specific_percent is not None:
+        beyond = f"{percent(between.specific_percent)} % more" if between.specific_percent else "no more"
+        parts.append(f"{whose} differ by {beyond} than their error bars say")
+    shift = f"by {percent(between.common_percent)} %" if between.common_percent else "not"
+    parts.append(f"whole sessions {shift}")
+    return ", ".join(parts)
+
+
+def _again(again: Again) -> str:
+    retest, expected = again.retest, again.expected
+    text = (
+        f"Spearman {correlation(retest.spearman)} (95 %: {correlation(retest.low)} to {correlation(retest.high)}), "
+        f"Kendall {correlation(retest.kendall)}, over {count(retest.networks, 'network')}"
+    )
+    if not math.isnan(expected.retest):
+        text += f"; error bars foretell {correlation(expected.retest)}"
+        if retest.spearman < expected.low:
+            text += f" ({correlation(expected.low)} or more): sessions differ by more than they know"
+    if again.pairs > 1:
+        text += f"; self-correlation over {again.pairs} pairs of sessions {correlation(again.self_correlation)}"
+    return text
+
+
+def _beside() -> str:
+    least = min(PUBLISHED, key=lambda known: known.low)
+    most = max(PUBLISHED, key=lambda known: known.high)
+    return f"published tables of NAS-Bench-201: {correlation(least.low)} to {correlation(most.high)}"
+
+
+def _stages(one: Quality) -> str:
+    return ", ".join(f"{stage.name} {100 * stage.share:.0f} %" for stage in one.stages if stage.share >= 0.005)
+
+
+def _sessions(one: Quality) -> Table:
+    """A row per session: what drifted, and whether labels hang on order or temperature."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    names = ("session", "networks", "drift", "removed", "order", "in common", "temperature", "timing")
+    for name in names:
+        table.add_column(name, justify="left" if name == "session" else "right", no_wrap=True)
+    for session in one.sessions:
+        share = session.timing_share
+        table.add_row(
+            f"{session.number}, {session.started:%Y-%m-%d %H:%M} {escape(session.selection)}",
+            f"{session.networks:,}",
+            f"{percent(session.drift_percent)} %" if session.drift_percent else "none",
+            "-" if session.removed_percent is None else f"{percent(session.removed_percent)} %",
+            _correlation(session.order),
+            f"[yellow]{percent(session.slow_percent)} %[/yellow]" if session.slow_percent else "chance",
+            _correlation(session.temperature),
+            "-" if share is None or one.simulated else f"{100 * share:.0f} %",
+        )
+    return table
+
+
+def _correlation(found: Correlation) -> str:
+    if math.isnan(found.rho):
+        return "-"
+    text = f"{found.rho:+.2f} (p {_p(found.p)})"
+    return f"[yellow]{text}[/yellow]" if found.p < 0.001 else text
+
+
+def _p(value: float) -> str:
+    return "< .001" if value < 0.001 else f"{value:.2f}"[1:] if value >= 0.01 and value < 1 else f"{value:.3f}"
