@@ -54,7 +54,7 @@ SESSIONS = (1, 2)
 NEIGHBOURS: dict[str, tuple[str, float, float]] = {
     "none": ("", 0.0, 0.0),
     "beside": ("beside", 0.5, 1.0),
-    "everywhere": ("everywhere", 0.2, 0.8),
+    "everywhere": ("everywhere", 0.3, 1.2),
 }
 """CPUs on which a process is busy, the mean length of its bursts and of the pauses between them, in seconds."""
 SHARES = {"tflite": 1 / 15, "nvbench": 0.1, "thorough": 0.5}
@@ -125,7 +125,8 @@ def run(arguments: argparse.Namespace, archs: Sequence[str]) -> None:
 
 
 def size(arguments: argparse.Namespace, preset: str) -> int:
-    return min(arguments.networks, max(3, round(arguments.networks * arguments.shares.get(preset, 1.0))))
+    share = float(arguments.shares.get(preset, 1.0))
+    return min(int(arguments.networks), max(3, round(arguments.networks * share)))
 
 
 def session_labels(store: Store) -> list[pd.DataFrame]:
