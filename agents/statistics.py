@@ -7,6 +7,9 @@ time.
 Sources:
     Tukey and McLaughlin (1963), Sankhya A 25, 331-352: the trimmed mean and its Winsorised standard error.
     Yuen (1974), Biometrika 61, 165-170: its degrees of freedom, h - 1.
+    Kendall (1954), Biometrika 41, 403-404: the bias of autocorrelations.
+    Gelman (2006), Bayesian Analysis 1, 515-534: half-Cauchy priors where groups are few.
+    Wallace (1959), Ann. Math. Stat. 30, 1121-1130: normal approximations of Student's t.
     Abramowitz and Stegun (1964), Handbook of Mathematical Functions, 26.7: Student's t.
 """
 
@@ -23,8 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Summary",
+    "ar1_inflation",
+    "autocorrelation",
     "between_stderr",
-    "lag1_autocorrelation",
     "needs_pass",
     "quantile",
     "summarise",
@@ -36,13 +40,19 @@ __all__ = [
 ]
 
 CONFIDENCE = 0.95
-MIN_PASSES_FOR_T = 3
-"""With two passes Student's t has one degree of freedom, and an interval of 12.7 standard errors: no use."""
-BATCHES = 10
-"""Batch means: as many batches as give a usable variance, each long enough to outlast short correlations."""
-MIN_BATCH = 2
+BATCHES = 20
+"""Batch means: as many batches as give a usable variance, each long enough to outlast correlations."""
+MIN_BATCH = 20
 SERIES_LIMIT = 200
 """Degrees of freedom from which the expansion of t around the normal is exact to 1e-9."""
+NO_EFFECT = 0.7
+"""Probability, before anything is measured, that passes differ by no more than their samples explain."""
+USUAL_EFFECT = 3.0
+"""Otherwise: how much more they scatter, in standard errors of one pass. The scale of a half-Cauchy distribution."""
+EFFECTS = tuple(10 ** (k / 4 - 2) for k in range(25))
+_SHARES = [effect / (USUAL_EFFECT**2 + effect**2) for effect in EFFECTS]
+_EFFECT_PRIORS = tuple((1 - NO_EFFECT) * share / sum(_SHARES) for share in _SHARES)
+LEAST_CORRELATION, MOST_CORRELATION = -0.3, 0.95
 _NS_PER_MS = 1e6
 
 
@@ -53,23 +63,22 @@ class Summary:
     latency_ms: float
     """Trimmed mean of the samples of all passes together."""
     stderr_ms: float
-    """Standard error of `latency_ms`; 0 only where a single sample tells nothing about it."""
+    """Standard error of `latency_ms`: of a normal distribution, the interval would be as wide. 0 where a single
+    sample, or samples that are all equal, tell nothing about it."""
     low_ms: float
     high_ms: float
-    """The 95 % confidence interval (Student t)."""
-    degrees_of_freedom: int
-    """Of the interval."""
+    """The 95 % interval."""
     passes: int
     samples: int
-    independent_ms: float
-    """What the standard error would be if all samples were independent."""
+    within_ms: float
+    """What the standard error would be if passes differed only by their samples' scatter."""
     between_ms: float | None
     """The standard error from how the passes differ; None for a single pass."""
     median_ms: float
     min_ms: float
     max_ms: float
     autocorrelation: float
-    """Lag-1 autocorrelation within the passes (mean over them)."""
+    """Of successive samples of a pass (lag 1), between -.3 and .95."""
 
     @property
     def relative_half_width(self) -> float:
@@ -121,44 +130,76 @@ def between_stderr(passes: Sequence[Sequence[float]], trim: float) -> float:
     return math.sqrt(count / (count - 1) * total) / kept
 
 
-def lag1_autocorrelation(samples: Sequence[float]) -> float:
-    """Correlation of successive samples; 0 where there are fewer than three or all are equal."""
-    if len(samples) < 3:
+def autocorrelation(passes: Sequence[Sequence[float]], trim: float) -> float:
+    """Correlation of successive samples within passes, around the mean of all: one figure for all passes.
+
+    Samples are Winsorised, so that a burst is no correlation. The estimate from n samples is low by about
+    (1 + 4 r) / n (Kendall 1954), which is put right; it stays between -.3 and .95. 0 for fewer than ten samples, which
+    tell nothing.
+    """
+    flat = winsorise([sample for one in passes for sample in one], trim)
+    count = len(flat)
+    if count < 10:
         return 0.0
-    mean = fmean(samples)
-    total = sum((value - mean) ** 2 for value in samples)
-    if total == 0:
+    mean = fmean(flat)
+    total = sum((value - mean) ** 2 for value in flat)
+    pairs = count - len(passes)
+    if total == 0 or pairs < 1:
         return 0.0
-    return sum((a - mean) * (b - mean) for a, b in zip(samples, samples[1:])) / total
+    products, start = 0.0, 0
+    for one in passes:
+        values = flat[start : start + len(one)]
+        products += sum((a - mean) * (b - mean) for a, b in zip(values, values[1:]))
+        start += len(one)
+    found = products / total * count / pairs
+    return min(MOST_CORRELATION, max(LEAST_CORRELATION, (found + 1 / count) / (1 - 4 / count)))
+
+
+def ar1_inflation(correlation: float, count: int) -> float:
+    """How much larger the variance of a mean of `count` successive samples is than independence would make it.
+
+    1 + 2 sum_k (1 - k / n) r^k, of an AR(1) process with lag-1 correlation r.
+    """
+    r, n = correlation, count
+    return (1 + r) / (1 - r) - 2 * r * (1 - r**n) / (n * (1 - r) ** 2)
 
 
 def variance_inflation(samples: Sequence[float], trim: float) -> float:
-    """How much larger the mean's variance is than independence would make it, by batch means; at least 1.
+    """The same of one long pass, whatever its correlations are: by batch means.
 
     The Winsorised samples, in order, are cut into `BATCHES` equal batches of m: m Var(batch means) /
-    Var(samples) estimates 1 + 2 sum(rho_k). 1 where there are too few samples for that.
+    Var(samples) estimates 1 + 2 sum(rho_k). 0 where there are too few samples for that.
     """
     size = len(samples) // BATCHES
     if size < MIN_BATCH:
-        return 1.0
+        return 0.0
     values = winsorise(samples, trim)[: size * BATCHES]
     total = _variance(values)
     if total == 0:
-        return 1.0
+        return 0.0
     means = [fmean(values[start : start + size]) for start in range(0, len(values), size)]
-    return max(1.0, size * _variance(means) / total)
+    return size * _variance(means) / total
 
 
 def summarise(passes: Sequence[Sequence[int]], trim: float) -> Summary:
     """Latency and error bar from the samples of all passes.
 
     The latency is the trimmed mean of all samples together, so that a burst which spoils one pass of five
-    loses most of its weight (for one pass it is what HELP computes). Successive samples resemble each other
-    and passes differ, so from three passes on the standard error comes from the passes (`between_stderr`),
-    and the interval is the wider of two: Student's t over the passes, and over the samples as if they were
-    independent, because a few passes agree by luck. In simulation it covers 95-99 % for white noise and
-    95-96 % for AR(1) of .6, three to ten passes of 10. With fewer passes the within-pass error is inflated
-    for autocorrelation, and two passes that differ by more than it says widen it.
+    loses most of its weight (for one pass it is what HELP computes).
+
+    The interval knows two errors: of the samples within passes, inflated by g for their autocorrelation (V_A, with
+    d = (h - 1) / g^1.5 degrees of freedom, since g is an estimate too), and of the passes, which may differ by more
+    than that (V_B of `between_stderr`, P - 1 degrees of freedom). Which of them holds is not known, and to take V_B
+    alone invites luck: three passes that agree by chance would be the last. So it is averaged over the excess of the
+    passes' variance over the samples', tau^2, where tau, in standard errors of one pass, is 0 or half-Cauchy (Gelman
+    2006): with k = 1 + tau^2, S = (P - 1) V_B / V_A, and 1/v as the prior of the samples' variance v, each k weighs
+
+        p(k) k^(-(P - 1) / 2) (d + S / k)^(-(d + P - 1) / 2),
+
+    and has Student's t with d + P - 1 degrees of freedom and squared scale V_A k (d + S / k) / (d + P - 1). The
+    interval holds 95 % of their mixture. A posterior does not depend on the rule by which passes were added
+    (`needs_pass`), so far as its prior is right. One pass tells nothing of tau, which is 0 there: its interval
+    is one of this sitting.
 
     Args:
         passes: samples in ns, in order, one list per pass.
@@ -171,34 +212,65 @@ def summarise(passes: Sequence[Sequence[int]], trim: float) -> Summary:
         raise ValueError("a summary needs at least one pass, and at least one sample in each")
     samples = [sample for one in passes for sample in one]
     latency = trimmed_mean(samples, trim)
-    independent = winsorised_stderr(samples, trim)
+    correlation = autocorrelation(passes, trim)
+    length = round(len(samples) / len(passes))
+    inflation = max(ar1_inflation(correlation, length), fmean(variance_inflation(one, trim) for one in passes))
+    within = winsorised_stderr(samples, trim) * math.sqrt(inflation)
     between = between_stderr(passes, trim) if len(passes) > 1 else None
-    freedom = max(1, len(samples) - 2 * _cut(len(samples), trim) - 1)
-    if between is None or len(passes) < MIN_PASSES_FOR_T:
-        inflation = fmean(variance_inflation(one, trim) for one in passes)
-        stderr = max(independent * math.sqrt(inflation), between or 0.0)
-        half = t_quantile(0.5 + CONFIDENCE / 2, freedom) * stderr
+    freedom = max(1.0, (len(samples) - 2 * _cut(len(samples), trim) - 1) / max(1.0, inflation) ** 1.5)
+    if between is not None and all(min(one) == max(one) for one in passes):  # there may be one sample in each
+        half = between * t_quantile(0.5 + CONFIDENCE / 2, len(passes) - 1)
     else:
-        stderr = max(independent, between)
-        half = t_quantile(0.5 + CONFIDENCE / 2, freedom) * independent
-        half_between = t_quantile(0.5 + CONFIDENCE / 2, len(passes) - 1) * between
-        if half_between > half:
-            half, freedom = half_between, len(passes) - 1
+        half = _half_width(within, freedom, between, len(passes))
     return Summary(
         latency_ms=latency / _NS_PER_MS,
-        stderr_ms=stderr / _NS_PER_MS,
+        stderr_ms=half / NormalDist().inv_cdf(0.5 + CONFIDENCE / 2) / _NS_PER_MS,
         low_ms=(latency - half) / _NS_PER_MS,
         high_ms=(latency + half) / _NS_PER_MS,
-        degrees_of_freedom=freedom,
         passes=len(passes),
         samples=len(samples),
-        independent_ms=independent / _NS_PER_MS,
+        within_ms=within / _NS_PER_MS,
         between_ms=None if between is None else between / _NS_PER_MS,
         median_ms=median(samples) / _NS_PER_MS,
         min_ms=min(samples) / _NS_PER_MS,
         max_ms=max(samples) / _NS_PER_MS,
-        autocorrelation=fmean(lag1_autocorrelation(one) for one in passes),
+        autocorrelation=correlation,
     )
+
+
+def _half_width(within: float, freedom: float, between: float | None, passes: int) -> float:
+    """Half the 95 % interval's width: see `summarise`."""
+    if between is None:
+        return within * t_quantile(0.5 + CONFIDENCE / 2, max(1, round(freedom)))
+    if within == 0:  # most samples are equal
+        return between * t_quantile(0.5 + CONFIDENCE / 2, passes - 1)
+    excess = (passes - 1) * (between / within) ** 2
+    total = freedom + passes - 1
+    logs, scales = [], []
+    for prior, effect in ((NO_EFFECT, 0.0), *zip(_EFFECT_PRIORS, EFFECTS)):
+        k = 1 + effect**2
+        rest = freedom + excess / k
+        logs.append(math.log(prior) - (passes - 1) / 2 * math.log(k) - total / 2 * math.log(rest))
+        scales.append(within * math.sqrt(k * rest / total))
+    most = max(logs)
+    weights = [math.exp(log - most) for log in logs]
+    mixture = [(weight / sum(weights), scale) for weight, scale in zip(weights, scales) if weight > 1e-9]
+    low, high = 0.0, 20 * max(scale for _, scale in mixture)
+    for _ in range(40):
+        middle = (low + high) / 2
+        if sum(weight * _two_sided_t(middle / scale, total) for weight, scale in mixture) < CONFIDENCE:
+            low = middle
+        else:
+            high = middle
+        if high - low < 1e-4 * high:
+            break
+    return (low + high) / 2
+
+
+def _two_sided_t(t: float, freedom: float) -> float:
+    """P(|T| < t) for any number of degrees of freedom, to about .001 from three on: Wallace (1959)."""
+    z = (8 * freedom + 1) / (8 * freedom + 3) * math.sqrt(freedom * math.log1p(t * t / freedom))
+    return math.erf(z / math.sqrt(2))
 
 
 def needs_pass(passes: Sequence[Sequence[int]], policy: TimingPolicy, timed_s: float) -> bool:

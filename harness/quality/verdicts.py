@@ -20,7 +20,7 @@ from statistics import fmean, median
 from typing import Any
 
 from latlab.agents.policy import TimingPolicy
-from latlab.agents.statistics import lag1_autocorrelation, summarise, t_quantile, trimmed_mean, winsorise
+from latlab.agents.statistics import ar1_inflation, autocorrelation, summarise, t_quantile, trimmed_mean, winsorise
 from latlab.agents.timing import THROTTLE_SHARE
 
 __all__ = ["KINDS", "PassRecord", "Verdict", "judge", "usual_clock_mhz"]
@@ -227,21 +227,18 @@ def _drift(records: Sequence[PassRecord], trim: float) -> str:
 def _series(records: Sequence[PassRecord], trim: float) -> tuple[list[float], float]:
     """What is looked at over time, and the standard deviation of one of its values by the samples' scatter alone.
 
-    From three passes on, the passes' trimmed means; else the samples, Winsorised. The deviation counts the samples'
-    autocorrelation r: of n samples, n (1 - r) / (1 + r) are as good as independent.
+    From three passes on, the passes' trimmed means; else the samples, Winsorised, as if each were independent of the
+    others but had the larger deviation that their autocorrelation gives their mean.
     """
     passes = [winsorise(record.samples_ns, trim) for record in records]
     variance = fmean(_variance(one) for one in passes)
-    count = sum(map(len, passes))
-    correlation = fmean(lag1_autocorrelation(one) for one in passes)
-    # The estimate from n samples is low by about (1 + 4 r) / n (Kendall 1954).
-    correlation = min(0.9, max(0.0, correlation + (1 + 4 * correlation) * len(passes) / count))
-    inflation = (1 + correlation) / (1 - correlation)
+    length = round(fmean(map(len, passes)))
+    correlation = max(0.0, autocorrelation(passes, trim))
     if len(passes) >= 3:
         values = [trimmed_mean(record.samples_ns, trim) for record in records]
-        return values, max(1e-9 * fmean(values), math.sqrt(variance * inflation * len(passes) / count))
+        return values, math.sqrt(variance * ar1_inflation(correlation, length) / length) or 1e-9 * fmean(values)
     values = [sample for one in passes for sample in one]
-    return values, max(1e-9 * fmean(values), math.sqrt(variance * inflation))
+    return values, math.sqrt(variance * ar1_inflation(correlation, length)) or 1e-9 * fmean(values)
 
 
 # Disturbed
