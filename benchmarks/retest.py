@@ -56,7 +56,9 @@ NEIGHBOURS: dict[str, tuple[str, float, float]] = {
     "beside": ("beside", 0.5, 1.0),
     "everywhere": ("everywhere", 0.3, 1.2),
 }
-"""CPUs on which a process is busy, the mean length of its bursts and of the pauses between them, in seconds."""
+"""CPUs on which a process is busy, the mean length of its bursts and of the pauses between them, in seconds.
+
+`everywhere` is so that `help` repeats itself about as well as it did on a machine shared with strangers (.955)."""
 SHARES = {"tflite": 1 / 15, "nvbench": 0.1, "thorough": 0.5}
 """Of the networks, for presets that would take too long for all of them."""
 REFERENCE = "help"
