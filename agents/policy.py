@@ -32,7 +32,7 @@ class PolicyError(ValueError):
 
     def __init__(self, field: str, wanted: str, value: object) -> None:
         super().__init__(f"{field} of a timing policy is {wanted}, not {value!r:.60}")
-        self.field, self.wanted = field, wanted
+        self.field, self.wanted, self.value = field, wanted, value
 
 
 @dataclass(frozen=True)

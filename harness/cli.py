@@ -91,7 +91,8 @@ PolicyOption = Annotated[
     str,
     typer.Option(
         "--policy",
-        help="`default`: 5 interleaved passes of 2+10 runs. `help`: 10 runs discarded, 50 measured, as HELP does.",
+        help="How networks are timed: `default`, `quick` or `thorough` (short passes, added until the interval is "
+        "narrow); `help`, `tflite` or `nvbench` (as those do); or a policy of the inventory.",
     ),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="Of every draw and of the weights.")]

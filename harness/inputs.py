@@ -12,6 +12,7 @@ from latlab import predictors
 from latlab.agents.policy import PRESETS, TimingPolicy
 from latlab.harness.errors import BadInputError
 from latlab.harness.exporters import get_exporter
+from latlab.harness.inventory import Inventory
 from latlab.harness.targets import Target
 from latlab.search_spaces import Architecture, ArchitectureError, SearchSpace, UnknownSpaceError, get, names
 
@@ -73,10 +74,13 @@ def read_archs(space: SearchSpace, path: Path) -> list[Architecture]:
     return archs
 
 
-def policy_named(name: str) -> TimingPolicy:
-    if name not in PRESETS:
-        raise BadInputError(f"unknown policy {name!r}", f"Choose one of: {', '.join(PRESETS)}.")
-    return PRESETS[name]
+def policy_named(name: str, inventory: Inventory | None = None) -> TimingPolicy:
+    """A preset, or one of the inventory's."""
+    known = {**PRESETS, **(inventory.policies if inventory else {})}
+    if name not in known:
+        own = f" Your own belong into {inventory.path}, under `policies:`." if inventory else ""
+        raise BadInputError(f"unknown policy {name!r:.60}", f"Choose one of: {', '.join(known)}.{own}")
+    return known[name]
 
 
 def predictor_for(

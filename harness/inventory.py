@@ -1,4 +1,7 @@
-"""The devices a user owns, from `inventory.yaml`. Without a file there is `local`, the machine in front of you."""
+"""The devices a user owns, and timing policies of their own, from `inventory.yaml`.
+
+Without a file there is `local`, the machine in front of you.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,10 @@ from typing import Annotated, Any, Union
 
 from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, create_model
 
+from latlab.agents.policy import TimingPolicy
 from latlab.harness.documents import Document, Location, read_document
 from latlab.harness.errors import BadInputError
+from latlab.harness.policies import PolicyConfig, policy_of
 from latlab.harness.targets import Target
 from latlab.harness.transports import DeviceConfig, get, names
 from latlab.harness.transports.configs import LocalDevice, Strict, TargetsConfig
@@ -22,6 +27,8 @@ __all__ = ["Inventory", "LocalDevice", "load_inventory", "schema"]
 
 DEFAULT_FILE = "inventory.yaml"
 DEFAULT_TRANSPORT = "local"
+SECTIONS = {"devices": "device", "policies": "policy"}
+"""Parts of a file, and what is named in each."""
 MAX_PROBLEMS = 20
 """Of a file, that are told at once."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -43,6 +50,7 @@ class Inventory:
         devices: as the file has them.
         path: the file, for messages.
         lacking: what a device cannot be used for want of (a key file, say); it keeps nobody from using the others.
+        policies: timing policies beside the presets, by name.
     """
 
     def __init__(
@@ -50,9 +58,11 @@ class Inventory:
         devices: Mapping[str, DeviceConfig] | None = None,
         path: Path | None = None,
         lacking: Mapping[str, str] | None = None,
+        policies: Mapping[str, TimingPolicy] | None = None,
     ) -> None:
         self.devices = dict(devices or {})
         self.path = path or Path(DEFAULT_FILE)
+        self.policies = dict(policies or {})
         self._lacking = dict(lacking or {})
 
     def device(self, name: str) -> DeviceConfig:
@@ -103,10 +113,11 @@ def schema() -> dict[str, Any]:
     for name in names():
         if name != DEFAULT_TRANSPORT:  # a device that does not say it is of one transport, and not of all
             made["$defs"][get(name).__name__].setdefault("required", []).append("transport")
-    devices = made["properties"]["devices"]
-    nothing = {"type": "null"}
+    properties, nothing = made["properties"], {"type": "null"}
+    devices = properties["devices"]
     devices["additionalProperties"] = {"anyOf": [devices["additionalProperties"], nothing]}
-    made["properties"]["devices"] = {"anyOf": [devices, nothing]}
+    for name in SECTIONS:
+        properties[name] = {"anyOf": [properties[name], nothing]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "title": "latlab inventory"}
 
 
@@ -115,7 +126,10 @@ def _file_model() -> type[BaseModel]:
     """A file whose devices are of the installed transports, told apart by `transport` (default `local`)."""
     configs = [Annotated[get(name), Tag(name)] for name in names()]
     device = Annotated[Union[tuple(configs)], Discriminator(_transport_of)]  # type: ignore[valid-type]  # noqa: UP007
-    fields: dict[str, Any] = {"devices": (dict[str, device], Field(default_factory=dict))}  # type: ignore[valid-type]
+    fields: dict[str, Any] = {
+        "devices": (dict[str, device], Field(default_factory=dict)),  # type: ignore[valid-type]
+        "policies": (dict[str, PolicyConfig], Field(default_factory=dict)),
+    }
     return create_model("Inventory", __base__=Strict, **fields)
 
 
@@ -136,18 +150,24 @@ def load_inventory(path: Path | None = None) -> Inventory:
         if not named and not path.exists():
             return Inventory(path=path)
     document = read_document(path)
-    value = _with_empty_devices(document.value)
+    value = _with_empty_sections(document.value)
     devices: dict[str, DeviceConfig] = {}
+    policies: dict[str, PolicyConfig] = {}
     try:
-        devices = dict(_file_model().model_validate(value).devices)  # type: ignore[attr-defined]
+        parsed: Any = _file_model().model_validate(value)
+        devices, policies = dict(parsed.devices), dict(parsed.policies)
     except ValidationError as error:
         for location, problem in _problems(value, error.errors(include_url=False)):
             document.complain(location, problem)
-    names_given = value.get("devices") if isinstance(value, dict) else None
-    for name in names_given if isinstance(names_given, dict) else ():
-        _check_name(document, name)
+    for section in SECTIONS:
+        names_given = value.get(section) if isinstance(value, dict) else None
+        for name in names_given if isinstance(names_given, dict) else ():
+            _check_name(document, section, name)
     for name, device in devices.items():
         _check_device(document, name, device)
+    for name, policy in policies.items():
+        for location, problem in policy.problems(name):
+            document.complain(("policies", name, *location), problem)
     if document.problems:
         more = len(document.problems) - MAX_PROBLEMS
         shown = [*document.problems[:MAX_PROBLEMS], *([f"... and {more} more"] if more > 0 else [])]
@@ -158,28 +178,28 @@ def load_inventory(path: Path | None = None) -> Inventory:
             document.complain(("devices", name, *location), problem)
             lacking[name] = "\n".join(document.problems)
         document.forget()
-    return Inventory(devices, path, lacking)
+    return Inventory(devices, path, lacking, {name: policy_of(name, policy) for name, policy in policies.items()})
 
 
-def _with_empty_devices(value: Any) -> Any:
-    """A file of comments has no devices, and a device may have nothing but a name."""
+def _with_empty_sections(value: Any) -> Any:
+    """A file of comments has no devices and no policies, and a device may have nothing but a name."""
     if value is None:
         return {}
-    if not isinstance(value, dict) or "devices" not in value:
+    if not isinstance(value, dict):
         return value
-    devices = value["devices"]
-    if isinstance(devices, dict):
-        devices = {name: {} if device is None else device for name, device in devices.items()}
-    return {**value, "devices": {} if devices is None else devices}
+    value = {key: {} if key in SECTIONS and part is None else part for key, part in value.items()}
+    if isinstance(devices := value.get("devices"), dict):
+        value["devices"] = {name: {} if device is None else device for name, device in devices.items()}
+    return value
 
 
-def _check_name(document: Document, name: str) -> None:
-    if name == "all":
-        document.complain(("devices", name), "`all` means every device: name this one otherwise")
+def _check_name(document: Document, section: str, name: str) -> None:
+    if name == "all" and section == "devices":
+        document.complain((section, name), "`all` means every device: name this one otherwise")
     elif not _NAME.fullmatch(name):
         document.complain(
-            ("devices", name),
-            f"{name!r:.80} cannot be a device's name: use letters, digits, '-', '_' and '.', "
+            (section, name),
+            f"{name!r:.80} cannot be a {SECTIONS[section]}'s name: use letters, digits, '-', '_' and '.', "
             "beginning with a letter or digit, at most 64",
         )
 
@@ -257,6 +277,8 @@ def _instead(value: Any, location: Location) -> str:
     model: type[BaseModel] | None = None
     if len(location) == 1:
         model = _file_model()
+    elif len(location) == 3 and location[0] == "policies":
+        model = PolicyConfig
     elif len(location) == 3:
         model = get(_transport_of(value["devices"][location[1]]) or DEFAULT_TRANSPORT)
     elif len(location) == 5 and location[2] == "targets":

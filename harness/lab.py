@@ -106,6 +106,7 @@ class Lab:
                 nor runtime, accelerator, threads or batch size is given, a device's own targets are measured.
             blocks: measure the blocks that networks of the space are made of, each alone, `count` of them or all: a
                 lookup table. They are a space of their own (`fbnet-blocks`).
+            policy: how networks are timed: a preset's name, or that of one of the inventory's policies.
             raw: with a column `passes`, the raw samples in ns: a list per pass.
             observe: called with every finished row and every incident.
             watch: called once with the state of every device, which changes as they work.
@@ -136,7 +137,12 @@ class Lab:
         selection = "random" if archs is None else "listed"
         campaigns = [
             self.store.campaign(
-                target, chosen_space.name, policy_named(policy), seed, selection, campaign_options(target, as_written)
+                target,
+                chosen_space.name,
+                policy_named(policy, self.inventory),
+                seed,
+                selection,
+                campaign_options(target, as_written),
             )
             for target in targets
         ]
@@ -287,7 +293,9 @@ class Lab:
             targets.append(replace(target, runtime=target.runtime if fits else own.runtime, batch_size=own.batch_size))
         artifact = own.artifact(self._cache_folder)
         campaigns = [
-            self.store.campaign(target, "model", policy_named(policy), seed, own.name, {"sha256": artifact.sha256})
+            self.store.campaign(
+                target, "model", policy_named(policy, self.inventory), seed, own.name, {"sha256": artifact.sha256}
+            )
             for target in dict.fromkeys(targets)
         ]
         future: Future[Artifact] = Future()
@@ -333,7 +341,7 @@ class Lab:
             raise BadInputError(f"{space} has no reference architectures", "Embed the device in a whole space.")
         campaigns = [
             self.store.campaign(
-                target, space, policy_named(policy), seed, "references", campaign_options(target, False)
+                target, space, policy_named(policy, self.inventory), seed, "references", campaign_options(target, False)
             )
             for target in self.targets(devices, runtime, accelerator, threads, batch_size)
         ]
@@ -537,7 +545,7 @@ class Lab:
                 Plan(
                     target=target,
                     space=chosen_space,
-                    policy=policy_named(policy),
+                    policy=policy_named(policy, self.inventory),
                     predictor=fresh.name,
                     sources=tuple(self._sources(chosen_space, self._study(str(target), None, unseen), sources)),
                     facts=facts or {},

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from latlab.agents.policy import PRESETS, STOPS, TimingPolicy
 from latlab.harness.errors import BadInputError
-from latlab.harness.inventory import Inventory, LocalDevice, load_inventory
+from latlab.harness.inputs import policy_named
+from latlab.harness.inventory import Inventory, LocalDevice, load_inventory, schema
+from latlab.harness.policies import PolicyConfig
 from latlab.harness.transports.configs import SSHDevice
 
 ROOT = Path(__file__).parents[2]
@@ -113,6 +118,30 @@ def test_environment_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ("[" * 100_000, "nested more than 20 deep"),
         ("devices:\n  a: \x07\n", "line 2"),
         ("#" * 1_100_000, "more than 1,000,000 bytes"),
+        ("policies: 7\n", "line 1: policies: `name: value` pairs are wanted here, not 7"),
+        ("policies:\n  mine: 3\n", "line 2: policies.mine: `name: value` pairs are wanted here, not 3"),
+        ("policies:\n  mine:\n", "line 2: policies.mine: `name: value` pairs are wanted here"),
+        ("policies:\n  'a b': {base: help}\n", "line 2: policies.a b: 'a b' cannot be a policy's name"),
+        (
+            "policies:\n  mine:\n    base: default\n    run: 3\n",
+            "line 4: policies.mine.run: there is no such field: did you mean runs?",
+        ),
+        ("policies: {mine: {base: helpp}}\n", "policies.mine.base: choose one of: help,"),
+        ("policies: {mine: {base: help, name: x}}\n", "policies.mine.name: there is no such field"),
+        ("policies:\n  help:\n    runs: 3\n", "line 2: policies.help: help is a policy of latlab's own"),
+        ("policies:\n  mine:\n    runs: 3\n", "line 2: policies.mine.trim: it is missing (or let a preset give it"),
+        (
+            "policies:\n  mine:\n    base: help\n    runs: 0\n",
+            "line 4: policies.mine.runs: a whole number from 1 to 100,000, not 0",
+        ),
+        ("policies: {mine: {base: help, runs: 2.5}}\n", "policies.mine.runs: should be a valid integer, not 2.5"),
+        ("policies: {mine: {base: help, runs: true}}\n", "policies.mine.runs: should be a valid integer, not True"),
+        ("policies: {mine: {base: help, trim: half}}\n", "policies.mine.trim: should be a valid number, not 'half'"),
+        ("policies: {mine: {base: help, trim: 0.5}}\n", "policies.mine.trim: less than 0.5, not 0.5"),
+        ("policies: {mine: {base: help, stop: entropy}}\n", "policies.mine.stop: choose '' or 'stdrel', not 'entropy'"),
+        ("policies: {mine: {base: help, max_runs: 9}}\n", "policies.mine.max_runs: 0 or at least runs (50), not 9"),
+        ("policies: {mine: {base: help, anchors: 1}}\n", "policies.mine.anchors: should be a valid boolean, not 1"),
+        ("policy: {}\n", "policy: there is no such field: did you mean policies?"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -195,6 +224,53 @@ def test_a_device_may_have_nothing_but_a_name(tmp_path: Path) -> None:
     assert load(tmp_path, "devices:\n  local:\n").device("local") == LocalDevice()
 
 
+POLICIES = """
+policies:
+  whole:
+    {warmup: 0, runs: 100, trim: 0, passes: 2, spread: 3, max_passes: 4, precision: 0.02, max_s: 9, max_warmup: 5,
+     warmup_s: 0.1, pass_s: 1, max_pass_s: 2, max_runs: 200, stop: stdrel, overheads: 50, anchors: true}
+  longer:
+    base: help
+    runs: 100
+"""
+
+
+def test_own_policies(tmp_path: Path) -> None:
+    inventory = load(tmp_path, POLICIES)
+    assert inventory.policies["whole"] == TimingPolicy(
+        "whole", 0, 100, 0, 2, 3, 4, 0.02, 9, 5, 0.1, 1, 2, 200, "stdrel", 50, True
+    )
+    longer = policy_named("longer", inventory)
+    assert longer == replace(PRESETS["help"], name="longer", runs=100)
+    assert policy_named("help", inventory) is policy_named("help") is PRESETS["help"]
+    assert inventory.devices == {}
+
+
+@pytest.mark.parametrize("text", ["policies:\n", "devices:\npolicies: {}\n", "# policies:\n"])
+def test_no_policies(tmp_path: Path, text: str) -> None:
+    assert load(tmp_path, text).policies == {}
+
+
+def test_unknown_policies_list_the_known(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="unknown policy 'longest'") as caught:
+        policy_named("longest", load(tmp_path, POLICIES))
+    assert "help" in caught.value.hint
+    assert "whole, longer. Your own belong into" in caught.value.hint
+
+
+def test_the_fields_of_a_policy_are_those_of_a_timing_policy() -> None:
+    assert {"name", *PolicyConfig.model_fields} == {"base", *(field.name for field in fields(TimingPolicy))}
+    assert get_args(get_args(PolicyConfig.model_fields["stop"].annotation)[0]) == STOPS
+
+
+def test_the_schema_knows_policies() -> None:
+    made = schema()
+    (section, nothing) = made["properties"]["policies"]["anyOf"]
+    assert nothing == {"type": "null"}
+    assert section["additionalProperties"] == {"$ref": "#/$defs/PolicyConfig"}
+    assert set(PRESETS) < set(made["$defs"]["PolicyConfig"]["properties"]["base"]["enum"])
+
+
 def test_a_thousand_devices_are_read_quickly(tmp_path: Path) -> None:
     text = "devices:\n" + "".join(f"  d{n}: {{transport: ssh, host: h{n}.lan, user: pi}}\n" for n in range(1000))
     started = time.monotonic()
@@ -217,6 +293,9 @@ def test_missing_and_binary_files(tmp_path: Path) -> None:
 
 WORDS = [
     "devices",
+    "policies",
+    "runs",
+    "base",
     "local",
     "a b",
     "all",

@@ -25,8 +25,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def uncommented(text: str) -> str:
-    """With every device that is commented out."""
-    return re.sub(r"(?m)^  # (?=( *[a-z_0-9.-]+:| *- ))", "  ", text)
+    """With every device and policy that is commented out."""
+    return re.sub(r"(?m)^(  )?# (?!yaml-language)(?=( *[a-z_0-9.-]+:| *- ))", r"\1", text)
 
 
 def bring_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,6 +188,7 @@ def test_the_repository_s_own_file(tmp_path: Path, everything: bool, monkeypatch
     transports = {device.transport for device in inventory.devices.values()}
     assert transports == (set(names()) if everything else {"local", "simulated"})
     assert all(device.targets for device in inventory.devices.values())
+    assert list(inventory.policies) == (["patient", "once"] if everything else [])
 
 
 @pytest.mark.parametrize(
