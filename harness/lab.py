@@ -621,7 +621,7 @@ class Lab:
         rows = self.store.table(space=space)
         rows = rows[(rows["status"] == "ok") & (rows["latency_ms"] > 0)]
         if target is not None:
-            rows = rows[(rows["target"] == target) | (rows["target"].str.partition("/")[0] == target)]
+            rows = rows[rows["target"].isin([one for one in set(rows["target"]) if target in (one, one.split("/")[0])])]
         pairs = _pairs(rows)
         if not pairs:
             everything = self.store.table()

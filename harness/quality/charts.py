@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from latlab.harness.quality.records import Sitting
 from latlab.harness.quality.verdicts import KINDS
+from latlab.harness.report import theme
 from latlab.harness.report.chart import Chart, legend_above, thin_out
 from latlab.harness.report.svg import inline_svg
 from latlab.harness.report.theme import COLOURS, figure, quiet, scale_axis
@@ -45,7 +46,7 @@ def _key(good: bool, number: int) -> Line2D:
 
 def measured_again(first: Sitting, second: Sitting, name: str) -> Chart | None:
     """Labels of the same networks in two sittings, and below by how many per cent they differ."""
-    both = first.labels.join(second.labels, how="inner", lsuffix="_a", rsuffix="_b")
+    both = first.labels.join(second.labels, how="inner", suffixes=("_a", "_b"))
     if len(both) < 3:
         return None
     drawn, left_out = thin_out(both)
@@ -160,7 +161,7 @@ def residual_by_order(sittings: Sequence[tuple[Sitting, pd.Series]], against: st
         if len(shown) > 1:
             axes.set_title(f"session {one.number}, {one.started:%Y-%m-%d %H:%M}", loc="left", fontsize=11)
     panels[-1, 0].set_xlabel("order of measuring")
-    panels[len(shown) // 2, 0].set_ylabel("above expectation")
+    fig.supylabel("above expectation", x=4 / WIDTH, ha="left", fontsize=theme.FONT_PX)
     caption = (
         f"By how much each label lies above {against}, and the running median of {SMOOTHING} in a row. "
         "A slope or a step means that labels hang on when they were measured."

@@ -65,6 +65,7 @@ def judge_fitness(
     """The grade, its reason, and what to do next.
 
     Args:
+        networks: that have a label.
         ceiling: reliability ceiling (Spearman) of one label per network; NaN where no error is known.
         verdicts: how many labels have which verdict ("" for none); empty where they were not judged.
         within_percent, between_percent: typical relative standard errors, within a session and from one to the next;
@@ -73,15 +74,15 @@ def judge_fitness(
             ceiling if that is noise, too.
     """
     again = "" if between_percent is not None else "Measure them again some other time (--new-session)"
+    if networks < ENOUGH:
+        permitted = "" if math.isnan(ceiling) else f"; such labels permit a rank correlation of {ceiling:.3f}"
+        why = f"{networks} networks are too few to tell{permitted}."
+        return Fitness(
+            "unknown", why if networks > 1 else "One network is too few to tell.", f"Measure {ENOUGH} or more."
+        )
     if math.isnan(ceiling):
         return Fitness(
             "unknown", "Nothing is known of these labels' noise.", f"{again or 'Take several passes of each'}."
-        )
-    if networks < ENOUGH:
-        return Fitness(
-            "unknown",
-            f"{networks} networks are too few to tell; such labels permit a rank correlation of {ceiling:.3f}.",
-            f"Measure {ENOUGH} or more.",
         )
     flagged = sum(number for kind, number in verdicts.items() if kind)
     worst = max((kind for kind in verdicts if kind), key=lambda kind: verdicts[kind], default="")
@@ -98,12 +99,10 @@ def judge_fitness(
     elif min(ceiling, slow_ceiling) < FIT:
         reason = drift if drifting else f"no predictor can rank better than {ceiling:.3f}"
         fitness = Fitness("usable", f"Usable, but ranks of near neighbours are noise: {wrong}, and {reason}.")
-    elif doubtful:
-        share = f"{100 * flagged / sum(verdicts.values()):.0f} %"
-        why = (
-            f"Usable, with care: the ceiling is {ceiling:.3f}, but {share} of the labels are in doubt, mostly {worst}."
-        )
-        fitness = Fitness("usable", why)
+    elif doubtful or drifting:
+        doubt = f"{100 * flagged / max(1, sum(verdicts.values())):.0f} % of the labels are in doubt, mostly {worst}"
+        found = ", and ".join(text for text, holds in ((doubt, doubtful), (drift, drifting)) if holds)
+        fitness = Fitness("usable", f"Usable, with care: the ceiling is {ceiling:.3f}, but {found}.")
     else:
         unknown = f"{again}: noise from one session to the next is not in this yet." if again else ""
         return Fitness("fit", f"Fit for training: a perfect predictor would rank at {ceiling:.3f}.", unknown)

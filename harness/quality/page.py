@@ -67,6 +67,8 @@ def _tiles(one: Quality) -> list[Tile]:
     found = []
     if not math.isnan(one.ceiling.spearman):
         note = "rank of a perfect predictor" if one.between is not None else "at most: one session only"
+        if one.slow_ceiling < one.ceiling.spearman:
+            note = f"{correlation(one.slow_ceiling)} with what goes with time"
         warn = one.fitness.grade == "unfit"
         found.append(Tile("Ceiling", correlation(one.ceiling.spearman), note=note, warn=warn))
     if one.again is not None:

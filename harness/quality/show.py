@@ -128,7 +128,7 @@ def _stages(one: Quality) -> str:
 def _sessions(one: Quality) -> Table:
     """A row per session: what drifted, and whether labels hang on order or temperature."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    names = ("session", "networks", "drift", "removed", "order", "in common", "temperature", "timing")
+    names = ("session", "networks", "drift", "removed", "order", "with time", "temperature", "timing")
     for name in names:
         table.add_column(name, justify="left" if name == "session" else "right", no_wrap=True)
     for session in one.sessions:

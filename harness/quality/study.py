@@ -195,7 +195,7 @@ def study(store: Store, target: str, space: str) -> Quality:
     permitted = _ceiling(records, between)
     with_order = _ceiling(records, between, slow / 100) if slow else permitted
     fitness = judge_fitness(
-        networks=permitted.networks,
+        networks=labels.networks,
         ceiling=permitted.spearman,
         verdicts=labels.verdicts,
         within_percent=labels.stderr_percent,
