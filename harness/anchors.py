@@ -45,8 +45,8 @@ RECENT = 8
 """An anchor is in line with the last readings when it is within `TOLERANCE`, or within so many of their standard
 deviations (1.4826 median absolute deviations: Hampel 1974, JASA 69, 383-393)."""
 FEWEST = 3
-RETRIES = 3
-PAUSE_S = 0.3
+PAUSES_S = (0.25, 0.5, 1.0)
+"""Before an anchor that failed is read again, and again: bursts last that long."""
 
 
 class Anchors:
@@ -112,8 +112,8 @@ class Anchors:
         """
         if self._read():
             return True
-        for _ in range(RETRIES):
-            time.sleep(PAUSE_S)
+        for pause_s in PAUSES_S:
+            self._device.rest(pause_s)
             if self._time(0):
                 return False
         self._recent.clear()

@@ -330,6 +330,11 @@ class DeviceSession:
             raise self._fault(error) from error
         self._after_pass = False
 
+    def rest(self, seconds: float) -> None:
+        """Nothing runs on the device for so long, on its clock."""
+        self.doing = "resting"
+        self._transport.rest(seconds)
+
     def wait_until_fit(self, check: Callable[[], None] = lambda: None) -> float:
         """Before a pass: rest the device until it is as the inventory demands (`cooldown`, `clock`), if it does.
 

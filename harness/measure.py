@@ -49,7 +49,7 @@ MAX_REJECTED = 2
 COMPARISONS = 3
 """Of an anchor beside exports and without them, each time that a slice ends, until it is known whether they show."""
 PROBE_EVERY = 4
-"""Of networks whose graph has been timed already, every so manieth is timed all the same: a probe of the noise."""
+"""Of networks whose graph has been timed already, one in so many is timed all the same: a probe of the noise."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,6 @@ class Engine:
         """Passes since the last anchor."""
         self._held: list[_InFlight] = []
         """Networks with all their passes, which wait for the slice to close."""
-        self._twins = 0
         self._blamed: list[int] = []
         """Rows of networks that have lost the worker since the last pass."""
         self.timed_s = 0.0
@@ -279,8 +278,8 @@ class Engine:
         )
         known = None if self._until and row.status == "ok" else self._store.same_graph(row)
         if known is not None:
-            self._twins += 1
-            if not self._policy.anchors or self._twins % PROBE_EVERY:
+            probed = self._policy.anchors and not random.Random(f"{self._campaign.seed}/{arch}").randrange(PROBE_EVERY)
+            if not probed:
                 yield self._store.copy_result(row.id, known.id)
                 return
         for net in self._active:
@@ -319,6 +318,7 @@ class Engine:
                 net.push_s += loaded.push_s
                 net.load_s += loaded.load_s
                 net.facts = loaded.facts
+            self._device.wait_until_fit(self._check)
             with self._quiet():
                 timed = self._device.time(loaded, self._policy)
         except WorkerError as error:
