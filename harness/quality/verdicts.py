@@ -20,10 +20,18 @@ from statistics import fmean, median
 from typing import Any
 
 from latlab.agents.policy import TimingPolicy
-from latlab.agents.statistics import ar1_inflation, autocorrelation, summarise, t_quantile, trimmed_mean, winsorise
+from latlab.agents.statistics import (
+    ar1_inflation,
+    autocorrelation,
+    summarise,
+    t_quantile,
+    trimmed_mean,
+    winsorise,
+    winsorised_stderr,
+)
 from latlab.agents.timing import THROTTLE_SHARE
 
-__all__ = ["KINDS", "PassRecord", "Verdict", "judge", "usual_clock_mhz"]
+__all__ = ["KINDS", "PassRecord", "Verdict", "judge", "throttled", "usual_clock_mhz"]
 
 KINDS = ("", "throttled", "drift", "disturbed", "bimodal", "noisy")
 """A good measurement, then from the gravest to the least."""
@@ -100,7 +108,7 @@ def judge(records: Sequence[PassRecord], policy: TimingPolicy, usual_mhz: float 
     if summary.relative_half_width > (policy.precision or USUAL_PRECISION):
         noisy = f"the interval is ± {100 * summary.relative_half_width:.2g} % wide"
     found = {
-        "throttled": _throttled(records, usual_mhz) or _hot_step(records, policy.trim),
+        "throttled": throttled(records, usual_mhz) or _hot_step(records, policy.trim),
         "drift": _drift(records, policy.trim),
         "disturbed": _disturbed(records, policy.trim, bool(noisy)),
         "bimodal": _bimodal(passes),
@@ -122,8 +130,8 @@ def usual_clock_mhz(telemetries: Sequence[Mapping[str, Any]]) -> float | None:
 # Throttled
 
 
-def _throttled(records: Sequence[PassRecord], usual_mhz: float | None) -> str:
-    """What the device says of it itself: flags, counters, clocks."""
+def throttled(records: Sequence[PassRecord], usual_mhz: float | None) -> str:
+    """What the device says of it itself: flags, counters, clocks. In words; "" where it was not throttled."""
     for number, record in enumerate(records, start=1):
         if record.telemetry.get("throttled") is True:
             return f"pass {number} ran with a throttled clock"
@@ -230,15 +238,16 @@ def _series(records: Sequence[PassRecord], trim: float) -> tuple[list[float], fl
     From three passes on, the passes' trimmed means; else the samples, Winsorised, as if each were independent of the
     others but had the larger deviation that their autocorrelation gives their mean.
     """
-    passes = [winsorise(record.samples_ns, trim) for record in records]
-    variance = fmean(_variance(one) for one in passes)
+    passes = [record.samples_ns for record in records]
     length = round(fmean(map(len, passes)))
-    correlation = max(0.0, autocorrelation(passes, trim))
+    inflation = ar1_inflation(max(0.0, autocorrelation(passes, trim)), length)
     if len(passes) >= 3:
-        values = [trimmed_mean(record.samples_ns, trim) for record in records]
-        return values, math.sqrt(variance * ar1_inflation(correlation, length) / length) or 1e-9 * fmean(values)
-    values = [sample for one in passes for sample in one]
-    return values, math.sqrt(variance * ar1_inflation(correlation, length)) or 1e-9 * fmean(values)
+        values = [trimmed_mean(one, trim) for one in passes]
+        variance = fmean(winsorised_stderr(one, trim) ** 2 for one in passes)
+    else:
+        values = [sample for one in passes for sample in winsorise(one, trim)]
+        variance = _variance(values)
+    return values, math.sqrt(variance * inflation) or 1e-9 * fmean(values)
 
 
 # Disturbed
