@@ -11,9 +11,24 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from latlab.harness import cli_bench, cli_devices, cli_import, cli_quality
+from latlab.harness import cli_bench, cli_devices, cli_import, cli_quality, cli_sustain
 from latlab.harness.errors import BadInputError, LatlabError
-from latlab.harness.options import STORE, InventoryOption, JsonOption, StoreOption, print_json
+from latlab.harness.options import (
+    STORE,
+    AcceleratorOption,
+    BatchOption,
+    InputOption,
+    InventoryOption,
+    JsonOption,
+    ModelOption,
+    RuntimeOption,
+    SeedOption,
+    StoreOption,
+    ThreadsOption,
+    WrittenOption,
+    parse_shape,
+    print_json,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,26 +51,9 @@ app = typer.Typer(
 app.add_typer(cli_devices.app)
 app.add_typer(cli_bench.app, name="bench")
 app.add_typer(cli_import.app)
+app.add_typer(cli_sustain.app)
 app.add_typer(cli_quality.app)
 app.add_typer(cli_import.sources, name="sources")
-
-
-class Runtime(StrEnum):
-    """Inference runtimes."""
-
-    onnxruntime = "onnxruntime"
-    tflite = "tflite"
-    torchscript = "torchscript"
-    benchmark_model = "benchmark_model"
-
-
-class Accelerator(StrEnum):
-    """What executes networks."""
-
-    cpu = "cpu"
-    cuda = "cuda"
-    gpu = "gpu"
-    nnapi = "nnapi"
 
 
 class TableFormat(StrEnum):
@@ -74,33 +72,12 @@ DevicesArgument = Annotated[
     ),
 ]
 SpaceOption = Annotated[str, typer.Option("--space", help="A search space; `latlab spaces` lists them.")]
-RuntimeOption = Annotated[
-    Runtime | None,
-    typer.Option("--runtime", help="Inference runtime [default: the device's targets, else onnxruntime]"),
-]
-AcceleratorOption = Annotated[
-    Accelerator | None, typer.Option("--accelerator", help="What executes the networks [default: cpu]")
-]
-ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, max=1024, help="Threads of the runtime [default: 1]")
-]
-BatchOption = Annotated[
-    int | None, typer.Option("--batch-size", min=1, max=65536, help="Images per inference [default: 1]")
-]
 PolicyOption = Annotated[
     str,
     typer.Option(
         "--policy",
         help="How networks are timed: `default`, `quick` or `thorough` (short passes, added until the interval is "
         "narrow); `help`, `tflite` or `nvbench` (as those do); or a policy of the inventory.",
-    ),
-]
-SeedOption = Annotated[int, typer.Option("--seed", help="Of every draw and of the weights.")]
-WrittenOption = Annotated[
-    bool,
-    typer.Option(
-        "--as-written",
-        help="Time networks as published: edges that lead nowhere stay, activations and means in their long forms.",
     ),
 ]
 PredictorOption = Annotated[
@@ -228,13 +205,8 @@ def measure(
     blocks: Annotated[
         bool, typer.Option("--blocks", help="The space's blocks, each alone: a lookup table, for `--predictor lookup`.")
     ] = False,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", help="A model of your own: net.onnx, net.tflite, net.pt or package.module:factory."),
-    ] = None,
-    input_shape: Annotated[
-        str | None, typer.Option("--input", help="The shape of the model's input, for example 1x3x224x224.")
-    ] = None,
+    model: ModelOption = None,
+    input_shape: InputOption = None,
     policy: PolicyOption = "default",
     runtime: RuntimeOption = None,
     accelerator: AcceleratorOption = None,
@@ -268,7 +240,7 @@ def measure(
             archs=archs,
             blocks=blocks,
             model=model,
-            input_shape=_shape(input_shape),
+            input_shape=parse_shape(input_shape),
             policy=policy,
             runtime=runtime,
             accelerator=accelerator,
@@ -335,15 +307,6 @@ def _architectures(
     from latlab.harness.inputs import read_archs, space_named
 
     return [a.text for a in read_archs(space_named(space), file)]
-
-
-def _shape(text: str | None) -> list[int] | None:
-    if text is None:
-        return None
-    parts = text.lower().replace(",", "x").split("x")
-    if not all(part.strip().isdigit() for part in parts):
-        raise BadInputError(f"{text!r} is not a shape", "Write it like 1x3x224x224.")
-    return [int(part) for part in parts]
 
 
 @app.command()

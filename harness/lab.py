@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from latlab.harness import models
+from latlab.harness import models, sustained
 from latlab.harness.blocks import block_latencies, blocks_of, is_block_space, some_blocks
 from latlab.harness.errors import BadInputError, LatlabError
-from latlab.harness.exporters import Artifact, ArtifactCache, CacheError
+from latlab.harness.exporters import Artifact, ArtifactCache, CacheError, ExportError, ExportRequest
+from latlab.harness.exports import Exports
 from latlab.harness.fleet import Fleet, Job, Observer, Watcher
 from latlab.harness.inputs import (
     campaign_options,
@@ -40,7 +41,7 @@ from latlab.harness.sitting import Sitting
 from latlab.harness.sources import ALL, ENOUGH_LABELS, Study, source_devices, thinned
 from latlab.harness.store import Campaign, Measurement, Store, StoreError
 from latlab.harness.tables import latency_table, whole_space
-from latlab.harness.targets import RUNTIME_FORMATS, Target
+from latlab.harness.targets import Target
 from latlab.predictors import SourceDevice
 from latlab.search_spaces import Architecture, BlockSpace, SearchSpace
 
@@ -221,6 +222,79 @@ class Lab:
                 raise error
         return [error for error in errors if isinstance(error, LatlabError)]
 
+    def sustain(
+        self,
+        device: str = "local",
+        *,
+        space: str | None = None,
+        arch: str | None = None,
+        model: str | None = None,
+        input_shape: Sequence[int] | None = None,
+        minutes: float = 30.0,
+        runtime: str | None = None,
+        accelerator: str | None = None,
+        threads: int | None = None,
+        batch_size: int | None = None,
+        seed: int = 0,
+        as_written: bool = False,
+        observe: Observer | None = None,
+        watch: Watcher | None = None,
+        follow: Callable[[sustained.Run], None] | None = None,
+    ) -> sustained.Result:
+        """Run one network for minutes without a pause: what heat and power limits leave of its latency.
+
+        Each call begins anew, in a session of its own, because a device that has cooled down cannot go on. Every pass
+        is in the store at once; a run that was ended early is as long as it is.
+
+        Args:
+            device: one of the inventory, or a full target; of several targets, the device's first.
+            minutes: on the device's clock.
+            follow: called once with the run, whose `readings` grow while it lasts; `Run.result` is what there is
+                when it is interrupted.
+
+        Raises:
+            LatlabError: why the network could not be exported, or why the device failed before the first pass.
+        """
+        target, *others = self.targets(device, runtime, accelerator, threads, batch_size)
+        if any(other.device != target.device for other in others):
+            raise BadInputError("one device at a time is put under sustained load", "Name one.")
+        if model is not None:
+            own = models.locate(model, input_shape, runtime, batch_size)
+            target, artifact = own.target(target), own.artifact(self._cache_folder)
+            where, network, options = "model", own.name, {"sha256": artifact.sha256}
+        elif space is None or arch is None:
+            raise BadInputError("say which network: a space and an architecture, or a model of your own")
+        else:
+            (one,) = parse_archs(space_to_measure(space), [arch])
+            where, network, options = space, one.text, campaign_options(target, as_written)
+            request = ExportRequest(
+                space, network, target.format, target.batch_size, target.precision, seed, as_written
+            )
+            with Exports(self.cache) as exports:
+                try:
+                    artifact = exports.submit(request).result()
+                except ExportError as error:
+                    raise LatlabError(f"{network} cannot be exported: {error.message}") from error
+        campaign = self.store.campaign(target, where, sustained.policy_of(target), seed, sustained.ROLE, options)
+        with self.store.writing():
+            sustained.close_earlier(self.store, campaign)
+        run = sustained.Run(
+            self.store,
+            campaign,
+            self.store.latest_session(campaign) + 1,
+            artifact,
+            network,
+            f"{where}/{network}",
+            60 * minutes,
+        )
+        if follow:
+            follow(run)
+        errors = self.drive([Job(target, run.work)], observe, watch)
+        result = run.result()
+        if errors and not result.readings:
+            raise errors[0]
+        return replace(result, error=str(errors[0])) if errors else result
+
     def _run(
         self,
         campaigns: Sequence[Campaign],
@@ -287,10 +361,7 @@ class Lab:
     ) -> pd.DataFrame:
         """The file decides the format; a device that has another runtime for it as its usual one takes that."""
         runtime, accelerator, threads, _ = options
-        targets = []
-        for target in self.targets(devices, runtime, accelerator, threads, None):
-            fits = target.format == RUNTIME_FORMATS[own.runtime]
-            targets.append(replace(target, runtime=target.runtime if fits else own.runtime, batch_size=own.batch_size))
+        targets = [own.target(target) for target in self.targets(devices, runtime, accelerator, threads, None)]
         artifact = own.artifact(self._cache_folder)
         campaigns = [
             self.store.campaign(

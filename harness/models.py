@@ -8,7 +8,7 @@ import os
 import sys
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from latlab.agents import runtimes
 from latlab.agents.errors import AgentError
 from latlab.harness.errors import BadInputError
 from latlab.harness.exporters import Artifact, CacheError, ExportError, Parity, export_module
-from latlab.harness.targets import RUNTIME_FORMATS
+from latlab.harness.targets import RUNTIME_FORMATS, Target
 
 __all__ = ["OwnModel", "locate"]
 
@@ -34,6 +34,11 @@ class OwnModel:
     batch_size: int
     artifact: Callable[[Path], Artifact]
     """Given the cache folder: the file to push, exported first where it must be."""
+
+    def target(self, usual: Target) -> Target:
+        """The file decides the format; a device that has another runtime for it as its usual one takes that."""
+        fits = usual.format == RUNTIME_FORMATS[self.runtime]
+        return replace(usual, runtime=usual.runtime if fits else self.runtime, batch_size=self.batch_size)
 
 
 def locate(model: str, input_shape: Sequence[int] | None, runtime: str | None, batch_size: int | None) -> OwnModel:

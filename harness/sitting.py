@@ -29,7 +29,7 @@ class Sitting:
     """
 
     def __init__(self, store: Store, device: DeviceSession, exports: Exports, check: Callable[[], None]) -> None:
-        self._store, self.device, self._exports, self._check = store, device, exports, check
+        self._store, self.device, self._exports, self.check = store, device, exports, check
         self.touched: set[tuple[str, int]] = set()
         """Ids of campaigns, and their sessions, in which this stay has measured."""
         self.timed_s = 0.0
@@ -67,7 +67,7 @@ class Sitting:
             submit or (lambda arch: self._export(campaign, arch)),
             exports=self._exports.workers,
             overlap=self.device.spare_cpus is not None,
-            check=self._check,
+            check=self.check,
             networks=self._networks,
             anchors=self._anchors_of(campaign, session, policy),
             company=self._company,

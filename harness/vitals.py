@@ -230,18 +230,13 @@ def _throttling(telemetry: dict[str, Any], hello: dict[str, Any]) -> Iterator[Fi
 def _energy(telemetry: dict[str, Any]) -> Iterator[Finding]:
     """What of the device's energy can be known; nothing where it has no meter."""
     energy = telemetry.get("energy")
-    names = (
-        {
-            printable(str(name))[:40]: None
-            for kind in ("uj", "mw")
-            for name in list(energy.get(kind) if isinstance(energy.get(kind), dict) else ())[:64]
-        }
-        if isinstance(energy, dict)
-        else {}
-    )
+    if not isinstance(energy, dict):
+        return
+    kinds = [kind for kind in (energy.get("uj"), energy.get("mw")) if isinstance(kind, dict)]
+    names = dict.fromkeys(printable(str(name))[:40] for kind in kinds for name in list(kind)[:64])
     if names:
         yield Finding("energy", "ok", f"measured by {', '.join(names)}")
-    elif isinstance(energy, dict) and energy.get("refused"):
+    elif energy.get("refused"):
         found = "the processor counts it, for root's eyes only; chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
         yield Finding("energy", "ok", f"{found} opens that until the next boot")
 

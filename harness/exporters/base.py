@@ -124,6 +124,11 @@ class Artifact:
         """All fields as JSON types."""
         return {**asdict(self), "path": str(self.path)}
 
+    def facts(self) -> dict[str, Any]:
+        """What of it goes into rows."""
+        elsewhere = ("path", "sha256", "build_s", "export_s", "parity_s")
+        return {name: value for name, value in self.to_json().items() if name not in elsewhere}
+
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Artifact:
         """The reverse of `to_json`. Raises `KeyError`, `TypeError` or `ValueError` if it is none."""

@@ -1,0 +1,229 @@
+"""A run of minutes in a terminal: while it lasts, and what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from latlab.harness.fleet import DeviceState, Incident
+from latlab.harness.report.wording import duration
+from latlab.harness.store import Measurement
+from latlab.harness.sustained.plot import curve, sparkline
+from latlab.harness.sustained.run import Result, Run
+from latlab.harness.sustained.windows import COMPARED_S, Reading, Sustained, Window, nice_window_s, windows
+from latlab.harness.terminal import console
+from latlab.harness.terminal_live import HEARTBEAT_S, View, milliseconds
+
+__all__ = ["SustainView", "following", "headline", "show_result"]
+
+HEIGHT = 8
+LEAST_WIDTH, MOST_WIDTH = 20, 72
+LABEL = 10
+"""Characters of the axis at the left."""
+FLAT = 0.02
+"""A curve that moves by less than this share is drawn as flat as it is."""
+SLOWER = 1.02
+"""A minute that is so much slower than the first and the last one is worth a line."""
+SHOWN = 12
+"""Windows of the table: what happens goes on for minutes."""
+
+
+class SustainView(View):
+    """Looks on while one network runs: the curve so far where there is a terminal, else a line now and then."""
+
+    def __init__(self, screen: Console) -> None:
+        super().__init__(screen)
+        self.run: Run | None = None
+        self._told = time.monotonic()
+
+    def follow(self, run: Run) -> None:
+        self.run = run
+
+    def observe(self, event: Measurement | Incident) -> None:
+        if isinstance(event, Incident):
+            self._tell(event)
+        elif self.run is not None and self.run.readings and time.monotonic() - self._told > HEARTBEAT_S:
+            self._told = time.monotonic()
+            self._print(escape(_state(self.run)))
+
+    def watch(self, devices: Mapping[str, DeviceState]) -> None:
+        self.devices = devices
+
+
+class _LiveSustainView(SustainView):
+    def observe(self, event: Measurement | Incident) -> None:
+        if isinstance(event, Incident):
+            self._tell(event)
+
+    def __rich__(self) -> RenderableType:
+        run = self.run
+        doing = next((state.doing for state in self.devices.values()), "")
+        if run is None or not run.readings:
+            return Text("exporting the network" if run is None else doing or "connecting", "dim")
+        readings = list(run.readings)
+        grid = Table.grid()
+        share = min(1.0, run.elapsed_s / run.seconds)
+        done = round(share * 28)
+        bar = Text("━" * done, "green").append("━" * (28 - done), "dim")
+        title = f"  {duration(run.elapsed_s)} of {duration(run.seconds)}"
+        grid.add_row(bar.append(title, "none") if doing == "timing" else bar.append(f"{title}, {doing}", "yellow"))
+        for line in _curve(readings, self._console.width, run.seconds):
+            grid.add_row(Text(line))
+        grid.add_row(Text(_state(run), "dim"))
+        return grid
+
+
+@contextlib.contextmanager
+def following(*, quiet: bool) -> Iterator[SustainView]:
+    """What is seen on stderr while it lasts."""
+    screen = Console(stderr=True)
+    if quiet or not screen.is_terminal:
+        yield SustainView(screen)
+        return
+    view = _LiveSustainView(screen)
+    with Live(view, console=screen, refresh_per_second=4, transient=True):
+        yield view
+
+
+def _state(run: Run) -> str:
+    """How it stands, in a line."""
+    readings = list(run.readings)
+    now, began = readings[-1], readings[0]
+    heat = f", {now.temperature_c:.0f} °C" if now.temperature_c is not None else ""
+    clock = f", {now.clock_mhz:,.0f} MHz" if now.clock_mhz is not None else ""
+    power = f", {now.power_w:.3g} W" if now.power_w is not None else ""
+    change = 100 * (now.median_ms / began.median_ms - 1)
+    return (
+        f"{duration(run.elapsed_s)} of {duration(run.seconds)}: {milliseconds(now.median_ms)} "
+        f"({change:+.1f} % since the beginning){heat}{clock}{power}"
+    )
+
+
+def _curve(readings: Sequence[Reading], screen_width: int, seconds: float) -> list[str]:
+    """Latency over minutes, with what heat there is below."""
+    width = max(LEAST_WIDTH, min(MOST_WIDTH, screen_width - LABEL - 2))
+    bins = windows(readings, max(seconds / width / 2, 1e-3))
+    values = [one.median_ms for one in bins]
+    low, high = _range(values)
+    lines = curve([one.start_s / seconds for one in bins], values, width, HEIGHT, low, high)
+    labels = {0: milliseconds(high), HEIGHT - 1: milliseconds(low)}
+    drawn = [
+        f"{labels.get(number, ''):>{LABEL}} {'┤' if number in labels else '│'}{line}"
+        for number, line in enumerate(lines)
+    ]
+    drawn.append(f"{'':>{LABEL}} └{'─' * width}")
+    end = duration(seconds)
+    drawn.append(f"{'':>{LABEL}}  0{end:>{width - 1}}")
+    coarse = windows(readings, seconds / width)
+    heat: list[float | None] = [None] * width
+    for one in coarse:
+        heat[min(width - 1, round(one.start_s / seconds * width))] = one.temperature_c
+    known = [one for one in heat if one is not None]
+    if known:
+        coolest, hottest = min(known), max(known)
+        bars = sparkline(heat, coolest, max(hottest, coolest + 5)).rstrip()
+        drawn.append(f"{'heat':>{LABEL}}  {bars} {coolest:.0f}–{hottest:.0f} °C")
+    return drawn
+
+
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    """Of the axis: a flat curve is not blown up."""
+    low, high = min(values), max(values)
+    room = max(0.0, FLAT * high - (high - low)) / 2
+    return low - room, high + room
+
+
+def headline(found: Sustained) -> str:
+    """The first minute against the last one."""
+    span = _span(found)
+    change = found.slowdown_percent
+    how = "as fast as" if abs(change) < 1 else f"{abs(change):.0f} % {'slower' if change > 0 else 'faster'} than"
+    return (
+        (
+            f"{milliseconds(found.first.mean_ms)} in the first {span}, {milliseconds(found.last.mean_ms)} in the last: "
+            f"{how} the first"
+        )
+        .replace("as fast as the first", "as fast as at first")
+        .replace("than the first", "than at first")
+    )
+
+
+def _span(found: Sustained) -> str:
+    """What is compared, in a word."""
+    return "minute" if found.first.end_s - found.first.start_s >= COMPARED_S else "quarter"
+
+
+def show_result(result: Result, store: Path, out: Path | None) -> None:
+    screen = console()
+    found = result.summary
+    if found is None:
+        return
+    screen.print(f"[bold]{escape(result.network)}[/bold] on {escape(result.target)}", highlight=False)
+    for line in _curve(result.readings, screen.width, max(found.seconds, 1e-3)):
+        screen.print(Text(line))
+    screen.print(_table(result.windows(_shown_window_s(found.seconds))))
+    for name, text in figures(result, found):
+        screen.print(f"[dim]{name:<11}[/dim] {escape(text)}", highlight=False, soft_wrap=True)
+    end = f" Plot: {escape(str(out))}." if out else ""
+    screen.print(
+        f"Every run is in {escape(str(store))}; it makes no label.{end} The same command begins anew.",
+        style="dim",
+        soft_wrap=True,
+    )
+
+
+def figures(result: Result, found: Sustained) -> list[tuple[str, str]]:
+    lines = [("change", headline(found))]
+    if found.slowest.mean_ms > SLOWER * max(found.first.mean_ms, found.last.mean_ms):
+        when = f"after {duration(found.slowest.start_s)}"
+        lines.append(("slowest", f"{milliseconds(found.slowest.mean_ms)} in the {_span(found)} that began {when}"))
+    throttled = f"for {duration(found.throttled_s)} of {duration(found.seconds)}"
+    if found.throttled_from_s is None:
+        lines.append(("throttled", "never, as far as the device tells"))
+    else:
+        lines.append(("throttled", f"{throttled}, for the first time after {duration(found.throttled_from_s)}"))
+    if found.hottest_c is not None:
+        lines.append(("hottest", f"{found.hottest_c:.0f} °C"))
+    if found.energy_mj is not None:
+        lines.append(("energy", f"{found.energy_mj:.3g} mJ per inference, what the device spends at rest included"))
+    share = f"inference ran in {found.busy_percent:.0f} % of {duration(found.seconds)}"
+    lines.append(("runs", f"{found.runs:,}; {share}"))
+    if not result.complete:
+        lines.append(("ended", f"early: {duration(result.asked_s)} were asked for"))
+    return lines
+
+
+def _shown_window_s(seconds: float) -> float:
+    return max(nice_window_s(seconds), nice_window_s(seconds * 30 / SHOWN))
+
+
+def _table(shown: Sequence[Window]) -> Table:
+    """A row per window; columns of what the device tells."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("from", justify="right", no_wrap=True)
+    columns: list[tuple[str, Callable[[Window], str]]] = [
+        ("median", lambda one: milliseconds(one.median_ms)),
+        ("mean", lambda one: milliseconds(one.mean_ms)),
+        ("p90", lambda one: milliseconds(one.p90_ms)),
+    ]
+    if any(one.temperature_c is not None for one in shown):
+        columns.append(("temp.", lambda one: "-" if one.temperature_c is None else f"{one.temperature_c:.0f} °C"))
+    if any(one.clock_mhz is not None for one in shown):
+        columns.append(("clock", lambda one: "-" if one.clock_mhz is None else f"{one.clock_mhz:,.0f} MHz"))
+    if any(one.power_w is not None for one in shown):
+        columns.append(("power", lambda one: "-" if one.power_w is None else f"{one.power_w:.3g} W"))
+    if any(one.throttled_s for one in shown):
+        columns.append(("throttled", lambda one: f"{100 * one.throttled_s / (one.end_s - one.start_s):.0f} %"))
+    for name, _ in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in shown:
+        table.add_row(duration(one.start_s) if one.start_s else "0", *(cell(one) for _, cell in columns))
+    return table
