@@ -46,7 +46,7 @@ def _key(good: bool, number: int) -> Line2D:
 
 def measured_again(first: Sitting, second: Sitting, name: str) -> Chart | None:
     """Labels of the same networks in two sittings, and below by how many per cent they differ."""
-    both = first.labels.join(second.labels, how="inner", suffixes=("_a", "_b"))
+    both = first.labels.merge(second.labels, left_index=True, right_index=True, suffixes=("_a", "_b"))
     if len(both) < 3:
         return None
     drawn, left_out = thin_out(both)

@@ -14,13 +14,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from latlab.harness.report.wording import fine_correlation
+
 __all__ = ["ENOUGH", "Fitness", "discordant_percent", "judge_fitness"]
 
 FIT, USABLE = 0.97, 0.90
 ENOUGH = 20
 """Networks from which on a ceiling or a rank correlation says something of the device."""
 FLAGGED = 0.25
-"""Share of labels with a verdict from which on it is the device that is in doubt."""
+"""Share of labels with a verdict from which on it is the device that is in doubt. Those that are only noisy say so by
+their error bars, which the ceiling counts."""
 SLOW_PERCENT = 5.0
 """What labels near each other in time have in common, from which on they are wrong by as much as a good predictor."""
 DOMINATES = 1.5
@@ -75,7 +78,9 @@ def judge_fitness(
     """
     again = "" if between_percent is not None else "Measure them again some other time (--new-session)"
     if networks < ENOUGH:
-        permitted = "" if math.isnan(ceiling) else f"; such labels permit a rank correlation of {ceiling:.3f}"
+        permitted = (
+            "" if math.isnan(ceiling) else f"; such labels permit a rank correlation of {fine_correlation(ceiling)}"
+        )
         why = f"{networks} networks are too few to tell{permitted}."
         return Fitness(
             "unknown", why if networks > 1 else "One network is too few to tell.", f"Measure {ENOUGH} or more."
@@ -84,28 +89,31 @@ def judge_fitness(
         return Fitness(
             "unknown", "Nothing is known of these labels' noise.", f"{again or 'Take several passes of each'}."
         )
-    flagged = sum(number for kind, number in verdicts.items() if kind)
-    worst = max((kind for kind in verdicts if kind), key=lambda kind: verdicts[kind], default="")
+    doubts = {kind: number for kind, number in verdicts.items() if kind not in ("", "noisy")}
+    flagged = sum(doubts.values())
+    worst = max(doubts, key=lambda kind: doubts[kind], default="")
     doubtful = bool(flagged) and flagged > FLAGGED * sum(verdicts.values())
     drifting = slow_percent >= SLOW_PERCENT or slow_ceiling < min(FIT, ceiling)
     wrong = f"{discordant_percent(min(ceiling, slow_ceiling)):.0f} % of pairs are in the wrong order"
     drift = (
         f"labels hang on when they were measured, by {slow_percent:.2g} % (a perfect predictor would rank at "
-        f"{slow_ceiling:.3f} with that, at {ceiling:.3f} without it)"
+        f"{fine_correlation(slow_ceiling)} with that, at {fine_correlation(ceiling)} without it)"
     )
     if min(ceiling, slow_ceiling) < USABLE:
-        reason = drift if drifting else f"no predictor can rank better than {ceiling:.3f}"
+        reason = drift if drifting else f"no predictor can rank better than {fine_correlation(ceiling)}"
         fitness = Fitness("unfit", f"Not fit for training: {wrong}, and {reason}.")
     elif min(ceiling, slow_ceiling) < FIT:
-        reason = drift if drifting else f"no predictor can rank better than {ceiling:.3f}"
+        reason = drift if drifting else f"no predictor can rank better than {fine_correlation(ceiling)}"
         fitness = Fitness("usable", f"Usable, but ranks of near neighbours are noise: {wrong}, and {reason}.")
     elif doubtful or drifting:
         doubt = f"{100 * flagged / max(1, sum(verdicts.values())):.0f} % of the labels are in doubt, mostly {worst}"
         found = ", and ".join(text for text, holds in ((doubt, doubtful), (drift, drifting)) if holds)
-        fitness = Fitness("usable", f"Usable, with care: the ceiling is {ceiling:.3f}, but {found}.")
+        fitness = Fitness("usable", f"Usable, with care: the ceiling is {fine_correlation(ceiling)}, but {found}.")
     else:
         unknown = f"{again}: noise from one session to the next is not in this yet." if again else ""
-        return Fitness("fit", f"Fit for training: a perfect predictor would rank at {ceiling:.3f}.", unknown)
+        return Fitness(
+            "fit", f"Fit for training: a perfect predictor would rank at {fine_correlation(ceiling)}.", unknown
+        )
     if doubtful:
         advice = REMEDIES[worst]
     elif drifting:

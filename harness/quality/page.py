@@ -18,7 +18,7 @@ from latlab.harness.report.chart import Chart
 from latlab.harness.report.page import environment, stylesheet, write_whole
 from latlab.harness.report.stages import where_time_went
 from latlab.harness.report.verdict import Tile
-from latlab.harness.report.wording import clean, correlation, percent
+from latlab.harness.report.wording import clean, fine_correlation, percent
 
 __all__ = ["render", "write_page"]
 
@@ -58,7 +58,7 @@ def _part(one: Quality, name: str) -> dict[str, object]:
         "tiles": _tiles(one),
         "charts": [chart for chart in charts if chart],
         "figures": [(title, clean(text)) for title, text in figures(one)],
-        "ceiling": correlation(one.ceiling.spearman),
+        "ceiling": fine_correlation(one.ceiling.spearman),
     }
 
 
@@ -68,13 +68,13 @@ def _tiles(one: Quality) -> list[Tile]:
     if not math.isnan(one.ceiling.spearman):
         note = "rank of a perfect predictor" if one.between is not None else "at most: one session only"
         if one.slow_ceiling < one.ceiling.spearman:
-            note = f"{correlation(one.slow_ceiling)} with what goes with time"
+            note = f"{fine_correlation(one.slow_ceiling)} with what goes with time"
         warn = one.fitness.grade == "unfit"
-        found.append(Tile("Ceiling", correlation(one.ceiling.spearman), note=note, warn=warn))
+        found.append(Tile("Ceiling", fine_correlation(one.ceiling.spearman), note=note, warn=warn))
     if one.again is not None:
-        note = f"error bars foretell {correlation(one.again.expected.retest)}"
+        note = f"error bars foretell {fine_correlation(one.again.expected.retest)}"
         warn = one.again.retest.spearman < one.again.expected.low
-        found.append(Tile("Test-retest", correlation(one.again.retest.spearman), note=note, warn=warn))
+        found.append(Tile("Test-retest", fine_correlation(one.again.retest.spearman), note=note, warn=warn))
     if labels.stderr_percent is not None:
         found.append(Tile("Standard error", percent(labels.stderr_percent), "%", "median, within a session"))
     if one.between is not None and one.between.specific_percent is not None:

@@ -14,7 +14,7 @@ from latlab.harness.quality.fitness import ENOUGH
 from latlab.harness.quality.published import PUBLISHED
 from latlab.harness.quality.reliability import Correlation
 from latlab.harness.quality.study import Again, Between, Quality
-from latlab.harness.report.wording import correlation, count, percent
+from latlab.harness.report.wording import count, fine_correlation, percent
 from latlab.harness.terminal import console
 
 __all__ = ["figures", "show_quality"]
@@ -70,7 +70,7 @@ def figures(one: Quality) -> list[tuple[str, str]]:
         lines.append(("test-retest", f"needs {ENOUGH} networks in two sessions"))
     if not math.isnan(one.ceiling.spearman):
         most = "" if one.between is not None else " at most"
-        known = f"{correlation(one.ceiling.spearman)}{most}"
+        known = f"{fine_correlation(one.ceiling.spearman)}{most}"
         lines.append(("ceiling", f"a perfect predictor would rank at {known}; {_beside()}"))
     if one.probes is not None:
         probes = one.probes
@@ -85,7 +85,7 @@ def figures(one: Quality) -> list[tuple[str, str]]:
         timing = f"{100 * one.timing_share:.0f} % of the wall-clock went into timing"
         if one.simulated:
             timing = f"{sum(session.timing_s for session in one.sessions):.0f} s of simulated time"
-        lines.append(("time", f"{timing}; {_stages(one)}" if one.stages else timing))
+        lines.append(("time", f"{timing}; of all work, {_stages(one)}" if one.stages else timing))
     return lines
 
 
@@ -102,23 +102,23 @@ def _between(between: Between) -> str:
 
 def _again(again: Again) -> str:
     retest, expected = again.retest, again.expected
+    interval = f"95 %: {fine_correlation(retest.low)} to {fine_correlation(retest.high)}"
     text = (
-        f"Spearman {correlation(retest.spearman)} (95 %: {correlation(retest.low)} to {correlation(retest.high)}), "
-        f"Kendall {correlation(retest.kendall)}, over {count(retest.networks, 'network')}"
+        f"Spearman {fine_correlation(retest.spearman)} ({interval}), "
+        f"Kendall {fine_correlation(retest.kendall)}, over {count(retest.networks, 'network')}"
     )
     if not math.isnan(expected.retest):
-        text += f"; error bars foretell {correlation(expected.retest)}"
+        text += f"; error bars foretell {fine_correlation(expected.retest)}"
         if retest.spearman < expected.low:
-            text += f" ({correlation(expected.low)} or more): sessions differ by more than they know"
+            text += f" ({fine_correlation(expected.low)} or more): sessions differ by more than they know"
     if again.pairs > 1:
-        text += f"; self-correlation over {again.pairs} pairs of sessions {correlation(again.self_correlation)}"
+        text += f"; self-correlation over {again.pairs} pairs of sessions {fine_correlation(again.self_correlation)}"
     return text
 
 
 def _beside() -> str:
-    least = min(PUBLISHED, key=lambda known: known.low)
-    most = max(PUBLISHED, key=lambda known: known.high)
-    return f"published tables of NAS-Bench-201: {correlation(least.low)} to {correlation(most.high)}"
+    low, high = min(known.low for known in PUBLISHED), max(known.high for known in PUBLISHED)
+    return f"published tables of NAS-Bench-201: {low:.3f} to {high:.3f}"
 
 
 def _stages(one: Quality) -> str:

@@ -88,10 +88,11 @@ def test_a_log_hears_of_a_long_run_now_and_then(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(("stderr_ms", "noisy"), [(0.02, False), (0.2, True)])
 def test_noise_of_measurements_is_told(stderr_ms: float, noisy: bool, capsys: pytest.CaptureFixture[str]) -> None:
     row = {"target": "pi/onnxruntime/cpu/fp32/t1/b1", "arch": "net", "status": "ok", "error": None}
-    show_measurements(pd.DataFrame([row | {"latency_ms": 2.0, "stderr_ms": stderr_ms}]), Path("s.db"), raw=False)
+    row |= {"latency_ms": 2.0, "stderr_ms": stderr_ms, "high_ms": 2.1, "verdict": "noisy" if noisy else ""}
+    show_measurements(pd.DataFrame([row]), Path("s.db"), raw=False)
     said = capsys.readouterr().out
     assert f"median standard error {stderr_ms / 2:.1%}".replace("%", " %") in said
-    assert ("latlab doctor" in said) == noisy
+    assert ("latlab doctor" in said) == ("(1 noisy)" in said) == noisy
     assert not any(line.endswith(" ") for line in said.splitlines())
 
 
