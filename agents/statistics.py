@@ -9,6 +9,7 @@ Sources:
     Yuen (1974), Biometrika 61, 165-170: its degrees of freedom, h - 1.
     Kendall (1954), Biometrika 41, 403-404: the bias of autocorrelations.
     Gelman (2006), Bayesian Analysis 1, 515-534: half-Cauchy priors where groups are few.
+    Smyth (2004), Stat. Appl. Genet. Mol. Biol. 3, 3: variances of many, shrunk towards what is usual.
     Wallace (1959), Ann. Math. Stat. 30, 1121-1130: normal approximations of Student's t.
     Abramowitz and Stegun (1964), Handbook of Mathematical Functions, 26.7: Student's t.
 """
@@ -19,13 +20,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean, median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from .policy import TimingPolicy
 
 __all__ = [
+    "EFFECTS",
+    "Scatter",
     "Summary",
+    "Within",
     "ar1_inflation",
     "autocorrelation",
     "between_stderr",
@@ -37,6 +41,7 @@ __all__ = [
     "variance_inflation",
     "winsorise",
     "winsorised_stderr",
+    "within_passes",
 ]
 
 CONFIDENCE = 0.95
@@ -49,11 +54,38 @@ NO_EFFECT = 0.7
 """Probability, before anything is measured, that passes differ by no more than their samples explain."""
 USUAL_EFFECT = 3.0
 """Otherwise: how much more they scatter, in standard errors of one pass. The scale of a half-Cauchy distribution."""
-EFFECTS = tuple(10 ** (k / 4 - 2) for k in range(25))
+EFFECTS = (0.0, *(10 ** (k / 4 - 2) for k in range(25)))
 _SHARES = [effect / (USUAL_EFFECT**2 + effect**2) for effect in EFFECTS]
-_EFFECT_PRIORS = tuple((1 - NO_EFFECT) * share / sum(_SHARES) for share in _SHARES)
+EFFECT_PRIORS = (NO_EFFECT, *((1 - NO_EFFECT) * share / sum(_SHARES) for share in _SHARES[1:]))
 LEAST_CORRELATION, MOST_CORRELATION = -0.3, 0.95
 _NS_PER_MS = 1e6
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """How networks scatter on a device in a session, learnt from many of them (`harness.quality.scatter`)."""
+
+    variance: float
+    """Of one sample, Winsorised, as a share of the latency squared: its standard error squared would be this over n if
+    samples were independent."""
+    freedom: float
+    """Degrees of freedom that this knowledge is worth for one network: many where all scatter alike."""
+    correlation: float
+    """Of successive samples."""
+    effects: tuple[float, ...]
+    """Probability of each of `EFFECTS`."""
+
+
+class Within(NamedTuple):
+    """What the samples of a network say apart from differences between its passes."""
+
+    variance: float
+    """As `Scatter.variance`, but low by (n - g) / (n - 1), g their inflation and n the samples of a pass."""
+    freedom: float
+    squares: float
+    products: float
+    """Sums over Winsorised samples around their pass's mean, relative to the latency: squares, and products of
+    successive ones."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +213,28 @@ def variance_inflation(samples: Sequence[float], trim: float) -> float:
     return size * _variance(means) / total
 
 
-def summarise(passes: Sequence[Sequence[int]], trim: float) -> Summary:
+def within_passes(passes: Sequence[Sequence[float]], trim: float) -> Within:
+    """What `Scatter` is learnt from, of one network."""
+    flat = [sample for one in passes for sample in one]
+    count, kept = len(flat), len(flat) - 2 * _cut(len(flat), trim)
+    latency = trimmed_mean(flat, trim)
+    values = winsorise(flat, trim)
+    squares = products = 0.0
+    start = 0
+    for one in passes:
+        part = values[start : start + len(one)]
+        mean = fmean(part)
+        squares += sum((value - mean) ** 2 for value in part)
+        products += sum((a - mean) * (b - mean) for a, b in zip(part, part[1:]))
+        start += len(one)
+    rest = count - len(passes)
+    if not rest or kept < 2 or not latency:
+        return Within(0.0, 0.0, 0.0, 0.0)
+    variance = squares / rest * (count - 1) * count / (kept * (kept - 1)) / latency**2
+    return Within(variance, rest * kept / count, squares / latency**2, products / latency**2)
+
+
+def summarise(passes: Sequence[Sequence[int]], trim: float, scatter: Scatter | None = None) -> Summary:
     """Latency and error bar from the samples of all passes.
 
     The latency is the trimmed mean of all samples together, so that a burst which spoils one pass of five
@@ -201,9 +254,14 @@ def summarise(passes: Sequence[Sequence[int]], trim: float) -> Summary:
     (`needs_pass`), so far as its prior is right. One pass tells nothing of tau, which is 0 there: its interval
     is one of this sitting.
 
+    With `scatter`, what other networks of the session have told is the prior: g is theirs, V_A and d are this
+    network's and theirs together (Smyth 2004), and so is p(k). Then a row is not called precise because its few
+    samples happen to be alike.
+
     Args:
         passes: samples in ns, in order, one list per pass.
         trim: share cut at each end.
+        scatter: of the session, where it is known.
 
     Raises:
         ValueError: without passes, or when one is empty.
@@ -213,15 +271,12 @@ def summarise(passes: Sequence[Sequence[int]], trim: float) -> Summary:
     samples = [sample for one in passes for sample in one]
     latency = trimmed_mean(samples, trim)
     correlation = autocorrelation(passes, trim)
-    length = round(len(samples) / len(passes))
-    inflation = max(ar1_inflation(correlation, length), fmean(variance_inflation(one, trim) for one in passes))
-    within = winsorised_stderr(samples, trim) * math.sqrt(inflation)
     between = between_stderr(passes, trim) if len(passes) > 1 else None
-    freedom = max(1.0, (len(samples) - 2 * _cut(len(samples), trim) - 1) / max(1.0, inflation) ** 1.5)
+    within, freedom = _within(passes, trim, latency, scatter.correlation if scatter else correlation, scatter)
     if between is not None and all(min(one) == max(one) for one in passes):  # there may be one sample in each
         half = between * t_quantile(0.5 + CONFIDENCE / 2, len(passes) - 1)
     else:
-        half = _half_width(within, freedom, between, len(passes))
+        half = _half_width(within, freedom, between, len(passes), scatter.effects if scatter else EFFECT_PRIORS)
     return Summary(
         latency_ms=latency / _NS_PER_MS,
         stderr_ms=half / NormalDist().inv_cdf(0.5 + CONFIDENCE / 2) / _NS_PER_MS,
@@ -238,7 +293,25 @@ def summarise(passes: Sequence[Sequence[int]], trim: float) -> Summary:
     )
 
 
-def _half_width(within: float, freedom: float, between: float | None, passes: int) -> float:
+def _within(
+    passes: Sequence[Sequence[int]], trim: float, latency: float, correlation: float, scatter: Scatter | None
+) -> tuple[float, float]:
+    """The standard error by the samples' scatter within passes, and its degrees of freedom."""
+    samples = [sample for one in passes for sample in one]
+    count, length = len(samples), round(len(samples) / len(passes))
+    inflation = max(ar1_inflation(correlation, length), fmean(variance_inflation(one, trim) for one in passes))
+    if scatter is None:
+        freedom = (count - 2 * _cut(count, trim) - 1) / max(1.0, inflation) ** 1.5
+        return winsorised_stderr(samples, trim) * math.sqrt(inflation), max(1.0, freedom)
+    own = within_passes(passes, trim)
+    variance = own.variance * (length - 1) / max(1.0, length - inflation)
+    freedom = own.freedom / max(1.0, inflation)
+    total = max(1.0, freedom + scatter.freedom)
+    variance = (freedom * variance + scatter.freedom * scatter.variance) / total
+    return latency * math.sqrt(variance * inflation / count), total
+
+
+def _half_width(within: float, freedom: float, between: float | None, passes: int, effects: Sequence[float]) -> float:
     """Half the 95 % interval's width: see `summarise`."""
     if between is None:
         return within * t_quantile(0.5 + CONFIDENCE / 2, max(1, round(freedom)))
@@ -247,10 +320,10 @@ def _half_width(within: float, freedom: float, between: float | None, passes: in
     excess = (passes - 1) * (between / within) ** 2
     total = freedom + passes - 1
     logs, scales = [], []
-    for prior, effect in ((NO_EFFECT, 0.0), *zip(_EFFECT_PRIORS, EFFECTS)):
+    for prior, effect in zip(effects, EFFECTS):
         k = 1 + effect**2
         rest = freedom + excess / k
-        logs.append(math.log(prior) - (passes - 1) / 2 * math.log(k) - total / 2 * math.log(rest))
+        logs.append(math.log(max(prior, 1e-300)) - (passes - 1) / 2 * math.log(k) - total / 2 * math.log(rest))
         scales.append(within * math.sqrt(k * rest / total))
     most = max(logs)
     weights = [math.exp(log - most) for log in logs]
@@ -273,18 +346,21 @@ def _two_sided_t(t: float, freedom: float) -> float:
     return math.erf(z / math.sqrt(2))
 
 
-def needs_pass(passes: Sequence[Sequence[int]], policy: TimingPolicy, timed_s: float) -> bool:
+def needs_pass(
+    passes: Sequence[Sequence[int]], policy: TimingPolicy, timed_s: float, scatter: Scatter | None = None
+) -> bool:
     """Whether one more pass of a network is due: below the floor, or below the cap while its interval is too wide.
 
     Args:
         passes: samples in ns so far, in order, one list per pass; none are needed.
         timed_s: seconds of warm-up and samples that went into them.
+        scatter: of the session, where it is known.
     """
     if len(passes) < policy.passes:
         return True
     if len(passes) >= policy.most_passes or not policy.precision or (policy.max_s and timed_s >= policy.max_s):
         return False
-    return summarise(passes, policy.trim).relative_half_width > policy.precision
+    return summarise(passes, policy.trim, scatter).relative_half_width > policy.precision
 
 
 def quantile(samples: Sequence[float], p: float) -> float:

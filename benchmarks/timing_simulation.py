@@ -2,14 +2,18 @@
 
     python benchmarks/timing_simulation.py [--networks 2000] [--others 400] [--workers 2]
 
-Simulated devices (`harness/simulation`) time sessions of 40 networks under each preset, with the functions that real
+Simulated devices (`harness/simulation`) time sessions of 100 networks under each preset, with the functions that real
 devices and the engine use: the worker's `time` verb with its rules, `needs_pass` for when a network is done,
-`summarise` for its latency and interval, `judge` for its verdict. Passes of a network lie apart as the engine spreads
-them, with other networks' runs in between. The truth is the process's own 10 % trimmed mean over a run of some hours,
-for drift and heat at the speed that the device had while it timed the network. Rows with a verdict "noisy" are counted
-apart: `covered` is of the others, `covered_all` of all. `caught` is the share that has any verdict, of the rows that
-were hit: whose speed changed by more than 1 % between their passes, or that ran with a throttled clock where the
-device tells of it. `drift_found` is the share of sessions whose drift `fit_drift` finds, which then takes it out.
+`usual_scatter` for what networks teach about each other, `summarise` for latencies and intervals, `judge` for
+verdicts. Passes of a network lie apart as the engine spreads them, with other networks' runs in between. The truth
+is the process's own 10 % trimmed mean over a run of some hours, for drift and heat at the speed that the device had
+while it timed the network.
+
+Columns, in percent where nothing else is said: `covered` of the rows that are not "noisy", and `covered_all`;
+`covered_or_flagged`, with any verdict; the share of each verdict; `false`, of verdicts but "noisy" where nothing but
+noise happens; `caught`, of the `hit` rows, those with any verdict. Hit are rows whose speed changed by more than 1 %
+between their passes, or that ran with a throttled clock where the device tells of it. `drift_found`: sessions whose
+drift `fit_drift` finds, which then takes it out. `half` is the median half-width.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
@@ -39,7 +43,8 @@ from latlab.agents.rules import Pass
 from latlab.agents.statistics import needs_pass, summarise, trimmed_mean, winsorised_stderr
 from latlab.harness.measure import SPACING_S
 from latlab.harness.quality.drift import Point, fit_drift
-from latlab.harness.quality.verdicts import KINDS, PassRecord, judge, usual_clock_mhz
+from latlab.harness.quality.scatter import usual_scatter
+from latlab.harness.quality.verdicts import KINDS, PassRecord, judge, judge_together, usual_clock_mhz
 from latlab.harness.simulation.config import SimulatedDevice
 from latlab.harness.simulation.device import Device
 from latlab.harness.simulation.model import LatencyProcess
@@ -50,8 +55,10 @@ SPACE = "nasbench201"
 ARCH = get(SPACE).references()[0].text
 BASE_MS = 50.0
 """The table that the device looks it up in says so."""
-SESSION = 40
+SESSION = 100
 """Networks of a session."""
+LEARN_EVERY = 10
+"""Networks after which it is learnt again how they scatter."""
 TRUTH_TRIM = 0.1
 TRUTH_RUNS, TRUTH_SAMPLES = 4, 100_000
 CHANGED_PERCENT = 1.0
@@ -135,10 +142,12 @@ class Timer:
         network.last_s = process.now_s
 
 
-def session(case: Case, policy: TimingPolicy, seed: int, folder: Path) -> Iterator[Network]:
+def session(case: Case, policy: TimingPolicy, seed: int, folder: Path) -> list[Network]:
     """The engine's schedule: in each round a newcomer, and all whose turn it is, in random order."""
     timer, rng = Timer(case, seed, folder), random.Random(seed)
     active: list[Network] = []
+    done: list[Network] = []
+    scatter = None
     begun = round_ = 0
     while begun < SESSION or active:
         if begun < SESSION:
@@ -152,12 +161,15 @@ def session(case: Case, policy: TimingPolicy, seed: int, folder: Path) -> Iterat
         for network in due:
             timer.time(network, policy)
             network.due = round_ + policy.spread
-            if not needs_pass(network.passes, policy, network.timed_s):
+            if not needs_pass(network.passes, policy, network.timed_s, scatter):
                 active.remove(network)
-                yield network
+                done.append(network)
+                if len(done) % LEARN_EVERY == 0:
+                    scatter = usual_scatter([one.passes for one in done], policy.trim)
         round_ += 1
         if begun == SESSION and active:
             round_ = max(round_, min(network.due for network in active))
+    return done
 
 
 @cache
@@ -190,13 +202,14 @@ def measure(name: str, preset: str, seed: int) -> list[dict[str, Any]]:
     """One session: what is counted of each row."""
     case, policy = CASES[name], PRESETS[preset]
     with tempfile.TemporaryDirectory() as folder:
-        networks = list(session(case, policy, crc32(f"{name} {seed}".encode()), Path(folder)))
+        networks = session(case, policy, crc32(f"{name} {seed}".encode()), Path(folder))
     usual_mhz = usual_clock_mhz([record.telemetry for network in networks for record in network.records])
     found = drift_found(networks, policy.trim) if changing(case) and not case.heating else None
+    scatter = usual_scatter([network.passes for network in networks], policy.trim)
+    verdicts = judge_together([judge(network.records, policy, usual_mhz, scatter) for network in networks])
     rows = []
-    for network in networks:
-        summary = summarise(network.passes, policy.trim)
-        verdict = judge(network.records, policy, usual_mhz)
+    for network, verdict in zip(networks, verdicts, strict=True):
+        summary = summarise(network.passes, policy.trim, scatter)
         true_ms = truth_ms(name) * (fmean(network.speeds) if changing(case) else 1.0)
         changed = max(network.speeds) / min(network.speeds) - 1 > CHANGED_PERCENT / 100
         rows.append(

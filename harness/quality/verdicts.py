@@ -21,6 +21,7 @@ from typing import Any
 
 from latlab.agents.policy import TimingPolicy
 from latlab.agents.statistics import (
+    Scatter,
     ar1_inflation,
     autocorrelation,
     summarise,
@@ -51,6 +52,10 @@ STEP_T = 5.0
 """The t statistic of a step, which is the largest over all places where it could be."""
 LEAST_SHARE = 0.1
 """Of the samples in the smaller of two clusters: fewer are outliers."""
+LEAST_PULL = 0.02
+"""By how much the smaller cluster moves the mean, as a share of it: runs that are hardly different are one cluster."""
+LEAST_NETWORKS = 10
+"""Of a session, from which on they tell something about each other."""
 LEAST_MODES = 20
 """Samples from which two clusters can be told."""
 SEPARATION = 5.0
@@ -83,19 +88,27 @@ class Verdict:
     """One of `KINDS`; "" for a good measurement."""
     why: str
     """In words, with figures; "" for a good measurement."""
+    slow_share: float = 0.0
+    """Of its runs, in the slower of two clusters; 0 where there is one."""
 
     def __bool__(self) -> bool:
         """Whether anything is wrong."""
         return bool(self.kind)
 
 
-def judge(records: Sequence[PassRecord], policy: TimingPolicy, usual_mhz: float | None = None) -> Verdict:
+def judge(
+    records: Sequence[PassRecord],
+    policy: TimingPolicy,
+    usual_mhz: float | None = None,
+    scatter: Scatter | None = None,
+) -> Verdict:
     """What is wrong with a measurement that has ended.
 
     Args:
         records: of all passes of one network, in order; at least one, none without samples.
         usual_mhz: the clock that is usual on this device (`usual_clock_mhz` over the session); without it, the
             highest of these records is taken for usual, and a clock that is low in all of them goes unseen.
+        scatter: of the session (`quality.scatter`), where it is known.
 
     Raises:
         ValueError: without records, or where one has no samples.
@@ -103,19 +116,35 @@ def judge(records: Sequence[PassRecord], policy: TimingPolicy, usual_mhz: float 
     if not records or not all(record.samples_ns for record in records):
         raise ValueError("a verdict needs at least one pass, and at least one sample in each")
     passes = [record.samples_ns for record in records]
-    summary = summarise(passes, policy.trim)
+    summary = summarise(passes, policy.trim, scatter)
     noisy = ""
     if summary.relative_half_width > (policy.precision or USUAL_PRECISION):
         noisy = f"the interval is ± {100 * summary.relative_half_width:.2g} % wide"
+    clusters = _clusters(passes)
     found = {
         "throttled": throttled(records, usual_mhz) or _hot_step(records, policy.trim),
         "drift": _drift(records, policy.trim),
         "disturbed": _disturbed(records, policy.trim, bool(noisy)),
-        "bimodal": _bimodal(passes),
+        "bimodal": _bimodal(*clusters) if clusters else "",
         "noisy": noisy,
     }
     kinds = [kind for kind in KINDS if found.get(kind)]
-    return Verdict(kinds[0], "; ".join(found[kind] for kind in kinds)) if kinds else Verdict("", "")
+    slow_share = clusters[0] if clusters else 0.0
+    return Verdict(kinds[0], "; ".join(found[kind] for kind in kinds), slow_share) if kinds else Verdict("", "")
+
+
+def judge_together(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The verdicts of a session's networks, where what some show is known to hold for all.
+
+    A device with two speeds times a network in three short passes at one of them by chance, and nothing in these
+    tells. But others have seen both: if so many of all runs in the session are slow that a 10 % trimmed mean has some
+    of them in it, networks that have met one speed only are "bimodal" too.
+    """
+    share = fmean(verdict.slow_share for verdict in verdicts) if verdicts else 0.0
+    if len(verdicts) < LEAST_NETWORKS or share <= LEAST_SHARE:
+        return list(verdicts)
+    why = f"{100 * share:.0f} % of all runs in this session are slow ones, of a device with two speeds"
+    return [verdict or Verdict("bimodal", why) for verdict in verdicts]
 
 
 def usual_clock_mhz(telemetries: Sequence[Mapping[str, Any]]) -> float | None:
@@ -190,7 +219,7 @@ def _hot_step(records: Sequence[PassRecord], trim: float) -> str:
             largest, size = t, late / early - 1
     if abs(largest) < STEP_T or abs(size) < LEAST_STEP or (size > 0) != (last > first):
         return ""
-    return f"runs became {100 * size:+.0f} % longer at once, while it went from {first:.0f} to {last:.0f} °C"
+    return f"runs became {_longer(size)} at once, while it went from {first:.0f} to {last:.0f} °C"
 
 
 def _heat_c(record: PassRecord, when: str) -> float | None:
@@ -229,7 +258,7 @@ def _drift(records: Sequence[PassRecord], trim: float) -> str:
         freedom = len(values) - 2
         if abs(slope) * spread < t_quantile(1 - STRAIGHTNESS / 2, freedom) * math.sqrt(rest / freedom):
             return ""
-    return f"runs became {100 * change:+.2g} % longer from first to last"
+    return f"runs became {_longer(change)} from first to last"
 
 
 def _series(records: Sequence[PassRecord], trim: float) -> tuple[list[float], float]:
@@ -248,6 +277,10 @@ def _series(records: Sequence[PassRecord], trim: float) -> tuple[list[float], fl
         values = [sample for one in passes for sample in winsorise(one, trim)]
         variance = _variance(values)
     return values, math.sqrt(variance * inflation) or 1e-9 * fmean(values)
+
+
+def _longer(change: float) -> str:
+    return f"{100 * abs(change):.2g} % {'longer' if change > 0 else 'shorter'}"
 
 
 # Disturbed
@@ -287,15 +320,16 @@ def _rises(records: Sequence[PassRecord], *keys: str) -> Iterator[float]:
 # Bimodal
 
 
-def _bimodal(passes: Sequence[Sequence[int]]) -> str:
-    """Two clusters: Ashman's D = sqrt(2) |m1 - m2| / sqrt(s1^2 + s2^2) of the logarithms, divided by Otsu's rule.
+def _clusters(passes: Sequence[Sequence[int]]) -> tuple[float, float] | None:
+    """Two clusters of runs: share of the slower one, and how far apart they are, as a difference of logarithms.
 
-    Otsu's place is where the variance between the two is largest. The smaller cluster must be no mere outliers.
+    They are divided where the variance between them is largest (Otsu), and are two if Ashman's D = sqrt(2) |m1 - m2| /
+    sqrt(s1^2 + s2^2) says so, none is mere outliers, and the smaller moves the mean of all.
     """
     values = sorted(math.log(max(1, sample)) for one in passes for sample in one)
     count = len(values)
     if count < LEAST_MODES:
-        return ""
+        return None
     total = sum(values)
     best, place, below = 0.0, 0, 0.0
     for k in range(1, count):
@@ -304,14 +338,18 @@ def _bimodal(passes: Sequence[Sequence[int]]) -> str:
         if apart > best:
             best, place = apart, k
     share = min(place, count - place) / count
-    if share < LEAST_SHARE or place < 2 or count - place < 2:
-        return ""
+    if share < LEAST_SHARE or min(place, count - place) < 2:
+        return None
     low, high = values[:place], values[place:]
     gap = fmean(high) - fmean(low)
     scatter = math.sqrt((_variance(low) + _variance(high)) / 2)
-    if gap < LEAST_DRIFT or gap < SEPARATION * scatter:
-        return ""
-    return f"{100 * len(high) / count:.0f} % of the runs are {100 * math.expm1(gap):.0f} % longer than the others"
+    if gap < SEPARATION * scatter or share * gap < LEAST_PULL:
+        return None
+    return len(high) / count, gap
+
+
+def _bimodal(slow_share: float, gap: float) -> str:
+    return f"{100 * slow_share:.0f} % of the runs are {100 * math.expm1(gap):.0f} % longer than the others"
 
 
 # What devices tell may be missing or of any type
