@@ -129,10 +129,10 @@ class Engine:
         device: DeviceSession,
         submit: Callable[[str], Future[Artifact]],
         *,
-        exports: int = 1,
-        overlap: bool = True,
-        check: Callable[[], None] = lambda: None,
-        networks: LoadedNetworks | None = None,
+        exports: int,
+        overlap: bool,
+        check: Callable[[], None],
+        networks: LoadedNetworks,
         anchors: Anchors | None = None,
         company: Company | None = None,
     ) -> None:
@@ -140,13 +140,14 @@ class Engine:
         self._device, self._submit = device, submit
         self._lookahead = exports + EXPORT_LOOKAHEAD
         self._overlap, self._check, self._company = overlap, check, company
-        self._networks, self._anchors = networks or LoadedNetworks(device), anchors
+        self._networks, self._anchors = networks, anchors
         self._rng = random.Random(f"{campaign.seed}/{session}/{campaign.id}")
         self._exporting: dict[Future[Artifact], tuple[str, str]] = {}
         self._ready: deque[_Ready] = deque()
         self._active: list[_InFlight] = []
         self._slice: list[tuple[_InFlight, _Pass]] = []
         """Passes since the last anchor."""
+        self._spread = policy.spread
         self._held: list[_InFlight] = []
         """Networks with all their passes, which wait for the slice to close."""
         self._blamed: list[int] = []
@@ -169,8 +170,11 @@ class Engine:
         """
         source, round_ = iter(wanted), 0
         self._until = passes
-        # Who measures a few passes to decide by does not wait for anchors: its rows get their other passes later.
-        self._holds = self._anchors is not None and not (passes and passes < self._policy.passes)
+        # Who measures a few passes to decide by waits neither for anchors nor for time to pass in between: the other
+        # passes come later.
+        brief = passes is not None and passes < self._policy.passes
+        self._holds = self._anchors is not None and not brief
+        self._spread = min(1, self._policy.spread) if brief else self._policy.spread
         try:
             self._guarded(lambda anchors: anchors.begin(self._check))
             while True:
@@ -225,7 +229,7 @@ class Engine:
     def _spaced_in_s(self) -> float:
         """Seconds until the network that waits longest should have its next pass."""
         first = min((net.last for net in self._active), default=0.0)
-        return first + SPACING_S - time.monotonic() if self._policy.spread > 1 else 0.0
+        return first + SPACING_S - time.monotonic() if self._spread > 1 else 0.0
 
     def _top_up(self, source: Iterator[tuple[str, str]]) -> None:
         while len(self._exporting) + len(self._ready) < self._lookahead:
@@ -282,8 +286,8 @@ class Engine:
             if not probed:
                 yield self._store.copy_result(row.id, known.id)
                 return
-        for net in self._active:
-            if net.artifact.sha256 == artifact.sha256 and net.probe_for is None and known is None:
+        for net in (*self._active, *self._held) if known is None else ():
+            if net.artifact.sha256 == artifact.sha256 and net.probe_for is None:
                 net.followers.append(arch)
                 return
         earlier = [] if row.is_new and known is None else self._store.passes(known.id if known else row.id)
@@ -353,7 +357,7 @@ class Engine:
         )
         self._blamed.clear()
         self.timed_s += taken.timed_s
-        net.taken, net.last, net.due = net.taken + 1, time.monotonic(), round_ + self._policy.spread
+        net.taken, net.last, net.due = net.taken + 1, time.monotonic(), round_ + self._spread
         if net.probe_for is not None:
             self._drop(net)
             yield self._store.copy_result(net.row.id, net.probe_for.id)

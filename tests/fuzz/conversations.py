@@ -28,6 +28,7 @@ from latlab.harness.device import DeviceSession
 from latlab.harness.errors import LatlabError, plain
 from latlab.harness.exporters import Artifact, Parity
 from latlab.harness.fleet import DeviceState
+from latlab.harness.loaded import LoadedNetworks
 from latlab.harness.measure import Engine
 from latlab.harness.simulation.config import SimulatedDevice
 from latlab.harness.simulation.transport import SimulatedTransport
@@ -227,7 +228,18 @@ def check_conversation(plan: Plan) -> None:
             session.register(bench.store)
             session.ping()
             look_at(name, session)
-            engine = Engine(bench.store, campaign, 1, POLICY, session, bench.submit)
+            engine = Engine(
+                bench.store,
+                campaign,
+                1,
+                POLICY,
+                session,
+                bench.submit,
+                exports=1,
+                overlap=True,
+                check=lambda: None,
+                networks=LoadedNetworks(session),
+            )
             for row in engine.run([(arch, "listed") for arch in ARCHS]):
                 rows.append(row)
                 look_at(name, session)
