@@ -32,12 +32,13 @@ from latlab.harness.quality.reliability import (
 )
 from latlab.harness.report.stages import Stage, stages
 from latlab.harness.store import Store
+from latlab.predictors.threads import one_thread
 
 __all__ = ["Again", "Between", "Labels", "Probes", "Quality", "SessionQuality", "study"]
 
 MODEL = "ridge"
 """Predictor from whose leave-one-out predictions labels are expected: it needs no other device, and no choice."""
-MODEL_NETWORKS = 500
+MODEL_NETWORKS = 200
 """It is fitted to so many at most."""
 PARTS = 10
 SLOW_P = 0.001
@@ -385,7 +386,8 @@ def _predicted(records: Records, latency_ms: pd.Series) -> pd.Series | None:
     chosen = np.unique(np.linspace(0, len(latency_ms) - 1, MODEL_NETWORKS).astype(int))
     for arch, value in latency_ms.iloc[chosen].items():
         loop.record(str(arch), "ok", float(value), None)
-    loop.fit(always=True)
+    with one_thread():
+        loop.fit(always=True)
     left_out = dict(zip(loop.support(), loop.predictor.leave_one_out().mean_ms, strict=True))
     archs = [loop.view(loop.space.parse(str(arch))) for arch in latency_ms.index]
     others = [arch for arch in dict.fromkeys(archs) if arch not in left_out]
