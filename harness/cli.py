@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from latlab.harness.lab import Lab
+    from latlab.harness.resolve import Resolve
 
 __all__ = ["app", "main"]
 
@@ -215,6 +216,30 @@ def measure(
     as_written: WrittenOption = False,
     seed: SeedOption = 0,
     new_session: NewSessionOption = False,
+    resolve: Annotated[
+        bool,
+        typer.Option(
+            "--resolve", help="Then add passes where intervals overlap and the order matters, and only there."
+        ),
+    ] = False,
+    under: Annotated[
+        float | None, typer.Option("--under", metavar="MS", help="Of --resolve: which networks are below this?")
+    ] = None,
+    top: Annotated[int | None, typer.Option("--top", metavar="K", help="Of --resolve: which K are fastest?")] = None,
+    ties: Annotated[
+        float | None,
+        typer.Option(
+            "--ties", metavar="PERCENT", help="Of --resolve: what differs by less is as good as equal [default: 1]"
+        ),
+    ] = None,
+    most_seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--most-seconds",
+            metavar="S",
+            help="Of --resolve: timing that may be added on each target [default: as much as the labels took]",
+        ),
+    ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="With every sample, in nanoseconds, in order.")] = False,
     store: StoreOption = STORE,
     inventory: InventoryOption = None,
@@ -226,11 +251,14 @@ def measure(
 
     latlab measure local --space fbnet --blocks
 
+    latlab measure local --space fbnet --count 200 --resolve --top 10
+
     latlab measure local --model net.onnx --input 1x3x224x224
     """
     from latlab.harness import terminal
 
     archs = _architectures(space, count, arch, file, model, blocks)
+    question = _question(resolve, under, top, ties, most_seconds)
     lab = _lab(store, inventory)
     with terminal.watching(model or str(space), quiet=as_json) as view:
         rows = lab.measure(
@@ -250,8 +278,10 @@ def measure(
             new_session=new_session,
             as_written=as_written,
             raw=raw,
+            resolve=question,
             observe=view.observe,
             watch=view.watch,
+            say=None if as_json else view.say,
         )
     if as_json:
         shown = [
@@ -271,11 +301,33 @@ def measure(
             frame["pass_lengths"] = [[len(one) for one in passes] for passes in rows["passes"]]
         for record in _records(frame):
             print_json(record)
+        for resolved in rows.attrs["resolved"]:
+            print_json({"resolved": resolved.to_json()})
     else:
         terminal.show_measurements(rows, store, raw=raw)
+        if question is not None:
+            from latlab.harness.terminal_resolve import show_resolved
+
+            for resolved in rows.attrs["resolved"]:
+                show_resolved(resolved)
     _complain_of(rows, view.devices)
     if view.failures or not (rows["status"] == "ok").any():
         raise typer.Exit(1)
+
+
+def _question(
+    resolve: bool, under: float | None, top: int | None, ties: float | None, most_seconds: float | None
+) -> Resolve | None:
+    given = {"--under": under, "--top": top, "--ties": ties, "--most-seconds": most_seconds}
+    if not resolve:
+        for name, value in given.items():
+            if value is not None:
+                raise BadInputError(f"{name} is an option of --resolve", f"Add --resolve, or leave out {name}.")
+        return None
+    from latlab.harness.resolve import TIES_PERCENT, Resolve
+
+    ties_percent = TIES_PERCENT if ties is None else ties
+    return Resolve(under_ms=under, top=top, ties_percent=ties_percent, most_s=most_seconds)
 
 
 def _architectures(

@@ -37,6 +37,8 @@ from latlab.harness.loop import Loop, holdout_of, refitted
 from latlab.harness.onboarding import Onboarding, Plan
 from latlab.harness.onboarding import onboard as run_onboarding
 from latlab.harness.paths import cache_folder, writable_folder
+from latlab.harness.replication import Replication
+from latlab.harness.resolve import Resolve
 from latlab.harness.sitting import Sitting
 from latlab.harness.sources import ALL, ENOUGH_LABELS, Study, source_devices, thinned
 from latlab.harness.store import Campaign, Measurement, Store, StoreError
@@ -95,8 +97,10 @@ class Lab:
         new_session: bool = False,
         as_written: bool = False,
         raw: bool = True,
+        resolve: Resolve | None = None,
         observe: Observer | None = None,
         watch: Watcher | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> pd.DataFrame:
         """Measure `count` random architectures of a space, the listed ones, its blocks, or a model of your own.
 
@@ -109,12 +113,15 @@ class Lab:
                 lookup table. They are a space of their own (`fbnet-blocks`).
             policy: how networks are timed: a preset's name, or that of one of the inventory's policies.
             raw: with a column `passes`, the raw samples in ns: a list per pass.
+            resolve: then add passes where intervals overlap and the order matters; the same call goes on with that.
             observe: called with every finished row and every incident.
             watch: called once with the state of every device, which changes as they work.
+            say: told, in a sentence, what each round of further passes does.
 
         Returns:
             One row per target and architecture, in the order asked for (columns as `Store.table`). Where devices
-            failed on the way, `attrs["errors"]` lists why.
+            failed on the way, `attrs["errors"]` lists why; with `resolve`, `attrs["resolved"]` has a `Resolved` for
+            each target.
 
         Raises:
             LatlabError: why the device failed, where there is no row at all.
@@ -122,7 +129,9 @@ class Lab:
         if model is not None:
             own = models.locate(model, input_shape, runtime, batch_size)
             options = (runtime, accelerator, threads, None)
-            return self._measure_model(devices, own, options, policy, seed, new_session, raw, observe, watch)
+            return self._measure_model(
+                devices, own, options, policy, seed, new_session, raw, resolve, observe, watch, say
+            )
         if space is None:
             raise BadInputError("say what to measure: a space, or a model of your own")
         if archs is not None if blocks else (count is None) == (archs is None):
@@ -156,8 +165,10 @@ class Lab:
             shuffle=archs is not None,
             new_session=new_session,
             raw=raw,
+            resolve=resolve,
             observe=observe,
             watch=watch,
+            say=say,
         )
 
     def targets(
@@ -303,19 +314,23 @@ class Lab:
         *,
         new_session: bool,
         raw: bool = False,
+        resolve: Resolve | None = None,
         observe: Observer | None,
         watch: Watcher | None,
+        say: Callable[[str], None] | None = None,
         shuffle: bool = False,
         submit: Callable[[str], Future[Artifact]] | None = None,
     ) -> pd.DataFrame:
         """Measure what the campaigns' sessions lack of `archs`; the rows of all of them, in that order."""
         archs = list(dict.fromkeys(archs))
         sessions = [self.store.latest_session(one) + (1 if new_session else 0) or 1 for one in campaigns]
-        jobs = []
+        jobs, rounds = [], []
         for campaign, session in zip(campaigns, sessions, strict=True):
             missing = len(_missing(self.store.rows(campaign, session), archs))
-            if missing:
-                work = partial(self._measure_missing, campaign, session, archs, role, shuffle, submit)
+            further = Replication(self.store, campaign, session, archs, resolve, say) if resolve else None
+            rounds += [further] if further else []
+            if missing or (further and not further.is_over):
+                work = partial(self._measure_missing, campaign, session, archs, role, shuffle, submit, further)
                 jobs.append(Job(Target.parse(campaign.target), work, total=missing))
         errors = self.drive(jobs, observe, watch)
         frames = []
@@ -328,6 +343,7 @@ class Lab:
         if errors and rows.empty:
             raise errors[0]
         rows.attrs["errors"] = [str(error) for error in errors]
+        rows.attrs["resolved"] = [further.resolved() for further in rounds]
         return rows
 
     def _measure_missing(
@@ -338,6 +354,7 @@ class Lab:
         role: str,
         shuffle: bool,
         submit: Callable[[str], Future[Artifact]] | None,
+        further: Replication | None,
         sitting: Sitting,
         tell: Callable[[Measurement], None],
     ) -> None:
@@ -346,6 +363,8 @@ class Lab:
             random.Random(campaign.seed).shuffle(todo)
         for row in sitting.run(campaign, session, todo, submit):
             tell(row)
+        if further:
+            further.work(sitting, role, submit)
 
     def _measure_model(
         self,
@@ -356,8 +375,10 @@ class Lab:
         seed: int,
         new_session: bool,
         raw: bool,
+        resolve: Resolve | None,
         observe: Observer | None,
         watch: Watcher | None,
+        say: Callable[[str], None] | None,
     ) -> pd.DataFrame:
         """The file decides the format; a device that has another runtime for it as its usual one takes that."""
         runtime, accelerator, threads, _ = options
@@ -377,8 +398,10 @@ class Lab:
             "listed",
             new_session=new_session,
             raw=raw,
+            resolve=resolve,
             observe=observe,
             watch=watch,
+            say=say,
             submit=lambda _: future,
         )
 

@@ -187,8 +187,8 @@ def next_round(
     result: dict[str, int] = {}
     for place in sorted(np.unique(ends[ends >= 0]), key=lambda place: -rate[place]):
         label = labels[place]
-        affordable = math.floor(left_s / label.pass_s) if label.pass_s > 0 else int(more[place])
-        extra = min(int(more[place]), affordable)
+        affordable = left_s / label.pass_s if label.pass_s > 0 else math.inf
+        extra = int(min(more[place], affordable))
         if rate[place] > 0 and extra > 0:
             result[label.name] = label.passes + extra
             left_s -= extra * label.pass_s
