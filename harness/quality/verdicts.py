@@ -41,6 +41,8 @@ USUAL_PRECISION = 0.05
 """Half the interval's width, as a share of the latency, above which a policy without a precision is called noisy."""
 SIGNIFICANCE = 0.01
 """Of tests for drift: so many steady networks in a hundred are called drifting, at most."""
+TREND_FREEDOM = 30
+"""Degrees of freedom that the samples' scatter has at least in the usual presets."""
 STRAIGHTNESS = 0.05
 """Of the same tests against the line's own residuals, where passes are few: a burst is no drift."""
 LEAST_DRIFT = 0.01
@@ -162,7 +164,7 @@ def usual_clock_mhz(telemetries: Sequence[Mapping[str, Any]]) -> float | None:
 def throttled(records: Sequence[PassRecord], usual_mhz: float | None) -> str:
     """What the device says of it itself: flags, counters, clocks. In words; "" where it was not throttled."""
     for number, record in enumerate(records, start=1):
-        if record.telemetry.get("throttled") is True:
+        if _mapping(record.telemetry).get("throttled") is True:
             return f"pass {number} ran with a throttled clock"
         before, after = _throttle(record, "before"), _throttle(record, "after")
         for value in (before, after):
@@ -183,14 +185,14 @@ def throttled(records: Sequence[PassRecord], usual_mhz: float | None) -> str:
 
 
 def _throttle(record: PassRecord, when: str) -> int | None:
-    value = _mapping(record.telemetry.get(when)).get("throttled")
+    value = _mapping(_mapping(record.telemetry).get(when)).get("throttled")
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _gpu_reasons(record: PassRecord) -> set[str]:
     return {
         reason
-        for gpu in _list(_mapping(record.telemetry.get("after")).get("gpu"))
+        for gpu in _list(_mapping(_mapping(record.telemetry).get("after")).get("gpu"))
         for reason in _list(_mapping(gpu).get("throttled_by"))
         if isinstance(reason, str)
     }
@@ -198,10 +200,10 @@ def _gpu_reasons(record: PassRecord) -> set[str]:
 
 def _clock_mhz(telemetry: Mapping[str, Any]) -> float | None:
     """The clock during a pass: the GPU's over the samples, else that of the fastest core right after them."""
-    samples = _numbers(telemetry.get("sm_mhz"))
+    samples = _numbers(_mapping(telemetry).get("sm_mhz"))
     if samples:
         return median(samples)
-    cores = _numbers(_mapping(telemetry.get("after")).get("frequency_mhz"))
+    cores = _numbers(_mapping(_mapping(telemetry).get("after")).get("frequency_mhz"))
     return max(cores, default=None)
 
 
@@ -211,20 +213,28 @@ def _hot_step(records: Sequence[PassRecord], trim: float) -> str:
     if first is None or last is None or abs(last - first) < LEAST_WARMING_C:
         return ""
     values, noise = _series(records, trim)
-    largest, size = 0.0, 0.0
-    for place in range(1, len(values)):
-        early, late = fmean(values[:place]), fmean(values[place:])
-        t = (late - early) / (noise * math.sqrt(1 / place + 1 / (len(values) - place)))
-        if abs(t) > abs(largest):
-            largest, size = t, late / early - 1
-    if abs(largest) < STEP_T or abs(size) < LEAST_STEP or (size > 0) != (last > first):
+    count, mean = len(values), fmean(values)
+    # The t statistic is largest where the squares between the two parts are.
+    best, place, total = 0.0, 0, 0.0
+    for k in range(1, count):
+        total += values[k - 1] - mean
+        between = total**2 * count / (k * (count - k))
+        if between > best:
+            best, place = between, k
+    if not place:
+        return ""
+    early, late = fmean(values[:place]), fmean(values[place:])
+    if noise is None:
+        noise = _deviation([value - (early if k < place else late) for k, value in enumerate(values)])
+    size = late / early - 1 if early else math.inf
+    if best < (STEP_T * noise) ** 2 or abs(size) < LEAST_STEP or (size > 0) != (last > first):
         return ""
     return f"runs became {_longer(size)} at once, while it went from {first:.0f} to {last:.0f} °C"
 
 
 def _heat_c(record: PassRecord, when: str) -> float | None:
     """The hottest sensor."""
-    state = _mapping(record.telemetry.get(when))
+    state = _mapping(_mapping(record.telemetry).get(when))
     zones = _numbers(list(_mapping(state.get("temperature_c")).values()))
     zones += _numbers([_mapping(gpu).get("temperature_c") for gpu in _list(state.get("gpu"))])
     return max(zones, default=None)
@@ -246,37 +256,41 @@ def _drift(records: Sequence[PassRecord], trim: float) -> str:
     times = [record.at_s for record in records] if len(values) == len(records) else list(range(len(values)))
     centre = fmean(times)
     spread = math.sqrt(sum((time - centre) ** 2 for time in times))
-    if not (math.isfinite(spread) and spread > 0):
-        return ""
     mean = fmean(values)
+    if not (math.isfinite(spread) and spread > 0 and mean > 0):
+        return ""
     slope = sum((time - centre) * (value - mean) for time, value in zip(times, values, strict=True)) / spread**2
     change = slope * (max(times) - min(times)) / mean
-    if abs(change) < LEAST_DRIFT or abs(slope) * spread < t_quantile(1 - SIGNIFICANCE / 2, 30) * noise:
-        return ""
-    if len(values) == len(records):
-        rest = sum((value - mean - slope * (time - centre)) ** 2 for time, value in zip(times, values, strict=True))
-        freedom = len(values) - 2
-        if abs(slope) * spread < t_quantile(1 - STRAIGHTNESS / 2, freedom) * math.sqrt(rest / freedom):
+    rest = [value - mean - slope * (time - centre) for time, value in zip(times, values, strict=True)]
+    freedom = len(values) - 2
+    if noise is None:
+        noise = _deviation(rest)
+    else:
+        left = math.sqrt(sum(value**2 for value in rest) / freedom)
+        if abs(slope) * spread < t_quantile(1 - STRAIGHTNESS / 2, freedom) * left:
             return ""
+    if abs(change) < LEAST_DRIFT or abs(slope) * spread < t_quantile(1 - SIGNIFICANCE / 2, TREND_FREEDOM) * noise:
+        return ""
     return f"runs became {_longer(change)} from first to last"
 
 
-def _series(records: Sequence[PassRecord], trim: float) -> tuple[list[float], float]:
+def _series(records: Sequence[PassRecord], trim: float) -> tuple[list[float], float | None]:
     """What is looked at over time, and the standard deviation of one of its values by the samples' scatter alone.
 
-    From three passes on, the passes' trimmed means; else the samples, Winsorised, as if each were independent of the
-    others but had the larger deviation that their autocorrelation gives their mean.
+    From three passes on, the passes' trimmed means. Else the samples, Winsorised, whose deviation shows only around
+    what is fitted to them.
     """
     passes = [record.samples_ns for record in records]
-    length = round(fmean(map(len, passes)))
-    inflation = ar1_inflation(max(0.0, autocorrelation(passes, trim)), length)
-    if len(passes) >= 3:
-        values = [trimmed_mean(one, trim) for one in passes]
-        variance = fmean(winsorised_stderr(one, trim) ** 2 for one in passes)
-    else:
-        values = [sample for one in passes for sample in winsorise(one, trim)]
-        variance = _variance(values)
-    return values, math.sqrt(variance * inflation) or 1e-9 * fmean(values)
+    if len(passes) < 3:
+        return [sample for one in passes for sample in winsorise(one, trim)], None
+    inflation = ar1_inflation(max(0.0, autocorrelation(passes, trim)), round(fmean(map(len, passes))))
+    variance = fmean(winsorised_stderr(one, trim) ** 2 for one in passes)
+    return [trimmed_mean(one, trim) for one in passes], math.sqrt(variance * inflation)
+
+
+def _deviation(rest: Sequence[float]) -> float:
+    """Of successive samples around a fit, as much larger as their autocorrelation makes the error of the fit."""
+    return math.sqrt(_variance(rest) * ar1_inflation(max(0.0, autocorrelation([rest], 0.0)), len(rest)))
 
 
 def _longer(change: float) -> str:
@@ -309,8 +323,8 @@ def _disturbed(records: Sequence[PassRecord], trim: float, noisy: bool) -> str:
 def _rises(records: Sequence[PassRecord], *keys: str) -> Iterator[float]:
     """By how much a counter has risen in each pass, where it is known."""
     for record in records:
-        before: Any = record.telemetry.get("before")
-        after: Any = record.telemetry.get("after")
+        before: Any = _mapping(record.telemetry).get("before")
+        after: Any = _mapping(record.telemetry).get("after")
         for key in keys:
             before, after = _mapping(before).get(key), _mapping(after).get(key)
         if _is_number(before) and _is_number(after) and after > before:
