@@ -65,8 +65,9 @@ def sustain(
 ) -> None:
     """Run one network for minutes without a pause: what heat and power limits leave of its latency.
 
-    [dim]Example:[/dim] latlab sustain toy --space nasbench201 --minutes 30 --out sustained.html \\
-    --arch '|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|'
+    [dim]Examples:[/dim] latlab sustain pi4 --model net.onnx --minutes 30 --out sustained.html
+
+    latlab sustain toy --space fbnet --arch 0,1,2,... --minutes 10
 
     Nothing is lost on Ctrl-C. The same command begins anew, because a device that has cooled down cannot go on.
     """

@@ -21,9 +21,9 @@ from latlab.harness.report.page import environment, stylesheet, write_whole
 from latlab.harness.report.svg import inline_svg
 from latlab.harness.report.theme import COLOURS, quiet
 from latlab.harness.report.verdict import Tile
-from latlab.harness.report.wording import clean, duration, ms, percent, tick
+from latlab.harness.report.wording import clean, ms, percent, tick
 from latlab.harness.sustained.run import Result
-from latlab.harness.sustained.show import figures, headline
+from latlab.harness.sustained.show import figures, headline, spell
 from latlab.harness.sustained.windows import Sustained, Window
 
 __all__ = ["SUFFIXES", "write_chart"]
@@ -59,7 +59,7 @@ def _page(result: Result, found: Sustained) -> str:
         .render(
             css=stylesheet(),
             network=clean(result.network),
-            space=clean(result.space),
+            simulated=result.simulated,
             target=clean(result.target),
             headline=headline(found),
             tiles=_tiles(found),
@@ -72,8 +72,8 @@ def _page(result: Result, found: Sustained) -> str:
 def _tiles(found: Sustained) -> list[Tile]:
     change = found.slowdown_percent
     tiles = [
-        Tile("At first", ms(found.first.mean_ms), "ms", f"trimmed mean of {duration(found.first.end_s)}"),
-        Tile("At last", ms(found.last.mean_ms), "ms", f"after {duration(found.last.start_s)}"),
+        Tile("At first", ms(found.first.mean_ms), "ms", f"trimmed mean of {spell(found.first.end_s)}"),
+        Tile("At last", ms(found.last.mean_ms), "ms", f"after {spell(found.last.start_s)}"),
         Tile("Change", f"{change:+.1f}".replace("-", "−"), "%", warn=change > 5),
         Tile(
             "Throttled",
@@ -101,7 +101,7 @@ def _plain_colours() -> Iterator[Mapping[str, str]]:
 
 
 def _figure(result: Result, found: Sustained, colours: Mapping[str, str]) -> Figure:
-    bins = result.windows(max(found.seconds / BINS, 1e-3))
+    bins = result.windows(found.seconds / BINS)
     panels: list[tuple[str, str, Callable[[Window], float | None]]] = [
         ("°C", "alarm", lambda one: one.temperature_c),
         ("MHz", "train", lambda one: one.clock_mhz),

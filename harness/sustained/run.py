@@ -16,7 +16,15 @@ from latlab.harness.device import Loaded, Timed
 from latlab.harness.exporters import Artifact
 from latlab.harness.sitting import Sitting
 from latlab.harness.store import Campaign, Measurement, Pass, Store
-from latlab.harness.sustained.windows import Reading, Sustained, Window, nice_window_s, summarise, windows
+from latlab.harness.sustained.windows import (
+    Reading,
+    Sustained,
+    Window,
+    legible_window_s,
+    nice_window_s,
+    summarise,
+    windows,
+)
 from latlab.harness.targets import BENCHMARK_MODEL, Target
 from latlab.harness.transports import DeviceLostError, ProtocolError, WorkerError
 from latlab.harness.vitals import number
@@ -52,6 +60,7 @@ class Result:
     """`ok`, or how the network failed."""
     error: str | None
     readings: tuple[Reading, ...]
+    simulated: bool = False
 
     @cached_property
     def summary(self) -> Sustained | None:
@@ -64,9 +73,10 @@ class Result:
         return self.summary is not None and self.summary.seconds >= self.asked_s
 
     def windows(self, window_s: float | None = None) -> list[Window]:
-        """Default: at most 30 of a round length."""
+        """Default: at most 30 of a round length; longer where passes are."""
         seconds = self.summary.seconds if self.summary else self.asked_s
-        return windows(self.readings, window_s or nice_window_s(max(seconds, 1.0)))
+        wanted_s = nice_window_s(max(seconds, 1.0)) if window_s is None else window_s
+        return windows(self.readings, legible_window_s(self.readings, wanted_s))
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -75,6 +85,7 @@ class Result:
             "arch": self.network,
             "asked_s": self.asked_s,
             "complete": self.complete,
+            "simulated": self.simulated,
             "status": self.status,
             "error": self.error,
             **(self.summary.to_json() if self.summary else {}),
@@ -112,11 +123,13 @@ class Run:
         self._facts: dict[str, Any] = {}
         self._attempts = 0
         self._left_at = 0.0
+        self._simulated = False
 
     def work(self, sitting: Sitting, tell: Callable[[Measurement], None]) -> None:
         """Raises what ends a stay at a device; what was timed is in the store, and its row says so."""
         device = sitting.device
         sitting.touched.add((self._campaign.id, self._session))
+        self._simulated = bool(device.hello.get("simulated"))
         row = self.row = self._store.begin(
             self._campaign,
             self._session,
@@ -194,6 +207,7 @@ class Run:
             status,
             error,
             tuple(self.readings),
+            self._simulated,
         )
 
 

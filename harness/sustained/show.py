@@ -18,7 +18,15 @@ from latlab.harness.report.wording import duration
 from latlab.harness.store import Measurement
 from latlab.harness.sustained.plot import curve, sparkline
 from latlab.harness.sustained.run import Result, Run
-from latlab.harness.sustained.windows import COMPARED_S, Reading, Sustained, Window, nice_window_s, windows
+from latlab.harness.sustained.windows import (
+    COMPARED_S,
+    Reading,
+    Sustained,
+    Window,
+    legible_window_s,
+    nice_window_s,
+    windows,
+)
 from latlab.harness.terminal import console
 from latlab.harness.terminal_live import HEARTBEAT_S, View, milliseconds
 
@@ -72,9 +80,9 @@ class _LiveSustainView(SustainView):
         grid = Table.grid()
         share = min(1.0, run.elapsed_s / run.seconds)
         done = round(share * 28)
-        bar = Text("━" * done, "green").append("━" * (28 - done), "dim")
-        title = f"  {duration(run.elapsed_s)} of {duration(run.seconds)}"
-        grid.add_row(bar.append(title, "none") if doing == "timing" else bar.append(f"{title}, {doing}", "yellow"))
+        bar = Text().append("━" * done, "green").append("━" * (28 - done), "dim")
+        bar.append(f"  {spell(run.elapsed_s)} of {spell(run.seconds)}")
+        grid.add_row(bar if doing == "timing" else bar.append(f", {doing}", "yellow"))
         for line in _curve(readings, self._console.width, run.seconds):
             grid.add_row(Text(line))
         grid.add_row(Text(_state(run), "dim"))
@@ -102,7 +110,7 @@ def _state(run: Run) -> str:
     power = f", {now.power_w:.3g} W" if now.power_w is not None else ""
     change = 100 * (now.median_ms / began.median_ms - 1)
     return (
-        f"{duration(run.elapsed_s)} of {duration(run.seconds)}: {milliseconds(now.median_ms)} "
+        f"{spell(run.elapsed_s)} of {spell(run.seconds)}: {milliseconds(now.median_ms)} "
         f"({change:+.1f} % since the beginning){heat}{clock}{power}"
     )
 
@@ -110,7 +118,7 @@ def _state(run: Run) -> str:
 def _curve(readings: Sequence[Reading], screen_width: int, seconds: float) -> list[str]:
     """Latency over minutes, with what heat there is below."""
     width = max(LEAST_WIDTH, min(MOST_WIDTH, screen_width - LABEL - 2))
-    bins = windows(readings, max(seconds / width / 2, 1e-3))
+    bins = windows(readings, legible_window_s(readings, seconds / width / 2))
     values = [one.median_ms for one in bins]
     low, high = _range(values)
     lines = curve([one.start_s / seconds for one in bins], values, width, HEIGHT, low, high)
@@ -120,12 +128,15 @@ def _curve(readings: Sequence[Reading], screen_width: int, seconds: float) -> li
         for number, line in enumerate(lines)
     ]
     drawn.append(f"{'':>{LABEL}} └{'─' * width}")
-    end = duration(seconds)
+    end = spell(seconds)
     drawn.append(f"{'':>{LABEL}}  0{end:>{width - 1}}")
-    coarse = windows(readings, seconds / width)
+    span_s = legible_window_s(readings, seconds / width)
+    coarse = windows(readings, span_s)
     heat: list[float | None] = [None] * width
     for one in coarse:
-        heat[min(width - 1, round(one.start_s / seconds * width))] = one.temperature_c
+        for place in range(int(one.start_s / seconds * width + 0.5), int(one.end_s / seconds * width + 0.5)):
+            if place < width:
+                heat[place] = one.temperature_c
     known = [one for one in heat if one is not None]
     if known:
         coolest, hottest = min(known), max(known)
@@ -156,6 +167,11 @@ def headline(found: Sustained) -> str:
     )
 
 
+def spell(seconds: float) -> str:
+    """30 min, not 30 min 00 s."""
+    return duration(seconds).removesuffix(" 00 s").removesuffix(" 00 min")
+
+
 def _span(found: Sustained) -> str:
     """What is compared, in a word."""
     return "minute" if found.first.end_s - found.first.start_s >= COMPARED_S else "quarter"
@@ -166,10 +182,11 @@ def show_result(result: Result, store: Path, out: Path | None) -> None:
     found = result.summary
     if found is None:
         return
-    screen.print(f"[bold]{escape(result.network)}[/bold] on {escape(result.target)}", highlight=False)
+    simulated = " [yellow](simulated)[/yellow]" if result.simulated else ""
+    screen.print(f"[bold]{escape(result.target)}[/bold]{simulated} {escape(result.network)}", highlight=False)
     for line in _curve(result.readings, screen.width, max(found.seconds, 1e-3)):
         screen.print(Text(line))
-    screen.print(_table(result.windows(_shown_window_s(found.seconds))))
+    screen.print(_table(result.windows(nice_window_s(found.seconds, SHOWN))))
     for name, text in figures(result, found):
         screen.print(f"[dim]{name:<11}[/dim] {escape(text)}", highlight=False, soft_wrap=True)
     end = f" Plot: {escape(str(out))}." if out else ""
@@ -183,26 +200,22 @@ def show_result(result: Result, store: Path, out: Path | None) -> None:
 def figures(result: Result, found: Sustained) -> list[tuple[str, str]]:
     lines = [("change", headline(found))]
     if found.slowest.mean_ms > SLOWER * max(found.first.mean_ms, found.last.mean_ms):
-        when = f"after {duration(found.slowest.start_s)}"
+        when = f"after {spell(found.slowest.start_s)}"
         lines.append(("slowest", f"{milliseconds(found.slowest.mean_ms)} in the {_span(found)} that began {when}"))
-    throttled = f"for {duration(found.throttled_s)} of {duration(found.seconds)}"
+    throttled = f"for {spell(found.throttled_s)} of {spell(found.seconds)}"
     if found.throttled_from_s is None:
         lines.append(("throttled", "never, as far as the device tells"))
     else:
-        lines.append(("throttled", f"{throttled}, for the first time after {duration(found.throttled_from_s)}"))
+        lines.append(("throttled", f"{throttled}, for the first time after {spell(found.throttled_from_s)}"))
     if found.hottest_c is not None:
         lines.append(("hottest", f"{found.hottest_c:.0f} °C"))
     if found.energy_mj is not None:
         lines.append(("energy", f"{found.energy_mj:.3g} mJ per inference, what the device spends at rest included"))
-    share = f"inference ran in {found.busy_percent:.0f} % of {duration(found.seconds)}"
+    share = f"inference ran in {found.busy_percent:.0f} % of {spell(found.seconds)}"
     lines.append(("runs", f"{found.runs:,}; {share}"))
     if not result.complete:
-        lines.append(("ended", f"early: {duration(result.asked_s)} were asked for"))
+        lines.append(("ended", f"early: {spell(result.asked_s)} were asked for"))
     return lines
-
-
-def _shown_window_s(seconds: float) -> float:
-    return max(nice_window_s(seconds), nice_window_s(seconds * 30 / SHOWN))
 
 
 def _table(shown: Sequence[Window]) -> Table:
@@ -225,5 +238,5 @@ def _table(shown: Sequence[Window]) -> Table:
     for name, _ in columns:
         table.add_column(name, justify="right", no_wrap=True)
     for one in shown:
-        table.add_row(duration(one.start_s) if one.start_s else "0", *(cell(one) for _, cell in columns))
+        table.add_row(spell(one.start_s) if one.start_s else "0", *(cell(one) for _, cell in columns))
     return table

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import pairwise
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from latlab.harness.beyond import power_w
 from latlab.harness.quality.verdicts import PassRecord, throttled
 from latlab.harness.vitals import SENSIBLE_C, number
 
-__all__ = ["TRIM", "Reading", "Sustained", "Window", "nice_window_s", "summarise", "windows"]
+__all__ = ["TRIM", "Reading", "Sustained", "Window", "legible_window_s", "nice_window_s", "summarise", "windows"]
 
 TRIM = 0.1
 """Share of a window's samples cut at each end for its mean."""
@@ -147,10 +149,16 @@ class Sustained:
         return {**asdict(self), "slowdown_percent": self.slowdown_percent, "busy_percent": self.busy_percent}
 
 
-def nice_window_s(seconds: float) -> float:
-    """A round length, of which at most `MOST_WINDOWS` fill a run of so many seconds."""
-    least = seconds / MOST_WINDOWS
+def nice_window_s(seconds: float, most: int = MOST_WINDOWS) -> float:
+    """A round length, of which at most `most` fill a run of so many seconds."""
+    least = seconds / most
     return float(next((length for length in _ROUND_S if length >= least - 1e-9), math.ceil(least)))
+
+
+def legible_window_s(readings: Sequence[Reading], wanted_s: float) -> float:
+    """At least so long that hardly a window is without a pass."""
+    spacings = [after.began_s - before.began_s for before, after in pairwise(readings)]
+    return max(wanted_s, 2 * median(spacings) if spacings else 0.0, 1e-3)
 
 
 def windows(readings: Sequence[Reading], window_s: float) -> list[Window]:
