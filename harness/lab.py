@@ -304,7 +304,7 @@ class Lab:
         result = run.result()
         if errors and not result.readings:
             raise errors[0]
-        return replace(result, error=str(errors[0])) if errors else result
+        return replace(result, error=errors[0].message) if errors else result
 
     def _run(
         self,
