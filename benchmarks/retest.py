@@ -9,8 +9,9 @@ block by block, in a random order: whatever the machine does meanwhile, it does 
 begins when all presets have ended the first. The graphs are distinct, so that no label stands for two networks.
 
 Presets that need long for a network get fewer (`--share`). Their rank correlation is that of fewer networks, so
-`help`'s on the same ones stands beside it, and the deviation, which does not depend on their number: the standard
-deviation of the logarithm of the ratio of two labels, over sqrt 2.
+`help`'s on the same ones stands beside it, and what it would be for all: the ratios of the two sessions' labels, drawn
+again and again, between `help`'s labels of all networks and themselves. The deviation does not depend on how many
+networks there are: the standard deviation of the logarithm of that ratio, over sqrt 2.
 
 Everything is kept in the folder WORK, a store for each preset and neighbour: the same command goes on where it was
 stopped.
@@ -59,7 +60,7 @@ NEIGHBOURS: dict[str, tuple[str, float, float]] = {
 """CPUs on which a process is busy, the mean length of its bursts and of the pauses between them, in seconds.
 
 `everywhere` is so that `help` repeats itself about as well as it did on a machine shared with strangers (.955)."""
-SHARES = {"tflite": 1 / 15, "nvbench": 0.1, "thorough": 0.5}
+SHARES = {"tflite": 0.05, "nvbench": 1 / 15, "thorough": 1 / 3}
 """Of the networks, for presets that would take too long for all of them."""
 REFERENCE = "help"
 RESAMPLES = 1000
@@ -165,18 +166,28 @@ def agreement(a: pd.Series, b: pd.Series, seed: int) -> dict[str, Any]:
     }
 
 
+def among(latencies: pd.Series, ratios: pd.Series) -> float:
+    """The rank correlation that labels which differ by such ratios would have, had all networks been measured."""
+    truth = np.log(latencies.to_numpy(dtype=np.float64))
+    draws = np.random.default_rng(0).choice(np.log(ratios.to_numpy(dtype=np.float64)), (RESAMPLES, len(truth)))
+    return float(np.mean([spearman(truth, truth + draw) for draw in draws]))
+
+
 def evaluate(arguments: argparse.Namespace, preset: str, neighbours: str) -> dict[str, Any]:
     store = lab(arguments.work, preset, neighbours).store
     first, second = session_labels(store)
     both = first.index.intersection(second.index)
     rows = pd.concat([first.loc[both], second.loc[both]])
-    reference = lab(arguments.work, REFERENCE, neighbours).store if REFERENCE in arguments.policies else None
-    beside = None
-    if reference is not None:
+    beside = of_all = None
+    if REFERENCE in arguments.policies:
+        reference = lab(arguments.work, REFERENCE, neighbours).store
         helps = session_labels(reference)
-        common = both.intersection(helps[0].index).intersection(helps[1].index)
-        beside = spearman(*(one.loc[common, "latency_ms"].to_numpy() for one in helps))
         reference.close()
+        labels = pd.concat([one["latency_ms"] for one in helps], axis=1, join="inner")
+        common = both.intersection(labels.index)
+        beside = spearman(*labels.loc[common].to_numpy().T)
+        if len(both) < len(labels):
+            of_all = among(labels.mean(axis=1), second.loc[both, "latency_ms"] / first.loc[both, "latency_ms"])
     verdicts = rows["verdict"].value_counts(normalize=True)
     half_widths = (rows["high_ms"] - rows["low_ms"]) / 2 / rows["latency_ms"]
     seconds = [device_seconds(store, session) for session in SESSIONS]
@@ -191,6 +202,7 @@ def evaluate(arguments: argparse.Namespace, preset: str, neighbours: str) -> dic
         **agreement(first.loc[both, "latency_ms"], second.loc[both, "latency_ms"], arguments.seed),
         "raw_spearman": retest(first.loc[both, "raw_ms"], second.loc[both, "raw_ms"]).spearman,
         "help_on_the_same": beside,
+        "spearman_of_all": of_all,
         "half_width_percent": float(100 * half_widths.astype(float).median()),
         "verdicts": {kind or "none": float(share) for kind, share in verdicts.items()},
         "median_ms": float(rows["latency_ms"].median()),
@@ -221,6 +233,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "/ help": round(row["device_s_ratio"], 2),
             "Spearman": interval(row, "spearman"),
             "help's": None if row["help_on_the_same"] is None else round(row["help_on_the_same"], 4),
+            "of all": None if row["spearman_of_all"] is None else round(row["spearman_of_all"], 4),
             "raw": round(row["raw_spearman"], 4),
             "Kendall": interval(row, "kendall"),
             "deviation %": round(row["deviation_percent"], 2),
@@ -234,23 +247,22 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def draw(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
     """What a preset costs, and how far its sessions are from agreeing."""
     neighbours = [name for name in NEIGHBOURS if any(row["neighbour"] == name for row in rows)]
-    most = max(row["networks"] for row in rows)
     figure, axis = plt.subplots(figsize=(8.5, 5.4), layout="constrained")
     for name in neighbours:
-        own = [row for row in rows if row["neighbour"] == name]
-        for row in own:
-            x, y = 1e3 * row["device_s_per_network"], 1 - row["spearman"]
-            error = [
-                [max(0.0, row["spearman_high"] - row["spearman"])],
-                [max(0.0, row["spearman"] - row["spearman_low"])],
-            ]
-            face = COLOURS[name] if row["networks"] == most else "white"
+        for row in (row for row in rows if row["neighbour"] == name):
+            x, of_all = 1e3 * row["device_s_per_network"], row["spearman_of_all"]
+            y = 1 - (row["spearman"] if of_all is None else of_all)
+            ends = (row["spearman_high"] - row["spearman"], row["spearman"] - row["spearman_low"])
+            error = [[max(0.0, end)] for end in ends] if of_all is None else None
+            face = COLOURS[name] if of_all is None else "white"
             axis.errorbar(x, y, error, color=COLOURS[name], marker="o", markerfacecolor=face, capsize=2, linewidth=1)
             axis.annotate(
                 row["preset"], (x, y), xytext=(6, 4), textcoords="offset points", color=COLOURS[name], fontsize=9
             )
         axis.plot([], [], color=COLOURS[name], marker="o", linestyle="none", label=LABELS[name])
-    axis.plot([], [], color="#555555", marker="o", markerfacecolor="white", linestyle="none", label="fewer networks")
+    axis.plot(
+        [], [], color="#555555", marker="o", markerfacecolor="white", linestyle="none", label="from fewer networks"
+    )
     axis.set(
         xscale="log", yscale="log", xlabel="device time for a network and session (ms)",
         ylabel="1 - Spearman's rank correlation of two sessions",
