@@ -156,13 +156,10 @@ class Lab:
             )
             for target in targets
         ]
-        # A random sample is in random order already; a list is shuffled, so that its order (often by size) is not
-        # confounded with how the device warms up.
         return self._run(
             campaigns,
             [arch.text for arch in wanted],
             "listed",
-            shuffle=archs is not None,
             new_session=new_session,
             raw=raw,
             resolve=resolve,
@@ -318,7 +315,6 @@ class Lab:
         observe: Observer | None,
         watch: Watcher | None,
         say: Callable[[str], None] | None = None,
-        shuffle: bool = False,
         submit: Callable[[str], Future[Artifact]] | None = None,
     ) -> pd.DataFrame:
         """Measure what the campaigns' sessions lack of `archs`; the rows of all of them, in that order."""
@@ -330,7 +326,7 @@ class Lab:
             further = Replication(self.store, campaign, session, archs, resolve, say) if resolve else None
             rounds += [further] if further else []
             if missing or (further and not further.is_over):
-                work = partial(self._measure_missing, campaign, session, archs, role, shuffle, submit, further)
+                work = partial(self._measure_missing, campaign, session, archs, role, submit, further)
                 jobs.append(Job(Target.parse(campaign.target), work, total=missing))
         errors = self.drive(jobs, observe, watch)
         frames = []
@@ -352,15 +348,16 @@ class Lab:
         session: int,
         archs: Sequence[str],
         role: str,
-        shuffle: bool,
         submit: Callable[[str], Future[Artifact]] | None,
         further: Replication | None,
         sitting: Sitting,
         tell: Callable[[Measurement], None],
     ) -> None:
         todo = [(arch, role) for arch in _missing(self.store.resume(campaign, session), archs)]
-        if shuffle:
-            random.Random(campaign.seed).shuffle(todo)
+        # So that neither size nor an earlier session's order is confounded with how the device warms up.
+        order = f"{campaign.seed}/{session}"
+        random.Random(order).shuffle(todo)
+        self.store.note_session(campaign.id, session, order_seed=order)
         for row in sitting.run(campaign, session, todo, submit):
             tell(row)
         if further:
@@ -439,9 +436,7 @@ class Lab:
             )
             for target in self.targets(devices, runtime, accelerator, threads, batch_size)
         ]
-        rows = self._run(
-            campaigns, texts, "reference", shuffle=True, new_session=new_session, observe=observe, watch=watch
-        )
+        rows = self._run(campaigns, texts, "reference", new_session=new_session, observe=observe, watch=watch)
         rows = rows[["target", "arch", "latency_ms", "stderr_ms", "status"]].copy()
         grouped = rows.groupby("target", sort=False)["latency_ms"]
         span = grouped.transform("max") - grouped.transform("min")
