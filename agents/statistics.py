@@ -327,16 +327,15 @@ def _half_width(within: float, freedom: float, between: float | None, passes: in
         scales.append(within * math.sqrt(k * rest / total))
     most = max(logs)
     weights = [math.exp(log - most) for log in logs]
-    mixture = [(weight / sum(weights), scale) for weight, scale in zip(weights, scales) if weight > 1e-9]
-    low, high = 0.0, 20 * max(scale for _, scale in mixture)
-    for _ in range(40):
+    whole = sum(weights)
+    mixture = [(weight / whole, scale) for weight, scale in zip(weights, scales) if weight > 1e-5 * whole]
+    low, high = min(scale for _, scale in mixture), 15 * max(scale for _, scale in mixture)
+    while high - low > 2e-4 * high:
         middle = (low + high) / 2
         if sum(weight * _two_sided_t(middle / scale, total) for weight, scale in mixture) < CONFIDENCE:
             low = middle
         else:
             high = middle
-        if high - low < 1e-4 * high:
-            break
     return (low + high) / 2
 
 
