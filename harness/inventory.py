@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Union
+from typing import Annotated, Any, Union, get_args
 
 from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, create_model
 
@@ -249,6 +249,13 @@ def _locate(value: Any, loc: Sequence[str | int]) -> tuple[Location, Any, str | 
     return location, field, branch
 
 
+def _model_of_field(model: type[BaseModel], name: str | int) -> type[BaseModel] | None:
+    """Of a field that is a group of fields, such as `cooldown`."""
+    field = model.model_fields.get(str(name))
+    kinds = get_args(field.annotation) or (field.annotation,) if field else ()
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+
+
 def _explain(value: Any, location: Location, error: Any) -> tuple[Location, str]:
     kind, given = error["type"], error["input"]
     if kind == "extra_forbidden":
@@ -283,6 +290,8 @@ def _instead(value: Any, location: Location) -> str:
         model = get(_transport_of(value["devices"][location[1]]) or DEFAULT_TRANSPORT)
     elif len(location) == 5 and location[2] == "targets":
         model = TargetsConfig
+    elif len(location) == 4 and location[0] == "devices":
+        model = _model_of_field(get(_transport_of(value["devices"][location[1]]) or DEFAULT_TRANSPORT), location[2])
     if model is None:
         return ""
     close = difflib.get_close_matches(str(location[-1]), model.model_fields, 1)

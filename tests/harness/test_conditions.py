@@ -129,6 +129,9 @@ def test_an_inventory_says_it(tmp_path: Path) -> None:
         path.write_text(f"devices:\n  pi:\n    transport: ssh\n    host: pi\n    {wrong}\n")
         with pytest.raises(BadInputError, match="line 5: devices"):
             load_inventory(path)
+    path.write_text("devices:\n  toy:\n    transport: simulated\n    cooldown: {below: 3}\n")
+    with pytest.raises(BadInputError, match="did you mean below_c"):
+        load_inventory(path)
 
 
 # On a device that warms up, and cools down on its own clock
