@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from math import comb
 from types import TracebackType
 from typing import Self
 
@@ -140,4 +140,5 @@ def exports_show(ratios: Sequence[float]) -> bool:
     above = sum(ratio > 1 + SHOWS for ratio in ratios)
     below = sum(ratio < 1 / (1 + SHOWS) for ratio in ratios)
     count = len(ratios)
-    return sum(comb(count, k) for k in range(max(above, below), count + 1)) < CHANCE * 2**count
+    ways = sum(math.comb(count, k) for k in range(max(above, below), count + 1))
+    return ways < CHANCE * math.pow(2, count)

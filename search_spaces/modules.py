@@ -7,6 +7,8 @@ and two architectures whose pruned graphs are identical export to identical byte
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from zlib import crc32
 
@@ -24,6 +26,7 @@ __all__ = [
     "finish",
     "images",
     "linear",
+    "quick_pools",
 ]
 
 POOL_SIZE = 1 << 21
@@ -134,6 +137,27 @@ def images(count: int, shape: tuple[int, int, int], seed: int) -> Tensor:
     return torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed))
 
 
+@contextmanager
+def quick_pools() -> Iterator[None]:
+    """Meanwhile average pools run in a third of the time, with the same results to the bit.
+
+    torch's kernel for channels-last images is vectorised, the other one is not; with the images of a calibration it
+    took a fifth of a network of NAS-Bench-201. Not for tracing.
+    """
+    plain = nn.AvgPool2d.forward
+
+    def forward(self: nn.AvgPool2d, input: Tensor) -> Tensor:
+        if input.ndim != 4:
+            return plain(self, input)
+        return plain(self, input.contiguous(memory_format=torch.channels_last)).contiguous()
+
+    nn.AvgPool2d.forward = forward  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.AvgPool2d.forward = plain  # type: ignore[method-assign]
+
+
 def finish(network: nn.Module, input_shape: tuple[int, int, int], seed: int) -> nn.Module:
     """Gives `network` its weights and its batch norms their statistics; returns it in eval mode.
 
@@ -141,7 +165,7 @@ def finish(network: nn.Module, input_shape: tuple[int, int, int], seed: int) -> 
     returns its bias would pass any comparison.
     """
     pool = _pool(seed)
-    with torch.no_grad():
+    with torch.no_grad(), quick_pools():
         for module_name, module in network.named_modules():
             is_batch_norm = isinstance(module, nn.BatchNorm2d)
             for name, parameter in module.named_parameters(recurse=False):

@@ -39,8 +39,10 @@ class ONNXExporter(Exporter):
         import torch
         from torch.onnx.errors import UnsupportedOperatorError
 
+        from latlab.harness.exporters.tracing import onnx_shortcuts
+
         content = BytesIO()
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings(), onnx_shortcuts():
             # The exporter announces its own deprecation, and tracing that sizes become constants.
             warnings.simplefilter("ignore")
             try:

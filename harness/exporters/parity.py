@@ -107,9 +107,11 @@ def _compare_once(
 ) -> Parity:
     import torch
 
+    from latlab.search_spaces.modules import quick_pools
+
     rows = _rows(len(images), batch)
     inputs = [images[torch.from_numpy(part)] for part in rows]
-    with torch.inference_mode():
+    with torch.inference_mode(), quick_pools():
         if rows_independent:
             outputs = _arrays(module(images))
             expected = [[output[part] for output in outputs] for part in rows]

@@ -53,8 +53,10 @@ def _frozen_graph(module: nn.Module, example: Tensor) -> Any:
     """
     import torch
 
+    from latlab.harness.exporters.tracing import trace
+
     passes: Any = torch._C  # private, and not all of it typed
-    graph, _ = passes._create_graph_by_tracing(module, (example,), lambda _: "", True, False, None, ["x"])
+    graph, _ = trace(module, (example,), strict=True, argument_names=["x"])
     passes._jit_pass_inline(graph)
     passes._jit_pass_constant_propagation(graph)
     passes._jit_pass_cse(graph)
