@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, TypeGuard
 
 import numpy as np
 import pandas as pd
 
-from latlab.agents.statistics import trimmed_mean, winsorised_stderr
 from latlab.harness.errors import BadInputError
 from latlab.harness.quality.drift import Drift, Point, fit_drift
+from latlab.harness.quality.timeline import Run, timeline
 from latlab.harness.store import Anchor, Pass, Store
 
 __all__ = ["Records", "Sitting", "read_records"]
@@ -23,8 +22,6 @@ __all__ = ["Records", "Sitting", "read_records"]
 _NUMBERS = ("latency_ms", "stderr_ms", "low_ms", "high_ms", "raw_ms")
 TRIM = 0.1
 """Of a pass's samples, at each end, where a pass stands for itself."""
-LEAST_SIGMA = 1e-3
-"""Relative standard error of a pass: what samples that agree by luck say is not believed."""
 PAUSE_S = 300.0
 """Between two passes of a sitting nothing takes so long: it was stopped, and gone on with later."""
 
@@ -154,17 +151,15 @@ def _sitting(store: Store, own: pd.DataFrame, timed: pd.DataFrame, names: Mappin
     stored = store.session_passes(campaign, number)
     anchors = store.anchors(campaign, number)
     of = {int(row): names[arch] for row, arch in zip(own["id"], own["arch"], strict=True)}
-    runs: list[Pass | Anchor] = sorted([*stored, *anchors], key=lambda one: one.at)
-    own_clock = _is_steady([one.telemetry.get("at_s") for one in runs])
-    start_s = _time_s(runs[0], own_clock) if runs else 0.0
+    runs = timeline([*stored, *anchors], TRIM)
     passes = pd.DataFrame(
-        [{"network": of[one.measurement_id], "kind": one.kind, **_run(one, own_clock, start_s)}
-         for one in stored if one.measurement_id in of and one.samples_ns],
+        [{"network": of[run.what.measurement_id], "kind": run.what.kind, **_columns(run)}
+         for run in runs if isinstance(run.what, Pass) and run.what.measurement_id in of],
         columns=["network", "kind", "time_s", "log_ms", "sigma", "temperature_c"],
     )  # fmt: skip
     anchor_runs = pd.DataFrame(
-        [{"network": f"anchor {one.arch}", "arch": one.arch, "ok": one.ok, **_run(one, own_clock, start_s)}
-         for one in anchors if one.samples_ns],
+        [{"network": f"anchor {run.what.arch}", "arch": run.what.arch, "ok": run.what.ok, **_columns(run)}
+         for run in runs if isinstance(run.what, Anchor)],
         columns=["network", "arch", "ok", "time_s", "log_ms", "sigma", "temperature_c"],
     )  # fmt: skip
     labels = timed.assign(network=timed["arch"].map(names)).drop_duplicates("network").set_index("network")
@@ -174,7 +169,7 @@ def _sitting(store: Store, own: pd.DataFrame, timed: pd.DataFrame, names: Mappin
     labels["temperature_c"] = heat.reindex(labels.index)
     started = pd.to_datetime(own["started_at"], format="ISO8601")
     finished = pd.to_datetime(own["finished_at"], format="ISO8601")
-    at = pd.to_datetime(pd.Series([one.at for one in runs], dtype=object), format="ISO8601")
+    at = pd.to_datetime(pd.Series([run.what.at for run in runs], dtype=object), format="ISO8601")
     return Sitting(
         campaign,
         number,
@@ -183,7 +178,7 @@ def _sitting(store: Store, own: pd.DataFrame, timed: pd.DataFrame, names: Mappin
         anchor_runs,
         started.min().to_pydatetime(),
         _without_pauses(pd.concat([started, finished, at]).dropna()),
-        sum(map(_timing_s, runs)),
+        sum(_timing_s(run.what) for run in runs),
         store.session_facts(campaign, number),
     )
 
@@ -193,22 +188,12 @@ def _without_pauses(moments: pd.Series) -> float:
     return float(steps[steps < PAUSE_S].sum())
 
 
-def _is_steady(times_s: Sequence[Any]) -> bool:
-    """Whether the device's own clock tells when each run was, and did not begin anew in between."""
-    return all(map(_is_number, times_s)) and all(a <= b for a, b in pairwise(times_s))
-
-
-def _time_s(one: Pass | Anchor, own_clock: bool) -> float:
-    return float(one.telemetry["at_s"]) if own_clock else datetime.fromisoformat(one.at).timestamp()
-
-
-def _run(one: Pass | Anchor, own_clock: bool, start_s: float) -> dict[str, float | None]:
-    mean = max(1.0, trimmed_mean(one.samples_ns, TRIM))
+def _columns(run: Run) -> dict[str, float | None]:
     return {
-        "time_s": _time_s(one, own_clock) - start_s,
-        "log_ms": math.log(mean / 1e6),
-        "sigma": max(LEAST_SIGMA, winsorised_stderr(one.samples_ns, TRIM) / mean),
-        "temperature_c": _temperature(one.telemetry),
+        "time_s": run.time_s,
+        "log_ms": run.point.log_ms,
+        "sigma": run.point.sigma,
+        "temperature_c": _temperature(run.what.telemetry),
     }
 
 
