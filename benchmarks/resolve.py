@@ -1,6 +1,6 @@
 """Rank-directed replication against the same device-seconds spread over all networks.
 
-    python benchmarks/resolve.py [--networks 200] [--seeds 20] [--trace STORE ...]
+    python benchmarks/resolve.py [--networks 200] [--seeds 20] [--ties 1] [--trace STORE ...]
 
 On simulated devices, whose true order is known, and in stores whose rows have many passes (for each seed half of the
 passes are dealt out as they are asked for, the others' label is the truth). Every network gets the first five passes.
@@ -13,6 +13,7 @@ comparisons of the ten with each network that truly is within 5 % of them, and n
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import random
 import statistics
@@ -197,13 +198,13 @@ def calibration(labels: Sequence[Label], resolve: Resolve, truth: np.ndarray) ->
     }
 
 
-def trial(make: Callable[[int], Source], goal: str, share: float, seed: int) -> dict[str, float]:
+def trial(make: Callable[[int], Source], goal: str, ties: float, share: float, seed: int) -> dict[str, float]:
     """One campaign, twice from the same start: directed, and spread."""
     source = make(seed)
     truth = np.array(source.truth_ms)
     limit_ms = float(np.median(truth)) * 1.0001
-    resolve = Resolve(under_ms=limit_ms if goal == "limit" else None, top=TOP if goal == "top" else None,
-                      most_passes=source.most)  # fmt: skip
+    question: dict[str, Any] = {"under_ms": limit_ms} if goal == "limit" else {"top": TOP}
+    resolve = Resolve(**question, ties_percent=ties, most_passes=source.most)
 
     def right(campaign: Campaign) -> dict[str, float]:
         if goal == "top":
@@ -222,7 +223,7 @@ def trial(make: Callable[[int], Source], goal: str, share: float, seed: int) -> 
     return figures | calibration(directed.labels, resolve, truth)
 
 
-def row(name: str, goal: str, share: float, trials: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+def row(name: str, goal: str, ties: float, share: float, trials: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """Means over seeds; the standard error of the difference of right decisions, paired by seed."""
     mean = {key: statistics.fmean(one[key] for one in trials) for key in trials[0]}
     gains = [one["directed right"] - one["spread right"] for one in trials]
@@ -230,6 +231,7 @@ def row(name: str, goal: str, share: float, trials: Sequence[Mapping[str, float]
     return {
         "noise": name,
         "question": f"top {TOP}" if goal == "top" else "limit",
+        "zone %": ties,
         "may spend": share,
         "spent": mean["spent"],
         "right before": mean["first right"],
@@ -263,6 +265,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--networks", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--ties", nargs="*", type=float, default=[1.0], help="percent")
     parser.add_argument("--kinds", nargs="*", choices=DEVICES, default=list(DEVICES))
     parser.add_argument("--space", default="fbnet")
     parser.add_argument("--trace", nargs="*", type=Path, default=[], help="stores with many passes of each network")
@@ -272,13 +275,12 @@ def main() -> None:
         kind: partial(Simulated, kind, arguments.space, arguments.networks, POLICY) for kind in arguments.kinds
     }
     for path in arguments.trace:
-        sources[f"recorded: {path.stem}"] = partial(Recorded, recorded_passes(path), POLICY)
+        sources[path.stem] = partial(Recorded, recorded_passes(path), POLICY)
     rows = []
     for name, make in sources.items():
-        for goal in ("top", "limit"):
-            for share in SHARES:
-                trials = [trial(make, goal, share, seed) for seed in range(arguments.seeds)]
-                rows.append(row(name, goal, share, trials))
+        for goal, ties, share in itertools.product(("top", "limit"), arguments.ties, SHARES):
+            trials = [trial(make, goal, ties, share, seed) for seed in range(arguments.seeds)]
+            rows.append(row(name, goal, ties, share, trials))
     show(f"{arguments.networks} networks, {arguments.seeds} seeds; seconds as shares of the first labels'", rows)
     save(arguments.out, {"networks": arguments.networks, "seeds": arguments.seeds, "rows": rows})
 

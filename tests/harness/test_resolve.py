@@ -21,7 +21,7 @@ from latlab.harness.resolve import Label, Resolve, compare, next_round, uniform_
 from latlab.harness.simulation.config import SimulatedDevice
 from latlab.harness.store import Store
 
-SPACE, COUNT = "nasbench201", 24
+SPACE, COUNT = "nasbench201", 16
 BUSY = {"sigma": 0.05, "autocorrelation": 0.4}
 
 
@@ -184,7 +184,7 @@ def lab(tmp_path: Path) -> Lab:
 def test_labels_get_passes_until_the_fastest_are_known(lab: Lab) -> None:
     said: list[str] = []
     before = lab.measure("busy", space=SPACE, count=COUNT).set_index("arch")
-    rows = lab.measure("busy", space=SPACE, count=COUNT, resolve=Resolve(top=8), say=said.append).set_index("arch")
+    rows = lab.measure("busy", space=SPACE, count=COUNT, resolve=Resolve(top=6), say=said.append).set_index("arch")
     outcome = resolved(rows)
     assert set(rows["status"]) == {"ok"}
     more = rows["passes"].map(len) - before["passes"].map(len)
@@ -204,19 +204,19 @@ def test_labels_get_passes_until_the_fastest_are_known(lab: Lab) -> None:
 
 
 def test_the_same_call_goes_on(lab: Lab) -> None:
-    first = resolved(lab.measure("busy", space=SPACE, count=COUNT, resolve=Resolve(top=8, most_s=0.05)))
+    first = resolved(lab.measure("busy", space=SPACE, count=COUNT, resolve=Resolve(top=6, most_s=0.05)))
     assert first.exhausted == "seconds"
     assert 0 < first.timed_s < 0.1
-    second = resolved(lab.measure("busy", space=SPACE, count=COUNT, resolve=Resolve(top=8, most_s=100)))
+    second = resolved(lab.measure("busy", space=SPACE, count=COUNT, resolve=Resolve(top=6, most_s=100)))
     assert second.passes > 0
     assert not second.exhausted
-    third = resolved(lab.measure("busy", space=SPACE, count=COUNT, resolve=Resolve(top=8)))
+    third = resolved(lab.measure("busy", space=SPACE, count=COUNT, resolve=Resolve(top=6)))
     assert third.passes == third.timed_s == 0
     assert third.comparisons == second.comparisons
 
 
 def test_a_network_has_no_more_passes_than_it_may(lab: Lab) -> None:
-    rows = lab.measure("busy", space=SPACE, count=COUNT, resolve=Resolve(top=8, ties_percent=0, most_passes=7))
+    rows = lab.measure("busy", space=SPACE, count=COUNT, resolve=Resolve(top=6, ties_percent=0, most_passes=7))
     assert resolved(rows).exhausted == "passes"
     assert rows["passes"].map(len).max() == 7
 
@@ -262,7 +262,7 @@ def test_a_device_lost_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     config = lab.inventory.device("busy")
     assert isinstance(config, SimulatedDevice)
     config.device("busy").inject("disconnect", after_requests=7)
-    rows = lab.measure("busy", space=SPACE, count=COUNT, resolve=Resolve(top=8))
+    rows = lab.measure("busy", space=SPACE, count=COUNT, resolve=Resolve(top=6))
     assert rows.attrs["errors"] == []
     assert set(rows["status"]) == {"ok"}
     assert resolved(rows).count("open") == 0
@@ -275,7 +275,7 @@ def test_what_cannot_be_repeated_keeps_its_label(lab: Lab) -> None:
     assert isinstance(config, SimulatedDevice)
     for after in range(4):
         config.device("busy").inject("crash", verb="load", after_requests=after)
-    rows = lab.measure("busy", space=SPACE, count=COUNT, resolve=Resolve(top=8, most_s=100)).set_index("arch")
+    rows = lab.measure("busy", space=SPACE, count=COUNT, resolve=Resolve(top=6, most_s=100)).set_index("arch")
     assert set(rows["status"]) == {"ok"}
     same = rows["passes"].map(len) == before["passes"].map(len)
     assert (rows.loc[same, "latency_ms"] == before.loc[same, "latency_ms"]).all()
@@ -301,7 +301,7 @@ def busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_command(busy: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("measure", "busy", "--space", SPACE, "--count", "30", "--resolve", "--top", "5")
+    words = ("measure", "busy", "--space", SPACE, "--count", str(COUNT), "--resolve", "--top", "5")
     assert latlab(*words, monkeypatch=monkeypatch) == 0
     said = capsys.readouterr()
     assert "the 5 fastest, of" in said.out
@@ -309,10 +309,10 @@ def test_the_command(busy: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "round 1:" in said.err
     assert latlab(*words, "--json", monkeypatch=monkeypatch) == 0
     *rows, last = map(json.loads, capsys.readouterr().out.splitlines())
-    assert len(rows) == 30
+    assert len(rows) == COUNT
     assert last["resolved"]["undecided"] == 0
     assert last["resolved"]["passes"] == 0
-    median = sorted(row["latency_ms"] for row in rows)[15]
+    median = sorted(row["latency_ms"] for row in rows)[COUNT // 2]
     assert latlab(*words[:-2], "--under", str(median), "--ties", "2", monkeypatch=monkeypatch) == 0
     assert " below, " in capsys.readouterr().out
 
@@ -327,7 +327,7 @@ def test_bad_options(busy: None, words: tuple[str, ...], monkeypatch: pytest.Mon
 def test_order_in_a_round_is_no_order_of_size(lab: Lab) -> None:
     """Passes of a round are taken in random order: `Replication` shuffles what the engine then interleaves."""
     random.seed(0)
-    rows = lab.measure("busy", space=SPACE, count=COUNT, resolve=Resolve(top=8))
+    rows = lab.measure("busy", space=SPACE, count=COUNT, resolve=Resolve(top=6))
     with lab.store.transaction() as connection:
         ids = [
             row[0]
