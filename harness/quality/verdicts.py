@@ -140,9 +140,9 @@ def judge_together(verdicts: Sequence[Verdict]) -> list[Verdict]:
 
     A device with two speeds times a network in three short passes at one of them by chance, and nothing in these
     tells. But others have seen both: if so many of all runs in the session are slow that a 10 % trimmed mean has some
-    of them in it, networks that have met one speed only are "bimodal" too.
+    of them in it, networks that have met one speed only are "bimodal" too. Slow runs whose cause is known do not count.
     """
-    share = fmean(verdict.slow_share for verdict in verdicts) if verdicts else 0.0
+    share = fmean(verdict.slow_share * (verdict.kind == "bimodal") for verdict in verdicts) if verdicts else 0.0
     if len(verdicts) < LEAST_NETWORKS or share <= LEAST_SHARE:
         return list(verdicts)
     why = f"{100 * share:.0f} % of all runs in this session are slow ones, of a device with two speeds"

@@ -245,6 +245,8 @@ def test_what_some_networks_show_holds_for_all_of_a_session() -> None:
     assert found[0] is seen
     assert judge_together([seen, *[unseen] * 11]) == [seen, *[unseen] * 11]  # a tenth of them is trimmed
     assert judge_together([seen] * 3 + [unseen]) == [seen] * 3 + [unseen]  # too few to say
+    hot = [Verdict("throttled", "hot", 0.4)] * 6
+    assert judge_together([*hot, *[unseen] * 5]) == [*hot, *[unseen] * 5]  # which has its own verdict
     assert judge_together([]) == []
 
 
