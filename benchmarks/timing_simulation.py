@@ -12,8 +12,8 @@ while it timed the network.
 Columns, in percent where nothing else is said: `covered` of the rows that are not "noisy", and `covered_all`;
 `covered_or_flagged`, with any verdict; the share of each verdict; `false`, of verdicts but "noisy" where nothing but
 noise happens; `caught`, of the `hit` rows, those with any verdict. Hit are rows whose speed changed by more than 2 %
-from their first sample to their last, or that ran with a throttled clock where the device tells of it. `drift_found`: sessions whose
-drift `fit_drift` finds, which then takes it out. `half` is the median half-width.
+from their first sample to their last, or that ran with a throttled clock where the device tells of it.
+`drift_found`: sessions whose drift `fit_drift` finds, which then takes it out. `half` is the median half-width.
 """
 
 from __future__ import annotations
