@@ -35,7 +35,7 @@ class Resolved:
     repeated: int
     """Networks that got them."""
     timed_s: float
-    """Seconds of timing that they took."""
+    """Seconds of timing that they took, and passes with them that had to be taken again."""
     most_s: float
     """Seconds that they might have taken."""
     uniform_s: float
@@ -102,6 +102,7 @@ class Replication:
         self._stuck: set[str] = set()
         """Networks that did not take another pass."""
         self._rounds = 0
+        self._spent_s = 0.0
 
     @property
     def is_over(self) -> bool:
@@ -151,13 +152,6 @@ class Replication:
             return self._resolve.most_s
         return sum(label.passes * label.pass_s for label in self._before.values())
 
-    @property
-    def _spent_s(self) -> float:
-        return sum(
-            label.passes * label.pass_s - self._before[name].passes * self._before[name].pass_s
-            for name, label in self._labels.items()
-        )
-
     def _run(
         self,
         sitting: Sitting,
@@ -166,18 +160,22 @@ class Replication:
         submit: Callable[[str], Future[Artifact]] | None,
     ) -> None:
         """Bring networks to so many passes in all, those that want as many side by side."""
+        before_s = sitting.timed_s
         reopened = []
         totals = sorted(set(wanted.values()))
         self._rng.shuffle(totals)
-        for passes in totals:
-            together = sorted(name for name, total in wanted.items() if total == passes)
-            self._rng.shuffle(together)
-            for row in sitting.run(self._campaign, self._session, [(a, role) for a in together], submit, passes):
+        try:
+            for passes in totals:
+                together = sorted(name for name, total in wanted.items() if total == passes)
+                self._rng.shuffle(together)
+                for row in sitting.run(self._campaign, self._session, [(a, role) for a in together], submit, passes):
+                    self._pass_on(row)
+                    if row.status == "running":  # with more passes its interval is wider than the policy allows
+                        reopened.append((row.arch, role))
+            for row in sitting.run(self._campaign, self._session, reopened, submit) if reopened else ():
                 self._pass_on(row)
-                if row.status == "running":  # with more passes its interval is wider than the policy allows
-                    reopened.append((row.arch, role))
-        for row in sitting.run(self._campaign, self._session, reopened, submit) if reopened else ():
-            self._pass_on(row)
+        finally:
+            self._spent_s += sitting.timed_s - before_s
         self._read()
 
     def _pass_on(self, row: Measurement) -> None:

@@ -44,13 +44,13 @@ def show_resolved(resolved: Resolved) -> None:
 
 
 def _counts(resolved: Resolved) -> str:
-    ties = f"{resolved.count('tie')} ties (within {resolved.resolve.ties_percent:g} %, as far as one can tell)"
-    wrong = f"{resolved.expected_wrong:.1f} of them expected to be wrong"
+    ties = f"ties (within {resolved.resolve.ties_percent:g} %): {resolved.count('tie')}"
+    wrong = f"{resolved.expected_wrong:.1f} of the decided are expected to be wrong"
     if resolved.resolve.under_ms is None:
         return f"{resolved.count('decided')} of {len(resolved.comparisons)} comparisons decided, {ties}; {wrong}"
     decided = [one for one in resolved.comparisons if one.state == "decided"]
     below = sum(one.slower is None for one in decided)
-    return f"{below} below, {len(decided) - below} above, {ties} with the limit; {wrong}"
+    return f"{below} below, {len(decided) - below} above, {ties}; {wrong}"
 
 
 def _shown(resolved: Resolved) -> tuple[list[tuple[int, str]], int]:

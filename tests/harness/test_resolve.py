@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -322,18 +321,3 @@ def test_the_command(busy: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 def test_bad_options(busy: None, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     assert latlab("measure", "busy", "--space", SPACE, "--count", "3", *words, monkeypatch=monkeypatch) == 2
     assert not Path("latlab.db").exists() or Store("latlab.db").table().empty
-
-
-def test_order_in_a_round_is_no_order_of_size(lab: Lab) -> None:
-    """Passes of a round are taken in random order: `Replication` shuffles what the engine then interleaves."""
-    random.seed(0)
-    rows = lab.measure("busy", space=SPACE, count=COUNT, resolve=Resolve(top=6))
-    with lab.store.transaction() as connection:
-        ids = [
-            row[0]
-            for row in connection.exec_driver_sql("SELECT measurement_id FROM passes WHERE number = 5 ORDER BY id")
-        ]
-    latency = rows.set_index("id")["latency_ms"]
-    sizes = [latency[one] for one in ids]
-    assert len(sizes) > 2
-    assert sizes != sorted(sizes)
