@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -39,6 +40,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
+    gc.freeze()  # what torch's import leaves behind is not worth looking through again and again
     cache: ArtifactCache | None = None
     for line in sys.stdin:
         try:
