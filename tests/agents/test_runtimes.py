@@ -24,10 +24,10 @@ from tiny_networks import (
 
 from latlab.agents import nvml, runtimes
 from latlab.agents.errors import AgentError
+from latlab.agents.rules import Pass, Sampling
 from latlab.agents.runtimes import Delegation, Session, cuda
 from latlab.agents.runtimes import onnxruntime as ort_session
 from latlab.agents.runtimes.torchscript import TorchClock
-from latlab.agents.rules import Pass, Sampling
 from latlab.agents.timing import take_device_samples, take_samples
 
 PROVIDERS = __import__("onnxruntime").get_available_providers()

@@ -9,7 +9,7 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 
 from latlab.agents.errors import AgentError
-from latlab.agents.policy import PRESETS, TimingPolicy
+from latlab.agents.policy import PRESETS, PolicyError, TimingPolicy
 from latlab.agents.rules import Pass, Sampling
 from latlab.agents.timing import repeated, take_device_samples, take_samples, timer_overhead_ns
 
@@ -25,9 +25,27 @@ def test_the_preset_help_is_what_help_does() -> None:
     assert (policy.warmup, policy.runs, policy.trim, policy.passes) == (10, 50, 0.1, 1)
 
 
-def test_the_default_takes_as_many_runs_as_help() -> None:
-    policy, other = PRESETS["default"], PRESETS["help"]
-    assert policy.passes * (policy.warmup + policy.runs) == other.warmup + other.runs
+def test_what_presets_cost_beside_help() -> None:
+    runs = {name: one.most_passes * (one.warmup + one.runs) for name, one in PRESETS.items()}
+    assert runs["default"] == runs["help"]
+    assert runs["quick"] <= runs["help"] / 2
+    assert runs["thorough"] <= 2 * runs["help"]
+
+
+def test_presets_of_passes_that_are_added_have_a_reason_and_a_bound() -> None:
+    for name in ("default", "quick", "thorough"):
+        policy = PRESETS[name]
+        assert policy.passes < policy.max_passes
+        assert policy.precision > 0
+        assert policy.max_s > 0
+        assert policy.anchors
+
+
+def test_tflite_and_nvbench_are_what_those_do() -> None:
+    tflite, nvbench = PRESETS["tflite"], PRESETS["nvbench"]
+    assert Pass.of(tflite) == Pass(1, 50, warmup_s=0.5, pass_s=1, max_pass_s=150)
+    assert Pass.of(nvbench) == Pass(1, 10, pass_s=0.5, max_pass_s=15, stop="stdrel")
+    assert (tflite.trim, tflite.passes, nvbench.trim, nvbench.passes) == (0, 1, 0, 1)
 
 
 def test_presets_are_found_under_their_names() -> None:
@@ -37,8 +55,12 @@ def test_presets_are_found_under_their_names() -> None:
 def test_hashes_are_the_same_on_every_machine() -> None:
     # Recorded: stores refer to them, so a change of these makes measured rows strangers to new ones.
     assert {name: policy.hash() for name, policy in PRESETS.items()} == {
+        "default": "3cf10a34011105f1",
+        "quick": "a05a7532268dc596",
+        "thorough": "34f54b66c37ef185",
         "help": "f733638c6b230ae1",
-        "default": "698805d372b142dc",
+        "tflite": "49a80a403fe488ca",
+        "nvbench": "8836f697ac22264b",
     }
 
 
@@ -47,13 +69,14 @@ def test_the_name_is_not_in_the_hash_and_all_else_is() -> None:
     assert replace(policy, name="mine").hash() == policy.hash()
     others = [
         replace(policy, **change)
-        for change in ({"warmup": 3}, {"runs": 11}, {"trim": 0.2}, {"passes": 6}, {"spread": 9})
+        for change in ({"warmup": 3}, {"runs": 11}, {"trim": 0.2}, {"passes": 4}, {"spread": 9}, {"anchors": False})
     ]
-    assert len({other.hash() for other in (*others, policy)}) == 6
+    assert len({other.hash() for other in (*others, policy)}) == 7
 
 
 def test_zero_and_zero_point_zero_are_one_trim() -> None:
     assert replace(PRESETS["help"], trim=0).hash() == replace(PRESETS["help"], trim=0.0).hash()
+    assert replace(PRESETS["help"], pass_s=1).hash() == replace(PRESETS["help"], pass_s=1.0).hash()
 
 
 def test_a_policy_is_frozen() -> None:
@@ -72,11 +95,31 @@ def test_a_policy_is_frozen() -> None:
         ("spread", -1),
         ("trim", 0.5),
         ("trim", -1),
+        ("trim", None),
+        ("runs", 100_001),
+        ("max_runs", 49),
+        ("max_warmup", 9),
+        ("max_passes", -1),
+        ("max_pass_s", 3601),
+        ("warmup_s", float("nan")),
+        ("precision", float("inf")),
+        ("max_s", "long"),
+        ("stop", "entropy"),
+        ("anchors", 1),
+        ("overheads", -1),
     ],
 )
 def test_a_policy_that_makes_no_sense(field: str, value: object) -> None:
-    with pytest.raises(ValueError, match=field):
+    with pytest.raises(PolicyError, match=field) as caught:
         replace(PRESETS["help"], **{field: value})
+    assert caught.value.field == field
+
+
+def test_bounds_that_are_below_what_they_bound() -> None:
+    with pytest.raises(PolicyError, match=r"max_passes of a timing policy is 0 or at least passes \(3\), not 2"):
+        replace(PRESETS["default"], max_passes=2)
+    with pytest.raises(PolicyError, match="max_pass_s"):
+        replace(PRESETS["tflite"], max_pass_s=0.5)
 
 
 class Clock:

@@ -249,7 +249,7 @@ def test_controller_killed(victim: LinuxHost, bystander: LinuxHost, tmp_path: Pa
     after["device"] = after["target"].str.partition("/")[0]
     before["device"] = before["target"].str.partition("/")[0]
     check_rows(before, after, list(names))
-    assert (after["passes"].map(len) == 5).all()
+    assert after["passes"].map(len).between(3, 5).all()
     assert len(done.stdout.splitlines()) == 2 * COUNT
     seconds = time.monotonic() - start
     note = f"killed {kills} times, at last with {len(before)} rows; the same command went on for {seconds:.0f} s"
@@ -284,7 +284,7 @@ def test_two_controllers(victim: LinuxHost, bystander: LinuxHost, tmp_path: Path
     assert first.returncode == 130, err
     rows = stored(tmp_path)
     assert rows["status"].eq("ok").all()
-    assert rows["passes"].map(len).eq(5).all()
+    assert rows["passes"].map(len).between(3, 5).all()
     assert json.loads(out)["error"] == "interrupted"
     assert not Lab(tmp_path / "latlab.db").store.incidents().size
     reason = [line for line in second.stderr.splitlines() if "in use" in line][:1]
@@ -336,7 +336,7 @@ def test_clock_jumps(where: str, victim: LinuxHost, bystander: LinuxHost, tmp_pa
     rows = stored(tmp_path)
     assert len(out.splitlines()) == len(rows) == 2 * COUNT
     assert rows["status"].eq("ok").all()
-    assert rows["passes"].map(len).eq(5).all()
+    assert rows["passes"].map(len).between(3, 5).all()
     samples_ms = [s / 1e6 for row in rows["passes"] for one in row for s in one]
     assert min(samples_ms) > 0
     assert max(samples_ms) < 60_000

@@ -129,7 +129,7 @@ def test_predict_show_export_report(run: Shell, onboarded: Path, tmp_path: Path)
     csv, parquet = pd.read_csv(tmp_path / "t.csv"), pd.read_parquet(tmp_path / "t.parquet")
     assert len(csv) == len(parquet) >= 13
     assert csv["latency_ms"].tolist() == pytest.approx(parquet["latency_ms"].tolist())
-    assert len(json.loads(csv["passes"][0])) == 5
+    assert 3 <= len(json.loads(csv["passes"][0])) <= 5
     assert run("export", "--store", store, "--out", "x.csv", "--target", "none")[0] == 2
     assert run("report", "--store", store, "--out", "/proc/r.html")[0] == 2
     assert run("report", "--store", store, "--out", str(tmp_path))[0] == 2

@@ -40,8 +40,10 @@ def test_each_runtime(lab: Lab, runtime: str) -> None:
     assert rows["target"][0] == f"local/{runtime}/cpu/fp32/t1/b1"
     policy = PRESETS["default"]
     for passes in rows["passes"]:
-        assert [len(one) for one in passes] == [policy.runs] * policy.passes
-    assert (rows[["load_s", "warm_s", "measure_s"]] > 0).all().all()
+        assert policy.passes <= len(passes) <= policy.max_passes
+        assert {len(one) for one in passes} == {policy.runs}
+    assert (rows[["warm_s", "measure_s"]] > 0).all().all()
+    assert rows["load_s"][0] > 0  # the other is an anchor, and loaded already
     artifact = rows["artifact"][0]
     assert '"passed": true' in (artifact if isinstance(artifact, str) else str(artifact))
 

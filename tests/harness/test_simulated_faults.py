@@ -11,12 +11,15 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pytest
 
+from latlab.agents.policy import TimingPolicy
 from latlab.harness.inventory import Inventory
 from latlab.harness.lab import Lab
 from latlab.harness.simulation.config import SimulatedDevice
 from latlab.harness.transports import DeviceConfig
 
 SPACE, COUNT = "nasbench201", 6
+PLAIN = TimingPolicy("plain", warmup=2, runs=10, trim=0.25, passes=5, spread=1)
+"""Without anchors, so that it is the campaign's own networks that faults hit."""
 VICTIM, BYSTANDERS = "victim", ("left", "right")
 
 
@@ -94,12 +97,12 @@ def device(**faults: Any) -> SimulatedDevice:
 
 def lab_of(store: Path, devices: dict[str, DeviceConfig]) -> Lab:
     lab = Lab(store)
-    lab.inventory = Inventory(devices)
+    lab.inventory = Inventory(devices, policies={PLAIN.name: PLAIN})
     return lab
 
 
 def measure(lab: Lab) -> pd.DataFrame:
-    rows = lab.measure("all", space=SPACE, count=COUNT)
+    rows = lab.measure("all", space=SPACE, count=COUNT, policy=PLAIN.name)
     return rows.assign(device=[target.partition("/")[0] for target in rows["target"]])
 
 
