@@ -29,6 +29,7 @@ from latlab.harness.correction import record
 from latlab.harness.device import DeviceSession
 from latlab.harness.exporters import Artifact, ExportError
 from latlab.harness.loaded import LoadedNetworks
+from latlab.harness.quality.scatter import Learning
 from latlab.harness.quality.verdicts import judge
 from latlab.harness.store import Campaign, Measurement, Store
 from latlab.harness.transports import DeviceLostError, ProtocolError, WorkerError
@@ -40,8 +41,8 @@ EXPORT_LOOKAHEAD = 2
 PING_S = 20.0
 """A device that waits for exports is asked for a sign of life so often."""
 CHECK_S = 0.5
-SPACING_S = 0.5
-"""Between two passes of a network, where the device waits for exports anyway: bursts last that long."""
+SPACING_S = 0.25
+"""Between two passes of a network, where there are too few others to fill the time: many bursts last that long."""
 MAX_ATTEMPTS = 2
 """Workers that one network may kill before it is recorded as a failure."""
 MAX_REJECTED = 2
@@ -116,6 +117,7 @@ class Engine:
         overlap: whether exporting may go on while a network is timed (False where no core is left for it).
         check: called between passes; may raise to end the run there.
         networks: what is loaded on the device; kept from one run to the next.
+        learning: what is usual in the session; kept likewise.
         anchors: of the session; None to do without.
         company: exports on the device itself, which may disturb a pass; None where it is another machine.
     """
@@ -133,6 +135,7 @@ class Engine:
         overlap: bool,
         check: Callable[[], None],
         networks: LoadedNetworks,
+        learning: Learning,
         anchors: Anchors | None = None,
         company: Company | None = None,
     ) -> None:
@@ -140,7 +143,7 @@ class Engine:
         self._device, self._submit = device, submit
         self._lookahead = exports + EXPORT_LOOKAHEAD
         self._overlap, self._check, self._company = overlap, check, company
-        self._networks, self._anchors = networks, anchors
+        self._networks, self._learning, self._anchors = networks, learning, anchors
         self._rng = random.Random(f"{campaign.seed}/{session}/{campaign.id}")
         self._exporting: dict[Future[Artifact], tuple[str, str]] = {}
         self._ready: deque[_Ready] = deque()
@@ -200,8 +203,12 @@ class Engine:
                     self._check()
                     if net in self._active:  # the slice that closed may have changed who is
                         yield from self._turn(net, round_)
-                if not self._ready and self._exporting and self._spaced_in_s() > 0:
-                    self._await_exports(FIRST_COMPLETED, self._spaced_in_s())
+                spaced_in_s = self._spaced_in_s()
+                if not self._ready and spaced_in_s > 0:
+                    if self._exporting:
+                        self._await_exports(FIRST_COMPLETED, spaced_in_s)
+                    else:
+                        self._device.rest(spaced_in_s)
                 # With no newcomer the rounds in between would be empty: go on to the next one that is due.
                 if not self._ready and self._active:
                     round_ = max(round_ + 1, min(net.due for net in self._active))
@@ -228,7 +235,7 @@ class Engine:
 
     def _spaced_in_s(self) -> float:
         """Seconds until the network that waits longest should have its next pass."""
-        first = min((net.last for net in self._active), default=0.0)
+        first = min((net.last for net in self._active), default=0.0)  # 0 before its first pass
         return first + SPACING_S - time.monotonic() if self._spread > 1 else 0.0
 
     def _top_up(self, source: Iterator[tuple[str, str]]) -> None:
@@ -312,7 +319,7 @@ class Engine:
         """Whether the network is to have another pass in this run."""
         if self._until:
             return len(net.passes) < self._until
-        return needs_pass(net.samples, self._policy, net.timed_s)
+        return needs_pass(net.samples, self._policy, net.timed_s, self._learning.scatter)
 
     def _turn(self, net: _InFlight, round_: int) -> Iterator[Measurement]:
         """One pass of one network, its loading included where it is not on the device."""
@@ -418,7 +425,7 @@ class Engine:
         }
         row = self._store.finish(
             net.row.id,
-            "running" if needs_pass(net.samples, self._policy, net.timed_s) else "ok",
+            "running" if needs_pass(net.samples, self._policy, net.timed_s, self._learning.scatter) else "ok",
             latency_ms=summary.latency_ms,
             stderr_ms=stderr_ms,
             raw_ms=summary.latency_ms,
@@ -433,6 +440,7 @@ class Engine:
         yield row
         if row.status != "ok":
             return
+        self._learning.add(net.samples)
         for arch in net.followers:
             follower = self._store.rows(self._campaign, self._session)[arch]
             yield self._store.copy_result(follower.id, row.id)

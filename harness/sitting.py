@@ -15,6 +15,7 @@ from latlab.harness.exporters import Artifact, ExportRequest
 from latlab.harness.exports import Exports
 from latlab.harness.loaded import LoadedNetworks
 from latlab.harness.measure import Engine
+from latlab.harness.quality.scatter import Learning
 from latlab.harness.store import Campaign, Measurement, Store
 from latlab.harness.targets import Target
 
@@ -36,6 +37,7 @@ class Sitting:
         """Seconds that the device spent in warm-up and samples."""
         self._networks = LoadedNetworks(device)
         self._anchors: dict[tuple[str, int], Anchors] = {}
+        self._learning: dict[tuple[str, int], Learning] = {}
         self._company = Company(exports) if device.is_this_machine else None
 
     @property
@@ -69,6 +71,7 @@ class Sitting:
             overlap=self.device.spare_cpus is not None,
             check=self.check,
             networks=self._networks,
+            learning=self._learning.setdefault((campaign.id, session), Learning(policy.trim)),
             anchors=self._anchors_of(campaign, session, policy),
             company=self._company,
         )

@@ -25,7 +25,7 @@ from latlab.agents.statistics import (
     within_passes,
 )
 
-__all__ = ["FEWEST", "usual_scatter"]
+__all__ = ["FEWEST", "Learning", "usual_scatter"]
 
 Passes = Sequence[Sequence[int]]
 
@@ -38,6 +38,32 @@ PRIOR_NETWORKS = 5.0
 """What `EFFECT_PRIORS` are worth beside them."""
 ROUNDS = 15
 LEAST, MOST = -0.3, 0.95
+
+
+LEARN_EVERY = 20
+"""Networks after which a session's scatter is learnt again."""
+MOST_NETWORKS = 200
+"""The last so many: what a device is like may change, and more would say little more."""
+
+
+class Learning:
+    """What is usual in a session, as far as it has come.
+
+    Args:
+        trim: of its policy.
+    """
+
+    def __init__(self, trim: float) -> None:
+        self._trim = trim
+        self._networks: list[Passes] = []
+        self.scatter: Scatter | None = None
+        """None until there are enough networks."""
+
+    def add(self, passes: Passes) -> None:
+        """A network that has all its passes."""
+        self._networks.append(passes)
+        if len(self._networks) % LEARN_EVERY == 0:
+            self.scatter = usual_scatter(self._networks[-MOST_NETWORKS:], self._trim)
 
 
 def usual_scatter(networks: Sequence[Passes], trim: float) -> Scatter | None:

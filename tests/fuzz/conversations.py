@@ -30,6 +30,7 @@ from latlab.harness.exporters import Artifact, Parity
 from latlab.harness.fleet import DeviceState
 from latlab.harness.loaded import LoadedNetworks
 from latlab.harness.measure import Engine
+from latlab.harness.quality.scatter import Learning
 from latlab.harness.simulation.config import SimulatedDevice
 from latlab.harness.simulation.transport import SimulatedTransport
 from latlab.harness.store import Store
@@ -239,6 +240,7 @@ def check_conversation(plan: Plan) -> None:
                 overlap=True,
                 check=lambda: None,
                 networks=LoadedNetworks(session),
+                learning=Learning(POLICY.trim),
             )
             for row in engine.run([(arch, "listed") for arch in ARCHS]):
                 rows.append(row)
