@@ -126,7 +126,7 @@ def test_environment_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             "policies:\n  mine:\n    base: default\n    run: 3\n",
             "line 4: policies.mine.run: there is no such field: did you mean runs?",
         ),
-        ("policies: {mine: {base: helpp}}\n", "policies.mine.base: choose one of: help,"),
+        ("policies: {mine: {base: helpp}}\n", "policies.mine.base: choose one of: default, quick,"),
         ("policies: {mine: {base: help, name: x}}\n", "policies.mine.name: there is no such field"),
         ("policies:\n  help:\n    runs: 3\n", "line 2: policies.help: help is a policy of latlab's own"),
         ("policies:\n  mine:\n    runs: 3\n", "line 2: policies.mine.trim: it is missing (or let a preset give it"),
