@@ -3,8 +3,8 @@
     python benchmarks/resolve.py [--networks 200] [--seeds 20] [--ties 1] [--trace STORE ...]
 
 On simulated devices, whose true order is known, and in stores whose rows have many passes (for each seed half of the
-passes are dealt out as they are asked for, the others' label is the truth). Every network gets the first five passes.
-Then `harness.resolve` spends up to a share of the seconds these took on the ten fastest networks, or on a limit at the
+passes are dealt out as they are asked for, the others' label is the truth). Every network is measured as usual. Then
+`harness.resolve` spends up to a share of the seconds that this took on the ten fastest networks, or on a limit at the
 median; and a twin of it spends the same seconds on further passes for everyone, in random order. What is counted:
 comparisons of the ten with each network that truly is within 5 % of them, and networks within 5 % of the limit.
 "uniform" is what it would take to settle as many comparisons by the same passes for all, by the labels' own errors.
@@ -26,14 +26,13 @@ import numpy as np
 from common import RESULTS, save, show
 
 from latlab.agents.policy import PRESETS, TimingPolicy
-from latlab.agents.statistics import summarise, trimmed_mean
+from latlab.agents.statistics import needs_pass, summarise, trimmed_mean
 from latlab.harness.resolve import Label, Resolve, compare, next_round, uniform_s
 from latlab.harness.simulation.config import SimulatedDevice
 from latlab.harness.store import Store
 from latlab.search_spaces import get
 
 POLICY = PRESETS["default"]
-FIRST = 5
 TOP = 10
 NEAR = 0.05
 DEVICES: Mapping[str, Mapping[str, Any]] = {
@@ -108,10 +107,13 @@ class Campaign:
         self._source, self._rng = source, rng
         self.passes: list[list[list[int]]] = [[] for _ in source.truth_ms]
         self.seconds = [0.0] * len(self.passes)
-        for _ in range(FIRST):
-            for network in self._shuffled(range(len(self.passes))):
+        while due := [network for network in range(len(self.passes)) if self._is_due(network)]:
+            for network in self._shuffled(due):
                 self.add(network)
         self.labels = [self._label(network) for network in range(len(self.passes))]
+
+    def _is_due(self, network: int) -> bool:
+        return needs_pass(self.passes[network], POLICY, self.seconds[network])
 
     def add(self, network: int) -> float:
         samples, took_s = self._source.one(network)
