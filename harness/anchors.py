@@ -55,6 +55,7 @@ class Anchors:
     Args:
         submit: starts the export of an architecture of NAS-Bench-201 in the device's format.
         networks: what is loaded on the device.
+        check: called where a device is waited for; may raise.
         company: exports on the device itself; None where it is another machine.
     """
 
@@ -67,11 +68,12 @@ class Anchors:
         device: DeviceSession,
         networks: LoadedNetworks,
         submit: Callable[[str], Future[Artifact]],
+        check: Callable[[], None],
         company: Company | None = None,
     ) -> None:
         self._store, self._campaign, self._session, self._policy = store, campaign, session, policy
         self._device, self._networks, self._submit = device, networks, submit
-        self._company = company
+        self._check, self._company = check, company
         self._artifacts: list[Artifact | None] | None = None
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._reading_s = 0.0
@@ -81,13 +83,13 @@ class Anchors:
         self.timed_s = 0.0
         """Seconds of warm-up and samples of all readings."""
 
-    def begin(self, check: Callable[[], None]) -> None:
+    def begin(self) -> None:
         """Time all of them. Where the first cannot be exported or run, the session does without anchors."""
         if self._artifacts is None:
             futures = [self._submit(arch) for arch in ANCHORS]
             until = time.monotonic() + EXPORT_S
             while wait(futures, timeout=0.2).not_done and time.monotonic() < until:
-                check()
+                self._check()
             self._artifacts = [_artifact_of(future) for future in futures]
         if time.monotonic() - self._read_at > FRESH_S:
             self._read()
@@ -158,6 +160,7 @@ class Anchors:
 
     def _time(self, index: int) -> bool:
         """Time an anchor: whether it is in line, or cannot tell."""
+        self._device.wait_until_fit(self._check)
         with self._company.quiet() if self._company else nullcontext():
             timed = self._timed(index)
         if timed is None:

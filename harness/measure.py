@@ -14,7 +14,7 @@ import math
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -158,12 +158,14 @@ class Engine:
         self.timed_s = 0.0
         """Seconds that the device spent in warm-up and samples since this engine was made."""
 
-    def run(self, wanted: Iterable[tuple[str, str]], passes: int | None = None) -> Iterator[Measurement]:
+    def run(
+        self, wanted: Iterable[tuple[str, str]], passes: int | Mapping[str, int] | None = None
+    ) -> Iterator[Measurement]:
         """Measure what `wanted` yields as (architecture, role) and yield each row once it is finished.
 
-        With `passes`, networks are put aside after so many: rows whose policy asks for more are yielded still
-        `running`, with the latency so far, and a later run, in this process or another, goes on with them. More than
-        the policy asks for refine rows that are finished.
+        With `passes`, for all or by architecture, networks are put aside after so many: rows whose policy asks for more
+        are yielded still `running`, with the latency so far, and a later run, in this process or another, goes on
+        with them. Rows that are finished already are refined, and stay finished.
 
         `wanted` is asked for the next one only when an export can start, so it may decide by the rows it has seen.
         Without `passes`, architectures that this session has finished already must not be in it.
@@ -175,11 +177,11 @@ class Engine:
         self._until = passes
         # Who measures a few passes to decide by waits neither for anchors nor for time to pass in between: the other
         # passes come later.
-        brief = passes is not None and passes < self._policy.passes
+        brief = isinstance(passes, int) and passes < self._policy.passes
         self._holds = self._anchors is not None and not brief
         self._spread = min(1, self._policy.spread) if brief else self._policy.spread
         try:
-            self._guarded(lambda anchors: anchors.begin(self._check))
+            self._guarded(lambda anchors: anchors.begin())
             while True:
                 self._top_up(source)
                 yield from self._collect()
@@ -317,8 +319,8 @@ class Engine:
 
     def _wants(self, net: _InFlight) -> bool:
         """Whether the network is to have another pass in this run."""
-        if self._until:
-            return len(net.passes) < self._until
+        if self._until is not None:
+            return len(net.passes) < (self._until if isinstance(self._until, int) else self._until[net.row.arch])
         return needs_pass(net.samples, self._policy, net.timed_s, self._learning.scatter)
 
     def _turn(self, net: _InFlight, round_: int) -> Iterator[Measurement]:
@@ -423,9 +425,10 @@ class Engine:
             "warm_s": sum(one.warm_s for one in net.passes),
             "measure_s": sum(map(sum, net.samples)) / 1e9,
         }
+        more = net.row.status != "ok" and needs_pass(net.samples, self._policy, net.timed_s, self._learning.scatter)
         row = self._store.finish(
             net.row.id,
-            "running" if needs_pass(net.samples, self._policy, net.timed_s, self._learning.scatter) else "ok",
+            "running" if more else "ok",
             latency_ms=summary.latency_ms,
             stderr_ms=stderr_ms,
             raw_ms=summary.latency_ms,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 
 from latlab.agents.policy import TimingPolicy
@@ -50,7 +50,7 @@ class Sitting:
         session: int,
         wanted: Iterable[tuple[str, str]],
         submit: Callable[[str], Future[Artifact]] | None = None,
-        passes: int | None = None,
+        passes: int | Mapping[str, int] | None = None,
     ) -> Iterator[Measurement]:
         """Measure (architecture, role) pairs in a session of a campaign, yielding rows as they are finished.
 
@@ -87,7 +87,15 @@ class Sitting:
         key = (campaign.id, session)
         if key not in self._anchors:
             self._anchors[key] = Anchors(
-                self._store, campaign, session, policy, self.device, self._networks, self._export_anchor, self._company
+                self._store,
+                campaign,
+                session,
+                policy,
+                self.device,
+                self._networks,
+                self._export_anchor,
+                self._check,
+                self._company,
             )
         return self._anchors[key]
 

@@ -486,10 +486,13 @@ class Store:
 
     # Tables
 
-    def table(self, *, target: str | None = None, space: str | None = None, raw: bool = False) -> pd.DataFrame:
+    def table(
+        self, *, target: str | None = None, space: str | None = None, raw: bool = False, sustained: bool = False
+    ) -> pd.DataFrame:
         """All finished measurements, one row each: the campaign's facts, then the measurement's.
 
         Args:
+            sustained: with those under sustained load, which are no labels.
             raw: with a column `passes`, the raw samples in ns: a list per pass.
         """
         sql = """
@@ -504,6 +507,8 @@ class Store:
             LEFT JOIN fingerprints f ON f.id = m.fingerprint_id
         """
         which = "WHERE m.status != 'running'"
+        if not sustained:
+            which += " AND c.selection != 'sustain'"
         parameters: dict[str, str] = {}
         for name, value in (("target", target), ("space", space)):
             if value is not None:
