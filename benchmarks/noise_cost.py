@@ -136,7 +136,7 @@ def draw(results: Sequence[Mapping[str, object]], out: Path) -> None:
         axis.grid(axis="y", color="#eeeeee")
     axes[0].set_ylabel("Spearman's rank correlation\nwith the latencies without this noise")
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     figure.savefig(out, dpi=110)
 
 
