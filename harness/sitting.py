@@ -94,7 +94,7 @@ class Sitting:
                 self.device,
                 self._networks,
                 self._export_anchor,
-                self._check,
+                self.check,
                 self._company,
             )
         return self._anchors[key]
