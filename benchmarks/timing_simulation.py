@@ -43,7 +43,7 @@ from latlab.agents.rules import Pass
 from latlab.agents.statistics import needs_pass, summarise, trimmed_mean, winsorised_stderr
 from latlab.harness.measure import SPACING_S
 from latlab.harness.quality.drift import Point, fit_drift
-from latlab.harness.quality.scatter import usual_scatter
+from latlab.harness.quality.scatter import Learning, usual_scatter
 from latlab.harness.quality.verdicts import KINDS, PassRecord, judge, judge_together, usual_clock_mhz
 from latlab.harness.simulation.config import SimulatedDevice
 from latlab.harness.simulation.device import Device
@@ -57,8 +57,6 @@ BASE_MS = 50.0
 """The table that the device looks it up in says so."""
 SESSION = 100
 """Networks of a session."""
-LEARN_EVERY = 10
-"""Networks after which it is learnt again how they scatter."""
 TRUTH_TRIM = 0.1
 TRUTH_RUNS, TRUTH_SAMPLES = 4, 100_000
 CHANGED_PERCENT = 2.0
@@ -147,7 +145,7 @@ def session(case: Case, policy: TimingPolicy, seed: int, folder: Path) -> list[N
     timer, rng = Timer(case, seed, folder), random.Random(seed)
     active: list[Network] = []
     done: list[Network] = []
-    scatter = None
+    learning = Learning(policy.trim)
     begun = round_ = 0
     while begun < SESSION or active:
         if begun < SESSION:
@@ -161,11 +159,10 @@ def session(case: Case, policy: TimingPolicy, seed: int, folder: Path) -> list[N
         for network in due:
             timer.time(network, policy)
             network.due = round_ + policy.spread
-            if not needs_pass(network.passes, policy, network.timed_s, scatter):
+            if not needs_pass(network.passes, policy, network.timed_s, learning.scatter):
                 active.remove(network)
                 done.append(network)
-                if len(done) % LEARN_EVERY == 0:
-                    scatter = usual_scatter([one.passes for one in done], policy.trim)
+                learning.add(network.passes)
         round_ += 1
         if begun == SESSION and active:
             round_ = max(round_, min(network.due for network in active))
