@@ -26,6 +26,8 @@ COUNTER_S = 0.005
 """Counters of energy move once a millisecond (RAPL): over shorter times they say nothing."""
 BOARD_S, BATTERY_S, GPU_S = 0.1, 2.0, 1.0
 """Meters of power show the mean of a while that has passed: a pass has to last as long to be what they show."""
+LEAST_WHOLE = 0.99
+"""Of the inference time, that lies between two readings around it, but for roundings."""
 LEAST_SHARE = 0.5
 """Of the time between two readings of a counter that inference has to fill."""
 TOTALS = ("VDD_IN", "POM_5V_IN", "VIN")
@@ -140,7 +142,7 @@ def _counted(before: Mapping[str, Any], after: Mapping[str, Any], names: Sequenc
     if not names or began is None or ended is None:
         return None
     elapsed = ended - began
-    if elapsed < max(COUNTER_S, seconds) or seconds < LEAST_SHARE * elapsed:
+    if elapsed < max(COUNTER_S, LEAST_WHOLE * seconds) or seconds < LEAST_SHARE * elapsed:
         return None
     microjoules = 0.0
     for name in names:

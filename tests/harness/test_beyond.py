@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from latlab.harness.beyond import METRICS, metrics, power_w
 from latlab.harness.device import Timed
+from latlab.harness.inventory import Inventory
+from latlab.harness.lab import Lab
+from latlab.harness.simulation.config import SimulatedDevice
 
 MS = 1_000_000
 
@@ -32,6 +36,16 @@ def test_everything_that_is_known() -> None:
     assert found["energy_mj"] == pytest.approx(20.0)  # 10 W for 2 ms
     assert (found["first_ms"], found["open_ms"], found["file_bytes"]) == (3.0, 40.0, 1000.0)
     assert found["peak_memory_mb"] == 12.5
+
+
+def test_rows_of_a_simulated_device_have_all_of_them(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "s.db")
+    lab.inventory = Inventory({"sim": SimulatedDevice(transport="simulated", heating={"watts": 5.0})})
+    rows = lab.measure("sim", space="nasbench201", count=2, policy="help")
+    assert list(rows["status"]) == ["ok", "ok"]
+    assert rows["energy_mj"].to_numpy() == pytest.approx(5 * rows["latency_ms"].to_numpy(), rel=0.05)
+    for name in METRICS:
+        assert (rows[name] > 0).all(), name
 
 
 def test_nothing_is_known() -> None:

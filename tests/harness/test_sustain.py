@@ -157,6 +157,13 @@ def test_a_phone_throttles_and_every_run_is_kept(tmp_path: Path) -> None:
     assert began[0] == 0
 
 
+def test_it_makes_no_label(tmp_path: Path) -> None:
+    made = lab(tmp_path)
+    made.sustain("sim", space="nasbench201", arch=ARCH, minutes=0.1)
+    assert made.store.table().empty
+    assert list(made.store.table(sustained=True)["role"]) == [ROLE]
+
+
 def test_the_same_call_begins_anew(tmp_path: Path) -> None:
     made = lab(tmp_path)
     for _ in range(2):
