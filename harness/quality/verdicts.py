@@ -41,7 +41,7 @@ USUAL_PRECISION = 0.05
 """Half the interval's width, as a share of the latency, above which a policy without a precision is called noisy."""
 SIGNIFICANCE = 0.01
 """Of tests for drift: so many steady networks in a hundred are called drifting, at most."""
-TREND_FREEDOM = 30
+TREND_FREEDOM = 30.0
 """Degrees of freedom that the samples' scatter has at least in the usual presets."""
 STRAIGHTNESS = 0.05
 """Of the same tests against the line's own residuals, where passes are few: a burst is no drift."""
@@ -225,7 +225,7 @@ def _hot_step(records: Sequence[PassRecord], trim: float) -> str:
         return ""
     early, late = fmean(values[:place]), fmean(values[place:])
     if noise is None:
-        noise = _deviation([value - (early if k < place else late) for k, value in enumerate(values)])
+        noise, _ = _deviation([value - (early if k < place else late) for k, value in enumerate(values)])
     size = late / early - 1 if early else math.inf
     if best < (STEP_T * noise) ** 2 or abs(size) < LEAST_STEP or (size > 0) != (last > first):
         return ""
@@ -264,12 +264,13 @@ def _drift(records: Sequence[PassRecord], trim: float) -> str:
     rest = [value - mean - slope * (time - centre) for time, value in zip(times, values, strict=True)]
     freedom = len(values) - 2
     if noise is None:
-        noise = _deviation(rest)
+        noise, good = _deviation(rest)
     else:
+        good = TREND_FREEDOM
         left = math.sqrt(sum(value**2 for value in rest) / freedom)
         if abs(slope) * spread < t_quantile(1 - STRAIGHTNESS / 2, freedom) * left:
             return ""
-    if abs(change) < LEAST_DRIFT or abs(slope) * spread < t_quantile(1 - SIGNIFICANCE / 2, TREND_FREEDOM) * noise:
+    if abs(change) < LEAST_DRIFT or abs(slope) * spread < t_quantile(1 - SIGNIFICANCE / 2, int(good)) * noise:
         return ""
     return f"runs became {_longer(change)} from first to last"
 
@@ -288,9 +289,14 @@ def _series(records: Sequence[PassRecord], trim: float) -> tuple[list[float], fl
     return [trimmed_mean(one, trim) for one in passes], math.sqrt(variance * inflation)
 
 
-def _deviation(rest: Sequence[float]) -> float:
-    """Of successive samples around a fit, as much larger as their autocorrelation makes the error of the fit."""
-    return math.sqrt(_variance(rest) * ar1_inflation(max(0.0, autocorrelation([rest], 0.0)), len(rest)))
+def _deviation(rest: Sequence[float]) -> tuple[float, float]:
+    """Of successive samples around a fit of two numbers, and its degrees of freedom.
+
+    Of n samples, n_e = n (1 - r) / (1 + r) are as good as independent: sqrt(sum(rest^2) / (n_e - 2)), with n_e - 2
+    (Santer et al. 2000).
+    """
+    freedom = len(rest) / ar1_inflation(max(0.0, autocorrelation([rest], 0.0)), len(rest)) - 2
+    return math.sqrt(sum(value**2 for value in rest) / max(1.0, freedom)), max(1.0, freedom)
 
 
 def _longer(change: float) -> str:
