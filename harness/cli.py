@@ -302,7 +302,7 @@ def measure(
         for record in _records(frame):
             print_json(record)
         for resolved in rows.attrs["resolved"]:
-            print_json({"resolved": resolved.to_json()})
+            print_json({"resolved": resolved})
     else:
         terminal.show_measurements(rows, store, raw=raw)
         if question is not None:

@@ -120,8 +120,8 @@ class Lab:
 
         Returns:
             One row per target and architecture, in the order asked for (columns as `Store.table`). Where devices
-            failed on the way, `attrs["errors"]` lists why; with `resolve`, `attrs["resolved"]` has a `Resolved` for
-            each target.
+            failed on the way, `attrs["errors"]` lists why; with `resolve`, `attrs["resolved"]` says of each target
+            how the question stands (`Resolved.to_json`).
 
         Raises:
             LatlabError: why the device failed, where there is no row at all.
@@ -339,7 +339,7 @@ class Lab:
         if errors and rows.empty:
             raise errors[0]
         rows.attrs["errors"] = [str(error) for error in errors]
-        rows.attrs["resolved"] = [further.resolved() for further in rounds]
+        rows.attrs["resolved"] = [further.resolved().to_json() for further in rounds]
         return rows
 
     def _measure_missing(

@@ -43,10 +43,6 @@ class Resolved:
     exhausted: str
     """Why some comparisons stay open: `seconds` or `passes` are used up; empty where none does."""
 
-    @property
-    def networks(self) -> int:
-        return len(self.labels)
-
     def count(self, state: State) -> int:
         return sum(one.state == state for one in self.comparisons)
 
@@ -56,12 +52,23 @@ class Resolved:
         return sum(1 - one.probability for one in self.comparisons if one.state == "decided")
 
     def to_json(self) -> dict[str, Any]:
-        """With every comparison that is no foregone conclusion."""
+        """With every network, and with every comparison that is among the fastest or no foregone conclusion."""
+        limit = self.resolve.under_ms is not None
+        decided = [one for one in self.comparisons if one.state == "decided"]
+        shown = [
+            asdict(one)
+            for place, one in enumerate(self.comparisons)
+            if place < (self.resolve.top or 0) or one.state != "decided" or one.probability < FOREGONE
+        ]
         return {
             "target": self.target,
             "question": self.resolve.question,
-            "networks": self.networks,
-            "decided": self.count("decided"),
+            "under_ms": self.resolve.under_ms,
+            "top": self.resolve.top,
+            "ties_percent": self.resolve.ties_percent,
+            "decided": len(decided),
+            "below": sum(one.slower is None for one in decided) if limit else None,
+            "above": sum(one.faster is None for one in decided) if limit else None,
             "ties": self.count("tie"),
             "undecided": self.count("open"),
             "expected_wrong": round(self.expected_wrong, 4),
@@ -71,7 +78,11 @@ class Resolved:
             "most_s": round(self.most_s, 6),
             "uniform_s": round(self.uniform_s, 6),
             "exhausted": self.exhausted or None,
-            "close": [asdict(one) for one in self.comparisons if one.state != "decided" or one.probability < FOREGONE],
+            "networks": [
+                {"arch": one.name, "latency_ms": one.latency_ms, "stderr_ms": one.stderr_ms, "passes": one.passes}
+                for one in self.labels
+            ],
+            "comparisons": shown,
         }
 
 
