@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean, median
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -18,15 +19,7 @@ from latlab.harness.report.wording import duration
 from latlab.harness.store import Measurement
 from latlab.harness.sustained.plot import curve, sparkline
 from latlab.harness.sustained.run import Result, Run
-from latlab.harness.sustained.windows import (
-    COMPARED_S,
-    Reading,
-    Sustained,
-    Window,
-    legible_window_s,
-    nice_window_s,
-    windows,
-)
+from latlab.harness.sustained.windows import COMPARED_S, Reading, Sustained, Window, nice_window_s
 from latlab.harness.terminal import console
 from latlab.harness.terminal_live import HEARTBEAT_S, View, milliseconds
 
@@ -116,32 +109,31 @@ def _state(run: Run) -> str:
 
 
 def _curve(readings: Sequence[Reading], screen_width: int, seconds: float) -> list[str]:
-    """Latency over minutes, with what heat there is below."""
+    """Latency over minutes, with heat below; quick, from passes' medians, because it is drawn while they run."""
     width = max(LEAST_WIDTH, min(MOST_WIDTH, screen_width - LABEL - 2))
-    bins = windows(readings, legible_window_s(readings, seconds / width / 2))
-    values = [one.median_ms for one in bins]
+    dots: dict[int, list[float]] = {}
+    heats: dict[int, list[float]] = {}
+    for one in readings:
+        share = min(one.began_s / seconds, 1 - 1e-9)
+        dots.setdefault(int(share * 2 * width), []).append(one.median_ms)
+        if one.temperature_c is not None:
+            for place in range(int(share * width), min(width, 1 + int(one.ended_s / seconds * width))):
+                heats.setdefault(place, []).append(one.temperature_c)
+    values = [median(dots[place]) for place in sorted(dots)]
     low, high = _range(values)
-    lines = curve([one.start_s / seconds for one in bins], values, width, HEIGHT, low, high)
+    lines = curve([place / 2 / width for place in sorted(dots)], values, width, HEIGHT, low, high)
     labels = {0: milliseconds(high), HEIGHT - 1: milliseconds(low)}
     drawn = [
         f"{labels.get(number, ''):>{LABEL}} {'┤' if number in labels else '│'}{line}"
         for number, line in enumerate(lines)
     ]
     drawn.append(f"{'':>{LABEL}} └{'─' * width}")
-    end = spell(seconds)
-    drawn.append(f"{'':>{LABEL}}  0{end:>{width - 1}}")
-    span_s = legible_window_s(readings, seconds / width)
-    coarse = windows(readings, span_s)
-    heat: list[float | None] = [None] * width
-    for one in coarse:
-        for place in range(int(one.start_s / seconds * width + 0.5), int(one.end_s / seconds * width + 0.5)):
-            if place < width:
-                heat[place] = one.temperature_c
-    known = [one for one in heat if one is not None]
-    if known:
-        coolest, hottest = min(known), max(known)
-        bars = sparkline(heat, coolest, max(hottest, coolest + 5)).rstrip()
-        drawn.append(f"{'heat':>{LABEL}}  {bars} {coolest:.0f}–{hottest:.0f} °C")
+    drawn.append(f"{'':>{LABEL}}  0{spell(seconds):>{width - 1}}")
+    if heats:
+        heat = [fmean(heats[place]) if place in heats else None for place in range(width)]
+        known = [one for one in heat if one is not None]
+        bars = sparkline(heat, min(known), max(max(known), min(known) + 5)).rstrip()
+        drawn.append(f"{'heat':>{LABEL}}  {bars} {min(known):.0f}–{max(known):.0f} °C")
     return drawn
 
 
