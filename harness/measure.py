@@ -286,7 +286,7 @@ class Engine:
             arch,
             role,
             artifact_sha256=artifact.sha256,
-            artifact=_facts(artifact),
+            artifact=artifact.facts(),
             fingerprint_id=self._device.fingerprint_id,
         )
         known = None if self._until and row.status == "ok" else self._store.same_graph(row)
@@ -330,7 +330,7 @@ class Engine:
             if is_new:
                 net.push_s += loaded.push_s
                 net.load_s += loaded.load_s
-                net.facts = loaded.facts
+            net.facts = loaded.facts
             self._device.wait_until_fit(self._check)
             with self._quiet():
                 timed = self._device.time(loaded, self._policy)
@@ -437,7 +437,7 @@ class Engine:
             verdict=judge([record(one, one.number) for one in net.passes], self._policy).kind,
             metrics={**net.row.metrics, **metrics(net.facts, net.passes, _size(artifact))},
             times_s=times,
-            artifact={**_facts(artifact), **net.facts},
+            artifact={**artifact.facts(), **net.facts},
         )
         self._drop(net, keep=row.status != "ok")
         yield row
@@ -494,11 +494,3 @@ def _size(artifact: Artifact) -> int:
         return artifact.path.stat().st_size
     except FileNotFoundError:
         return 0
-
-
-def _facts(artifact: Artifact) -> dict[str, Any]:
-    """What of an artifact goes into its rows."""
-    facts = artifact.to_json()
-    for name in ("path", "sha256", "build_s", "export_s", "parity_s"):
-        del facts[name]
-    return facts
