@@ -32,7 +32,7 @@ from latlab.agents.statistics import (
 )
 from latlab.agents.timing import THROTTLE_SHARE
 
-__all__ = ["KINDS", "PassRecord", "Verdict", "judge", "throttled", "usual_clock_mhz"]
+__all__ = ["KINDS", "PassRecord", "Verdict", "judge", "judge_together", "throttled", "usual_clock_mhz"]
 
 KINDS = ("", "throttled", "drift", "disturbed", "bimodal", "noisy")
 """A good measurement, then from the gravest to the least."""
@@ -55,7 +55,7 @@ STEP_T = 5.0
 LEAST_SHARE = 0.1
 """Of the samples in the smaller of two clusters: fewer are outliers."""
 LEAST_PULL = 0.02
-"""By how much the smaller cluster moves the mean, as a share of it: runs that are hardly different are one cluster."""
+"""By how much something moves the mean, as a share of it: two clusters that hardly differ are one."""
 LEAST_NETWORKS = 10
 """Of a session, from which on they tell something about each other."""
 LEAST_MODES = 20
@@ -65,6 +65,8 @@ SEPARATION = 5.0
 STOLEN = 0.02
 """Share of CPU time taken by the hypervisor, above which it shows."""
 STOLEN_TICKS = 2
+SLICE_US = 1000.0
+"""What an interruption costs, about: the least time for which Linux lets another process run (EEVDF's base slice)."""
 PRESSURE = 0.2
 """Share of the time in which something waited for a CPU: explains a wide interval, but is the whole machine's."""
 HOT_REASONS = frozenset({"hardware slowdown", "software thermal slowdown", "hardware thermal slowdown", "power brake"})
@@ -309,17 +311,17 @@ def _longer(change: float) -> str:
 def _disturbed(records: Sequence[PassRecord], trim: float, noisy: bool) -> str:
     """Somebody else used the CPU during the passes, by the counters' rise from before to after each of them.
 
-    Preemptions show in the samples only where they hit more of them than are trimmed away.
+    Preemptions show in the label only where they hit more samples than are trimmed away, and are not short beside them.
     """
     stolen = sum(_rises(records, "cpu_ticks", "steal"))
     ticks = stolen + sum(_rises(records, "cpu_ticks", "busy")) + sum(_rises(records, "cpu_ticks", "idle"))
     if stolen >= STOLEN_TICKS and stolen > STOLEN * ticks:
         return f"the hypervisor took {100 * stolen / ticks:.0f} % of the CPUs' time away"
     count = sum(len(record.samples_ns) for record in records)
-    preempted = sum(_rises(records, "preemptions"))
-    if preempted > max(1.0, trim * count):
-        return f"other processes interrupted it {preempted:.0f} times in {count} runs"
     timed_us = sum(sum(record.samples_ns) for record in records) / 1e3
+    preempted = sum(_rises(records, "preemptions"))
+    if preempted > max(1.0, trim * count) and preempted * SLICE_US > LEAST_PULL * timed_us:
+        return f"other processes interrupted it {preempted:.0f} times in {count} runs"
     waited_us = sum(_rises(records, "pressure_us"))
     if noisy and waited_us > PRESSURE * timed_us:
         return f"processes waited for a CPU in {100 * min(1.0, waited_us / timed_us):.0f} % of the time"

@@ -205,6 +205,9 @@ def test_interruptions_disturb_when_they_hit_more_runs_than_are_trimmed() -> Non
     assert judge(passes(telemetry=rises(preemptions=1)), POLICY) == GOOD
     verdict = judge(passes(telemetry=rises(preemptions=3)), POLICY)
     assert verdict == Verdict("disturbed", "other processes interrupted it 15 times in 50 runs")
+    long = [PassRecord([100 * ns for ns in one.samples_ns], one.at_s, one.telemetry) for one in passes()]
+    told = [PassRecord(one.samples_ns, one.at_s, rises(preemptions=3)) for one in long]
+    assert judge(told, POLICY) == GOOD  # a millisecond in a tenth of a second
 
 
 def test_pressure_only_explains_a_wide_interval() -> None:
