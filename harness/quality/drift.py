@@ -44,6 +44,9 @@ JUMP_FREEDOM = 1.0
 """Of the walk's steps: most are tiny, a few are large."""
 ROUNDS = 5
 """Of weights and variances, in turn: then they hardly change any more."""
+FEW = 30
+"""Degrees of freedom below which a pass that departs from its neighbours is left out: none beside it tells whether it
+is alone."""
 MOVES = 2
 """Rounds after which the knots move."""
 PAYS = 12.0
@@ -146,6 +149,8 @@ def fit_drift(points: Sequence[Point], knots: int = KNOTS) -> Drift:
     tell nothing.
     """
     data = _data(points)
+    if data is not None and data.freedom < FEW:
+        data = _data([point for point, failed in zip(points, failed_anchors(points), strict=True) if not failed])
     if data is None:
         return Drift(np.empty(0), np.empty(0), np.empty(0))
     with one_thread():
@@ -384,12 +389,12 @@ def failed_anchors(
 
         |x_i - median(x_(i-k) .. x_(i+k))| > max(z S, log(1 + percent / 100)),   k = `reach`,
 
-    among the runs of the same network in their order in time; towards an end k shrinks, but not below 1, where the
-    window is the three at the end. A running median keeps edges (Tukey 1977, Exploratory Data Analysis, 7): a lasting
-    shift is drift and fails nothing, a departure of up to k runs in a row fails. S, the scatter of an anchor's runs, is
-    1.4826 median |x_(i+1) - x_i| / sqrt(2), which shifts and single failures hardly touch, and at least the median
-    standard error; with fewer than `TELLING` differences, only that. Of fewer than three runs of a network none fails;
-    one without a finite latency always does.
+    among the runs of the same network in their order in time; towards an end k shrinks, but not below 1. At the end
+    itself, where the window is the last three, a run on the line through the other two does not fail. A running median
+    keeps edges (Tukey 1977, Exploratory Data Analysis, 7): a lasting shift is drift and fails nothing, a departure of
+    up to k runs in a row fails. S, the scatter of an anchor's runs, is 1.4826 median |x_(i+1) - x_i| / sqrt(2), which
+    shifts and single failures hardly touch, and at least the median standard error; with fewer than `TELLING`
+    differences, only that. Of fewer than three runs of a network none fails; one without a finite latency always does.
     """
     failed = [not math.isfinite(point.log_ms) for point in anchors]
     series: dict[Hashable, list[int]] = {}
@@ -411,4 +416,7 @@ def failed_anchors(
             if last >= 2:
                 usual = float(np.median(log_ms[max(0, centre - k) : centre + k + 1]))
                 failed[number] = abs(float(log_ms[place]) - usual) > limit
+                if place in (0, last):
+                    trend = 2 * log_ms[centre] - log_ms[2 * centre - place]
+                    failed[number] &= abs(float(log_ms[place] - trend)) > limit
     return failed

@@ -123,6 +123,19 @@ def test_anchors_alone_suffice() -> None:
     assert fit_drift(points).percent == pytest.approx(10.5, abs=1)
 
 
+@pytest.mark.parametrize("hit", range(6))
+def test_one_disturbed_anchor_of_a_few_is_no_drift(hit: int) -> None:
+    levels = [0.002 * (-1) ** at for at in range(6)]
+    points = [Point(60 * at, ANCHOR, level + 0.26 * (at == hit), 0.004) for at, level in enumerate(levels)]
+    assert not fit_drift(points).significant
+
+
+def test_few_anchors_tell_a_trend() -> None:
+    levels = [0.05 * at + 0.002 * (-1) ** at for at in range(6)]
+    points = [Point(60 * at, ANCHOR, level, 0.004) for at, level in enumerate(levels)]
+    assert fit_drift(points).percent == pytest.approx(28, abs=2)
+
+
 @pytest.mark.parametrize(
     "points",
     [
