@@ -134,18 +134,13 @@ class SSHTransport(Transport):
         self._files = None  # an interruption would leave answers in its channel
         arrived = f"{self._work}/incoming/{sha256}"
         part, size = f"{arrived}.part", path.stat().st_size
-        there = files.size(part) or 0
-        if there > size:
-            files.remove(part)
-            there = 0
-        self._resumed = there > 0
         try:
             with path.open("rb") as source:
-                files.write(source, part, there)
-            files.replace(arrived, part)
+                self._resumed = files.bring(source, size, part, arrived)
         except OSError as error:
             full = self._find_disk_full(error, part, size)
-            files.remove(part)  # there may be a hole in it; and a full disk is not kept full
+            for wrong in (part, arrived):  # there may be a hole in it; and a full disk is not kept full
+                files.remove(wrong)
             self._files = files
             raise full or error from error
         self._files = files

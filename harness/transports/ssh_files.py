@@ -58,14 +58,7 @@ class Files:
 
     def size(self, path: str) -> int | None:
         """Bytes in a file; None where there is none."""
-        kind, body = self._ask(_STAT, _text(path))
-        if kind == _ATTRS:
-            flags, size = struct.unpack_from(">IQ", body.ljust(12, b"\0"))
-            return int(size) if flags & 1 else 0
-        error = _error(kind, body, path)
-        if error.errno == errno.ENOENT:
-            return None
-        raise error
+        return _size(*self._ask(_STAT, _text(path)), path)
 
     def make_folders(self, path: str) -> None:
         """A folder and those above it, where they are not there yet."""
@@ -95,9 +88,41 @@ class Files:
             self._close(handle)
         return found
 
-    def write(self, source: BinaryIO, path: str, start: int = 0) -> None:
-        """Everything from `start` on in `source`, to the same place in a file."""
-        handle = self._open(path, _WRITING)
+    def write(self, source: BinaryIO, path: str) -> None:
+        """Everything in `source` to a file that is not there yet."""
+        self._pour(source, self._open(path, _WRITING), path)
+
+    def bring(self, source: BinaryIO, size: int, part: str, path: str) -> bool:
+        """All `size` bytes of `source` to `path`, by way of `part`: whether a beginning of it was there already.
+
+        Nothing is waited for that can be asked for ahead: on a wireless link each answer takes milliseconds. So where
+        this fails, `part` and `path` may be there, and be wrong.
+        """
+        asked, opened = self._request(_STAT, _text(part)), self._request(_OPEN, _to_open(part, _WRITING))
+        found, opening = self._answer(asked), self._answer(opened)
+        handle = _handle(*opening, part)
+        there = _size(*found, part) or 0
+        if there > size:  # of something else
+            self._close(handle)
+            self.remove(part)
+            handle, there = self._open(part, _WRITING), 0
+        self._pour(source, handle, part, there, path)
+        return there > 0
+
+    def replace(self, path: str, by: str) -> None:
+        """Puts the file `by` in the place of `path`, whether there is one or not, in one step."""
+        self._expect_ok(_EXTENDED, _to_replace(path, by), path)
+
+    def remove(self, path: str) -> None:
+        """Removes a file, if it is there."""
+        with suppress(FileNotFoundError):
+            self._expect_ok(_REMOVE, _text(path), path)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def _pour(self, source: BinaryIO, handle: bytes, path: str, start: int = 0, then_to: str | None = None) -> None:
+        """From `start` on in `source` to the same place in an open file, which is closed, and renamed to `then_to`."""
         pending: list[int] = []
         failure: OSError | None = None
         try:
@@ -108,30 +133,24 @@ class Files:
                 start += len(block)
                 if len(pending) >= _IN_FLIGHT:
                     failure = self._written(pending.pop(0), path)
-            for number in pending:  # all of them, or else their answers would be taken for others'
-                failure = self._written(number, path) or failure
-        finally:
-            self._close(handle)
+        except OSError as error:  # of our own disk
+            failure = error
+        closing = self._request(_CLOSE, _text(handle))
+        if then_to is not None and failure is None:
+            renaming = self._request(_EXTENDED, _to_replace(then_to, path))
+        else:
+            renaming = None
+        for number in pending:  # all of them, or else their answers would be taken for others'
+            failure = self._written(number, path) or failure
+        self._answer(closing)
+        if renaming is not None and then_to is not None:
+            refused = self._written(renaming, then_to)
+            failure = failure or refused
         if failure:
             raise failure
 
-    def replace(self, path: str, by: str) -> None:
-        """Puts the file `by` in the place of `path`, whether there is one or not, in one step."""
-        self._expect_ok(_EXTENDED, _text("posix-rename@openssh.com") + _text(by) + _text(path), path)
-
-    def remove(self, path: str) -> None:
-        """Removes a file, if it is there."""
-        with suppress(FileNotFoundError):
-            self._expect_ok(_REMOVE, _text(path), path)
-
-    def close(self) -> None:
-        self._stream.close()
-
     def _open(self, path: str, flags: int) -> bytes:
-        kind, body = self._ask(_OPEN, _text(path) + struct.pack(">II", flags, 0))
-        if kind != _HANDLE or len(body) < 4:
-            raise _error(kind, body, path)
-        return body[4:]
+        return _handle(*self._ask(_OPEN, _to_open(path, flags)), path)
 
     def _close(self, handle: bytes) -> None:
         with suppress(OSError):
@@ -155,7 +174,7 @@ class Files:
         return self._number
 
     def _answer(self, number: int) -> tuple[int, bytes]:
-        """Servers answer in order: OpenSSH's does, and requests here do not overlap but for writes to one file."""
+        """Servers answer in order, as OpenSSH's does."""
         kind, body = self._packet()
         if body[:4] != struct.pack(">I", number):
             raise ChannelLostError("the SFTP server answers what was not asked")
@@ -201,6 +220,31 @@ def _lost(error: Exception) -> ChannelLostError:
 def _text(text: str | bytes) -> bytes:
     data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
     return struct.pack(">I", len(data)) + data
+
+
+def _to_open(path: str, flags: int) -> bytes:
+    return _text(path) + struct.pack(">II", flags, 0)
+
+
+def _to_replace(path: str, by: str) -> bytes:
+    return _text("posix-rename@openssh.com") + _text(by) + _text(path)
+
+
+def _handle(kind: int, body: bytes, path: str) -> bytes:
+    if kind != _HANDLE or len(body) < 4:
+        raise _error(kind, body, path)
+    return body[4:]
+
+
+def _size(kind: int, body: bytes, path: str) -> int | None:
+    """Bytes in a file; None where there is none."""
+    if kind == _ATTRS:
+        flags, size = struct.unpack_from(">IQ", body.ljust(12, b"\0"))
+        return int(size) if flags & 1 else 0
+    error = _error(kind, body, path)
+    if error.errno == errno.ENOENT:
+        return None
+    raise error
 
 
 def _is_ok(kind: int, body: bytes) -> bool:

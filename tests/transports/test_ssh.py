@@ -600,14 +600,14 @@ def random_file(folder: Path, size: int) -> Model:
 @pytest.fixture
 def starts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """From where on files were written."""
-    write, found = Files.write, []
+    pour, found = Files._pour, []
 
-    def noted(files: Files, source: Any, path: str, start: int = 0) -> None:
+    def noted(files: Files, source: Any, handle: bytes, path: str, start: int = 0, *then_to: str) -> None:
         if path.endswith(".part"):
             found.append(start)
-        write(files, source, path, start)
+        pour(files, source, handle, path, start, *then_to)
 
-    monkeypatch.setattr(Files, "write", noted)
+    monkeypatch.setattr(Files, "_pour", noted)
     return found
 
 

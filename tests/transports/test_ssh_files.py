@@ -23,6 +23,7 @@ USES: list[Callable[[Files], object]] = [
     lambda files: files.make_folders("/a/b"),
     lambda files: files.read("a", 100_000),
     lambda files: files.write(io.BytesIO(bytes(100_000)), "a"),
+    lambda files: files.bring(io.BytesIO(bytes(100_000)), 100_000, "a", "b"),
     lambda files: files.replace("a", "b"),
     lambda files: files.remove("a"),
 ]
