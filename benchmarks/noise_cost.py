@@ -10,7 +10,7 @@ labels are made of them by log-normal noise of 1 to 30 %:
   constraint has to choose;
 - `foretold`: the ceiling that `latlab quality` states for such labels, from the labels and their error bars alone;
 - one column per predictor: trained on 20 such labels, Spearman with the truth of all other networks. Networks and
-  noise are the same at all levels but for its size. `told`: the predictor knows the labels' standard errors.
+  noise are the same at all levels but for its size. `told`: the default one, with the labels' standard errors.
 
 Written to `results/noise_cost.json`, and drawn as `results/noise_cost.png`.
 """
@@ -121,7 +121,7 @@ def draw(results: Sequence[Mapping[str, object]], out: Path) -> None:
     panels = (
         ("labels", "the labels themselves, all networks"),
         ("middle", "the labels, networks of middling latency"),
-        (predictors.DEFAULT, f"{predictors.DEFAULT}, from {TRAINED_ON} such labels"),
+        ("told", f"{predictors.DEFAULT}, from {TRAINED_ON} such labels and their errors"),
     )
     for axis, (name, title) in zip(axes, panels, strict=True):
         axis.axvline(100 * SHOWN, color="#cccccc", linewidth=1, zorder=0)

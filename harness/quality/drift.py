@@ -100,8 +100,12 @@ class Drift:
 
     @property
     def percent(self) -> float:
-        """From the fastest to the slowest time of the session."""
-        return 100 * math.expm1(float(np.ptp(self.log_factors))) if self.significant else 0.0
+        """From the session's fast to its slow times, but for 2.5 % of it on either side: a short burst, which the
+        correction follows all the same, makes no drift of a session."""
+        if not self.significant:
+            return 0.0
+        low, high = np.quantile(self.log_factor(np.linspace(self.times_s[0], self.times_s[-1], 1000)), (0.025, 0.975))
+        return 100 * math.expm1(float(high - low))
 
     @overload
     def log_factor(self, time_s: float) -> float: ...
