@@ -3,9 +3,9 @@
     python bare_process.py RUNTIME THREADS CPU,CPU,...
 
 Reads {"path": ..., "shape": [...], "seed": n} and answers {"handle": n}; reads {"handle": n, "warmup": n,
-"runs": n} and answers {"samples_ns": [...]}. ONNX Runtime and the TFLite interpreter are called in a loop; TorchScript
-is timed by `torch.utils.benchmark`, whose samples are means of as many calls as it thinks right. Nothing is imported
-but the runtime and numpy.
+"runs": n} and answers {"samples_ns": [...], "calls": n}. ONNX Runtime and the TFLite interpreter are called in a loop;
+TorchScript is timed by `torch.utils.benchmark`, whose samples are means of as many calls as it thinks right. Nothing
+is imported but the runtime and numpy.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ def in_a_loop(infer):
             start = time.perf_counter_ns()
             infer()
             samples.append(time.perf_counter_ns() - start)
-        return samples
+        return samples, 1
 
     return take
 
@@ -63,9 +63,13 @@ def open_torchscript(path, array, threads):
     module, tensor = torch.jit.load(path), torch.from_numpy(array)
     timer = Timer("module(tensor)", globals={"module": module, "tensor": tensor}, num_threads=threads)
 
+    usual_s = timer.timeit(2).mean  # the first two calls compile
+
     def take(warmup, runs):
-        usual_s = timer.timeit(max(1, warmup)).mean
-        return [round(1e9 * seconds) for seconds in timer.blocked_autorange(min_run_time=runs * usual_s).times]
+        nonlocal usual_s
+        found = timer.blocked_autorange(min_run_time=runs * usual_s)  # it warms up by itself
+        usual_s = found.median
+        return [round(1e9 * seconds) for seconds in found.times], found.number_per_run
 
     return take
 
@@ -83,7 +87,8 @@ def main(runtime, threads, cpus):
             networks.append(globals()[f"open_{runtime}"](request["path"], array, int(threads)))
             reply = {"handle": len(networks) - 1}
         else:
-            reply = {"samples_ns": networks[request["handle"]](request["warmup"], request["runs"])}
+            samples, calls = networks[request["handle"]](request["warmup"], request["runs"])
+            reply = {"samples_ns": samples, "calls": calls}
         print(json.dumps(reply), file=replies, flush=True)
 
 

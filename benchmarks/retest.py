@@ -128,8 +128,8 @@ def run(arguments: argparse.Namespace, archs: Sequence[str]) -> None:
 
 
 def size(arguments: argparse.Namespace, preset: str) -> int:
-    share = float(arguments.shares.get(preset, 1.0))
-    return min(int(arguments.networks), max(3, round(arguments.networks * share)))
+    count, share = int(arguments.networks), float(arguments.shares.get(preset, 1.0))
+    return min(count, max(3, round(count * share)))
 
 
 def session_labels(store: Store) -> list[pd.DataFrame]:
