@@ -4,9 +4,10 @@
 
 NAS-Bench-201 networks, each preset in two sessions through `Lab.measure`, with nobody else on the machine and beside
 two noisy neighbours (`neighbour.py`): one that is busy in bursts on the CPU beside the one that is timed, and one on
-every CPU, which is what a shared machine feels like. The networks are cut into blocks, and the presets take turns
-block by block, in a random order: whatever the machine does meanwhile, it does to all of them. The second session
-begins when all presets have ended the first. The graphs are distinct, so that no label stands for two networks.
+every CPU, which is what a shared machine feels like. All presets have their first session, in a random order, then all
+their second: what the machine does in the course of minutes, it does to all of them. A session is one sitting, as in
+use: to cut it in pieces would spoil presets without anchors more than others. The graphs are distinct, so that no label
+stands for two networks.
 
 Presets that need long for a network get fewer (`--share`). Their rank correlation is that of fewer networks, so
 `help`'s on the same ones stands beside it, and what it would be for all: the ratios of the two sessions' labels, drawn
@@ -99,7 +100,7 @@ def lab(work: Path, preset: str, neighbours: str) -> Lab:
 
 
 def measure(work: Path, preset: str, neighbours: str, archs: Sequence[str], session: int) -> None:
-    """Bring a session up to `archs`, unless a later one has begun."""
+    """Measure what the session lacks, unless a later one has begun."""
     opened = lab(work, preset, neighbours)
     known = opened.store.campaigns()
     latest = int(known["session"].max()) if len(known) else 0
@@ -111,20 +112,15 @@ def measure(work: Path, preset: str, neighbours: str, archs: Sequence[str], sess
 
 
 def run(arguments: argparse.Namespace, archs: Sequence[str]) -> None:
-    """All blocks of all sessions; the presets that have fewer networks have them in the first blocks."""
     for number, name in enumerate(arguments.neighbour):
         with neighbour(name, arguments.seed + 1000 * number):
             for session in SESSIONS:
-                for block in range(arguments.blocks):
-                    presets = list(arguments.policies)
-                    random.Random(f"{arguments.seed}/{name}/{session}/{block}").shuffle(presets)
-                    for preset in presets:
-                        wanted = archs[: size(arguments, preset)]
-                        until = -(-len(wanted) * (block + 1) // arguments.blocks)
-                        started = time.perf_counter()
-                        measure(arguments.work, preset, name, wanted[:until], session)
-                        took = time.perf_counter() - started
-                        print(f"{name}, session {session}, block {block + 1}: {preset}, {took:.1f} s", flush=True)
+                presets = list(arguments.policies)
+                random.Random(f"{arguments.seed}/{name}/{session}").shuffle(presets)
+                for preset in presets:
+                    started = time.perf_counter()
+                    measure(arguments.work, preset, name, archs[: size(arguments, preset)], session)
+                    print(f"{name}, session {session}, {preset}: {time.perf_counter() - started:.1f} s", flush=True)
 
 
 def size(arguments: argparse.Namespace, preset: str) -> int:
@@ -286,7 +282,6 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=300)
     parser.add_argument("--policies", nargs="+", choices=sorted(PRESETS), default=list(PRESETS), metavar="PRESET")
     parser.add_argument("--neighbour", nargs="+", choices=list(NEIGHBOURS), default=list(NEIGHBOURS))
-    parser.add_argument("--blocks", type=int, default=2, help="pieces of a session between which presets take turns")
     parser.add_argument(
         "--share", nargs="*", default=[], metavar="PRESET=SHARE", help=f"of the networks; else {SHARES}, others all"
     )
