@@ -30,6 +30,7 @@ from common import RESULTS, save, show
 from loopback import loopback_ssh
 
 from latlab.agents.policy import PRESETS
+from latlab.harness.anchors import ANCHORS
 from latlab.harness.device import DeviceSession
 from latlab.harness.exporters import ArtifactCache, ExportRequest
 from latlab.harness.exports import Exports
@@ -38,10 +39,12 @@ from latlab.harness.store import Measurement, Store
 from latlab.harness.targets import Target
 from latlab.harness.transports import DeviceConfig
 from latlab.harness.transports.configs import LocalDevice
-from latlab.search_spaces import get
+from latlab.search_spaces import Architecture, get
 
 SPACE, LARGE_SPACE = "nasbench201", "ofa-mobilenetv3-w1.2"
 LARGE_MS = 20.0
+AMONG = 20
+"""Large networks are those with the most work of so many random ones each."""
 RUNTIMES = {"onnx": "onnxruntime", "torchscript": "torchscript", "tflite": "tflite"}
 DEVICES = ("local", "ssh")
 BOUND = 1.2
@@ -55,12 +58,20 @@ class Alone(DeviceSession):
         return None
 
 
-def networks(space: str, count: int, seed: int) -> list[str]:
-    """Random architectures whose graphs all differ: none stands for another."""
-    found: dict[str, str] = {}
-    for arch in get(space).sample(min(2 * count + 10, get(space).size), seed):
-        found.setdefault(get(space).canonical(arch).text, arch.text)
-    return list(found.values())[:count]
+def networks(name: str, count: int, seed: int, among: int = 2) -> list[str]:
+    """Random architectures whose graphs all differ: none stands for another.
+
+    Args:
+        among: drawn for each that is wanted; of more than 2 those with the most work are taken.
+    """
+    space = get(name)
+    found: dict[str, Architecture] = {}
+    for arch in space.sample(min(among * count + 10, space.size), seed):
+        found.setdefault(space.canonical(arch).text, arch)
+    archs = list(found.values())
+    if among > 2:
+        archs.sort(key=lambda arch: -sum(layer.macs for layer in space.layers(arch)))
+    return [arch.text for arch in archs[:count]]
 
 
 @contextmanager
@@ -92,12 +103,13 @@ class Run:
         archs: Sequence[str],
         cache: Path,
         *,
-        overlap: bool,
+        overlap: bool = True,
         seed: int,
+        policy: str = "default",
     ) -> None:
         cpus = export_cpus()
         store = Store(folder / "store.db")
-        campaign = store.campaign(target, space, PRESETS["default"], seed, "listed", {})
+        campaign = store.campaign(target, space, PRESETS[policy], seed, "listed", {})
         kind = DeviceSession if overlap else Alone
         with ExitStack() as stack:
             stack.callback(store.close)
@@ -122,7 +134,6 @@ class Run:
             self.timing_s = sum(_seconds(one.warmup_ns, one.samples_ns, one.telemetry) for one in timed)
             table = store.table()
         self.labels = dict(zip(table["arch"], table["latency_ms"], strict=True))
-        self.status = {row.status for row in self.rows}
         self.passes = len(timed)
 
     def seconds(self, name: str) -> float:
@@ -186,20 +197,24 @@ def overlapped(name: str, file_format: str, count: int, rounds: int, seed: int) 
 
 def cached(space: str, file_format: str, count: int, seed: int, least_ms: float = 0.0) -> dict[str, Any]:
     """Over SSH with everything exported before; of networks that take `least_ms` at least."""
-    archs = networks(space, count, seed)
+    archs = networks(space, count, seed, AMONG if least_ms else 2)
     with tempfile.TemporaryDirectory() as text, config("ssh", Path(text)) as device:
         folder, target = Path(text), Target("ssh", RUNTIMES[file_format])
         cpus = export_cpus()
         with Exports(ArtifactCache(folder / "cache"), len(cpus), cpus) as exports:
-            for future in [exports.submit(ExportRequest(space, arch, file_format, seed=seed)) for arch in archs]:
+            wanted = [ExportRequest(space, arch, file_format, seed=seed) for arch in archs]
+            wanted += [ExportRequest(SPACE, arch, file_format) for arch in ANCHORS]
+            for future in [exports.submit(request) for request in wanted]:
                 future.result()
         if least_ms:
             (folder / "first").mkdir()
-            first = Run(folder / "first", device, target, space, archs, folder / "cache", overlap=True, seed=seed)
+            first = Run(folder / "first", device, target, space, archs, folder / "cache", seed=seed, policy="quick")
             archs = [arch for arch in archs if first.labels.get(arch, 0) >= least_ms]
+            if not archs:
+                return {"space": space, "format": file_format, "networks": 0}
         # The device has none of them yet, as ever in a first run.
         with config("ssh", Path(tempfile.mkdtemp(dir=text))) as fresh:
-            run = Run(folder, fresh, target, space, archs, folder / "cache", overlap=True, seed=seed)
+            run = Run(folder, fresh, target, space, archs, folder / "cache", seed=seed)
     labels = sorted(run.labels.values())
     return {
         "space": space,
@@ -239,8 +254,8 @@ def main() -> None:
             print(figures["cached"][-1], flush=True)
     if figures["overlap"]:
         show(f"Exporting beside timing; to be at most {BOUND} times the bound", figures["overlap"])
-    if figures["cached"]:
-        show("Over SSH, artifacts in the cache", figures["cached"])
+    if rows := [row for row in figures["cached"] if row["networks"]]:
+        show("Over SSH, artifacts in the cache", rows)
     save(arguments.out, figures)
 
 

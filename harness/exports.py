@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Collection, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 from latlab.harness.exporters import Artifact, ArtifactCache, ExportError, ExportPool, ExportRequest
+from latlab.harness.exporters.pool import stay_on
 
 __all__ = ["Exports", "exports_show"]
 
@@ -35,6 +36,8 @@ class Exports:
     def __init__(self, cache: ArtifactCache, workers: int = 1, cpus: Collection[int] | None = None) -> None:
         self._cache, self.workers = cache, workers
         self._pool = ExportPool(cache, workers, cpus)
+        # Reading and checking a file of the cache may take as long as timing a network: no device waits for it.
+        self._reader = ThreadPoolExecutor(1, "artifacts", stay_on, (cpus,))
         self._lock = threading.Lock()
         self._known: dict[ExportRequest, Artifact] = {}
         self._shared: dict[ExportRequest, _Entry] = {}
@@ -45,11 +48,34 @@ class Exports:
         The future is the caller's own: cancelling it stops the export only where nobody else waits for it. It raises
         what `ExportPool.submit`'s raises.
         """
-        kept = self._kept(request)
+        self._pool.check(request)
         mine: Future[Artifact] = Future()
-        if kept is not None:
-            mine.set_result(kept)
-            return mine
+        known = self._known.get(request)
+        if known is not None and known.path.is_file():  # the cache is bounded: files go
+            mine.set_result(known)
+        else:
+            self._reader.submit(self._find, request, mine)
+        return mine
+
+    def _find(self, request: ExportRequest, mine: Future[Artifact]) -> None:
+        """In the cache, or have it exported."""
+        try:
+            found = self._cache.get(request)
+            if found is None:
+                self._share(request, mine)
+                return
+        except BaseException as error:
+            if mine.set_running_or_notify_cancel():
+                mine.set_exception(error)
+            return
+        self._known[request] = _for_nothing(found)
+        if mine.set_running_or_notify_cancel():
+            mine.set_result(self._known[request])
+
+    def _share(self, request: ExportRequest, mine: Future[Artifact]) -> None:
+        """Wait for the export with those who wait already, or begin it."""
+        if mine.cancelled():
+            return
         with self._lock:
             entry = self._shared.get(request)
             started = entry is None
@@ -59,7 +85,6 @@ class Exports:
         mine.add_done_callback(lambda _: self._leave(request, entry, mine))
         if started:
             entry[0].add_done_callback(lambda _: self._hand_out(request, entry))
-        return mine
 
     @property
     def busy(self) -> bool:
@@ -72,15 +97,6 @@ class Exports:
         Entering and leaving take some 10 us a worker. Do not wait for an export in there: none will come.
         """
         return self._pool.paused()
-
-    def _kept(self, request: ExportRequest) -> Artifact | None:
-        artifact = self._known.get(request)
-        if artifact is None or not artifact.path.is_file():  # the cache is bounded: files go
-            found = self._cache.get(request)
-            artifact = _for_nothing(found) if found else None
-            if artifact is not None:
-                self._known[request] = artifact
-        return artifact
 
     def _leave(self, request: ExportRequest, entry: _Entry, mine: Future[Artifact]) -> None:
         if not mine.cancelled():
@@ -106,10 +122,12 @@ class Exports:
                 mine.set_exception(error)
                 continue
             artifact = shared.result()
+            self._known[request] = _for_nothing(artifact)
             mine.set_result(artifact if number == 0 else _for_nothing(artifact))
 
     def close(self) -> None:
         """Ends the processes. Exports that have not ended fail; the cache stays whole."""
+        self._reader.shutdown()
         self._pool.close()
 
     def __enter__(self) -> Self:

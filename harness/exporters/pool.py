@@ -27,7 +27,7 @@ from latlab import search_spaces
 from latlab.harness.exporters.base import Artifact, CacheError, ExportError, ExportRequest, get_exporter
 from latlab.harness.exporters.cache import ArtifactCache
 
-__all__ = ["ExportPool"]
+__all__ = ["ExportPool", "stay_on"]
 
 TIMEOUT_S = 900.0
 """An export that takes longer hangs. The slowest known, a batch of 32 at 224 pixels, takes seconds."""
@@ -89,13 +89,17 @@ class ExportPool:
         Raises:
             UnknownSpaceError, ArchitectureError, UnknownFormatError: at once, for what nobody can serve.
         """
+        self.check(request)
+        future: Future[Artifact] = Future()
+        self._jobs.put((request, future))
+        return future
+
+    def check(self, request: ExportRequest) -> None:
+        """Raises what `submit` raises at once."""
         if self._closed:
             raise RuntimeError("the pool is closed")
         search_spaces.get(request.space).parse(request.arch)
         get_exporter(request.format)
-        future: Future[Artifact] = Future()
-        self._jobs.put((request, future))
-        return future
 
     def close(self) -> None:
         """Ends the workers. Exports that have not ended are cancelled or fail; the cache stays whole."""
@@ -117,6 +121,13 @@ class ExportPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def stay_on(cpus: Collection[int] | None) -> None:
+    """Keeps the thread that calls this off all other cores: one of them may time a network."""
+    if cpus and hasattr(os, "sched_setaffinity"):
+        with suppress(OSError):
+            os.sched_setaffinity(0, cpus)
 
 
 class _Worker:
@@ -161,10 +172,7 @@ class _Worker:
         return self._paused_s + (0.0 if since is None else time.monotonic() - since)
 
     def _serve(self) -> None:
-        if self._cpus:
-            # This thread's alone: looking into the cache stays off the cores that networks are timed on, too.
-            with suppress(OSError):
-                os.sched_setaffinity(0, self._cpus)
+        stay_on(self._cpus)
         while (job := self._jobs.get()) is not None:
             request, future = job
             if not future.set_running_or_notify_cancel():
