@@ -18,6 +18,7 @@ from latlab.harness import Lab
 from latlab.harness.cli import main
 from latlab.harness.errors import BadInputError
 from latlab.harness.importers import read_sources
+from latlab.harness.schema import SCHEMA_VERSION
 from latlab.harness.sources import MIN_LABELS, Study, keep, listing, remove, signature, source_devices, thinned
 from latlab.harness.store import Store
 from latlab.harness.targets import Target
@@ -112,7 +113,7 @@ def test_an_older_store_is_taken_along(store: Store, tmp_path: Path) -> None:
     imported(again, tmp_path)
     assert names(again) == ["gpu", str(HERE)]
     with sqlite3.connect(store.path) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
         for table in ("sources", "source_archs", "source_labels"):
             connection.execute(f"DROP TABLE {table}")  # as one that may not be written looks like
     assert names(again) == [str(HERE)]
