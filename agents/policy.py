@@ -134,20 +134,21 @@ PRESETS = {
     # the label says that they were not. A quarter is trimmed at each end, because on a busy machine more than a tenth
     # of the runs are preempted (100 networks beside other people's builds: test-retest Spearman .936 with a tenth,
     # .982 with a quarter). The first run of a pass takes a fifth longer than the rest (caches), the second 3 %: two
-    # runs are discarded, or one more where they differ by more than 10 %, which most passes need. No pass is added
+    # runs are discarded, or up to two more where they differ by more than 10 %, as in most passes. Nine runs are kept,
+    # so that with all that and with anchors five passes cost no more than `help`. No pass is added
     # after a minute of timing: that leaves all five to networks of up to a second, and slower ones average over
     # bursts within each run, so that three passes of them are worth more and a fourth costs more.
     "default": TimingPolicy(
         "default",
         warmup=2,
-        runs=10,
+        runs=9,
         trim=0.25,
         passes=3,
         spread=12,
         max_passes=5,
         precision=0.01,
         max_s=60,
-        max_warmup=10,
+        max_warmup=4,
         overheads=100,
         anchors=True,
     ),
@@ -172,14 +173,14 @@ PRESETS = {
     "thorough": TimingPolicy(
         "thorough",
         warmup=2,
-        runs=10,
+        runs=9,
         trim=0.25,
         passes=5,
         spread=12,
         max_passes=10,
         precision=0.005,
         max_s=300,
-        max_warmup=20,
+        max_warmup=4,
         overheads=100,
         anchors=True,
     ),

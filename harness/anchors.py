@@ -39,7 +39,7 @@ SLICE_PASSES = 40
 SLICE_S = 30.0
 """A slice ends after so many passes, or so many seconds."""
 EXPORT_S = 120.0
-TOLERANCE = 0.05
+TOLERANCE = 0.1
 SIGMAS = 4.0
 RECENT = 8
 """An anchor is in line with the last readings when it is within `TOLERANCE`, or within so many of their standard

@@ -45,8 +45,8 @@ SPACING_S = 0.25
 """Between two passes of a network, where there are too few others to fill the time: many bursts last that long."""
 MAX_ATTEMPTS = 2
 """Workers that one network may kill before it is recorded as a failure."""
-MAX_REJECTED = 2
-"""Slices that may cost one network its passes: a device that is disturbed all the time is measured as it is."""
+REJECTED_SHARE = 0.04
+"""Of the time spent timing that may be spent again: a device that is disturbed all the time is measured as it is."""
 COMPARISONS = 3
 """Of an anchor beside exports and without them, each time that a slice ends, until it is known whether they show."""
 PROBE_EVERY = 4
@@ -97,7 +97,6 @@ class _InFlight:
     last: float = 0.0
     """When its last pass ended."""
     attempts: int = 0
-    rejected: int = 0
     push_s: float = 0.0
     load_s: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
@@ -157,6 +156,7 @@ class Engine:
         self._slice: list[tuple[_InFlight, _Pass]] = []
         """Passes since the last anchor."""
         self._spread = policy.spread
+        self._rejected_s = 0.0
         self._held: list[_InFlight] = []
         """Networks with all their passes, which wait for the slice to close."""
         self._blamed: list[int] = []
@@ -395,13 +395,13 @@ class Engine:
         """Ask the anchor what the passes since the last one are worth; finish the networks that have enough."""
         trusted = self._guarded(lambda anchors: anchors.read())
         self._guarded(self._compare)
-        if trusted is False:
+        slice_s = sum(taken.timed_s for _, taken in self._slice)
+        if trusted is False and self._rejected_s + slice_s <= max(slice_s, REJECTED_SHARE * self.timed_s):
+            self._rejected_s += slice_s
             for net, taken in self._slice:
-                if net.rejected < MAX_REJECTED and (net in self._active or net in self._held):
+                if net in self._active or net in self._held:
                     self._store.reject_pass(net.row.id, taken.number)
                     net.passes.remove(taken)
-            for net in {id(net): net for net, _ in self._slice}.values():
-                net.rejected += 1
         self._slice.clear()
         held, self._held = self._held, []
         for net in held:

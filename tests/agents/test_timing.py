@@ -27,7 +27,7 @@ def test_the_preset_help_is_what_help_does() -> None:
 
 def test_what_presets_cost_beside_help() -> None:
     runs = {name: one.most_passes * (one.warmup + one.runs) for name, one in PRESETS.items()}
-    assert runs["default"] == runs["help"]
+    assert 0.9 * runs["help"] < runs["default"] <= runs["help"]
     assert runs["quick"] <= runs["help"] / 2
     assert runs["thorough"] <= 2 * runs["help"]
 
@@ -55,9 +55,9 @@ def test_presets_are_found_under_their_names() -> None:
 def test_hashes_are_the_same_on_every_machine() -> None:
     # Recorded: stores refer to them, so a change of these makes measured rows strangers to new ones.
     assert {name: policy.hash() for name, policy in PRESETS.items()} == {
-        "default": "3cf10a34011105f1",
+        "default": "9701e2ffd4540fa5",
         "quick": "a05a7532268dc596",
-        "thorough": "34f54b66c37ef185",
+        "thorough": "dd9e6d00cc531164",
         "help": "f733638c6b230ae1",
         "tflite": "49a80a403fe488ca",
         "nvbench": "8836f697ac22264b",
