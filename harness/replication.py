@@ -170,20 +170,13 @@ class Replication:
         role: str,
         submit: Callable[[str], Future[Artifact]] | None,
     ) -> None:
-        """Bring networks to so many passes in all, those that want as many side by side."""
+        """Bring networks to so many passes in all, side by side."""
         before_s = sitting.timed_s
-        reopened = []
-        totals = sorted(set(wanted.values()))
-        self._rng.shuffle(totals)
+        together = sorted(wanted)
+        self._rng.shuffle(together)
         try:
-            for passes in totals:
-                together = sorted(name for name, total in wanted.items() if total == passes)
-                self._rng.shuffle(together)
-                for row in sitting.run(self._campaign, self._session, [(a, role) for a in together], submit, passes):
-                    self._pass_on(row)
-                    if row.status == "running":  # with more passes its interval is wider than the policy allows
-                        reopened.append((row.arch, role))
-            for row in sitting.run(self._campaign, self._session, reopened, submit) if reopened else ():
+            archs = [(name, role) for name in together]
+            for row in sitting.run(self._campaign, self._session, archs, submit, passes=wanted):
                 self._pass_on(row)
         finally:
             self._spent_s += sitting.timed_s - before_s
