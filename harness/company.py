@@ -30,7 +30,7 @@ class Company:
         """Time a network beside exports and without them, in alternating order, where any are under way.
 
         Args:
-            latency: of a small network, timed now, in any unit; None where it cannot be.
+            latency: of a network, timed now, in any unit; None where it cannot be.
             times: how often, at most.
         """
         for _ in range(times if self.shows is None else 0):

@@ -187,6 +187,7 @@ class Engine:
         self._holds = self._anchors is not None and not brief
         self._spread = min(1, self._policy.spread) if brief else self._policy.spread
         try:
+            self._top_up(source)  # so that exporters have something to do after the anchors
             self._guarded(lambda anchors: anchors.begin())
             while True:
                 self._top_up(source)
