@@ -65,7 +65,8 @@ def render(report: ReportData) -> str:
             "stages": where_time_went(spent),
         }
         traces = sample_traces(ok)
-    return environment().get_template("report.html").render(
+    template = environment().get_template("report.html")
+    return template.render(
         css=stylesheet(),
         target=clean(report.target),
         space=clean(report.space),
