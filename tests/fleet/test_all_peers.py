@@ -91,5 +91,5 @@ def test_sixty_networks_on_five_peers_at_once(peers: Peers, tmp_path: Path) -> N
     )
     runs = Counter({name: sum(len(p) for p in own["passes"].iloc[0]) for name, own in rows.groupby("device")})
     assert runs["pi"] == 3
-    assert {runs["alpha"], runs["phone"]} <= {30, 40, 50}
+    assert {runs["alpha"], runs["phone"]} <= {27, 36, 45}
     assert (rows["latency_ms"] > 0).all()
