@@ -47,8 +47,9 @@ MAX_ATTEMPTS = 2
 """Workers that one network may kill before it is recorded as a failure."""
 REJECTED_SHARE = 0.04
 """Of the time spent timing that may be spent again: a device that is disturbed all the time is measured as it is."""
-COMPARISONS = 3
-"""Of an anchor beside exports and without them, each time that a slice ends, until it is known whether they show."""
+COMPARISONS = 6
+"""Of an anchor beside exports and without them, at first and each time that a slice ends, until it is known whether
+they show: until then they wait for every pass."""
 PROBE_EVERY = 4
 """Of networks whose graph has been timed already, one in so many is timed all the same: a probe of the noise."""
 
@@ -189,6 +190,7 @@ class Engine:
         try:
             self._top_up(source)  # so that exporters have something to do after the anchors
             self._guarded(lambda anchors: anchors.begin())
+            self._guarded(self._compare)
             while True:
                 self._top_up(source)
                 yield from self._collect()
