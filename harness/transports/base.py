@@ -7,6 +7,7 @@ the same for all, and so is the conformance suite in tests/transports.
 from __future__ import annotations
 
 import errno
+import select
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -221,7 +222,7 @@ class Transport(ABC):
 
     def rest(self, seconds: float) -> None:
         """Leaves the device alone for so long."""
-        time.sleep(seconds)
+        select.select([], [], [], seconds)  # by a span of time, where sleeping is until a moment: clocks may jump
 
     @property
     def stderr_tail(self) -> str:

@@ -341,6 +341,6 @@ def test_clock_jumps(where: str, victim: LinuxHost, bystander: LinuxHost, tmp_pa
     assert min(samples_ms) > 0
     assert max(samples_ms) < 60_000
     if where == "controller":
-        years = pd.to_datetime(rows["started_at"], format="ISO8601").dt.date.nunique()
-        assert years >= 2, "the clock did not jump"
+        days = pd.to_datetime(rows["finished_at"], format="ISO8601").dt.date.nunique()
+        assert days >= 2, "the clock did not jump"
     table.add(f"clock of the {where} jumps by a day", None, ["not noticed"], {"rows left to the next run": 0})
