@@ -81,8 +81,6 @@ class Anchors:
         self._deaths = 0
         self._read_at = self._all_at = -math.inf
         self._passes, self._timed_s = 0, 0.0
-        self.timed_s = 0.0
-        """Seconds of warm-up and samples of all readings."""
 
     def begin(self) -> None:
         """Time all of them. Where the first cannot be exported or run, the session does without anchors."""
@@ -187,10 +185,8 @@ class Anchors:
             self._networks.forget(artifact.sha256)
             self._artifacts[index] = None  # the runtime does not take it: no reason to stop
             return None
-        spent_s = (sum(timed.warmup_ns) + sum(timed.samples_ns)) / 1e9
-        self.timed_s += spent_s
         if index == 0:
-            self._reading_s = spent_s
+            self._reading_s = (sum(timed.warmup_ns) + sum(timed.samples_ns)) / 1e9
         return timed
 
 

@@ -156,7 +156,6 @@ class Engine:
         self._active: list[_InFlight] = []
         self._slice: list[tuple[_InFlight, _Pass]] = []
         """Passes since the last anchor."""
-        self._spread = policy.spread
         self._rejected_s = 0.0
         self._held: list[_InFlight] = []
         """Networks with all their passes, which wait for the slice to close."""
@@ -330,6 +329,10 @@ class Engine:
         """Whether the network is to have another pass in this run."""
         if self._until is not None:
             return len(net.passes) < (self._until if isinstance(self._until, int) else self._until[net.row.arch])
+        return self._lacks_pass(net)
+
+    def _lacks_pass(self, net: _InFlight) -> bool:
+        """Whether the policy asks for another pass, in this run or a later one."""
         return needs_pass(net.samples, self._policy, net.timed_s, self._learning.scatter)
 
     def _turn(self, net: _InFlight, round_: int) -> Iterator[Measurement]:
@@ -434,7 +437,7 @@ class Engine:
             "warm_s": sum(one.warm_s for one in net.passes),
             "measure_s": sum(one.measure_s for one in net.passes),
         }
-        more = net.row.status != "ok" and needs_pass(net.samples, self._policy, net.timed_s, self._learning.scatter)
+        more = net.row.status != "ok" and self._lacks_pass(net)
         row = self._store.finish(
             net.row.id,
             "running" if more else "ok",
