@@ -19,6 +19,7 @@ KINDS = frozenset(
         "busy",  # somebody else uses the device
         "runtime_missing",  # the runtime, or the accelerator asked for, is not there
         "corrupt_artifact",  # the file is not the network that it claims to be
+        "missing_artifact",  # the network is not on the device: it was never put there, or somebody removed it
         "no_space",  # the device's disk is full
         "lease_lost",  # somebody else has taken the device over since
     }

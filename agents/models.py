@@ -82,12 +82,13 @@ class ModelFolder:
         """Where the network lies.
 
         Raises:
-            AgentError: "bad_request" when it was never put; "corrupt_artifact" when it has changed since.
+            AgentError: "missing_artifact" when it was never put, or somebody removed it; "corrupt_artifact" when it
+                has changed since.
         """
         name = sha256 + suffix
         path = os.path.join(self._models, name)
         if not os.path.isfile(path):
-            raise AgentError("bad_request", f"the network {sha256[:12]}... is not on the device: put it first")
+            raise AgentError("missing_artifact", f"the network {sha256[:12]}... is not on the device: put it first")
         if not self._is_whole(path, sha256):
             os.unlink(path)
             raise AgentError("corrupt_artifact", f"the network {sha256[:12]}... has changed on the device")

@@ -224,10 +224,15 @@ class DeviceSession:
         try:
             return self._load(artifact, network)
         except WorkerError as error:
-            if error.kind != "corrupt_artifact":
+            if error.kind not in ("corrupt_artifact", "missing_artifact"):
                 raise
-        # It was damaged on the way or on the device, which then has thrown it away: once more.
-        return self._load(artifact, network)
+        # It was damaged on the way or on the device, or somebody has emptied the device's cache since: once more.
+        try:
+            return self._load(artifact, network)
+        except WorkerError as error:
+            if error.kind != "missing_artifact":
+                raise
+            raise self._fault(error) from error
 
     def _load(self, artifact: Artifact, network: str) -> Loaded:
         start = time.perf_counter()

@@ -85,7 +85,7 @@ class Memory(Storage):
     def find(self, sha256: str, suffix: str) -> ModelFile:
         file = self._models.get(sha256 + suffix)
         if file is None:
-            raise AgentError("bad_request", f"the network {sha256[:12]}... is not on the device: put it first")
+            raise AgentError("missing_artifact", f"the network {sha256[:12]}... is not on the device: put it first")
         if file.sha256 != sha256:
             self._forget(sha256 + suffix)
             raise AgentError("corrupt_artifact", f"the network {sha256[:12]}... has changed on the device")

@@ -201,7 +201,7 @@ class BenchmarkWorker:
         if affinity is not None and (not affinity or not self._cpus.issuperset(affinity)):
             raise AgentError("bad_request", f"field 'affinity' must name some of the usable CPUs, {sorted(self._cpus)}")
         if self._model(one.sha256, one.suffix) not in self._signatures:
-            raise AgentError("bad_request", f"the network {one.sha256[:12]}... is not on the device: put it first")
+            raise AgentError("missing_artifact", f"the network {one.sha256[:12]}... is not on the device: put it first")
         result = self._run(one, _ONE_EACH, min(LOAD_LIMIT_S, deadline.left - LEAVE_S))
         self._handles += 1
         self._loaded[self._handles] = one

@@ -298,7 +298,7 @@ def test_requests_that_make_no_sense(tmp_path: Path, fields: dict[str, Any], wor
         transport.request("hello", S, protocol=1)
         with pytest.raises(WorkerError, match=words) as caught:
             transport.request("install", S, **fields)
-        assert caught.value.kind == "bad_request"
+        assert caught.value.kind == ("missing_artifact" if words == "put it first" else "bad_request")
         transport.request("telemetry", S)
 
 

@@ -80,7 +80,7 @@ def test_put_notices_a_change_too(folder: ModelFolder, tmp_path: Path) -> None:
 def test_a_network_that_was_never_put(folder: ModelFolder) -> None:
     with pytest.raises(AgentError, match="put it first") as caught:
         folder.path("0" * 64, ".onnx")
-    assert caught.value.kind == "bad_request"
+    assert caught.value.kind == "missing_artifact"
 
 
 def test_it_is_hashed_once_as_long_as_it_stays(

@@ -194,7 +194,7 @@ class Bench:
 
 STATUSES = {
     "ok", "device_lost", "unsupported_op", "out_of_memory", "timeout", "crash", "bad_request", "busy",
-    "runtime_missing", "corrupt_artifact", "running",
+    "runtime_missing", "corrupt_artifact", "missing_artifact", "running",
 }  # fmt: skip
 _benches: list[Bench] = []
 

@@ -17,8 +17,10 @@ import pytest
 
 from latlab.agents.policy import PRESETS
 from latlab.harness import Lab
+from latlab.harness.device import DeviceFaultError
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.store import Measurement, Store
+from latlab.harness.transports.local import LocalTransport
 from latlab.search_spaces import get
 
 SPACE = get("nasbench201")
@@ -117,6 +119,26 @@ def test_a_failing_network_is_a_row_and_the_others_go_on(lab: Lab, monkeypatch: 
     assert rows.loc[CONV, "status"] == "ok"
     assert rows.loc[SMALL, "status"] == "corrupt_artifact"
     assert rows.loc[SMALL, "error"]
+
+
+def test_a_network_that_somebody_removes_before_it_is_loaded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A phone's owner clears the app's storage, say: the network is brought there again."""
+    original, pushes = LocalTransport.push, []
+
+    def removed(self: LocalTransport, path: Path, sha256: str, suffix: str) -> None:
+        original(self, path, sha256, suffix)
+        pushes.append(sha256)
+        if len(pushes) < 2 or lasting:
+            (self._work / "models" / (sha256 + suffix)).unlink()
+
+    lasting = False
+    monkeypatch.setattr(LocalTransport, "push", removed)
+    assert lab.measure(space="nasbench201", archs=[SMALL], seed=7)["status"].tolist() == ["ok"]
+    lasting = True
+    with pytest.raises(DeviceFaultError, match="is not on the device"):
+        lab.measure(space="nasbench201", archs=[CONV], seed=7)
+    monkeypatch.setattr(LocalTransport, "push", original)
+    assert lab.measure(space="nasbench201", archs=[CONV], seed=7)["status"].tolist() == ["ok"]
 
 
 def workers() -> list[int]:

@@ -456,7 +456,7 @@ def test_endless_output(connect: Connect, phone: Phone, tmp_path: Path, network:
 @pytest.mark.parametrize(
     ("changes", "kind", "words"),
     [
-        ({"sha256": "f" * 64}, "bad_request", "put it first"),
+        ({"sha256": "f" * 64}, "missing_artifact", "put it first"),
         ({"sha256": "../../secret"}, "bad_request", "sha256"),
         ({"suffix": "/../x"}, "bad_request", "suffix"),
         ({"runtime": "tflite"}, "runtime_missing", "benchmark_model"),

@@ -109,7 +109,7 @@ def ends_soon(device: DeviceUnderTest, pid: int, seconds: float = SOON_S) -> boo
 
 
 LOADS_THAT_FAIL: list[tuple[dict[str, Any], str, str]] = [
-    ({"sha256": "f" * 64}, "bad_request", "put it first"),
+    ({"sha256": "f" * 64}, "missing_artifact", "put it first"),
     ({"sha256": "../../secret"}, "bad_request", "sha256"),
     ({"runtime": "abacus"}, "bad_request", "unknown runtime"),
     ({"runtime": "os; rm -rf"}, "bad_request", "runtime"),
