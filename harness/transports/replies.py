@@ -98,7 +98,8 @@ class _Tidying:
 
 def printable(text: str) -> str:
     """`text` without control characters, which a terminal would obey, and not too long."""
-    return "".join(c if c.isprintable() else " " for c in text[:_MAX_TEXT])
+    text = text[:_MAX_TEXT]
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
 def _failure(error: object) -> AgentError:

@@ -134,15 +134,19 @@ class SSHTransport(Transport):
         self._files = None  # an interruption would leave answers in its channel
         arrived = f"{self._work}/incoming/{sha256}"
         part, size = f"{arrived}.part", path.stat().st_size
-        try:
-            with path.open("rb") as source:
-                self._resumed = files.bring(source, size, part, arrived)
-        except OSError as error:
-            full = self._find_disk_full(error, part, size)
-            for wrong in (part, arrived):  # there may be a hole in it; and a full disk is not kept full
-                files.remove(wrong)
-            self._files = files
-            raise full or error from error
+        for may_pass in (True, False):
+            try:
+                with path.open("rb") as source:
+                    self._resumed = files.bring(source, size, part, arrived)
+                break
+            except OSError as error:
+                full = self._find_disk_full(error, part, size)
+                for wrong in (part, arrived):  # there may be a hole in it; and a full disk is not kept full
+                    files.remove(wrong)
+                # A failure without a reason may be of a disk on which there is room again: that is tried, once.
+                if full or error.errno != errno.EIO or not may_pass:
+                    self._files = files
+                    raise full or error from error
         self._files = files
 
     def _disconnect(self, *, gently: bool) -> None:

@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import pytest
 from peers.machine import Machine
 from peers.phone import Phone
 from peers.ssh_machine import SSHMachine
 
+from latlab.harness.device import DeviceSession, Loaded
 from latlab.harness.errors import LatlabError
 from latlab.harness.fleet import Incident
 from latlab.harness.inventory import Inventory
@@ -142,8 +145,17 @@ def noticed_s(run: FleetRun, device: str, since: float, timeout_s: float = 30) -
     return run.incidents(device)[0].at - since
 
 
-def fill_until_noticed(run: FleetRun, device: str, machine: Machine, models: str) -> float:
+def fill_until_noticed(
+    run: FleetRun, device: str, machine: Machine, models: str, monkeypatch: pytest.MonkeyPatch
+) -> float:
     """The disk of a device fills up with other people's files; networks of ours, which could make room, are gone."""
+    between_networks, load = threading.Lock(), DeviceSession.load
+
+    def load_with_nobody_at_the_disk(self: DeviceSession, *arguments: Any) -> Loaded:
+        with between_networks:
+            return load(self, *arguments)
+
+    monkeypatch.setattr(DeviceSession, "load", load_with_nobody_at_the_disk)
     run.start()
     until = time.monotonic() + 120
     while run.running(device) < 3:  # early: once all networks are there, a full disk harms nobody
@@ -153,9 +165,11 @@ def fill_until_noticed(run: FleetRun, device: str, machine: Machine, models: str
     until = at + 30
     while not run.incidents(device):  # again and again: networks that are let go free their room late
         assert time.monotonic() < until, "nothing is noticed"
-        for file in machine.path(models).iterdir():
-            file.unlink(missing_ok=True)
-        machine.fill_disk()
+        with between_networks:
+            for file in machine.path(models).iterdir():
+                file.unlink(missing_ok=True)
+            machine.fill_disk()
+        time.sleep(0.01)  # a lock is not fair
     return run.incidents(device)[0].at - at
 
 

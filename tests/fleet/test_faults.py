@@ -166,8 +166,8 @@ def test_model_corrupted_on_the_device(run: FleetRun, victim: LinuxHost, table: 
     )
 
 
-def test_disk_full(run: FleetRun, victim: LinuxHost, table: FaultTable) -> None:
-    seconds = fill_until_noticed(run, "victim", victim, "/root/.cache/latlab/models")
+def test_disk_full(run: FleetRun, victim: LinuxHost, table: FaultTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = fill_until_noticed(run, "victim", victim, "/root/.cache/latlab/models", monkeypatch)
     run.join()
     assert [one.event.kind for one in run.incidents("victim")] == ["quarantined"]
     assert "disk is full" in messages(run, "victim")[0]

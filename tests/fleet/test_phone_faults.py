@@ -103,8 +103,8 @@ def test_worker_killed(run: FleetRun, phone: Phone, table: FaultTable) -> None:
     table.add("phone: worker killed", seconds, ["replaced within that time; its network is timed anew"], check(run))
 
 
-def test_disk_full(run: FleetRun, phone: Phone, table: FaultTable) -> None:
-    seconds = fill_until_noticed(run, "phone", phone, "/data/local/tmp/latlab/models")
+def test_disk_full(run: FleetRun, phone: Phone, table: FaultTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = fill_until_noticed(run, "phone", phone, "/data/local/tmp/latlab/models", monkeypatch)
     run.join()
     assert [one.event.kind for one in run.incidents("phone")] == ["quarantined"]
     assert "No space left" in messages(run, "phone")[0]

@@ -789,3 +789,22 @@ def test_a_full_disk(far_device: SSHTransport, linux_host: LinuxHost, tmp_path: 
         far_device.start()
         hello(far_device)
         far_device.push(file.path, file.sha256, file.suffix)
+
+
+@pytest.mark.peers
+def test_a_disk_that_has_room_again(
+    far_device: SSHTransport, linux_host: LinuxHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody makes room between the failure and the look at the disk, which then explains nothing."""
+    file = random_file(tmp_path, 3_000_000)
+    original = SSHTransport._find_disk_full
+
+    def look(self: SSHTransport, error: OSError, beside: str, size: int) -> OSError | None:
+        linux_host.free_disk()
+        return original(self, error, beside, size)
+
+    monkeypatch.setattr(SSHTransport, "_find_disk_full", look)
+    with far_device:
+        hello(far_device)
+        linux_host.fill_disk()
+        far_device.push(file.path, file.sha256, file.suffix)
