@@ -14,7 +14,7 @@ from concurrent.futures import Future, wait
 from contextlib import nullcontext
 from statistics import median
 
-from latlab.agents.policy import TimingPolicy
+from latlab.agents.policy import PRESETS, TimingPolicy
 from latlab.agents.statistics import trimmed_mean
 from latlab.harness.company import Company
 from latlab.harness.device import DeviceSession, Timed
@@ -29,8 +29,7 @@ __all__ = ["ANCHORS", "SPACE", "Anchors"]
 SPACE = "nasbench201"
 ANCHORS = tuple(get(SPACE).references()[index].text for index in (4, 0, 3, 9))
 """The first is timed at every reading, the others at the first and every `ALL_S`: that they differ by themselves from
-one session to the next is what tells noise between sessions from a common shift. The last is as large as they come:
-what disturbs the caches shows in it, and hardly in small ones."""
+one session to the next is what tells noise between sessions from a common shift. The last is as large as they come."""
 ALL_S = 300.0
 FRESH_S = 5.0
 """So long a reading serves as the first of another run."""
@@ -132,8 +131,11 @@ class Anchors:
             self._read()
 
     def latency(self) -> float | None:
-        """Nanoseconds of the largest anchor, timed for a comparison, beside whatever runs; None where it cannot be."""
-        timed = self._timed(len(ANCHORS) - 1)
+        """Nanoseconds of the first anchor, timed for a comparison, beside whatever runs; None where it cannot be.
+
+        It is of a usual size, and timed as `default` does it, whatever the policy, so that it takes no longer.
+        """
+        timed = self._timed(0, PRESETS["default"])
         return None if timed is None else self._latency(timed)
 
     def _read(self) -> bool:
@@ -161,7 +163,7 @@ class Anchors:
         """Time an anchor: whether it is in line, or cannot tell."""
         self._device.wait_until_fit(self._check)
         with self._company.quiet() if self._company else nullcontext():
-            timed = self._timed(index)
+            timed = self._timed(index, self._policy)
         if timed is None:
             return True
         ok = index > 0 or self._in_line(math.log(self._latency(timed)))
@@ -173,19 +175,19 @@ class Anchors:
     def _latency(self, timed: Timed) -> float:
         return max(1.0, trimmed_mean(timed.samples_ns, self._policy.trim))
 
-    def _timed(self, index: int) -> Timed | None:
+    def _timed(self, index: int, policy: TimingPolicy) -> Timed | None:
         """One run of an anchor; None where it cannot be run. Raises `DeviceLostError`."""
         artifact = self._artifacts[index] if self._artifacts else None
         if artifact is None or self._artifacts is None:
             return None
         try:
             loaded, _ = self._networks.get(artifact, f"{SPACE}/{ANCHORS[index]} (anchor)")
-            timed = self._device.time(loaded, self._policy)
+            timed = self._device.time(loaded, policy)
         except WorkerError:
             self._networks.forget(artifact.sha256)
             self._artifacts[index] = None  # the runtime does not take it: no reason to stop
             return None
-        if index == 0:
+        if index == 0 and policy is self._policy:
             self._reading_s = (sum(timed.warmup_ns) + sum(timed.samples_ns)) / 1e9
         return timed
 

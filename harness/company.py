@@ -9,7 +9,7 @@ from latlab.harness.exports import Exports, exports_show
 
 __all__ = ["Company"]
 
-PAIRS = 12
+PAIRS = 24
 """Comparisons by which it is decided."""
 
 

@@ -16,8 +16,8 @@ from latlab.harness.exporters.pool import stay_on
 
 __all__ = ["Exports", "exports_show"]
 
-SHOWS = 0.005
-"""Share of a latency that exporting beside a pass may add or take: half of what labels may be off."""
+SHOWS = 0.01
+"""Share of a latency that exporting beside a pass may add or take: as much as labels may be off."""
 CHANCE = 0.025
 
 CLOSED = "the export was ended before it had begun"

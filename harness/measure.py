@@ -47,7 +47,7 @@ MAX_ATTEMPTS = 2
 """Workers that one network may kill before it is recorded as a failure."""
 REJECTED_SHARE = 0.04
 """Of the time spent timing that may be spent again: a device that is disturbed all the time is measured as it is."""
-COMPARISONS = 6
+COMPARISONS = 12
 """Of an anchor beside exports and without them, at first and each time that a slice ends, until it is known whether
 they show: until then they wait for every pass."""
 PROBE_EVERY = 4
