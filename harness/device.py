@@ -210,26 +210,6 @@ class DeviceSession:
             return None
         return set(self.hello["cpus"].get("affinity") or ()) - set(self.affinity) or None
 
-    def bring_ahead(self, artifact: Artifact) -> bool:
-        """Begin to push a network that is to be loaded soon, beside timing, if the device has a core for that.
-
-        What fails on the way fails in `load`. Raises what `ping` raises.
-
-        Returns:
-            False where it is to be asked again later.
-        """
-        cpus = len(self.hello["cpus"].get("affinity") or range(self.hello["cpus"].get("count") or 1))
-        if cpus <= len(self.affinity or range(self.target.threads)):
-            return True  # no core is left for it
-        try:
-            return self._transport.push_ahead(artifact.path, artifact.sha256, artifact.path.suffix)
-        except WorkerError as error:
-            if error.kind in DEVICE_FAULTS:
-                raise self._fault(error) from error
-        except FileNotFoundError:  # the cache has dropped it since
-            pass
-        return True
-
     def load(self, artifact: Artifact, network: str = "") -> Loaded:
         """Push the artifact where the device lacks it, and load it.
 

@@ -153,8 +153,6 @@ class Engine:
         self._rng = random.Random(f"{campaign.seed}/{session}/{campaign.id}")
         self._exporting: dict[Future[Artifact], tuple[str, str]] = {}
         self._ready: deque[_Ready] = deque()
-        self._brought: set[str] = set()
-        """Hashes of networks that were brought to the device ahead of their turn, or may be."""
         self._active: list[_InFlight] = []
         self._slice: list[tuple[_InFlight, _Pass]] = []
         """Passes since the last anchor."""
@@ -213,7 +211,6 @@ class Engine:
                 self._rng.shuffle(due)
                 for net in due:
                     self._check()
-                    self._bring_ahead()
                     if net in self._active:  # the slice that closed may have changed who is
                         yield from self._turn(net, round_)
                 spaced_in_s = self._spaced_in_s()
@@ -287,17 +284,6 @@ class Engine:
             except ExportError as error:
                 row = self._store.begin(self._campaign, self._session, arch, role)
                 yield self._store.finish(row.id, error.kind, error=str(error))
-
-    def _bring_ahead(self) -> None:
-        """Have the next network brought to the device while it times others."""
-        following = next((ready for ready in self._ready if ready.artifact.sha256 not in self._brought), None)
-        if following is None or not self._overlap:
-            return
-        try:
-            if self._device.bring_ahead(following.artifact):
-                self._brought.add(following.artifact.sha256)
-        except DeviceLostError as error:
-            self._begin_anew(error)
 
     def _admit(self, round_: int) -> Iterator[Measurement]:
         ready = self._ready.popleft()

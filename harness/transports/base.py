@@ -11,6 +11,7 @@ import select
 import time
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -201,7 +202,12 @@ class Transport(ABC):
                 disk is full; "crash" when it cannot be brought there for another reason.
             DeviceLostError: as for `request`.
         """
-        if self._has(path, sha256, suffix):
+        if not SHA256.fullmatch(sha256) or not SUFFIX.fullmatch(suffix):
+            raise ValueError(f"not a SHA-256 and a suffix: {sha256!r}, {suffix!r}")
+        size = path.stat().st_size
+        timeout_s = PUT_S + size / HASHED_BYTES_PER_S
+        wanted: Mapping[str, Any] = {"sha256": sha256, "size": size, "suffix": suffix}
+        if self.request("put", timeout_s, **wanted)["have"]:
             return
         try:
             self._transfer(path, sha256)
@@ -210,26 +216,9 @@ class Transport(ABC):
             raise WorkerError(kind, f"cannot bring {path.name} to the device: {error.strerror or error}") from error
         except ChannelLostError as error:
             self.close(gently=False)
-            raise self._lost("push", _put_s(path), error) from None
-        if not self._has(path, sha256, suffix):
+            raise self._lost("push", timeout_s, error) from None
+        if not self.request("put", timeout_s, **wanted)["have"]:
             raise WorkerError("corrupt_artifact", f"{path.name} did not arrive whole")
-
-    def push_ahead(self, path: Path, sha256: str, suffix: str) -> bool:
-        """Begins what `push` is to be called for soon, so that it goes on beside other requests, `time` among them.
-
-        Whatever fails on the way fails in that `push`. Raises what `request` raises.
-
-        Returns:
-            Whether it has begun, or need not; False where it is to be asked again later, or this is not possible.
-        """
-        return False
-
-    def _has(self, path: Path, sha256: str, suffix: str) -> bool:
-        """Whether the device has a network, one that has just arrived among them."""
-        if not SHA256.fullmatch(sha256) or not SUFFIX.fullmatch(suffix):
-            raise ValueError(f"not a SHA-256 and a suffix: {sha256!r}, {suffix!r}")
-        reply = self.request("put", _put_s(path), sha256=sha256, size=path.stat().st_size, suffix=suffix)
-        return bool(reply["have"])
 
     def rest(self, seconds: float) -> None:
         """Leaves the device alone for so long."""
@@ -279,8 +268,3 @@ class Transport(ABC):
         if isinstance(error, ChannelClosedError):
             return DeviceLostError(f"device {self.name}: the worker {error} during {verb!r}{words}")
         return ProtocolError(f"device {self.name}: broken reply to {verb!r}: {error}{words}")
-
-
-def _put_s(path: Path) -> float:
-    """Deadline for a device to look at a file, of which it may have to make the hash."""
-    return PUT_S + path.stat().st_size / HASHED_BYTES_PER_S

@@ -12,11 +12,8 @@ import re
 import secrets
 import shlex
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from latlab.harness.transports.base import (
     ChannelLostError,
@@ -63,13 +60,6 @@ _REASON = re.compile(r"(?m)^.*(?:mkdir|sh|create)\b.*: ([A-Z][\w -]{3,60})\s*$")
 _FULL = re.compile(r"no space left|quota exceeded|disk full", re.IGNORECASE)
 
 
-class _Ahead(NamedTuple):
-    """A transfer beside everything else."""
-
-    sha256: str
-    future: Future[None]
-
-
 class SSHTransport(Transport):
     """A worker at the other end of an SSH connection.
 
@@ -92,7 +82,6 @@ class SSHTransport(Transport):
         self._work = ""
         self._early = b""
         self._resumed = False
-        self._ahead: _Ahead | None = None
 
     def _connect(self) -> None:
         step = "network"
@@ -140,26 +129,8 @@ class SSHTransport(Transport):
                 raise
             super().push(path, sha256, suffix)
 
-    def push_ahead(self, path: Path, sha256: str, suffix: str) -> bool:
-        """As every transport may do it: files have a channel of their own."""
-        if self._ahead is not None and not self._ahead.future.done():
-            return False
-        if not self._has(path, sha256, suffix):
-            self._ahead = _Ahead(sha256, _in_thread(lambda: self._bring(path, sha256), f"push-{self.name}"))
-        return True
-
     def _transfer(self, path: Path, sha256: str) -> None:
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None:
-            failure = ahead.future.exception()  # waits for its end, also where it is another file: there is one channel
-            if ahead.sha256 == sha256:
-                if failure is not None:
-                    raise failure
-                return
-        self._bring(path, sha256)
-
-    def _bring(self, path: Path, sha256: str) -> None:
-        connection, files = self._connection, self._files or self._open_files()
+        files = self._files or self._open_files()
         self._files = None  # an interruption would leave answers in its channel
         arrived = f"{self._work}/incoming/{sha256}"
         part, size = f"{arrived}.part", path.stat().st_size
@@ -174,19 +145,14 @@ class SSHTransport(Transport):
                     files.remove(wrong)
                 # A failure without a reason may be of a disk on which there is room again: that is tried, once.
                 if full or error.errno != errno.EIO or not may_pass:
-                    self._keep(files, connection)
+                    self._files = files
                     raise full or error from error
-        self._keep(files, connection)
-
-    def _keep(self, files: Files, connection: Connection | None) -> None:
-        """For the next transfer over the same connection."""
-        if self._connection is connection:
-            self._files = files
+        self._files = files
 
     def _disconnect(self, *, gently: bool) -> None:
         connection, self._connection = self._connection, None
         worker, self._worker = self._worker, None
-        self._files, self._ahead, self._early = None, None, b""
+        self._files, self._early = None, b""
         if connection is None:
             return
         try:
@@ -315,19 +281,3 @@ def _absolute(path: str, home: str) -> str:
     """A path on the device, from the home folder where it is relative."""
     path = path.removeprefix("~/") if path != "~" else ""
     return (path if path.startswith("/") else f"{home.rstrip('/')}/{path}").rstrip("/") or "/"
-
-
-def _in_thread(work: Callable[[], None], name: str) -> Future[None]:
-    """What becomes of `work`, done by a thread that nobody waits for at the end of the process."""
-    future: Future[None] = Future()
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(None)
-
-    threading.Thread(target=run, name=name, daemon=True).start()
-    return future

@@ -593,9 +593,8 @@ def test_a_patient_watch_over_an_idle_connection(device: SSHUnderTest) -> None:
 
 def random_file(folder: Path, size: int) -> Model:
     content = os.urandom(size)
-    path = folder / f"random-{size}"
-    path.write_bytes(content)
-    return Model(path, hashlib.sha256(content).hexdigest(), ".bin")
+    (folder / "random").write_bytes(content)
+    return Model(folder / "random", hashlib.sha256(content).hexdigest(), ".bin")
 
 
 @pytest.fixture
@@ -809,61 +808,3 @@ def test_a_disk_that_has_room_again(
         hello(far_device)
         linux_host.fill_disk()
         far_device.push(file.path, file.sha256, file.suffix)
-
-
-@pytest.mark.peers
-def test_a_push_beside_other_requests(far_device: SSHTransport, linux_host: LinuxHost, tmp_path: Path) -> None:
-    first, second = random_file(tmp_path, 20_000_000), random_file(tmp_path, 20_000_001)
-    with far_device:
-        hello(far_device)
-        assert far_device.push_ahead(first.path, first.sha256, first.suffix)
-        assert not far_device.push_ahead(second.path, second.sha256, second.suffix)  # one at a time
-        assert far_device.request("telemetry", S)  # does not wait for it
-        far_device.push(first.path, first.sha256, first.suffix)
-        models = linux_host.path("/root/.cache/latlab/models")
-        assert (models / (first.sha256 + first.suffix)).read_bytes() == first.path.read_bytes()
-        # Another one that is wanted at once waits for the channel.
-        assert far_device.push_ahead(second.path, second.sha256, second.suffix)
-        third = random_file(tmp_path, 1_000)
-        far_device.push(third.path, third.sha256, third.suffix)
-        far_device.push(second.path, second.sha256, second.suffix)
-        assert {file.stem for file in models.iterdir()} == {first.sha256, second.sha256, third.sha256}
-        assert not list(linux_host.path("/root/.cache/latlab/incoming").iterdir())
-        assert far_device.push_ahead(first.path, first.sha256, first.suffix)  # is there: nothing is sent
-        far_device.push(first.path, first.sha256, first.suffix)
-
-
-@pytest.mark.peers
-def test_what_fails_in_a_push_ahead_is_told_when_it_is_waited_for(
-    far_device: SSHTransport, linux_host: LinuxHost, tmp_path: Path
-) -> None:
-    file = random_file(tmp_path, 3_000_000)
-    with far_device:
-        hello(far_device)
-        linux_host.fill_disk()
-        assert far_device.push_ahead(file.path, file.sha256, file.suffix)
-        assert far_device.request("telemetry", S)
-        with pytest.raises(WorkerError, match="disk is full") as caught:
-            far_device.push(file.path, file.sha256, file.suffix)
-        assert caught.value.kind == "no_space"
-        linux_host.free_disk()
-        far_device.push(file.path, file.sha256, file.suffix)
-
-
-@pytest.mark.peers
-def test_a_connection_that_ends_amid_a_push_ahead(
-    far_device: SSHTransport, linux_host: LinuxHost, tmp_path: Path
-) -> None:
-    file = random_file(tmp_path, 50_000_000)
-    with far_device:
-        hello(far_device)
-        assert far_device.push_ahead(file.path, file.sha256, file.suffix)
-        far_device.close()
-        far_device.start()
-        hello(far_device)
-        far_device.push(file.path, file.sha256, file.suffix)
-        assert far_device.push_ahead(file.path, file.sha256, file.suffix)
-        linux_host.link_down()
-        with pytest.raises(DeviceLostError):
-            far_device.request("telemetry", S)
-        linux_host.link_up()
