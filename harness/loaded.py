@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
+from collections.abc import Collection
 from typing import NamedTuple
 
 from latlab.harness.device import DeviceSession, Loaded
@@ -37,6 +38,7 @@ class LoadedNetworks:
     def __init__(self, device: DeviceSession) -> None:
         self._device = device
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._spared: set[str] = set()
         self._generation = device.generation
         told = device.hello.get("memory_bytes")
         self._room = min(MOST_BYTES, MEMORY_SHARE * told) if isinstance(told, int) else UNKNOWN_BYTES
@@ -44,34 +46,55 @@ class LoadedNetworks:
     def get(self, artifact: Artifact, network: str) -> tuple[Loaded, bool]:
         """The network on the device, and whether it had to be loaded now. Raises what `DeviceSession.load` raises."""
         self._look()
+        self._spared.discard(artifact.sha256)
         entry = self._entries.get(artifact.sha256)
         if entry is not None:
             self._entries.move_to_end(artifact.sha256)
             return entry.loaded, False
-        size = PER_NETWORK_BYTES + PER_FILE_BYTE * artifact.path.stat().st_size
-        while self._entries and (self._used() + size > self._room or len(self._entries) >= MOST_NETWORKS):
+        size = _bytes(artifact)
+        while self._entries and not self._fits(self._entries.values(), size):
             self.unload(next(iter(self._entries)))
         loaded = self._device.load(artifact, network)
         self._look()
         self._entries[artifact.sha256] = _Entry(loaded, size)
         return loaded, True
 
+    def has_room(self, artifact: Artifact) -> bool:
+        """Whether it is loaded, or nothing would have to go for it but what can be spared."""
+        self._look()
+        kept = [entry for sha256, entry in self._entries.items() if sha256 not in self._spared]
+        return artifact.sha256 in self._entries or self._fits(kept, _bytes(artifact))
+
+    def spare(self, sha256: str) -> None:
+        """It is hardly wanted again: the first to go where room is needed."""
+        if sha256 in self._entries:
+            self._entries.move_to_end(sha256, last=False)
+            self._spared.add(sha256)
+
     def forget(self, sha256: str) -> None:
         """The worker has freed it already, or never had it whole."""
         self._entries.pop(sha256, None)
+        self._spared.discard(sha256)
 
     def unload(self, sha256: str) -> None:
         """Free it on the device. Raises `DeviceLostError`."""
         self._look()
         entry = self._entries.pop(sha256, None)
+        self._spared.discard(sha256)
         if entry is not None:
             with contextlib.suppress(WorkerError):  # it was freed already
                 self._device.unload(entry.loaded)
 
-    def _used(self) -> int:
-        return sum(entry.bytes for entry in self._entries.values())
+    def _fits(self, entries: Collection[_Entry], size: int) -> bool:
+        return sum(entry.bytes for entry in entries) + size <= self._room and len(entries) < MOST_NETWORKS
 
     def _look(self) -> None:
         if self._generation != self._device.generation:
             self._entries.clear()
+            self._spared.clear()
             self._generation = self._device.generation
+
+
+def _bytes(artifact: Artifact) -> int:
+    """What a network takes when it is loaded, by estimate."""
+    return PER_NETWORK_BYTES + PER_FILE_BYTE * artifact.path.stat().st_size

@@ -50,6 +50,8 @@ REJECTED_SHARE = 0.04
 COMPARISONS = 12
 """Of an anchor beside exports and without them, at first and each time that a slice ends, until it is known whether
 they show: until then they wait for every pass."""
+FEWEST_IN_FLIGHT = 8
+"""So many networks take turns, even where the device's memory does not hold them all: passes are to be spread out."""
 PROBE_EVERY = 4
 """Of networks whose graph has been timed already, one in so many is timed all the same: a probe of the noise."""
 
@@ -193,7 +195,7 @@ class Engine:
             while True:
                 self._top_up(source)
                 yield from self._collect()
-                if self._ready:
+                if self._next_fits():
                     yield from self._admit(round_)
                 if not self._active:
                     if self._ready:
@@ -214,13 +216,14 @@ class Engine:
                     if net in self._active:  # the slice that closed may have changed who is
                         yield from self._turn(net, round_)
                 spaced_in_s = self._spaced_in_s()
-                if not self._ready and spaced_in_s > 0:
-                    if self._exporting:
+                newcomer = self._next_fits()
+                if not newcomer and spaced_in_s > 0:
+                    if self._exporting and not self._ready:
                         self._await_exports(FIRST_COMPLETED, spaced_in_s)
                     else:
                         self._device.rest(spaced_in_s)
                 # With no newcomer the rounds in between would be empty: go on to the next one that is due.
-                if not self._ready and self._active:
+                if not newcomer and self._active:
                     round_ = max(round_ + 1, min(net.due for net in self._active))
                 else:
                     round_ += 1
@@ -239,6 +242,12 @@ class Engine:
             self._anchors.survived_not()
             self._begin_anew(error)
             return None
+
+    def _next_fits(self) -> bool:
+        """Whether another network can begin while those in flight stay loaded: else each pass would load its own."""
+        if len(self._active) < FEWEST_IN_FLIGHT:
+            return bool(self._ready)
+        return bool(self._ready) and self._networks.has_room(self._ready[0].artifact)
 
     def _quiet(self) -> AbstractContextManager[object]:
         return self._company.quiet() if self._company else nullcontext()
@@ -390,6 +399,7 @@ class Engine:
             if self._holds:
                 self._active.remove(net)
                 self._held.append(net)
+                self._networks.spare(net.artifact.sha256)
             else:
                 yield from self._finish(net)
         if self._anchors is not None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,8 +18,10 @@ import pytest
 
 from latlab.agents.policy import PRESETS
 from latlab.harness import Lab
-from latlab.harness.device import DeviceFaultError
+from latlab.harness.device import DeviceFaultError, DeviceSession, Loaded
 from latlab.harness.errors import BadInputError, LatlabError
+from latlab.harness.exporters import Artifact, ExportRequest
+from latlab.harness.exports import Exports
 from latlab.harness.store import Measurement, Store
 from latlab.harness.transports.local import LocalTransport
 from latlab.search_spaces import get
@@ -119,6 +122,27 @@ def test_a_failing_network_is_a_row_and_the_others_go_on(lab: Lab, monkeypatch: 
     assert rows.loc[CONV, "status"] == "ok"
     assert rows.loc[SMALL, "status"] == "corrupt_artifact"
     assert rows.loc[SMALL, "error"]
+
+
+def test_no_more_networks_take_turns_than_stay_loaded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    from latlab.harness import loaded
+
+    original, loads = DeviceSession.load, Counter[str]()
+
+    def count(self: DeviceSession, artifact: Artifact, network: str = "") -> Loaded:
+        loads[network] += 1
+        return original(self, artifact, network)
+
+    monkeypatch.setattr(DeviceSession, "load", count)
+    monkeypatch.setattr(loaded, "MOST_BYTES", 14 * loaded.PER_NETWORK_BYTES)  # four of them are anchors
+    archs = list(dict.fromkeys(SPACE.canonical(arch).text for arch in SPACE.sample(24, 5)))
+    with Exports(lab.cache) as exports:  # before, or else they would come one by one
+        for future in [exports.submit(ExportRequest("nasbench201", arch, "onnx")) for arch in archs]:
+            future.result()
+    rows = lab.measure(space="nasbench201", archs=archs)
+    assert (rows["status"] == "ok").all()
+    # One that waits for the slice to close may have to go, and may be wanted again after all.
+    assert sum(loads.values()) < 1.5 * len(archs) + 4
 
 
 def test_a_network_that_somebody_removes_before_it_is_loaded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
