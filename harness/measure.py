@@ -2,10 +2,11 @@
 
 Passes of one network are spread out in time, because on a shared machine disturbances come in bursts: one
 sitting of many runs meets one burst, several short sittings meet several. The schedule is a rolling one: in each
-round one new network begins, and every network in flight whose turn it is gets one pass, in random order;
-`policy.spread` rounds lie between two passes of a network, and passes are added, network by network, until its
-interval is narrow (`statistics.needs_pass`). So rows complete one by one, and killing the controller loses no more
-than the pass in flight. Anchors close slices of passes (`anchors`): a slice whose closing anchor failed is taken again.
+round one new network begins, as long as the device's memory holds those in flight, and every network whose turn it is
+gets one pass, in random order; `policy.spread` rounds lie between two passes of a network, and passes are added,
+network by network, until its interval is narrow (`statistics.needs_pass`). So rows complete one by one, and killing the
+controller loses no more than the pass in flight. Anchors close slices of passes (`anchors`): a slice whose closing
+anchor failed is taken again.
 """
 
 from __future__ import annotations
