@@ -191,7 +191,7 @@ def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(lab: Lab) -> None:
     rows = lab.measure(space="nasbench201", count=6, observe=kill_one)
     assert killed
     assert rows["status"].tolist() == ["ok"] * 6
-    assert [len(passes) for passes in rows["passes"]] == [5] * 6
+    assert rows["passes"].map(len).between(PRESETS["default"].passes, PRESETS["default"].max_passes).all()
 
 
 def test_a_network_that_kills_every_worker_is_a_failure_not_the_end(lab: Lab) -> None:
