@@ -265,8 +265,9 @@ def main() -> None:
             print(figures["overlap"][-1], flush=True)
     for file_format in arguments.formats if arguments.cached else ():
         for space, least_ms in ((SPACE, 0.0), (LARGE_SPACE, LARGE_MS)):
-            figures["cached"] += cached(space, file_format, arguments.cached, arguments.seed, least_ms)
-            print(figures["cached"][-1:], flush=True)
+            rows = cached(space, file_format, arguments.cached, arguments.seed, least_ms)
+            figures["cached"] += rows
+            print(rows, flush=True)
     if figures["overlap"]:
         show(f"Exporting beside timing; to be at most {BOUND} times the bound", figures["overlap"])
     if figures["cached"]:

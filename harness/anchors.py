@@ -166,6 +166,8 @@ class Anchors:
             timed = self._timed(index, self._policy)
         if timed is None:
             return True
+        if index == 0:
+            self._reading_s = (sum(timed.warmup_ns) + sum(timed.samples_ns)) / 1e9
         ok = index > 0 or self._in_line(math.log(self._latency(timed)))
         self._store.add_anchor(
             self._campaign, self._session, ANCHORS[index], timed.warmup_ns, timed.samples_ns, timed.telemetry, ok
@@ -182,14 +184,11 @@ class Anchors:
             return None
         try:
             loaded, _ = self._networks.get(artifact, f"{SPACE}/{ANCHORS[index]} (anchor)")
-            timed = self._device.time(loaded, policy)
+            return self._device.time(loaded, policy)
         except WorkerError:
             self._networks.forget(artifact.sha256)
             self._artifacts[index] = None  # the runtime does not take it: no reason to stop
             return None
-        if index == 0 and policy is self._policy:
-            self._reading_s = (sum(timed.warmup_ns) + sum(timed.samples_ns)) / 1e9
-        return timed
 
 
 def _artifact_of(future: Future[Artifact]) -> Artifact | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import OrderedDict
 from collections.abc import Collection
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from latlab.harness.device import DeviceSession, Loaded
 from latlab.harness.exporters import Artifact
@@ -23,9 +23,11 @@ PER_FILE_BYTE = 4
 MOST_NETWORKS = 512
 
 
-class _Entry(NamedTuple):
+@dataclass
+class _Entry:
     loaded: Loaded
     bytes: int
+    spared: bool = False
 
 
 class LoadedNetworks:
@@ -38,7 +40,6 @@ class LoadedNetworks:
     def __init__(self, device: DeviceSession) -> None:
         self._device = device
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
-        self._spared: set[str] = set()
         self._generation = device.generation
         told = device.hello.get("memory_bytes")
         self._room = min(MOST_BYTES, MEMORY_SHARE * told) if isinstance(told, int) else UNKNOWN_BYTES
@@ -46,10 +47,10 @@ class LoadedNetworks:
     def get(self, artifact: Artifact, network: str) -> tuple[Loaded, bool]:
         """The network on the device, and whether it had to be loaded now. Raises what `DeviceSession.load` raises."""
         self._look()
-        self._spared.discard(artifact.sha256)
         entry = self._entries.get(artifact.sha256)
         if entry is not None:
             self._entries.move_to_end(artifact.sha256)
+            entry.spared = False
             return entry.loaded, False
         size = _bytes(artifact)
         while self._entries and not self._fits(self._entries.values(), size):
@@ -62,25 +63,23 @@ class LoadedNetworks:
     def has_room(self, artifact: Artifact) -> bool:
         """Whether it is loaded, or nothing would have to go for it but what can be spared."""
         self._look()
-        kept = [entry for sha256, entry in self._entries.items() if sha256 not in self._spared]
+        kept = [entry for entry in self._entries.values() if not entry.spared]
         return artifact.sha256 in self._entries or self._fits(kept, _bytes(artifact))
 
     def spare(self, sha256: str) -> None:
         """It is hardly wanted again: the first to go where room is needed."""
         if sha256 in self._entries:
             self._entries.move_to_end(sha256, last=False)
-            self._spared.add(sha256)
+            self._entries[sha256].spared = True
 
     def forget(self, sha256: str) -> None:
         """The worker has freed it already, or never had it whole."""
         self._entries.pop(sha256, None)
-        self._spared.discard(sha256)
 
     def unload(self, sha256: str) -> None:
         """Free it on the device. Raises `DeviceLostError`."""
         self._look()
         entry = self._entries.pop(sha256, None)
-        self._spared.discard(sha256)
         if entry is not None:
             with contextlib.suppress(WorkerError):  # it was freed already
                 self._device.unload(entry.loaded)
@@ -91,7 +90,6 @@ class LoadedNetworks:
     def _look(self) -> None:
         if self._generation != self._device.generation:
             self._entries.clear()
-            self._spared.clear()
             self._generation = self._device.generation
 
 
