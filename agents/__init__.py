@@ -2,5 +2,5 @@
 
 Only the standard library and one inference runtime are needed, on Python 3.9 or later. Nothing here imports
 the rest of latlab; the controller ships this package to the device as one file
-(`latlab.harness.transports.zipapp`).
+(`latlab.harness.transports.worker_archive`).
 """

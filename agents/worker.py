@@ -21,14 +21,24 @@ import traceback
 from contextlib import suppress
 from typing import Any, Callable, NoReturn
 
-from .environment import ENVIRONMENT_ID, Environments
-from .errors import DISK_FULL, AgentError
-from .lease import Lease, acquire_lease
-from .models import WHEEL, ModelFolder
-from .networks import Networks
-from .process import leave, program_hash, take_over_stdio
-from .protocol import PROTOCOL, SHA256, SUFFIX, WHO, Fields, LineBuffer, LineTooLongError, decode, encode
-from .telemetry import Telemetry
+from latlab.agents.execution.loaded_models import Networks
+from latlab.agents.protocol.errors import DISK_FULL, AgentError
+from latlab.agents.protocol.messages import (
+    PROTOCOL,
+    SHA256,
+    SUFFIX,
+    WHO,
+    Fields,
+    LineBuffer,
+    LineTooLongError,
+    decode,
+    encode,
+)
+from latlab.agents.system.process import leave, program_hash, take_over_stdio
+from latlab.agents.system.telemetry import Telemetry
+from latlab.agents.workspace.environments import ENVIRONMENT_ID, Environments
+from latlab.agents.workspace.lease import Lease, acquire_lease
+from latlab.agents.workspace.model_store import WHEEL, ModelFolder
 
 __all__ = ["Worker", "main"]
 
@@ -134,7 +144,9 @@ class Worker:
         return result
 
     def _hello(self, fields: Fields) -> dict[str, Any]:
-        from . import host  # reads package metadata, which takes as long to import as everything else here
+        from latlab.agents import (
+            host_info as host,  # reads package metadata, which takes as long to import as everything else here
+        )
 
         fields.integer("protocol", PROTOCOL, PROTOCOL)
         owner = fields.optional_text("owner", _OWNER)
@@ -181,7 +193,7 @@ class Worker:
 
     def _install(self, fields: Fields) -> dict[str, Any]:
         """Unpacks wheels that were put; they are in use from the next worker on."""
-        from .unpack import Wheel
+        from latlab.agents.workspace.wheel_unpack import Wheel
 
         name = fields.text("environment", ENVIRONMENT_ID)
         assert self._models is not None

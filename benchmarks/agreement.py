@@ -30,13 +30,13 @@ from typing import Any
 
 from common import RESULTS, save, show
 
-from latlab.agents.policy import PRESETS, TimingPolicy
-from latlab.agents.statistics import quantile
-from latlab.harness.device import DeviceSession
+from latlab.harness.devices.session import DeviceSession
 from latlab.harness.exporters import Artifact, ArtifactCache, ExportRequest
-from latlab.harness.exports import Exports
+from latlab.harness.exporters.service import Exports
+from latlab.harness.statistics.estimators import quantile
 from latlab.harness.targets import Target
-from latlab.harness.transports.configs import LocalDevice
+from latlab.harness.timing_policy import PRESETS, TimingPolicy
+from latlab.harness.transports.local.config import LocalDevice
 from latlab.search_spaces import get
 
 OTHERS = {

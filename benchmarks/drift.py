@@ -25,16 +25,16 @@ import numpy as np
 from common import RESULTS, save, show
 from numpy.typing import NDArray
 
-from latlab.agents.policy import PRESETS, TimingPolicy
-from latlab.agents.statistics import trimmed_mean, winsorised_stderr
-from latlab.harness.inputs import sample_space, space_named
-from latlab.harness.inventory import Inventory
+from latlab.harness.architectures import sample_space, space_named
+from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.lab import Lab
-from latlab.harness.quality.drift import Point, fit_drift
-from latlab.harness.simulation.config import Bursts, Cost, Heating, Noise, SimulatedDevice
-from latlab.harness.simulation.device import Device
-from latlab.harness.simulation.model import LatencyProcess
-from latlab.predictors.metrics import spearman
+from latlab.harness.statistics.drift import Point, fit_drift
+from latlab.harness.statistics.estimators import trimmed_mean, winsorised_stderr
+from latlab.harness.timing_policy import PRESETS, TimingPolicy
+from latlab.harness.transports.simulated.config import Bursts, Cost, Heating, Noise, SimulatedDevice
+from latlab.harness.transports.simulated.device import Device
+from latlab.harness.transports.simulated.latency_process import LatencyProcess
+from latlab.predictors.common.metrics import spearman
 
 Floats = NDArray[np.float64]
 

@@ -2,8 +2,8 @@
 
     python benchmarks/faults.py       # as root, on a machine with network namespaces; about five minutes
 
-They are the tests in tests/fleet/test_faults.py and test_phone_faults.py, which also check that no row is lost, doubled
-or wrong and that the other device of the run has everything.
+They are the tests in tests/harness/fleet (test_faults.py and test_phone_faults.py), which also check that no row is
+lost, doubled or wrong and that the other device of the run has everything.
 """
 
 from __future__ import annotations

@@ -25,12 +25,12 @@ from typing import Any
 from common import RESULTS, save, show
 from loopback import loopback_ssh
 
-from latlab.harness.fleet import Incident
-from latlab.harness.inventory import Inventory
+from latlab.harness.fleet.jobs import Incident
+from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.lab import Lab
-from latlab.harness.simulation.config import SimulatedDevice
-from latlab.harness.store import Measurement
+from latlab.harness.store.store import Measurement
 from latlab.harness.transports import Transport
+from latlab.harness.transports.simulated.config import SimulatedDevice
 
 SPACE = "nasbench201"
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from common import RESULTS, save, show
 
-from latlab.harness.store import Store
+from latlab.harness.store.store import Store
 from latlab.search_spaces import get
 
 

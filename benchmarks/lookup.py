@@ -20,8 +20,8 @@ import torch
 from common import RESULTS, save, show
 
 from latlab.harness import Lab
-from latlab.predictors.lookup import Lookup
-from latlab.predictors.metrics import coverage_percent, mape_percent, spearman
+from latlab.predictors.common.metrics import coverage_percent, mape_percent, spearman
+from latlab.predictors.lookup_table import Lookup
 from latlab.search_spaces import get
 
 SAMPLES = (1, 3, 5, 10)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from latlab.harness.transports.configs import SSHDevice
+from latlab.harness.transports.ssh.config import SSHDevice
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from peers.loopback_host import LoopbackHost

@@ -39,9 +39,9 @@ from common import RESULTS, save, show  # noqa: E402
 
 from latlab import predictors  # noqa: E402
 from latlab.harness.bench.tables import read_table  # noqa: E402
-from latlab.harness.quality.reliability import ceiling  # noqa: E402
+from latlab.harness.statistics.reliability import ceiling  # noqa: E402
 from latlab.predictors.base import FloatArray  # noqa: E402
-from latlab.predictors.metrics import spearman  # noqa: E402
+from latlab.predictors.common.metrics import spearman  # noqa: E402
 
 LEVELS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.10, 0.15, 0.20, 0.30)
 SHOWN = 0.10

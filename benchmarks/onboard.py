@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from common import RESULTS, save, show
 
-from latlab.harness.store import Store
-from latlab.predictors.metrics import coverage_percent, mape_percent, spearman, within_percent
+from latlab.harness.store.store import Store
+from latlab.predictors.common.metrics import coverage_percent, mape_percent, spearman, within_percent
 from latlab.predictors.ridge import Ridge
 from latlab.search_spaces import get
 

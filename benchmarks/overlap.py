@@ -29,16 +29,16 @@ from typing import Any
 from common import RESULTS, save, show
 from loopback import loopback_ssh
 
-from latlab.agents.policy import PRESETS
-from latlab.harness.anchors import ANCHORS
-from latlab.harness.device import DeviceSession
+from latlab.harness.devices.session import DeviceSession
 from latlab.harness.exporters import ArtifactCache, ExportRequest
-from latlab.harness.exports import Exports
-from latlab.harness.sitting import Sitting
-from latlab.harness.store import Measurement, Store
+from latlab.harness.exporters.service import Exports
+from latlab.harness.measurement.anchors import ANCHORS
+from latlab.harness.measurement.session import Sitting
+from latlab.harness.store.store import Measurement, Store
 from latlab.harness.targets import Target
+from latlab.harness.timing_policy import PRESETS
 from latlab.harness.transports import DeviceConfig
-from latlab.harness.transports.configs import LocalDevice
+from latlab.harness.transports.local.config import LocalDevice
 from latlab.search_spaces import Architecture, get
 
 SPACE, LARGE_SPACE = "nasbench201", "ofa-mobilenetv3-w1.2"

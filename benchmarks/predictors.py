@@ -26,15 +26,15 @@ one_thread()
 from common import RESULTS, save, show  # noqa: E402
 
 from latlab import predictors as installed  # noqa: E402
+from latlab.harness.bench.ceilings import flexible_fit, noise_ceiling  # noqa: E402
 from latlab.harness.bench.evaluate import Unit  # noqa: E402
+from latlab.harness.bench.predictor_spec import parse_specs  # noqa: E402
 from latlab.harness.bench.protocols import PROTOCOLS  # noqa: E402
 from latlab.harness.bench.published import CEILINGS, PUBLISHED_SPEARMAN  # noqa: E402
-from latlab.harness.bench.reference import flexible_fit, noise_ceiling  # noqa: E402
 from latlab.harness.bench.results import Record, ResultFile  # noqa: E402
 from latlab.harness.bench.run import compare  # noqa: E402
-from latlab.harness.bench.show import progress  # noqa: E402
-from latlab.harness.bench.specs import parse_specs  # noqa: E402
 from latlab.harness.bench.tasks import PUBLISHED, published_task  # noqa: E402
+from latlab.harness.terminal.bench import progress  # noqa: E402
 
 FLAGSHIP = "roost"
 BASELINES = ("flops", "params", "kernels", "source-mean", "lookup", "stacking")

@@ -25,11 +25,11 @@ from typing import Any, Protocol
 import numpy as np
 from common import RESULTS, save, show
 
-from latlab.agents.policy import PRESETS, TimingPolicy
-from latlab.agents.statistics import needs_pass, summarise, trimmed_mean
-from latlab.harness.resolve import Label, Resolve, compare, next_round, uniform_s
-from latlab.harness.simulation.config import SimulatedDevice
-from latlab.harness.store import Store
+from latlab.harness.statistics.estimators import needs_pass, summarise, trimmed_mean
+from latlab.harness.statistics.ranking import Label, Resolve, compare, next_round, uniform_s
+from latlab.harness.store.store import Store
+from latlab.harness.timing_policy import PRESETS, TimingPolicy
+from latlab.harness.transports.simulated.config import SimulatedDevice
 from latlab.search_spaces import get
 
 POLICY = PRESETS["default"]

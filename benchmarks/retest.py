@@ -42,13 +42,13 @@ import pandas as pd
 from common import RESULTS, save, show
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
-from latlab.agents.policy import PRESETS
 from latlab.harness import Lab
 from latlab.harness.exporters import ExportRequest
-from latlab.harness.exports import Exports
-from latlab.harness.quality.reliability import retest
-from latlab.harness.store import Anchor, Pass, Store
-from latlab.predictors.metrics import kendall, spearman
+from latlab.harness.exporters.service import Exports
+from latlab.harness.statistics.reliability import retest
+from latlab.harness.store.store import Anchor, Pass, Store
+from latlab.harness.timing_policy import PRESETS
+from latlab.predictors.common.metrics import kendall, spearman
 from latlab.search_spaces import get
 
 SPACE, RUNTIME = "nasbench201", "onnxruntime"

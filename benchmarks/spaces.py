@@ -25,8 +25,9 @@ from rich.table import Table
 from scipy.stats import spearmanr
 
 from latlab.search_spaces import Architecture, Layer, SearchSpace, get, names
-from latlab.search_spaces.nasbench201 import NASBench201, to_unique_str
-from latlab.search_spaces.observe import observe
+from latlab.search_spaces.nasbench201.cell import to_unique_str
+from latlab.search_spaces.nasbench201.space import NASBench201
+from latlab.search_spaces.op_counter import observe
 
 PUBLISHED_OFA_MACS_MILLION = {
     "cpu_gold6226": [336, 375],

@@ -50,7 +50,7 @@ def main() -> None:
             figures["onboard_s"] = seconds([*onboard, "--budget", "20"], clone, LATLAB_CACHE=str(folder / "cache"))
         parts = ("clone_s", "venv_s", "install_s", "onboard_s")
         figures["clone_to_report_without_download_s"] = sum(figures[part] for part in parts)
-    for name, code in (("import_cli_s", "import latlab.harness.cli"), ("python_alone_s", "pass")):
+    for name, code in (("import_cli_s", "import latlab.harness.cli.main"), ("python_alone_s", "pass")):
         times = [seconds([sys.executable, "-c", code], ROOT) for _ in range(15)]
         figures[name] = statistics.median(times)
     help_ = [str(Path(sys.executable).with_name("latlab")), "--help"]

@@ -37,18 +37,17 @@ from zlib import crc32
 import numpy as np
 from common import RESULTS, save, show
 
-from latlab.agents.policy import PRESETS, TimingPolicy
-from latlab.agents.protocol import Fields
-from latlab.agents.rules import Pass
-from latlab.agents.statistics import needs_pass, summarise, trimmed_mean, winsorised_stderr
-from latlab.harness.measure import SPACING_S
-from latlab.harness.quality.drift import Point, fit_drift
-from latlab.harness.quality.scatter import Learning, usual_scatter
-from latlab.harness.quality.verdicts import KINDS, PassRecord, judge, judge_together, usual_clock_mhz
-from latlab.harness.simulation.config import SimulatedDevice
-from latlab.harness.simulation.device import Device
-from latlab.harness.simulation.model import LatencyProcess
-from latlab.harness.simulation.networks import Networks
+from latlab.agents.protocol.messages import Fields
+from latlab.harness.measurement.scheduler import SPACING_S
+from latlab.harness.statistics.drift import Point, fit_drift
+from latlab.harness.statistics.estimators import needs_pass, summarise, trimmed_mean, winsorised_stderr
+from latlab.harness.statistics.pooled_variance import Learning, usual_scatter
+from latlab.harness.statistics.verdicts import KINDS, PassRecord, judge, judge_together, usual_clock_mhz
+from latlab.harness.timing_policy import PRESETS, TimingPolicy
+from latlab.harness.transports.simulated.config import SimulatedDevice
+from latlab.harness.transports.simulated.device import Device
+from latlab.harness.transports.simulated.latency_process import LatencyProcess
+from latlab.harness.transports.simulated.loaded_models import Networks
 from latlab.search_spaces import get
 
 SPACE = "nasbench201"
@@ -126,7 +125,7 @@ class Timer:
 
     def time(self, network: Network, policy: TimingPolicy) -> None:
         process = self.device.process
-        asked = Fields({"handle": self._handle, "deadline_s": 86400, **Pass.of(policy).request()})
+        asked = Fields({"handle": self._handle, "deadline_s": 86400, **policy.pass_request().request()})
         before = process.slowdown
         reply = self._networks.time(asked)
         telemetry = reply["telemetry"] if self._told else {}

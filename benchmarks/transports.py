@@ -24,8 +24,8 @@ from common import RESULTS, save, show
 from loopback import loopback_ssh
 
 from latlab.harness.transports import Transport
-from latlab.harness.transports.configs import ADBDevice
-from latlab.harness.transports.local import LocalTransport
+from latlab.harness.transports.adb.config import ADBDevice
+from latlab.harness.transports.local.transport import LocalTransport
 
 CONNECTS = 5
 REQUESTS = 1000

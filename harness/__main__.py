@@ -1,5 +1,5 @@
 """`python -m latlab.harness` is the command `latlab`."""
 
-from latlab.harness.cli import main
+from latlab.harness.cli.main import main
 
 main()

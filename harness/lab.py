@@ -17,38 +17,43 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from latlab.harness import models, sustained
-from latlab.harness.blocks import block_latencies, blocks_of, is_block_space, some_blocks
-from latlab.harness.errors import BadInputError, LatlabError
-from latlab.harness.exporters import Artifact, ArtifactCache, CacheError, ExportError, ExportRequest
-from latlab.harness.exports import Exports
-from latlab.harness.fleet import Fleet, Job, Observer, Watcher
-from latlab.harness.inputs import (
-    campaign_options,
+from latlab.harness import sustained
+from latlab.harness.active_learning.block_latencies import block_latencies
+from latlab.harness.active_learning.holdout import holdout_of
+from latlab.harness.active_learning.latency_table import latency_table, whole_space
+from latlab.harness.active_learning.loop import Loop, refitted
+from latlab.harness.active_learning.onboarding import Onboarding, Plan
+from latlab.harness.active_learning.onboarding import onboard as run_onboarding
+from latlab.harness.active_learning.predictor_factory import predictor_for
+from latlab.harness.active_learning.source_devices import ALL, ENOUGH_LABELS, Study, source_devices, thinned
+from latlab.harness.architectures import (
+    blocks_of,
+    is_block_space,
     parse_archs,
-    policy_named,
-    predictor_for,
     sample_space,
+    some_blocks,
     space_named,
     space_to_measure,
 )
-from latlab.harness.inventory import load_inventory
-from latlab.harness.loop import Loop, holdout_of, refitted
-from latlab.harness.onboarding import Onboarding, Plan
-from latlab.harness.onboarding import onboard as run_onboarding
+from latlab.harness.errors import BadInputError, LatlabError
+from latlab.harness.exporters import Artifact, ArtifactCache, CacheError, ExportError, ExportRequest
+from latlab.harness.exporters import user_model as models
+from latlab.harness.exporters.campaign_options import campaign_options
+from latlab.harness.exporters.service import Exports
+from latlab.harness.fleet.fleet import Fleet
+from latlab.harness.fleet.jobs import Job, Observer, Watcher
+from latlab.harness.inventory.inventory import load_inventory, policy_named
+from latlab.harness.measurement.replication import Replication
+from latlab.harness.measurement.session import Sitting
 from latlab.harness.paths import cache_folder, writable_folder
-from latlab.harness.replication import Replication
-from latlab.harness.resolve import Resolve
-from latlab.harness.sitting import Sitting
-from latlab.harness.sources import ALL, ENOUGH_LABELS, Study, source_devices, thinned
-from latlab.harness.store import Campaign, Measurement, Store, StoreError
-from latlab.harness.tables import latency_table, whole_space
+from latlab.harness.statistics.ranking import Resolve
+from latlab.harness.store.store import Campaign, Measurement, Store, StoreError
 from latlab.harness.targets import Target
 from latlab.predictors import SourceDevice
 from latlab.search_spaces import Architecture, BlockSpace, SearchSpace
 
 if TYPE_CHECKING:
-    from latlab.harness.quality.study import Quality
+    from latlab.harness.quality.assessment import Quality
 
 __all__ = ["Lab"]
 
@@ -669,7 +674,7 @@ class Lab:
             target: of a device with only one target in the store, its name will do.
             predictor, sources, facts, seed: as for `predict`.
         """
-        from latlab.harness.reporting import store_report
+        from latlab.harness.report.build import store_report
 
         target = None if target is None else self._stored_target(target)
         rows = self.store.table(target=target, space=space, raw=True)
@@ -705,7 +710,7 @@ class Lab:
         Raises:
             BadInputError: where the store has no label of them.
         """
-        from latlab.harness.quality.study import study
+        from latlab.harness.quality.assessment import study
 
         rows = self.store.table(space=space)
         rows = rows[(rows["status"] == "ok") & (rows["latency_ms"] > 0)]

@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from latlab.predictors import files
 from latlab.predictors.base import FloatArray, IntArray, SourceDevice
-from latlab.predictors.least_squares import label_weights, ridge
-from latlab.predictors.scores import ScorePredictor
-from latlab.predictors.source_tables import SourceTables
-from latlab.predictors.totals import totals
+from latlab.predictors.bases.score_predictor import ScorePredictor
+from latlab.predictors.common import serialization as files
+from latlab.predictors.common.cost_totals import totals
+from latlab.predictors.common.ridge_regression import label_weights, ridge
+from latlab.predictors.common.source_models import SourceTables
 from latlab.search_spaces import SearchSpace
 
 __all__ = ["Flops", "Kernels", "Params", "SourceMean", "Stacking"]

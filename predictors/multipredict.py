@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latlab.predictors.base import IntArray
-from latlab.predictors.transfer import Schedule, Settings, TransferPredictor, mlp, proxies
+from latlab.predictors.bases.fine_tuning import Schedule, Settings, TransferPredictor, mlp, proxies
 
 __all__ = ["MultiPredict"]
 

@@ -20,10 +20,10 @@ from numpy.typing import ArrayLike
 from scipy import optimize
 from scipy.linalg import cho_factor, cho_solve
 
-from latlab.predictors import files
 from latlab.predictors.base import Archs, FloatArray, Prediction, Predictor
-from latlab.predictors.features import CostFeatures, cost_features
-from latlab.predictors.labels import in_ms, log_labels
+from latlab.predictors.common import serialization as files
+from latlab.predictors.common.cost_features import CostFeatures, cost_features
+from latlab.predictors.common.log_latency import in_ms, log_labels
 from latlab.search_spaces import SearchSpace
 
 __all__ = ["Ridge"]

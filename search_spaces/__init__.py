@@ -10,9 +10,10 @@ from __future__ import annotations
 from functools import cache
 from importlib.metadata import entry_points
 
-from latlab.search_spaces.base import Architecture, ArchitectureError, SearchSpace
-from latlab.search_spaces.blocks import SUFFIX, BlockSpace
-from latlab.search_spaces.cost import Layer
+from latlab.search_spaces.architecture import Architecture, ArchitectureError
+from latlab.search_spaces.base import SearchSpace
+from latlab.search_spaces.block_space import SUFFIX, BlockSpace
+from latlab.search_spaces.layers import Layer
 
 __all__ = [
     "Architecture",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from operator import index
 from random import Random
 from typing import TYPE_CHECKING, ClassVar
@@ -12,34 +11,16 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from latlab.search_spaces.cost import Layer
+from latlab.search_spaces.architecture import Architecture, ArchitectureError
 from latlab.search_spaces.features import layer_features
+from latlab.search_spaces.layers import Layer
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from latlab.search_spaces.blocks import BlockSpace
+    from latlab.search_spaces.block_space import BlockSpace
 
-__all__ = ["Architecture", "ArchitectureError", "SearchSpace"]
-
-
-class ArchitectureError(ValueError):
-    """An architecture string or its genes do not belong to the space; the message says what would."""
-
-
-@dataclass(frozen=True, slots=True)
-class Architecture:
-    """One network of a space: a frozen, hashable value, equal when space and canonical string are equal.
-
-    Make one with `SearchSpace.parse`, `from_genes`, `sample` or `enumerate`, never by hand.
-    """
-
-    space: str
-    text: str
-    genes: tuple[int, ...] = field(compare=False, repr=False)
-
-    def __str__(self) -> str:
-        return self.text
+__all__ = ["SearchSpace"]
 
 
 class SearchSpace(ABC):

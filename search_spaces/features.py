@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from latlab.search_spaces.cost import Layer
+from latlab.search_spaces.layers import Layer
 
 if TYPE_CHECKING:
     from latlab.search_spaces.base import SearchSpace

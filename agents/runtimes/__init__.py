@@ -16,8 +16,8 @@ from functools import cache
 from importlib import import_module, metadata, util
 from typing import NamedTuple
 
-from ..errors import AgentError
-from .base import Delegation, DeviceClock, Session, TensorSpec
+from latlab.agents.protocol.errors import AgentError
+from latlab.agents.runtimes.base import Delegation, DeviceClock, Session, TensorSpec
 
 __all__ = ["NAMES", "Delegation", "DeviceClock", "Found", "Session", "TensorSpec", "find", "load_runtime", "open"]
 

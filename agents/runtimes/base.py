@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Protocol
 
-from ..errors import AgentError
+from latlab.agents.protocol.errors import AgentError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,7 +9,7 @@ import ctypes
 from functools import cache
 from typing import Any
 
-from ..errors import AgentError
+from latlab.agents.protocol.errors import AgentError
 
 __all__ = ["Driver", "EventClock", "event_clock", "pci_bus_id"]
 

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable
 
-from ..errors import AgentError
-from .base import Session, TensorSpec, check_accelerator, fill_shape
+from latlab.agents.protocol.errors import AgentError
+from latlab.agents.runtimes.base import Session, TensorSpec, check_accelerator, fill_shape
 
 if TYPE_CHECKING:
-    from .base import Array
+    from latlab.agents.runtimes.base import Array
 
 __all__ = ["ONNXRuntimeSession", "load", "open_session"]
 
@@ -160,7 +160,7 @@ class CUDASession(ONNXRuntimeSession):
     def _open(self, path: str, settings: Mapping[str, str] = {}, **provider_options: str) -> Any:
         import onnxruntime as ort
 
-        from .cuda import event_clock, pci_bus_id
+        from latlab.agents.runtimes.cuda import event_clock, pci_bus_id
 
         if hasattr(ort, "preload_dlls"):  # since 1.21; finds the libraries that pip installed beside it
             ort.preload_dlls()

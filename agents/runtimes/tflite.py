@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Callable
 
-from ..errors import AgentError
-from .base import Delegation, Session, TensorSpec, check_accelerator, fill_shape
+from latlab.agents.protocol.errors import AgentError
+from latlab.agents.runtimes.base import Delegation, Session, TensorSpec, check_accelerator, fill_shape
 
 if TYPE_CHECKING:
-    from .base import Array
+    from latlab.agents.runtimes.base import Array
 
 __all__ = ["TFLiteSession", "load", "open_session"]
 
@@ -23,7 +23,7 @@ def load() -> None:
 
 
 def _interpreter_class() -> Any:
-    from . import find
+    from latlab.agents.runtimes import find
 
     return import_module(f"{find('tflite').module}.interpreter").Interpreter
 

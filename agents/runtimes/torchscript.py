@@ -8,11 +8,11 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable
 
-from ..errors import AgentError
-from .base import Session, TensorSpec, check_accelerator
+from latlab.agents.protocol.errors import AgentError
+from latlab.agents.runtimes.base import Session, TensorSpec, check_accelerator
 
 if TYPE_CHECKING:
-    from .base import Array
+    from latlab.agents.runtimes.base import Array
 
 __all__ = ["TorchScriptSession", "load", "open_session"]
 
@@ -121,7 +121,7 @@ class CUDASession(TorchScriptSession):
     def __init__(self, path: str, version: str, threads: int, input_shape: Sequence[int] | None) -> None:
         import torch
 
-        from .cuda import pci_bus_id
+        from latlab.agents.runtimes.cuda import pci_bus_id
 
         if not torch.cuda.is_available():
             raise AgentError("runtime_missing", _why_no_cuda(torch))

@@ -8,16 +8,16 @@ from functools import lru_cache
 
 import numpy as np
 
+from latlab.harness.bench.predictor_spec import PredictorSpec
 from latlab.harness.bench.protocols import PROTOCOLS, Protocol, generator
 from latlab.harness.bench.selection import SELECTIONS, Target
-from latlab.harness.bench.specs import PredictorSpec
 from latlab.harness.bench.tables import LatencyTable, Positions
 from latlab.harness.bench.tasks import Task
 from latlab.predictors import Predictor
 from latlab.predictors.base import FloatArray, IntArray
-from latlab.predictors.metrics import coverage_percent, kendall, mape_percent, spearman, within_percent
+from latlab.predictors.common.metrics import coverage_percent, kendall, mape_percent, spearman, within_percent
 from latlab.search_spaces import SearchSpace
-from latlab.search_spaces.hat import HATDecoder
+from latlab.search_spaces.hat.space import HATDecoder
 
 __all__ = ["Score", "Spent", "Unit", "adapt", "evaluate", "predicted_per_s", "within_depth"]
 

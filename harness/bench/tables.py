@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from latlab.harness.architectures import space_named
 from latlab.harness.errors import BadInputError
-from latlab.harness.importers.grids import Column, Grid, columns_of, read_csv, read_parquet
 from latlab.harness.importers.hat import hat_columns, is_hat
-from latlab.harness.importers.labels import labelled
-from latlab.harness.inputs import space_named
+from latlab.harness.importers.source_table import labelled
+from latlab.harness.importers.table_files import Column, Grid, columns_of, read_csv, read_parquet
 from latlab.predictors.base import FloatArray, IntArray
 from latlab.search_spaces import Architecture, SearchSpace
 

@@ -19,7 +19,7 @@ from latlab.harness.exporters.base import (
     names,
 )
 from latlab.harness.exporters.cache import ArtifactCache
-from latlab.harness.exporters.own import export_module
+from latlab.harness.exporters.export_module import export_module
 from latlab.harness.exporters.pool import ExportPool
 
 __all__ = [

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from latlab.agents import runtimes
-from latlab.agents.errors import AgentError
+from latlab.agents.protocol.errors import AgentError
 from latlab.harness.exporters.base import Exporter, ExportError, Parity
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _compare_once(
 ) -> Parity:
     import torch
 
-    from latlab.search_spaces.modules import quick_pools
+    from latlab.search_spaces.torch_modules import quick_pools
 
     rows = _rows(len(images), batch)
     inputs = [images[torch.from_numpy(part)] for part in rows]

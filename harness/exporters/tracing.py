@@ -1,7 +1,7 @@
 """Tracing modules, and torch's ONNX exporter, without what costs most of their time and leaves nothing in the file.
 
-Files are the same to the byte (tests/exporters/test_tracing.py compares). All of it stands on private parts of torch,
-so a shortcut is taken only where this torch has the part that it replaces.
+Files are the same to the byte (tests/harness/exporters/test_tracing.py compares). All of it stands on private parts
+of torch, so a shortcut is taken only where this torch has the part that it replaces.
 """
 
 from __future__ import annotations

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from latlab.harness.architectures import space_named
 from latlab.harness.errors import BadInputError
-from latlab.harness.importers.grids import Column, Grid
-from latlab.harness.importers.labels import numbers, rows_of
-from latlab.harness.inputs import space_named
+from latlab.harness.importers.source_table import numbers, rows_of
+from latlab.harness.importers.table_files import Column, Grid
 from latlab.search_spaces import Architecture, ArchitectureError
 
 __all__ = ["CITATION", "hat_columns", "is_hat"]

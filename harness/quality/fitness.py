@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from latlab.harness.report.wording import fine_correlation
+from latlab.harness.text import fine_correlation
 
 __all__ = ["ENOUGH", "Fitness", "discordant_percent", "judge_fitness"]
 

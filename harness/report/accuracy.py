@@ -14,7 +14,7 @@ from latlab.harness.report.chart import Chart, by_role, handle, is_holdout, lege
 from latlab.harness.report.data import Headline
 from latlab.harness.report.svg import inline_svg
 from latlab.harness.report.theme import COLOURS, figure, quiet, scale_axis
-from latlab.harness.report.wording import correlation, ms, percent, tick
+from latlab.harness.text import correlation, ms, percent, tick
 
 __all__ = ["learning_curve", "predicted_against_measured"]
 

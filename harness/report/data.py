@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from latlab.harness.report.wording import clean
+from latlab.harness.text import clean
 
 __all__ = [
     "LEARNING_CURVE_COLUMNS",

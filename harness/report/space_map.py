@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from latlab.harness.report.chart import Chart, by_role, handle, is_holdout, legend_above, points, thin_out
 from latlab.harness.report.svg import inline_svg
 from latlab.harness.report.theme import COLOURS, figure, scale_axis
-from latlab.harness.report.wording import millions, ms, tick
+from latlab.harness.text import millions, ms, tick
 
 __all__ = ["space_map"]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from latlab.harness.report.chart import Chart, by_role, handle, legend_above, points, thin_out
 from latlab.harness.report.svg import inline_svg
 from latlab.harness.report.theme import COLOURS, figure, quiet, scale_axis
-from latlab.harness.report.wording import ms, percent, tick
+from latlab.harness.text import ms, percent, tick
 
 __all__ = ["agreement_of_passes", "order_of_measuring"]
 

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from latlab.harness.report.theme import COLOURS
-from latlab.harness.report.wording import clean
+from latlab.harness.text import clean
 
 __all__ = ["inline_svg"]
 

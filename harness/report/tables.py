@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from latlab.harness.report.wording import clean, millions, ms, percent
+from latlab.harness.text import clean, millions, ms, percent
 
 __all__ = ["MAX_FAILURES", "Failure", "Network", "extremes", "failure_kinds", "failures"]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from latlab.harness.report.chart import Chart
 from latlab.harness.report.svg import inline_svg
 from latlab.harness.report.theme import COLOURS, figure, quiet
-from latlab.harness.report.wording import clean, ms, percent
+from latlab.harness.text import clean, ms, percent
 
 __all__ = ["sample_traces"]
 

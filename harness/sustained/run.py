@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from latlab.agents.policy import TimingPolicy
-from latlab.harness.beyond import metrics, runs_and_seconds
-from latlab.harness.device import Loaded, Timed
+from latlab.harness.devices.session import Loaded, Timed
 from latlab.harness.exporters import Artifact
-from latlab.harness.sitting import Sitting
-from latlab.harness.store import Campaign, Measurement, Pass, Store
+from latlab.harness.measurement.session import Sitting
+from latlab.harness.store.store import Campaign, Measurement, Pass, Store
 from latlab.harness.sustained.windows import (
     Reading,
     Sustained,
@@ -26,8 +24,10 @@ from latlab.harness.sustained.windows import (
     windows,
 )
 from latlab.harness.targets import BENCHMARK_MODEL, Target
+from latlab.harness.telemetry.metrics import metrics, runs_and_seconds
+from latlab.harness.telemetry.readings import number
+from latlab.harness.timing_policy import TimingPolicy
 from latlab.harness.transports import DeviceLostError, ProtocolError, WorkerError
-from latlab.harness.vitals import number
 
 __all__ = ["ROLE", "Result", "Run", "close_earlier", "policy_of", "readings_of"]
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latlab.agents.statistics import trimmed_mean
-from latlab.harness.beyond import power_w
-from latlab.harness.quality.verdicts import PassRecord, throttled
-from latlab.harness.vitals import SENSIBLE_C, number
+from latlab.harness.statistics.estimators import trimmed_mean
+from latlab.harness.statistics.verdicts import PassRecord, throttled
+from latlab.harness.telemetry.energy import power_w
+from latlab.harness.telemetry.readings import SENSIBLE_C, number
 
 __all__ = ["TRIM", "Reading", "Sustained", "Window", "legible_window_s", "nice_window_s", "summarise", "windows"]
 

@@ -11,7 +11,7 @@ from latlab.harness.transports.base import (
     Transport,
     WorkerError,
 )
-from latlab.harness.transports.configs import DeviceConfig
+from latlab.harness.transports.config import DeviceConfig
 
 __all__ = [
     "ConnectError",

@@ -1,7 +1,7 @@
 """What a transport is: a channel to one worker on one device, and a way to bring files there.
 
 A new transport implements five small hooks; requests, deadlines, checking and the story of a lost device are
-the same for all, and so is the conformance suite in tests/transports.
+the same for all, and so is the conformance suite in tests/harness/transports.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from latlab.agents.errors import AgentError
-from latlab.agents.protocol import SHA256, SUFFIX, LineBuffer, LineTooLongError, encode
+from latlab.agents.protocol.errors import AgentError
+from latlab.agents.protocol.messages import SHA256, SUFFIX, LineBuffer, LineTooLongError, encode
 from latlab.harness.errors import plain
-from latlab.harness.transports.replies import BrokenReplyError, check_reply, printable
+from latlab.harness.text import printable
+from latlab.harness.transports.reply_validation import BrokenReplyError, check_reply
 
 __all__ = ["ConnectError", "Deadline", "DeviceLostError", "ProtocolError", "Transport", "WorkerError"]
 
@@ -31,7 +32,7 @@ _STDERR_LINE = 500
 
 
 class WorkerError(Exception):
-    """The worker could not do what it was asked, and lives. `kind` is one of `latlab.agents.errors.KINDS`."""
+    """The worker could not do what it was asked, and lives. `kind` is one of `latlab.agents.protocol.errors.KINDS`."""
 
     def __init__(self, kind: str, message: str) -> None:
         self.kind = kind

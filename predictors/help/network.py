@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from latlab.predictors.base import IntArray
 from latlab.search_spaces import SearchSpace
-from latlab.search_spaces.nasbench201 import EDGES
+from latlab.search_spaces.nasbench201.cell import EDGES
 
 __all__ = ["EMBEDDING", "Meta", "Params", "Trunk", "forward", "initial", "kl", "modulated", "posterior", "trunk_of"]
 

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from latlab.predictors import files
 from latlab.predictors.base import FloatArray, IntArray, SourceDevice
-from latlab.predictors.features import cost_features
-from latlab.predictors.help.devices import (
+from latlab.predictors.bases.score_predictor import ScorePredictor
+from latlab.predictors.common import serialization as files
+from latlab.predictors.common.cost_features import cost_features
+from latlab.predictors.help.hardware_embedding import (
     Scale,
     SourcePool,
     embedding,
@@ -23,9 +24,8 @@ from latlab.predictors.help.devices import (
     measured_references,
     source_pool,
 )
-from latlab.predictors.help.meta import Pool, Settings, adapted, draw, meta_train
+from latlab.predictors.help.meta_learning import Pool, Settings, adapted, draw, meta_train
 from latlab.predictors.help.network import EMBEDDING, Meta, Params, forward, modulated, trunk_of
-from latlab.predictors.scores import ScorePredictor
 from latlab.search_spaces import Architecture, SearchSpace
 
 __all__ = ["Help", "Settings"]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 
 from latlab.predictors.base import FloatArray, IntArray
-from latlab.predictors.features import cost_features
+from latlab.predictors.common.cost_features import cost_features
 from latlab.search_spaces import SearchSpace
 
 __all__ = ["Encoding"]

@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from latlab.predictors import files
 from latlab.predictors.base import Archs, FloatArray, Prediction, SourceDevice
+from latlab.predictors.bases.ridge_planner import Planned
+from latlab.predictors.common import serialization as files
+from latlab.predictors.common.log_latency import from_log, in_ms, log_labels
 from latlab.predictors.in_context.encoding import Encoding
 from latlab.predictors.in_context.network import Context, InContextNetwork, Shape
 from latlab.predictors.in_context.tasks import Tasks
 from latlab.predictors.in_context.training import Settings, Standardised, train
-from latlab.predictors.labels import from_log, in_ms, log_labels
-from latlab.predictors.planned import Planned
 from latlab.search_spaces import SearchSpace
 
 __all__ = ["InContext"]

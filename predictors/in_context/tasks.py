@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latlab.predictors.base import FloatArray, IntArray, SourceDevice
+from latlab.predictors.common.log_latency import log_labels
 from latlab.predictors.in_context.encoding import Encoding, FloatTable
-from latlab.predictors.labels import log_labels
-from latlab.predictors.roost.synthetic import synthesise
-from latlab.predictors.roost.workload import workload_of
+from latlab.predictors.synthetic.devices import synthesise
+from latlab.predictors.synthetic.workload import workload_of
 from latlab.search_spaces import SearchSpace
 
 __all__ = ["Batch", "Tasks", "TasksSettings", "scale_of"]

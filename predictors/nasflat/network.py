@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latlab.predictors.transfer import mlp
+from latlab.predictors.bases.fine_tuning import mlp
 
 __all__ = ["Graphs", "Network"]
 

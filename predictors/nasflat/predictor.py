@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from latlab.predictors.base import IntArray
+from latlab.predictors.bases.fine_tuning import Schedule, Settings, TransferPredictor
+from latlab.predictors.common.cost_totals import COSTS
 from latlab.predictors.nasflat.network import Graphs, Network
-from latlab.predictors.totals import COSTS
-from latlab.predictors.transfer import Schedule, Settings, TransferPredictor
 
 __all__ = ["Nasflat", "ranking_loss"]
 

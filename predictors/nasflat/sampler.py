@@ -12,7 +12,7 @@ import numpy as np
 from scipy.cluster.vq import kmeans2
 
 from latlab.predictors.base import FloatArray, IntArray
-from latlab.predictors.transfer import proxies
+from latlab.predictors.bases.fine_tuning import proxies
 from latlab.search_spaces import SearchSpace
 
 __all__ = ["sample", "sample_encodings"]

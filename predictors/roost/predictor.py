@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from latlab.predictors import files
 from latlab.predictors.base import Archs, FloatArray, Prediction, Predictor, SourceDevice
-from latlab.predictors.labels import from_log, in_ms, log_labels
-from latlab.predictors.roost.level import Level, level_of
+from latlab.predictors.common import serialization as files
+from latlab.predictors.common.blas_threads import one_thread
+from latlab.predictors.common.log_latency import from_log, in_ms, log_labels
+from latlab.predictors.roost.latency_scale import Level, level_of
 from latlab.predictors.roost.posterior import LEVEL, NU, Posterior, condition
 from latlab.predictors.roost.prior import (
     LEAST,
@@ -31,7 +32,6 @@ from latlab.predictors.roost.prior import (
     mixture,
     synthetic_prior,
 )
-from latlab.predictors.threads import one_thread
 from latlab.search_spaces import SearchSpace
 
 __all__ = ["Roost"]

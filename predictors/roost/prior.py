@@ -20,9 +20,9 @@ import numpy as np
 from scipy.cluster.vq import kmeans2
 
 from latlab.predictors.base import FloatArray, IntArray, SourceDevice
-from latlab.predictors.roost.synthetic import synthesise
-from latlab.predictors.roost.workload import workload_of
-from latlab.predictors.threads import one_thread
+from latlab.predictors.common.blas_threads import one_thread
+from latlab.predictors.synthetic.devices import synthesise
+from latlab.predictors.synthetic.workload import workload_of
 from latlab.search_spaces import SearchSpace
 
 __all__ = ["Component", "SourceTable", "SyntheticPrior", "fit_source", "floor_variance", "mixture", "synthetic_prior"]

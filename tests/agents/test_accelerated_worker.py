@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from tiny_networks import torchscript_network
 
-from latlab.agents import nvml, runtimes
-from latlab.agents.errors import AgentError
-from latlab.agents.networks import Networks
-from latlab.agents.protocol import Fields, encode
+from latlab.agents import runtimes
+from latlab.agents.execution.loaded_models import Networks
+from latlab.agents.protocol.errors import AgentError
+from latlab.agents.protocol.messages import Fields, encode
 from latlab.agents.runtimes import Session
-from latlab.agents.telemetry import Telemetry
-from latlab.harness.transports.replies import check_reply
+from latlab.agents.system import nvml
+from latlab.agents.system.telemetry import Telemetry
+from latlab.harness.transports.reply_validation import check_reply
 
 
 class Clock:

@@ -21,22 +21,22 @@ from pydantic import PrivateAttr
 
 from fuzz.core import check_printable
 from fuzz.mutations import LINE_EDITS, TREE_EDITS, Edit, edit_line
-from latlab.agents.policy import TimingPolicy
-from latlab.agents.protocol import MAX_LINE
-from latlab.agents.statistics import summarise
-from latlab.harness.device import DeviceSession
+from latlab.agents.protocol.messages import MAX_LINE
+from latlab.harness.devices.loaded_models import LoadedNetworks
+from latlab.harness.devices.session import DeviceSession
 from latlab.harness.errors import LatlabError, plain
 from latlab.harness.exporters import Artifact, Parity
-from latlab.harness.fleet import DeviceState
-from latlab.harness.loaded import LoadedNetworks
-from latlab.harness.measure import Engine
-from latlab.harness.quality.scatter import Learning
-from latlab.harness.simulation.config import SimulatedDevice
-from latlab.harness.simulation.transport import SimulatedTransport
-from latlab.harness.store import Store
+from latlab.harness.fleet.jobs import DeviceState
+from latlab.harness.measurement.scheduler import Engine
+from latlab.harness.statistics.estimators import summarise
+from latlab.harness.statistics.pooled_variance import Learning
+from latlab.harness.store.store import Store
 from latlab.harness.targets import Target
+from latlab.harness.timing_policy import TimingPolicy
 from latlab.harness.transports import DeviceLostError, WorkerError
 from latlab.harness.transports.base import ChannelClosedError, Deadline
+from latlab.harness.transports.simulated.config import SimulatedDevice
+from latlab.harness.transports.simulated.transport import SimulatedTransport
 
 __all__ = ["CONVERSATION_REGRESSIONS", "PLANS", "Plan", "check_conversation", "finish_conversations"]
 

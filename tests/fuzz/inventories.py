@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from fuzz.mutations import BYTE_EDITS, edit_bytes
 from latlab.harness.errors import BadInputError, LatlabError, plain
-from latlab.harness.inventory import Inventory, load_inventory
-from latlab.harness.simulation.config import SimulatedDevice
+from latlab.harness.inventory.inventory import Inventory, load_inventory
+from latlab.harness.transports.simulated.config import SimulatedDevice
 
 __all__ = ["INVENTORIES", "REGRESSIONS", "check_inventory"]
 

@@ -15,11 +15,11 @@ from typing import Any
 from hypothesis import strategies as st
 
 from fuzz.mutations import BYTE_EDITS, Edit, edit_bytes
-from latlab.harness.transports.adb_services import Event, ShellProcess, TooMuchOutputError, run
+from latlab.harness.transports.adb.phone_info import describe, read_telemetry
+from latlab.harness.transports.adb.services import Event, ShellProcess, TooMuchOutputError, run
 from latlab.harness.transports.base import ChannelLostError, ChannelTimeoutError, Deadline
-from latlab.harness.transports.benchmark_output import BenchmarkOutputError, parse_output
-from latlab.harness.transports.phone_facts import describe, read_telemetry
-from latlab.harness.transports.ssh_known_hosts import read_known_hosts
+from latlab.harness.transports.benchmark_model.output import BenchmarkOutputError, parse_output
+from latlab.harness.transports.ssh.known_hosts import read_known_hosts
 
 __all__ = [
     "BENCHMARKS",
@@ -35,7 +35,7 @@ __all__ = [
 
 
 def _recorded() -> ModuleType:
-    path = Path(__file__).parents[1] / "transports" / "benchmark_outputs.py"
+    path = Path(__file__).parents[1] / "harness" / "transports" / "benchmark_outputs.py"
     spec = importlib.util.spec_from_file_location("recorded_benchmark_outputs", path)
     assert spec is not None
     assert spec.loader is not None

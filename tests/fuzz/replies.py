@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from fuzz.core import check_printable
 from fuzz.mutations import LINE_EDITS, TREE_EDITS, Edit, edit_line
-from latlab.agents.errors import AgentError
-from latlab.harness.transports.replies import MAX_CHARACTERS, BrokenReplyError, check_reply
-from latlab.harness.vitals import conditions, facts, step_details
+from latlab.agents.protocol.errors import AgentError
+from latlab.harness.devices.health_checks import conditions, facts, step_details
+from latlab.harness.transports.reply_validation import MAX_CHARACTERS, BrokenReplyError, check_reply
 
 __all__ = ["REPLIES", "REPLY_REGRESSIONS", "check_spoiled_reply"]
 

@@ -9,10 +9,10 @@ import pytest
 
 from latlab.predictors import Predictor, SourceDevice, create
 from latlab.predictors.base import FloatArray, IntArray
-from latlab.predictors.least_squares import ridge
-from latlab.predictors.lookup import Lookup
-from latlab.predictors.metrics import coverage_percent, mape_percent, spearman
-from latlab.predictors.totals import COSTS, totals
+from latlab.predictors.common.cost_totals import COSTS, totals
+from latlab.predictors.common.metrics import coverage_percent, mape_percent, spearman
+from latlab.predictors.common.ridge_regression import ridge
+from latlab.predictors.lookup_table import Lookup
 from latlab.search_spaces import BlockSpace, SearchSpace, get
 
 SPACES = ("nasbench201", "fbnet", "ofa-mobilenetv3")

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from latlab.predictors import SourceDevice, create
 from latlab.predictors.base import FloatArray, IntArray
+from latlab.predictors.common.metrics import spearman
 from latlab.predictors.help import Help
-from latlab.predictors.help.devices import Scale, embedding, impute, label_scale, source_pool
-from latlab.predictors.help.meta import Settings, adapted, meta_loss
+from latlab.predictors.help.hardware_embedding import Scale, embedding, impute, label_scale, source_pool
+from latlab.predictors.help.meta_learning import Settings, adapted, meta_loss
 from latlab.predictors.help.network import Meta, Params, forward, initial, trunk_of
-from latlab.predictors.metrics import spearman
 from latlab.search_spaces import get
 
 CELLS = get("nasbench201")

@@ -10,12 +10,12 @@ import torch
 
 from latlab.predictors import SourceDevice
 from latlab.predictors.base import FloatArray, IntArray
+from latlab.predictors.common.metrics import coverage_percent, spearman
 from latlab.predictors.in_context.encoding import Encoding
 from latlab.predictors.in_context.network import InContextNetwork, Shape, StudentT
 from latlab.predictors.in_context.predictor import InContext
 from latlab.predictors.in_context.tasks import Tasks, TasksSettings, scale_of
 from latlab.predictors.in_context.training import Settings
-from latlab.predictors.metrics import coverage_percent, spearman
 from latlab.search_spaces import get
 
 SPACE = get("nasbench201")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from transfer_devices import DEVICES, latency, sources
 
-from latlab.predictors.metrics import mape_percent, spearman
+from latlab.predictors.common.metrics import mape_percent, spearman
 from latlab.predictors.multipredict import MultiPredict
 from latlab.search_spaces import get
 

@@ -12,12 +12,12 @@ from torch.nn import functional as F
 from transfer_devices import DEVICES, latency, sources
 
 from latlab.predictors.base import SourceDevice
-from latlab.predictors.metrics import spearman
+from latlab.predictors.bases.fine_tuning import Settings
+from latlab.predictors.common.metrics import spearman
 from latlab.predictors.nasflat import Nasflat
 from latlab.predictors.nasflat.network import GraphLayer, Graphs, Network
 from latlab.predictors.nasflat.predictor import ranking_loss
 from latlab.predictors.nasflat.sampler import sample, sample_encodings
-from latlab.predictors.transfer import Settings
 from latlab.search_spaces import get
 
 

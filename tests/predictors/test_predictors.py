@@ -11,7 +11,7 @@ import pytest
 
 from latlab.predictors import Predictor, UnknownPredictorError, create, names
 from latlab.predictors.acquisition import choose
-from latlab.predictors.metrics import coverage_percent, mape_percent, spearman, within_percent
+from latlab.predictors.common.metrics import coverage_percent, mape_percent, spearman, within_percent
 from latlab.search_spaces import Architecture, get
 
 SPACES = ("nasbench201", "fbnet", "ofa-mobilenetv3")

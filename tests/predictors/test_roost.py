@@ -13,14 +13,14 @@ from scipy.stats import multivariate_normal
 
 from latlab.predictors.acquisition import choose
 from latlab.predictors.base import FloatArray, IntArray, SourceDevice
-from latlab.predictors.metrics import coverage_percent, mape_percent, spearman
+from latlab.predictors.common.metrics import coverage_percent, mape_percent, spearman
 from latlab.predictors.roost import Roost, posterior
 from latlab.predictors.roost.posterior import Posterior, condition
 from latlab.predictors.roost.prior import Component, SyntheticPrior, fit_source, mixture, synthetic_prior
-from latlab.predictors.roost.synthetic import _prices, synthesise
-from latlab.predictors.roost.workload import workload_of
+from latlab.predictors.synthetic.devices import _prices, synthesise
+from latlab.predictors.synthetic.workload import workload_of
 from latlab.search_spaces import Architecture, Layer, SearchSpace, get
-from latlab.search_spaces.nasbench201 import NASBench201
+from latlab.search_spaces.nasbench201.space import NASBench201
 
 CELLS = get("nasbench201")
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from latlab.search_spaces import Architecture, ArchitectureError, BlockSpace, Layer, UnknownSpaceError, get
-from latlab.search_spaces.modules import images
-from latlab.search_spaces.observe import observe
+from latlab.search_spaces.op_counter import observe
+from latlab.search_spaces.torch_modules import images
 
 WHOLE = ("nasbench201", "fbnet", "fbnet-imagenet", "ofa-mobilenetv3", "ofa-mobilenetv3-w1.2")
 SIZES = {"nasbench201": 4 * 3 + 3 + 4, "fbnet": 12 * 9 - 6 + 2, "ofa-mobilenetv3": 25 * (2 * 5 * 9 + 3)}

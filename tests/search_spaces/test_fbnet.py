@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from latlab.search_spaces import ArchitectureError, get
-from latlab.search_spaces.fbnet import OPS, STAGE_CHANNELS
-from latlab.search_spaces.modules import ChannelShuffle, images
+from latlab.search_spaces.fbnet.skeleton import OPS, STAGE_CHANNELS
+from latlab.search_spaces.torch_modules import ChannelShuffle, images
 
 CIFAR, IMAGENET = get("fbnet"), get("fbnet-imagenet")
 SKIPS = [8] * 22

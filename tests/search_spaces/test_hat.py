@@ -13,7 +13,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from latlab.search_spaces import ArchitectureError, SearchSpace, get
-from latlab.search_spaces.hat_layers import spread
+from latlab.search_spaces.hat.layers import spread
 
 ENCODER, DECODER = get("hat-encoder"), get("hat-decoder")
 TEXT = "e640|d512|l4|f7680|h10|x22|a6"

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from latlab.search_spaces import Architecture, ArchitectureError
-from latlab.search_spaces.modules import images
-from latlab.search_spaces.nasbench201 import EDGES, NASBench201, live_edges, to_unique_str
+from latlab.search_spaces.nasbench201.cell import EDGES, live_edges, to_unique_str
+from latlab.search_spaces.nasbench201.space import NASBench201
+from latlab.search_spaces.torch_modules import images
 
 SPACE = NASBench201()
 

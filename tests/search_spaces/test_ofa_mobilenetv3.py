@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from latlab.search_spaces import Architecture, ArchitectureError, get
-from latlab.search_spaces.ofa_blocks import make_divisible, widths
-from latlab.search_spaces.ofa_mobilenetv3 import stages
+from latlab.search_spaces.ofa_mobilenetv3.skeleton import make_divisible, stages, widths
 
 SPACE, WIDE = get("ofa-mobilenetv3"), get("ofa-mobilenetv3-w1.2")
 TEXT = "r160|k3e3,k5e4|k7e6,k3e3,k5e4|k3e3,k3e3,k3e3,k3e3|k5e6,k5e6|k7e3,k7e4"

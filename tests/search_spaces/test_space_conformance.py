@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from latlab.search_spaces import ArchitectureError, SearchSpace, UnknownSpaceError, get, names
-from latlab.search_spaces.modules import images
-from latlab.search_spaces.observe import observe
+from latlab.search_spaces.op_counter import observe
+from latlab.search_spaces.torch_modules import images
 
 networks = pytest.mark.parametrize("space", names(buildable=True), indirect=True)
 """Of spaces that have networks, and not only architectures to predict."""

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from latlab.search_spaces import Layer, SearchSpace, get
-from latlab.search_spaces.fbnet import OPS, FBNet, positions
-from latlab.search_spaces.nasbench201 import NASBench201
-from latlab.search_spaces.ofa_mobilenetv3 import stages
+from latlab.search_spaces.fbnet.skeleton import OPS, positions
+from latlab.search_spaces.fbnet.space import FBNet
+from latlab.search_spaces.nasbench201.space import NASBench201
+from latlab.search_spaces.ofa_mobilenetv3.skeleton import stages
 
 CELLS = NASBench201()
 WRITTEN, REACHING, RECEIVING, LIVE = 1, 5, 9, 12

@@ -33,8 +33,8 @@ class TFLiteExporter(Exporter):
     def export(self, module: nn.Module, example: Tensor, path: Path) -> dict[str, int]:
         import torch
 
-        from latlab.harness.exporters.tflite.lower import lower
-        from latlab.harness.exporters.tflite.write import serialize
+        from latlab.harness.exporters.tflite.flatbuffer import serialize
+        from latlab.harness.exporters.tflite.lowering import lower
 
         if example.dtype != torch.float32:
             raise ExportError("unsupported_op", f"the TFLite writer does not support inputs of {example.dtype}")

@@ -1,0 +1,1 @@
+"""Loads models on the device and takes samples of them."""

@@ -1,0 +1,230 @@
+"""The networks that a worker has loaded, and the verbs that are about them: load, time, unload."""
+
+from __future__ import annotations
+
+import gc
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from latlab.agents import runtimes
+from latlab.agents.execution.sampling import repeated, take_device_samples, take_samples, timer_overhead_ns
+from latlab.agents.execution.stopping import Rule, Sampling, Warmup, block_size, usual_call_ns
+from latlab.agents.protocol.errors import AgentError
+from latlab.agents.protocol.messages import SHA256, SUFFIX, Fields
+from latlab.agents.protocol.pass_request import MAX_RUNS, Pass
+from latlab.agents.system.peak_memory import PeakMemory
+from latlab.agents.system.process import Affinity, watchdog
+from latlab.agents.system.telemetry import Telemetry
+from latlab.agents.workspace.model_store import ModelFolder
+from latlab.agents.workspace.verified_files import Signature
+
+if TYPE_CHECKING:
+    from latlab.agents.system.nvml import GPU
+
+__all__ = ["Networks"]
+
+LOAD_LIMIT_S = 1800.0
+WATCHDOG_GRACE_S = 15.0
+"""Past the deadline of a request by this much, the runtime hangs in native code: the process ends itself."""
+MAX_SIZE = 1 << 16
+"""Of one dimension of an input."""
+MAX_CPUS = 4096
+MAX_LABEL = 4096
+_NAME = re.compile(r"[a-z0-9_-]{1,32}")
+_ONE_RUN = Pass(warmup=0, runs=1)
+
+
+@dataclass
+class _Loaded:
+    session: runtimes.Session
+    affinity: list[int] | None
+    label: str
+    """What the controller calls the network; may be empty."""
+    sha256: str
+    suffix: str
+    signature: Signature | None
+    """Of its file, when that was last known to be what the hash says."""
+    usual_ns: float
+    """What a call took lately: the first one, until the network was timed."""
+
+
+class Networks:
+    """What is loaded, under handles.
+
+    Args:
+        models: where the files lie.
+        telemetry: read around each pass.
+        between: called before each inference, outside what is timed.
+    """
+
+    def __init__(self, models: ModelFolder, telemetry: Telemetry, between: Callable[[], object]) -> None:
+        self._models, self._telemetry, self._between = models, telemetry, between
+        self._affinity = Affinity()
+        self._loaded: dict[int, _Loaded] = {}
+        self._handles = 0
+        self._announced = ""
+        self._overhead_ns: float | None = None
+
+    def load(self, fields: Fields) -> dict[str, Any]:
+        sha256, suffix = fields.text("sha256", SHA256), fields.text("suffix", SUFFIX)
+        name, accelerator = fields.text("runtime", _NAME), fields.text("accelerator", _NAME)
+        threads = fields.integer("threads", 1, MAX_CPUS)
+        affinity = fields.optional_integers("affinity", 0, MAX_CPUS, MAX_CPUS)
+        shape = fields.optional_integers("input_shape", 1, MAX_SIZE, 8) or None
+        seed = fields.integer("seed", 0, 1 << 32)
+        label = "".join(c if c.isprintable() else " " for c in fields.optional_string("network", MAX_LABEL) or "")
+        path = self._models.path(sha256, suffix)
+        signature = self._models.signature(sha256, suffix)
+        with self._named(label, "loading"), watchdog(LOAD_LIMIT_S):
+            self._affinity.pin(affinity)  # before the runtime starts its threads, which inherit it
+            started = time.perf_counter_ns()
+            runtimes.load_runtime(name)
+            imported = time.perf_counter_ns()
+            memory = PeakMemory()
+            opening = time.perf_counter_ns()
+            session = runtimes.open(name, path, threads, accelerator, shape)
+            opened = time.perf_counter_ns()
+            try:
+                session.set_inputs(session.random_inputs(seed))
+                (first_ns,), _ = self._samples(session, Sampling(_ONE_RUN), LOAD_LIMIT_S)
+            except BaseException:
+                session.close()
+                raise
+        gpu = _gpu(session)
+        gc.freeze()  # what a runtime's import leaves behind is not worth looking through again and again
+        self._handles += 1
+        self._loaded[self._handles] = _Loaded(session, affinity, label, sha256, suffix, signature, first_ns)
+        return {
+            "handle": self._handles,
+            "import_ns": imported - started,
+            "load_ns": opened - opening,
+            "first_ns": first_ns,
+            "memory": memory.grown(),
+            "gpu": gpu.index if gpu else None,
+            "inputs": [{"name": i.name, "shape": list(i.shape), "dtype": i.dtype} for i in session.inputs],
+            "runtime_version": session.version,
+            "provider": session.provider,
+            "delegated": session.delegation and vars(session.delegation),
+        }
+
+    def time(self, fields: Fields) -> dict[str, Any]:
+        handle = fields.integer("handle", 0, 1 << 53)
+        loaded = self._loaded_as(handle)
+        asked = Pass.read(fields)
+        warmup = Warmup(asked)
+        deadline_s = fields.number("deadline_s", 0, 86400)
+        started = time.perf_counter()
+        self._check_file(handle, loaded)
+        with self._named(loaded.label, "timing"), watchdog(deadline_s + WATCHDOG_GRACE_S):
+            self._affinity.pin(loaded.affinity)
+            gpu = _gpu(loaded.session)
+            before = self._telemetry.read()
+            warmup_ns, _ = self._samples(loaded.session, warmup, deadline_s)
+            calls = self._calls(loaded, warmup_ns, asked.overheads)
+            at_s = time.perf_counter()
+            samples_ns, besides = self._samples(
+                loaded.session, Sampling(asked), deadline_s - (at_s - started), gpu, calls
+            )
+            company = gpu.company() if gpu else None
+        self._check_file(handle, loaded)
+        if samples_ns:
+            loaded.usual_ns = usual_call_ns(samples_ns)
+        if calls > 1:
+            besides["calls"] = calls
+        if warmup.settled is not None:
+            besides["settled"] = warmup.settled
+        if company:
+            besides["warnings"] = [company]
+        telemetry = {"before": before, "after": self._telemetry.read()}
+        return {
+            "warmup_ns": warmup_ns,
+            "samples_ns": samples_ns,
+            "at_s": at_s,
+            "telemetry": telemetry,
+            **besides,
+        }
+
+    def unload(self, fields: Fields) -> dict[str, Any]:
+        handles = fields.integers("handles", 0, 1 << 53, MAX_RUNS)
+        for handle in handles:
+            self._loaded_as(handle).session.close()
+            del self._loaded[handle]
+        return {"loaded": len(self._loaded)}
+
+    def _calls(self, loaded: _Loaded, warmup_ns: list[int], overheads: int) -> int:
+        """Calls in a sample of the host's clock."""
+        if not overheads or loaded.session.clock is not None:
+            return 1
+        if self._overhead_ns is None:
+            self._overhead_ns = timer_overhead_ns()
+        one_ns = usual_call_ns(warmup_ns) if warmup_ns else loaded.usual_ns
+        return block_size(one_ns, self._overhead_ns, overheads)
+
+    def _samples(
+        self, session: runtimes.Session, rule: Rule, seconds: float, gpu: GPU | None = None, calls: int = 1
+    ) -> tuple[list[int], dict[str, Any]]:
+        """Durations of a call in ns, and what a reply tells besides them."""
+        deadline_ns = time.perf_counter_ns() + round(seconds * 1e9)
+        try:
+            with session.running() as invoke:
+                if session.clock is None:
+                    blocks_ns = take_samples(repeated(invoke, calls), rule, deadline_ns, self._between)
+                    return blocks_ns if calls == 1 else [round(block / calls) for block in blocks_ns], {}
+                taken = take_device_samples(invoke, session.clock, rule, deadline_ns, self._between, gpu)
+                return taken.samples_ns, taken.report()
+        except AgentError:
+            raise
+        except Exception as error:
+            raise session.explain(error) from error
+
+    def _check_file(self, handle: int, loaded: _Loaded) -> None:
+        """That the file behind a handle is still what was loaded: runtimes map it, and read it when they please.
+
+        A look at the file's state, unless that has changed (a further hard link changes it, too).
+        """
+        signature = self._models.signature(loaded.sha256, loaded.suffix)
+        if signature is None or signature == loaded.signature:
+            return
+        try:
+            self._models.path(loaded.sha256, loaded.suffix)
+        except AgentError as error:
+            if error.kind != "corrupt_artifact":
+                raise
+            loaded.session.close()
+            del self._loaded[handle]
+            raise AgentError(error.kind, f"{error.message} while it was loaded: push and load it again") from None
+        loaded.signature = signature
+
+    @contextmanager
+    def _named(self, label: str, doing: str) -> Iterator[None]:
+        """Names the network in failures, and in the last words of a process that does not survive it."""
+        if label and label != self._announced:
+            with suppress(OSError):
+                sys.stderr.write(f"latlab-worker: {doing} {label}\n")
+                sys.stderr.flush()
+            self._announced = label
+        try:
+            yield
+        except AgentError as error:
+            if not label or error.kind == "bad_request":
+                raise
+            raise AgentError(error.kind, f"{error.message} ({label})") from error
+
+    def _loaded_as(self, handle: int) -> _Loaded:
+        if handle not in self._loaded:
+            raise AgentError("bad_request", f"nothing is loaded under handle {handle}")
+        return self._loaded[handle]
+
+
+def _gpu(session: runtimes.Session) -> GPU | None:
+    """The GPU that a session runs on, as NVML sees it; None where it runs on none, or there is no NVML."""
+    if session.gpu is None:
+        return None
+    from latlab.agents.system import nvml
+
+    return nvml.find(session.gpu)

@@ -1,0 +1,95 @@
+"""What the user names, looked up: spaces, architectures, policies, predictors; else a `BadInputError`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from latlab.harness.errors import BadInputError
+from latlab.search_spaces import Architecture, ArchitectureError, BlockSpace, SearchSpace, UnknownSpaceError, get, names
+from latlab.search_spaces.block_space import SUFFIX
+
+__all__ = [
+    "blocks_of",
+    "is_block_space",
+    "parse_archs",
+    "read_archs",
+    "sample_space",
+    "some_blocks",
+    "space_named",
+    "space_to_measure",
+]
+
+
+def space_named(name: str) -> SearchSpace:
+    try:
+        return get(name)
+    except UnknownSpaceError as error:
+        raise BadInputError(str(error), "`latlab spaces` describes them.") from error
+
+
+def space_to_measure(name: str) -> SearchSpace:
+    space = space_named(name)
+    if not space.buildable:
+        raise BadInputError(
+            f"{name} cannot be measured: it has no networks to build, only architectures to predict",
+            f"Compare or use predictions from published tables, or measure one of: {', '.join(names(buildable=True))}.",
+        )
+    return space
+
+
+def parse_archs(space: SearchSpace, texts: Iterable[str]) -> list[Architecture]:
+    """Architectures from their strings. Raises `BadInputError` naming the one that is wrong."""
+    try:
+        return [space.parse(text) for text in texts]
+    except ArchitectureError as error:
+        raise BadInputError(str(error)) from error
+
+
+def read_archs(space: SearchSpace, path: Path) -> list[Architecture]:
+    """Architectures from a file: one string per line, `#` begins a comment line. Raises `BadInputError`."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise BadInputError(f"cannot read {path}: {reason}") from error
+    archs = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        try:
+            archs.append(space.parse(line))
+        except ArchitectureError as error:
+            raise BadInputError(f"{path}, line {number}: {error}") from error
+    if not archs:
+        raise BadInputError(f"{path} holds no architecture", "Write one architecture's string per line.")
+    return archs
+
+
+def sample_space(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
+    """`count` random architectures; a longer sample begins with the shorter."""
+    if not 1 <= count <= space.size:
+        raise BadInputError(f"{space.name} has {space.size} architectures: the count must be between 1 and that")
+    return space.sample(count, seed)
+
+
+def is_block_space(name: str) -> bool:
+    """Whether a space's name is that of another's blocks."""
+    return name.endswith(SUFFIX)
+
+
+def blocks_of(name: str) -> BlockSpace:
+    """The blocks of the space called `name`. Raises `BadInputError` where it has none."""
+    blocks = space_to_measure(name).blocks()
+    if blocks is None:
+        raise BadInputError(f"{name} is not made of blocks that could be measured alone", "Leave out --blocks.")
+    return blocks
+
+
+def some_blocks(blocks: BlockSpace, count: int | None, seed: int, as_written: bool) -> list[Architecture]:
+    """`count` random blocks (None: all) in random order; those that execute nothing are left out."""
+    drawn = blocks.sample(blocks.size, seed)
+    executed = [block for block in drawn if blocks.layers(block, live=not as_written)]
+    if count is not None and not 1 <= count <= len(executed):
+        raise BadInputError(f"{blocks.whole.name} has {len(executed)} blocks: the count must be between 1 and that")
+    return executed[:count]

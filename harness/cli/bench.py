@@ -1,0 +1,258 @@
+"""The commands that compare predictors on published or own latency tables. No device is needed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from latlab.harness.cli.options import JsonOption, print_json
+from latlab.harness.errors import BadInputError
+
+if TYPE_CHECKING:
+    from latlab.harness.bench.tasks import Task
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Compare predictors on latency tables: published ones, or your own.")
+DATA = "LATLAB_DATA"
+INTERRUPTED = 130
+
+
+class Selection(StrEnum):
+    """How the measured architectures are chosen."""
+
+    random = "random"
+    designed = "designed"
+    sequential = "sequential"
+    diverse = "diverse"
+
+
+class ProtocolName(StrEnum):
+    """What predictors get and are scored on."""
+
+    latlab = "latlab"
+    help = "help"
+    nasflat = "nasflat"
+    nasflat_as_published = "nasflat_as_published"
+
+
+TableOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--table",
+        help="Your own table: Parquet or CSV, a row per architecture (`arch`), a column of milliseconds per device.",
+    ),
+]
+SpaceOption = Annotated[str | None, typer.Option("--space", help="The search space of --table.")]
+
+
+@app.command()
+def predictors(
+    data: Annotated[
+        Path | None, typer.Option("--data", help=f"Folder of the published tables [default: ${DATA}]")
+    ] = None,
+    predictor: Annotated[
+        str | None,
+        typer.Option("--predictor", help="NAME,... or NAME:option=value,... [default: latlab's own]"),
+    ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option("--tasks", help="ND,F1,... or files that `latlab bench tasks` wrote [default: all published]"),
+    ] = None,
+    samples: Annotated[
+        str | None, typer.Option("--samples", help="Measurements of each target [default: 5,10,20, or the protocol's]")
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=1000, help="Repetitions.")] = 5,
+    selection: Annotated[
+        Selection,
+        typer.Option(
+            "--selection",
+            help="`designed`: chosen at once by the predictor; `sequential`: in batches, each after a fit; "
+            "`diverse`: as NASFLAT does.",
+        ),
+    ] = Selection.random,
+    protocol: Annotated[
+        ProtocolName, typer.Option("--protocol", help="latlab's, or exactly a paper's.")
+    ] = ProtocolName.latlab,
+    source_samples: Annotated[
+        int | None,
+        typer.Option("--source-samples", min=1, help="Measurements of each source [default: the protocol's]"),
+    ] = None,
+    table: TableOption = None,
+    space: SpaceOption = None,
+    source: Annotated[str | None, typer.Option("--source", help="Columns of --table that are known: a,b,c")] = None,
+    target: Annotated[str | None, typer.Option("--target", help="Columns of --table that are new: d,e")] = None,
+    ceiling: Annotated[
+        bool,
+        typer.Option(
+            "--ceiling", help="Also: what a flexible fit to thousands of samples reaches, and what noise leaves."
+        ),
+    ] = False,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, max=1024, help="Processes, of one thread each.")] = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Add each result to this file when finished; what it holds is not done again."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """How well predictors do on devices that they have not seen, from a few measurements of each.
+
+    [dim]Examples:[/dim] latlab bench predictors --tasks ND,FD --samples 5,10,20 --selection designed
+
+    latlab bench predictors --table mine.parquet --space fbnet --source pi3,pi4 --target pi5
+    """
+    from latlab.harness.bench.run import one_thread
+
+    one_thread()
+    from latlab import predictors as installed
+    from latlab.harness.bench.ceilings import reference_of
+    from latlab.harness.bench.evaluate import Unit
+    from latlab.harness.bench.predictor_spec import parse_specs
+    from latlab.harness.bench.protocols import PROTOCOLS
+    from latlab.harness.bench.results import ResultFile
+    from latlab.harness.bench.run import compare
+    from latlab.harness.terminal import bench as show
+    from latlab.harness.terminal import results as terminal
+
+    chosen = PROTOCOLS[protocol]
+    if selection not in chosen.selections:
+        raise BadInputError(f"protocol {protocol} has no {selection} selection: what it draws from is fixed")
+    budgets = _numbers(samples) if samples is not None else chosen.samples
+    specs = parse_specs(predictor if predictor is not None else installed.DEFAULT)
+    units = [
+        Unit(
+            task,
+            spec,
+            protocol.value,
+            selection.value,
+            budgets,
+            source_samples or chosen.source_samples(task.space),
+            seed=0,
+        )
+        for task in _tasks(data, tasks, table, space, source, target)
+        for spec in specs
+    ]
+    for unit in units:
+        unit.task.table()  # what is wrong with a table is told before anything is computed
+    results = ResultFile(out)
+    try:
+        with show.progress(len(units), seeds, quiet=as_json) as finished:
+            comparison = compare(units, seeds, jobs=jobs, results=results, finished=finished)
+        with terminal.working("fitting to thousands of samples", quiet=as_json or not ceiling):
+            references = [reference_of(task) for task in {unit.task: None for unit in units}] if ceiling else []
+    except KeyboardInterrupt:
+        kept = f"What is finished is in {out}; the same command continues." if out else "Nothing is kept without --out."
+        print(f"latlab: interrupted\n{kept}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    if as_json:
+        for record in (*comparison.records, *references):
+            print_json(record)
+    else:
+        show.show_comparison(comparison.records, references)
+    for failure in comparison.failures:
+        print(f"latlab: {failure}", file=sys.stderr)
+    if comparison.failures:
+        raise typer.Exit(1)
+
+
+def _tasks(
+    data: Path | None, tasks: str | None, table: Path | None, space: str | None, source: str | None, target: str | None
+) -> list[Task]:
+    from latlab.harness.bench.tasks import PUBLISHED, Split, Task, published_task, read_tasks
+
+    if table is not None:
+        if space is None or source is None or target is None:
+            raise BadInputError(
+                "--table needs --space, --source and --target", "For example --source pi3,pi4 --target pi5."
+            )
+        if tasks is not None:
+            raise BadInputError("--table and --tasks exclude each other: a table's own devices are the task")
+        split = Split(_names(source, "--source"), _names(target, "--target"))
+        both = sorted(set(split.sources) & set(split.targets))
+        if both:
+            raise BadInputError(f"{', '.join(both)} cannot be both --source and --target")
+        return [Task(table.stem, space, (table,), (split,))]
+    if space is not None or source is not None or target is not None:
+        raise BadInputError("--space, --source and --target describe a --table")
+    found: list[Task] = []
+    for name in _names(tasks, "--tasks") if tasks is not None else PUBLISHED:
+        if name.endswith(".json"):
+            found += read_tasks(Path(name))
+        else:
+            found.append(published_task(name, _data(data)))
+    return found
+
+
+def _data(folder: Path | None) -> Path:
+    named = str(folder) if folder is not None else os.environ.get(DATA)
+    if not named:
+        raise BadInputError(
+            "the published tasks need the published tables",
+            f"--data FOLDER (or the variable {DATA}) names where they are; --table FILE compares on a table of yours.",
+        )
+    return Path(named)
+
+
+def _names(text: str, option: str) -> tuple[str, ...]:
+    found = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not found:
+        raise BadInputError(f"{option} names nothing")
+    return found
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    parts = _names(text, "--samples")
+    if not all(part.isascii() and part.isdigit() and len(part) < 7 for part in parts):
+        raise BadInputError(f"--samples {text}: not all of these are numbers", "Write them like 5,10,20.")
+    return tuple(sorted({int(part) for part in parts}))
+
+
+@app.command()
+def tasks(
+    table: Annotated[
+        Path, typer.Option("--table", help="Parquet or CSV: a row per architecture, a column per device.")
+    ],
+    space: Annotated[str, typer.Option("--space", help="The search space of the table.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Also write them to this .json file, for `bench predictors --tasks`.")
+    ] = None,
+    count: Annotated[int, typer.Option("--count", min=1, max=50, help="How many, at most; the hardest.")] = 4,
+    sources: Annotated[int, typer.Option("--sources", min=1, help="Devices that are known.")] = 5,
+    targets: Annotated[int, typer.Option("--targets", min=1, help="Devices that are new.")] = 3,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the first bisections.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Make hard tasks of any table: source and target devices that correlate as little as possible.
+
+    [dim]Example:[/dim] latlab bench tasks --table mine.parquet --space fbnet --out tasks.json
+    """
+    from latlab.harness.bench.bisection import hard_splits
+    from latlab.harness.bench.tables import read_table
+    from latlab.harness.bench.tasks import Task, write_tasks
+    from latlab.harness.terminal import bench as show
+
+    if out is not None and out.suffix != ".json":
+        raise BadInputError(f"{out}: a file of tasks ends in .json")
+    found = hard_splits(read_table(table, space), count, sources, targets, seed)
+    made = [Task(f"{table.stem}-{i}", space, (table,), (one.split,)) for i, one in enumerate(found, 1)]
+    if out is not None:
+        write_tasks(out, made)
+    if as_json:
+        for task, one in zip(made, found, strict=True):
+            print_json(
+                {
+                    "task": task.name,
+                    "source": one.split.sources,
+                    "target": one.split.targets,
+                    "correlation": one.across,
+                }
+            )
+    else:
+        show.show_tasks(made, found)
+        if out is not None:
+            print(f"{out} written; now: latlab bench predictors --tasks {out}")

@@ -1,0 +1,92 @@
+"""The command line. Commands import what they need when they run, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+import typer
+
+from latlab.harness.cli import bench as cli_bench
+from latlab.harness.cli import devices as cli_devices
+from latlab.harness.cli import importing as cli_import
+from latlab.harness.cli import measuring, predicting, results
+from latlab.harness.cli import quality as cli_quality
+from latlab.harness.cli import sustain as cli_sustain
+from latlab.harness.cli.options import INTERRUPTED, complain
+from latlab.harness.errors import LatlabError
+
+__all__ = ["main"]
+
+
+app = typer.Typer(
+    name="latlab",
+    help="Measure the latency of neural networks on your own devices, and predict the ones you have not measured.\n\n"
+    "Begin with: [bold]latlab onboard local --space nasbench201 --budget 20[/bold]",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for commands in (predicting, measuring, results):
+    app.add_typer(commands.app)
+app.add_typer(cli_devices.app)
+app.add_typer(cli_bench.app, name="bench")
+app.add_typer(cli_import.app)
+app.add_typer(cli_sustain.app)
+app.add_typer(cli_quality.app)
+app.add_typer(cli_import.sources, name="sources")
+
+
+def main() -> NoReturn:
+    """Entry point of the command: errors in plain words, exit codes 0 ok, 1 failed, 2 bad input."""
+    as_json = "--json" in sys.argv
+    code = 0
+    try:
+        code = app(_spread_archs(sys.argv[1:]), standalone_mode=False) or 0
+        if code == INTERRUPTED:  # typer turns Ctrl-C into this
+            complain("interrupted", "Everything measured so far is in the store; the same command continues.", as_json)
+    except LatlabError as error:
+        complain(error.message, error.hint, as_json)
+        code = error.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 1
+    except Exception as error:
+        code = _usage_error(error)
+    sys.exit(code)
+
+
+def _spread_archs(words: list[str]) -> list[str]:
+    """`--arch A B C` as `--arch A --arch B --arch C`, which is what the parser takes.
+
+    Only where nothing else can be meant: `measure` must have had its DEVICE before.
+    """
+    if words[:1] == ["predict"]:
+        start = 1
+    elif words[:1] == ["measure"] and len(words) > 1 and not words[1].startswith("-"):
+        start = 2
+    else:
+        return words
+    spread, listing = words[:start], False
+    for before, word in zip(words[start - 1 :], words[start:], strict=False):
+        if word.startswith("-"):
+            listing = word == "--arch"
+        elif listing and before != "--arch":
+            spread.append("--arch")
+        spread.append(word)
+    return spread
+
+
+def _usage_error(error: Exception) -> int:
+    """What typer finds wrong with the arguments is shown as typer shows it; anything else is a bug and raised."""
+    show: Callable[[], None] | None = getattr(error, "show", None)
+    exit_code = getattr(error, "exit_code", None)
+    if show is None or exit_code is None:
+        raise error
+    from typer import rich_utils
+
+    rich_utils.rich_format_error(error)  # type: ignore[arg-type]
+    return int(exit_code)

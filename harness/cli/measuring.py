@@ -1,0 +1,276 @@
+"""`latlab measure` and `latlab embed`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from latlab.harness.cli.options import (
+    STORE,
+    AcceleratorOption,
+    BatchOption,
+    DevicesArgument,
+    InputOption,
+    InventoryOption,
+    JsonOption,
+    ModelOption,
+    NewSessionOption,
+    PolicyOption,
+    RuntimeOption,
+    SeedOption,
+    SpaceOption,
+    StoreOption,
+    ThreadsOption,
+    WrittenOption,
+    complain,
+    open_lab,
+    parse_shape,
+    print_json,
+    records,
+)
+from latlab.harness.errors import BadInputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from latlab.harness.statistics.ranking import Resolve
+
+
+app = typer.Typer()
+
+
+@app.command()
+def measure(
+    devices: DevicesArgument,
+    space: Annotated[str | None, typer.Option("--space", help="A search space; `latlab spaces` lists them.")] = None,
+    count: Annotated[int | None, typer.Option("--count", min=1, help="This many random architectures.")] = None,
+    arch: Annotated[list[str] | None, typer.Option("--arch", help="An architecture's string; may be repeated.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", help="A file with an architecture's string per line.")] = None,
+    blocks: Annotated[
+        bool, typer.Option("--blocks", help="The space's blocks, each alone: a lookup table, for `--predictor lookup`.")
+    ] = False,
+    model: ModelOption = None,
+    input_shape: InputOption = None,
+    policy: PolicyOption = "default",
+    runtime: RuntimeOption = None,
+    accelerator: AcceleratorOption = None,
+    threads: ThreadsOption = None,
+    batch_size: BatchOption = None,
+    as_written: WrittenOption = False,
+    seed: SeedOption = 0,
+    new_session: NewSessionOption = False,
+    resolve: Annotated[
+        bool,
+        typer.Option(
+            "--resolve", help="Then add passes where intervals overlap and the order matters, and only there."
+        ),
+    ] = False,
+    under: Annotated[
+        float | None, typer.Option("--under", metavar="MS", help="Of --resolve: which networks are below this?")
+    ] = None,
+    top: Annotated[int | None, typer.Option("--top", metavar="K", help="Of --resolve: which K are fastest?")] = None,
+    ties: Annotated[
+        float | None,
+        typer.Option(
+            "--ties", metavar="PERCENT", help="Of --resolve: what differs by less is as good as equal [default: 1]"
+        ),
+    ] = None,
+    most_seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--most-seconds",
+            metavar="S",
+            help="Of --resolve: timing that may be added on each target [default: as much as the labels took]",
+        ),
+    ] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="With every sample, in nanoseconds, in order.")] = False,
+    store: StoreOption = STORE,
+    inventory: InventoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure networks of a space, or a model of your own.
+
+    [dim]Examples:[/dim] latlab measure local --space fbnet --count 50
+
+    latlab measure local --space fbnet --blocks
+
+    latlab measure local --space fbnet --count 200 --resolve --top 10
+
+    latlab measure local --model net.onnx --input 1x3x224x224
+    """
+    from latlab.harness.terminal import results as terminal
+
+    archs = _architectures(space, count, arch, file, model, blocks)
+    question = _question(resolve, under, top, ties, most_seconds)
+    lab = open_lab(store, inventory)
+    with terminal.watching(model or str(space), quiet=as_json) as view:
+        rows = lab.measure(
+            devices,
+            space=space,
+            count=count,
+            archs=archs,
+            blocks=blocks,
+            model=model,
+            input_shape=parse_shape(input_shape),
+            policy=policy,
+            runtime=runtime,
+            accelerator=accelerator,
+            threads=threads,
+            batch_size=batch_size,
+            seed=seed,
+            new_session=new_session,
+            as_written=as_written,
+            raw=raw,
+            resolve=question,
+            observe=view.observe,
+            watch=view.watch,
+            say=None if as_json else view.say,
+        )
+    if as_json:
+        shown = [
+            "arch",
+            "latency_ms",
+            "stderr_ms",
+            "low_ms",
+            "high_ms",
+            "raw_ms",
+            "verdict",
+            "status",
+            "error",
+            "target",
+            "space",
+            "session",
+            "artifact_sha256",
+        ]
+        frame = rows[shown].copy()
+        if raw:
+            frame["samples_ns"] = [[sample for one in passes for sample in one] for passes in rows["passes"]]
+            frame["pass_lengths"] = [[len(one) for one in passes] for passes in rows["passes"]]
+        for record in records(frame):
+            print_json(record)
+        for resolved in rows.attrs["resolved"]:
+            print_json({"resolved": resolved})
+    else:
+        terminal.show_measurements(rows, store, raw=raw)
+        if question is not None:
+            from latlab.harness.terminal.ranking import show_resolved
+
+            for resolved in rows.attrs["resolved"]:
+                show_resolved(resolved)
+    _complain_of(rows, view.devices)
+    if view.failures or not (rows["status"] == "ok").any():
+        raise typer.Exit(1)
+
+
+def _question(
+    resolve: bool, under: float | None, top: int | None, ties: float | None, most_seconds: float | None
+) -> Resolve | None:
+    given = {"--under": under, "--top": top, "--ties": ties, "--most-seconds": most_seconds}
+    if not resolve:
+        for name, value in given.items():
+            if value is not None:
+                raise BadInputError(f"{name} is an option of --resolve", f"Add --resolve, or leave out {name}.")
+        return None
+    from latlab.harness.statistics.ranking import TIES_PERCENT, Resolve
+
+    ties_percent = TIES_PERCENT if ties is None else ties
+    return Resolve(under_ms=under, top=top, ties_percent=ties_percent, most_s=most_seconds)
+
+
+def _architectures(
+    space: str | None,
+    count: int | None,
+    arch: list[str] | None,
+    file: Path | None,
+    model: str | None,
+    blocks: bool,
+) -> list[str] | None:
+    given = [name for name, value in (("--count", count), ("--arch", arch), ("--file", file)) if value is not None]
+    if model is not None:
+        if given or blocks or space is not None:
+            raise BadInputError("--model stands alone: it takes no --space, --count, --arch, --file or --blocks")
+        return None
+    if space is None:
+        raise BadInputError("say what to measure", "--space NAME with --count, --arch or --file; or --model FILE.")
+    if blocks:
+        if given not in ([], ["--count"]):
+            raise BadInputError(f"--blocks takes a --count or measures them all, but no {given[-1]}")
+        return None
+    if len(given) != 1:
+        raise BadInputError(
+            f"say which architectures, in one way ({' and '.join(given) or 'none was given'})",
+            "Use --count N, or --arch STRING (repeatable), or --file F.",
+        )
+    if file is None:
+        return arch
+    from latlab.harness.architectures import read_archs, space_named
+
+    return [a.text for a in read_archs(space_named(space), file)]
+
+
+@app.command()
+def embed(
+    devices: DevicesArgument,
+    space: SpaceOption,
+    policy: PolicyOption = "default",
+    runtime: RuntimeOption = None,
+    accelerator: AcceleratorOption = None,
+    threads: ThreadsOption = None,
+    batch_size: BatchOption = None,
+    seed: SeedOption = 0,
+    new_session: NewSessionOption = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Also write the embedding to this JSON file.")] = None,
+    store: StoreOption = STORE,
+    inventory: InventoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure HELP's ten reference architectures: the device's hardware embedding.
+
+    [dim]Example:[/dim] latlab embed local --space nasbench201 --out embedding.json
+    """
+    from latlab.harness.terminal import console
+    from latlab.harness.terminal import results as terminal
+
+    lab = open_lab(store, inventory)
+    with terminal.watching(f"references of {space}", quiet=as_json) as view:
+        rows = lab.embed(
+            devices,
+            space=space,
+            policy=policy,
+            runtime=runtime,
+            accelerator=accelerator,
+            threads=threads,
+            batch_size=batch_size,
+            seed=seed,
+            new_session=new_session,
+            observe=view.observe,
+            watch=view.watch,
+        )
+    embeddings = [
+        {"target": target, "space": space, "references": records(own.drop(columns="target"))}
+        for target, own in rows.groupby("target", sort=False)
+    ]
+    if out is not None:
+        try:
+            out.write_text(json.dumps(embeddings[0] if len(embeddings) == 1 else embeddings, indent=1) + "\n")
+        except OSError as error:
+            raise BadInputError(f"cannot write {out}: {error.strerror}") from error
+    for embedding, (target, own) in zip(embeddings, rows.groupby("target", sort=False), strict=True):
+        if as_json:
+            print_json(embedding)
+        else:
+            console.show_table(own.drop(columns="target"), f"Hardware embedding of {target} in {space}")
+    _complain_of(rows, view.devices)
+    if view.failures or (rows["status"] != "ok").any():
+        raise typer.Exit(1)
+
+
+def _complain_of(rows: pd.DataFrame, devices: Mapping[str, object]) -> None:
+    """Why the only device failed after it had measured something; of several, each was told as it happened."""
+    for error in rows.attrs.get("errors", ()):
+        if len(devices) == 1:
+            complain(error, None, False)

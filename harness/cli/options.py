@@ -1,0 +1,189 @@
+"""What several commands take, and how all of them print JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from latlab.harness.errors import BadInputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from latlab.harness.lab import Lab
+
+__all__ = [
+    "STORE",
+    "AcceleratorOption",
+    "BatchOption",
+    "InputOption",
+    "InventoryOption",
+    "JsonOption",
+    "ModelOption",
+    "RuntimeOption",
+    "SeedOption",
+    "StoreOption",
+    "ThreadsOption",
+    "WrittenOption",
+    "complain",
+    "open_lab",
+    "parse_shape",
+    "print_json",
+    "records",
+]
+
+
+class Runtime(StrEnum):
+    """Inference runtimes."""
+
+    onnxruntime = "onnxruntime"
+    tflite = "tflite"
+    torchscript = "torchscript"
+    benchmark_model = "benchmark_model"
+
+
+class Accelerator(StrEnum):
+    """What executes networks."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+    gpu = "gpu"
+    nnapi = "nnapi"
+
+
+STORE = Path("latlab.db")
+StoreOption = Annotated[Path, typer.Option("--store", help="The file that everything measured goes to.")]
+InventoryOption = Annotated[
+    Path | None,
+    typer.Option("--inventory", help="The file that describes your devices [default: inventory.yaml]"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+RuntimeOption = Annotated[
+    Runtime | None,
+    typer.Option("--runtime", help="Inference runtime [default: the device's targets, else onnxruntime]"),
+]
+AcceleratorOption = Annotated[
+    Accelerator | None, typer.Option("--accelerator", help="What executes the networks [default: cpu]")
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, max=1024, help="Threads of the runtime [default: 1]")
+]
+BatchOption = Annotated[
+    int | None, typer.Option("--batch-size", min=1, max=65536, help="Images per inference [default: 1]")
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="Of every draw and of the weights.")]
+WrittenOption = Annotated[
+    bool,
+    typer.Option(
+        "--as-written",
+        help="Time networks as published: edges that lead nowhere stay, activations and means in their long forms.",
+    ),
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", help="A model of your own: net.onnx, net.tflite, net.pt or package.module:factory."),
+]
+InputOption = Annotated[
+    str | None, typer.Option("--input", help="The shape of the model's input, for example 1x3x224x224.")
+]
+
+
+def parse_shape(text: str | None) -> list[int] | None:
+    """1x3x224x224. Raises `BadInputError`."""
+    if text is None:
+        return None
+    parts = text.lower().replace(",", "x").split("x")
+    if not all(part.strip().isdigit() for part in parts):
+        raise BadInputError(f"{text!r} is not a shape", "Write it like 1x3x224x224.")
+    return [int(part) for part in parts]
+
+
+def print_json(value: Any) -> None:
+    """One line on stdout."""
+    print(json.dumps(value, allow_nan=False, default=str), flush=True)
+
+
+DevicesArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="DEVICE...",
+        help="Devices of the inventory, side by side; `local` is this machine, `all` is every one, and a full target "
+        "such as pi4/tflite/cpu/fp32/t4/b1 says how, too.",
+    ),
+]
+
+
+SpaceOption = Annotated[str, typer.Option("--space", help="A search space; `latlab spaces` lists them.")]
+
+
+PolicyOption = Annotated[
+    str,
+    typer.Option(
+        "--policy",
+        help="How networks are timed: `default`, `quick` or `thorough` (short passes, added until the interval is "
+        "narrow); `help`, `tflite` or `nvbench` (as those do); or a policy of the inventory.",
+    ),
+]
+
+
+PredictorOption = Annotated[
+    str | None, typer.Option("--predictor", help="Which predictor to fit [default: latlab's own]")
+]
+
+
+SourcesOption = Annotated[
+    str,
+    typer.Option(
+        "--sources",
+        metavar="all|none|NAME,...",
+        help="Which other devices of the store the predictor learns from first; `latlab sources` lists them.",
+    ),
+]
+
+
+FactOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fact",
+        metavar="NAME=NUMBER",
+        help="What is known of the hardware, for predictors that take it: cores, clock_ghz, bandwidth_gbs, tops. "
+        "May be repeated.",
+    ),
+]
+
+
+NewSessionOption = Annotated[
+    bool, typer.Option("--new-session", help="Measure again, beside what was measured before.")
+]
+
+
+INTERRUPTED = 130
+
+
+def open_lab(store: Path, inventory: Path | None) -> Lab:
+    from latlab.harness.lab import Lab
+
+    return Lab(store, inventory=inventory)
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as JSON types; what is missing is null."""
+    import pandas as pd
+
+    return [
+        {str(key): None if pd.api.types.is_scalar(value) and pd.isna(value) else value for key, value in row.items()}
+        for row in frame.to_dict("records")
+    ]
+
+
+def complain(message: str, hint: str | None, as_json: bool) -> None:
+    if as_json:
+        print_json({"error": message, "hint": hint})
+    print(f"latlab: {message}", file=sys.stderr)
+    if hint:
+        print(hint, file=sys.stderr)

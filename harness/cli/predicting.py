@@ -1,0 +1,183 @@
+"""`latlab onboard`, `latlab predict` and `latlab report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latlab.harness.cli.options import (
+    STORE,
+    AcceleratorOption,
+    BatchOption,
+    DevicesArgument,
+    FactOption,
+    InventoryOption,
+    JsonOption,
+    PolicyOption,
+    PredictorOption,
+    RuntimeOption,
+    SeedOption,
+    SourcesOption,
+    SpaceOption,
+    StoreOption,
+    ThreadsOption,
+    WrittenOption,
+    open_lab,
+    print_json,
+    records,
+)
+from latlab.harness.errors import BadInputError
+
+app = typer.Typer()
+
+
+@app.command()
+def onboard(
+    devices: DevicesArgument,
+    space: SpaceOption,
+    budget: Annotated[int, typer.Option("--budget", min=1, help="How many networks to measure.")] = 20,
+    until_error: Annotated[
+        float | None,
+        typer.Option("--until-error", help="Stop earlier, once the expected error is at most this many percent."),
+    ] = None,
+    runtime: RuntimeOption = None,
+    accelerator: AcceleratorOption = None,
+    threads: ThreadsOption = None,
+    batch_size: BatchOption = None,
+    holdout: Annotated[
+        int,
+        typer.Option(
+            "--holdout",
+            min=0,
+            help="Also measure this many random networks, twice, that the predictor never sees.",
+        ),
+    ] = 0,
+    policy: PolicyOption = "default",
+    predictor: PredictorOption = None,
+    sources: SourcesOption = "all",
+    fact: FactOption = None,
+    as_written: WrittenOption = False,
+    seed: SeedOption = 0,
+    store: StoreOption = STORE,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the report, table and predictor.")] = None,
+    inventory: InventoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a few well-chosen networks, predict the whole space, and write a report.
+
+    [dim]Example:[/dim] latlab onboard local --space nasbench201 --budget 20 --holdout 100
+
+    The same command continues where it stopped; a larger budget extends it.
+    """
+    from latlab.harness.active_learning.predictor_factory import parse_facts
+    from latlab.harness.terminal import results as terminal
+
+    lab = open_lab(store, inventory)
+    with terminal.watching(space, quiet=as_json) as view:
+        results = lab.onboard_fleet(
+            devices,
+            space=space,
+            budget=budget,
+            until_percent=until_error,
+            holdout=holdout,
+            policy=policy,
+            runtime=runtime,
+            accelerator=accelerator,
+            threads=threads,
+            batch_size=batch_size,
+            seed=seed,
+            predictor=predictor,
+            sources=sources,
+            facts=parse_facts(fact or ()),
+            as_written=as_written,
+            out=out,
+            observe=view.observe,
+            watch=view.watch,
+            say=None if as_json else view.say,
+        )
+    for result in results:
+        if as_json:
+            print_json(result.to_json())
+        else:
+            terminal.show_onboarding(result)
+    if view.failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def predict(
+    target: Annotated[
+        str,
+        typer.Option("--target", help="As `latlab show` lists them; or a device's name, if it has only one."),
+    ],
+    space: Annotated[str | None, typer.Option("--space", help="Needed where the target has several.")] = None,
+    arch: Annotated[list[str] | None, typer.Option("--arch", help="An architecture's string; may be repeated.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="The whole space, or a large sample of a larger one.")] = False,
+    predictor: PredictorOption = None,
+    sources: SourcesOption = "all",
+    fact: FactOption = None,
+    seed: SeedOption = 0,
+    store: StoreOption = STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Predict networks that were not measured, from what the store holds of a target and of other devices.
+
+    [dim]Example:[/dim] latlab predict --target local/onnxruntime/cpu/fp32/t1/b1 --all --json
+    """
+    from latlab.harness.active_learning.predictor_factory import parse_facts
+    from latlab.harness.lab import Lab
+    from latlab.harness.store.store import Store
+    from latlab.harness.terminal import console
+    from latlab.harness.terminal import results as terminal
+
+    if all_ == (arch is not None):
+        raise BadInputError("say what to predict: --arch STRING (repeatable), or --all")
+    Store(store, must_exist=True).close()
+    facts = parse_facts(fact or ())
+    with terminal.working("learning and predicting", quiet=as_json):
+        table = Lab(store).predict(
+            target, space=space, archs=arch, predictor=predictor, sources=sources, facts=facts, seed=seed
+        )
+    if not table.attrs["support"]:
+        console.warn(f"nothing was measured on {target}: this is what other devices and the prior say, no more")
+    if as_json:
+        for record in records(table):
+            print_json(record)
+    else:
+        console.show_table(table, f"Predicted on {target}")
+        terminal.show_prior(table.attrs["sources"])
+
+
+@app.command()
+def report(
+    store: StoreOption = STORE,
+    target: Annotated[str | None, typer.Option("--target", help="Or a device; where the store has several.")] = None,
+    space: Annotated[str | None, typer.Option("--space", help="Needed where the target has several.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="The file to write.")] = Path("report.html"),
+    predictor: PredictorOption = None,
+    sources: SourcesOption = "all",
+    fact: FactOption = None,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the report of what a store holds of a target: one self-contained HTML file.
+
+    [dim]Example:[/dim] latlab report --target local/onnxruntime/cpu/fp32/t1/b1 --space nasbench201 --out report.html
+    """
+    from latlab.harness.active_learning.predictor_factory import parse_facts
+    from latlab.harness.lab import Lab
+    from latlab.harness.store.store import Store
+    from latlab.harness.terminal import results as terminal
+
+    Store(store, must_exist=True).close()
+    facts = parse_facts(fact or ())
+    with terminal.working("learning and drawing", quiet=as_json):
+        path = Lab(store).report(
+            target=target, space=space, out=out, predictor=predictor, sources=sources, facts=facts, seed=seed
+        )
+    if as_json:
+        print_json({"report": str(path)})
+    else:
+        print(f"Report: {path}")

@@ -1,0 +1,64 @@
+"""How good labels are: the command that judges what a store holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latlab.harness.cli.options import STORE, JsonOption, StoreOption, print_json
+from latlab.harness.errors import BadInputError
+
+__all__ = ["app"]
+
+app = typer.Typer()
+STORE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
+
+
+@app.command()
+def quality(
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[STORE|TARGET]",
+            help="A store, to judge all its targets; or a target or device of --store [default: all of --store]",
+        ),
+    ] = None,
+    space: Annotated[str | None, typer.Option("--space", help="Only this space.")] = None,
+    store: StoreOption = STORE,
+    out: Annotated[Path | None, typer.Option("--out", help="Also write charts and figures to this .html file.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell how far measured labels can be trusted, and whether they are fit for training a predictor.
+
+    [dim]Example:[/dim] latlab quality local --out quality.html
+
+    Measure the same networks twice first (`latlab measure ... --new-session`): noise between sessions shows only there.
+    """
+    from latlab.harness.lab import Lab
+    from latlab.harness.report.quality.page import write_page
+    from latlab.harness.store.store import Store
+    from latlab.harness.terminal import results as terminal
+    from latlab.harness.terminal.quality import show_quality
+
+    target = None
+    if what is not None and (what.endswith(STORE_SUFFIXES) or Path(what).is_file()):
+        if store != STORE:
+            raise BadInputError(f"{what} and --store {store} are two stores", "Name one.")
+        store = Path(what)
+    else:
+        target = what
+    if out is not None and out.suffix.lower() != ".html":
+        raise BadInputError(f"{out}: the charts are written to an .html file", "For example --out quality.html.")
+    Store(store, must_exist=True).close()
+    with terminal.working("judging labels", quiet=as_json):
+        found = Lab(store).quality(target, space=space)
+        if out is not None:
+            write_page(found, out)
+    if as_json:
+        print_json({"store": str(store), "quality": [one.to_json() for one in found]})
+        return
+    show_quality(found)
+    if out is not None:
+        print(f"Charts: {out}")

@@ -1,0 +1,110 @@
+"""`latlab spaces`, `latlab show` and `latlab export`."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latlab.harness.cli.options import STORE, JsonOption, StoreOption, print_json, records
+from latlab.harness.errors import BadInputError
+
+
+class TableFormat(StrEnum):
+    """Files that `export` writes."""
+
+    parquet = "parquet"
+    csv = "csv"
+
+
+app = typer.Typer()
+
+
+@app.command()
+def spaces(as_json: JsonOption = False) -> None:
+    """List the search spaces."""
+    from latlab.harness.terminal import results as terminal
+    from latlab.search_spaces import get, names
+
+    known = [get(name) for name in names()]
+    if as_json:
+        print_json(
+            [
+                {
+                    "name": s.name,
+                    "title": s.title,
+                    "size": s.size,
+                    "buildable": s.buildable,
+                    "encodings": list(s.encodings),
+                    "example": s.references()[0].text,
+                }
+                for s in known
+            ]
+        )
+    else:
+        terminal.show_spaces(known)
+
+
+@app.command()
+def show(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="A store.")] = STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a store holds: a line per campaign and session, and why networks failed."""
+    from latlab.harness.store.store import Store
+    from latlab.harness.terminal import results as terminal
+
+    opened = Store(store, must_exist=True)
+    campaigns, rows = opened.campaigns(), opened.table()
+    failures = rows[rows["status"] != "ok"][["target", "space", "arch", "status", "error"]]
+    if as_json:
+        print_json({"store": str(store), "campaigns": records(campaigns), "failures": records(failures)})
+    else:
+        terminal.show_store(store, campaigns, failures)
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Option("--out", help="The file to write.")],
+    store: StoreOption = STORE,
+    format_: Annotated[
+        TableFormat | None, typer.Option("--format", help="What to write [default: by the file's suffix]")
+    ] = None,
+    target: Annotated[str | None, typer.Option("--target", help="Only this target.")] = None,
+    space: Annotated[str | None, typer.Option("--space", help="Only this space.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="With the raw samples of every pass, in nanoseconds.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write everything measured to a Parquet or CSV file, one row per measurement.
+
+    [dim]Example:[/dim] latlab export --out measured.csv
+    """
+    from latlab.harness.store.csv_safety import without_formulas
+    from latlab.harness.store.store import Store
+
+    suffix = out.suffix.lower().lstrip(".")
+    if format_ is None:
+        if suffix not in set(TableFormat):
+            raise BadInputError(f"{out} does not say what to write", "Add --format parquet or --format csv.")
+        format_ = TableFormat(suffix)
+    elif suffix in set(TableFormat) and suffix != format_:
+        raise BadInputError(f"--format {format_} contradicts the name {out}")
+    table = Store(store, must_exist=True).table(target=target, space=space, raw=raw)
+    if table.empty:
+        raise BadInputError(f"{store} has no such measurements", f"`latlab show {store}` lists what it has.")
+    if raw and format_ is TableFormat.csv:
+        table["passes"] = table["passes"].map(json.dumps)
+    try:
+        if format_ is TableFormat.csv:
+            without_formulas(table).to_csv(out, index=False)
+        else:
+            table.to_parquet(out, index=False)
+    except OSError as error:
+        raise BadInputError(f"cannot write {out}: {error.strerror or error}") from error
+    if as_json:
+        print_json({"file": str(out), "rows": len(table)})
+    else:
+        print(f"{len(table)} rows written to {out}")

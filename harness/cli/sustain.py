@@ -1,0 +1,130 @@
+"""The command that puts a device under load for minutes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from latlab.harness.cli.options import (
+    STORE,
+    AcceleratorOption,
+    BatchOption,
+    InputOption,
+    InventoryOption,
+    JsonOption,
+    ModelOption,
+    RuntimeOption,
+    SeedOption,
+    StoreOption,
+    ThreadsOption,
+    WrittenOption,
+    parse_shape,
+    print_json,
+)
+from latlab.harness.errors import BadInputError
+
+if TYPE_CHECKING:
+    from latlab.harness.sustained import Result
+
+__all__ = ["app"]
+
+app = typer.Typer()
+INTERRUPTED = 130
+
+
+@app.command()
+def sustain(
+    device: Annotated[
+        str,
+        typer.Argument(
+            metavar="DEVICE", help="A device of the inventory, of whose targets the first is taken; or a full target."
+        ),
+    ],
+    space: Annotated[str | None, typer.Option("--space", help="The search space of --arch.")] = None,
+    arch: Annotated[str | None, typer.Option("--arch", help="An architecture's string.")] = None,
+    model: ModelOption = None,
+    input_shape: InputOption = None,
+    minutes: Annotated[
+        float, typer.Option("--minutes", min=0.05, max=10080, help="How long, on the device's clock.")
+    ] = 30.0,
+    runtime: RuntimeOption = None,
+    accelerator: AcceleratorOption = None,
+    threads: ThreadsOption = None,
+    batch_size: BatchOption = None,
+    as_written: WrittenOption = False,
+    seed: SeedOption = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Also draw it: an .html page, an .svg or a .png file.")
+    ] = None,
+    store: StoreOption = STORE,
+    inventory: InventoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run one network for minutes without a pause: what heat and power limits leave of its latency.
+
+    [dim]Examples:[/dim] latlab sustain pi4 --model net.onnx --minutes 30 --out sustained.html
+
+    latlab sustain toy --space fbnet --arch 0,1,2,... --minutes 10
+
+    Nothing is lost on Ctrl-C. The same command begins anew, because a device that has cooled down cannot go on.
+    """
+    from latlab.harness.lab import Lab
+    from latlab.harness.report.sustained.page import SUFFIXES
+    from latlab.harness.terminal.sustained import following
+
+    if model is not None and (space is not None or arch is not None):
+        raise BadInputError("--model stands alone: it takes no --space and no --arch")
+    if model is None and (space is None or arch is None):
+        raise BadInputError("say which network", "--space NAME with --arch STRING; or --model FILE.")
+    if out is not None and out.suffix.lower() not in SUFFIXES:
+        raise BadInputError(f"{out}: the plot is a file that ends in {', '.join(SUFFIXES)}")
+    interrupted = False
+    with following(quiet=as_json) as view:
+        try:
+            result = Lab(store, inventory=inventory).sustain(
+                device,
+                space=space,
+                arch=arch,
+                model=model,
+                input_shape=parse_shape(input_shape),
+                minutes=minutes,
+                runtime=runtime,
+                accelerator=accelerator,
+                threads=threads,
+                batch_size=batch_size,
+                seed=seed,
+                as_written=as_written,
+                observe=view.observe,
+                watch=view.watch,
+                follow=view.follow,
+            )
+        except KeyboardInterrupt:
+            if view.run is None or not view.run.readings:
+                raise
+            result, interrupted = view.run.result(), True
+    _tell(result, store, out, as_json)
+    if result.error:
+        print(f"latlab: {result.error}", file=sys.stderr)
+    if interrupted:
+        sys.exit(INTERRUPTED)
+    if result.status != "ok" or result.error:
+        raise typer.Exit(1)
+
+
+def _tell(result: Result, store: Path, out: Path | None, as_json: bool) -> None:
+    from latlab.harness.report.sustained.page import write_chart
+    from latlab.harness.terminal.sustained import show_result
+
+    drawn = out if result.readings else None
+    if drawn is not None:
+        try:
+            write_chart(result, drawn)
+        except OSError as error:
+            raise BadInputError(f"cannot write {out}: {error.strerror or error}") from error
+    if as_json:
+        print_json(result.to_json())
+    else:
+        show_result(result, store, drawn)

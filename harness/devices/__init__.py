@@ -1,0 +1,1 @@
+"""One device: its session, its preconditions, its health and its status."""

@@ -1,0 +1,31 @@
+"""Who uses a device, for others who find it in use: the user, this machine, and the process on it."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import socket
+
+__all__ = ["who"]
+
+_STRANGE = re.compile(r"[^A-Za-z0-9@._:+-]")
+"""What `latlab.agents.protocol.messages.WHO` does not take, and the space."""
+
+
+def who() -> str:
+    """As a `hello` says it.
+
+    >>> who()  # doctest: +SKIP
+    'anna@workstation latlab process 1234'
+    """
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container's user without a name
+        user = f"user-{os.getuid()}" if hasattr(os, "getuid") else "somebody"
+    try:
+        machine = socket.gethostname()
+    except OSError:
+        machine = ""
+    user, machine = (_STRANGE.sub("_", word)[:32] for word in (user, machine))
+    return f"{user or 'somebody'}@{machine or 'unknown'} latlab process {os.getpid()}"

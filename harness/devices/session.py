@@ -1,0 +1,404 @@
+"""A device in use: its worker, what is loaded on it, and what to do when the worker dies."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+from latlab.agents.protocol.pass_request import Pass
+from latlab.harness.devices.owner import who
+from latlab.harness.devices.preconditions import Conditions
+from latlab.harness.errors import BadInputError, LatlabError
+from latlab.harness.exporters import Artifact
+from latlab.harness.store.store import LeaseToken, Store
+from latlab.harness.targets import BENCHMARK_MODEL, Target
+from latlab.harness.timing_policy import TimingPolicy
+from latlab.harness.transports import DeviceConfig, DeviceLostError, WorkerError
+
+__all__ = ["DeviceBusyError", "DeviceFaultError", "DeviceSession", "Loaded", "Timed", "how_to_install"]
+
+DEVICE_FAULTS = ("no_space", "lease_lost")
+"""Kinds of failure that are the device's and no network's."""
+EXTRAS = ("at_s", "calls", "settled", "launch_ns", "discarded", "throttled", "sm_mhz", "warnings", "aggregate")
+FACTS = ("runtime_version", "provider", "delegated", "inputs", "load_ns", "first_ns", "memory", "gpu")
+"""Of a reply to `load`, that are kept with the row."""
+MAX_RESTARTS = 5
+"""Workers that may die in a row, with no pass between them, before the device is given up."""
+HELLO_S = 120.0
+"""Deadline of a worker's start, which imports Python and looks for runtimes: seconds on a Raspberry Pi Zero."""
+REQUEST_S = 30.0
+"""Deadline of requests that only keep books."""
+LOAD_S = 300.0
+"""Deadline of loading a model, its first inference included."""
+REST_SLICE_S = 0.5
+"""A device at rest is left alone for so long at a time; then somebody may want to end that."""
+TIME_FLOOR_S = 60.0
+TIME_CEILING_S = 7200.0
+TIME_REPLY_S = 10.0
+"""Beyond the deadline of a pass: for the device to say that it passed."""
+TIME_FACTOR = 20.0
+"""A pass may take this many times what its first inference suggests, within the floor and the ceiling: how long a
+device is waited for is not up to the device."""
+
+
+def pass_deadline_s(asked: Pass, first_s: float) -> float:
+    """Seconds that a pass may take: for runs by `TIME_FACTOR`, and what the policy itself asks for on top.
+
+    Where nothing but a rule ends the samples, as many runs are waited for as it may want.
+
+    Args:
+        first_s: of the first inference.
+    """
+    open_ended = asked.stop and not asked.max_pass_s
+    runs = max(asked.warmup, asked.max_warmup) + (asked.most_runs if open_ended else asked.runs)
+    wanted_s = asked.warmup_s + max(asked.pass_s, asked.max_pass_s)
+    return min(TIME_CEILING_S, max(TIME_FLOOR_S, TIME_FACTOR * first_s * runs)) + wanted_s
+
+
+def how_to_install(device: str, runtime: str) -> str:
+    """Advice for a device that lacks a runtime."""
+    if runtime == BENCHMARK_MODEL:
+        return "Name TFLite's program for the device with `benchmark_model` in the inventory."
+    return f"Install it: `latlab setup {device} --runtime {runtime}`."
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model on the device."""
+
+    handle: int
+    push_s: float
+    load_s: float
+    first_s: float
+    """Time of the first inference."""
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """One pass: raw samples in their order."""
+
+    warmup_ns: list[int]
+    samples_ns: list[int]
+    telemetry: dict[str, Any]
+
+
+class DeviceFaultError(LatlabError):
+    """The device needs a person's hand (its disk is full, say): nothing that it is asked to do will succeed."""
+
+
+class DeviceBusyError(LatlabError):
+    """Somebody else uses the device."""
+
+
+class DeviceSession:
+    """One controller's use of one device for one target. A context manager: the worker ends with it.
+
+    Args:
+        owner: 32 hex digits, who holds the device's lease; a worker that a cut link left behind gives way to the
+            same owner. Default: nobody else.
+    """
+
+    def __init__(self, name: str, device: DeviceConfig, target: Target, owner: str | None = None) -> None:
+        self.name, self.target, self._device = name, target, device
+        self._owner = owner or uuid.uuid4().hex
+        self._transport = device.open(name, target.runtime)
+        self._failures = 0
+        self.hello: dict[str, Any] = {}
+        self.fingerprint_id: str | None = None
+        self.lease: LeaseToken | None = None
+        self.passes = 0
+        """Timed since the session began."""
+        self.generation = 0
+        """Counts the workers: what one had loaded, the next has not."""
+        self.doing = "connecting"
+        """In a word, for whoever looks on."""
+        self.telemetry: dict[str, Any] = {}
+        """The last that was read."""
+        self._after_pass = False
+        """Whether that was right after a pass."""
+        self._circumstances: dict[str, Any] = {}
+        """Of the pass to come, as far as the inventory demands any."""
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._transport.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._transport.close()
+
+    def _start(self) -> None:
+        self.doing = "connecting"
+        try:
+            self._transport.start()
+            self.hello = self._transport.request("hello", HELLO_S, protocol=1, owner=self._owner, who=who())
+        except WorkerError as error:
+            if error.kind == "busy":
+                raise DeviceBusyError(
+                    f"device {self.name} is in use: {error.message}",
+                    "It is free again, by itself, when that latlab ends: wait for it, or end it there.",
+                ) from error
+            kind = BadInputError if error.kind == "bad_request" else DeviceFaultError
+            raise kind(f"device {self.name}: {error.message}") from error
+        lease = self.hello.get("lease") or {"folder": "", "token": 0}
+        self.lease = LeaseToken(self.name, lease["folder"], lease["token"])
+        self.doing = "ready"
+        self._after_pass = False
+        self._check_cpus()
+        runtime = self.hello["runtimes"].get(self.target.runtime) or {}
+        if not runtime.get("version"):
+            raise BadInputError(
+                f"the runtime {self.target.runtime} is not installed on {self.name}: {runtime.get('why', 'not found')}",
+                f"{how_to_install(self.name, self.target.runtime)} Or choose another with --runtime; "
+                f"`latlab doctor {self.name}` shows what it has.",
+            )
+
+    def _check_cpus(self) -> None:
+        """Threads that have to take turns on a CPU give numbers that mean nothing."""
+        usable = self.hello["cpus"].get("affinity") or range(self.hello["cpus"].get("count") or 1)
+        chosen = self._device.affinity
+        if chosen is not None and not set(chosen) <= set(usable):
+            raise BadInputError(
+                f"device {self.name}: its affinity {chosen} names CPUs that it does not have",
+                f"In the inventory, choose from {list(usable)}.",
+            )
+        cpus = len(usable if chosen is None else chosen)
+        if self.target.threads > cpus:
+            raise BadInputError(
+                f"device {self.name} has {cpus} CPUs for timing: {self.target.threads} threads would take turns",
+                f"Use --threads {cpus} or less.",
+            )
+
+    def register(self, store: Store) -> None:
+        """Record the device's facts, so that rows can refer to them, and the lease under which it is used."""
+        self._store = store
+        self.fingerprint_id = store.fingerprint(self.facts)
+        assert self.lease is not None
+        store.claim(self.lease)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What of the device bears on latency: software versions, CPU, governor, affinity."""
+        volatile = ("pid", "id", "ok", "lease", "work")
+        facts = {key: value for key, value in self.hello.items() if key not in volatile}
+        return {**facts, "affinity": self.affinity}
+
+    @property
+    def affinity(self) -> list[int] | None:
+        """CPUs that time networks (`DeviceConfig.timing_cpus`)."""
+        return self._device.timing_cpus(self.hello["cpus"].get("affinity") or [], self.target.threads)
+
+    @property
+    def is_this_machine(self) -> bool:
+        return self._device.is_this_machine
+
+    @property
+    def spare_cpus(self) -> set[int] | None:
+        """CPUs of this machine left for exporting; None where no core is left."""
+        if not self._device.is_this_machine:
+            return set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+        if self.affinity is None:
+            return None
+        return set(self.hello["cpus"].get("affinity") or ()) - set(self.affinity) or None
+
+    def load(self, artifact: Artifact, network: str = "") -> Loaded:
+        """Push the artifact where the device lacks it, and load it.
+
+        Args:
+            network: what it is, for the worker's messages.
+
+        Raises:
+            WorkerError: the network's failure.
+            DeviceFaultError: the device's failure.
+            DeviceLostError: neither answered.
+        """
+        try:
+            return self._load(artifact, network)
+        except WorkerError as error:
+            if error.kind not in ("corrupt_artifact", "missing_artifact"):
+                raise
+        # It was damaged on the way or on the device, or somebody has emptied the device's cache since: once more.
+        try:
+            return self._load(artifact, network)
+        except WorkerError as error:
+            if error.kind != "missing_artifact":
+                raise
+            raise self._fault(error) from error
+
+    def _load(self, artifact: Artifact, network: str) -> Loaded:
+        start = time.perf_counter()
+        self.doing = "pushing"
+        try:
+            self._transport.push(artifact.path, artifact.sha256, artifact.path.suffix)
+        except WorkerError as error:
+            if error.kind not in ("crash", "no_space"):
+                raise
+            # The device's fault (its disk is full, say), not the network's: it must not become a row.
+            raise self._fault(error) from error
+        pushed = time.perf_counter()
+        self.doing = "loading"
+        try:
+            reply = self._transport.request(
+                "load",
+                LOAD_S,
+                sha256=artifact.sha256,
+                suffix=artifact.path.suffix,
+                runtime=self.target.runtime,
+                accelerator=self.target.accelerator,
+                threads=self.target.threads,
+                affinity=self.affinity,
+                input_shape=list(artifact.input_shape),
+                seed=0,
+                network=network,
+            )
+        except WorkerError as error:
+            if error.kind in DEVICE_FAULTS:
+                raise self._fault(error) from error
+            if error.kind == "runtime_missing" and self.target.runtime != "benchmark_model":
+                # It would be the same with every network. (A phone's delegate may refuse one and take the next.)
+                raise BadInputError(
+                    f"device {self.name} cannot run {self.target}: {error.message}",
+                    f"`latlab doctor {self.name}` shows what it has; the same command goes on once that is mended.",
+                ) from error
+            raise
+        facts: dict[str, Any] = {key: reply[key] for key in FACTS if reply.get(key) is not None}
+        return Loaded(
+            reply["handle"],
+            pushed - start,
+            time.perf_counter() - pushed,
+            reply.get("first_ns", 0) / 1e9,
+            facts,
+        )
+
+    def _fault(self, error: WorkerError) -> DeviceFaultError:
+        return DeviceFaultError(
+            f"device {self.name}: {error.message}",
+            "Everything measured so far is in the store; mend that, and the same command continues.",
+        )
+
+    def time(self, loaded: Loaded, policy: TimingPolicy) -> Timed:
+        """One pass as a policy asks for it.
+
+        Raises:
+            WorkerError: the network's failure.
+            DeviceFaultError: the device's failure.
+            DeviceLostError: neither answered.
+            BadInputError: for a policy that the target cannot follow.
+        """
+        if policy.stop and self.target.runtime == BENCHMARK_MODEL:
+            raise BadInputError(
+                f"the policy {policy.name} stops a pass by its samples ({policy.stop}), of which {BENCHMARK_MODEL} "
+                "prints none",
+                "Choose another with --policy: `tflite` is that program's own.",
+            )
+        asked = policy.pass_request()
+        deadline_s = pass_deadline_s(asked, loaded.first_s)
+        self.doing = "timing"
+        try:
+            reply = self._transport.request(
+                "time",
+                deadline_s + TIME_REPLY_S,
+                handle=loaded.handle,
+                deadline_s=deadline_s,
+                **asked.request(),
+            )
+        except WorkerError as error:
+            if error.kind in DEVICE_FAULTS:
+                raise self._fault(error) from error
+            raise
+        self._failures = 0
+        self.passes += 1
+        self.telemetry = reply["telemetry"]["after"]
+        # What else a device tells of a pass (discarded samples, warnings, launch overhead) is kept beside its state.
+        extra = {key: reply[key] for key in EXTRAS if reply.get(key) is not None and reply[key] != []}
+        extra |= self._circumstances
+        self._after_pass, self._circumstances = True, {}
+        return Timed(reply["warmup_ns"], reply["samples_ns"], {**reply["telemetry"], **extra})
+
+    def ping(self) -> None:
+        """Ask for a sign of life: a health check between networks, and the worker's reason to stay.
+
+        Raises `DeviceLostError`, or `DeviceFaultError` where somebody else has the device now.
+        """
+        try:
+            self.telemetry = self._transport.request("telemetry", REQUEST_S)
+        except WorkerError as error:
+            raise self._fault(error) from error
+        self._after_pass = False
+
+    def rest(self, seconds: float) -> None:
+        """Nothing runs on the device for so long, on its clock."""
+        self.doing = "resting"
+        self._transport.rest(seconds)
+
+    def wait_until_fit(self, check: Callable[[], None] = lambda: None) -> float:
+        """Before a pass: rest the device until it is as the inventory demands (`cooldown`, `clock`), if it does.
+
+        How long that took (`rested_s`), and what is amiss all the same (`unfit`), is told by the next `time` in its
+        telemetry. Costs nothing where nothing is demanded, or where the last pass left the device as it should be.
+
+        Args:
+            check: called now and then meanwhile; may raise to end the wait.
+
+        Returns:
+            Seconds of rest, on the device's clock.
+
+        Raises:
+            BadInputError: where it is not, and the inventory says to time nothing then.
+            DeviceLostError, DeviceFaultError: as `ping` does.
+        """
+        conditions = Conditions(self._device, self.hello, self.affinity)
+        if not conditions.demands:
+            return 0.0
+        if not self.telemetry:
+            self.ping()
+        rested_s = 0.0
+        while True:
+            fitness = conditions.before_pass(self.telemetry, rested_s, ran=self._after_pass)
+            if fitness.refused:
+                raise BadInputError(
+                    f"device {self.name}: {fitness.amiss}",
+                    f"The inventory demands that. `latlab doctor {self.name}` says how to set it; the same command "
+                    "goes on then.",
+                )
+            if fitness.wait_s <= 0:
+                break
+            self.doing = "resting"
+            until_s = rested_s + fitness.wait_s
+            while rested_s < until_s:
+                check()
+                slice_s = min(REST_SLICE_S, until_s - rested_s)
+                self._transport.rest(slice_s)
+                rested_s += slice_s
+            self.ping()
+        known = {"rested_s": rested_s, "unfit": fitness.amiss}
+        self._circumstances = {name: value for name, value in known.items() if value}
+        return rested_s
+
+    def abort(self) -> None:
+        """End whatever is under way, from another thread: its request fails."""
+        with contextlib.suppress(Exception):
+            self._transport.close(gently=False)
+
+    def unload(self, loaded: Loaded) -> None:
+        self._transport.request("unload", REQUEST_S, handles=[loaded.handle])
+
+    def restart(self, cause: DeviceLostError) -> None:
+        """A fresh worker after one was lost. Raises the cause when too many have died in a row."""
+        self._failures += 1
+        self._transport.close()
+        if self._failures > MAX_RESTARTS:
+            raise cause
+        self._transport = self._device.open(self.name, self.target.runtime)
+        self.generation += 1
+        self._start()
+        self.register(self._store)

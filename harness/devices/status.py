@@ -1,0 +1,171 @@
+"""`latlab devices`: the inventory's devices, whether they answer now, and what was measured on each."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from concurrent.futures import Future, TimeoutError
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from latlab.harness.devices.owner import who
+from latlab.harness.errors import LatlabError
+from latlab.harness.inventory.inventory import Inventory
+from latlab.harness.transports import DeviceConfig, DeviceLostError, Transport, WorkerError
+
+__all__ = ["Answer", "Overview", "ask", "overview"]
+
+HELLO_S = 10.0
+LIMIT_S = 15.0
+"""For everything: connecting and greeting. Whoever takes longer is looked at with `latlab doctor`, which waits."""
+
+State = Literal["ready", "not set up", "in use", "unreachable", "no answer", "failing", "not asked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How a device is: what its worker said just now, and never what somebody remembers of it."""
+
+    state: State
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """One device."""
+
+    device: str
+    transport: str
+    address: str
+    description: str
+    targets: list[str]
+    state: State
+    detail: str
+    measured: int
+    """Networks that the store has a latency of."""
+    failed: int
+    last_measured: str | None
+    last_incident: dict[str, str] | None
+    """When (`at`), of which `kind`, and its `message`."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def overview(inventory: Inventory, store: Path, *, probe: bool = True) -> list[Overview]:
+    """All devices of the inventory, or this machine where it has none; they are asked side by side."""
+    configs = inventory.devices or {"local": inventory.device("local")}
+    asked = {name: _Asked(name, config) for name, config in configs.items()} if probe else {}
+    rows, incidents = _remembered(store)
+    until = time.monotonic() + LIMIT_S
+    answers = {name: one.wait(until) for name, one in asked.items()}
+    found = []
+    for name, config in configs.items():
+        answer = answers.get(name, Answer("not asked"))
+        measured, failed, last = rows.get(name, (0, 0, None))
+        found.append(
+            Overview(
+                name,
+                config.transport,
+                config.address,
+                config.description,
+                [str(target).partition("/")[2] for target in config.all_targets(name)],
+                answer.state,
+                answer.detail,
+                measured,
+                failed,
+                last,
+                incidents.get(name),
+            )
+        )
+    return found
+
+
+def ask(name: str, config: DeviceConfig, transport: Transport) -> Answer:
+    """Greets the worker, which is the one sign of life that counts."""
+    began = time.monotonic()
+    try:
+        transport.start()
+        hello = transport.request("hello", HELLO_S, protocol=1, who=who())
+    except WorkerError as error:
+        return Answer("in use" if error.kind == "busy" else "failing", error.message)
+    except DeviceLostError as error:
+        state: State = "no answer" if error.timed_out else "unreachable" if error.unreachable else "failing"
+        return Answer(state, error.message.removeprefix(f"device {name}: "))
+    seconds = time.monotonic() - began
+    wanted = dict.fromkeys(target.runtime for target in config.all_targets(name))
+    missing = [runtime for runtime in wanted if not _version(hello, runtime)]
+    if len(missing) == len(wanted):  # of several targets, some can be measured
+        return Answer("not set up", f"it has no {' or '.join(missing)}; `latlab setup {name}` installs it")
+    # A worker that does not tell of GPUs may have some; a simulated device has what it takes.
+    without = hello.get("gpus") == [] and not hello.get("simulated")
+    if without and all(target.accelerator == "cuda" for target in config.all_targets(name)):
+        return Answer("not set up", f"its targets want cuda, and it has no GPU; `latlab doctor {name}` looks closer")
+    return Answer("ready", f"answered in {seconds:.1f} s")
+
+
+def _version(hello: dict[str, Any], runtime: str) -> Any:
+    found = hello["runtimes"].get(runtime)
+    return found.get("version") if isinstance(found, dict) else None
+
+
+class _Asked:
+    """A device that is being asked in a thread of its own, which nobody waits for at the end."""
+
+    def __init__(self, name: str, config: DeviceConfig) -> None:
+        self._name, self._config = name, config
+        self._answer: Future[Answer] = Future()
+        self._transport: Transport | None = None
+        threading.Thread(target=self._ask, name=f"ask-{name}", daemon=True).start()
+
+    def _ask(self) -> None:
+        # benchmark_model is reached through the same phone as the others, so any target will do.
+        try:
+            self._transport = self._config.open(self._name, self._config.all_targets(self._name)[0].runtime)
+            try:
+                answer = ask(self._name, self._config, self._transport)
+            finally:
+                self._transport.close()
+        except LatlabError as error:
+            answer = Answer("failing", error.message)
+        except Exception as error:
+            answer = Answer("failing", f"{type(error).__name__}: {error}")
+        self._answer.set_result(answer)
+
+    def wait(self, until: float) -> Answer:
+        """The answer; that there was none, when the time is up."""
+        try:
+            return self._answer.result(max(0.0, until - time.monotonic()))
+        except TimeoutError:
+            if self._transport is not None:
+                with contextlib.suppress(Exception):  # it hangs somewhere: so may this
+                    self._transport.close(gently=False)
+            return Answer("no answer", f"within {LIMIT_S:.0f} s; `latlab doctor {self._name}` waits longer")
+
+
+_Rows = dict[str, tuple[int, int, str | None]]
+
+
+def _remembered(path: Path) -> tuple[_Rows, dict[str, dict[str, str]]]:
+    """Of each device: networks measured, failed, and when last; and its last incident. Nothing where no store is."""
+    if not path.exists():
+        return {}, {}
+    from latlab.harness.store.store import Store
+
+    store = Store(path, must_exist=True)
+    try:
+        rows: _Rows = {}
+        for campaign in store.campaigns().to_dict("records"):
+            device = str(campaign["target"]).partition("/")[0]
+            measured, failed, last = rows.get(device, (0, 0, None))
+            latest = max((one for one in (last, campaign["last"]) if isinstance(one, str)), default=None)
+            rows[device] = (measured + int(campaign["ok"]), failed + int(campaign["failed"]), latest)
+        incidents = {
+            str(one["device"]): {key: str(one[key]) for key in ("at", "kind", "message")}
+            for one in store.incidents().to_dict("records")
+        }
+    finally:
+        store.close()
+    return rows, incidents

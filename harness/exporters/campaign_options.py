@@ -1,0 +1,15 @@
+"""The options of an exporter that belong to a campaign."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from latlab.harness.exporters import get_exporter
+from latlab.harness.targets import Target
+
+__all__ = ["campaign_options"]
+
+
+def campaign_options(target: Target, as_written: bool) -> dict[str, Any]:
+    """What else makes labels differ, so that it belongs to a campaign's identity: how the files were made."""
+    return {"as_written": as_written, "exporter": get_exporter(target.format).version}

@@ -1,0 +1,196 @@
+"""What every format comes to: a source device, its labels checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latlab.harness.architectures import space_named
+from latlab.harness.errors import BadInputError
+from latlab.search_spaces import Architecture, ArchitectureError, SearchSpace, get, names
+
+__all__ = ["UNITS", "Rows", "SourceTable", "device_name", "fitting_space", "labelled", "numbers", "rows_of"]
+
+UNITS = {"ms": 1.0, "s": 1e3, "us": 1e-3}
+"""Milliseconds in each."""
+PLAUSIBLE_MS = (1e-3, 1e5)
+"""The median latency of a space's networks lies in there on any device; outside, the unit is wrong."""
+LOOKED_AT = 20
+"""Rows by which the space is told."""
+RESERVED = ("all", "none")
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class SourceTable:
+    """Latencies of one device in one space, as a file gave them; arrays of shape (m,), in the same order."""
+
+    name: str
+    space: str
+    archs: Sequence[Architecture]
+    """All different."""
+    latency_ms: Floats
+    stderr_ms: Floats | None
+    format: str
+    unit: str
+    files: tuple[str, ...]
+    sha256: str
+    """Of all that it was made from."""
+    citation: str
+    """Whose data it is, and their licence where known."""
+    notes: tuple[str, ...] = ()
+    """What was done to the labels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The architectures of a file: the different ones, and which of these each row is."""
+
+    space: SearchSpace
+    archs: Sequence[Architecture]
+    which: NDArray[np.intp]
+    """Index into `archs` of every row."""
+    where: Sequence[str]
+    """What errors call each row."""
+
+
+def rows_of(space: SearchSpace, archs: Sequence[Architecture], where: Sequence[str]) -> Rows:
+    """`archs` are those of all rows; the same one may be there several times."""
+    positions: dict[Architecture, int] = {}
+    which = np.array([positions.setdefault(arch, len(positions)) for arch in archs], dtype=np.intp)
+    return Rows(space, list(positions), which, where)
+
+
+def fitting_space(values: Sequence[Any], given: str | None, name: str, parse: str) -> SearchSpace:
+    """The space `given`, or the only installed one that takes the first of `values`.
+
+    Args:
+        parse: the method of a space that takes them: `parse` or `from_genes`.
+
+    Raises:
+        BadInputError: naming the spaces to choose from, or what is wrong with the values.
+    """
+    if given is not None:
+        return space_named(given)
+    fitting = []
+    for space in map(get, names()):
+        try:
+            for value in values[:LOOKED_AT]:
+                getattr(space, parse)(value)
+        except (ArchitectureError, TypeError):
+            continue
+        fitting.append(space)
+    if len(fitting) == 1:
+        return fitting[0]
+    if not fitting:
+        shown = f"{values[0]!s:.120}" if len(values) else "nothing"
+        raise BadInputError(
+            f"{name}: its architectures are of no space that latlab knows; the first is {shown}",
+            "`latlab spaces` describes them; --space NAME says which is meant, and tells what is wrong with it.",
+        )
+    raise BadInputError(
+        f"{name}: its architectures fit several spaces: {', '.join(space.name for space in fitting)}",
+        "Say which one was measured: --space NAME.",
+    )
+
+
+def numbers(values: Sequence[Any], where: Sequence[str], column: str, name: str) -> Floats:
+    """`values` as floats; what is empty, None or NaN was not measured. Raises `BadInputError` naming the row."""
+    try:
+        return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    found = np.empty(len(values))
+    for place, value in enumerate(values):
+        try:
+            text = value.strip() if isinstance(value, str) else value
+            found[place] = np.nan if text in ("", None, "NA") else float(text)
+        except (TypeError, ValueError, OverflowError):
+            raise BadInputError(
+                f"{name}, {where[place]}: {column} is {value!r:.60}, which is no number",
+                "Columns beside the architecture are latencies, one per device: remove others.",
+            ) from None
+    return found
+
+
+def labelled(rows: Rows, latency: Floats, unit: str, name: str, device: str, stderr: Floats | None = None,
+             **facts: Any) -> SourceTable:  # fmt: skip
+    """The source device of one column of latencies.
+
+    Args:
+        latency: of every row, in `unit`; NaN where it was not measured.
+        name: what errors call the file.
+        facts: the other fields of `SourceTable`.
+
+    Raises:
+        BadInputError: for a latency that is no latency, or no latency at all.
+    """
+    scale = UNITS[unit]
+    measured = ~np.isnan(latency)
+    wrong = np.flatnonzero(measured & ~((latency > 0) & np.isfinite(latency)))
+    if len(wrong):
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise BadInputError(
+            f"{name}, {rows.where[wrong[0]]}: the latency of {device} is {latency[wrong[0]]:g}{more}; "
+            "it must be positive",
+            "Leave out what was not measured, or write NaN.",
+        )
+    if not measured.any():
+        raise BadInputError(f"{name}: {device} has no latency at all", "Leave it out.")
+    median = float(np.median(latency[measured])) * scale
+    if not PLAUSIBLE_MS[0] <= median <= PLAUSIBLE_MS[1]:
+        raise BadInputError(
+            f"{name}: the median latency of {device} would be {median:g} ms, if its unit is {unit}",
+            f"Say their unit: --unit {', '.join(other for other in UNITS if other != unit)}.",
+        )
+    which = rows.which[measured]
+    kept, inverse, counts = np.unique(which, return_inverse=True, return_counts=True)
+    labels, notes = scale * latency[measured], list(facts.pop("notes", ()))
+    errors = None if stderr is None else scale * stderr[measured]
+    if len(kept) < len(which):
+        notes.append(_merged(rows, labels, np.flatnonzero(measured), inverse, counts))
+        means = np.bincount(inverse, labels) / counts
+        errors = None if errors is None else np.sqrt(np.bincount(inverse, errors**2)) / counts
+    else:
+        order = np.argsort(which)
+        means, errors = labels[order], None if errors is None else errors[order]
+    return SourceTable(
+        name=device_name(device, name),
+        space=rows.space.name,
+        archs=[rows.archs[index] for index in kept],
+        latency_ms=means,
+        stderr_ms=errors,
+        unit=unit,
+        notes=tuple(notes),
+        **facts,
+    )
+
+
+def _merged(
+    rows: Rows, labels: Floats, places: NDArray[np.intp], inverse: NDArray[np.intp], counts: NDArray[np.intp]
+) -> str:
+    """In words, which labels are means."""
+    several = np.flatnonzero(counts > 1)
+    low, high = np.full(len(counts), np.inf), np.zeros(len(counts))
+    np.minimum.at(low, inverse, labels)
+    np.maximum.at(high, inverse, labels)
+    apart = float((high / low)[several].max())
+    first = np.flatnonzero(inverse == several[0])[:2]
+    return (
+        f"{len(several)} architectures are there more than once (the first: {rows.where[places[first[0]]]} and "
+        f"{rows.where[places[first[1]]]}), up to {100 * (apart - 1):.3g} % apart: their means are taken"
+    )
+
+
+def device_name(text: str, where: str) -> str:
+    """A source's name: a target's slashes, and what separates names on the command line, become hyphens."""
+    name = re.sub(r"[/,\s]+", "-", text.strip()).strip("-")
+    if not name or len(name) > 100 or not name.isprintable() or name in RESERVED:
+        raise BadInputError(f"{where}: {text!r:.60} cannot be a source's name", "Choose one with --device NAME.")
+    return name

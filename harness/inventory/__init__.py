@@ -1,0 +1,1 @@
+"""`inventory.yaml`: the user's devices and timing policies."""

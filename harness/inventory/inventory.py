@@ -1,0 +1,308 @@
+"""The devices a user owns, and timing policies of their own, from `inventory.yaml`.
+
+Without a file there is `local`, the machine in front of you.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args
+
+from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, create_model
+
+from latlab.harness.errors import BadInputError
+from latlab.harness.inventory.policies import PolicyConfig, policy_of
+from latlab.harness.targets import Target
+from latlab.harness.timing_policy import PRESETS, TimingPolicy
+from latlab.harness.transports import DeviceConfig, get, names
+from latlab.harness.transports.config import Strict, TargetsConfig
+from latlab.harness.transports.local.config import LocalDevice
+from latlab.harness.yaml_reader import Document, Location, read_document
+
+__all__ = ["Inventory", "LocalDevice", "load_inventory", "policy_named", "schema"]
+
+DEFAULT_FILE = "inventory.yaml"
+DEFAULT_TRANSPORT = "local"
+SECTIONS = {"devices": "device", "policies": "policy"}
+"""Parts of a file, and what is named in each."""
+MAX_PROBLEMS = 20
+"""Of a file, that are told at once."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_WANTED = {
+    "too_short": "at least one is wanted here",
+    "string_type": "text is wanted here: put it in quotes",
+    "list_type": "a list is wanted here: [first, second]",
+    "model_type": "`name: value` pairs are wanted here",
+    "model_attributes_type": "`name: value` pairs are wanted here",
+    "dict_type": "`name: value` pairs are wanted here",
+}
+"""Where pydantic's own words are a programmer's."""
+
+
+class Inventory:
+    """Every device by its name, in the file's order. `local` always exists.
+
+    Args:
+        devices: as the file has them.
+        path: the file, for messages.
+        lacking: what a device cannot be used for want of (a key file, say); it keeps nobody from using the others.
+        policies: timing policies beside the presets, by name.
+    """
+
+    def __init__(
+        self,
+        devices: Mapping[str, DeviceConfig] | None = None,
+        path: Path | None = None,
+        lacking: Mapping[str, str] | None = None,
+        policies: Mapping[str, TimingPolicy] | None = None,
+    ) -> None:
+        self.devices = dict(devices or {})
+        self.path = path or Path(DEFAULT_FILE)
+        self.policies = dict(policies or {})
+        self._lacking = dict(lacking or {})
+
+    def device(self, name: str) -> DeviceConfig:
+        """Raises `BadInputError` when the inventory has no such device, or one that cannot be used."""
+        if name in self._lacking:
+            raise BadInputError(self._lacking[name])
+        if name in self.devices:
+            return self.devices[name]
+        if name == "local":
+            return LocalDevice()
+        known = sorted({*self.devices, "local"})
+        raise BadInputError(
+            f"device {name!r} is not in the inventory (it has: {', '.join(known)})",
+            f"Add it to {self.path} under `devices:`, or name another file with --inventory.",
+        )
+
+    def select(self, words: Sequence[str]) -> list[tuple[str, Target | None]]:
+        """The devices that a command's words mean: names, full targets, or `all` of the file.
+
+        Returns:
+            (device, target) in the order given; target None where the word named only the device.
+
+        Raises:
+            BadInputError: for an unknown device, or one named twice.
+        """
+        chosen: list[tuple[str, Target | None]] = []
+        for word in words:
+            if word == "all":
+                if not self.devices:
+                    raise BadInputError(f"`all` means the devices of {self.path}, and there are none")
+                chosen += [(name, None) for name in self.devices]
+            elif "/" in word:
+                target = Target.parse(word)
+                chosen.append((target.device, target))
+            else:
+                chosen.append((word, None))
+        for name, _ in chosen:
+            self.device(name)
+        twice = [one for one in dict.fromkeys(chosen) if chosen.count(one) > 1]
+        if twice:
+            raise BadInputError(f"{twice[0][1] or twice[0][0]} is named twice")
+        return chosen
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of an inventory file, for editors."""
+    made = _file_model().model_json_schema()
+    for name in names():
+        if name != DEFAULT_TRANSPORT:  # a device that does not say it is of one transport, and not of all
+            made["$defs"][get(name).__name__].setdefault("required", []).append("transport")
+    properties, nothing = made["properties"], {"type": "null"}
+    devices = properties["devices"]
+    devices["additionalProperties"] = {"anyOf": [devices["additionalProperties"], nothing]}
+    for name in SECTIONS:
+        properties[name] = {"anyOf": [properties[name], nothing]}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "title": "latlab inventory"}
+
+
+@cache
+def _file_model() -> type[BaseModel]:
+    """A file whose devices are of the installed transports, told apart by `transport` (default `local`)."""
+    configs = [Annotated[get(name), Tag(name)] for name in names()]
+    device = Annotated[Union[tuple(configs)], Discriminator(_transport_of)]  # type: ignore[valid-type]  # noqa: UP007
+    fields: dict[str, Any] = {
+        "devices": (dict[str, device], Field(default_factory=dict)),  # type: ignore[valid-type]
+        "policies": (dict[str, PolicyConfig], Field(default_factory=dict)),
+    }
+    return create_model("Inventory", __base__=Strict, **fields)
+
+
+def _transport_of(value: object) -> str | None:
+    name = value.get("transport", DEFAULT_TRANSPORT) if isinstance(value, dict) else getattr(value, "transport", None)
+    return name if isinstance(name, str) else None
+
+
+def load_inventory(path: Path | None = None) -> Inventory:
+    """The inventory in `path`, else in $LATLAB_INVENTORY, else in ./inventory.yaml where that exists.
+
+    Raises:
+        BadInputError: naming file, line and field of everything that is wrong.
+    """
+    if path is None:
+        named = os.environ.get("LATLAB_INVENTORY")
+        path = Path(named or DEFAULT_FILE)
+        if not named and not path.exists():
+            return Inventory(path=path)
+    document = read_document(path)
+    value = _with_empty_sections(document.value)
+    devices: dict[str, DeviceConfig] = {}
+    policies: dict[str, PolicyConfig] = {}
+    try:
+        parsed: Any = _file_model().model_validate(value)
+        devices, policies = dict(parsed.devices), dict(parsed.policies)
+    except ValidationError as error:
+        for location, problem in _problems(value, error.errors(include_url=False)):
+            document.complain(location, problem)
+    for section in SECTIONS:
+        names_given = value.get(section) if isinstance(value, dict) else None
+        for name in names_given if isinstance(names_given, dict) else ():
+            _check_name(document, section, name)
+    for name, device in devices.items():
+        _check_device(document, name, device)
+    for name, policy in policies.items():
+        for location, problem in policy.problems(name):
+            document.complain(("policies", name, *location), problem)
+    if document.problems:
+        more = len(document.problems) - MAX_PROBLEMS
+        shown = [*document.problems[:MAX_PROBLEMS], *([f"... and {more} more"] if more > 0 else [])]
+        raise BadInputError("\n".join(shown))
+    lacking = {}
+    for name, device in devices.items():
+        for location, problem in device.missing_files():
+            document.complain(("devices", name, *location), problem)
+            lacking[name] = "\n".join(document.problems)
+        document.forget()
+    return Inventory(devices, path, lacking, {name: policy_of(name, policy) for name, policy in policies.items()})
+
+
+def _with_empty_sections(value: Any) -> Any:
+    """A file of comments has no devices and no policies, and a device may have nothing but a name."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        return value
+    value = {key: {} if key in SECTIONS and part is None else part for key, part in value.items()}
+    if isinstance(devices := value.get("devices"), dict):
+        value["devices"] = {name: {} if device is None else device for name, device in devices.items()}
+    return value
+
+
+def _check_name(document: Document, section: str, name: str) -> None:
+    if name == "all" and section == "devices":
+        document.complain((section, name), "`all` means every device: name this one otherwise")
+    elif not _NAME.fullmatch(name):
+        document.complain(
+            (section, name),
+            f"{name!r:.80} cannot be a {SECTIONS[section]}'s name: use letters, digits, '-', '_' and '.', "
+            "beginning with a letter or digit, at most 64",
+        )
+
+
+def _check_device(document: Document, name: str, device: DeviceConfig) -> None:
+    for number, one in enumerate(device.targets):
+        try:
+            one.targets(name)
+        except BadInputError as error:
+            hint = f" ({error.hint})" if error.hint else ""
+            document.complain(("devices", name, "targets", number), f"{error.message}{hint}")
+    for location, problem in device.problems():
+        document.complain(("devices", name, *location), problem)
+
+
+def _problems(value: Any, errors: Iterable[Any]) -> list[tuple[Location, str]]:
+    """Where the file is wrong and how. Of a field that may be a list, only what concerns the form that it has."""
+    found: dict[tuple[Location, str], None] = {}
+    for error in errors:
+        location, inside, branch = _locate(value, error["loc"])
+        if branch is None or branch.startswith("list[") == isinstance(inside, list):
+            found[_explain(value, location, error)] = None
+    return list(found)
+
+
+def _locate(value: Any, loc: Sequence[str | int]) -> tuple[Location, Any, str | None]:
+    """What pydantic's location means in the file, which has neither transports' names nor types in between.
+
+    Returns:
+        The location, the value of the field, and the name of the type that was tried on it where there are several.
+    """
+    if loc[:1] == ("devices",) and len(loc) > 2:
+        loc = (*loc[:2], *loc[3:])
+    location: Location = ()
+    field, branch = value, None
+    for part in loc:
+        if (isinstance(value, dict) and part in value) or (
+            isinstance(value, list) and isinstance(part, int) and part < len(value)
+        ):
+            value = value[part]  # type: ignore[index]
+            field = value if branch is None else field
+            location = (*location, part)
+        elif part == loc[-1] and isinstance(value, dict) and branch is None:
+            location = (*location, part)  # a field that is missing
+        else:
+            branch = branch or str(part)
+    return location, field, branch
+
+
+def _model_of_field(model: type[BaseModel], name: str | int) -> type[BaseModel] | None:
+    """Of a field that is a group of fields, such as `cooldown`."""
+    field = model.model_fields.get(str(name))
+    kinds = get_args(field.annotation) or (field.annotation,) if field else ()
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+
+
+def _explain(value: Any, location: Location, error: Any) -> tuple[Location, str]:
+    kind, given = error["type"], error["input"]
+    if kind == "extra_forbidden":
+        return location, f"there is no such field{_instead(value, location)}"
+    if kind.startswith("union_tag") and isinstance(given, dict):
+        offered = names()
+        close = difflib.get_close_matches(str(given.get("transport")), offered, 1)
+        meant = f" (did you mean {close[0]}?)" if close else ""
+        return (*location, "transport"), f"choose one of: {', '.join(offered)}{meant}"
+    if kind.startswith("union_tag"):
+        kind = "model_type"
+    if kind == "missing":
+        return location, "it is missing"
+    if kind == "literal_error":
+        problem = f"choose {error['ctx']['expected']}"
+    else:
+        message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        problem = _WANTED.get(kind, message[:1].lower() + message[1:])
+    if isinstance(given, str | int | float):
+        problem += f", not {given!r:.60}"
+    return location, problem
+
+
+def _instead(value: Any, location: Location) -> str:
+    """The fields that there are."""
+    model: type[BaseModel] | None = None
+    if len(location) == 1:
+        model = _file_model()
+    elif len(location) == 3 and location[0] == "policies":
+        model = PolicyConfig
+    elif len(location) == 3:
+        model = get(_transport_of(value["devices"][location[1]]) or DEFAULT_TRANSPORT)
+    elif len(location) == 5 and location[2] == "targets":
+        model = TargetsConfig
+    elif len(location) == 4 and location[0] == "devices":
+        model = _model_of_field(get(_transport_of(value["devices"][location[1]]) or DEFAULT_TRANSPORT), location[2])
+    if model is None:
+        return ""
+    close = difflib.get_close_matches(str(location[-1]), model.model_fields, 1)
+    return f": did you mean {close[0]}?" if close else f"; there are: {', '.join(model.model_fields)}"
+
+
+def policy_named(name: str, inventory: Inventory | None = None) -> TimingPolicy:
+    """A preset, or one of the inventory's."""
+    known = {**PRESETS, **(inventory.policies if inventory else {})}
+    if name not in known:
+        own = f" Your own belong into {inventory.path}, under `policies:`." if inventory else ""
+        raise BadInputError(f"unknown policy {name!r:.60}", f"Choose one of: {', '.join(known)}.{own}")
+    return known[name]

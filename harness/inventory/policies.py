@@ -1,0 +1,82 @@
+"""Timing policies of the user's own, as inventory.yaml defines them under `policies:`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import MISSING, fields, replace
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from latlab.harness.timing_policy import PRESETS, PolicyError, TimingPolicy
+from latlab.harness.transports.config import Problem, Strict
+
+__all__ = ["PolicyConfig", "policy_of"]
+
+Whole = Annotated[int, Field(strict=True)]
+Number = Annotated[float, Field(strict=True)]
+REQUIRED = tuple(field.name for field in fields(TimingPolicy) if field.default is MISSING and field.name != "name")
+
+
+class PolicyConfig(Strict):
+    """Fields of a timing policy; what they mean in full is said at `latlab.harness.timing_policy.TimingPolicy`."""
+
+    base: str | None = Field(
+        default=None,
+        description="A preset whose fields hold where none is given here",
+        json_schema_extra={"enum": [*PRESETS, None]},
+    )
+    warmup: Whole | None = Field(default=None, description="Runs discarded at the start of each pass, at least")
+    runs: Whole | None = Field(default=None, description="Samples kept in each pass, at least")
+    trim: Number | None = Field(default=None, description="Share of a network's samples cut at each end, below 0.5")
+    passes: Whole | None = Field(default=None, description="Passes of a network, other networks in between, at least")
+    spread: Whole | None = Field(default=None, description="Rounds between two passes of the same network")
+    max_passes: Whole | None = Field(
+        default=None, description="Passes are added until the interval is narrow, up to so many; 0: none is added"
+    )
+    precision: Number | None = Field(
+        default=None, description="Half the 95 % interval as a share of the latency, at which no pass is added"
+    )
+    max_s: Number | None = Field(default=None, description="Seconds of timing after which no pass is added; 0: any")
+    max_warmup: Whole | None = Field(
+        default=None, description="Warm-up goes on until its halves agree, up to so many runs; 0: exactly `warmup`"
+    )
+    warmup_s: Number | None = Field(default=None, description="Seconds that the warm-up of a pass lasts at least")
+    pass_s: Number | None = Field(default=None, description="Seconds that the samples of a pass last at least")
+    max_pass_s: Number | None = Field(
+        default=None, description="Seconds after which a pass ends even without `runs`; 0: any"
+    )
+    max_runs: Whole | None = Field(
+        default=None, description="Most samples of a pass where `pass_s` or `stop` ask for more than `runs`; 0: 100,000"
+    )
+    stop: Literal["", "stdrel"] | None = Field(default=None, description="Rule that ends a pass; stdrel is NVBench's")
+    overheads: Whole | None = Field(
+        default=None, description="Calls shorter than so many readings of the clock are timed in blocks; 0: none"
+    )
+    anchors: Annotated[bool, Field(strict=True)] | None = Field(
+        default=None, description="Whether small fixed networks are timed in between, to remove drift"
+    )
+
+    def problems(self, name: str) -> Iterator[Problem]:
+        """What is wrong beyond types: where, and how."""
+        if name in PRESETS:
+            yield (), f"{name} is a policy of latlab's own: name this one otherwise, and give it `base: {name}`"
+        if self.base is not None and self.base not in PRESETS:
+            yield ("base",), f"choose one of: {', '.join(PRESETS)}, not {self.base!r:.60}"
+            return
+        missing = [field for field in REQUIRED if self.base is None and getattr(self, field) is None]
+        for field in missing:
+            yield (field,), "it is missing (or let a preset give it: `base: default`)"
+        if not missing:
+            try:
+                policy_of(name, self)
+            except PolicyError as error:
+                yield (error.field,), f"{error.wanted}, not {error.value!r:.60}"
+
+
+def policy_of(name: str, config: PolicyConfig) -> TimingPolicy:
+    """The policy that the fields make, with what is not given from the base. Raises `PolicyError`."""
+    given = config.model_dump(exclude={"base"}, exclude_none=True)
+    if config.base is None:
+        return TimingPolicy(name, **given)
+    return replace(PRESETS[config.base], name=name, **given)

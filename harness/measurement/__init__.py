@@ -1,0 +1,1 @@
+"""One measurement session on one device: the schedule of passes, anchors and drift correction."""

@@ -1,0 +1,202 @@
+"""Anchors: small fixed networks that every session times now and then, whatever its own networks are.
+
+They tell how fast the device is by itself: whether it was disturbed while a slice of passes was taken, how it drifts
+over a session (`correction`), and how sessions differ.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from contextlib import nullcontext
+from statistics import median
+
+from latlab.harness.devices.loaded_models import LoadedNetworks
+from latlab.harness.devices.session import DeviceSession, Timed
+from latlab.harness.exporters import Artifact, ExportError
+from latlab.harness.measurement.contention import Company
+from latlab.harness.statistics.estimators import trimmed_mean
+from latlab.harness.store.store import Campaign, Store
+from latlab.harness.timing_policy import PRESETS, TimingPolicy
+from latlab.harness.transports import WorkerError
+from latlab.search_spaces import get
+
+__all__ = ["ANCHORS", "SPACE", "Anchors"]
+
+SPACE = "nasbench201"
+ANCHORS = tuple(get(SPACE).references()[index].text for index in (4, 0, 3, 9))
+"""The first is timed at every reading, the others at the first and every `ALL_S`: that they differ by themselves from
+one session to the next is what tells noise between sessions from a common shift. The last is as large as they come."""
+ALL_S = 300.0
+FRESH_S = 5.0
+"""So long a reading serves as the first of another run."""
+SHARE = 0.04
+"""Of the time spent timing that anchors may take."""
+SLICE_PASSES = 40
+SLICE_S = 30.0
+"""A slice ends after so many passes, or so many seconds."""
+EXPORT_S = 120.0
+TOLERANCE = 0.1
+SIGMAS = 4.0
+RECENT = 8
+"""An anchor is in line with the last readings when it is within `TOLERANCE`, or within so many of their standard
+deviations (1.4826 median absolute deviations: Hampel 1974, JASA 69, 383-393)."""
+FEWEST = 3
+PAUSES_S = (0.25, 0.5, 1.0)
+"""Before an anchor that failed is read again, and again: bursts last that long."""
+
+
+class Anchors:
+    """The anchors of one session of a campaign.
+
+    Args:
+        submit: starts the export of an architecture of NAS-Bench-201 in the device's format.
+        networks: what is loaded on the device.
+        check: called where a device is waited for; may raise.
+        company: exports on the device itself; None where it is another machine.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        campaign: Campaign,
+        session: int,
+        policy: TimingPolicy,
+        device: DeviceSession,
+        networks: LoadedNetworks,
+        submit: Callable[[str], Future[Artifact]],
+        check: Callable[[], None],
+        company: Company | None = None,
+    ) -> None:
+        self._store, self._campaign, self._session, self._policy = store, campaign, session, policy
+        self._device, self._networks, self._submit = device, networks, submit
+        self._check, self._company = check, company
+        self._artifacts: list[Artifact | None] | None = None
+        self._recent: deque[float] = deque(maxlen=RECENT)
+        self._reading_s = 0.0
+        self._deaths = 0
+        self._read_at = self._all_at = -math.inf
+        self._passes, self._timed_s = 0, 0.0
+
+    def begin(self) -> None:
+        """Time all of them. Where the first cannot be exported or run, the session does without anchors."""
+        if self._artifacts is None:
+            futures = [self._submit(arch) for arch in ANCHORS]
+            until = time.monotonic() + EXPORT_S
+            while wait(futures, timeout=0.2).not_done and time.monotonic() < until:
+                self._check()
+            self._artifacts = [_artifact_of(future) for future in futures]
+        if time.monotonic() - self._read_at > FRESH_S:
+            self._read()
+
+    def note(self, timed_s: float) -> None:
+        """A pass was taken that took so long."""
+        self._passes += 1
+        self._timed_s += timed_s
+
+    @property
+    def due(self) -> bool:
+        """Whether the slice of passes since the last reading is to be closed."""
+        if not self._artifacts or self._artifacts[0] is None or SHARE * self._timed_s < self._reading_s:
+            return False
+        return self._passes >= SLICE_PASSES or self._timed_s >= SLICE_S
+
+    def read(self) -> bool:
+        """Close the slice: whether the passes since the last reading can be trusted.
+
+        An anchor out of line is read again after a pause: when it is back, something disturbed the device for a
+        while, and what was timed before is doubtful; when it stays, the device has changed its pace, which is drift.
+        """
+        if self._read():
+            return True
+        for pause_s in PAUSES_S:
+            self._device.rest(pause_s)
+            if self._time(0):
+                return False
+        self._recent.clear()
+        return True
+
+    def survived_not(self) -> None:
+        """The worker has died over an anchor: at the second time, the session does without."""
+        self._deaths += 1
+        if self._deaths > 1:
+            self._artifacts = [None] * len(ANCHORS)
+
+    def end(self) -> None:
+        """The last reading of a run."""
+        if self._passes:
+            self._read()
+
+    def latency(self) -> float | None:
+        """Nanoseconds of the first anchor, timed for a comparison, beside whatever runs; None where it cannot be.
+
+        It is of a usual size, and timed as `default` does it, whatever the policy, so that it takes no longer.
+        """
+        timed = self._timed(0, PRESETS["default"])
+        return None if timed is None else self._latency(timed)
+
+    def _read(self) -> bool:
+        """Whether the first anchor is in line."""
+        self._passes, self._timed_s = 0, 0.0
+        ok = self._time(0)
+        self._read_at = time.monotonic()
+        if self._read_at - self._all_at > ALL_S:
+            self._all_at = self._read_at
+            for index in range(1, len(ANCHORS)):
+                self._time(index)
+        return ok
+
+    def _in_line(self, value: float) -> bool:
+        """Whether the logarithm of the first anchor's latency fits the last readings; then it counts among them."""
+        if len(self._recent) >= FEWEST:
+            middle = median(self._recent)
+            spread = 1.4826 * median(abs(one - middle) for one in self._recent)
+            if abs(value - middle) > max(math.log1p(TOLERANCE), SIGMAS * spread):
+                return False
+        self._recent.append(value)
+        return True
+
+    def _time(self, index: int) -> bool:
+        """Time an anchor: whether it is in line, or cannot tell."""
+        self._device.wait_until_fit(self._check)
+        with self._company.quiet() if self._company else nullcontext():
+            timed = self._timed(index, self._policy)
+        if timed is None:
+            return True
+        if index == 0:
+            self._reading_s = (sum(timed.warmup_ns) + sum(timed.samples_ns)) / 1e9
+        ok = index > 0 or self._in_line(math.log(self._latency(timed)))
+        self._store.add_anchor(
+            self._campaign, self._session, ANCHORS[index], timed.warmup_ns, timed.samples_ns, timed.telemetry, ok
+        )
+        return ok
+
+    def _latency(self, timed: Timed) -> float:
+        return max(1.0, trimmed_mean(timed.samples_ns, self._policy.trim))
+
+    def _timed(self, index: int, policy: TimingPolicy) -> Timed | None:
+        """One run of an anchor; None where it cannot be run. Raises `DeviceLostError`."""
+        artifact = self._artifacts[index] if self._artifacts else None
+        if artifact is None or self._artifacts is None:
+            return None
+        try:
+            loaded, _ = self._networks.get(artifact, f"{SPACE}/{ANCHORS[index]} (anchor)")
+            return self._device.time(loaded, policy)
+        except WorkerError:
+            self._networks.forget(artifact.sha256)
+            self._artifacts[index] = None  # the runtime does not take it: no reason to stop
+            return None
+
+
+def _artifact_of(future: Future[Artifact]) -> Artifact | None:
+    """None where the export failed, or takes too long."""
+    if not future.done():
+        future.cancel()
+        return None
+    try:
+        return future.result()
+    except ExportError:
+        return None

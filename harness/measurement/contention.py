@@ -1,0 +1,76 @@
+"""Exports on the machine on which networks are timed: held up during passes where they show in latencies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+from latlab.harness.exporters.service import Exports
+
+__all__ = ["Company", "exports_show"]
+
+PAIRS = 24
+"""Comparisons by which it is decided."""
+
+
+class Company:
+    """Exports are paused while a network is timed, until comparing has told that they do not show."""
+
+    def __init__(self, exports: Exports) -> None:
+        self._exports = exports
+        self._ratios: list[float] = []
+        self.shows: bool | None = None
+        """Whether exports show in latencies; None while that is not known."""
+
+    def quiet(self) -> AbstractContextManager[object]:
+        """For a pass."""
+        return nullcontext() if self.shows is False else self._exports.paused()
+
+    def compare(self, latency: Callable[[], float | None], times: int) -> None:
+        """Time a network beside exports and without them, in alternating order, where any are under way.
+
+        Args:
+            latency: of a network, timed now, in any unit; None where it cannot be.
+            times: how often, at most.
+        """
+        for _ in range(times if self.shows is None else 0):
+            if not self._exports.busy:
+                return
+            found: dict[bool, float] = {}
+            for alone in (True, False) if len(self._ratios) % 2 else (False, True):
+                with self._exports.paused() if alone else nullcontext():
+                    value = latency()
+                if not value:
+                    return
+                found[alone] = value
+            if self._exports.busy:
+                self._ratios.append(found[False] / found[True])
+            if len(self._ratios) >= PAIRS:
+                self.shows = exports_show(self._ratios)
+                return
+
+
+SHOWS = 0.01
+"""Share of a latency that exporting beside a pass may add or take: as much as labels may be off."""
+
+
+CHANCE = 0.025
+
+
+def exports_show(ratios: Sequence[float]) -> bool:
+    """Whether exports that are computed beside a pass show in its latency, so that they had better be paused.
+
+    By a sign test: whether more of the ratios than chance explains lie above 1 + `SHOWS`, or below its inverse, than
+    where the median is just there (binomial, p < `CHANCE` at each end). Bursts, of which ratios are full, do not
+    matter to it. Fewer than six ratios prove nothing.
+
+    Args:
+        ratios: latency of a network while exports ran / latency of the same network while they were paused, each of
+            two passes in a row, in alternating order.
+    """
+    above = sum(ratio > 1 + SHOWS for ratio in ratios)
+    below = sum(ratio < 1 / (1 + SHOWS) for ratio in ratios)
+    count = len(ratios)
+    ways = sum(math.comb(count, k) for k in range(max(above, below), count + 1))
+    return ways < CHANCE * math.pow(2, count)

@@ -1,0 +1,240 @@
+"""Rank-directed replication on a device: further passes, round by round, for networks whose order is in doubt."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from latlab.harness.exporters import Artifact
+from latlab.harness.measurement.session import Sitting
+from latlab.harness.statistics.ranking import Comparison, Label, Resolve, State, compare, next_round, uniform_s
+from latlab.harness.store.store import Campaign, Measurement, Store
+
+__all__ = ["Replication", "Resolved"]
+
+SAME_S = 1e-6
+"""Sums of the same samples' seconds differ by no more."""
+FOREGONE = 0.9999
+"""Probability from which nobody needs to be told."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What became of a question on one target."""
+
+    target: str
+    resolve: Resolve
+    labels: list[Label]
+    """Of the networks that were compared, one for each graph, fastest first."""
+    comparisons: list[Comparison]
+    passes: int
+    """That were added by this run."""
+    repeated: int
+    """Networks that got them."""
+    timed_s: float
+    """Seconds of timing that they took, and passes with them that had to be taken again."""
+    most_s: float
+    """Seconds that they might have taken."""
+    uniform_s: float
+    """What as many passes for every network would have taken to settle as much."""
+    exhausted: str
+    """Why some comparisons stay open: `seconds` or `passes` are used up; empty where none does."""
+
+    def count(self, state: State) -> int:
+        return sum(one.state == state for one in self.comparisons)
+
+    @property
+    def expected_wrong(self) -> float:
+        """How many decided comparisons stand in the wrong order, by the labels' own errors."""
+        return sum(1 - one.probability for one in self.comparisons if one.state == "decided")
+
+    def to_json(self) -> dict[str, Any]:
+        """With every network, and with every comparison that is among the fastest or no foregone conclusion."""
+        limit = self.resolve.under_ms is not None
+        decided = [one for one in self.comparisons if one.state == "decided"]
+        shown = [
+            asdict(one)
+            for place, one in enumerate(self.comparisons)
+            if place < (self.resolve.top or 0) or one.state != "decided" or one.probability < FOREGONE
+        ]
+        return {
+            "target": self.target,
+            "question": self.resolve.question,
+            "under_ms": self.resolve.under_ms,
+            "top": self.resolve.top,
+            "ties_percent": self.resolve.ties_percent,
+            "decided": len(decided),
+            "below": sum(one.slower is None for one in decided) if limit else None,
+            "above": sum(one.faster is None for one in decided) if limit else None,
+            "ties": self.count("tie"),
+            "undecided": self.count("open"),
+            "expected_wrong": round(self.expected_wrong, 4),
+            "passes": self.passes,
+            "repeated": self.repeated,
+            "timed_s": round(self.timed_s, 6),
+            "most_s": round(self.most_s, 6),
+            "uniform_s": round(self.uniform_s, 6),
+            "exhausted": self.exhausted or None,
+            "networks": [
+                {"arch": one.name, "latency_ms": one.latency_ms, "stderr_ms": one.stderr_ms, "passes": one.passes}
+                for one in self.labels
+            ],
+            "comparisons": shown,
+        }
+
+
+class Replication:
+    """The rounds for one session of a campaign. Its work may be done again from the start: it goes on with what the
+    store holds.
+
+    Args:
+        archs: the networks that the question is about.
+        say: told, in a sentence, what each round does.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        campaign: Campaign,
+        session: int,
+        archs: Sequence[str],
+        resolve: Resolve,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self._store, self._campaign, self._session = store, campaign, session
+        self._archs, self._resolve, self._say = archs, resolve, say
+        self._rng = random.Random(f"{campaign.seed}/{session}/{campaign.id}/resolve")
+        self._labels: dict[str, Label] = {}
+        self._before: dict[str, Label] = {}
+        """What labels were when this began."""
+        self._stuck: set[str] = set()
+        """Networks that did not take another pass."""
+        self._rounds = 0
+        self._spent_s = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether, as far as the store tells, no pass is to be added."""
+        self._read()
+        return not self._next() and not self._unfinished()
+
+    def work(self, sitting: Sitting, role: str, submit: Callable[[str], Future[Artifact]] | None = None) -> None:
+        """Rounds until nothing is open, or what may be spent is spent. Raises what `Sitting.run` does."""
+        self._read()
+        self._run(sitting, self._unfinished(), role, submit)
+        while wanted := self._next():
+            self._rounds += 1
+            self._tell(wanted)
+            had = {name: self._labels[name].passes for name in wanted}
+            self._run(sitting, wanted, role, submit)
+            self._stuck |= {name for name in wanted if name in self._labels and self._labels[name].passes == had[name]}
+
+    def resolved(self) -> Resolved:
+        """How it stands."""
+        self._read()
+        labels = list(self._labels.values())
+        found = compare(labels, self._resolve)
+        more = {name: label.passes - self._before[name].passes for name, label in self._labels.items()}
+        exhausted = ""
+        if any(one.state == "open" for one in found):
+            exhausted = "seconds" if next_round(labels, self._resolve, float("inf"), self._stuck) else "passes"
+        return Resolved(
+            target=self._campaign.target,
+            resolve=self._resolve,
+            labels=sorted(labels, key=lambda label: label.latency_ms),
+            comparisons=found,
+            passes=sum(more.values()),
+            repeated=sum(count > 0 for count in more.values()),
+            timed_s=self._spent_s,
+            most_s=self._most_s,
+            uniform_s=uniform_s(labels, {name: label.passes for name, label in self._before.items()}, self._resolve),
+            exhausted=exhausted,
+        )
+
+    def _next(self) -> dict[str, int]:
+        return next_round(list(self._labels.values()), self._resolve, self._most_s - self._spent_s, self._stuck)
+
+    @property
+    def _most_s(self) -> float:
+        if self._resolve.most_s is not None:
+            return self._resolve.most_s
+        return sum(label.passes * label.pass_s for label in self._before.values())
+
+    def _run(
+        self,
+        sitting: Sitting,
+        wanted: Mapping[str, int],
+        role: str,
+        submit: Callable[[str], Future[Artifact]] | None,
+    ) -> None:
+        """Bring networks to so many passes in all, side by side."""
+        before_s = sitting.timed_s
+        together = sorted(wanted)
+        self._rng.shuffle(together)
+        try:
+            archs = [(name, role) for name in together]
+            for row in sitting.run(self._campaign, self._session, archs, submit, passes=wanted):
+                self._pass_on(row)
+        finally:
+            self._spent_s += sitting.timed_s - before_s
+        self._read()
+
+    def _pass_on(self, row: Measurement) -> None:
+        """Networks of the same graph have the same result."""
+        for other in self._copies.get(row.id, ()) if row.status == "ok" else ():
+            self._store.copy_result(other, row.id)
+
+    def _read(self) -> None:
+        """What the store holds of the networks that were timed themselves, and of those that stand for others of the
+        same graph.
+        """
+        rows = self._store.rows(self._campaign, self._session)
+        by_id = {row.id: row for row in rows.values()}
+        self._copies: dict[int, list[int]] = {}
+        for row in rows.values():
+            if row.same_graph_as is not None:
+                self._copies.setdefault(row.same_graph_as, []).append(row.id)
+        self._samples: dict[int, list[list[int]]] = {}
+        for one in self._store.session_passes(self._campaign.id, self._session):
+            if one.kind == "label":
+                self._samples.setdefault(one.measurement_id, []).append(one.samples_ns)
+        owners = dict.fromkeys(rows[arch].same_graph_as or rows[arch].id for arch in self._archs if arch in rows)
+        self._rows = [by_id[one] for one in owners if by_id[one].status == "ok" and one in self._samples]
+        self._labels = {row.arch: self._label(row) for row in self._rows}
+        for name, label in self._labels.items():
+            self._before.setdefault(name, label)
+
+    def _label(self, row: Measurement) -> Label:
+        samples = self._samples[row.id]
+        passes = len(samples)
+        assert row.latency_ms is not None
+        # A single sample without any error given tells nothing, where many that agree tell that there is none.
+        unknown = row.latency_ms if len(samples) == len(samples[0]) == 1 else 0.0
+        return Label(
+            name=row.arch,
+            latency_ms=row.latency_ms,
+            stderr_ms=row.stderr_ms or unknown,
+            passes=passes,
+            pass_s=(row.times_s["warm_s"] + row.times_s["measure_s"]) / passes,
+        )
+
+    def _unfinished(self) -> dict[str, int]:
+        """Networks with passes that a killed run has left outside of their labels."""
+        timed_s = {row.arch: sum(map(sum, self._samples[row.id])) / 1e9 for row in self._rows}
+        return {
+            row.arch: len(self._samples[row.id])
+            for row in self._rows
+            if abs(timed_s[row.arch] - row.times_s["measure_s"]) > SAME_S
+        }
+
+    def _tell(self, wanted: Mapping[str, int]) -> None:
+        if self._say:
+            passes = sum(total - self._labels[name].passes for name, total in wanted.items())
+            states = [one.state for one in compare(list(self._labels.values()), self._resolve)]
+            self._say(
+                f"{self._campaign.target}: {states.count('open')} of {len(states)} comparisons are open; "
+                f"round {self._rounds}: {passes} more passes over {len(wanted)} networks"
+            )

@@ -1,0 +1,1 @@
+"""`latlab setup`: installs runtimes on a device that has neither pip nor internet."""

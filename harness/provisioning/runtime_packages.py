@@ -1,0 +1,101 @@
+"""Which distributions hold a runtime, for which devices: the facts of registries that pip cannot know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+
+from latlab.harness.provisioning.platforms import Platform
+
+__all__ = ["ON_CUDA", "RUNTIMES", "Choice", "UnavailableError", "choices"]
+
+RUNTIMES = ("onnxruntime", "tflite", "torchscript")
+"""What can be set up. TFLite's benchmark_model is no package."""
+ON_CUDA = ("onnxruntime", "torchscript")
+"""Runtimes that an NVIDIA GPU makes a difference to."""
+TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+PIWHEELS = "https://www.piwheels.org/simple"
+"""Builds of pure C extensions, numpy among them, for 32-bit Raspberry Pis."""
+OLD_TFLITE = ("tflite-runtime", "numpy<2")
+"""Built for numpy 1: with numpy 2 it imports, and fails at the first network."""
+TORCH_AARCH64 = "torch<2.11"
+"""Later ones pull CUDA on any aarch64 Linux."""
+OLDER_TORCH = "2.8.0"
+"""The last that runs on Python 3.9."""
+
+
+class UnavailableError(Exception):
+    """Nobody publishes the runtime for such a device; the message says what there is instead."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to get a runtime."""
+
+    requirements: tuple[str, ...]
+    indexes: tuple[str, ...] = ()
+    """Asked besides those of pip's configuration."""
+
+
+def choices(runtime: str, platform: Platform, accelerator: str = "cpu") -> list[Choice]:
+    """Ways to get `runtime` on such a device, the best first; which of them exist, pip finds out.
+
+    Args:
+        accelerator: `cpu`, or `cuda` for machines with an NVIDIA GPU.
+
+    Raises:
+        UnavailableError: there is none.
+    """
+    makers = {"onnxruntime": _onnxruntime, "tflite": _tflite, "torchscript": _torchscript}
+    if platform.libc == "musl":
+        raise UnavailableError(f"no wheel of {runtime} for musl ({platform}): take a system with glibc, such as Debian")
+    return makers[runtime](platform, accelerator)
+
+
+def _onnxruntime(platform: Platform, accelerator: str) -> list[Choice]:
+    _only(platform, "onnxruntime", "x86_64", "aarch64")
+    if accelerator != "cuda":
+        return [Choice((f"onnxruntime=={_own('onnxruntime')}",)), Choice(("onnxruntime",))]
+    if platform.machine != "x86_64":
+        raise UnavailableError(
+            f"no wheel of onnxruntime-gpu for {platform.machine} on the public index: NVIDIA has its own for Jetsons"
+        )
+    name = "onnxruntime-gpu[cuda,cudnn]"
+    return [Choice((f"{name}=={_own('onnxruntime')}",)), Choice((name,))]
+
+
+def _tflite(platform: Platform, _: str) -> list[Choice]:
+    _only(platform, "tflite", "x86_64", "aarch64", "armv7l")
+    if platform.machine == "armv7l":
+        return [Choice(OLD_TFLITE, (PIWHEELS,))]
+    return [
+        Choice((f"ai-edge-litert=={_own('ai-edge-litert')}",)),
+        Choice(("ai-edge-litert",)),
+        Choice(OLD_TFLITE),
+    ]
+
+
+def _torchscript(platform: Platform, accelerator: str) -> list[Choice]:
+    _only(platform, "torch", "x86_64", "aarch64")
+    own = _own("torch")
+    if accelerator == "cuda":
+        # A folder that pip is told to look into may have the CPU build, which would count as the newer one.
+        no_cpu = f"!={own}+cpu"
+        return [Choice((f"torch=={own},{no_cpu}", "numpy")), Choice((f"torch>=2.4,{no_cpu}", "numpy"))]
+    if platform.machine == "aarch64":
+        return [Choice((TORCH_AARCH64, "numpy"))]
+    # `+cpu` is said in full: torch of the same version without it is the CUDA build, and would do just as well.
+    return [Choice((f"torch=={version}+cpu", "numpy"), (TORCH_CPU_INDEX,)) for version in (own, OLDER_TORCH)]
+
+
+def _only(platform: Platform, what: str, *machines: str) -> None:
+    if platform.machine not in machines:
+        alone = ": that device has tflite only" if platform.machine == "armv7l" else ""
+        raise UnavailableError(f"no wheel of {what} for {platform.machine}{alone}")
+
+
+@cache
+def _own(distribution: str) -> str:
+    """The version that latlab itself runs with, without what tells builds apart."""
+    return metadata.version(distribution).partition("+")[0]

@@ -1,0 +1,242 @@
+"""`latlab setup`: runtimes for a device that needs neither pip nor the internet, brought there as wheels and proved.
+
+The worker says what the device is; this machine's pip fetches what fits; the worker unpacks it into a private
+environment in its work folder; and each runtime then runs a small real network, because an import proves nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from latlab.harness.devices.doctor import examine
+from latlab.harness.devices.health_checks import Finding
+from latlab.harness.devices.owner import who
+from latlab.harness.devices.session import DeviceBusyError, DeviceFaultError
+from latlab.harness.errors import BadInputError, LatlabError
+from latlab.harness.inventory.inventory import Inventory
+from latlab.harness.paths import cache_folder
+from latlab.harness.provisioning.platforms import Platform
+from latlab.harness.provisioning.runtime_packages import ON_CUDA, RUNTIMES, Choice, UnavailableError, choices
+from latlab.harness.provisioning.wheels import NoWheelError, Wheel, WheelFetcher
+from latlab.harness.transports import ConnectError, DeviceConfig, DeviceLostError, Transport, WorkerError
+from latlab.harness.transports.config import TargetsConfig
+
+__all__ = ["SetUp", "set_up"]
+
+USUAL = ("onnxruntime", "tflite")
+"""Set up where neither the command nor the inventory names a runtime; torch is large."""
+HELLO_S = 180.0
+"""An emulated Pi needs a minute for its first words."""
+IDLE_S = 3600.0
+INSTALL_S = 600.0
+UNPACKED_BYTES_PER_S = 50e3
+"""Of a slow card in a slow device, per byte of a wheel: a bound for what hangs, no estimate."""
+
+
+@dataclass(frozen=True)
+class SetUp:
+    """What was done, and what the runtimes then did."""
+
+    device: str
+    platform: Platform
+    environment: str
+    wheels: list[Wheel]
+    brought_bytes: int
+    """0 where all was there already."""
+    unavailable: dict[str, str]
+    """Runtimes that were not asked for by name, and why they cannot be had now."""
+    findings: list[Finding]
+    """One for each runtime: whether it ran a network."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """How long fetching, bringing and proving took."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether each runtime ran."""
+        return bool(self.findings) and all(finding.state != "failed" for finding in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "device": self.device,
+            "platform": str(self.platform),
+            "environment": self.environment,
+            "packages": {wheel.name: str(wheel.version) for wheel in self.wheels},
+            "brought_bytes": self.brought_bytes,
+            "unavailable": self.unavailable,
+            "runtimes": [finding.to_json() for finding in self.findings],
+            "seconds": {key: round(value, 3) for key, value in self.seconds.items()},
+            "ok": self.ok,
+        }
+
+
+def set_up(
+    name: str,
+    inventory: Inventory,
+    runtimes: Sequence[str] | None = None,
+    *,
+    accelerator: str | None = None,
+    find_links: Sequence[str] = (),
+    say: Callable[[str], object] = lambda _: None,
+) -> SetUp:
+    """Installs runtimes on a device, in a place of latlab's own, and has each of them run a network.
+
+    Args:
+        runtimes: of `RUNTIMES`; default: those of the device's targets, else the usual ones that exist for it. What
+            was set up there before stays.
+        accelerator: `cpu` or `cuda`; default: `cuda` where a target of the device says so, or it was set up so before.
+        find_links: folders or pages with further wheels.
+        say: told each step as it begins.
+
+    Raises:
+        LatlabError: the device is not reached, is in use, or is one that no wheels are made for; pip is missing or
+            finds nothing. A runtime that was installed and does not run is a finding.
+    """
+    config = inventory.device(name)
+    named = _named(config, name, runtimes)
+    owner = uuid.uuid4().hex
+    began = time.perf_counter()
+    say("greeting the device")
+    with _worker(name, config, owner) as (_, hello):
+        platform = Platform.of(name, hello)
+    wanted = list(dict.fromkeys([*named, *_private(hello)]))
+    accelerator = accelerator or _accelerator(config, name, hello)
+    if accelerator == "cuda" and not set(named) & set(ON_CUDA):
+        raise BadInputError(f"{', '.join(named)} does not run on CUDA", f"Choose from: {', '.join(ON_CUDA)}.")
+    say(f"choosing wheels for {platform}")
+    fetcher = WheelFetcher(platform, cache_folder() / "wheels", find_links)
+    wheels, unavailable = _fetch(fetcher, wanted, accelerator, needed=named if runtimes is not None else ())
+    provided = [runtime for runtime in wanted if runtime not in unavailable]
+    fetched = time.perf_counter()
+    hashes = {wheel.path.name: _sha256(wheel) for wheel in wheels}
+    environment = hashlib.sha256("\n".join(sorted(hashes.values())).encode()).hexdigest()[:32]
+
+    def result(findings: list[Finding], brought_bytes: int, brought: float) -> SetUp:
+        seconds = {"fetch": fetched - began, "bring": brought - fetched, "prove": time.perf_counter() - brought}
+        return SetUp(name, platform, environment, wheels, brought_bytes, unavailable, findings, seconds)
+
+    if (hello.get("environment") or {}).get("id") == environment:
+        say("all is there already; running a network on each runtime")
+        done = result(_prove(name, config, inventory, provided, accelerator), 0, time.perf_counter())
+        if done.ok:
+            return done
+    size = sum(wheel.path.stat().st_size for wheel in wheels)
+    say(f"bringing {len(wheels)} wheels, {size / 1e6:.0f} MB")
+    with _worker(name, config, owner) as (transport, _):
+        for wheel in wheels:
+            transport.push(wheel.path, hashes[wheel.path.name], ".whl")
+        say("unpacking them there")
+        listing = [{"sha256": hashes[wheel.path.name], "name": wheel.path.name} for wheel in wheels]
+        transport.request("install", INSTALL_S + size / UNPACKED_BYTES_PER_S, environment=environment, wheels=listing)
+    brought = time.perf_counter()
+    say("running a network on each runtime")
+    return result(_prove(name, config, inventory, provided, accelerator), size, brought)
+
+
+def _named(config: DeviceConfig, name: str, runtimes: Sequence[str] | None) -> list[str]:
+    if runtimes is None:
+        targets = [target.runtime for target in config.all_targets(name)] if config.targets else USUAL
+        runtimes = [runtime for runtime in dict.fromkeys(targets) if runtime in RUNTIMES]
+    unknown = [runtime for runtime in runtimes if runtime not in RUNTIMES]
+    if unknown or not runtimes:
+        raise BadInputError(
+            f"{unknown[0] if unknown else 'no runtime of ' + name} is nothing to set up",
+            f"Choose with --runtime from: {', '.join(RUNTIMES)}.",
+        )
+    return list(dict.fromkeys(runtimes))
+
+
+def _private(hello: dict[str, Any]) -> list[str]:
+    """Runtimes that were set up before: an environment is replaced as a whole."""
+    there = (hello.get("environment") or {}).get("runtimes", [])
+    return [runtime for runtime in RUNTIMES if runtime in there]
+
+
+def _accelerator(config: DeviceConfig, name: str, hello: dict[str, Any]) -> str:
+    before = [hello["runtimes"].get(runtime, {}).get("package") for runtime in _private(hello)]
+    cuda = any(target.accelerator == "cuda" for target in config.all_targets(name)) or "onnxruntime-gpu" in before
+    return "cuda" if cuda else "cpu"
+
+
+@contextmanager
+def _worker(name: str, config: DeviceConfig, owner: str) -> Iterator[tuple[Transport, dict[str, Any]]]:
+    """A greeted worker, its failures as errors for people."""
+    try:
+        with config.open(name, RUNTIMES[0]) as transport:
+            yield transport, transport.request("hello", HELLO_S, protocol=1, owner=owner, who=who(), idle_s=IDLE_S)
+    except WorkerError as error:
+        message = f"device {name}: {error.message}"
+        if error.kind == "busy":
+            raise DeviceBusyError(message, "It is free again, by itself, when that latlab ends.") from error
+        if error.kind == "no_space":
+            raise DeviceFaultError(message, "Free some space, or name another folder with `work`.") from error
+        raise LatlabError(message) from error
+    except ConnectError as error:
+        raise LatlabError(error.message, error.advice or None) from error
+    except DeviceLostError as error:
+        raise LatlabError(error.message, f"Look at it; then again: latlab setup {name}") from error
+
+
+def _fetch(
+    fetcher: WheelFetcher, runtimes: Sequence[str], accelerator: str, *, needed: Sequence[str]
+) -> tuple[list[Wheel], dict[str, str]]:
+    """Wheels for all runtimes together, because they share numpy; and which runtimes there are none for."""
+    roots: list[str] = []
+    indexes: list[str] = []
+    wheels: list[Wheel] = []
+    unavailable: dict[str, str] = {}
+    for runtime in runtimes:
+        try:
+            ways = choices(runtime, fetcher.platform, accelerator)
+            failures: list[NoWheelError] = []
+            for way in ways:
+                try:
+                    wheels = fetcher.fetch([*roots, *way.requirements], [*indexes, *way.indexes])
+                except NoWheelError as error:
+                    failures.append(error)
+                else:
+                    roots += way.requirements
+                    indexes += way.indexes
+                    break
+            else:
+                raise UnavailableError(_explain(runtime, ways, failures))
+        except UnavailableError as error:
+            if runtime in needed:
+                raise LatlabError(str(error), "Choose others with --runtime.") from None
+            unavailable[runtime] = str(error)
+    if not wheels:
+        raise LatlabError("; ".join(unavailable.values()))
+    return wheels, unavailable
+
+
+def _explain(runtime: str, ways: Sequence[Choice], failures: Sequence[NoWheelError]) -> str:
+    tried = [f"{' with '.join(way.requirements)} (no {no.requirement})" for way, no in zip(ways, failures, strict=True)]
+    found = f"no wheels of {runtime} for {failures[0].platform}: neither {', nor '.join(tried)}"
+    if any(failure.offline for failure in failures):
+        found += "; but not every package index was reached from this machine, so try again with a connection"
+    return found
+
+
+def _prove(
+    name: str, config: DeviceConfig, inventory: Inventory, runtimes: Sequence[str], accelerator: str
+) -> list[Finding]:
+    """What the doctor finds of these runtimes, on a worker that sees the new environment."""
+    asked = [(runtime, accelerator if runtime in ON_CUDA else "cpu") for runtime in runtimes]
+    targets = [TargetsConfig.model_validate({"runtime": one, "accelerator": on}) for one, on in asked]
+    narrowed = config.model_copy(update={"targets": targets})
+    (examination,) = examine([name], Inventory({name: narrowed}, inventory.path))
+    labels = [f"runtime {runtime}" for runtime in runtimes]
+    labels += [f"target {str(one).partition('/')[2]}" for one in narrowed.all_targets(name)]
+    findings = [finding for finding in examination.findings if finding.check in labels]
+    # Where it never came to the runtimes, what it failed of is the answer.
+    return findings or [finding for finding in examination.findings if finding.state == "failed"]
+
+
+def _sha256(wheel: Wheel) -> str:
+    with wheel.path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,186 @@
+"""Wheels for another machine: which distributions hold a runtime for it, and fetching them with what they need.
+
+pip chooses versions and fetches files, told which tags the device takes. What a wheel needs is read here and not
+left to pip, because pip asks the conditions of requirements ("only on x86_64") of the machine it runs on: torch for
+a Raspberry Pi would drag in the CUDA libraries of the controller.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from email.parser import HeaderParser
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.version import Version
+
+from latlab.harness.errors import BadInputError, LatlabError
+from latlab.harness.provisioning.platforms import Platform
+
+__all__ = ["NoWheelError", "Wheel", "WheelFetcher"]
+
+PIP_S = 3600.0
+ROUNDS = 20
+"""Levels of requirements, and changes of mind about a version; torch with all of CUDA takes four."""
+_NOT_FOUND = re.compile(r"No matching distribution found for (\S+)")
+_UNREACHED = re.compile(r"connection broken by|Could not fetch URL|Network is unreachable|Max retries exceeded")
+
+
+class NoWheelError(Exception):
+    """Nothing fits the device. `offline`: some package index was not reached, so it may yet exist."""
+
+    def __init__(self, requirement: str, platform: Platform, *, offline: bool) -> None:
+        super().__init__(f"there is no wheel of {requirement} for {platform}")
+        self.requirement, self.platform, self.offline = requirement, platform, offline
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel on this machine."""
+
+    path: Path
+    name: str
+    """Normalised."""
+    version: Version
+    requires: tuple[Requirement, ...]
+
+
+@dataclass(frozen=True)
+class _Want:
+    specifier: SpecifierSet
+    extras: frozenset[str]
+
+
+class WheelFetcher:
+    """Fetches wheels for one device; what was fetched once is kept, also for when there is no internet.
+
+    Args:
+        platform: the device.
+        folder: where wheels are kept.
+        find_links: further folders or pages with wheels, as pip's option of that name.
+    """
+
+    def __init__(self, platform: Platform, folder: Path, find_links: Sequence[str] = ()) -> None:
+        self.platform, self._folder = platform, folder
+        self._find_links = [*find_links, str(folder)]
+        self._chosen: dict[str, Wheel] = {}
+
+    def fetch(self, requirements: Iterable[str], indexes: Sequence[str] = ()) -> list[Wheel]:
+        """Wheels that meet the requirements, theirs included.
+
+        Args:
+            indexes: asked besides those of pip's own configuration.
+
+        Raises:
+            NoWheelError: nothing fits; `LatlabError` when pip is missing or fails otherwise.
+        """
+        roots = [Requirement(text) for text in requirements]
+        before = dict(self._chosen)
+        try:
+            return self._fetch(roots, indexes)
+        except NoWheelError:
+            self._chosen = before
+            raise
+
+    def _fetch(self, roots: Sequence[Requirement], indexes: Sequence[str]) -> list[Wheel]:
+        for _ in range(ROUNDS):
+            wants = self._closure(roots)
+            todo = {
+                name: want
+                for name, want in wants.items()
+                if name not in self._chosen or not want.specifier.contains(self._chosen[name].version, prereleases=True)
+            }
+            if not todo:
+                return [self._chosen[name] for name in sorted(wants)]
+            for wheel in self._download(todo, indexes):
+                self._chosen[wheel.name] = wheel
+        raise LatlabError(f"the requirements of {', '.join(map(str, roots))} contradict each other on {self.platform}")
+
+    def _closure(self, roots: Sequence[Requirement]) -> dict[str, _Want]:
+        """What is needed as far as it is known: the requirements of wheels that are not here yet are not."""
+        wants: dict[str, _Want] = {}
+        todo = list(roots)
+        while todo:
+            requirement = todo.pop()
+            name = canonicalize_name(requirement.name)
+            known = wants.get(name, _Want(SpecifierSet(), frozenset()))
+            want = _Want(known.specifier & requirement.specifier, known.extras | requirement.extras)
+            if name in wants and want == known:
+                continue
+            wants[name] = want
+            if name in self._chosen:
+                todo += [one for one in self._chosen[name].requires if self._applies(one, want.extras)]
+        return wants
+
+    def _applies(self, requirement: Requirement, extras: frozenset[str]) -> bool:
+        marker = requirement.marker
+        if marker is None:
+            return True
+        return any(marker.evaluate({**self.platform.markers, "extra": extra}) for extra in extras or {""})
+
+    def _download(self, wants: Mapping[str, _Want], indexes: Sequence[str]) -> list[Wheel]:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._folder, prefix=".fetching-") as folder:
+            self._pip(folder, [f"{name}{want.specifier}" for name, want in wants.items()], indexes)
+            wheels = []
+            for path in Path(folder).glob("*.whl"):
+                kept = self._folder / path.name
+                path.replace(kept)
+                wheels.append(_read(kept))
+        return wheels
+
+    def _pip(self, folder: str, requirements: Sequence[str], indexes: Sequence[str]) -> None:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+        command += ["--dest", folder, "--progress-bar=off", "--no-input", "--disable-pip-version-check", "--retries=2"]
+        command += self.platform.pip_arguments
+        command += [word for link in self._find_links for word in ("--find-links", link)]
+        command += [word for index in indexes for word in ("--extra-index-url", index)]
+        try:
+            done = subprocess.run(
+                [*command, "--", *requirements],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                stdin=subprocess.DEVNULL,
+                timeout=PIP_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise LatlabError(f"pip took more than {PIP_S:.0f} s to fetch {', '.join(requirements)}") from None
+        if done.returncode == 0:
+            return
+        if "No module named pip" in done.stderr:
+            raise LatlabError(
+                f"{sys.executable} has no pip, which fetches the wheels",
+                f"Install it: {sys.executable} -m ensurepip (or: uv pip install pip).",
+            )
+        missing = _NOT_FOUND.search(done.stderr)
+        if missing:
+            raise NoWheelError(missing.group(1), self.platform, offline=bool(_UNREACHED.search(done.stderr)))
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+        if shutil.disk_usage(self._folder).free < 1 << 26:
+            errors.append(f"{self._folder} has hardly any space left.")
+        raise LatlabError(f"pip cannot fetch {', '.join(requirements)}", "\n".join(errors[-5:]))
+
+
+def _read(path: Path) -> Wheel:
+    """What a wheel says of itself. Raises `BadInputError` for one that is none."""
+    try:
+        name, version, _, _ = parse_wheel_filename(path.name)
+        with zipfile.ZipFile(path) as archive:
+            (metadata,) = [n for n in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", n)]
+            text = archive.read(metadata).decode("utf-8", "replace")
+        lines = HeaderParser().parsestr(text).get_all("Requires-Dist") or []
+        return Wheel(path, name, version, tuple(Requirement(str(line)) for line in lines))
+    except (InvalidWheelFilename, InvalidRequirement, zipfile.BadZipFile, ValueError, OSError) as error:
+        path.unlink(missing_ok=True)
+        raise BadInputError(f"the wheel {path.name} cannot be read: {error}", "Try again: it was removed.") from error

@@ -1,0 +1,223 @@
+"""What the store holds of a target and space, laid out for judging it: labels and passes, sitting by sitting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any, TypeGuard
+
+import numpy as np
+import pandas as pd
+
+from latlab.harness.errors import BadInputError
+from latlab.harness.statistics.drift import Drift, Point, fit_drift
+from latlab.harness.statistics.pass_series import Run, timeline
+from latlab.harness.store.store import Anchor, Pass, Store
+
+__all__ = ["Records", "Sitting", "read_records"]
+
+_NUMBERS = ("latency_ms", "stderr_ms", "low_ms", "high_ms", "raw_ms")
+TRIM = 0.1
+"""Of a pass's samples, at each end, where a pass stands for itself."""
+PAUSE_S = 300.0
+"""Between two passes of a sitting nothing takes so long: it was stopped, and gone on with later."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sitting:
+    """One session of one campaign.
+
+    `labels`: a row per network that was timed here, in the order of measuring (index `network`; columns arch, order,
+    latency_ms, stderr_ms, half_width, raw_ms, verdict, temperature_c). `passes`: a row per pass, in the order in which
+    they were taken (columns network, kind, time_s, log_ms, sigma, temperature_c).
+    """
+
+    campaign: str
+    number: int
+    labels: pd.DataFrame
+    passes: pd.DataFrame
+    anchors: pd.DataFrame
+    """A row per run of an anchor: arch, ok, and as `passes`."""
+    started: datetime
+    wall_s: float
+    """From the first row's start to the last one's end, without the pauses of a sitting that was stopped."""
+    timing_s: float
+    """Warm-up and samples of its networks and anchors."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def drift(self) -> Drift:
+        """The session's own, as it was when its labels were corrected; else, from its passes now."""
+        noted = self.facts.get("drift")
+        if noted:
+            return Drift.from_json(noted)
+        runs = pd.concat([self.passes[self.passes["kind"] == "label"], self.anchors])
+        return fit_drift(
+            [Point(*row) for row in runs[["time_s", "network", "log_ms", "sigma"]].itertuples(index=False)]
+        )
+
+    def anchor_levels(self) -> pd.DataFrame:
+        """Each anchor's latency_ms in this sitting, without the drift, and its relative standard error."""
+        runs = self.anchors[self.anchors["ok"].astype(bool)]
+        runs = runs.assign(log_ms=runs["log_ms"] - self.drift.log_factor(runs["time_s"].to_numpy(float)))
+        found = runs.groupby("network")["log_ms"].agg(["mean", "sem"])
+        return pd.DataFrame({"latency_ms": np.exp(found["mean"]), "error": found["sem"]})
+
+    def removed_percent(self) -> float | None:
+        """From the least to the largest correction of a label; None where labels are as measured."""
+        factors = (self.labels["raw_ms"] / self.labels["latency_ms"]).dropna()
+        corrected = ((factors - 1).abs() > 1e-9).any()
+        return 100 * (float(factors.max()) / float(factors.min()) - 1) if corrected else None
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """All comparable measurements of one target and space."""
+
+    target: str
+    space: str
+    simulated: bool
+    as_written: bool
+    policies: tuple[str, ...]
+    rows: pd.DataFrame
+    """As `Store.table`, failures included."""
+    others: int
+    """Finished rows that are left out: their timing policy or way of exporting is another."""
+    sittings: tuple[Sitting, ...]
+    """Those in which at least one network was timed, the oldest first."""
+
+    def latencies(self) -> pd.DataFrame:
+        """Labels in ms: a row per network that was timed, a column per sitting, NaN where it was not."""
+        return pd.DataFrame({at: one.labels["latency_ms"] for at, one in enumerate(self.sittings)})
+
+    def errors(self) -> pd.DataFrame:
+        """Standard errors of `latencies`, as shares of them; the same shape."""
+        return pd.DataFrame(
+            {at: one.labels["stderr_ms"] / one.labels["latency_ms"] for at, one in enumerate(self.sittings)}
+        )
+
+
+def read_records(store: Store, target: str, space: str) -> Records:
+    """The comparable rows of a target and space: of one timing policy and way of exporting, those with most rows.
+
+    Raises:
+        BadInputError: where nothing has been measured there, or everything failed.
+    """
+    everything = store.table(target=target, space=space)
+    finished = everything[(everything["status"] == "ok") & (everything["latency_ms"] > 0)]
+    if finished.empty:
+        failed = f": all {len(everything)} networks failed" if len(everything) else ""
+        raise BadInputError(
+            f"the store {store.path} has no labels of {target} in {space}{failed}",
+            f"`latlab show {store.path}` lists what it has, and why networks failed.",
+        )
+    kind = ["policy_hash", "as_written"]
+    which, alike = max(finished.groupby(kind, sort=False), key=lambda group: len(group[1]))
+    rows = everything[(everything[kind] == list(which)).all(axis=1)]
+    names = _networks(alike)
+    sittings = []
+    for _, own in alike.groupby(["campaign", "session"], sort=False):
+        timed = own[own["same_graph_as"].isna()]
+        if len(timed):
+            sittings.append(_sitting(store, own, timed, names))
+    return Records(
+        target,
+        space,
+        bool(alike["simulated"].any()),
+        bool(alike["as_written"].iloc[0]),
+        tuple(dict.fromkeys(alike["policy"])),
+        rows,
+        len(finished) - len(alike),
+        tuple(sorted(sittings, key=lambda one: one.started)),
+    )
+
+
+def _networks(rows: pd.DataFrame) -> dict[str, str]:
+    """One name for all architectures whose exported files were the same in some session: which of them was timed, and
+    which only copied, is chance."""
+    names = {arch: arch for arch in rows["arch"]}
+    for _ in range(2):  # files that differ only between sessions (a new exporter) join what they have in common
+        for _, same in rows.groupby("artifact_sha256", sort=False)["arch"]:
+            first = min(names[arch] for arch in same)
+            names.update(dict.fromkeys(same, first))
+    return names
+
+
+def _sitting(store: Store, own: pd.DataFrame, timed: pd.DataFrame, names: Mapping[str, str]) -> Sitting:
+    campaign, number = str(own["campaign"].iloc[0]), int(own["session"].iloc[0])
+    stored = store.session_passes(campaign, number)
+    anchors = store.anchors(campaign, number)
+    of = {int(row): names[arch] for row, arch in zip(own["id"], own["arch"], strict=True)}
+    runs = timeline([*stored, *anchors], TRIM)
+    passes = pd.DataFrame(
+        [{"network": of[run.what.measurement_id], "kind": run.what.kind, **_columns(run)}
+         for run in runs if isinstance(run.what, Pass) and run.what.measurement_id in of],
+        columns=["network", "kind", "time_s", "log_ms", "sigma", "temperature_c"],
+    )  # fmt: skip
+    anchor_runs = pd.DataFrame(
+        [{"network": f"anchor {run.what.arch}", "arch": run.what.arch, "ok": run.what.ok, **_columns(run)}
+         for run in runs if isinstance(run.what, Anchor)],
+        columns=["network", "arch", "ok", "time_s", "log_ms", "sigma", "temperature_c"],
+    )  # fmt: skip
+    labels = timed.assign(network=timed["arch"].map(names)).drop_duplicates("network").set_index("network")
+    labels = labels.sort_values("order", kind="stable").astype(dict.fromkeys(_NUMBERS, float))
+    labels["half_width"] = (labels["high_ms"] - labels["low_ms"]) / 2 / labels["latency_ms"]
+    heat = passes[passes["kind"] == "label"].groupby("network")["temperature_c"].mean()
+    labels["temperature_c"] = heat.reindex(labels.index)
+    started = pd.to_datetime(own["started_at"], format="ISO8601")
+    finished = pd.to_datetime(own["finished_at"], format="ISO8601")
+    at = pd.to_datetime(pd.Series([run.what.at for run in runs], dtype=object), format="ISO8601")
+    return Sitting(
+        campaign,
+        number,
+        labels[["arch", "order", "latency_ms", "stderr_ms", "half_width", "raw_ms", "verdict", "temperature_c"]],
+        passes,
+        anchor_runs,
+        started.min().to_pydatetime(),
+        _without_pauses(pd.concat([started, finished, at]).dropna()),
+        sum(_timing_s(run.what) for run in runs),
+        store.session_facts(campaign, number),
+    )
+
+
+def _without_pauses(moments: pd.Series) -> float:
+    steps = moments.sort_values().diff().dt.total_seconds()
+    return float(steps[steps < PAUSE_S].sum())
+
+
+def _columns(run: Run) -> dict[str, float | None]:
+    return {
+        "time_s": run.time_s,
+        "log_ms": run.point.log_ms,
+        "sigma": run.point.sigma,
+        "temperature_c": _temperature(run.what.telemetry),
+    }
+
+
+def _timing_s(one: Pass | Anchor) -> float:
+    """Of a sample that is the mean of many runs, all of them count."""
+    aggregate = one.telemetry.get("aggregate")
+    runs = aggregate.get("runs") if isinstance(aggregate, Mapping) else one.telemetry.get("calls")
+    return (sum(one.warmup_ns) + sum(one.samples_ns) * (runs if _is_number(runs) else 1)) / 1e9
+
+
+def _temperature(telemetry: Mapping[str, Any]) -> float | None:
+    """The hottest sensor of what computes, mean of before and after: of the GPUs where there are any."""
+    found = []
+    for state in (telemetry.get("before"), telemetry.get("after")):
+        if not isinstance(state, Mapping):
+            continue
+        gpus = state.get("gpu")
+        zones = state.get("temperature_c")
+        heat = [gpu.get("temperature_c") for gpu in gpus if isinstance(gpu, Mapping)] if isinstance(gpus, list) else []
+        heat = heat or (list(zones.values()) if isinstance(zones, Mapping) else [])
+        known = [value for value in heat if _is_number(value)]
+        found += [max(known)] if known else []
+    return sum(found) / len(found) if found else None
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

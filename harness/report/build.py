@@ -1,0 +1,196 @@
+"""From the store and the loop to the report's data."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from latlab.harness.active_learning.loop import Loop, refitted
+from latlab.harness.active_learning.onboarding import NOISY_PERCENT, Holdout, Onboarding, Plan
+from latlab.harness.architectures import space_named
+from latlab.harness.report import Headline, ReportData, write_report
+from latlab.harness.statistics.verdict_counts import in_words as verdicts_in_words
+from latlab.harness.statistics.verdict_counts import verdict_counts
+from latlab.harness.store.store import Store
+from latlab.harness.text import in_words
+from latlab.predictors import Prediction, Predictor
+from latlab.search_spaces import SearchSpace
+
+__all__ = ["measurements_frame", "onboarding_report", "store_report"]
+
+SPACE_SAMPLE = 1500
+"""Architectures of the space that the report draws: enough to see its shape."""
+
+
+def onboarding_report(
+    result: Onboarding,
+    plan: Plan,
+    loop: Loop,
+    holdout: Holdout | None,
+    prediction: Prediction | None,
+    rows: pd.DataFrame,
+    curve: pd.DataFrame,
+    facts: dict[str, Any],
+) -> Path:
+    """Write the report of an onboarding; its path."""
+    data = ReportData(
+        target=result.target,
+        space=result.space,
+        facts=_facts(facts, rows, plan.policy.name)
+        | {
+            "Predictor": plan.predictor,
+            "Prior": in_words(result.sources),
+            "Seed": str(plan.seed),
+            "Budget": str(plan.budget),
+        },
+        headline=Headline(
+            failed=result.failed,
+            holdout_spearman=result.holdout_spearman,
+            holdout_retest_spearman=result.holdout_retest_spearman,
+            holdout_mape_percent=result.holdout_mape_percent,
+            holdout_within_10_percent=result.holdout_within_10_percent,
+            coverage_90=None
+            if result.holdout_coverage_90_percent is None
+            else result.holdout_coverage_90_percent / 100,
+            wall_s=result.wall_s,
+            timing_share=result.timing_share,
+            simulated=result.simulated,
+        ),
+        measurements=measurements_frame(rows, plan.space),
+        predictions=_compared(loop, holdout, prediction),
+        learning_curve=curve,
+        space_sample=_space_sample(loop, plan.space),
+        notes=_notes(result),
+    )
+    return write_report(data, result.report)
+
+
+def store_report(
+    store: Store, rows: pd.DataFrame, predictor: Predictor | None, sources: Sequence[str], path: Path
+) -> Path:
+    """The report of stored measurements of one target and space (`rows`, with raw passes).
+
+    Where three or more networks of a space are there, the predictor is fitted to all but the hold-out.
+
+    Args:
+        predictor: pre-trained on `sources` (their names); None for a model of one's own, of which there is no space.
+    """
+    space = None if rows["space"].iloc[0] == "model" else space_named(str(rows["space"].iloc[0]))
+    prints = rows["fingerprint_id"].dropna()
+    facts = store.facts(prints.iloc[-1]) if len(prints) else {}
+    loop = None if space is None or predictor is None else refitted(space, rows, predictor)
+    enough = loop is not None and loop.measured >= 3
+    good = rows[rows["status"] == "ok"]
+    noise = (100 * good["stderr_ms"] / good["latency_ms"]).median()
+    data = ReportData(
+        target=str(rows["target"].iloc[0]),
+        space=str(rows["space"].iloc[0]),
+        facts=_facts(facts, rows, ", ".join(sorted(set(rows["policy"]))))
+        | ({"Predictor": predictor.name, "Prior": in_words(sources)} if predictor and enough else {}),
+        headline=Headline(failed=int((rows["status"] != "ok").sum())),
+        measurements=measurements_frame(rows, space),
+        predictions=_compared(loop, None, None) if loop and enough else pd.DataFrame(),
+        learning_curve=loop.learning_curve([], []) if loop and enough else pd.DataFrame(),
+        space_sample=_space_sample(loop, loop.space) if loop and enough else pd.DataFrame(),
+        notes=[_noisy(noise)] if noise > NOISY_PERCENT else [],
+    )
+    return write_report(data, path)
+
+
+def measurements_frame(rows: pd.DataFrame, space: SearchSpace | None) -> pd.DataFrame:
+    """Store rows as the report wants them: with the analytic cost of each network, and one order for all."""
+    frame = rows.copy()
+    frame["order"] = range(1, len(frame) + 1)
+    if space is not None:
+        costs = [space.layers(space.parse(arch), live=True) for arch in frame["arch"]]
+        frame["macs"] = [sum(layer.macs for layer in layers) for layers in costs]
+        frame["params"] = [sum(layer.params for layer in layers) for layers in costs]
+    return frame
+
+
+def _facts(facts: dict[str, Any], rows: pd.DataFrame, policy: str) -> dict[str, str]:
+    cpus = facts.get("cpus") or {}
+    runtime = str(rows["target"].iloc[0]).split("/")[1]
+    version = ((facts.get("runtimes") or {}).get(runtime) or {}).get("version", "unknown")
+    shown = {
+        "CPU": f"{cpus.get('model') or 'unknown'}, {cpus.get('count', '?')} cores",
+        "System": facts.get("platform") or "unknown",
+        "Runtime": f"{runtime} {version}",
+        "Timed on": f"CPU {', '.join(map(str, facts['affinity']))}" if facts.get("affinity") else "any CPU",
+        "Frequency governor": cpus.get("governor") or "not readable",
+        "Timing policy": policy,
+        "Labels": verdicts_in_words(verdict_counts(rows)) or "not judged",
+        "First measurement": str(rows["started_at"].min())[:19].replace("T", " ") + " UTC",
+        "Last measurement": str(rows["finished_at"].max())[:19].replace("T", " ") + " UTC",
+    }
+    return {name: str(value) for name, value in shown.items()}
+
+
+def _compared(loop: Loop, holdout: Holdout | None, prediction: Prediction | None) -> pd.DataFrame:
+    """Training rows predicted from the others (leave-one-out), and the hold-out."""
+    frames = []
+    if loop.measured >= 3:
+        archs = [arch.text for arch in loop.support()]
+        frames.append(_beside(archs, loop.support_ms(), loop.predictor.leave_one_out(), "train"))
+    if holdout is not None and prediction is not None and len(holdout.archs):
+        frames.append(_beside([a.text for a in holdout.archs], holdout.latency_ms, prediction, "holdout"))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _beside(archs: Sequence[str], latency_ms: np.ndarray, prediction: Prediction, role: str) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "arch": list(archs),
+            "latency_ms": latency_ms,
+            "predicted_ms": prediction.mean_ms,
+            "std_ms": prediction.std_ms,
+            "lower_ms": prediction.lower_ms,
+            "upper_ms": prediction.upper_ms,
+            "role": role,
+        }
+    )
+
+
+def _space_sample(loop: Loop, space: SearchSpace) -> pd.DataFrame:
+    drawn = space.sample(min(SPACE_SAMPLE, space.size), random.Random("report"))
+    measured = loop.support()
+    archs = list(dict.fromkeys([*measured, *drawn]))
+    prediction = loop.predict(archs)
+    return pd.DataFrame(
+        {
+            "arch": [arch.text for arch in archs],
+            "macs": [sum(layer.macs for layer in space.layers(arch, live=True)) for arch in archs],
+            "predicted_ms": prediction.mean_ms,
+            "std_ms": prediction.std_ms,
+            "measured": [arch in set(measured) for arch in archs],
+        }
+    )
+
+
+def _noisy(percent: float) -> str:
+    return (
+        f"The measurements are noisy: their median standard error is {percent:.1f} %. "
+        "Something else may be using the device; latlab doctor looks for it."
+    )
+
+
+def _notes(result: Onboarding) -> list[str]:
+    notes = []
+    if result.noisy:
+        notes.append(_noisy(result.label_noise_percent))
+    if result.failed:
+        notes.append(f"{result.failed} networks failed; the reasons are in the table of failures.")
+    if result.measured < 10:
+        notes.append("Fewer than ten networks were measured: intervals are wide and may still be wrong.")
+    retest = result.holdout_retest_spearman
+    if retest is not None and retest < 0.95:
+        notes.append(
+            f"Two sessions over the same networks agree only to a rank correlation of {retest:.3f}: "
+            "the device is noisy, and no predictor can rank better than that."
+        )
+    return notes

@@ -1,0 +1,1 @@
+"""The page that `latlab sustain --out` writes."""

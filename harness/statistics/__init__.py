@@ -1,0 +1,1 @@
+"""Pure functions of recorded numbers: estimators, drift, verdicts, reliability and ranking."""

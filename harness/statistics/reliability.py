@@ -1,0 +1,286 @@
+"""How far labels can be trusted: against a second session, against their own error bars, and what order may be left.
+
+Pure functions of numbers. Latencies are compared by logarithm, standard errors are shares of the latency, and an array
+with several sessions has shape (networks, sessions), NaN where a network was not measured.
+
+Sources:
+    Spearman (1904), Am. J. Psychol. 15, 72-101: attenuation, corr(observed, true) = sqrt(reliability).
+    Paule and Mandel (1982), J. Res. Natl. Bur. Stand. 87, 377-385: a variance between groups, beside known ones within.
+    Louis (1984), J. Am. Stat. Assoc. 79, 393-398: estimates shrunk so that they vary as much as the truth does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import optimize, stats
+
+from latlab.harness.statistics.drift import Point
+from latlab.predictors.common.metrics import kendall, spearman
+
+__all__ = [
+    "Between",
+    "Ceiling",
+    "Correlation",
+    "Retest",
+    "between_sessions",
+    "ceiling",
+    "correlation",
+    "pass_residuals",
+    "retest",
+    "self_correlation",
+]
+
+Floats = NDArray[np.float64]
+
+DRAWS = 200
+"""Of noise or networks, for rank correlations: they settle to about a tenth of what one draw scatters by."""
+MIN_DRAWS = 50
+DRAWN = 600_000
+"""Numbers drawn, about: many networks scatter less, and need fewer draws."""
+CONFIDENCE = 0.95
+LEAST = 3
+"""Networks, for any correlation."""
+
+
+class Retest(NamedTuple):
+    """Two sessions' labels of the same networks; NaN for fewer than three networks, or where all labels are equal."""
+
+    networks: int
+    spearman: float
+    low: float
+    high: float
+    """The 95 % bootstrap interval of `spearman`, over networks."""
+    kendall: float
+    scatter: float
+    """Standard deviation of the logarithm of their ratio: about sqrt(2) times a label's relative noise."""
+
+
+def retest(first: ArrayLike, second: ArrayLike, *, seed: int = 0) -> Retest:
+    """How labels repeat themselves; both of shape (n,), in the same order, NaN where there is none."""
+    a, b = _both(first, second)
+    if len(a) < LEAST:
+        return Retest(len(a), *[math.nan] * 5)
+    rho, scatter = spearman(a, b), float(np.std(np.log(a / b), ddof=1))
+    if math.isnan(rho):
+        return Retest(len(a), math.nan, math.nan, math.nan, math.nan, scatter)
+    rows = np.random.default_rng(seed).integers(len(a), size=(_draws(len(a)), len(a)))
+    low, high = np.quantile(_rank_correlations(a[rows], b[rows]), _ENDS)
+    return Retest(len(a), rho, float(low), float(high), kendall(a, b), scatter)
+
+
+def self_correlation(latencies: ArrayLike) -> float:
+    """How a device correlates with itself when it is measured again (the measure of HELP's table A.3).
+
+    The mean Spearman of all pairs of sessions which share at least three networks; NaN without any.
+
+    Args:
+        latencies: shape (networks, sessions).
+    """
+    columns = np.atleast_2d(np.asarray(latencies, dtype=float)).T
+    found = [spearman(*_both(a, b)) for a, b in combinations(columns, 2)]
+    found = [rho for rho in found if math.isfinite(rho)]
+    return float(np.mean(found)) if found else math.nan
+
+
+class Ceiling(NamedTuple):
+    """What labels with such error bars permit; NaN for fewer than three networks."""
+
+    networks: int
+    reliability: float
+    """Share of the labels' variance that is not noise: Pearson's correlation of two sessions' logarithms."""
+    pearson: float
+    """The best correlation of log-latencies, sqrt(reliability)."""
+    spearman: float
+    """The best rank correlation: that of the truth itself with such labels, on average."""
+    retest: float
+    """Spearman between two sessions, if error bars tell the whole noise ..."""
+    low: float
+    high: float
+    """... and where it then lies in 95 % of cases: an observed one below says that error bars are too narrow, or that
+    sessions differ by something that they cannot know."""
+
+
+def ceiling(latencies: ArrayLike, sigmas: ArrayLike, *, between: float = 0.0, seed: int = 0) -> Ceiling:
+    """The reliability ceiling: the best rank correlation that labels permit, for their noise.
+
+    With y = log latency, s^2 = sigma^2 + between^2: reliability R = 1 - mean(s^2) / var(y), at least 0. Rank
+    correlations by Monte Carlo: the truth is taken to be mean(y) + sqrt(R) (y - mean(y)), which has the spread of the
+    truth and the shape of the labels (Louis 1984); to it comes normal noise of s, twice for test and retest.
+
+    Args:
+        latencies: of n networks, in any unit.
+        sigmas: their standard errors as shares of the latency, one or of shape (n,).
+        between: what a network differs by from session to session beyond that (`Between.specific`).
+    """
+    sigmas = np.broadcast_to(np.asarray(sigmas, dtype=float), np.shape(latencies))
+    latency, sigma = _both(latencies, sigmas)
+    if len(latency) < LEAST:
+        return Ceiling(len(latency), *[math.nan] * 6)
+    y, noise = np.log(latency), np.sqrt(sigma**2 + between**2)
+    spread = float(np.var(y, ddof=1))
+    reliability = max(0.0, 1 - float(np.mean(noise**2)) / spread) if spread else 0.0
+    truth = y.mean() + math.sqrt(reliability) * (y - y.mean())
+    rng = np.random.default_rng(seed)
+    test, second = truth + noise * rng.standard_normal((2, _draws(len(y)), len(y)))
+    with_itself = _rank_correlations(test, second)
+    low, high = np.quantile(with_itself, _ENDS)
+    return Ceiling(
+        len(y),
+        reliability,
+        math.sqrt(reliability),
+        float(np.mean(_rank_correlations(np.concatenate([test, second]), truth[None]))),
+        float(np.mean(with_itself)),
+        float(low),
+        float(high),
+    )
+
+
+class Between(NamedTuple):
+    """How sessions differ beyond the error bars of their labels; relative standard deviations, NaN where not known."""
+
+    networks: int
+    """That were measured in at least two sessions."""
+    sessions: int
+    shifts: Floats
+    """Shape (sessions,): logarithm of how much slower each session is than their mean; NaN where it shares nothing."""
+    common: float
+    """By how much a whole session is shifted. It harms no order within a session; few sessions tell it poorly."""
+    specific: float
+    """By how much a network's label differs from session to session when its session's shift is gone."""
+    ratio: float
+    """Scatter of these differences over what error bars say, 1 if these are right; `specific` makes up for the rest."""
+
+
+def between_sessions(latencies: ArrayLike, sigmas: ArrayLike) -> Between:
+    """Variances between sessions, from networks measured in several: two-way random effects with known errors.
+
+        y_is = a_i + c_s + g_is + e_is,   Var e_is = sigma_is^2,  Var g = specific^2,  Var c = common^2
+
+    Networks' levels a are fixed. Paule and Mandel's equation sets `specific` so that the weighted squares of the
+    residuals, with weights 1 / (sigma_is^2 + specific^2), equal their degrees of freedom, n - networks - sessions + 1;
+    and then `common`, likewise, from the sessions' shifts and their variances. Both are 0 where error bars suffice. For
+    two sessions specific^2 + mean(sigma^2) is half the variance of the differences.
+
+    Args:
+        latencies: shape (networks, sessions), NaN where there is none.
+        sigmas: their standard errors as shares of the latency, the same shape; an error that is not known counts as 0.
+    """
+    y = np.log(np.atleast_2d(np.asarray(latencies, dtype=float)))
+    y[np.isfinite(y).sum(axis=1) < 2] = np.nan
+    here = np.isfinite(y)
+    sessions = y.shape[1]
+    sigma2 = np.nan_to_num(np.broadcast_to(np.asarray(sigmas, dtype=float), y.shape)) ** 2
+    networks, used = int(here.any(axis=1).sum()), here.any(axis=0)
+    freedom = int(here.sum()) - networks - int(used.sum()) + 1
+    if networks == 0 or used.sum() < 2:
+        return Between(networks, sessions, np.full(sessions, np.nan), math.nan, math.nan, math.nan)
+    here, y, sigma2 = here[:, used], np.nan_to_num(y[:, used]), sigma2[:, used]
+
+    def two_way(extra: float) -> tuple[Floats, Floats, float]:
+        """The sessions' shifts, their covariance, and the weighted squares that are left."""
+        weights = here / (sigma2 + max(extra, 1e-14))
+        totals = weights.sum(axis=1, keepdims=True)
+        shares = np.divide(weights, totals, out=np.zeros_like(weights), where=totals > 0)
+        a = np.diag(weights.sum(axis=0)) - weights.T @ shares
+        covariance = np.linalg.pinv(a, hermitian=True)
+        centred = y - (shares * y).sum(axis=1, keepdims=True)
+        shifts = covariance @ (weights * centred).sum(axis=0)
+        rest = y - shifts
+        rest = rest - (shares * rest).sum(axis=1, keepdims=True)
+        return shifts, covariance, float((weights * rest**2).sum())
+
+    specific2 = ratio = math.nan
+    if freedom > 0:
+        specific2 = _paule_mandel(lambda extra: two_way(extra)[2], freedom, float(np.ptp(y[here])) ** 2)
+        if (sigma2[here] > 0).all():
+            ratio = math.sqrt(two_way(0.0)[2] / freedom)
+    shifts, covariance, _ = two_way(0.0 if math.isnan(specific2) else specific2)
+    shifts = shifts - shifts.mean()
+    own = np.diag(covariance)
+    common2 = _paule_mandel(
+        lambda extra: _squares(shifts, 1 / (own + extra + 1e-14)), len(shifts) - 1, float(np.ptp(shifts)) ** 2
+    )
+    everywhere = np.full(sessions, np.nan)
+    everywhere[used] = shifts
+    return Between(networks, sessions, everywhere, math.sqrt(common2), math.sqrt(specific2), ratio)
+
+
+class Correlation(NamedTuple):
+    """Spearman's, with the probability of one at least as large if there were none; NaN for fewer than three pairs."""
+
+    rho: float
+    p: float
+    n: int
+
+
+def correlation(residuals: ArrayLike, covariate: ArrayLike) -> Correlation:
+    """Whether residuals go with the order of measuring, or with temperature; both of shape (n,), NaN where not known.
+
+    p is that of Student's t with n - 2 degrees of freedom, as if residuals were independent.
+    """
+    a, b = (np.asarray(one, dtype=float) for one in (residuals, covariate))
+    both = np.isfinite(a) & np.isfinite(b)
+    a, b = a[both], b[both]
+    if len(a) < LEAST or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return Correlation(math.nan, math.nan, len(a))
+    found = stats.spearmanr(a, b)
+    return Correlation(float(found.statistic), float(found.pvalue), len(a))
+
+
+def pass_residuals(points: Sequence[Point]) -> Floats:
+    """By how much each pass is above the mean of its network's passes, shape (n,); NaN for a network with one pass.
+
+    What is left of drift when these go with time, or of heat when they go with temperature.
+    """
+    if not points:
+        return np.empty(0)
+    log_ms = np.array([point.log_ms for point in points])
+    numbers: dict[object, int] = {}
+    network = np.array([numbers.setdefault(point.network, len(numbers)) for point in points], dtype=np.intp)
+    counts = np.bincount(network)
+    means = np.bincount(network, log_ms) / counts
+    return np.where(counts[network] > 1, log_ms - means[network], np.nan)
+
+
+_ENDS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
+
+
+def _both(a: ArrayLike, b: ArrayLike) -> tuple[Floats, Floats]:
+    """Where both are known."""
+    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    known = np.isfinite(a) & np.isfinite(b)
+    return a[known], b[known]
+
+
+def _draws(networks: int) -> int:
+    return max(MIN_DRAWS, min(DRAWS, DRAWN // networks))
+
+
+def _rank_correlations(a: Floats, b: Floats) -> Floats:
+    """Spearman's of each row of `a` with the same, or the only, row of `b`; 0 where one is constant: it tells no
+    order."""
+    ranks = [stats.rankdata(one, axis=1) for one in (a, b)]
+    a, b = (one - one.mean(axis=1, keepdims=True) for one in ranks)
+    scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    rho: Floats = np.divide((a * b).sum(axis=1), scale, out=np.zeros_like(scale), where=scale > 0)
+    return rho
+
+
+def _squares(values: Floats, weights: Floats) -> float:
+    mean = float(np.average(values, weights=weights))
+    return float((weights * (values - mean) ** 2).sum())
+
+
+def _paule_mandel(squares: Callable[[float], float], freedom: int, most: float) -> float:
+    """The variance at which the falling `squares` equal their degrees of freedom; 0 where they are fewer anyway."""
+    if squares(0.0) <= freedom:
+        return 0.0
+    while squares(most) > freedom:
+        most *= 4
+    return float(optimize.brentq(lambda extra: squares(extra) - freedom, 0.0, most, xtol=1e-14, rtol=1e-6))

@@ -1,0 +1,145 @@
+"""TODO: docstring."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+from sqlalchemy import Connection, Row
+
+from latlab.harness.errors import BadInputError
+from latlab.harness.importers.read import SourceTable
+from latlab.harness.store.store import Store
+from latlab.search_spaces.block_space import SUFFIX
+
+__all__ = ["Kept", "keep", "listing", "remove"]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What became of an imported table."""
+
+    name: str
+    space: str
+    architectures: int
+    is_new: bool
+    """False where the same file had been imported before."""
+    notes: tuple[str, ...]
+
+
+def keep(store: Store, tables: Sequence[SourceTable]) -> list[Kept]:
+    """Add imported tables to the store, all or none; one that is there already stays as it is.
+
+    Raises:
+        BadInputError: where another file's device has the same name and space.
+    """
+    with store.transaction() as connection:
+        return [_keep(connection, table) for table in tables]
+
+
+def _keep(connection: Connection, table: SourceTable) -> Kept:
+    known = connection.exec_driver_sql(
+        "SELECT id, sha256, unit, origin FROM sources WHERE name = ? AND space = ?", (table.name, table.space)
+    ).one_or_none()
+    kept = Kept(table.name, table.space, len(table.archs), known is None, table.notes)
+    if known is not None:
+        if (known.sha256, known.unit) == (table.sha256, table.unit):
+            return kept
+        raise BadInputError(
+            f"the store has a source {table.name} of {table.space} already, from {known.origin} (in {known.unit})",
+            f"Remove it first (latlab sources remove {table.name}), or call this one otherwise: --device NAME.",
+        )
+    values = (
+        table.name, table.space, table.format, ", ".join(table.files), table.sha256, table.unit, table.citation,
+        "; ".join(table.notes), datetime.now(UTC).isoformat(timespec="milliseconds"),
+    )  # fmt: skip
+    source = connection.exec_driver_sql(
+        "INSERT INTO sources (name, space, format, origin, sha256, unit, citation, notes, imported_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        values,
+    ).lastrowid
+    ids = _arch_ids(connection, table)
+    stderr = [None] * len(ids) if table.stderr_ms is None else table.stderr_ms.tolist()
+    labels = zip([source] * len(ids), ids, table.latency_ms.tolist(), stderr, strict=True)
+    connection.exec_driver_sql(
+        "INSERT INTO source_labels (source_id, arch_id, latency_ms, stderr_ms) VALUES (?, ?, ?, ?)",
+        sorted(labels),
+    )
+    return kept
+
+
+def _arch_ids(connection: Connection, table: SourceTable) -> list[int]:
+    """Ids of the table's architectures, new ones added."""
+
+    def known() -> dict[str, int]:
+        rows = connection.exec_driver_sql("SELECT arch, id FROM source_archs WHERE space = ?", (table.space,))
+        return {row[0]: row[1] for row in rows}
+
+    ids = known()
+    missing = [(table.space, arch.text) for arch in table.archs if arch.text not in ids]
+    if missing:
+        connection.exec_driver_sql("INSERT INTO source_archs (space, arch) VALUES (?, ?)", missing)
+        ids = known()
+    return [ids[arch.text] for arch in table.archs]
+
+
+def remove(store: Store, name: str, space: str | None = None) -> list[tuple[str, int]]:
+    """Remove an imported source, of all spaces or one; (space, architectures) of what went.
+
+    Raises:
+        BadInputError: where there is none of that name.
+    """
+    with store.transaction() as connection:
+        found = connection.exec_driver_sql(
+            "SELECT s.id, s.space, count(*) AS labels FROM sources s JOIN source_labels l ON l.source_id = s.id "
+            "WHERE s.name = ? AND s.space = coalesce(?, s.space) GROUP BY s.id",
+            (name, space),
+        ).all()
+        if not found:
+            known = _names(_imported(connection))
+            raise BadInputError(
+                f"the store {store.path} has no imported source {name}{f' of {space}' if space else ''}",
+                f"It has: {known or 'none'}. What was measured here cannot be removed.",
+            )
+        for source in found:
+            connection.exec_driver_sql("DELETE FROM sources WHERE id = ?", (source.id,))
+        connection.exec_driver_sql("DELETE FROM source_archs WHERE space NOT IN (SELECT DISTINCT space FROM sources)")
+        return [(str(source.space), int(source.labels)) for source in found]
+
+
+def _names(rows: Iterable[Row[Any]]) -> str:
+    return ", ".join(sorted({str(row.name) for row in rows}))
+
+
+def _imported(connection: Connection, space: str | None = None) -> Sequence[Row[Any]]:
+    """The imported sources. None in a store that an older latlab made and that this one may not write."""
+    there = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'sources'"
+    if connection.exec_driver_sql(there).scalar() is None:
+        return []
+    return connection.exec_driver_sql(
+        "SELECT s.*, (SELECT count(*) FROM source_labels l WHERE l.source_id = s.id) AS architectures "
+        "FROM sources s WHERE s.space = coalesce(?, s.space) ORDER BY s.space, s.name",
+        (space,),
+    ).all()
+
+
+def listing(store: Store) -> pd.DataFrame:
+    """Every device that the store knows something of, imported or measured.
+
+    Returns:
+        Columns name, space, kind (imported or measured), architectures, origin, unit, citation, notes, imported_at.
+    """
+    columns = ["name", "space", "kind", "architectures", "origin", "unit", "citation", "notes", "imported_at"]
+    with store.transaction() as connection:
+        rows = [{**row._mapping, "kind": "imported"} for row in _imported(connection)]
+    table = store.table()
+    others = (table["space"] == "model") | table["space"].str.endswith(SUFFIX).astype(bool)
+    table = table[(table["status"] == "ok") & ~others]
+    for (target, space), own in table.groupby(["target", "space"], sort=True):
+        origin = "simulated" if own["simulated"].any() else "measured here"
+        count = own["arch"].nunique()
+        rows.append({"name": target, "space": space, "kind": "measured", "architectures": count, "origin": origin})
+    return pd.DataFrame(rows, columns=columns)

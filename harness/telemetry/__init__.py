@@ -1,0 +1,1 @@
+"""The one typed view of what devices tell: readings, energy, metrics."""

@@ -1,0 +1,79 @@
+"""What is known of a network on a device beyond its latency: memory, energy, times of loading and of the first run.
+
+Everything is computed from what devices tell, of which any part may be missing or nonsense: what is not known is
+left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from latlab.harness.telemetry.energy import spent
+from latlab.harness.telemetry.readings import number
+
+__all__ = ["METRICS", "TimedPass", "metrics", "runs_and_seconds"]
+
+METRICS = {
+    "first_ms": "the first inference, which allocates and compiles what later ones find ready",
+    "open_ms": "opening the file in the runtime, before the first inference",
+    "file_bytes": "size of the model file",
+    "peak_memory_mb": "10^6 bytes by which the process grew at its peak, opening the network and running it once",
+    "energy_mj": "energy per inference of all that the meter covers, what it spends at rest included",
+}
+"""Names of metrics, and what they mean."""
+
+
+class TimedPass(Protocol):
+    """`device.Timed`, or a `Pass` of the store."""
+
+    @property
+    def warmup_ns(self) -> list[int]: ...
+    @property
+    def samples_ns(self) -> list[int]: ...
+    @property
+    def telemetry(self) -> dict[str, Any]: ...
+
+
+def metrics(facts: Mapping[str, Any], passes: Iterable[TimedPass], file_bytes: int) -> dict[str, float]:
+    """What there is of `METRICS` for one network.
+
+    Energy per inference is mean power times mean duration, both over all passes, so that what a device does between
+    readings of its counters and the network's runs is not counted as the network's: sum(J) / sum(s between readings)
+    * sum(s of inference) / inferences.
+
+    Args:
+        facts: of `Loaded`, as `DeviceSession.load` gives them.
+        passes: of the network, warm-up included.
+        file_bytes: size of its file.
+    """
+    found: dict[str, float] = {"file_bytes": float(file_bytes)} if file_bytes > 0 else {}
+    for name, key in (("first_ms", "first_ns"), ("open_ms", "load_ns")):
+        value = number(facts, key)
+        if value is not None and value > 0:
+            found[name] = value / 1e6
+    peak = number(facts, "memory", "peak_mb")
+    if peak is not None and peak > 0:
+        found["peak_memory_mb"] = peak
+    gpu = number(facts, "gpu")
+    joules = measured_s = busy_s = 0.0
+    inferences = 0
+    for one in passes:
+        runs, seconds = runs_and_seconds(one)
+        energy = spent(one.telemetry, seconds, None if gpu is None else int(gpu))
+        if energy is not None:
+            joules, measured_s = joules + energy.joules, measured_s + energy.seconds
+            busy_s, inferences = busy_s + seconds, inferences + runs
+    if joules > 0 and inferences:
+        found["energy_mj"] = 1000 * joules / measured_s * busy_s / inferences
+    return found
+
+
+def runs_and_seconds(one: TimedPass) -> tuple[int, float]:
+    """Inferences of a pass, and the seconds that they took; warm-up included, where its runs are known one by one."""
+    aggregate = number(one.telemetry, "aggregate", "runs")
+    if aggregate is not None:
+        return int(aggregate), aggregate * sum(one.samples_ns) / max(1, len(one.samples_ns)) / 1e9
+    calls = int(number(one.telemetry, "calls") or 1)
+    runs = len(one.warmup_ns) + calls * len(one.samples_ns)
+    return runs, (sum(one.warmup_ns) + calls * sum(one.samples_ns)) / 1e9

@@ -1,0 +1,61 @@
+"""The console that everything is drawn on, and tables on it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from latlab.harness.terminal.progress import MAX_ROWS
+
+__all__ = ["console", "show_table", "warn"]
+
+
+WIDTH_OF_FILES = 200
+
+
+def console() -> Console:
+    """Standard output; into a file or a pipe, lines are not cut to a terminal's width."""
+    screen = Console()
+    return screen if screen.is_terminal else _FileConsole(width=WIDTH_OF_FILES, soft_wrap=True)
+
+
+class _FileConsole(Console):
+    """Lines end where their text ends: tables are padded, which only a terminal hides."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        with self.capture() as captured:
+            super().print(*objects, **options)
+        self.file.write(re.sub(r"[ \t]+$", "", captured.get(), flags=re.MULTILINE))
+        self.file.flush()
+
+
+def warn(message: str) -> None:
+    """On stderr, whatever form the results take."""
+    Console(stderr=True).print(f"[yellow]latlab: {escape(message)}[/yellow]", soft_wrap=True)
+
+
+def show_table(frame: pd.DataFrame, title: str) -> None:
+    """Any table of results; numbers with four significant digits."""
+    screen = console()
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", title=escape(title), title_justify="left")
+    for name in frame.columns:
+        numeric = pd.api.types.is_float_dtype(frame[name])
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
+    for row in frame.head(MAX_ROWS).itertuples(index=False):
+        table.add_row(*(_cell(value) for value in row))
+    screen.print(table)
+    if len(frame) > MAX_ROWS:
+        screen.print(f"... and {len(frame) - MAX_ROWS} more; --json prints all", style="dim")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    if isinstance(value, float):
+        return "-" if pd.isna(value) else f"{value:.4g}"
+    return escape(str(value))

@@ -1,0 +1,212 @@
+"""What people see while devices work, on stderr: a live table, a bar, or now and then a line."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from latlab.harness.fleet.jobs import Incident
+from latlab.harness.text import milliseconds
+
+if TYPE_CHECKING:
+    from latlab.harness.fleet.jobs import DeviceState
+    from latlab.harness.store.store import Measurement
+
+__all__ = ["MAX_ROWS", "View", "watching", "working"]
+
+MAX_ROWS = 30
+"""Rows of a table that are shown; the rest is counted."""
+HEARTBEAT_S = 30.0
+"""Without a live display, how often a long run says how far its devices are."""
+ROLES = {"train": "measured", "holdout": "hold-out", "reference": "reference", "listed": "measured"}
+STYLES = {"lost": "yellow", "quarantined": "red", "failed": "red", "done": "green"}
+GAP = 2
+"""Columns of the terminal between two of the table."""
+NOTE_WIDTH = 20
+"""Characters below which a device's target or trouble is not worth a column."""
+# Least widths, so that columns do not come and go with what a device just does.
+NEEDED = {"device": 6, "doing": 11, "networks": 8}
+OPTIONAL = {"latency": 9, "a minute": 8, "temp.": 6}
+"""The most wanted first; they are shown where there is room."""
+
+
+class View:
+    """Looks on while devices work: what went wrong is told at once, and how far they are every `HEARTBEAT_S`."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self.devices: Mapping[str, DeviceState] = {}
+        self.failures = 0
+        """Devices or jobs that were given up."""
+        self._told = time.monotonic()
+
+    def watch(self, devices: Mapping[str, DeviceState]) -> None:
+        self.devices = devices
+
+    def observe(self, event: Measurement | Incident) -> None:
+        if isinstance(event, Incident):
+            self._tell(event)
+        self._beat()
+
+    def _tell(self, event: Incident) -> None:
+        given_up = event.kind in ("quarantined", "failed")
+        self.failures += given_up
+        if given_up and len(self.devices) < 2:
+            return  # the command itself ends with that
+        style = {"back": "green", "lost": "yellow"}.get(event.kind, "red")
+        message = _first_line(event.message, event.device)
+        self._print(f"[{style}]{event.kind}[/{style}]  {escape(event.device)}: {escape(message)}")
+
+    def _beat(self) -> None:
+        """A line for each device at work: without, a long run looks like a hung one in a log."""
+        if time.monotonic() - self._told < HEARTBEAT_S:
+            return
+        self._told = time.monotonic()
+        busy = [state for state in self.devices.values() if state.state in ("running", "lost")]
+        for state in busy[:MAX_ROWS]:
+            failed = f" ({state.failed} failed)" if state.failed else ""
+            latency = state.last.latency_ms if state.last else None
+            last = f"{milliseconds(latency)} last, " if latency is not None else ""
+            self._print(escape(f"{state.name}: {state.done}/{state.total}{failed}, {last}{state.doing}"))
+        if len(busy) > MAX_ROWS:
+            self._print(f"... and {len(busy) - MAX_ROWS} more devices at work")
+
+    def say(self, line: str) -> None:
+        """Show a line."""
+        self._print(escape(line))
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, soft_wrap=not self._console.is_terminal, highlight=False)
+
+    def __rich__(self) -> RenderableType:
+        """A row per device while they work: columns as there is room, and none but the last one ever cut."""
+        states = sorted(self.devices.values(), key=lambda state: state.state == "done")
+        rows = [_cells(state) for state in states[:MAX_ROWS]]
+        widths = {
+            name: max([least, *(row[name].cell_len for row in rows)]) + GAP
+            for name, least in (NEEDED | OPTIONAL).items()
+        }
+        left = self._console.width - sum(widths[name] for name in NEEDED)
+        shown = list(NEEDED)
+        for name in OPTIONAL:
+            if widths[name] + (0 if name == "latency" else NOTE_WIDTH) > left:
+                break
+            left -= widths[name]
+            shown.append(name)
+        noted = left >= NOTE_WIDTH
+        table = Table(box=None, padding=(0, GAP, 0, 0), header_style="dim", expand=noted)
+        for name in shown:
+            table.add_column(
+                name,
+                no_wrap=True,
+                justify="left" if name in ("device", "doing") else "right",
+                min_width=widths[name] - GAP,
+            )
+        if noted:
+            table.add_column("", overflow="ellipsis", no_wrap=True, ratio=1)
+        for row in rows:
+            table.add_row(*(row[name] for name in shown), *([row["note"]] if noted else []))
+        if len(states) > MAX_ROWS:
+            table.add_row(f"... and {len(states) - MAX_ROWS} more", style="dim")
+        return table
+
+
+def _cells(state: DeviceState) -> dict[str, Text]:
+    counts = Text(f"{state.done}/{state.total}")
+    if state.failed:
+        counts.append(f" ({state.failed} failed)", "red")
+    latency = state.last.latency_ms if state.last else None
+    rate, heat = state.per_minute, state.temperature_c
+    target = str(state.target).partition("/")[2] if state.target else ""
+    trouble = _first_line(state.trouble, state.name)
+    return {
+        "device": Text(state.name),
+        "doing": Text(state.doing, STYLES.get(state.state, "")),
+        "networks": counts,
+        "latency": Text(milliseconds(latency) if latency is not None else "-"),
+        "a minute": Text(f"{rate:.3g}" if rate else "-"),
+        "temp.": Text(f"{heat:.0f} °C" if heat is not None else "-"),
+        "note": Text(trouble, "yellow") if trouble else Text(target, "dim"),
+    }
+
+
+def _first_line(message: str, device: str) -> str:
+    return message.removeprefix(f"device {device}: ").split("\n")[0]
+
+
+@contextlib.contextmanager
+def watching(title: str, *, quiet: bool) -> Iterator[View]:
+    """What devices do, on stderr: a live table of them, or a bar where there is one. Lines now and then where `quiet`
+    or stderr is no terminal.
+    """
+    console = Console(stderr=True)
+    view = _LiveView(console, title) if console.is_terminal and not quiet else View(console)
+    try:
+        yield view
+    finally:
+        if isinstance(view, _LiveView):
+            view.stop()
+
+
+class _LiveView(View):
+    def __init__(self, console: Console, title: str) -> None:
+        super().__init__(console)
+        self._title = title
+        self._live: Live | Progress | None = None
+
+    def watch(self, devices: Mapping[str, DeviceState]) -> None:
+        super().watch(devices)
+        if len(devices) > 1:
+            self._live = Live(self, console=self._console, refresh_per_second=4, transient=True)
+        else:
+            columns = (
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=28),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[last]}"),
+            )
+            self._live = Progress(*columns, console=self._console, transient=True)
+            (state,) = devices.values()
+            title = f"{self._title} on {state.name}"
+            self._task = self._live.add_task(escape(title), total=state.total, last="exporting the first networks")
+        self._live.start()
+
+    def observe(self, event: Measurement | Incident) -> None:
+        if isinstance(event, Incident):
+            self._tell(event)
+        elif isinstance(self._live, Progress):
+            what = milliseconds(event.latency_ms) if event.latency_ms is not None else event.status
+            self._live.update(self._task, advance=1, last=f"[dim]{ROLES.get(event.role, event.role)}[/dim] {what}")
+
+    def stop(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+
+@contextlib.contextmanager
+def working(title: str, *, quiet: bool) -> Iterator[None]:
+    """A spinner on stderr."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield
+        return
+    with console.status(title):
+        yield

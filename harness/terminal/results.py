@@ -1,0 +1,213 @@
+"""What people see in a terminal: results on stdout; progress, on stderr, is `terminal_live`'s."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from rich.markup import escape
+from rich.table import Table
+
+from latlab.harness.statistics.verdict_counts import in_words as verdicts_in_words
+from latlab.harness.statistics.verdict_counts import verdict_counts
+from latlab.harness.terminal.console import console, show_table
+from latlab.harness.terminal.progress import MAX_ROWS, watching, working
+from latlab.harness.text import in_words, milliseconds
+
+if TYPE_CHECKING:
+    from latlab.harness.active_learning.onboarding import Onboarding
+    from latlab.search_spaces import SearchSpace
+
+__all__ = [
+    "show_measurements",
+    "show_onboarding",
+    "show_prior",
+    "show_sources",
+    "show_spaces",
+    "show_store",
+    "watching",
+    "working",
+]
+
+WIDE = 90
+"""Columns of the terminal from which on campaigns are shown with policy, seed and the time of the last row."""
+
+
+def show_onboarding(result: Onboarding) -> None:
+    screen = console()
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{value:.1f} %"
+
+    table.add_row("target", result.target)
+    failed = f", {result.failed} failed" if result.failed else ""
+    table.add_row("measured", f"{result.measured} networks of {result.space}{failed}")
+    table.add_row("predictor", f"{escape(result.predictor)}; prior: {escape(in_words(result.sources))}")
+    worry = "[yellow], noisy: does something else use the device? See latlab doctor[/yellow]" if result.noisy else ""
+    verdicts = verdicts_in_words(verdict_counts(result.measurements))
+    verdicts = f"; {verdicts}" if verdicts else ""
+    table.add_row("labels", f"median standard error {result.label_noise_percent:.1f} %{worry}{verdicts}")
+    table.add_row(
+        "expected error",
+        f"{result.expected_error_percent:.1f} % over the space (the predictor's own estimate)",
+    )
+    if result.loo_spearman is not None and result.loo_mape_percent is not None:
+        table.add_row(
+            "leave-one-out", f"Spearman {result.loo_spearman:.3f}, mean error {result.loo_mape_percent:.1f} %"
+        )
+    if result.holdout_spearman is not None:
+        table.add_row(
+            "hold-out",
+            f"Spearman [bold]{result.holdout_spearman:.3f}[/bold] (two measurements of it agree to "
+            f"{result.holdout_retest_spearman:.3f}), mean error {percent(result.holdout_mape_percent)}, "
+            f"within 10 %: {percent(result.holdout_within_10_percent)}, "
+            f"inside the 90 % interval: {percent(result.holdout_coverage_90_percent)}",
+        )
+    timing = f"{100 * result.timing_share:.0f} % of it timing networks"
+    if result.simulated:
+        timing = f"{result.timing_share * result.wall_s:.0f} s of simulated time timing networks"
+    table.add_row("this run", f"{result.wall_s:.0f} s, {timing}")
+    if result.failed:
+        table.add_row("failures", "their reasons are in the report, and in latlab show")
+    table.add_row("latency table", escape(str(result.latency_table)))
+    table.add_row("report", f"[bold]{escape(str(result.report))}[/bold]")
+    screen.print(table)
+
+
+def show_prior(sources: Sequence[str]) -> None:
+    """Which devices a predictor was pre-trained on."""
+    console().print(f"prior: {escape(in_words(sources))}", style="dim")
+
+
+def show_measurements(rows: pd.DataFrame, store: Path, *, raw: bool) -> None:
+    screen = console()
+    targets = rows["target"].nunique()
+    screen.print(_rows_of_one(rows, raw) if targets < 2 or raw else _rows_of_many(rows))
+    if len(rows) > MAX_ROWS and targets < 2:
+        screen.print(f"... and {len(rows) - MAX_ROWS} more; all are in {escape(str(store))}", style="dim")
+    failed = int((rows["status"] != "ok").sum())
+    kept = " (kept; --new-session tries again)" if (~rows["status"].isin(["ok", "device_lost"])).any() else ""
+    lost = int((rows["status"] == "device_lost").sum())
+    again = f" {lost} were lost with their device: the same command measures them." if lost else ""
+    screen.print(
+        f"{len(rows) - failed} measured, {failed} failed{kept}{_noise(rows)}.{again} All is in {escape(str(store))}.",
+        style="dim",
+    )
+    screen.print(f"`latlab export --store {escape(str(store))} --out measured.csv` writes it to a file.", style="dim")
+
+
+def _noise(rows: pd.DataFrame) -> str:
+    """The typical standard error, on which targets it is worrying, and how many labels are in doubt."""
+    from latlab.harness.active_learning.onboarding import NOISY_PERCENT
+
+    good = rows[rows["status"] == "ok"]
+    errors = (100 * good["stderr_ms"] / good["latency_ms"]).groupby(good["target"], sort=False).median().dropna()
+    if errors.empty:
+        return ""
+    noisy = errors[errors > NOISY_PERCENT]
+    where = f" on {', '.join(noisy.index)}" if len(noisy) and rows["target"].nunique() > 1 else ""
+    worry = f" [yellow](noisy{escape(where)}: does something else use the device? See latlab doctor)[/yellow]"
+    verdicts = verdict_counts(rows)
+    doubts = f" ({verdicts_in_words(verdicts)})" if any(verdicts) else ""
+    return f", median standard error {errors.median():.1f} %{worry if len(noisy) else ''}{doubts}"
+
+
+def _rows_of_one(rows: pd.DataFrame, raw: bool) -> Table:
+    """A row per architecture."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("architecture", overflow="fold")
+    for name in ("latency", "std. error", "status"):
+        table.add_column(name, justify="left" if name == "status" else "right", no_wrap=name != "status")
+    several = rows["target"].nunique() > 1
+    for row in rows.head(MAX_ROWS).to_dict("records"):
+        ok = row["status"] == "ok"
+        table.add_row(
+            escape(f"{row['target']} {row['arch']}" if several else str(row["arch"])),
+            milliseconds(row["latency_ms"]) if ok else "-",
+            milliseconds(row["stderr_ms"]) if ok and pd.notna(row["stderr_ms"]) else "-",
+            "ok" if ok else f"[red]{row['status']}[/red]: {escape(str(row['error']))}",
+        )
+        if raw:
+            for number, samples in enumerate(row["passes"], 1):
+                table.add_row(f"[dim]  pass {number}: {' '.join(f'{s / 1e6:.3f}' for s in samples)} ms[/dim]")
+    return table
+
+
+def _rows_of_many(rows: pd.DataFrame) -> Table:
+    """A row per target: how much was measured, and how fast it is."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("target", overflow="fold")
+    for name in ("measured", "failed", "fastest", "median", "slowest", "std. error"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for target, own in rows.groupby("target", sort=False):
+        good = own[own["status"] == "ok"]
+        failed = len(own) - len(good)
+        cells = ["-"] * 4
+        if len(good):
+            latency = good["latency_ms"]
+            error = (100 * good["stderr_ms"] / latency).median()
+            cells = [
+                *(milliseconds(value) for value in (latency.min(), latency.median(), latency.max())),
+                f"{error:.1f} %",
+            ]
+        table.add_row(escape(str(target)), str(len(good)), f"[red]{failed}[/red]" if failed else "0", *cells)
+    return table
+
+
+def show_spaces(spaces: Sequence[SearchSpace]) -> None:
+    screen = console()
+    for space in spaces:
+        size = f"{space.size:,}" if space.size < 1e6 else f"{space.size:.2g}"
+        screen.print(f"[bold]{escape(space.name)}[/bold]  {escape(space.title)}")
+        use = "" if space.buildable else ", for predictions only"
+        screen.print(f"  {size} architectures{use}; encodings: {', '.join(space.encodings)}", style="dim")
+        screen.print(f"  e.g. {space.references()[0].text}", style="dim", markup=False, highlight=False)
+
+
+def show_sources(store: Path, listed: pd.DataFrame) -> None:
+    """A line per device and space, and what was done to imported labels."""
+    screen = console()
+    if listed.empty:
+        screen.print(f"{escape(str(store))} knows of no device yet: latlab import, latlab measure")
+        return
+    for space, group in listed.groupby("space", sort=False):
+        table = Table(
+            box=None, padding=(0, 2, 0, 0), header_style="dim", title=escape(str(space)), title_justify="left"
+        )
+        for name in ("name", "architectures", "kind", "origin"):
+            table.add_column(name, justify="right" if name == "architectures" else "left", overflow="fold")
+        for row in group.to_dict("records"):
+            table.add_row(*(escape(str(row[name])) for name in ("name", "architectures", "kind", "origin")))
+        screen.print(table)
+    for row in listed[listed["kind"] == "imported"].to_dict("records"):
+        if row["notes"]:
+            screen.print(f"{escape(row['name'])} of {escape(row['space'])}: {escape(row['notes'])}", style="dim")
+    cited = sorted({one for one in listed["citation"].dropna() if one})
+    if cited:
+        screen.print(f"Data of others: {escape('; '.join(cited))}. Cite them, and mind their licences.", style="dim")
+
+
+def show_store(store: Path, campaigns: pd.DataFrame, failures: pd.DataFrame) -> None:
+    if campaigns.empty:
+        console().print(f"{escape(str(store))} is empty: nothing has been measured yet")
+        return
+    screen = console()
+    for target, group in campaigns.groupby("target", sort=False):
+        title = escape(str(target)) + (" [yellow](simulated)[/yellow]" if group["simulated"].any() else "")
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", title=title, title_justify="left")
+        names = ["space", "selection", "policy", "seed", "session", "ok", "failed", "running", "last"]
+        if screen.width < WIDE:
+            names = ["space", "selection", "session", "ok", "failed"] + ["running"] * bool(group["running"].any())
+        for name in names:
+            table.add_column(name, justify="right" if name in ("ok", "failed", "running", "session") else "left")
+        shown = group.assign(last=group["last"].fillna("").astype(str).str[:16].str.replace("T", " "))
+        for cells in shown[names].itertuples(index=False):
+            table.add_row(*(escape(str(cell)) for cell in cells))
+        screen.print(table)
+    if len(failures):
+        show_table(failures[["target", "arch", "status", "error"]], "Failures")

@@ -1,0 +1,123 @@
+"""How numbers and foreign text are written: one place, so that a tile, a table and a tooltip agree."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+__all__ = [
+    "clean",
+    "correlation",
+    "count",
+    "duration",
+    "fine_correlation",
+    "in_words",
+    "millions",
+    "milliseconds",
+    "ms",
+    "percent",
+    "printable",
+    "tick",
+]
+
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+# Characters that neither XML 1.0 nor HTML allows; a worker's stderr may hold any of them.
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+# Overrides of the writing direction would let an error message reorder the text around it.
+_BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
+
+
+def clean(text: str, limit: int = 0) -> str:
+    """Text that any parser accepts: no terminal colours or control characters; cut to a `limit` > 0."""
+    text = _BIDI.sub("", _FORBIDDEN.sub("\ufffd", _ANSI.sub("", text)))
+    return text if not limit or len(text) <= limit else text[: limit - 1].rstrip() + "…"
+
+
+def ms(value: float) -> str:
+    """Milliseconds to three significant digits, without the unit: 0.0123, 1.23, 12.3, 123, 1,234."""
+    if not math.isfinite(value):
+        return "–"
+    if value >= 100:
+        return f"{value:,.0f}"
+    digits = 2 - math.floor(math.log10(value)) if value > 0 else 0
+    return f"{value:.{min(digits, 6)}f}"
+
+
+def percent(value: float) -> str:
+    """A number that is already in per cent, without the sign: 0.42, 4.2, 42."""
+    if not math.isfinite(value):
+        return "–"
+    size = abs(value)
+    return f"{value:.2f}" if size < 1 else f"{value:.1f}" if size < 10 else f"{value:.0f}"
+
+
+def correlation(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "–"
+
+
+def fine_correlation(value: float) -> str:
+    """As `correlation`, with a fourth digit from .99 on, where the third tells too little: 0.982, 0.9993."""
+    return f"{value:.4f}" if 0.99 <= value < 0.99995 else correlation(value)
+
+
+def count(number: float, noun: str, plural: str = "") -> str:
+    """`1 network`, `1,200 networks`."""
+    return f"{number:,.0f} {noun if number == 1 else plural or noun + 's'}"
+
+
+def millions(value: float) -> str:
+    """MACs or parameters: 940 k, 12.3 M, 1.23 G."""
+    if not math.isfinite(value):
+        return "–"
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{ms(value / size)}\u202f{letter}"
+    return f"{value:.0f}"
+
+
+def tick(value: float) -> str:
+    """A round number at an axis: 0.5, 2, 1,500; 20 M from a million on."""
+    for size, letter in ((1e9, "G"), (1e6, "M")):
+        if abs(value) >= size:
+            return f"{value / size:g}\u202f{letter}"
+    return f"{value:,.10g}".replace("-", "−")
+
+
+def duration(seconds: float) -> str:
+    """42 ms, 4.2 s, 42 s, 3 min 12 s, 2 h 05 min."""
+    if not math.isfinite(seconds):
+        return "–"
+    if seconds < 10:
+        return f"{percent(seconds * 1e3)} ms" if seconds < 1 else f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def milliseconds(value: float) -> str:
+    """Three significant digits, without exponents."""
+    digits = 3 if not value else max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:.{digits}f} ms"
+
+
+NAMED = 3
+"""Sources up to this many are named where there is a line for them."""
+
+
+def in_words(names: Sequence[str]) -> str:
+    """What people are told of the sources that a predictor was pre-trained on."""
+    few = f": {', '.join(names)}" if 0 < len(names) <= NAMED else ""
+    return f"{len(names) or 'no'} source device{'' if len(names) == 1 else 's'} from the store{few}"
+
+
+_MAX_TEXT = 2000
+
+
+def printable(text: str) -> str:
+    """`text` without control characters, which a terminal would obey, and not too long."""
+    text = text[:_MAX_TEXT]
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)

@@ -1,0 +1,33 @@
+"""What both ways to work on a phone have in common: the phone, its work folder, and the manners of a session."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from latlab.harness.transports.adb.config import ADBDevice
+from latlab.harness.transports.adb.phone import Phone, WorkFolder
+from latlab.harness.transports.base import ChannelLostError, Transport
+
+__all__ = ["PhoneTransport"]
+
+
+class PhoneTransport(Transport):
+    """A transport over adb. The phone is kept awake from the first hello that succeeds.
+
+    Args:
+        name: the device, for messages.
+    """
+
+    def __init__(self, name: str, config: ADBDevice) -> None:
+        super().__init__(name)
+        self._phone = Phone(name, config)
+        self._folder: WorkFolder | None = None
+
+    def request(self, verb: str, timeout_s: float, **fields: Any) -> dict[str, Any]:
+        reply = super().request(verb, timeout_s, **fields)
+        if verb == "hello" and self._folder:
+            # Not earlier: who is told that the device is busy must not touch the other's settings.
+            with suppress(ChannelLostError), self._phone.in_use:  # the next request will tell
+                self._phone.stay_awake(self._folder.path)
+        return reply

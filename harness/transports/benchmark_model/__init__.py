@@ -1,0 +1,1 @@
+"""Phones without Python, timed with TFLite's `benchmark_model`."""

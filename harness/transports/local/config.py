@@ -1,0 +1,37 @@
+"""What the inventory says of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from latlab.harness.paths import cache_folder
+from latlab.harness.transports.config import _PHONES_ONLY, DeviceConfig, File, Problem, _of_benchmark_model
+
+if TYPE_CHECKING:
+    from latlab.harness.transports.base import Transport
+
+__all__ = ["LocalDevice"]
+
+
+class LocalDevice(DeviceConfig):
+    """The machine that latlab runs on, driven through the same worker and protocol as any other."""
+
+    is_this_machine: ClassVar[bool] = True
+    transport: Literal["local"] = "local"
+    python: File | None = Field(default=None, description="Interpreter that runs the worker; default: latlab's own")
+    work: File | None = Field(default=None, description="The worker's folder; default: in the user's cache folder")
+
+    @property
+    def address(self) -> str:
+        return "this machine" if self.python is None else f"this machine, {self.python}"
+
+    def problems(self) -> Iterator[Problem]:
+        yield from _of_benchmark_model(self, _PHONES_ONLY)
+
+    def open(self, name: str, runtime: str) -> Transport:
+        from latlab.harness.transports.local.transport import LocalTransport
+
+        return LocalTransport(name, self.python, self.work or cache_folder() / "worker")

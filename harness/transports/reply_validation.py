@@ -1,0 +1,232 @@
+"""What a reply must look like. The worker is on somebody's device: nothing it says is believed unchecked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from latlab.agents.protocol.errors import KINDS, AgentError
+from latlab.agents.protocol.messages import PROTOCOL, Fields, decode, shortened
+from latlab.agents.protocol.pass_request import MAX_CALLS, Pass
+from latlab.agents.workspace.environments import ENVIRONMENT_ID
+from latlab.harness.text import _MAX_TEXT, printable
+
+__all__ = ["BrokenReplyError", "check_reply"]
+
+MAX_NS = 10**15
+"""Eleven days: longer than any inference, short enough for 64 bits and for sums."""
+MAX_MHZ = 1_000_000
+MAX_DISCARDED = 1_000_000
+MAX_S = 1e10
+"""Of a steady clock: centuries."""
+MAX_ID = 1 << 53
+MAX_DEPTH = 16
+MAX_VALUES = 20_000
+MAX_CHARACTERS = 200_000
+"""Of all in a reply but its samples. Facts of a machine with 1,024 CPUs take a tenth of that."""
+_MAX_INTEGER = 1 << 63
+_MAX_CPUS = 1 << 16
+_SAMPLES = ("warmup_ns", "samples_ns", "launch_ns", "sm_mhz")
+_FOLDER_ID = re.compile(r"[0-9a-f]{16}")
+_MEAN = re.compile("mean")
+_WORD = re.compile(r"[A-Za-z0-9_.-]{0,64}")
+_VERSION = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}[0-9A-Za-z.+]{0,32}")
+
+
+class BrokenReplyError(ValueError):
+    """A line that is not the reply that the request asks for."""
+
+
+def check_reply(line: bytes, number: int, verb: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The result in a reply, without its envelope, and without characters that a terminal would obey.
+
+    Args:
+        number: the id of the request.
+        request: its fields.
+
+    Raises:
+        AgentError: the failure that the worker reports.
+        BrokenReplyError: for anything else that is not a result of `verb`.
+    """
+    try:
+        message = decode(line)
+    except ValueError as error:
+        raise BrokenReplyError(f"{error}: {printable(line[:80].decode('utf-8', 'replace'))!r}") from None
+    answered = message.get("id")
+    if type(answered) is not int or answered != number:
+        raise BrokenReplyError(f"it answers request {printable(shortened(answered))}, not {number}")
+    if message.get("ok") is False:
+        raise _failure(message.get("error"))
+    if message.get("ok") is not True:
+        raise BrokenReplyError("it says neither ok nor why not")
+    try:
+        _CHECKS[verb](Fields(message), request)
+    except AgentError as error:
+        raise BrokenReplyError(printable(error.message)) from None
+    samples = {key: message[key] for key in _SAMPLES if key in message} if verb == "time" else {}
+    rest = {key: value for key, value in message.items() if key not in samples and key not in ("id", "ok")}
+    return {**_Tidying().value(rest, 0), **samples}
+
+
+class _Tidying:
+    """What is free in a reply, bounded in every way: it ends up in the store, in tables and on screens."""
+
+    def __init__(self) -> None:
+        self._values = self._characters = 0
+
+    def value(self, value: Any, depth: int) -> Any:
+        self._values += 1
+        if depth > MAX_DEPTH:
+            raise BrokenReplyError(f"it is nested more than {MAX_DEPTH} deep")
+        if self._values > MAX_VALUES or self._characters > MAX_CHARACTERS:
+            raise BrokenReplyError(f"it has more than {MAX_VALUES} values or {MAX_CHARACTERS} characters")
+        if isinstance(value, str):
+            return self._text(value)
+        if isinstance(value, list):
+            return [self.value(one, depth + 1) for one in value]
+        if isinstance(value, dict):
+            return {self._text(name): self.value(one, depth + 1) for name, one in value.items()}
+        if type(value) is int and not -_MAX_INTEGER <= value < _MAX_INTEGER:
+            raise BrokenReplyError("it has a number of more than 64 bits")
+        return value
+
+    def _text(self, text: str) -> str:
+        self._characters += len(text)
+        return printable(text)
+
+
+def _failure(error: object) -> AgentError:
+    if not isinstance(error, dict):
+        raise BrokenReplyError("it reports a failure without saying which")
+    kind, message = error.get("kind"), error.get("message")
+    if not isinstance(kind, str) or kind not in KINDS or not isinstance(message, str):
+        raise BrokenReplyError(f"it reports a failure of an unknown kind, {printable(shortened(kind))}")
+    return AgentError(kind, printable(message))
+
+
+def _check_hello(reply: Fields, _: Mapping[str, Any]) -> None:
+    reply.integer("protocol", PROTOCOL, PROTOCOL)
+    reply.integer("pid", 1, MAX_ID)
+    reply.string("worker_version", 64)
+    cpus = Fields(reply.table("cpus"))
+    cpus.optional_integers("affinity", 0, _MAX_CPUS, _MAX_CPUS)
+    cpus.optional_integer("count", 1, _MAX_CPUS)
+    cpus.optional_string("model", _MAX_TEXT)
+    reply.table("fingerprint")
+    reply.optional_string("libc", 100)
+    if "lease" in reply:
+        lease = Fields(reply.table("lease"))
+        lease.text("folder", _FOLDER_ID)
+        lease.integer("token", 1, MAX_ID)
+    if "work" in reply:
+        work = Fields(reply.table("work"))
+        work.string("folder", 4096)
+        for name in ("free_bytes", "total_bytes"):
+            work.integer(name, 0, MAX_ID)
+    environment = reply.optional_table("environment")
+    if environment is not None:
+        Fields(environment).text("id", ENVIRONMENT_ID)
+        Fields(environment).strings("runtimes", 16, 32)
+    # What `latlab setup` chooses wheels by. They become arguments of programs: nothing but these forms.
+    reply.optional_text("abi", _WORD)
+    reply.optional_text("machine", _WORD)
+    reply.optional_text("python", _VERSION)
+    if "bits" in reply:
+        reply.integer("bits", 16, 128)
+    if "gpus" in reply:
+        reply.tables("gpus", 64)
+    runtimes = reply.table("runtimes")
+    for name in runtimes:
+        runtime = Fields(Fields(runtimes).table(name))
+        runtime.optional_string("version", 100)
+        runtime.optional_string("why", _MAX_TEXT)
+
+
+def _check_install(reply: Fields, request: Mapping[str, Any]) -> None:
+    if reply.text("environment", ENVIRONMENT_ID) != request["environment"]:
+        raise BrokenReplyError("it installed another environment")
+
+
+def _check_put(reply: Fields, _: Mapping[str, Any]) -> None:
+    reply.boolean("have")
+
+
+def _check_load(reply: Fields, _: Mapping[str, Any]) -> None:
+    reply.integer("handle", 0, MAX_ID)
+    for name in ("import_ns", "load_ns", "first_ns"):
+        reply.integer(name, 0, MAX_NS)
+    for name in ("runtime_version", "provider"):
+        reply.string(name, 100)
+    for spec in map(Fields, reply.tables("inputs", 64)):
+        spec.string("name", 1000)
+        spec.string("dtype", 20)
+        spec.integers("shape", 1, 1 << 31, 16)
+
+
+def _check_time(reply: Fields, request: Mapping[str, Any]) -> None:
+    asked = Pass.read(Fields(dict(request)))
+    aggregate = "aggregate" in reply
+    for name, fewest, most in (
+        ("warmup_ns", asked.warmup, asked.most_warmup),
+        ("samples_ns", asked.fewest_runs, asked.most_runs),
+    ):
+        fewest, most = (min(fewest, 1), min(most, 1)) if aggregate else (fewest, most)
+        samples = reply.integers(name, 0, MAX_NS, most)
+        if len(samples) < fewest:
+            raise BrokenReplyError(f"field {name!r} has {len(samples)} samples, not {fewest}")
+    if aggregate:
+        _check_aggregate(Fields(reply.table("aggregate")), samples, asked)
+    # What accelerators add: `take_device_samples` of the worker says what it means.
+    runs = len(samples)
+    for name, greatest in (("launch_ns", MAX_NS), ("sm_mhz", MAX_MHZ)):
+        if name in reply and len(reply.integers(name, 0, greatest, runs)) != runs:
+            raise BrokenReplyError(f"field {name!r} has not one value for each of {runs} samples")
+    if "at_s" in reply:
+        reply.number("at_s", 0, MAX_S)
+    if "calls" in reply:
+        reply.integer("calls", 2, MAX_CALLS if asked.overheads else 0)
+    if "settled" in reply:
+        reply.boolean("settled")
+    if "discarded" in reply:
+        reply.integer("discarded", 0, MAX_DISCARDED)
+    if "throttled" in reply:
+        reply.boolean("throttled")
+    if "warnings" in reply and any(text != printable(text) for text in reply.strings("warnings", 16, 500)):
+        raise BrokenReplyError("field 'warnings' has characters that cannot be printed")
+    telemetry = Fields(reply.table("telemetry"))
+    telemetry.table("before")
+    telemetry.table("after")
+
+
+def _check_aggregate(aggregate: Fields, samples: list[int], asked: Pass) -> None:
+    """Of a runtime that prints statistics and no samples: the one sample there is stands for all runs, as their mean.
+
+    It also tells the extremes of the runs, and what else it knows of them, in nanoseconds.
+    """
+    aggregate.text("statistic", _MEAN)
+    aggregate.integer("runs", asked.fewest_runs, MAX_ID if asked.pass_s else asked.runs)
+    least, most = aggregate.integer("min_ns", 0, MAX_NS), aggregate.integer("max_ns", 0, MAX_NS)
+    for name in ("first_ns", "last_ns", "p5_ns", "median_ns", "p95_ns"):
+        if name in aggregate:
+            aggregate.integer(name, least, most)
+    aggregate.integer("std_ns", 0, MAX_NS)
+    slack = 1 + most // 1000  # means are printed with few digits
+    if not all(least - slack <= sample <= most + slack for sample in samples):
+        raise BrokenReplyError("the mean of all runs lies outside of their extremes")
+
+
+def _check_nothing(_: Fields, __: Mapping[str, Any]) -> None:
+    """For verbs whose result is free, or none."""
+
+
+_CHECKS: dict[str, Callable[[Fields, Mapping[str, Any]], None]] = {
+    "hello": _check_hello,
+    "put": _check_put,
+    "load": _check_load,
+    "time": _check_time,
+    "unload": _check_nothing,
+    "install": _check_install,
+    "telemetry": _check_nothing,
+    "bye": _check_nothing,
+}

@@ -1,0 +1,222 @@
+"""The networks that a simulated worker has loaded, and the verbs that are about them: load, time, unload."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from latlab.agents.execution.stopping import Rule, Sampling, Warmup, block_size, usual_call_ns
+from latlab.agents.protocol.errors import AgentError
+from latlab.agents.protocol.messages import SHA256, SUFFIX, Fields
+from latlab.agents.protocol.pass_request import MAX_RUNS, Pass
+from latlab.harness.targets import ACCELERATORS
+from latlab.harness.transports.simulated.device import RUNTIMES, SIMULATED, Device
+from latlab.harness.transports.simulated.roofline import by_size, network_cost
+from latlab.harness.transports.simulated.storage import ModelFile
+
+__all__ = ["Networks"]
+
+MAX_LABEL = 4096
+MAX_CPUS = 4096
+MAX_SIZE = 1 << 16
+"""Of one dimension of an input."""
+_NAME = re.compile(r"[a-z0-9_-]{1,32}")
+_TIMER_NS = 100.0
+"""What reading the clock costs."""
+_IMPORT_S = 0.25
+_LOAD_S = 0.002
+_READ_BYTES_PER_S = 200e6
+_FIRST = 1.5
+"""A first inference takes this many times what the next ones take."""
+_FORMATS = {
+    "onnxruntime": ("an ONNX file", 0, b"\x08"),
+    "tflite": ("a Flatbuffer of TFLite", 4, b"TFL3"),
+    "torchscript": ("a TorchScript archive", 0, b"PK"),
+}
+"""What a file of a runtime is called, and which bytes it has where."""
+
+
+class _Loaded(NamedTuple):
+    latency_ms: float
+    sha256: str
+    suffix: str
+    label: str
+
+
+class Networks:
+    """What is loaded, under handles."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._imported: set[str] = set()
+        self._loaded: dict[int, _Loaded] = {}
+        self._handles = 0
+        self.took_s = 0.0
+        """On the device's own clock, for the request that was answered last."""
+
+    def load(self, fields: Fields) -> dict[str, Any]:
+        sha256, suffix = fields.text("sha256", SHA256), fields.text("suffix", SUFFIX)
+        runtime, accelerator = fields.text("runtime", _NAME), fields.text("accelerator", _NAME)
+        threads = fields.integer("threads", 1, MAX_CPUS)
+        affinity = fields.optional_integers("affinity", 0, MAX_CPUS, MAX_CPUS)
+        shape = fields.optional_integers("input_shape", 1, MAX_SIZE, 8) or None
+        fields.integer("seed", 0, 1 << 32)
+        label = "".join(c if c.isprintable() else " " for c in fields.optional_string("network", MAX_LABEL) or "")
+        if runtime not in RUNTIMES:
+            raise AgentError("bad_request", f"unknown runtime {runtime!r}; here there are: {', '.join(RUNTIMES)}")
+        if accelerator not in ACCELERATORS:
+            raise AgentError("bad_request", f"unknown accelerator {accelerator!r}; known: {', '.join(ACCELERATORS)}")
+        cpus = self._device.cpus
+        if (affinity is not None and not set(affinity) <= set(cpus)) or affinity == []:
+            raise AgentError("bad_request", f"affinity {affinity} is not possible here; usable CPUs: {list(cpus)}")
+        with _named(label):
+            file = self._device.storage.find(sha256, suffix)
+            self._refuse(runtime, file, label, shape)
+            batch_size = shape[0] if shape and network_cost(label) else 1
+            latency_ms = self._device.true_latency_ms(
+                label, batch_size=batch_size, threads=threads, size_bytes=file.size
+            )
+        import_s = 0.0 if runtime in self._imported else _IMPORT_S
+        self._imported.add(runtime)
+        load_s = _LOAD_S + file.size / _READ_BYTES_PER_S
+        self._device.process.rest(import_s + load_s)
+        first_ms = _FIRST * float(self._device.process.samples(latency_ms, 1)[0])
+        self.took_s = import_s + load_s + first_ms / 1e3
+        self._handles += 1
+        self._loaded[self._handles] = _Loaded(latency_ms, sha256, suffix, label)
+        return {
+            "handle": self._handles,
+            "import_ns": round(import_s * 1e9),
+            "load_ns": round(load_s * 1e9),
+            "first_ns": round(first_ms * 1e6),
+            "memory": {"peak_mb": _peak_bytes(label, file.size, batch_size) / 1e6, "how": SIMULATED},
+            "inputs": [{"name": "input", "shape": shape or [1], "dtype": "float32"}],
+            "runtime_version": SIMULATED,
+            "provider": SIMULATED,
+            "delegated": None,
+        }
+
+    def _refuse(self, runtime: str, file: ModelFile, label: str, shape: list[int] | None) -> None:
+        """Raises `AgentError` for what a real runtime would refuse."""
+        name, offset, magic = _FORMATS[runtime]
+        if not file.head[offset:].startswith(magic):
+            raise AgentError("corrupt_artifact", f"the file is not {name}")
+        cost, faults = network_cost(label), self._device.config.faults
+        if shape is not None and cost is not None and not cost.takes(shape):
+            raise AgentError("bad_request", f"the network cannot run as {'x'.join(map(str, shape))}")
+        lacking = sorted(cost.layer_kinds & set(faults.unsupported_kinds)) if cost else []
+        if lacking or self._device.faults.lacks_operator(file.sha256):
+            raise AgentError("unsupported_op", f"operator {lacking[0] if lacking else 'Simulated'} is not implemented")
+        params = (cost or by_size(file.size)).params
+        if faults.max_params is not None and params > faults.max_params:
+            raise AgentError("out_of_memory", f"{params} parameters do not fit; {faults.max_params} would")
+
+    def time(self, fields: Fields) -> dict[str, Any]:
+        device, process = self._device, self._device.process
+        handle = fields.integer("handle", 0, 1 << 53)
+        loaded = self._loaded_as(handle)
+        asked = Pass.read(fields)
+        deadline_s = fields.number("deadline_s", 0, 86400)
+        with _named(loaded.label):
+            self._check_file(handle, loaded)
+        began_s = process.now_s
+        process.rest(device.config.rest_ms / 1e3)
+        before = device.telemetry()
+        warmup = Warmup(asked)
+        try:
+            with _named(loaded.label):
+                stop_s = process.now_s + deadline_s
+                warmup_ns = self._take(loaded.latency_ms, warmup, stop_s)
+                usual_ns = usual_call_ns(warmup_ns) if warmup_ns else loaded.latency_ms * 1e6
+                calls = block_size(usual_ns, _TIMER_NS, asked.overheads)
+                at_s = process.now_s
+                most_s = asked.max_pass_s or math.inf
+                samples_ns = self._take(loaded.latency_ms, Sampling(asked), stop_s, calls, most_s)
+        finally:
+            self.took_s = process.now_s - began_s
+        after = device.telemetry()
+        reply = {
+            "warmup_ns": warmup_ns,
+            "samples_ns": samples_ns,
+            "at_s": at_s,
+            "telemetry": {"before": before, "after": after},
+        }
+        if calls > 1:
+            reply["calls"] = calls
+        if warmup.settled is not None:
+            reply["settled"] = warmup.settled
+        if before["throttled"] or after["throttled"]:
+            reply["throttled"] = True
+        return reply
+
+    def _take(
+        self, latency_ms: float, rule: Rule, stop_s: float, calls: int = 1, most_s: float = math.inf
+    ) -> list[int]:
+        """Durations of a call in ns, one for each block of `calls`, until the rule has enough.
+
+        Args:
+            stop_s: on the device's clock; no run begins after it.
+            most_s: seconds after which the rule has enough in any case.
+
+        Raises:
+            AgentError: "timeout".
+        """
+        process = self._device.process
+        began_s = process.now_s
+        samples_ns: list[int] = []
+        over = not rule.begins
+        while not over:
+            at_s = process.now_s
+            if at_s > stop_s:
+                raise AgentError("timeout", f"the deadline passed after {len(samples_ns)} of {rule.goal} runs")
+            # As many at once as are wanted in any case; then one by one, because the rule looks at each.
+            wanted = calls if calls > 1 else max(rule.fewest - len(samples_ns), 1)
+            limit_s = max(0.0, min(stop_s, began_s + most_s) - at_s)
+            durations_ms = process.samples(latency_ms, wanted, limit_s=limit_s)
+            ends_s = at_s + np.cumsum(durations_ms) / 1e3
+            if calls > 1:
+                durations_ms, ends_s = durations_ms.mean(keepdims=True), ends_s[-1:]
+            for sample_ms, end_s in zip(durations_ms.tolist(), ends_s.tolist(), strict=True):
+                samples_ns.append(max(1, round(sample_ms * 1e6)))
+                over = rule.enough(samples_ns[-1] * calls, round((end_s - began_s) * 1e9))
+        return samples_ns
+
+    def unload(self, fields: Fields) -> dict[str, Any]:
+        for handle in fields.integers("handles", 0, 1 << 53, MAX_RUNS):
+            self._loaded_as(handle)
+            del self._loaded[handle]
+        return {"loaded": len(self._loaded)}
+
+    def _check_file(self, handle: int, loaded: _Loaded) -> None:
+        try:
+            self._device.storage.check(loaded.sha256, loaded.suffix)
+        except AgentError as error:
+            del self._loaded[handle]
+            raise AgentError(error.kind, f"{error.message} while it was loaded: push and load it again") from None
+
+    def _loaded_as(self, handle: int) -> _Loaded:
+        if handle not in self._loaded:
+            raise AgentError("bad_request", f"nothing is loaded under handle {handle}")
+        return self._loaded[handle]
+
+
+def _peak_bytes(network: str, file_bytes: int, batch_size: int) -> float:
+    """The file, weights as the runtime packs them, and the largest layer's activations."""
+    cost = network_cost(network) or by_size(file_bytes)
+    return file_bytes + float(cost.weight_bytes.sum() + batch_size * cost.moved_bytes.max(initial=0.0))
+
+
+@contextmanager
+def _named(label: str) -> Iterator[None]:
+    """Names the network in failures, as real workers do."""
+    try:
+        yield
+    except AgentError as error:
+        if not label or error.kind == "bad_request":
+            raise
+        raise AgentError(error.kind, f"{error.message} ({label})") from error

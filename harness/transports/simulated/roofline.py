@@ -1,0 +1,134 @@
+"""True latencies from a cost model: a roofline over the layers of a network (`search_spaces.cost`).
+
+A network's layers are counted once per process, as a graph compiler leaves them (dead edges removed), and serve
+all devices: architectures that export to the same graph take the same time, however they are spelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latlab.harness.transports.simulated.config import Cost, LayerKind
+from latlab.search_spaces import Architecture, ArchitectureError, SearchSpace, UnknownSpaceError, get
+from latlab.search_spaces.layers import BYTES_PER_ELEMENT
+
+__all__ = ["LAYER_KINDS", "NetworkCost", "Roofline", "by_size", "network_cost", "spellings"]
+
+LAYER_KINDS: tuple[LayerKind, ...] = get_args(LayerKind)
+_EFFICIENCY = {"depthwise": 0.35, "grouped": 0.5, "linear": 0.6}
+"""Of the peak, where it is not all: kernels that reuse little of what they load."""
+_PARALLEL = 0.85
+"""n threads compute n**0.85 times as fast as one, and move bytes as fast as one."""
+_MACS_PER_PARAM = 100
+"""Of a network that is known by its size alone: between MobileNetV2's 90 and ResNet-50's 160."""
+_KIND_INDEX: dict[str, int] = {kind: index for index, kind in enumerate(LAYER_KINDS)}
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkCost:
+    """Costs at batch size 1, one element per layer: float64 or int8 arrays of shape (layers,)."""
+
+    kinds: NDArray[np.int8]
+    """Indices into `LAYER_KINDS`."""
+    flops: NDArray[np.float64]
+    moved_bytes: NDArray[np.float64]
+    """Activations read and written, which grow with the batch."""
+    weight_bytes: NDArray[np.float64]
+    input_shape: tuple[int, int, int] | None
+    """(channels, height, width); None where it is not known."""
+
+    @property
+    def params(self) -> int:
+        return int(self.weight_bytes.sum()) // BYTES_PER_ELEMENT
+
+    def takes(self, shape: Sequence[int]) -> bool:
+        """Whether the network runs on inputs of a shape, with the batch; channels first or, as in TFLite, last."""
+        if self.input_shape is None:
+            return True
+        channels, *sides = self.input_shape
+        return list(shape[1:]) in ([channels, *sides], [*sides, channels])
+
+    @property
+    def layer_kinds(self) -> set[str]:
+        return {LAYER_KINDS[index] for index in np.unique(self.kinds)}
+
+
+def _architecture(network: str) -> tuple[SearchSpace, Architecture] | None:
+    """What "SPACE/ARCH" names, or None where it names nothing (a model of the user's own)."""
+    space_name, _, text = network.partition("/")
+    try:
+        space = get(space_name)
+        return space, space.parse(text)
+    except (UnknownSpaceError, ArchitectureError):
+        return None
+
+
+@lru_cache(4096)
+def network_cost(network: str) -> NetworkCost | None:
+    """Costs of the network called "SPACE/ARCH"; None where that names none."""
+    found = _architecture(network)
+    if found is None:
+        return None
+    space, arch = found
+    layers = space.layers(arch, live=True)
+    return NetworkCost(
+        np.array([_KIND_INDEX.get(layer.kind, _KIND_INDEX["other"]) for layer in layers], np.int8),
+        # Operators without products still do something with each element that they write.
+        np.array([2.0 * layer.macs or layer.activations for layer in layers], np.float64),
+        BYTES_PER_ELEMENT * np.array([layer.in_elements + layer.activations for layer in layers], np.float64),
+        BYTES_PER_ELEMENT * np.array([layer.params for layer in layers], np.float64),
+        space.input_shape(arch),
+    )
+
+
+def by_size(size_bytes: int) -> NetworkCost:
+    """Costs of a model that is known by the size of its file alone: one layer, of as many fp32 weights.
+
+    Each weight is used for 100 multiply-accumulates.
+    """
+    params = size_bytes / BYTES_PER_ELEMENT
+    return NetworkCost(
+        np.array([_KIND_INDEX["conv"]], np.int8),
+        np.array([2.0 * _MACS_PER_PARAM * params]),
+        np.zeros(1),
+        np.array([float(size_bytes)]),
+        None,
+    )
+
+
+class Roofline:
+    """One device's speed.
+
+    Args:
+        seed: of how it differs from others of its kind (`Cost.variation`).
+    """
+
+    def __init__(self, cost: Cost, seed: int | Sequence[int] = 0) -> None:
+        usual = np.array([_EFFICIENCY.get(kind, 1.0) for kind in LAYER_KINDS])
+        if cost.variation:
+            usual *= np.exp(cost.variation * np.random.default_rng(seed).standard_normal(len(usual)))
+        self._flops_per_ms = (cost.peak_gflops * 1e6 * usual).astype(np.float32)
+        self._bytes_per_ms = cost.memory_gb_s * 1e6
+        self._overhead_ms = cost.overhead_us / 1e3
+
+    def latency_ms(self, network: NetworkCost, batch_size: int = 1, threads: int = 1) -> float:
+        """Sum over layers of the longer of computing and moving bytes, plus the overhead of each."""
+        computing = network.flops * batch_size / (self._flops_per_ms[network.kinds] * threads**_PARALLEL)
+        moving = (network.moved_bytes * batch_size + network.weight_bytes) / self._bytes_per_ms
+        return float(np.maximum(computing, moving).sum() + self._overhead_ms * max(1, len(network.kinds)))
+
+
+@lru_cache(4096)
+def spellings(network: str) -> tuple[str, ...]:
+    """Strings under which a table may have the network called "SPACE/ARCH": its graph's own first."""
+    found = _architecture(network)
+    if found is None:
+        return ()
+    space, arch = found
+    return tuple(dict.fromkeys((space.canonical(arch).text, arch.text)))

@@ -1,0 +1,66 @@
+"""What the inventory says of a device that is reached over SSH."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, field_validator
+
+from latlab.harness.transports.config import (
+    _PHONES_ONLY,
+    DeviceConfig,
+    File,
+    Port,
+    Problem,
+    _bare_host,
+    _missing,
+    _of_benchmark_model,
+)
+
+if TYPE_CHECKING:
+    from latlab.harness.transports.base import Transport
+
+__all__ = ["SSHDevice"]
+
+
+class SSHDevice(DeviceConfig):
+    """A Linux machine that an SSH server runs on: a Raspberry Pi, a Jetson, a workstation, a server."""
+
+    transport: Literal["ssh"] = "ssh"
+    host: str = Field(min_length=1, description="Host name, address, or an alias of ~/.ssh/config")
+    port: Port | None = Field(default=None, description="Default: ~/.ssh/config's, else 22")
+    user: str | None = Field(default=None, description="Default: ~/.ssh/config's, else yours")
+    key: File | None = Field(default=None, description="Private key; default: your agent's and your usual ones")
+    known_hosts: File | None = Field(default=None, description="Host keys; default: ~/.ssh/known_hosts")
+    jump: str | list[str] | None = Field(
+        default=None, description="Hosts to go through, nearest first: [USER@]HOST[:PORT]"
+    )
+    python: str | None = Field(default=None, description="Interpreter on the device; default: python3")
+    work: str = Field(
+        default=".cache/latlab", min_length=1, description="Folder on the device, from the user's home where relative"
+    )
+    patience_s: float = Field(
+        default=4.0, gt=0, le=3600, description="Seconds without a sign of life after which the device counts as lost"
+    )
+
+    @field_validator("host")
+    @classmethod
+    def _only_a_host(cls, host: str) -> str:
+        _bare_host(host)
+        return host
+
+    def problems(self) -> Iterator[Problem]:
+        yield from _of_benchmark_model(self, _PHONES_ONLY)
+
+    def missing_files(self) -> Iterator[Problem]:
+        yield from _missing("key", self.key)
+
+    @property
+    def address(self) -> str:
+        return f"{f'{self.user}@' if self.user else ''}{self.host}{f':{self.port}' if self.port else ''}"
+
+    def open(self, name: str, runtime: str) -> Transport:
+        from latlab.harness.transports.ssh.transport import SSHTransport
+
+        return SSHTransport(name, self)

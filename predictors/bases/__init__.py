@@ -1,0 +1,1 @@
+"""Base classes that several predictors share."""

@@ -1,0 +1,280 @@
+"""Predictors that train a network on source devices and fine-tune it to a target: what NASFLAT and MultiPredict share.
+
+Every device has a learned embedding. Pre-training fits the network and the embeddings of all source devices together.
+For a target, the embedding of the most similar source is copied, and then all weights are fine-tuned on the few
+measurements of the target, each time from the pre-trained weights (Akhauri and Abdelfattah, Multi-Predict, AutoML
+2023; On Latency Predictors for Neural Architecture Search, MLSys 2024, section 5).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from latlab.predictors.base import FloatArray, IntArray, SourceDevice
+from latlab.predictors.bases.score_predictor import ScorePredictor
+from latlab.predictors.common import serialization as files
+from latlab.predictors.common.cost_features import CostFeatures, cost_features
+from latlab.predictors.common.cost_totals import totals
+from latlab.predictors.common.log_latency import log_labels
+from latlab.predictors.common.metrics import spearman
+from latlab.search_spaces import SearchSpace
+
+__all__ = ["DEVICES", "Inputs", "Schedule", "Settings", "TransferPredictor", "mlp", "proxies"]
+
+DEVICES = "devices.weight"
+"""Name of a network's table of device embeddings, one row per device."""
+MIN_RANKED = 3
+"""Measurements from which Spearman's correlation says something, so that there is a most similar source."""
+CHUNK = 512
+"""Architectures predicted at a time: what they need stays in the caches."""
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A training: AdamW whose rate falls along a cosine from `rate` to `final_rate`."""
+
+    epochs: int
+    batch: int
+    rate: float
+    decay: float
+    final_rate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a paper trains with.
+
+    Predictions are means over the last `last_epochs` epochs of each of `runs` fine-tunings.
+    """
+
+    pretraining: Schedule
+    transfer: Schedule
+    last_epochs: int = 1
+    runs: int = 1
+
+
+class Inputs(Protocol):
+    """Architectures as a network takes them; indexed by a tensor of rows."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Tensor) -> Self: ...
+
+
+@dataclass(slots=True)
+class _Labelled:
+    """m measurements: inputs, index of their device (m,), labels (m,) in [0, 1]."""
+
+    inputs: Inputs
+    device: Tensor
+    label: Tensor = field(repr=False)
+
+
+class TransferPredictor(ScorePredictor):
+    """Pre-training, choice of the most similar source, fine-tuning and files; a subclass says what network and loss.
+
+    Where the papers compare the latencies of source and target on the support, here those of the source are the
+    network's predictions: a source has in general not measured the target's support. With fewer than three
+    measurements there is nothing to compare and nothing to fine-tune: then the source that agrees best with the other
+    sources (greatest mean Spearman) stands for the target. Without sources nothing is trained: the score is the sum of
+    the logarithms of MACs, parameters, bytes and operators, standardised.
+    """
+
+    folds: ClassVar[int] = 5
+
+    def __init__(self, space: SearchSpace, *, seed: int = 0, settings: Settings | None = None) -> None:
+        super().__init__(space, seed=seed)
+        self.settings = self._default_settings() if settings is None else settings
+        self._source: State = {}
+        """Weights after pre-training; empty without."""
+        self._typical = 0
+        self._members: list[State] = []
+        """Weights whose predictions are averaged, each for one device; none: the score is the analytic cost."""
+
+    # What a subclass says.
+
+    @abstractmethod
+    def _default_settings(self) -> Settings:
+        """The paper's, for `self.space`."""
+
+    @abstractmethod
+    def _network(self, devices: int) -> nn.Module:
+        """A fresh network: `network(inputs, device)` gives scores (n,) for indices of devices (n,) below `devices`."""
+
+    @abstractmethod
+    def _inputs(self, genes: IntArray) -> Inputs:
+        """`genes` (n, genes) as the network takes them."""
+
+    @abstractmethod
+    def _loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Loss of a batch, both of shape (b,); labels are min-max scaled per device."""
+
+    # What a predictor does.
+
+    def pretrain(self, sources: Sequence[SourceDevice]) -> None:
+        """Train from scratch on all sources, which may have measured different architectures.
+
+        Raises:
+            ValueError: a source has fewer than two measurements, or one that is not positive and finite.
+        """
+        self._source, self._typical = {}, 0
+        if sources:
+            for source in sources:
+                if len(source.genes) < 2:
+                    raise ValueError(f"source device {source.name} has fewer than two measurements: leave it out")
+                try:
+                    log_labels(source.genes, source.latency_ms, source.stderr_ms)
+                except ValueError as error:
+                    raise ValueError(f"source device {source.name}: {error}") from error
+            examples = _Labelled(
+                self._inputs(np.concatenate([source.genes for source in sources])),
+                torch.repeat_interleave(torch.arange(len(sources)), torch.tensor([len(s.genes) for s in sources])),
+                torch.cat([_min_max(source.latency_ms) for source in sources]),
+            )
+            self._source = self._train(examples, len(sources), self.settings.pretraining, None, self.seed)[-1]
+            scores = self._source_scores(self._sample)
+            agreement = [np.mean([_rho(one, other) for other in scores]) for one in scores]
+            self._typical = int(np.argmax(agreement))
+        self.adapt([], [])
+
+    def _fit(self, genes: IntArray, log_latency: FloatArray, label_variance: FloatArray) -> None:
+        self._members = []
+        if not self._source:
+            return
+        n = len(genes)
+        if n < MIN_RANKED:
+            self._members = [self._for_device(self._typical)]
+            return
+        similarity = [_rho(scores, log_latency) for scores in self._source_scores(genes)]
+        start = self._for_device(int(np.argmax(similarity)))
+        label = _min_max(np.exp(log_latency))
+        examples = _Labelled(self._inputs(genes), torch.zeros(n, dtype=torch.long), label)
+        for run in range(self.settings.runs):
+            self._members += self._train(examples, 1, self.settings.transfer, start, self.seed + run)
+
+    def _scores(self, genes: IntArray) -> FloatArray:
+        if not self._members:
+            return np.asarray(self._costs(genes).sum(axis=1), dtype=np.float64)
+        return np.asarray(self._evaluate(self._members, genes).mean(axis=0), dtype=np.float64)
+
+    def _costs(self, genes: IntArray) -> FloatArray:
+        """Standardised logarithms of what the whole architecture costs: shape (n, len(COSTS))."""
+        centre, scale = self._cost_scale
+        return (np.log(totals(self.space)(genes)) - centre) / scale
+
+    @cached_property
+    def _cost_scale(self) -> tuple[FloatArray, FloatArray]:
+        """Means and standard deviations of the logarithms over the space."""
+        logs = np.log(totals(self.space)(self._sample))
+        deviation = logs.std(axis=0)
+        return logs.mean(axis=0), np.where(deviation > 1e-9, deviation, 1.0)
+
+    # The network.
+
+    @cached_property
+    def _module(self) -> nn.Module:
+        """The network for one device without weights: those of `_members` are put in."""
+        with torch.device("meta"):
+            return self._network(1).eval()
+
+    def _for_device(self, device: int) -> State:
+        """The pre-trained weights with only the embedding of one source."""
+        return {**self._source, DEVICES: self._source[DEVICES][device : device + 1]}
+
+    def _train(
+        self, examples: _Labelled, devices: int, schedule: Schedule, start: State | None, seed: int
+    ) -> list[State]:
+        """Weights after each of the last epochs, trained from `start` or, where that is None, from random ones."""
+        n, states = len(examples.label), []
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            torch.manual_seed(seed)
+            network = self._network(devices).train()
+            if start is not None:
+                network.load_state_dict(start)
+            optimizer = torch.optim.AdamW(
+                network.parameters(), lr=schedule.rate, weight_decay=schedule.decay, fused=True
+            )
+            cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, schedule.epochs, schedule.final_rate)
+            for epoch in range(schedule.epochs):
+                for rows in torch.split(torch.randperm(n), schedule.batch):
+                    scores = network(examples.inputs[rows], examples.device[rows])
+                    optimizer.zero_grad()
+                    self._loss(scores, examples.label[rows]).backward()  # type: ignore[no-untyped-call]
+                    optimizer.step()
+                cosine.step()
+                if epoch >= schedule.epochs - self.settings.last_epochs:
+                    states.append({name: value.clone() for name, value in network.state_dict().items()})
+        return states
+
+    def _source_scores(self, genes: IntArray) -> FloatArray:
+        """What each source device would score for `genes`, by the pre-trained network: (sources, n)."""
+        return self._evaluate([self._for_device(device) for device in range(len(self._source[DEVICES]))], genes)
+
+    @torch.inference_mode()
+    def _evaluate(self, states: Sequence[State], genes: IntArray) -> FloatArray:
+        """Scores by weights for one device each, shape (states, n)."""
+        parts = [np.empty((len(states), 0))]
+        for start in range(0, len(genes), CHUNK):
+            inputs = self._inputs(genes[start : start + CHUNK])
+            arguments = inputs, torch.zeros(len(inputs), dtype=torch.long)
+            parts.append(np.stack([functional_call(self._module, state, arguments).numpy() for state in states]))
+        return np.concatenate(parts, axis=1)
+
+    # Files.
+
+    def _state(self) -> files.Arrays:
+        arrays: dict[str, NDArray[Any]] = {"typical_source": np.array([self._typical])}
+        for prefix, state in (("source", self._source), *((f"member{i}", m) for i, m in enumerate(self._members))):
+            arrays.update({f"{prefix}/{name}": value.numpy() for name, value in state.items()})
+        return arrays
+
+    def _restore(self, arrays: dict[str, NDArray[Any]]) -> None:
+        self._typical = int(arrays["typical_source"][0])
+        states: dict[str, State] = {}
+        for name, value in arrays.items():
+            prefix, _, parameter = name.partition("/")
+            if parameter:
+                states.setdefault(prefix, {})[parameter] = torch.from_numpy(value)
+        self._source = states.pop("source", {})
+        self._members = list(states.values())
+
+
+def mlp(*widths: int) -> nn.Sequential:
+    """Linear layers between these widths, a ReLU after each."""
+    return nn.Sequential(*(nn.Sequential(nn.Linear(i, o), nn.ReLU()) for i, o in pairwise(widths)))
+
+
+def proxies(space: SearchSpace, genes: IntArray) -> NDArray[np.float32]:
+    """What stands for zero-cost proxies: analytic costs (n, p), each of standard deviation 1 over the space.
+
+    The papers' thirteen proxies score a whole architecture, FLOPs and parameters among them; most need the network
+    built and run once on a batch of images. These are as cheap as a sum, and know each class of operator.
+    """
+    costs = cost_features(space)(genes)
+    # The groups come scaled down by the roots of their widths.
+    columns = [costs[name] * np.sqrt(max(costs[name].shape[1], 1)) for name in CostFeatures.GROUPS]
+    return np.concatenate(columns, axis=1).astype(np.float32)
+
+
+def _min_max(latency: FloatArray) -> Tensor:
+    """Scaled to 0-1; zeros where all are equal."""
+    low, high = float(np.min(latency)), float(np.max(latency))
+    return torch.tensor((np.asarray(latency) - low) / ((high - low) or 1.0), dtype=torch.float32)
+
+
+def _rho(a: FloatArray, b: FloatArray) -> float:
+    """Spearman's correlation; 0 where it is not defined (a constant)."""
+    return float(np.nan_to_num(spearman(a, b)))

@@ -1,0 +1,105 @@
+"""A line from a score to log-latency that holds from one label on: Bayesian, robust, never falling.
+
+    log t_i = a + b z_i + e_i,   e_i ~ t_4(0, s^2 + v_i),   b ~ N(slope, slope_sd^2) cut off at 0,   s^2 ~ inv-chi^2
+
+z is a score in standard deviations over the space, v_i the known variance of a label. The heavy tails are a scale
+mixture of normals, fitted by expectation-maximisation: E: w_i = 5 / (4 + r_i^2 / (s^2 + v_i)); M: (a, b) by weighted
+least squares under the prior, s^2 from the residuals with the line's own uncertainty added to them (Gelman et al.,
+Bayesian Data Analysis, 3rd edition, sections 14.2, 17.2 and 17.4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy import stats
+
+from latlab.predictors.base import FloatArray, Prediction
+from latlab.predictors.common.log_latency import in_ms
+
+__all__ = ["Line"]
+
+SLOPE, SLOPE_SD = 0.3, 0.3
+"""Log-latency per standard deviation of a score, for want of better: what latencies of one space spread over."""
+LEVEL_SD = 30.0
+"""Of the intercept around the labels' median: unknown."""
+NOISE, NOISE_FREEDOM = 0.1, 2.0
+"""Prior of s, and how many labels it counts for."""
+FREEDOM = 4.0
+"""Of the t distribution of a label."""
+STEPS = 60
+
+
+@dataclass(frozen=True)
+class Line:
+    """The posterior given scores `z`, log-latencies `y` and label variances, all of shape (n,); n may be 0."""
+
+    z: FloatArray
+    y: FloatArray
+    label_variance: FloatArray
+    slope: float = SLOPE
+    slope_sd: float = SLOPE_SD
+
+    @cached_property
+    def _fit(self) -> tuple[FloatArray, FloatArray, FloatArray, float]:
+        """Mean and covariance of (a, b) before the cut-off, precision of each label, s^2."""
+        design = self._design(self.z)
+        prior = np.diag([LEVEL_SD**-2, self.slope_sd**-2])
+        pull = prior @ np.array([np.median(self.y) if len(self.y) else 0.0, self.slope])
+        weight, noise = np.ones_like(self.y), NOISE**2
+        for _ in range(STEPS):
+            total = noise + self.label_variance
+            precision = prior + design.T @ (design * (weight / total)[:, None])
+            covariance = np.asarray(np.linalg.inv(precision), dtype=np.float64)
+            line = covariance @ (pull + design.T @ (weight / total * self.y))
+            square = (self.y - design @ line) ** 2 + _quadratic(design, covariance)
+            weight = (FREEDOM + 1) / (FREEDOM + square / total)
+            share = noise / total
+            latent = share**2 * weight * square + share * self.label_variance
+            noise = (NOISE_FREEDOM * NOISE**2 + float(latent.sum())) / (NOISE_FREEDOM + len(self.y))
+        return line, covariance, weight / (noise + self.label_variance), noise
+
+    @staticmethod
+    def _design(z: FloatArray) -> FloatArray:
+        return np.stack([np.ones_like(z), z], axis=1)
+
+    @property
+    def noise_variance(self) -> float:
+        """Variance of one more label's logarithm around the line, outliers aside."""
+        return self._fit[3] + (float(np.median(self.label_variance)) if len(self.y) else 0.0)
+
+    def predict(self, z: FloatArray) -> Prediction:
+        """Predictions at scores `z`; their means rise with z, whatever the uncertainty of the slope."""
+        line, covariance, _, _ = self._fit
+        design = self._design(z)
+        return self._in_ms(design @ _cut(line, covariance), _quadratic(design, covariance))
+
+    def leave_one_out(self) -> Prediction:
+        """Each label from all the others, their weights and s^2 held: closed form in the residuals."""
+        line, covariance, precision, _ = self._fit
+        design = self._design(self.z)
+        means, variances = np.empty_like(self.y), np.empty_like(self.y)
+        inverse = np.linalg.inv(covariance)
+        for i, (row, y) in enumerate(zip(design, self.y, strict=True)):
+            without = np.linalg.inv(inverse - precision[i] * np.outer(row, row))
+            rest = without @ (inverse @ line - precision[i] * y * row)
+            means[i], variances[i] = row @ _cut(rest, without), row @ without @ row
+        return self._in_ms(means, variances)
+
+    def _in_ms(self, mean: FloatArray, variance: FloatArray) -> Prediction:
+        return in_ms(mean, variance + self.noise_variance, FREEDOM, shift=self.noise_variance / 2)
+
+
+def _cut(line: FloatArray, covariance: FloatArray) -> FloatArray:
+    """Mean of (a, b) given b > 0."""
+    deviation = np.sqrt(covariance[1, 1])
+    # The hazard function by logarithms: its parts underflow far from 0.
+    below = line[1] / deviation
+    hazard = np.exp(stats.norm.logpdf(below) - stats.norm.logcdf(below))
+    return np.asarray(line + covariance[:, 1] / deviation * hazard)
+
+
+def _quadratic(design: FloatArray, covariance: FloatArray) -> FloatArray:
+    return np.asarray(((design @ covariance) * design).sum(axis=1))

@@ -1,0 +1,1 @@
+"""Synthetic devices, drawn from a roofline model."""

@@ -1,0 +1,1 @@
+"""FBNet's search space (Wu et al., CVPR 2019)."""

@@ -1,0 +1,167 @@
+"""FBNet's search space (Wu et al., CVPR 2019) as HW-NAS-Bench measured it: 22 layers of nine operations.
+
+Two settings: ImageNet (224 px), and CIFAR-100 (32 px), which is that of the published latency tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latlab.search_spaces.architecture import Architecture, ArchitectureError
+from latlab.search_spaces.base import SearchSpace
+from latlab.search_spaces.encodings import chain, one_hot
+from latlab.search_spaces.fbnet.skeleton import (
+    CIFAR100,
+    IMAGENET,
+    LAYERS,
+    OPS,
+    SKIP,
+    Setting,
+    head_layers,
+    layers_of,
+    positions,
+    stem_layers,
+)
+from latlab.search_spaces.layers import Layer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from latlab.search_spaces.block_space import BlockSpace
+
+__all__ = ["FBNet", "FBNetCIFAR", "FBNetImageNet"]
+
+
+_REFERENCES = (
+    "1_8_6_6_8_0_3_4_3_7_8_7_4_3_2_5_7_3_0_1_3_7",
+    "5_4_8_5_1_6_8_5_3_0_4_8_0_2_4_5_0_6_6_0_0_5",
+    "7_2_7_5_4_6_8_0_6_6_5_1_2_4_0_7_5_6_0_3_3_2",
+    "8_1_6_1_6_2_7_1_6_8_7_5_2_0_1_8_0_3_2_2_5_4",
+    "1_7_0_7_4_3_4_6_6_1_1_0_5_6_7_7_6_7_6_3_1_2",
+    "2_2_4_5_7_2_5_7_2_2_1_2_3_1_4_6_3_6_3_2_0_1",
+    "4_4_5_5_3_1_1_0_4_2_2_4_2_0_5_0_5_6_2_5_2_5",
+    "8_8_4_4_6_8_1_8_0_3_1_2_8_8_5_8_2_2_8_1_4_8",
+    "0_7_6_7_3_3_6_1_7_4_3_7_7_0_8_4_8_5_6_8_5_1",
+    "1_2_4_0_7_3_0_5_6_4_5_7_0_1_4_3_2_3_3_3_0_6",
+)
+"""The ten architectures that HELP's hardware embedding measures."""
+
+
+class FBNet(SearchSpace):
+    """What both settings share."""
+
+    setting: ClassVar[Setting]
+    size: ClassVar[int] = 9**LAYERS
+    can_be_dead: ClassVar[bool] = False
+    num_genes: ClassVar[int] = LAYERS
+    encodings: ClassVar[tuple[str, ...]] = ("one-hot", "graph", "help")
+
+    def from_genes(self, genes: Sequence[int]) -> Architecture:
+        genes = self.integers(genes)
+        if len(genes) != LAYERS or not all(0 <= gene < len(OPS) for gene in genes):
+            raise ArchitectureError(f"{self.name}: genes are 22 operation indices 0-8, not {list(genes)}")
+        return Architecture(self.name, "_".join(map(str, genes)), genes)
+
+    def parse(self, text: str) -> Architecture:
+        fields = "".join(text.split()).split("_")
+        if len(fields) != LAYERS:
+            raise ArchitectureError(
+                f"{self.name}: {text!r} has {len(fields)} fields joined by '_', it must have {LAYERS}"
+            )
+        for place, field in enumerate(fields, start=1):
+            if field not in {"0", "1", "2", "3", "4", "5", "6", "7", "8"}:
+                raise ArchitectureError(
+                    f"{self.name}: operation {place} of {text!r} is {field!r}, it must be a digit 0-8"
+                )
+        return self.from_genes([int(field) for field in fields])
+
+    def random(self, rng: Random) -> Architecture:
+        return self.from_genes([rng.randrange(len(OPS)) for _ in range(LAYERS)])
+
+    def mutate(self, arch: Architecture, rng: Random) -> Architecture:
+        genes = list(arch.genes)
+        layer = rng.randrange(LAYERS)
+        genes[layer] = rng.choice([op for op in range(len(OPS)) if op != genes[layer]])
+        return self.from_genes(genes)
+
+    def crossover(self, a: Architecture, b: Architecture, rng: Random) -> Architecture:
+        return self.from_genes([rng.choice(pair) for pair in zip(a.genes, b.genes, strict=True)])
+
+    def references(self) -> tuple[Architecture, ...]:
+        """HELP's, found for the CIFAR-100 setting; the same ops in the ImageNet setting."""
+        return tuple(map(self.parse, _REFERENCES))
+
+    def input_shape(self, arch: Architecture) -> tuple[int, int, int]:
+        return (3, self.setting.size, self.setting.size)
+
+    def layers(self, arch: Architecture, *, live: bool = False) -> tuple[Layer, ...]:
+        body = (layer for place, op in enumerate(arch.genes) for layer in layers_of(self.setting, place, op))
+        return (*stem_layers(self.setting), *body, *head_layers(self.setting))
+
+    def blocks(self) -> BlockSpace:
+        from latlab.search_spaces.fbnet.blocks import FBNetBlocks
+
+        return FBNetBlocks(self)
+
+    def features(self, genes: NDArray[np.int64]) -> NDArray[np.float64]:
+        """1, then how many layers have each of the 12 positions x 9 operations (layers of one stage but the first are
+        alike): 109 columns."""
+        names = [(at.name.partition(".")[0], at.in_channels, at.stride) for at in positions(self.setting)]
+        kinds = list(dict.fromkeys(names))
+        columns = 1 + np.array([kinds.index(name) for name in names]) * len(OPS) + genes
+        width = 1 + len(kinds) * len(OPS)
+        flat = (columns + width * np.arange(len(genes))[:, None]).ravel()
+        counts = np.bincount(flat, minlength=len(genes) * width).reshape(len(genes), width).astype(np.float64)
+        counts[:, 0] = 1
+        return counts
+
+    def encode(self, archs: Sequence[Architecture] | NDArray[np.int64], encoding: str) -> np.ndarray:
+        """`one-hot`: 198 numbers, 22 layers x 9 operations.
+
+        `help`: HELP's 132, per layer [op < 4, 4 <= op < 8, one-hot of op % 4], zeros for skip.
+        `graph`: 24 x (24 + 11). Nodes are the input, the 22 layers, the output, in a chain; operations are
+        input, the nine of `OPS`, output.
+        """
+        genes = self.genes(archs)
+        if encoding == "one-hot":
+            return one_hot(genes, [len(OPS)] * LAYERS)
+        if encoding == "help":
+            parts = np.stack([genes // 4, genes % 4], axis=2)
+            parts[genes == SKIP] = -1
+            return one_hot(parts.reshape(-1, 2 * LAYERS), [2, 4] * LAYERS)
+        if encoding != "graph":
+            raise self.unknown_encoding(encoding)
+        operations = np.zeros((len(genes), LAYERS + 2, len(OPS) + 2), np.float32)
+        operations[:, 1:-1, 1:-1] = one_hot(genes, [len(OPS)] * LAYERS).reshape(-1, LAYERS, len(OPS))
+        operations[:, 0, 0] = operations[:, -1, -1] = 1
+        return chain(np.ones(operations.shape[:2], bool), operations)
+
+    def build(self, arch: Architecture, *, seed: int = 0, as_written: bool = False) -> nn.Module:
+        """The network; as written and pruned are the same, because nothing in it is dead."""
+        from latlab.search_spaces.fbnet.modules import Network
+        from latlab.search_spaces.torch_modules import finish
+
+        return finish(Network(self.setting, [OPS[gene] for gene in arch.genes]), self.input_shape(arch), seed)
+
+
+class FBNetCIFAR(FBNet):
+    """FBNet in the CIFAR-100 setting: 32 px, 100 classes."""
+
+    name: ClassVar[str] = "fbnet"
+    title: ClassVar[str] = "FBNet: 22 layers x 9 operations (9^22), CIFAR-100 setting of HW-NAS-Bench, 32 px"
+    setting: ClassVar[Setting] = CIFAR100
+    num_classes: ClassVar[int] = CIFAR100.num_classes
+
+
+class FBNetImageNet(FBNet):
+    """FBNet in the ImageNet setting: 224 px, 1,000 classes."""
+
+    name: ClassVar[str] = "fbnet-imagenet"
+    title: ClassVar[str] = "FBNet: 22 layers x 9 operations (9^22), ImageNet setting, 224 px"
+    setting: ClassVar[Setting] = IMAGENET
+    num_classes: ClassVar[int] = IMAGENET.num_classes

@@ -1,0 +1,1 @@
+"""HAT's Transformers (Wang et al., ACL 2020)."""

@@ -1,0 +1,306 @@
+"""The Transformers of HAT (Wang et al., ACL 2020), for predictions from its published latency tables.
+
+The tables describe a network by averages over its layers, so an architecture here is what they tell apart: embedding
+widths, depth, and sums over the layers. The tables of all tasks were drawn from one set of choices (HAT's
+`configs/*/latency_dataset/*.yml`), so that they share one space for encoders and one for decoders.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from random import Random
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latlab.search_spaces.architecture import Architecture, ArchitectureError
+from latlab.search_spaces.base import SearchSpace
+from latlab.search_spaces.encodings import one_hot
+from latlab.search_spaces.hat.layers import TOKENS, VOCABULARY, decoder_layers, encoder_layers, spread
+from latlab.search_spaces.layers import Layer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["HATDecoder", "HATEncoder"]
+
+WIDTHS = (512, 640)
+MIDDLES = (512, 1024, 2048, 3072)
+HEADS = (2, 4, 8)
+ATTENDED = (1, 2, 3)
+DEPTHS = (1, 2, 3, 4, 5, 6)
+ENCODER_DEPTH = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One integer of an architecture: a choice, or the sum of a choice of every layer."""
+
+    letter: str
+    meaning: str
+    choices: tuple[int, ...]
+    norm: float
+    """By which HAT's latency predictor divides the choice or its average (`feature-norm`)."""
+    summed: bool = False
+
+
+@cache
+def _sums(choices: tuple[int, ...], depth: int) -> tuple[int, ...]:
+    """What `depth` of the choices can add up to, ascending."""
+    if depth == 0:
+        return (0,)
+    return tuple(sorted({total + choice for total in _sums(choices, depth - 1) for choice in choices}))
+
+
+def _split(total: int, choices: tuple[int, ...], depth: int, rng: Random) -> list[int]:
+    """Random choices of `depth` layers that add up to `total`."""
+    parts = []
+    for left in range(depth - 1, -1, -1):
+        parts.append(rng.choice([choice for choice in choices if total - choice in _sums(choices, left)]))
+        total -= parts[-1]
+    return parts
+
+
+def _other(values: Sequence[int], value: int, rng: Random) -> int:
+    return rng.choice([other for other in values if other != value])
+
+
+class _HAT(SearchSpace):
+    """What encoders and decoders share."""
+
+    fields: ClassVar[tuple[Field, ...]]
+    depths: ClassVar[tuple[int, ...]]
+    example: ClassVar[str]
+    drawn: ClassVar[tuple[str, ...]]
+    buildable: ClassVar[bool] = False
+    can_be_dead: ClassVar[bool] = False
+    encodings: ClassVar[tuple[str, ...]] = ("hat", "one-hot")
+
+    @abstractmethod
+    def depth(self, genes: Sequence[int]) -> int:
+        """How many layers."""
+
+    def _values(self, field: Field, depth: int) -> tuple[int, ...]:
+        """What a field can be in networks of `depth` layers."""
+        return _sums(field.choices, depth) if field.summed else field.choices
+
+    def from_genes(self, genes: Sequence[int]) -> Architecture:
+        """`genes` are the numbers of the string, in its order."""
+        genes = self.integers(genes)
+        if len(genes) != len(self.fields):
+            raise ArchitectureError(
+                f"{self.name}: genes are the {len(self.fields)} numbers of {self.example}, not {list(genes)}"
+            )
+        for field, gene in zip(self.fields, genes, strict=True):
+            # Sums come last: by then the depth is known to be one of the choices.
+            if gene not in (self._values(field, self.depth(genes)) if field.summed else field.choices):
+                raise ArchitectureError(self._wrong(field, gene, genes))
+        text = "|".join(f"{field.letter}{gene}" for field, gene in zip(self.fields, genes, strict=True))
+        return Architecture(self.name, text, genes)
+
+    def _wrong(self, field: Field, gene: int, genes: Sequence[int]) -> str:
+        choices = ", ".join(map(str, field.choices))
+        if not field.summed:
+            return f"{self.name}: {field.letter} ({field.meaning}) is one of {choices}, not {gene}"
+        depth = self.depth(genes)
+        return f"{self.name}: {field.letter} ({field.meaning}) adds up {depth} of {choices}, which cannot give {gene}"
+
+    def parse(self, text: str) -> Architecture:
+        parts = "".join(text.split()).split("|")
+        if len(parts) != len(self.fields):
+            raise ArchitectureError(
+                f"{self.name}: {text!r} has {len(parts)} fields joined by '|', "
+                f"it must have {len(self.fields)}, as in {self.example}"
+            )
+        for field, part in zip(self.fields, parts, strict=True):
+            if not re.fullmatch(rf"{field.letter}[0-9]{{1,6}}", part, re.ASCII):
+                raise ArchitectureError(
+                    f"{self.name}: {part!r} in {text!r} must be {field.letter} and a number ({field.meaning}), "
+                    f"as in {self.example}"
+                )
+        return self.from_genes([int(part[1:]) for part in parts])
+
+    def random(self, rng: Random) -> Architecture:
+        """Drawn as HAT drew its tables: widths, depth and each layer's choices uniformly (so sums are not uniform)."""
+        genes: list[int] = []
+        for field in self.fields:
+            count = self.depth(genes) if field.summed else 1
+            genes.append(sum(rng.choice(field.choices) for _ in range(count)))
+        return self.from_genes(genes)
+
+    def mutate(self, arch: Architecture, rng: Random) -> Architecture:
+        """Changes a width, the depth, or one choice of one layer.
+
+        Which layers a sum stands for is drawn at random. A decoder that grows gets random layers behind its own, one
+        that shrinks loses its last ones.
+        """
+        genes, depth = list(arch.genes), self.depth(arch.genes)
+        place = rng.randrange(len(self.fields))
+        chosen = self.fields[place]
+        if chosen.summed:
+            parts = _split(genes[place], chosen.choices, depth, rng)
+            layer = rng.randrange(depth)
+            parts[layer] = _other(chosen.choices, parts[layer], rng)
+            genes[place] = sum(parts)
+            return self.from_genes(genes)
+        genes[place] = _other(chosen.choices, genes[place], rng)
+        new = self.depth(genes)
+        for at, field in enumerate(self.fields):
+            if field.summed and new != depth:
+                kept = _split(genes[at], field.choices, depth, rng)[:new]
+                genes[at] = sum(kept) + sum(rng.choice(field.choices) for _ in range(new - depth))
+        return self.from_genes(genes)
+
+    def crossover(self, a: Architecture, b: Architecture, rng: Random) -> Architecture:
+        """A sum that the child's depth cannot give comes from the parent whose depth it has."""
+        genes: list[int] = []
+        for at, (field, *pair) in enumerate(zip(self.fields, a.genes, b.genes, strict=True)):
+            gene = rng.choice(pair)
+            if field.summed and gene not in self._values(field, self.depth(genes)):
+                gene = (a if self.depth(a.genes) == self.depth(genes) else b).genes[at]
+            genes.append(gene)
+        return self.from_genes(genes)
+
+    def references(self) -> tuple[Architecture, ...]:
+        """Ten random ones, drawn once (`sample(10, 0)`), because HELP has none for this space."""
+        return tuple(map(self.parse, self.drawn))
+
+    def input_shape(self, arch: Architecture) -> tuple[int, int, int]:
+        """One channel of embedded tokens: (1, tokens, embedding width)."""
+        letters = [field.letter for field in self.fields]
+        return (1, TOKENS, arch.genes[letters.index("d")])
+
+    def encode(self, archs: Sequence[Architecture] | NDArray[np.int64], encoding: str) -> np.ndarray:
+        """`hat`: the fields in the string's order as HAT's latency predictor has them: choices and averages over the
+        layers, divided by the paper's norms. Of HAT's ten features these are the ones that its tables' encoder
+        (its constant depth left out) or decoder latencies can depend on.
+
+        `one-hot`: every value that a choice or a sum can take.
+        """
+        if encoding not in self.encodings:
+            raise self.unknown_encoding(encoding)
+        genes = self.genes(archs)
+        if encoding == "one-hot":
+            values = [np.array(sorted(self._all_values(field))) for field in self.fields]
+            columns = [np.searchsorted(known, genes[:, at]) for at, known in enumerate(values)]
+            return one_hot(np.stack(columns, axis=1), [len(known) for known in values])
+        depth = np.array([self.depth(row) for row in genes]).reshape(len(genes), 1)
+        summed = np.array([field.summed for field in self.fields])
+        norms = np.array([field.norm for field in self.fields])
+        features: np.ndarray = (genes / np.where(summed, depth, 1) / norms).astype(np.float32)
+        return features
+
+    def _all_values(self, field: Field) -> set[int]:
+        return {value for depth in self.depths for value in self._values(field, depth)}
+
+    def build(self, arch: Architecture, *, seed: int = 0, as_written: bool = False) -> nn.Module:
+        """Raises `NotImplementedError`: the tables do not say which layer has which choice, and a decoder's latency
+        is that of a loop over steps, not of one graph."""
+        raise NotImplementedError(
+            f"{self.name} has no networks to build: HAT's tables know only averages over layers. "
+            "The space is for predictions from latency tables"
+        )
+
+
+class HATEncoder(_HAT):
+    """HAT's encoders: always six layers.
+
+    Strings: `d640|f9216|h28`: embedding width, sum of the feed-forward widths, sum of the self-attention heads.
+    """
+
+    name: ClassVar[str] = "hat-encoder"
+    title: ClassVar[str] = "HAT's Transformer encoders: 6 layers, known by sums over them"
+    example: ClassVar[str] = "d640|f9216|h28"
+    drawn: ClassVar[tuple[str, ...]] = (
+        "d640|f13824|h28", "d640|f7168|h34", "d512|f14336|h26", "d640|f9216|h24", "d640|f8704|h34",
+        "d512|f11776|h20", "d640|f6656|h38", "d640|f13312|h34", "d512|f9728|h22", "d640|f4096|h30",
+    )  # fmt: skip
+    fields: ClassVar[tuple[Field, ...]] = (
+        Field("d", "embedding width", WIDTHS, 640),
+        Field("f", "sum of feed-forward widths", MIDDLES, 2048, summed=True),
+        Field("h", "sum of self-attention heads", HEADS, 6, summed=True),
+    )
+    depths: ClassVar[tuple[int, ...]] = (ENCODER_DEPTH,)
+    size: ClassVar[int] = len(WIDTHS) * len(_sums(MIDDLES, ENCODER_DEPTH)) * len(_sums(HEADS, ENCODER_DEPTH))
+    finite: ClassVar[bool] = True
+    num_classes: ClassVar[int] = 0
+    num_genes: ClassVar[int] = len(fields)
+
+    def depth(self, genes: Sequence[int]) -> int:
+        return ENCODER_DEPTH
+
+    def features(self, genes: NDArray[np.int64]) -> NDArray[np.float64]:
+        """1 and the products that matrix multiplications cost: 6 columns."""
+        d, f, h = (genes / [field.norm for field in self.fields]).T
+        return np.stack([np.ones(len(genes)), d, f, d * f, h, d * h], axis=1)
+
+    def enumerate(self) -> Iterator[Architecture]:
+        """In ascending order of width, then sums."""
+        return map(self.from_genes, product(*(self._values(field, ENCODER_DEPTH) for field in self.fields)))
+
+    def layers(self, arch: Architecture, *, live: bool = False) -> tuple[Layer, ...]:
+        """One sentence; sums are spread evenly over the layers. Both readings are the same: nothing is dead."""
+        width, middles, heads = arch.genes
+        return encoder_layers(width, spread(middles, ENCODER_DEPTH), spread(heads, ENCODER_DEPTH))
+
+
+class HATDecoder(_HAT):
+    """HAT's decoders: one to six layers.
+
+    Strings: `e640|d512|l4|f7680|h10|x22|a6`: embedding widths of encoder and decoder, layers, and the sums over these
+    of feed-forward widths, self-attention heads, heads of the attention to the encoder, and of how many of the
+    encoder's last layers each attends to. Of the encoder only its width matters, through the keys and values.
+    """
+
+    name: ClassVar[str] = "hat-decoder"
+    title: ClassVar[str] = "HAT's Transformer decoders: 1-6 layers, known by sums over them"
+    example: ClassVar[str] = "e640|d512|l4|f7680|h10|x22|a6"
+    drawn: ClassVar[tuple[str, ...]] = (
+        "e640|d640|l1|f2048|h8|x4|a2",
+        "e640|d640|l3|f4096|h12|x20|a6",
+        "e512|d512|l6|f12800|h34|x26|a15",
+        "e640|d640|l2|f2560|h10|x4|a4",
+        "e640|d512|l1|f2048|h8|x4|a1",
+        "e640|d640|l6|f9216|h30|x24|a10",
+        "e512|d512|l1|f3072|h8|x8|a2",
+        "e512|d512|l6|f13824|h34|x22|a10",
+        "e640|d512|l1|f1024|h8|x2|a1",
+        "e512|d512|l1|f1024|h8|x8|a1",
+    )
+    fields: ClassVar[tuple[Field, ...]] = (
+        Field("e", "embedding width of the encoder", WIDTHS, 640),
+        Field("d", "embedding width", WIDTHS, 640),
+        Field("l", "layers", DEPTHS, 6),
+        Field("f", "sum of feed-forward widths", MIDDLES, 2048, summed=True),
+        Field("h", "sum of self-attention heads", HEADS, 6, summed=True),
+        Field("x", "sum of encoder-attention heads", HEADS, 6, summed=True),
+        Field("a", "sum of attended encoder layers", ATTENDED, 2, summed=True),
+    )
+    depths: ClassVar[tuple[int, ...]] = DEPTHS
+    size: ClassVar[int] = len(WIDTHS) ** 2 * sum(
+        math.prod(len(_sums(choices, depth)) for choices in (MIDDLES, HEADS, HEADS, ATTENDED)) for depth in DEPTHS
+    )
+    num_classes: ClassVar[int] = VOCABULARY
+    num_genes: ClassVar[int] = len(fields)
+
+    def depth(self, genes: Sequence[int]) -> int:
+        return genes[2]
+
+    def features(self, genes: NDArray[np.int64]) -> NDArray[np.float64]:
+        """1, what is done in each layer (their number, with the width, and each sum), and the products that matrix
+        multiplications cost: 10 columns."""
+        e, d, l, f, h, x, a = (genes / [field.norm for field in self.fields]).T  # noqa: E741
+        return np.stack([np.ones(len(genes)), d, l, l * d, f, d * f, h, x, a, a * e], axis=1)
+
+    def layers(self, arch: Architecture, *, live: bool = False) -> tuple[Layer, ...]:
+        """One step in the middle of the sentence (`hat_layers.decoder_layers`); sums are spread evenly over the
+        layers. Both readings are the same: nothing is dead."""
+        encoder_width, width, depth, *sums = arch.genes
+        return decoder_layers(encoder_width, width, *(spread(total, depth) for total in sums))

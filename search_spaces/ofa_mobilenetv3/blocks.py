@@ -1,0 +1,114 @@
+"""The blocks of OFA's MobileNetV3 networks: stage, place, kernel, expansion, at each resolution."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latlab.search_spaces.architecture import Architecture
+from latlab.search_spaces.block_space import BlockSpace
+from latlab.search_spaces.layers import Layer
+from latlab.search_spaces.ofa_mobilenetv3.skeleton import (
+    DEPTHS,
+    EXPANSIONS,
+    KERNELS,
+    MAX_DEPTH,
+    RESOLUTIONS,
+    SLOTS,
+    STAGES,
+    Block,
+    block_layers,
+    blocks_of,
+    head_layers,
+    stem_layers,
+    widths,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from latlab.search_spaces.ofa_mobilenetv3.space import OFAMobileNetV3
+
+__all__ = ["OFABlocks"]
+
+STEM, FIRST, HEAD = "stem", "first", "head"
+ENDS = (STEM, FIRST, HEAD)
+BODY = tuple(product(range(1, STAGES + 1), ("first", "later"), KERNELS, EXPANSIONS))
+
+
+class OFABlocks(BlockSpace):
+    """Names: `r224/stem`, `r224/first`, `r224/head`, and `r224/stage2.first/k5e4`, `r224/stage2.later/k5e4`."""
+
+    whole: OFAMobileNetV3
+
+    @cached_property
+    def block_names(self) -> tuple[str, ...]:
+        kinds = (*ENDS, *(f"stage{stage}.{place}/k{k}e{e}" for stage, place, k, e in BODY))
+        return tuple(f"r{resolution}/{kind}" for kind in kinds for resolution in RESOLUTIONS)
+
+    @cached_property
+    def kinds(self) -> NDArray[np.int64]:
+        return np.arange(self.size) // len(RESOLUTIONS)
+
+    @cached_property
+    def places(self) -> NDArray[np.int64]:
+        return np.arange(len(ENDS) + SLOTS)
+
+    @cached_property
+    def repeats(self) -> NDArray[np.int64]:
+        return np.ones(len(ENDS) + SLOTS, np.int64)
+
+    def ids(self, genes: NDArray[np.int64]) -> NDArray[np.int64]:
+        depths, kernels, expansions = np.split(genes[:, 1:], [STAGES, STAGES + SLOTS], axis=1)
+        stage, place = np.divmod(np.arange(SLOTS), MAX_DEPTH)
+        body = (stage * 2 + (place > 0)) * 9 + np.searchsorted(KERNELS, kernels) * 3
+        body += np.searchsorted(EXPANSIONS, expansions) + len(ENDS)
+        kinds = np.concatenate([np.broadcast_to(np.arange(len(ENDS)), (len(genes), len(ENDS))), body], axis=1)
+        found = kinds * len(RESOLUTIONS) + np.searchsorted(RESOLUTIONS, genes[:, :1])
+        found[:, len(ENDS) :][place >= depths[:, stage]] = -1
+        return np.asarray(found)
+
+    def _block(self, arch: Architecture) -> tuple[int, str, Block]:
+        """Resolution, kind, and the block: of the stem and the head its neighbour."""
+        kind, step = divmod(arch.genes[0], len(RESOLUTIONS))
+        resolution = RESOLUTIONS[step]
+        choice = (KERNELS[0], EXPANSIONS[0])
+        if kind < len(ENDS):
+            name, place = ENDS[kind], -1 if ENDS[kind] == HEAD else 0
+        else:
+            stage, name, *chosen = BODY[kind - len(ENDS)]
+            choice = (chosen[0], chosen[1])
+            place = 1 + (stage - 1) * DEPTHS[0] + (name == "later")
+        return resolution, name, blocks_of(resolution, [[choice] * DEPTHS[0]] * STAGES, self.whole.width)[place]
+
+    def input_shape(self, arch: Architecture) -> tuple[int, int, int]:
+        resolution, name, block = self._block(arch)
+        if name == STEM:
+            return (3, resolution, resolution)
+        if name == HEAD:
+            return (block.out_channels, block.out_size, block.out_size)
+        return (block.in_channels, block.size, block.size)
+
+    def layers(self, arch: Architecture, *, live: bool = False) -> tuple[Layer, ...]:
+        resolution, name, block = self._block(arch)
+        width, classes = self.whole.width, self.num_classes
+        if name == STEM:
+            return stem_layers(resolution, width)
+        return head_layers(block.out_size, width, classes) if name == HEAD else block_layers(block)
+
+    def build(self, arch: Architecture, *, seed: int = 0, as_written: bool = False) -> nn.Module:
+        from latlab.search_spaces.ofa_mobilenetv3 import modules
+        from latlab.search_spaces.torch_modules import finish
+
+        _, name, block = self._block(arch)
+        if name == STEM:
+            made: nn.Module = modules.stem(widths(self.whole.width)[0], as_written)
+        elif name == HEAD:
+            made = modules.Tail(self.whole.width, self.num_classes, as_written)
+        else:
+            made = modules.InvertedBottleneck(block, as_written)
+        return finish(made, self.input_shape(arch), seed)

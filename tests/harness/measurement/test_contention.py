@@ -1,0 +1,55 @@
+"""Whether exports wait for passes on this machine: decided by comparing, and never without having compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import pytest
+
+from latlab.harness.exporters.service import Exports
+from latlab.harness.measurement.contention import PAIRS, Company
+
+
+class Busy:
+    """Exports that are always under way, and slow down what runs beside them."""
+
+    def __init__(self, slower: float) -> None:
+        self.slower, self.pauses, self.alone, self.busy = slower, 0, False, True
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        self.pauses, self.alone = self.pauses + 1, True
+        try:
+            yield
+        finally:
+            self.alone = False
+
+    def latency(self) -> float:
+        return 1.0 if self.alone else self.slower
+
+
+@pytest.mark.parametrize(("slower", "shows"), [(1.0, False), (1.003, False), (1.03, True), (1.2, True)])
+def test_exports_wait_where_they_show(slower: float, shows: bool) -> None:
+    exports = Busy(slower)
+    company = Company(cast(Exports, exports))
+    assert company.shows is None
+    company.compare(exports.latency, PAIRS)
+    assert company.shows is shows
+    before = exports.pauses
+    with company.quiet():
+        assert exports.alone is shows
+    company.compare(exports.latency, PAIRS)  # it is known: nothing is timed any more
+    assert exports.pauses == before + shows
+
+
+def test_until_it_is_known_exports_wait() -> None:
+    exports = Busy(1.0)
+    company = Company(cast(Exports, exports))
+    company.compare(exports.latency, PAIRS - 1)
+    exports.busy = False
+    company.compare(exports.latency, PAIRS)  # nothing to compare with
+    assert company.shows is None
+    with company.quiet():
+        assert exports.alone

@@ -1,0 +1,375 @@
+"""From an architecture to its row, with the real exporters, the real worker and the real runtimes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from latlab.harness import Lab
+from latlab.harness.devices.session import DeviceFaultError, DeviceSession, Loaded
+from latlab.harness.errors import BadInputError, LatlabError
+from latlab.harness.exporters import Artifact, ExportRequest
+from latlab.harness.exporters.service import Exports
+from latlab.harness.store.store import Measurement, Store
+from latlab.harness.timing_policy import PRESETS
+from latlab.harness.transports.local.transport import LocalTransport
+from latlab.search_spaces import get
+
+SPACE = get("nasbench201")
+SMALL = "|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|"
+CONV = "|none~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|"
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    return Lab(tmp_path / "latlab.db")
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "tflite", "torchscript"])
+def test_each_runtime(lab: Lab, runtime: str) -> None:
+    rows = lab.measure(space="nasbench201", archs=[CONV, SMALL], runtime=runtime)
+    assert rows["status"].tolist() == ["ok", "ok"]
+    assert rows["arch"].tolist() == [CONV, SMALL]
+    assert rows["latency_ms"][0] > rows["latency_ms"][1] > 0
+    assert rows["target"][0] == f"local/{runtime}/cpu/fp32/t1/b1"
+    policy = PRESETS["default"]
+    for passes in rows["passes"]:
+        assert policy.passes <= len(passes) <= policy.max_passes
+        assert {len(one) for one in passes} == {policy.runs}
+    assert (rows[["warm_s", "measure_s"]] > 0).all().all()
+    assert rows["load_s"][0] > 0  # the other is an anchor, and loaded already
+    artifact = rows["artifact"][0]
+    assert '"passed": true' in (artifact if isinstance(artifact, str) else str(artifact))
+
+
+def test_batch_size_is_another_target(lab: Lab) -> None:
+    one, eight = (lab.measure(space="nasbench201", archs=[CONV], batch_size=b) for b in (1, 8))
+    assert eight["target"][0].endswith("/b8")
+    assert eight["latency_ms"][0] > 2 * one["latency_ms"][0]
+
+
+def test_policy_help_is_ten_and_fifty_in_one_sitting(lab: Lab) -> None:
+    from scipy import stats
+
+    rows = lab.measure(space="nasbench201", archs=[CONV], policy="help")
+    (samples,) = rows["passes"][0]
+    assert len(samples) == 50
+    with lab.store.session() as session:
+        measurement = session.get_one(Measurement, int(rows["id"][0]))
+        assert len(measurement.passes[0].warmup_ns) == 10
+    assert rows["latency_ms"][0] == pytest.approx(stats.trim_mean(samples, 0.1) / 1e6)
+
+
+def test_the_same_call_continues_and_a_larger_one_extends(lab: Lab) -> None:
+    seen: list[str] = []
+    lab.measure(space="nasbench201", count=3, observe=lambda row: seen.append(row.arch))
+    lab.measure(space="nasbench201", count=3, observe=lambda row: seen.append(row.arch))
+    assert len(seen) == 3
+    rows = lab.measure(space="nasbench201", count=5, observe=lambda row: seen.append(row.arch))
+    assert len(seen) == len(set(seen)) == len(rows) == 5
+    again = lab.measure(space="nasbench201", count=5, new_session=True)
+    assert again["session"].tolist() == [2] * 5
+    assert len(lab.store.table()) == 10
+
+
+def test_exports_are_counted_where_they_were_made(lab: Lab, tmp_path: Path) -> None:
+    made = lab.measure(space="nasbench201", archs=[CONV], seed=11)
+    kept = Lab(tmp_path / "other.db").measure(space="nasbench201", archs=[CONV], seed=11)
+    spent = ["build_s", "export_s", "parity_s"]
+    assert (made[spent] > 0).all().all()
+    assert (kept[spent] == 0).all().all()
+    assert made["artifact_sha256"].tolist() == kept["artifact_sha256"].tolist()
+
+
+def test_networks_with_the_same_graph_are_timed_once(lab: Lab) -> None:
+    dead = "|nor_conv_3x3~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|"  # its first edge leads nowhere
+    rows = lab.measure(space="nasbench201", archs=[CONV, dead]).set_index("arch")
+    assert rows.loc[CONV, "latency_ms"] == rows.loc[dead, "latency_ms"]
+    assert rows["same_graph_as"].notna().sum() == 1
+    assert rows.loc[CONV, "passes"] == rows.loc[dead, "passes"]
+    written = lab.measure(space="nasbench201", archs=[CONV, dead], as_written=True)
+    assert written["artifact_sha256"].nunique() == 2
+
+
+def test_a_failing_network_is_a_row_and_the_others_go_on(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file damaged between export and load: the device refuses it, and says so."""
+    from latlab.harness.measurement import scheduler as measure
+
+    original = measure.Engine._admit
+
+    def damage(self: measure.Engine, round_: int) -> object:
+        artifact, arch = self._ready[0].artifact, self._ready[0].arch
+        if arch == SMALL:
+            data = artifact.path.read_bytes()
+            artifact.path.unlink()  # a link on the device must not share the damage by chance
+            artifact.path.write_bytes(data[: len(data) // 2])
+        return original(self, round_)
+
+    monkeypatch.setattr(measure.Engine, "_admit", damage)
+    # A seed of its own: weights that no other test has left on the device.
+    rows = lab.measure(space="nasbench201", archs=[SMALL, CONV], seed=7).set_index("arch")
+    assert rows.loc[CONV, "status"] == "ok"
+    assert rows.loc[SMALL, "status"] == "corrupt_artifact"
+    assert rows.loc[SMALL, "error"]
+
+
+def test_no_more_networks_take_turns_than_stay_loaded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    from latlab.harness.devices import loaded_models as loaded
+
+    original, loads = DeviceSession.load, Counter[str]()
+
+    def count(self: DeviceSession, artifact: Artifact, network: str = "") -> Loaded:
+        loads[network] += 1
+        return original(self, artifact, network)
+
+    monkeypatch.setattr(DeviceSession, "load", count)
+    monkeypatch.setattr(loaded, "MOST_BYTES", 14 * loaded.PER_NETWORK_BYTES)  # four of them are anchors
+    archs = list(dict.fromkeys(SPACE.canonical(arch).text for arch in SPACE.sample(24, 5)))
+    with Exports(lab.cache) as exports:  # before, or else they would come one by one
+        for future in [exports.submit(ExportRequest("nasbench201", arch, "onnx")) for arch in archs]:
+            future.result()
+    rows = lab.measure(space="nasbench201", archs=archs)
+    assert (rows["status"] == "ok").all()
+    # One that waits for the slice to close may have to go, and may be wanted again after all.
+    assert sum(loads.values()) < 1.5 * len(archs) + 4
+
+
+def test_a_network_that_somebody_removes_before_it_is_loaded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A phone's owner clears the app's storage, say: the network is brought there again."""
+    original, pushes = LocalTransport.push, []
+
+    def removed(self: LocalTransport, path: Path, sha256: str, suffix: str) -> None:
+        original(self, path, sha256, suffix)
+        pushes.append(sha256)
+        if len(pushes) < 2 or lasting:
+            (self._work / "models" / (sha256 + suffix)).unlink()
+
+    lasting = False
+    monkeypatch.setattr(LocalTransport, "push", removed)
+    assert lab.measure(space="nasbench201", archs=[SMALL], seed=7)["status"].tolist() == ["ok"]
+    lasting = True
+    with pytest.raises(DeviceFaultError, match="is not on the device"):
+        lab.measure(space="nasbench201", archs=[CONV], seed=7)
+    monkeypatch.setattr(LocalTransport, "push", original)
+    assert lab.measure(space="nasbench201", archs=[CONV], seed=7)["status"].tolist() == ["ok"]
+
+
+def workers() -> list[int]:
+    """Device workers that are children of this process."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            command = (stat.parent / "cmdline").read_text()
+        except OSError:
+            continue
+        if parent == os.getpid() and "latlab-worker" in command:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(lab: Lab) -> None:
+    killed: list[int] = []
+
+    def kill_one(row: Measurement) -> None:
+        if not killed:
+            for pid in workers():
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+
+    # The default may have had enough with fewer; of a fixed number of passes it shows that each is there, once.
+    lab.inventory.policies["five"] = replace(PRESETS["default"], name="five", passes=5)
+    rows = lab.measure(space="nasbench201", count=6, policy="five", observe=kill_one)
+    assert killed
+    assert rows["status"].tolist() == ["ok"] * 6
+    assert [len(passes) for passes in rows["passes"]] == [5] * 6
+
+
+def test_a_network_that_kills_every_worker_is_a_failure_not_the_end(lab: Lab) -> None:
+    stop = threading.Event()
+
+    def killer() -> None:
+        while not stop.is_set():
+            for pid in workers():
+                time.sleep(0.3)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=killer)
+    thread.start()
+    try:
+        # Either every network fails as `crash`, or the device is given up; never a hang, never a traceback.
+        with suppress(LatlabError):
+            rows = lab.measure(space="nasbench201", archs=[CONV, SMALL])
+            assert set(rows["status"]) <= {"crash", "ok"}
+    finally:
+        stop.set()
+        thread.join()
+
+
+def killed_run(store: Path, count: int, rows_before: int) -> int:
+    """Start the command, kill it with SIGKILL once it has a new row; how many rows there are then."""
+    command = [sys.executable, "-m", "latlab.harness", "measure", "local", "--space", "nasbench201"]
+    process = subprocess.Popen(
+        [*command, "--count", str(count), "--store", str(store), "--json"], stdout=subprocess.PIPE
+    )
+    try:
+        until = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < until:
+            if store.exists() and len(Store(store).table()) > rows_before:
+                break
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+    return len(Store(store).table())
+
+
+def test_killed_and_run_again_it_ends_with_every_row_once(tmp_path: Path) -> None:
+    store, rows = tmp_path / "latlab.db", 0
+    for _ in range(3):
+        more = killed_run(store, 12, rows)
+        assert more > rows or more == 12
+        rows = more
+    before = Store(store).table(raw=True).set_index("arch")
+    final = Lab(store).measure(space="nasbench201", count=12)
+    assert len(final) == final["arch"].nunique() == 12
+    assert set(final["arch"]) == {arch.text for arch in SPACE.sample(12, 0)}
+    for arch, passes in before["passes"].items():
+        assert final.set_index("arch").loc[arch, "passes"] == passes
+
+
+def test_two_controllers_do_not_share_a_store(lab: Lab) -> None:
+    with lab.store.writing(), pytest.raises(LatlabError, match="being written"):
+        Lab(lab.store.path).measure(space="nasbench201", archs=[SMALL])
+
+
+def test_two_controllers_do_not_share_a_device(lab: Lab) -> None:
+    with lab.inventory.device("local").open("local", "onnxruntime") as other:
+        pid = other.request("hello", 20, protocol=1)["pid"]
+        with pytest.raises(LatlabError, match=f"in use.*{pid}"):
+            lab.measure(space="nasbench201", archs=[SMALL])
+    assert lab.measure(space="nasbench201", archs=[SMALL])["status"].tolist() == ["ok"]
+
+
+def test_embed_gives_help_s_vector(lab: Lab) -> None:
+    rows = lab.embed(space="nasbench201")
+    assert rows["arch"].tolist() == [arch.text for arch in SPACE.references()]
+    assert rows["embedding"].min() == 0
+    assert rows["embedding"].max() == 1
+    assert np.argsort(rows["embedding"]).tolist() == np.argsort(rows["latency_ms"]).tolist()
+
+
+# A model of the user's own
+
+FACTORY = """
+from torch import nn
+def net():
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 64, 4))
+def odd():
+    class Odd(nn.Module):
+        def forward(self, x):
+            return x.erfinv()
+    return Odd()
+def notanet():
+    return 7
+"""
+
+
+@pytest.fixture
+def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "mynets.py").write_text(FACTORY)
+    for suffix in ("onnx", "tflite", "pt"):
+        (tmp_path / f"junk.{suffix}").write_bytes(b"junk" * 100)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("mynets", None)
+    return tmp_path
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "tflite", "torchscript"])
+def test_a_factory_of_one_s_own(lab: Lab, factory: Path, runtime: str) -> None:
+    rows = lab.measure(model="mynets:net", input_shape=[2, 3, 8, 8], runtime=runtime)
+    assert rows["status"].tolist() == ["ok"]
+    assert rows["target"][0] == f"local/{runtime}/cpu/fp32/t1/b2"
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "tflite", "pt"])
+def test_a_file_of_one_s_own(lab: Lab, factory: Path, suffix: str) -> None:
+    import mynets  # type: ignore[import-not-found]  # written by the fixture
+
+    from latlab.harness.exporters import export_module
+
+    formats = {"onnx": "onnx", "tflite": "tflite", "pt": "torchscript"}
+    made = export_module(mynets.net(), formats[suffix], (1, 3, 8, 8), factory / "made")
+    path = factory / f"net.{suffix}"
+    path.write_bytes(made.path.read_bytes())
+    rows = lab.measure(model=str(path), input_shape=[1, 3, 8, 8] if suffix == "pt" else None)
+    assert rows["status"].tolist() == ["ok"]
+    assert rows["space"].tolist() == ["model"]
+    assert rows["arch"].tolist() == [f"net.{suffix} " + ("1x8x8x3" if suffix == "tflite" else "1x3x8x8")]
+
+
+@pytest.fixture
+def open_sides(factory: Path) -> Path:
+    """An ONNX file whose batch, height and width are open."""
+    import torch
+    from torch import nn
+
+    module = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU())
+    axes = {"x": {0: "n", 2: "h", 3: "w"}}
+    path = factory / "open.onnx"
+    torch.onnx.export(
+        module, (torch.zeros(1, 3, 8, 8),), path, input_names=["x"], dynamic_axes=axes, dynamo=False, verbose=False
+    )
+    return path
+
+
+def test_each_shape_of_an_open_file_is_measured(lab: Lab, open_sides: Path) -> None:
+    with pytest.raises(BadInputError, match=r"open: \?x3x\?x\?"):
+        lab.measure(model=str(open_sides))
+    small, large = (lab.measure(model=str(open_sides), input_shape=[2, 3, side, side]) for side in (16, 256))
+    assert large["latency_ms"][0] > 5 * small["latency_ms"][0]
+    assert small["target"][0].endswith("/b2")
+    assert len(lab.store.table()) == 2
+    with pytest.raises(BadInputError, match="takes \\?x3x\\?x\\?, not 1x4x8x8"):
+        lab.measure(model=str(open_sides), input_shape=[1, 4, 8, 8])
+    with pytest.raises(BadInputError, match="contradicts"):
+        lab.measure(model=str(open_sides), input_shape=[1, 3, 8, 8], batch_size=4)
+
+
+Ask = Callable[[Lab], object]
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda lab: lab.measure(model="none.onnx"), "no model file"),
+        (lambda lab: lab.measure(model="mynets:net"), "--input"),
+        (lambda lab: lab.measure(model="mynets:missing", input_shape=[1, 3, 8, 8]), "AttributeError"),
+        (lambda lab: lab.measure(model="mynets:notanet", input_shape=[1, 3, 8, 8]), "gave a int"),
+        (lambda lab: lab.measure(model="mynets:odd", input_shape=[1, 3], runtime="tflite"), "unsupported_op"),
+        (lambda lab: lab.measure(model="nonsense"), "is not a model"),
+        (lambda lab: lab.measure(model="junk.onnx"), "junk.onnx: it is not an ONNX file"),
+        (lambda lab: lab.measure(model="junk.tflite"), "cannot read the model junk.tflite"),
+        (lambda lab: lab.measure(model="junk.pt", input_shape=[1, 3, 8, 8]), "junk.pt is not a TorchScript file"),
+        (lambda lab: lab.measure(model="junk.onnx", runtime="tflite"), "runs in onnxruntime, not in tflite"),
+        (lambda lab: lab.measure(model="mynets:net", input_shape=[0, 3]), "positive"),
+    ],
+)
+def test_bad_models(lab: Lab, factory: Path, ask: Ask, message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        ask(lab)

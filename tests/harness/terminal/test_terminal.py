@@ -1,0 +1,106 @@
+"""What is shown while devices work: nothing that counts is squeezed out, and a log is not silent for long."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from latlab.harness.fleet.jobs import DeviceState, Incident
+from latlab.harness.store.store import Measurement
+from latlab.harness.targets import Target
+from latlab.harness.terminal import progress as terminal_live
+from latlab.harness.terminal import results as terminal
+from latlab.harness.terminal.progress import View
+from latlab.harness.terminal.results import show_measurements, show_store
+
+REASON = "the SSH server of the machine closed the connection " * 4
+assert len(REASON) > 200
+
+
+def devices() -> dict[str, DeviceState]:
+    target = Target("bench-pi-4", "onnxruntime", "cpu")
+    row = Measurement(arch="net", role="train", status="ok", latency_ms=3.14159)
+    states = [
+        DeviceState("bench-pi-4", "lost", target, total=60, done=12, failed=3, last=row, trouble=REASON),
+        DeviceState("bench-pi-5", "done", target, total=60, done=60, last=row),
+        DeviceState("phone", "quarantined", total=60, trouble=f"device phone: {REASON}\nmore"),
+    ]
+    return {state.name: state for state in states}
+
+
+def view(width: int, *, terminal: bool) -> tuple[View, io.StringIO]:
+    out = io.StringIO()
+    one = View(Console(file=out, width=width, force_terminal=terminal, color_system=None))
+    one.watch(devices())
+    return one, out
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 160])
+def test_a_long_reason_squeezes_nothing_out(width: int) -> None:
+    one, out = view(width, terminal=True)
+    one._console.print(one)
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 4, "no row is folded"
+    assert all(len(line) <= width for line in lines)
+    head, lost, phone, done = lines
+    assert "device" in head
+    assert "doing" in head
+    assert "networks" in head
+    assert "bench-pi-4" in lost
+    assert " lost " in lost
+    assert "12/60 (3 failed)" in lost
+    assert "bench-pi-5" in done
+    assert "60/60" in done
+    assert "phone" in phone
+    assert "quarantined" in phone
+    assert "0/60" in phone
+    assert "latency" in head
+    assert "3.14 ms" in lost
+    if width >= 80:
+        assert "the SSH server" in lost
+        assert "…" in lost
+    if width >= 100:
+        assert "a minute" in head
+        assert "temp." in head
+
+
+def test_the_rate_of_a_finished_device_stays() -> None:
+    now = time.monotonic()
+    state = DeviceState("pi", "done", done=10, began=now - 120, ended=now - 60)
+    assert state.per_minute == pytest.approx(10)
+
+
+def test_a_log_hears_of_a_long_run_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, out = view(80, terminal=False)
+    one.observe(Incident("bench-pi-4", "lost", REASON))
+    assert out.getvalue() == f"lost  bench-pi-4: {REASON}\n", "one line, told at once; no heartbeat yet"
+    monkeypatch.setattr(terminal_live, "HEARTBEAT_S", 0.0)
+    row = one.devices["bench-pi-4"].last
+    assert row is not None
+    one.observe(row)
+    assert out.getvalue().splitlines()[1:] == ["bench-pi-4: 12/60 (3 failed), 3.14 ms last, lost"]
+
+
+@pytest.mark.parametrize(("stderr_ms", "noisy"), [(0.02, False), (0.2, True)])
+def test_noise_of_measurements_is_told(stderr_ms: float, noisy: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"target": "pi/onnxruntime/cpu/fp32/t1/b1", "arch": "net", "status": "ok", "error": None}
+    row |= {"latency_ms": 2.0, "stderr_ms": stderr_ms, "high_ms": 2.1, "verdict": "noisy" if noisy else ""}
+    show_measurements(pd.DataFrame([row]), Path("s.db"), raw=False)
+    said = capsys.readouterr().out
+    assert f"median standard error {stderr_ms / 2:.1%}".replace("%", " %") in said
+    assert ("latlab doctor" in said) == ("(1 noisy)" in said) == noisy
+    assert not any(line.endswith(" ") for line in said.splitlines())
+
+
+def test_campaigns_fit_into_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Console(file=io.StringIO(), width=60, force_terminal=True, color_system=None)
+    monkeypatch.setattr(terminal, "console", lambda: screen)
+    row = {"space": "nasbench201", "selection": "onboard:ridge", "policy": "default", "seed": 0, "session": 1}
+    row |= {"target": "pi/onnxruntime/cpu/fp32/t1/b1", "simulated": False, "ok": 15, "failed": 0, "running": 0}
+    show_store(Path("s.db"), pd.DataFrame([row | {"last": "2026-03-02T10:15:42"}]), pd.DataFrame())
+    assert len(screen.file.getvalue().splitlines()) == 3  # type: ignore[attr-defined]

@@ -1,0 +1,306 @@
+"""Checks of replies, on replies that go wrong in every way that a generator thinks of."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from latlab.agents.protocol.errors import AgentError
+from latlab.harness.text import printable
+from latlab.harness.transports.reply_validation import BrokenReplyError, check_reply
+
+GOOD: dict[str, dict[str, Any]] = {
+    "hello": {
+        "protocol": 1,
+        "worker_version": "0123",
+        "pid": 7,
+        "cpus": {"count": 2, "affinity": [0, 1]},
+        "fingerprint": {"id": "0123"},
+        "runtimes": {"tflite": {"version": "2.3.0", "why": None}, "onnxruntime": {"version": None, "why": "no"}},
+    },
+    "put": {"have": True},
+    "load": {
+        "handle": 1,
+        "import_ns": 0,
+        "load_ns": 5,
+        "first_ns": 6,
+        "runtime_version": "1.31.1",
+        "provider": "CPUExecutionProvider",
+        "inputs": [{"name": "x", "dtype": "float32", "shape": [1, 3, 32, 32]}],
+        "delegated": None,
+    },
+    "time": {"warmup_ns": [9], "samples_ns": [5, 6], "telemetry": {"before": {"load": [0.5]}, "after": {}}},
+    "unload": {"loaded": 0},
+    "telemetry": {"load": [0.5]},
+    "bye": {},
+}
+GOOD["install"] = {"environment": "0123456789abcdef"}
+OPTIONAL: dict[str, Any] = {
+    "lease": {"folder": "0123456789abcdef", "token": 3},
+    "work": {"folder": "/home/pi/.cache/latlab", "free_bytes": 0, "total_bytes": 1 << 40},
+    "libc": "glibc 2.36",
+    "environment": {"id": "0123456789abcdef", "runtimes": ["tflite"]},
+    "abi": "cp311",
+    "bits": 64,
+    "machine": "aarch64",
+    "python": "3.13.0rc1+",
+}
+REQUEST = {"warmup": 1, "runs": 2, "environment": "0123456789abcdef"}
+CHECKED = [(verb, field) for verb, reply in GOOD.items() for field in reply if verb not in ("unload", "telemetry")]
+OF_A_GPU: dict[str, Any] = {
+    **GOOD["time"],
+    "launch_ns": [1, 2],
+    "sm_mhz": [1980, 1500],
+    "discarded": 3,
+    "throttled": True,
+    "warnings": ["other processes compute on the GPU: 12"],
+}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+def line(message: object) -> bytes:
+    return json.dumps(message).encode()
+
+
+@pytest.mark.parametrize("verb", GOOD)
+def test_a_good_reply(verb: str) -> None:
+    assert check_reply(line({"id": 4, "ok": True, **GOOD[verb]}), 4, verb, REQUEST) == GOOD[verb]
+
+
+def test_a_good_reply_of_a_gpu() -> None:
+    assert check_reply(line({"id": 4, "ok": True, **OF_A_GPU}), 4, "time", REQUEST) == OF_A_GPU
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("launch_ns", [1]),
+        ("launch_ns", [1, 2, 3]),
+        ("launch_ns", [1, -2]),
+        ("launch_ns", [1, 2.5]),
+        ("launch_ns", None),
+        ("sm_mhz", [1980]),
+        ("sm_mhz", [1980, 10**9]),
+        ("sm_mhz", {}),
+        ("discarded", -1),
+        ("discarded", True),
+        ("discarded", 10**9),
+        ("throttled", 1),
+        ("warnings", "hot"),
+        ("warnings", [7]),
+        ("warnings", ["x"] * 17),
+        ("warnings", ["x" * 501]),
+        ("warnings", ["\x1b[31mred"]),
+    ],
+)
+def test_what_a_gpu_adds_is_checked(field: str, value: object) -> None:
+    with pytest.raises(BrokenReplyError, match=field):
+        check_reply(line({"id": 4, "ok": True, **OF_A_GPU, field: value}), 4, "time", REQUEST)
+
+
+RULED: dict[str, Any] = {"warmup": 1, "runs": 2, "max_warmup": 4, "pass_s": 1.0, "max_runs": 5, "overheads": 100}
+BY_RULES: dict[str, Any] = {
+    **GOOD["time"],
+    "warmup_ns": [9, 8],
+    "samples_ns": [5, 6, 7],
+    "at_s": 12345.678,
+    "calls": 17,
+    "settled": False,
+}
+
+
+def test_a_good_reply_of_a_pass_that_rules_ended() -> None:
+    assert check_reply(line({"id": 4, "ok": True, **BY_RULES}), 4, "time", RULED) == BY_RULES
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("warmup_ns", []),
+        ("warmup_ns", [9] * 5),
+        ("samples_ns", [5]),
+        ("samples_ns", [5] * 6),
+        ("at_s", -1),
+        ("at_s", 1e300),
+        ("at_s", "now"),
+        ("at_s", None),
+        ("calls", 1),
+        ("calls", 10**9),
+        ("calls", 2.5),
+        ("settled", 1),
+    ],
+)
+def test_what_rules_add_is_checked(field: str, value: object) -> None:
+    with pytest.raises(BrokenReplyError, match=field):
+        check_reply(line({"id": 4, "ok": True, **BY_RULES, field: value}), 4, "time", RULED)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"max_warmup": None}, "warmup_ns"),
+        ({"pass_s": None}, "samples_ns"),
+        ({"overheads": None}, "calls"),
+    ],
+)
+def test_nobody_does_more_than_was_asked_for(change: dict[str, Any], field: str) -> None:
+    with pytest.raises(BrokenReplyError, match=field):
+        check_reply(line({"id": 4, "ok": True, **BY_RULES}), 4, "time", {**RULED, **change})
+
+
+def test_a_pass_that_its_seconds_ended_has_one_sample_at_least() -> None:
+    request = {"warmup": 0, "runs": 50, "max_pass_s": 1.0}
+    reply = {**GOOD["time"], "warmup_ns": []}
+    assert check_reply(line({"id": 4, "ok": True, **reply}), 4, "time", request) == reply
+    with pytest.raises(BrokenReplyError, match="0 samples, not 1"):
+        check_reply(line({"id": 4, "ok": True, **reply, "samples_ns": []}), 4, "time", request)
+
+
+@pytest.mark.parametrize("gpus", [None, {}, [3], [{}] * 65])
+def test_gpus_are_a_list_of_objects(gpus: object) -> None:
+    good = {**GOOD["hello"], "gpus": [{"name": "NVIDIA H200"}]}
+    assert check_reply(line({"id": 4, "ok": True, **good}), 4, "hello", REQUEST) == good
+    with pytest.raises(BrokenReplyError, match="gpus"):
+        check_reply(line({"id": 4, "ok": True, **good, "gpus": gpus}), 4, "hello", REQUEST)
+
+
+@pytest.mark.parametrize(("verb", "field"), [(verb, field) for verb, field in CHECKED if field != "delegated"])
+def test_nothing_may_be_missing(verb: str, field: str) -> None:
+    reply = {key: value for key, value in GOOD[verb].items() if key != field}
+    with pytest.raises(BrokenReplyError, match=field):
+        check_reply(line({"id": 4, "ok": True, **reply}), 4, verb, REQUEST)
+
+
+def test_what_need_not_be_said() -> None:
+    reply = {**GOOD["hello"], **OPTIONAL}
+    assert check_reply(line({"id": 4, "ok": True, **reply}), 4, "hello", {}) == reply
+    nothing = dict.fromkeys(("libc", "environment", "abi", "machine", "python"))
+    assert check_reply(line({"id": 4, "ok": True, **GOOD["hello"], **nothing}), 4, "hello", {})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("lease", None),
+        ("lease", {"folder": "0123456789abcdef", "token": 0}),
+        ("lease", {"folder": "../../0123456789", "token": 1}),
+        ("work", {"folder": "/", "free_bytes": -1, "total_bytes": 1}),
+        ("work", {"free_bytes": 1, "total_bytes": 1}),
+        ("libc", 3),
+        ("environment", {"id": "../..", "runtimes": []}),
+        ("environment", {"id": "0123456789abcdef", "runtimes": [1]}),
+        ("abi", "cp311; rm"),
+        ("machine", "--index-url=x y"),
+        ("python", "3"),
+        ("python", "--pre"),
+        ("bits", "64"),
+    ],
+)
+def test_what_is_said_must_be_right(field: str, value: object) -> None:
+    reply = {**GOOD["hello"], **OPTIONAL, field: value}
+    with pytest.raises(BrokenReplyError):
+        check_reply(line({"id": 4, "ok": True, **reply}), 4, "hello", {})
+
+
+def test_another_environment_than_asked_for() -> None:
+    with pytest.raises(BrokenReplyError, match="another environment"):
+        check_reply(line({"id": 4, "ok": True, "environment": "f" * 16}), 4, "install", REQUEST)
+
+
+def test_a_failure_is_the_workers_own() -> None:
+    error = {"kind": "unsupported_op", "message": "no \x1b[31mFoo\n"}
+    with pytest.raises(AgentError) as caught:
+        check_reply(line({"id": 4, "ok": False, "error": error}), 4, "load", REQUEST)
+    assert (caught.value.kind, caught.value.message) == ("unsupported_op", "no  [31mFoo ")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(sorted(GOOD)), st.data())
+def test_one_field_exchanged(verb: str, data: st.DataObject) -> None:
+    """What passes has samples that can be computed with, whatever else was said."""
+    reply = {"id": 4, "ok": True, **GOOD[verb]}
+    reply[data.draw(st.sampled_from(sorted(reply)))] = data.draw(JSON)
+    try:
+        result = check_reply(line(reply), 4, verb, REQUEST)
+    except (AgentError, BrokenReplyError):
+        return
+    if verb == "time":
+        samples = result["warmup_ns"] + result["samples_ns"]
+        assert len(samples) == 3
+        assert all(type(sample) is int and 0 <= sample <= 10**15 for sample in samples)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(sorted(GOOD)), st.binary(max_size=200) | JSON.map(line))
+def test_anything_at_all(verb: str, anything: bytes) -> None:
+    with pytest.raises((AgentError, BrokenReplyError)):
+        check_reply(anything, 4, verb, REQUEST)
+
+
+AGGREGATE: dict[str, Any] = {
+    "statistic": "mean",
+    "runs": 2,
+    "first_ns": 6_000,
+    "last_ns": 4_000,
+    "min_ns": 4_000,
+    "max_ns": 6_000,
+    "std_ns": 1_000,
+    "median_ns": 6_000,
+}
+TIMED_AS_ONE = {"warmup_ns": [9], "samples_ns": [5_000], "telemetry": {"before": {}, "after": {}}}
+
+
+def test_one_sample_that_stands_for_many() -> None:
+    reply = {**TIMED_AS_ONE, "aggregate": AGGREGATE}
+    assert check_reply(line({"id": 4, "ok": True, **reply}), 4, "time", REQUEST) == reply
+
+
+def test_one_sample_that_stands_for_as_many_runs_as_fitted_into_the_seconds() -> None:
+    reply = {**TIMED_AS_ONE, "aggregate": {**AGGREGATE, "runs": 73}}
+    assert check_reply(line({"id": 4, "ok": True, **reply}), 4, "time", {**REQUEST, "pass_s": 1.0}) == reply
+    reply = {**TIMED_AS_ONE, "aggregate": {**AGGREGATE, "runs": 1}}
+    assert check_reply(line({"id": 4, "ok": True, **reply}), 4, "time", {**REQUEST, "max_pass_s": 1.0}) == reply
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"statistic": "median"},
+        {"runs": 3},
+        {"runs": None},
+        {"min_ns": 5_100},
+        {"max_ns": 4_900},
+        {"first_ns": 7_000},
+        {"median_ns": 1},
+        {"std_ns": -1},
+        {"std_ns": 0.5},
+        None,
+    ],
+)
+def test_aggregates_that_are_none(change: dict[str, Any] | None) -> None:
+    reply = {**TIMED_AS_ONE, "aggregate": None if change is None else {**AGGREGATE, **change}}
+    with pytest.raises(BrokenReplyError):
+        check_reply(line({"id": 4, "ok": True, **reply}), 4, "time", REQUEST)
+
+
+@pytest.mark.parametrize("samples", [[], [5_000, 5_000], [10_000]])
+def test_aggregates_of_other_samples(samples: list[int]) -> None:
+    reply = {**TIMED_AS_ONE, "samples_ns": samples, "aggregate": AGGREGATE}
+    with pytest.raises(BrokenReplyError):
+        check_reply(line({"id": 4, "ok": True, **reply}), 4, "time", REQUEST)
+
+
+def test_printable() -> None:
+    assert (
+        printable("tab\t, colour \x1b[31m, right to left \u202e, fine ü")
+        == "tab , colour  [31m, right to left  , fine ü"
+    )
+    assert len(printable("x" * 10_000)) == 2000
