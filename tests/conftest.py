@@ -1,4 +1,14 @@
-"""What all tests share: caches of their own, so that they neither see nor disturb the user's."""
+"""What all tests share: the tiers, and caches of their own, so that they neither see nor disturb the user's.
+
+    python -m pytest                 everything that this machine can run
+    python -m pytest -m quick        at most two minutes on two cores; it touches every package
+    python -m pytest -m "not slow"   without tests of more than ten seconds
+
+A test is quick by a rule, not by a mark of its own: it is not marked `slow`, `peers`, `gpu` or `data`, it is not among
+`quick_tier.TOO_LONG`, and it is one of the first cases of its function, of which the quick tier takes
+`quick_tier.CASES`. So a new test is quick until it is found to take long. `test_quick_tier.py` checks that each package
+has quick tests.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +21,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import quick_tier
 
 pytest_plugins = ["peers.fixtures"]
 
@@ -18,6 +29,13 @@ pytest_plugins = ["peers.fixtures"]
 # would inherit that: Ctrl-C would do nothing, and what a phone's daemon starts would outlive its connection.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the quick tests."""
+    for item in quick_tier.choose(items):
+        item.add_marker(pytest.mark.quick)
 
 
 @pytest.fixture(scope="session", autouse=True)
