@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
+
+from waiting import wait_until
+
+__all__ = ["all_pids", "command_line", "descendants", "status", "wait_until"]
 
 
 def command_line(pid: int) -> str:
@@ -42,16 +44,3 @@ def descendants(pid: int) -> list[int]:
     for one in found:
         found.extend(children.get(one, []))
     return found
-
-
-def wait_until(true: Callable[[], bool], what: str, seconds: float = 30) -> None:
-    """Waits for something that is about to happen.
-
-    Raises:
-        TimeoutError: it did not, which `what` describes.
-    """
-    until = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > until:
-            raise TimeoutError(what)
-        time.sleep(0.005)

@@ -14,6 +14,7 @@ import pytest
 from peers.machine import Machine
 from peers.phone import Phone
 from peers.ssh_machine import SSHMachine
+from waiting import wait_until
 
 from latlab.harness.devices.session import DeviceSession, Loaded
 from latlab.harness.errors import LatlabError
@@ -158,19 +159,20 @@ def fill_until_noticed(
 
     monkeypatch.setattr(DeviceSession, "load", load_with_nobody_at_the_disk)
     run.start()
-    until = time.monotonic() + 120
-    while run.running(device) < 3:  # early: once all networks are there, a full disk harms nobody
-        assert time.monotonic() < until, "it does not begin"
-        time.sleep(0.05)
+    # Early: once all networks are there, a full disk harms nobody.
+    wait_until(lambda: run.running(device) >= 3, "it does not begin", 120)
     at = time.monotonic()
-    until = at + 30
-    while not run.incidents(device):  # again and again: networks that are let go free their room late
-        assert time.monotonic() < until, "nothing is noticed"
+
+    def noticed() -> bool:
+        if run.incidents(device):
+            return True
         with between_networks:
             for file in machine.path(models).iterdir():
                 file.unlink(missing_ok=True)
             machine.fill_disk()
-        time.sleep(0.01)  # a lock is not fair
+        return False
+
+    wait_until(noticed, "nothing is noticed")  # again and again: networks that are let go free their room late
     return run.incidents(device)[0].at - at
 
 

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import wait_until
 
 from latlab.harness import Lab
 from latlab.harness.devices.session import DeviceFaultError, DeviceSession, Loaded
@@ -201,12 +201,11 @@ def test_a_network_that_kills_every_worker_is_a_failure_not_the_end(lab: Lab) ->
     stop = threading.Event()
 
     def killer() -> None:
-        while not stop.is_set():
+        while not stop.wait(0.05):
             for pid in workers():
-                time.sleep(0.3)
+                stop.wait(0.3)  # at any time of its work
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            time.sleep(0.05)
 
     thread = threading.Thread(target=killer)
     thread.start()
@@ -227,11 +226,11 @@ def killed_run(store: Path, count: int, rows_before: int) -> int:
         [*command, "--count", str(count), "--store", str(store), "--json"], stdout=subprocess.PIPE
     )
     try:
-        until = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < until:
-            if store.exists() and len(Store(store).table()) > rows_before:
-                break
-            time.sleep(0.02)
+        wait_until(
+            lambda: process.poll() is not None or (store.exists() and len(Store(store).table()) > rows_before),
+            "nothing is measured",
+            120,
+        )
     finally:
         process.kill()
         process.wait()

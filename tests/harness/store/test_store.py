@@ -102,10 +102,11 @@ def test_one_writer_at_a_time(store: Store) -> None:
 
 def test_lock_dies_with_its_holder(store: Store) -> None:
     code = (
-        "import sys, time; from latlab.harness.store.store import Store\n"
-        "with Store(sys.argv[1]).writing(): print('held', flush=True); time.sleep(60)"
+        "import sys; from latlab.harness.store.store import Store\n"
+        "with Store(sys.argv[1]).writing(): print('held', flush=True); sys.stdin.read()"
     )
-    holder = subprocess.Popen([sys.executable, "-c", code, str(store.path)], stdout=subprocess.PIPE)
+    command = [sys.executable, "-c", code, str(store.path)]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"held\n"
     with pytest.raises(LatlabError, match="being written"), store.writing():
