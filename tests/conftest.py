@@ -4,10 +4,9 @@
     python -m pytest -m quick        at most two minutes on two cores; it touches every package
     python -m pytest -m "not slow"   without tests of more than ten seconds
 
-A test is quick by a rule, not by a mark of its own: it is not marked `slow`, `peers`, `gpu` or `data`, it is not among
-`quick_tier.TOO_LONG`, and it is one of the first cases of its function, of which the quick tier takes
-`quick_tier.CASES`. So a new test is quick until it is found to take long. `test_quick_tier.py` checks that each package
-has quick tests.
+A test is quick by a rule, not by a mark of its own: it is not marked `slow`, `peers`, `gpu` or `data`, it does not take
+long by what was measured, and it is one of the first cases of its function (`quick_tier.py` has the numbers). So a new
+test is quick until it is found to take long.
 """
 
 from __future__ import annotations
@@ -21,21 +20,13 @@ import signal
 from pathlib import Path
 
 import pytest
-import quick_tier
 
-pytest_plugins = ["peers.fixtures"]
+pytest_plugins = ["peers.fixtures", "quick_tier"]
 
 # Whoever runs the tests in the background (nohup, a shell's `&`) ignores these, and everything that is started here
 # would inherit that: Ctrl-C would do nothing, and what a phone's daemon starts would outlive its connection.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
-
-@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the quick tests."""
-    for item in quick_tier.choose(items):
-        item.add_marker(pytest.mark.quick)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -195,19 +195,20 @@ def load(path: str) -> NVML | None:
 
 
 @cache
-def _nvml() -> NVML | None:
+def shared() -> NVML | None:
+    """Return NVML, which all that asks it about this machine shares, or None where there is none."""
     return load(LIBRARY)
 
 
 def gpus() -> list[GPU]:
     """The GPUs of this machine. Where there is no NVML, that costs a search for its file, once."""
-    nvml = _nvml()
+    nvml = shared()
     return [] if nvml is None else nvml.gpus
 
 
 def find(pci_bus_id: str | None) -> GPU | None:
     """The GPU at an address on the PCI bus, which CUDA and NVML both use; their own numbers differ."""
-    nvml = _nvml()
+    nvml = shared()
     return None if nvml is None or pci_bus_id is None else nvml.find(pci_bus_id)
 
 

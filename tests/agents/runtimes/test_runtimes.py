@@ -195,7 +195,7 @@ class TestONNXRuntime(RuntimeConformance):
         self, network: Network, cuda_build: Stream, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """All of a session for CUDA but CUDA: binding, a run that only queues, outputs, on the CPU's provider."""
-        monkeypatch.setattr(ort_session, "_DEVICE", "cpu")
+        monkeypatch.setattr(ort_session, "DEVICE", "cpu")
         monkeypatch.setattr(ort_session.CUDASession, "provider", "CPUExecutionProvider")
         monkeypatch.setattr(ort_session.CUDASession, "_open", ort_session.ONNXRuntimeSession._open)
         with runtimes.open("onnxruntime", network.path, accelerator="cuda") as session:

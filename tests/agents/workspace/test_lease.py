@@ -197,5 +197,5 @@ def test_a_hundred_at_once_get_a_hundred_tokens(tmp_path: Path) -> None:
 
     (tmp_path / "lease").mkdir()
     with ThreadPoolExecutor(16) as pool:
-        tokens = list(pool.map(lambda _: leases._next_token(str(tmp_path / "lease")), range(100)))
+        tokens = list(pool.map(lambda _: leases.next_token(str(tmp_path / "lease")), range(100)))
     assert len(set(tokens)) == 100

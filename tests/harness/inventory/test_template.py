@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latlab.harness.errors import BadInputError
+from latlab.harness.inventory import discovery
 from latlab.harness.inventory import template as starter
 from latlab.harness.inventory.discovery import Phone, SSHHost
 from latlab.harness.inventory.inventory import load_inventory, schema
@@ -102,12 +103,12 @@ def test_hosts_of_an_ssh_config(tmp_path: Path) -> None:
         "# mine\nHost pi4 pi5\n  HostName=10.0.0.4\n  User pi\nHost *.lab !x web-?\n  HostName y\n"
         'host "server"\nMatch exec "touch /tmp/never"\n  HostName z\nHost pi4\n  HostName other\n'
     )
-    assert starter.ssh_hosts(config) == [
+    assert discovery.ssh_hosts(config) == [
         SSHHost("pi4", "10.0.0.4"),
         SSHHost("pi5", "10.0.0.4"),
         SSHHost("server", None),
     ]
-    assert starter.ssh_hosts(tmp_path / "none") == []
+    assert discovery.ssh_hosts(tmp_path / "none") == []
 
 
 def test_phones_that_adb_s_server_knows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,8 +125,8 @@ def test_phones_that_adb_s_server_knows(monkeypatch: pytest.MonkeyPatch) -> None
 
         thread = threading.Thread(target=answer)
         thread.start()
-        monkeypatch.setattr(starter, "ADB_SERVER", server.getsockname())
-        found = starter.phones()
+        monkeypatch.setattr(discovery, "ADB_SERVER", server.getsockname())
+        found = discovery.phones()
         thread.join()
     assert found == [Phone("0A1B", "device", "Pixel_8_Pro"), Phone("9.9.9.9:5555", "offline", "")]
 
@@ -142,7 +143,7 @@ def test_phones_that_are_plugged_in(tmp_path: Path) -> None:
         file = tmp_path / path
         file.parent.mkdir(exist_ok=True)
         file.write_text(text)
-    assert list(starter._plugged_in(tmp_path)) == [Phone("0A1B", "USB", "Pixel 8")]
+    assert list(discovery.plugged_in(tmp_path)) == [Phone("0A1B", "USB", "Pixel 8")]
 
 
 # The schema

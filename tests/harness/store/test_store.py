@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, event
 
 from latlab.harness.errors import LatlabError
 from latlab.harness.store.store import Campaign, Store, StoreError
@@ -166,21 +167,26 @@ def test_damage_inside_is_explained(store: Store) -> None:
 def test_disk_full_is_explained_and_loses_nothing(store: Store) -> None:
     campaign = campaign_of(store)
     measured(store, campaign, "a")
-    with store._engine.connect() as connection:
-        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-    # SQLite's own limit on the size of the file stands in for the disk's: the error is the same one.
-    from sqlalchemy import event
+    store.close()
+    with sqlite3.connect(store.path) as connection:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
 
-    event.listen(store._engine, "connect", lambda c, _: c.execute(f"PRAGMA max_page_count = {pages}"))
-    store._engine.dispose()
+    def limit(connection: sqlite3.Connection, _: object) -> None:
+        """SQLite's own limit on the size of the file stands in for the disk's: the error is the same one."""
+        connection.execute(f"PRAGMA max_page_count = {pages}")
 
     def fill() -> None:
         for i in range(500):
-            measured(store, campaign, f"b{i}" * 50)
+            measured(full, campaign, f"b{i}" * 50)
 
-    with pytest.raises(StoreError, match=r"cannot write the store .* the disk is full"):
-        fill()
-    store.close()
+    event.listen(Engine, "connect", limit)
+    try:
+        full = Store(store.path)
+        with pytest.raises(StoreError, match=r"cannot write the store .* the disk is full"):
+            fill()
+        full.close()
+    finally:
+        event.remove(Engine, "connect", limit)
     again = Store(store.path)
     assert "a" in set(again.table()["arch"])
     measured(again, campaign, "after")
