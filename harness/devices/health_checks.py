@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
-from latlab.harness.telemetry.readings import PI_NOW, SENSIBLE_C, number, text
+from latlab.harness.telemetry.readings import hottest_sensor, number, text, throttle_state
 from latlab.harness.text import printable
 
 __all__ = ["Clocks", "Finding", "State", "compare_clocks", "conditions", "facts", "step_details"]
@@ -173,35 +173,34 @@ def _resolution(hello: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _temperature(telemetry: dict[str, Any]) -> Iterator[Finding]:
-    zones = telemetry.get("temperature_c")
-    named = {zone: number(zones, zone) for zone in list(zones)[:256]} if isinstance(zones, dict) else {}
-    sensible = {zone: c for zone, c in named.items() if c is not None and SENSIBLE_C[0] <= c <= SENSIBLE_C[1]}
-    if not sensible:
+    hottest = hottest_sensor(telemetry)
+    if hottest is None:
         return
-    hottest = max(sensible, key=lambda zone: sensible[zone])
-    hot = sensible[hottest] >= HOT_C
+    sensor, celsius = hottest
+    hot = celsius >= HOT_C
     advice = "Let it cool down, or give it a fan: hot devices slow down." if hot else ""
-    found = f"{sensible[hottest]:.0f} °C ({printable(str(hottest))[:40]})"
+    found = f"{celsius:.0f} °C ({printable(sensor)[:40]})"
     yield Finding("temperature", "warning" if hot else "ok", found, advice)
 
 
 def _throttling(telemetry: dict[str, Any], hello: dict[str, Any]) -> Iterator[Finding]:
-    value = number(telemetry, "throttled")
-    if value is None or not value >= 0:
+    machine = str(hello.get("machine"))
+    state = throttle_state(telemetry, machine)
+    if state is None:
         return
-    if not str(hello.get("machine")).startswith(("aarch64", "arm")):  # a count of events since boot
-        found = f"{value:.0f} times since boot" if value else "never since boot"
+    if not machine.startswith(("aarch64", "arm")):  # a count of events since boot
+        found = f"{state.value} times since boot" if state.value else "never since boot"
         yield Finding("throttling", "ok", found)
-        return
-    bits = int(value)
-    now = [name for bit, name in PI_NOW.items() if bits & bit]
-    before = [name for bit, name in PI_NOW.items() if bits & bit << 16]
-    if now:
-        advice = "Use the power supply made for it." if bits & 1 else "Let it cool down, or give it a fan."
-        yield Finding("throttling", "warning", f"now: {', '.join(now)}", advice)
-    elif before:
+    elif state.now:
+        weak = "too little voltage" in state.now
+        advice = "Use the power supply made for it." if weak else "Let it cool down, or give it a fan."
+        yield Finding("throttling", "warning", f"now: {', '.join(state.now)}", advice)
+    elif state.since_boot:
         yield Finding(
-            "throttling", "warning", f"since boot: {', '.join(before)}", "Mind its power supply and its cooling."
+            "throttling",
+            "warning",
+            f"since boot: {', '.join(state.since_boot)}",
+            "Check its power supply and its cooling.",
         )
     else:
         yield Finding("throttling", "ok", "never since boot")
