@@ -161,7 +161,7 @@ class DeviceSession:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The device's facts that bear on latency: software versions, CPU, governor, and the CPUs that time networks."""
+        """The facts that bear on latency: software versions, CPU, governor, and the CPUs that time networks."""
         return {**self.hello.facts, "affinity": self.affinity}
 
     @property

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EFFECTS",
-    "Scatter",
+    "NoiseModel",
     "Summary",
     "Within",
     "ar1_inflation",

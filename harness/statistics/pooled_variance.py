@@ -25,7 +25,7 @@ from latlab.harness.statistics.estimators import (
     within_passes,
 )
 
-__all__ = ["FEWEST", "Learning", "usual_scatter"]
+__all__ = ["FEWEST", "NoiseEstimator", "estimate_noise"]
 
 Passes = Sequence[Sequence[int]]
 

@@ -528,7 +528,8 @@ class Store:
         samples: dict[int, list[list[int]]] = {}
         query = text(
             "SELECT p.measurement_id, p.samples_ns FROM passes p JOIN measurements m ON m.id = p.measurement_id "
-            f"JOIN campaigns c ON c.id = m.campaign_id {which} AND p.kind = '{PassKind.LABEL}' ORDER BY p.measurement_id, p.number"
+            f"JOIN campaigns c ON c.id = m.campaign_id {which} AND p.kind = '{PassKind.LABEL}' "
+            "ORDER BY p.measurement_id, p.number"
         )
         for measurement_id, values in connection.execute(query, parameters):
             samples.setdefault(measurement_id, []).append(json.loads(values))
