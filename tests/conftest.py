@@ -31,7 +31,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """latlab's cache folder for this test session; exported networks are shared by its tests."""
+    """latlab's cache folder for this test session; its tests share exported networks."""
     folder = tmp_path_factory.mktemp("cache")
     os.environ["LATLAB_CACHE"] = str(folder)
     os.environ.pop("LATLAB_INVENTORY", None)
@@ -40,7 +40,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
-    """The published tables."""
+    """The folder of the published tables."""
     named = os.environ.get("LATLAB_DATA")
     if not named:
         pytest.skip("LATLAB_DATA does not name the folder of the published tables")

@@ -30,7 +30,7 @@ _SWITCH_OFF = 'echo -1 >"$formats/$entry"'
 
 
 class Emulator:
-    """A registration of QEMU with the kernel, under a name of its own; it vanishes with the test process at last.
+    """A registration of QEMU with the kernel, under a unique name. It is removed with the test process, if not before.
 
     The kernel has one list of formats for all that share a user namespace, and asks the youngest entry first. So this
     entry counts, whatever the machine has registered already: an emulator that a peer's root would have to contain,
@@ -52,12 +52,12 @@ class Emulator:
             unavailable(f"this machine's kernel takes no emulator: {error}")
 
     def close(self) -> None:
-        """Removes the registration; programs that run go on."""
+        """Remove the registration; programs that already run go on."""
         self._holder.release()
 
 
 def _find_static() -> str:
-    """Path of an emulator that needs no library, which a peer's root would not have; skips the test without one."""
+    """Return the path of a static emulator, since a peer's root has no libraries for it; skip the test without one."""
     for name in _PROGRAMS:
         path = shutil.which(name, path=ENVIRONMENT["PATH"])
         if path and not _has_interpreter(Path(path)):

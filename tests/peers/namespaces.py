@@ -1,4 +1,4 @@
-"""Namespaces that live exactly as long as the test wants them, or the test process itself."""
+"""Namespaces that live until a test ends them, or at most until the test process ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def unavailable(reason: str) -> NoReturn:
 
 
 def find_program(name: str) -> str:
-    """Path of a program, which may be one for administrators; skips the test where there is none."""
+    """Return the path of a program, also of one for administrators; skip the test where there is none."""
     path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:{ENVIRONMENT['PATH']}")
     if path is None:
         unavailable(f"{name} is not installed")

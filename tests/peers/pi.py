@@ -41,7 +41,7 @@ _BOARD = "Revision\t: c04170\nSerial\t\t: 1000000000000001\nModel\t\t: Raspberry
 
 
 class Pi(SSHMachine):
-    """A Raspberry Pi 5 as far as files tell, where root may log in.
+    """A machine that its files make look like a Raspberry Pi 5, where root may log in.
 
     Args:
         with_runtimes: whether its Python has the inference runtimes of the tests.
@@ -80,7 +80,7 @@ class Pi(SSHMachine):
 
 
 def _make_skeleton(root: Path, name: str) -> None:
-    """What installing the packages would have made."""
+    """Write the files that installing the packages would have written."""
     etc = root / "etc"
     for part in (etc, root / "root", root / "tmp", root / "var/empty"):
         part.mkdir(parents=True)

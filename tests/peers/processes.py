@@ -11,7 +11,7 @@ __all__ = ["all_pids", "command_line", "descendants", "status", "wait_until"]
 
 
 def command_line(pid: int) -> str:
-    """Words of a process's command line; empty where it is gone."""
+    """Return the command line of a process; empty where it is gone."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:
@@ -19,7 +19,7 @@ def command_line(pid: int) -> str:
 
 
 def status(pid: int) -> dict[str, str]:
-    """The fields of a living process's status; empty where it is gone or a zombie."""
+    """Return the fields of a process's status; empty where it is gone or a zombie."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -35,7 +35,7 @@ def all_pids() -> list[int]:
 
 
 def descendants(pid: int) -> list[int]:
-    """Living children of a process, and theirs."""
+    """Return the ids of a process's live children, and of theirs."""
     children: dict[int, list[int]] = {}
     for other in all_pids():
         if fields := status(other):

@@ -1,4 +1,4 @@
-"""That the peers are what they claim to be: an error here would make the tests that use them worthless."""
+"""Tests that the peers are what they claim to be: an error here would make the tests that use them worthless."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .sysfs import write
 
 
 def ssh(peer: SSHMachine | LoopbackHost, folder: Path, *remote: str, options: Sequence[str] = ()) -> str:
-    """What a command writes that OpenSSH's client runs on a peer."""
+    """Run a command on a peer with OpenSSH's client, and return its output."""
     command = peer.access.command(folder, *remote, options=options)
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 

@@ -1,4 +1,4 @@
-"""Lines, JSON and checks of fields: what a hostile other side can send."""
+"""Tests of lines, JSON and the checks of fields, with what a hostile other side can send."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The three runtimes, each through the conformance suite, and what is particular to each."""
+"""Tests of the three runtimes: the conformance suite for each, and what only one of them does."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def huge_torchscript(folder: Path) -> Path:
 
 
 def unknown_operator(folder: Path) -> Path:
-    """A TorchScript file is a zip of code: exchange the name of an operator in it."""
+    """Replace the name of an operator in a TorchScript file, which is a zip archive of code."""
     network = torchscript_network(folder)
     path = folder / "unknown.torchscript"
     with zipfile.ZipFile(network.path) as old, zipfile.ZipFile(path, "w") as new:
@@ -79,7 +79,7 @@ def unknown_operator(folder: Path) -> Path:
 
 
 class Stream:
-    """In place of a clock of CUDA's: nothing but the address of a stream."""
+    """A stand-in for CUDA's clock that has nothing but the address of a stream."""
 
     stream = 4096
 
@@ -253,7 +253,7 @@ class TestTFLite(RuntimeConformance):
 
 
 class FakeTorch:
-    """`torch.cuda` as far as a clock needs it."""
+    """The part of `torch.cuda` that a clock needs."""
 
     def __init__(self) -> None:
         self.now_ms, self.synchronised = 1.0, 0
@@ -367,7 +367,7 @@ class TestTorchScript(RuntimeConformance):
 
 
 class CUDAConformance(RuntimeConformance):
-    """What a GPU adds to the suite."""
+    """The tests that a GPU adds to the conformance suite."""
 
     accelerator = "cuda"
 

@@ -1,4 +1,4 @@
-"""NVML on a stand-in compiled from C: values, old drivers, refusals, processes; and a real GPU's."""
+"""Tests of NVML on a stand-in compiled from C (values, old drivers, refusals, processes) and on a real GPU."""
 
 from __future__ import annotations
 

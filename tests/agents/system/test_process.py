@@ -1,4 +1,4 @@
-"""Affinity and the watchdog."""
+"""Tests of CPU affinity and of the watchdog."""
 
 from __future__ import annotations
 

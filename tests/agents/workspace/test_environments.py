@@ -1,4 +1,4 @@
-"""The private environment on the device: real wheels, wheels that mean harm, and what the worker then imports."""
+"""Tests of the private environment on a device: real wheels, malicious ones, and what the worker then imports."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def target(tmp_path: Path) -> Path:
 
 
 def refused(target: Path, *wheels: Wheel) -> AgentError:
-    """The error; and nothing was written, neither inside nor out of the folder."""
+    """Return the error of unpacking a wheel; assert that nothing was written inside or outside of the folder."""
     with pytest.raises(AgentError) as caught:
         unpack(wheels, str(target))
     assert everything_in(target.parent) == set()

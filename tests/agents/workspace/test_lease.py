@@ -1,4 +1,4 @@
-"""Who has the device: locks, tokens, and the takeover of one's own earlier worker."""
+"""Tests of the lease of a device: locks, tokens, and the takeover of one's own earlier worker."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ sys.stdin.read()
 
 @contextmanager
 def holder(folder: Path, owner: str = "", words: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[bytes]]:
-    """Another process that has the folder until its stdin is closed; `words` are what else its command line says."""
+    """Start another process that holds the lease until its stdin is closed; `words` are added to its command line."""
     command = [sys.executable, "-c", HOLD, "", str(folder), owner, *words]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""The command line as a person uses it: what it says, its exit codes, and one clear error for anything wrong."""
+"""Tests of the command line as a person uses it: its output, its exit codes, one clear error for every mistake."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 
 @pytest.fixture(scope="module")
 def onboarded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a store after a small onboarding."""
+    """A folder with the store of a small onboarding."""
     folder = tmp_path_factory.mktemp("onboarded")
     Lab(folder / "latlab.db").onboard("local", space="nasbench201", budget=5, holdout=4, out=folder / "out")
     return folder

@@ -1,4 +1,4 @@
-"""The comparison with eager PyTorch: what passes, what must not, and what is exempt."""
+"""Tests of the comparison with eager PyTorch: what passes, what must fail, and what is exempt."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_at_least_four_different_images_whatever_the_batch(batch_size: int) -> N
 
 
 CHAIN = "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|none~0|none~1|nor_conv_3x3~2|"
-"""45 convolutions in a row: what a rounding error grows in."""
+"""45 convolutions in a row, in which a rounding error grows."""
 
 
 def test_where_eager_disagrees_with_itself_the_images_are_enlarged(tmp_path: Path) -> None:

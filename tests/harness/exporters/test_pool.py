@@ -1,4 +1,4 @@
-"""Exporting ahead in worker processes, and what happens when they die."""
+"""Tests of the pool of export workers: they export ahead, can be paused, and may die."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from latlab.search_spaces import ArchitectureError, UnknownSpaceError, get
 
 REQUEST = ExportRequest("nasbench201", SMALL, "tflite")
 SLOW = ExportRequest("fbnet-imagenet", get("fbnet-imagenet").sample(1)[0].text, "onnx", batch_size=32)
-"""Takes seconds: long enough to be caught at it."""
+"""An export that takes seconds: long enough for a test to act during it."""
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def cache(tmp_path: Path) -> ArtifactCache:
 
 
 def children() -> set[int]:
-    """Live child processes of this one."""
+    """Return the ids of the live children of this process."""
     found = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -48,7 +48,7 @@ def children() -> set[int]:
 
 
 def whole(cache: ArtifactCache) -> bool:
-    """Whether every file that has its final name is what its name says."""
+    """Return whether the content of every file that has its final name matches that name."""
     files = [path for path in (cache.folder / "files").iterdir() if not path.name.startswith("tmp-")]
     return all(digest(path) == path.stem for path in files)
 

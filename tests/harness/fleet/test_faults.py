@@ -1,5 +1,5 @@
-"""What goes wrong with real devices during a run, each provoked for real. After each: no row is lost, doubled or wrong,
-the other device does not notice, and the one in trouble is named, with the reason, in time.
+"""Tests of faults of real devices during a run. After each, no row is lost, doubled or wrong, the other device is
+unaffected, and the device in trouble is named in time, with the reason.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The pickle reader: what pickle writes of plain data comes back; anything else ends in an error and runs nothing."""
+"""Tests of the pickle reader: plain data comes back; anything else gives an error and runs nothing."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def nested(depth: int) -> bytes:
 
 
 def memo_bomb(doublings: int) -> bytes:
-    """A list that holds the list before twice, and so on: 2^n values."""
+    """Return a pickle of a list that holds the previous list twice, and so on: 2^n values."""
     steps = b"".join(
         b"]q" + bytes([i]) + b"(h" + bytes([i - 1]) + b"h" + bytes([i - 1]) + b"e" for i in range(1, doublings)
     )

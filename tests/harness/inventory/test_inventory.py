@@ -1,4 +1,4 @@
-"""inventory.yaml: `local` needs no file; what is wrong in one is named with its line and field."""
+"""Tests of inventory.yaml: `local` needs no file, and every mistake in a file is named with its line and field."""
 
 from __future__ import annotations
 

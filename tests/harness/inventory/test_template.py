@@ -1,4 +1,4 @@
-"""`latlab init`: what it writes is an inventory, for any surroundings; its schema accepts what inventories may say."""
+"""Tests of `latlab init`: it writes a valid inventory whatever it finds; its schema accepts what loading does."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ ROOT = Path(__file__).parents[3]
 
 
 def uncommented(text: str) -> str:
-    """With every device and policy that is commented out."""
+    """Return a text with its commented devices and policies uncommented."""
     return re.sub(r"(?m)^(  )?# (?!yaml-language)(?=( *[a-z_0-9.-]+:| *- ))", r"\1", text)
 
 
 def bring_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that the examples name."""
+    """Make the files that the examples name."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HOME", str(folder))
     for name in ("tools/android_aarch64_benchmark_model", ".ssh/id_lab"):
@@ -150,7 +150,7 @@ def test_phones_that_are_plugged_in(tmp_path: Path) -> None:
 
 
 def fits(value: Any, rule: dict[str, Any], root: dict[str, Any]) -> bool:
-    """As much of JSON Schema as pydantic writes."""
+    """Return whether a value fits a JSON schema; of the language, only what pydantic writes is known."""
     if "$ref" in rule:
         return fits(value, root["$defs"][rule["$ref"].rpartition("/")[2]], root)
     if "anyOf" in rule:

@@ -1,4 +1,4 @@
-"""From an architecture to its row, with the real exporters, the real worker and the real runtimes."""
+"""Tests of the way from an architecture to its row, with the real exporters, worker and runtimes."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_a_network_that_somebody_removes_before_it_is_loaded(lab: Lab, monkeypat
 
 
 def workers() -> list[int]:
-    """Device workers that are children of this process."""
+    """Return the ids of device workers that are children of this process."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -227,7 +227,7 @@ def test_a_network_that_kills_every_worker_is_a_failure_not_the_end(lab: Lab) ->
 
 
 def killed_run(store: Path, count: int, rows_before: int) -> int:
-    """Start the command, kill it with SIGKILL once it has a new row; how many rows there are then."""
+    """Start the command, kill it with SIGKILL once it has a new row, and return the number of rows."""
     command = [sys.executable, "-m", "latlab.harness", "measure", "local", "--space", "nasbench201"]
     process = subprocess.Popen(
         [*command, "--count", str(count), "--store", str(store), "--json"], stdout=subprocess.PIPE
@@ -331,7 +331,7 @@ def test_a_file_of_one_s_own(lab: Lab, factory: Path, suffix: str) -> None:
 
 @pytest.fixture
 def open_sides(factory: Path) -> Path:
-    """An ONNX file whose batch, height and width are open."""
+    """Write an ONNX file whose batch, height and width are open."""
     import torch
     from torch import nn
 

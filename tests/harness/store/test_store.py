@@ -1,4 +1,4 @@
-"""The store: what is committed stays, duplicates are impossible, other people's files are refused."""
+"""Tests of the store: what is committed stays, duplicates are impossible, foreign files are refused."""
 
 from __future__ import annotations
 

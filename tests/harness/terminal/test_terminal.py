@@ -1,4 +1,4 @@
-"""What is shown while devices work: nothing that counts is squeezed out, and a log is not silent for long."""
+"""Tests of the live display: no important column is squeezed out, and a log is not silent for long."""
 
 from __future__ import annotations
 
