@@ -4,28 +4,26 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from latlab.harness.cli.options import STORE, InventoryOption, JsonOption, StoreOption, print_json
+from latlab.harness.targets import RUNTIMES
 
 __all__ = ["app"]
 
 app = typer.Typer()
 PANEL = "Your devices"
 
-
-class Package(StrEnum):
-    """Runtimes that come as packages."""
-
-    onnxruntime = "onnxruntime"
-    tflite = "tflite"
-    torchscript = "torchscript"
+if TYPE_CHECKING:
+    Package: TypeAlias = str
+else:  # the choices that typer offers are those of the one table
+    Package = StrEnum("Package", {name: name for name, runtime in RUNTIMES.items() if runtime.in_worker})
 
 
 class Flavour(StrEnum):
-    """What their packages are built for."""
+    """Accelerators that packages of runtimes are built for."""
 
     cpu = "cpu"
     cuda = "cuda"
@@ -119,10 +117,17 @@ def setup(
     device: Annotated[str, typer.Argument(metavar="DEVICE", help="A device of the inventory.")],
     runtime: Annotated[
         list[Package] | None,
-        typer.Option("--runtime", help="May be repeated [default: those of the device's targets, or what there is]"),
+        typer.Option(
+            "--runtime",
+            help="May be repeated [default: those of the device's targets, or what there is]",
+        ),
     ] = None,
     accelerator: Annotated[
-        Flavour | None, typer.Option("--accelerator", help="`cuda` for packages that use an NVIDIA GPU [default: cpu]")
+        Flavour | None,
+        typer.Option(
+            "--accelerator",
+            help="`cuda` for packages that use an NVIDIA GPU [default: cpu]",
+        ),
     ] = None,
     find_links: Annotated[
         list[str] | None,

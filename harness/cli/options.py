@@ -7,11 +7,12 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from latlab.harness.errors import BadInputError
+from latlab.harness.targets import ACCELERATORS, DEFAULT_RUNTIME, RUNTIMES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,24 +44,12 @@ __all__ = [
 ]
 
 
-class Runtime(StrEnum):
-    """Inference runtimes."""
-
-    onnxruntime = "onnxruntime"
-    tflite = "tflite"
-    torchscript = "torchscript"
-    benchmark_model = "benchmark_model"
-
-
-class Accelerator(StrEnum):
-    """What executes networks."""
-
-    cpu = "cpu"
-    cuda = "cuda"
-    gpu = "gpu"
-    nnapi = "nnapi"
-
-
+if TYPE_CHECKING:
+    Runtime: TypeAlias = str
+    Accelerator: TypeAlias = str
+else:  # the choices that typer offers are those of the one table
+    Runtime = StrEnum("Runtime", {name: name for name in RUNTIMES})
+    Accelerator = StrEnum("Accelerator", {name: name for name in ACCELERATORS})
 STORE = Path("latlab.db")
 StoreOption = Annotated[Path, typer.Option("--store", help="The file that everything measured goes to.")]
 InventoryOption = Annotated[
@@ -70,7 +59,7 @@ InventoryOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 RuntimeOption = Annotated[
     Runtime | None,
-    typer.Option("--runtime", help="Inference runtime [default: the device's targets, else onnxruntime]"),
+    typer.Option("--runtime", help=f"Inference runtime [default: the device's targets, else {DEFAULT_RUNTIME}]"),
 ]
 AcceleratorOption = Annotated[
     Accelerator | None, typer.Option("--accelerator", help="What executes the networks [default: cpu]")

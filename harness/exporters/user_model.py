@@ -16,11 +16,11 @@ from latlab.agents import runtimes
 from latlab.agents.protocol.errors import AgentError
 from latlab.harness.errors import BadInputError
 from latlab.harness.exporters import Artifact, CacheError, ExportError, Parity, export_module
-from latlab.harness.targets import RUNTIME_FORMATS, Target
+from latlab.harness.targets import DEFAULT_RUNTIME, RUNTIMES, Target
 
 __all__ = ["OwnModel", "locate"]
 
-SUFFIX_RUNTIMES = {".onnx": "onnxruntime", ".tflite": "tflite", ".pt": "torchscript", ".pth": "torchscript"}
+SUFFIX_RUNTIMES = {suffix: name for name, runtime in RUNTIMES.items() for suffix in runtime.suffixes}
 NO_COMPARISON = Parity(0, 0.0, 0.0, 0.0, True, "a file of the user's own: there is nothing to compare it with")
 
 
@@ -37,7 +37,7 @@ class OwnModel:
 
     def target(self, usual: Target) -> Target:
         """The file decides the format; a device that has another runtime for it as its usual one takes that."""
-        fits = usual.format == RUNTIME_FORMATS[self.runtime]
+        fits = usual.format == RUNTIMES[self.runtime].format
         return replace(usual, runtime=usual.runtime if fits else self.runtime, batch_size=self.batch_size)
 
 
@@ -63,7 +63,7 @@ def locate(model: str, input_shape: Sequence[int] | None, runtime: str | None, b
             raise BadInputError(f"{model} runs in {needed}, not in {runtime}", "Leave --runtime out.")
         return _from_file(Path(model), needed, input_shape, batch_size)
     if ":" in model:
-        return _from_factory(model, input_shape, runtime or "onnxruntime")
+        return _from_factory(model, input_shape, runtime or DEFAULT_RUNTIME)
     raise BadInputError(
         f"{model!r} is not a model", "Give a .onnx, .tflite or .pt file, or package.module:factory with --input."
     )
@@ -88,7 +88,7 @@ def _from_file(path: Path, runtime: str, input_shape: Sequence[int] | None, batc
             path=path,
             sha256=digest,
             size_bytes=path.stat().st_size,
-            format=RUNTIME_FORMATS[runtime],
+            format=RUNTIMES[runtime].format,
             batch_size=shape[0] if shape else 1,
             input_shape=shape,
             parity=NO_COMPARISON,
@@ -164,13 +164,13 @@ def _settled(
 def _from_factory(model: str, input_shape: Sequence[int] | None, runtime: str) -> OwnModel:
     if input_shape is None:
         raise BadInputError(f"{model} needs the shape of its input", "Add --input, for example 1x3x224x224.")
-    if runtime not in RUNTIME_FORMATS:
-        raise BadInputError(f"unknown runtime {runtime!r}", f"Choose one of: {', '.join(RUNTIME_FORMATS)}.")
+    if runtime not in RUNTIMES:
+        raise BadInputError(f"unknown runtime {runtime!r}", f"Choose one of: {', '.join(RUNTIMES)}.")
     module = _call(model)
 
     def artifact(cache: Path) -> Artifact:
         try:
-            return export_module(module, RUNTIME_FORMATS[runtime], tuple(input_shape), cache / "own")
+            return export_module(module, RUNTIMES[runtime].format, tuple(input_shape), cache / "own")
         except ExportError as error:
             raise BadInputError(
                 f"{model} cannot be exported: {error.message} ({error.kind})",

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 
 from latlab.harness.provisioning.platforms import Platform
+from latlab.harness.targets import RUNTIMES
 
-__all__ = ["ON_CUDA", "RUNTIMES", "Choice", "UnavailableError", "choices"]
+__all__ = ["INSTALLABLE", "ON_CUDA", "Choice", "UnavailableError", "choices"]
 
-RUNTIMES = ("onnxruntime", "tflite", "torchscript")
-"""What can be set up. TFLite's benchmark_model is no package."""
-ON_CUDA = ("onnxruntime", "torchscript")
-"""Runtimes that an NVIDIA GPU makes a difference to."""
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 PIWHEELS = "https://www.piwheels.org/simple"
 """Builds of pure C extensions, numpy among them, for 32-bit Raspberry Pis."""
@@ -47,10 +45,9 @@ def choices(runtime: str, platform: Platform, accelerator: str = "cpu") -> list[
     Raises:
         UnavailableError: there is none.
     """
-    makers = {"onnxruntime": _onnxruntime, "tflite": _tflite, "torchscript": _torchscript}
     if platform.libc == "musl":
         raise UnavailableError(f"no wheel of {runtime} for musl ({platform}): take a system with glibc, such as Debian")
-    return makers[runtime](platform, accelerator)
+    return _CHOICES[runtime](platform, accelerator)
 
 
 def _onnxruntime(platform: Platform, accelerator: str) -> list[Choice]:
@@ -99,3 +96,14 @@ def _only(platform: Platform, what: str, *machines: str) -> None:
 def _own(distribution: str) -> str:
     """The version that latlab itself runs with, without what tells builds apart."""
     return metadata.version(distribution).partition("+")[0]
+
+
+_CHOICES: dict[str, Callable[[Platform, str], list[Choice]]] = {
+    "onnxruntime": _onnxruntime,
+    "tflite": _tflite,
+    "torchscript": _torchscript,
+}
+INSTALLABLE = tuple(_CHOICES)
+"""Runtimes that `latlab setup` can install: those of the worker."""
+ON_CUDA = tuple(name for name in INSTALLABLE if "cuda" in RUNTIMES[name].accelerators)
+"""Runtimes that have packages of their own for NVIDIA GPUs."""

@@ -22,7 +22,7 @@ from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.paths import cache_folder
 from latlab.harness.provisioning.platforms import Platform
-from latlab.harness.provisioning.runtime_packages import ON_CUDA, RUNTIMES, Choice, UnavailableError, choices
+from latlab.harness.provisioning.runtime_packages import INSTALLABLE, ON_CUDA, Choice, UnavailableError, choices
 from latlab.harness.provisioning.wheels import NoWheelError, Wheel, WheelFetcher
 from latlab.harness.transports import ConnectError, DeviceConfig, DeviceLostError, WorkerError
 from latlab.harness.transports.config import TargetsConfig
@@ -87,7 +87,7 @@ def set_up(
     """Installs runtimes on a device, in a place of latlab's own, and has each of them run a network.
 
     Args:
-        runtimes: of `RUNTIMES`; default: those of the device's targets, else the usual ones that exist for it. What
+        runtimes: of `INSTALLABLE`; default: those of the device's targets, else the usual ones that exist for it. What
             was set up there before stays.
         accelerator: `cpu` or `cuda`; default: `cuda` where a target of the device says so, or it was set up so before.
         find_links: folders or pages with further wheels.
@@ -141,19 +141,19 @@ def set_up(
 def _named(config: DeviceConfig, name: str, runtimes: Sequence[str] | None) -> list[str]:
     if runtimes is None:
         targets = [target.runtime for target in config.all_targets(name)] if config.targets else USUAL
-        runtimes = [runtime for runtime in dict.fromkeys(targets) if runtime in RUNTIMES]
-    unknown = [runtime for runtime in runtimes if runtime not in RUNTIMES]
+        runtimes = [runtime for runtime in dict.fromkeys(targets) if runtime in INSTALLABLE]
+    unknown = [runtime for runtime in runtimes if runtime not in INSTALLABLE]
     if unknown or not runtimes:
         raise BadInputError(
             f"{unknown[0] if unknown else 'no runtime of ' + name} is nothing to set up",
-            f"Choose with --runtime from: {', '.join(RUNTIMES)}.",
+            f"Choose with --runtime from: {', '.join(INSTALLABLE)}.",
         )
     return list(dict.fromkeys(runtimes))
 
 
 def _private(hello: Hello) -> list[str]:
     """Runtimes that were set up before: an environment is replaced as a whole."""
-    return [runtime for runtime in RUNTIMES if runtime in hello.environment_runtimes]
+    return [runtime for runtime in INSTALLABLE if runtime in hello.environment_runtimes]
 
 
 def _accelerator(config: DeviceConfig, name: str, hello: Hello) -> str:
@@ -166,7 +166,7 @@ def _accelerator(config: DeviceConfig, name: str, hello: Hello) -> str:
 def _worker(name: str, config: DeviceConfig, owner: str) -> Iterator[tuple[WorkerClient, Hello]]:
     """A greeted worker, its failures as errors for people."""
     try:
-        with config.open(name, RUNTIMES[0]) as transport:
+        with config.open(name, INSTALLABLE[0]) as transport:
             worker = WorkerClient(transport)
             yield worker, worker.hello(HELLO_S, owner, IDLE_S)
     except WorkerError as error:
