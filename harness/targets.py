@@ -25,8 +25,8 @@ class RuntimeSpec(NamedTuple):
 
 
 BENCHMARK_MODEL = "benchmark_model"
-"""The one runtime that is not the worker's: TFLite's own program on phones. It runs the same kernels as `tflite`, but in
-another program, whose times are not the Python interpreter's."""
+"""The one runtime that is not the worker's: TFLite's own program on phones. It runs the same kernels as `tflite`, but
+in another program, whose times are not the Python interpreter's."""
 RUNTIMES = {
     "onnxruntime": RuntimeSpec("onnx", ("cpu", "cuda"), (".onnx",)),
     "tflite": RuntimeSpec("tflite", ("cpu",), (".tflite",)),

@@ -12,7 +12,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     Accelerator: TypeAlias = str
 else:  # pydantic checks, and the JSON schema lists, what the one table has
     Runtime, Accelerator = Literal[tuple(RUNTIMES)], Literal[ACCELERATORS]
+_T = TypeVar("_T")
 Some = Field(min_length=1)
 Count = Annotated[int, Field(ge=1)]
 CPU = Annotated[int, Field(ge=0)]
@@ -56,9 +57,16 @@ class TargetsConfig(Strict):
 
     def targets(self, device: str) -> list[Target]:
         """Raises `BadInputError` for a combination that makes no sense."""
-        fields = (self.runtime, self.accelerator, self.threads, self.batch_size)
-        choices = itertools.product(*(field if isinstance(field, list) else [field] for field in fields))
-        return [Target(device, r, a, "fp32", t, b) for r, a, t, b in choices]
+        runtimes, accelerators = _listed(self.runtime), _listed(self.accelerator)
+        choices = itertools.product(runtimes, accelerators, _listed(self.threads), _listed(self.batch_size))
+        return [
+            Target(device, runtime, accelerator, threads=threads, batch_size=batch_size)
+            for runtime, accelerator, threads, batch_size in choices
+        ]
+
+
+def _listed(value: _T | list[_T]) -> list[_T]:
+    return value if isinstance(value, list) else [value]
 
 
 class Cooldown(Strict):
