@@ -67,7 +67,7 @@ class Predictor(ABC):
         self.adapt([], [])
 
     def use_blocks(self, latency_ms: Mapping[str, float]) -> None:  # noqa: B027  (to do nothing is the default)
-        """Take what single blocks of the space took on the target itself, by their names in `space.blocks()`.
+        """Take what single blocks of the space took on the target itself, by name (`search_spaces.blocks_of(space)`).
 
         A predictor that has no use for them does nothing, as by default; others forget their adaptation.
         """

@@ -25,7 +25,7 @@ from latlab.predictors.common.cost_totals import CHUNK, COSTS, block_costs
 from latlab.predictors.common.log_latency import in_ms
 from latlab.predictors.common.ridge_regression import ROUNDS, label_weights, ridge, tail_weights
 from latlab.predictors.common.score_to_latency import FREEDOM
-from latlab.search_spaces import BlockSpace, SearchSpace
+from latlab.search_spaces import BlockSpace, SearchSpace, blocks_of
 
 __all__ = ["Lookup"]
 
@@ -55,7 +55,7 @@ class Lookup(ScorePredictor):
 
     def __init__(self, space: SearchSpace, *, seed: int = 0) -> None:
         super().__init__(space, seed=seed)
-        blocks = space.blocks()
+        blocks = blocks_of(space)
         if blocks is None:
             raise ValueError(f"{self.name} needs a space whose networks are sums of blocks; {space.name} is none")
         self._blocks: BlockSpace = blocks

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.metadata import entry_points
+from pkgutil import resolve_name
 
 from latlab.search_spaces.architecture import Architecture, ArchitectureError
 from latlab.search_spaces.base import SearchSpace
@@ -22,6 +23,7 @@ __all__ = [
     "Layer",
     "SearchSpace",
     "UnknownSpaceError",
+    "blocks_of",
     "get",
     "names",
 ]
@@ -49,7 +51,20 @@ def get(name: str) -> SearchSpace:
         return space
     whole = name.removesuffix(SUFFIX)
     if whole != name and whole in names():
-        blocks = get(whole).blocks()
+        blocks = blocks_of(get(whole))
         if blocks is not None:
             return blocks
     raise UnknownSpaceError(f"unknown search space {name!r}; installed are: {', '.join(names())}")
+
+
+@cache
+def blocks_of(space: SearchSpace) -> BlockSpace | None:
+    """Return the distinct blocks that the networks of `space` are made of, as a space of their own.
+
+    Returns:
+        None where the networks are not made of blocks (`SearchSpace.block_space`).
+    """
+    if space.block_space is None:
+        return None
+    blocks: BlockSpace = resolve_name(space.block_space)(space)
+    return blocks

@@ -15,10 +15,8 @@ from latlab.search_spaces.architecture import Architecture, ArchitectureError
 from latlab.search_spaces.features import layer_features
 from latlab.search_spaces.layers import Layer
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch is heavy, and only `build` needs it
     from torch import nn
-
-    from latlab.search_spaces.block_space import BlockSpace
 
 __all__ = ["SearchSpace"]
 
@@ -47,6 +45,9 @@ class SearchSpace(ABC):
     """Integers that name an architecture: the length of `Architecture.genes`."""
     encodings: ClassVar[tuple[str, ...]]
     """Names that `encode` takes; the first is the default."""
+    block_space: ClassVar[str | None] = None
+    """Where the class of the space's blocks is, as "module:BlockSpace subclass" (`search_spaces.blocks_of` loads it);
+    None where networks are not made of blocks. It is a string because that module imports this one."""
 
     def integers(self, genes: Sequence[int]) -> tuple[int, ...]:
         """`genes` as plain integers (numpy's are welcome). Raises `ArchitectureError`."""
@@ -142,10 +143,6 @@ class SearchSpace(ABC):
 
         Where HELP has none: ten architectures that never change.
         """
-
-    def blocks(self) -> BlockSpace | None:
-        """The distinct blocks that networks are made of, as a space of their own; None where there are none."""
-        return None
 
     def canonical(self, arch: Architecture) -> Architecture:
         """The representative of all architectures that execute the same graph once dead edges are removed."""

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from latlab.search_spaces.architecture import Architecture
 from latlab.search_spaces.layers import Layer
 
-if TYPE_CHECKING:
-    from latlab.search_spaces.base import SearchSpace
-
-__all__ = ["layer_features"]
+__all__ = ["HasLayers", "layer_features"]
 
 SAMPLE = 300
 """Architectures that fix which classes of layers a space has."""
 QUANTITIES = 3
 
 
-def layer_features(space: SearchSpace, genes: NDArray[np.int64]) -> NDArray[np.float64]:
+class HasLayers(Hashable, Protocol):
+    """What `layer_features` calls of a search space. `SearchSpace`, which imports this module, fulfils it."""
+
+    @property
+    def size(self) -> int: ...
+
+    def sample(self, n: int, seed: int = 0) -> list[Architecture]: ...
+
+    def from_genes(self, genes: Sequence[int]) -> Architecture: ...
+
+    def readings(self, arch: Architecture) -> dict[str, tuple[tuple[Layer, ...], ...]]: ...
+
+
+def layer_features(space: HasLayers, genes: NDArray[np.int64]) -> NDArray[np.float64]:
     """Features of any space, from its layers: 1, then number, multiply-accumulates and bytes per class of layer.
 
     A class is a kind, a kernel size and a reading of the graph (`SearchSpace.readings`; of parallel branches, the one
@@ -42,7 +54,7 @@ def layer_features(space: SearchSpace, genes: NDArray[np.int64]) -> NDArray[np.f
 
 
 @cache
-def _classes(space: SearchSpace) -> dict[tuple[str, str, int], int]:
+def _classes(space: HasLayers) -> dict[tuple[str, str, int], int]:
     """Number of each class that a sample of the space has."""
     found: set[tuple[str, str, int]] = set()
     for arch in space.sample(min(SAMPLE, space.size), 0):

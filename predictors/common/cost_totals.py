@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 from latlab.predictors.base import FloatArray, IntArray
-from latlab.search_spaces import BlockSpace, Layer, SearchSpace
+from latlab.search_spaces import BlockSpace, Layer, SearchSpace, blocks_of
 
 __all__ = ["COSTS", "Totals", "block_costs", "totals"]
 
@@ -32,7 +32,7 @@ class Totals:
     """Costs of architectures of one space: multiply-accumulates, parameters, bytes moved, operators executed."""
 
     def __init__(self, space: SearchSpace) -> None:
-        self.space, self._blocks = space, space.blocks()
+        self.space, self._blocks = space, blocks_of(space)
         self._known: dict[bytes, list[int]] = {}
 
     def __call__(self, genes: IntArray, *costs: str) -> FloatArray:

@@ -20,12 +20,11 @@ from latlab.search_spaces.fbnet.skeleton import (
     positions,
     stem_layers,
 )
+from latlab.search_spaces.fbnet.space import FBNet
 from latlab.search_spaces.layers import Layer
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from latlab.search_spaces.fbnet.space import FBNet
 
 __all__ = ["FBNetBlocks"]
 

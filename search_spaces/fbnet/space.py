@@ -29,10 +29,8 @@ from latlab.search_spaces.fbnet.skeleton import (
 )
 from latlab.search_spaces.layers import Layer
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch is heavy, and only `build` needs it
     from torch import nn
-
-    from latlab.search_spaces.block_space import BlockSpace
 
 __all__ = ["FBNet", "FBNetCIFAR", "FBNetImageNet"]
 
@@ -60,6 +58,7 @@ class FBNet(SearchSpace):
     can_be_dead: ClassVar[bool] = False
     num_genes: ClassVar[int] = LAYERS
     encodings: ClassVar[tuple[str, ...]] = ("one-hot", "graph", "help")
+    block_space: ClassVar[str | None] = "latlab.search_spaces.fbnet.blocks:FBNetBlocks"
 
     def from_genes(self, genes: Sequence[int]) -> Architecture:
         genes = self.integers(genes)
@@ -102,11 +101,6 @@ class FBNet(SearchSpace):
     def layers(self, arch: Architecture, *, live: bool = False) -> tuple[Layer, ...]:
         body = (layer for place, op in enumerate(arch.genes) for layer in layers_of(self.setting, place, op))
         return (*stem_layers(self.setting), *body, *head_layers(self.setting))
-
-    def blocks(self) -> BlockSpace:
-        from latlab.search_spaces.fbnet.blocks import FBNetBlocks
-
-        return FBNetBlocks(self)
 
     def features(self, genes: NDArray[np.int64]) -> NDArray[np.float64]:
         """1, then how many layers have each of the 12 positions x 9 operations (layers of one stage but the first are

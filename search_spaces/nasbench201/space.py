@@ -31,11 +31,10 @@ from latlab.search_spaces.nasbench201.cell import (
     reduction_layers,
     stem_layers,
 )
+from latlab.search_spaces.nasbench201.features import all_features
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch is heavy, and only `build` needs it
     from torch import nn
-
-    from latlab.search_spaces.block_space import BlockSpace
 
 __all__ = ["NASBench201"]
 
@@ -51,11 +50,6 @@ def _official_order() -> tuple[tuple[int, ...], ...]:
     genes = list(itertools.product(range(5), repeat=6))
     Random(88).shuffle(genes)
     return tuple(genes)
-
-
-@cache
-def _official_index() -> dict[tuple[int, ...], int]:
-    return {genes: index for index, genes in enumerate(_official_order())}
 
 
 @cache
@@ -83,6 +77,7 @@ class NASBench201(SearchSpace):
     num_classes: ClassVar[int] = 10
     num_genes: ClassVar[int] = 6
     encodings: ClassVar[tuple[str, ...]] = ("one-hot", "graph")
+    block_space: ClassVar[str | None] = "latlab.search_spaces.nasbench201.blocks:NASBench201Blocks"
 
     def from_genes(self, genes: Sequence[int]) -> Architecture:
         genes = self.integers(genes)
@@ -140,10 +135,6 @@ class NASBench201(SearchSpace):
         if not 0 <= index < self.size:
             raise ArchitectureError(f"{self.name}: index {index} is not in 0-{self.size - 1}")
         return self.from_genes(_official_order()[index])
-
-    def index_of(self, arch: Architecture) -> int:
-        """The official index."""
-        return _official_index()[arch.genes]
 
     def references(self) -> tuple[Architecture, ...]:
         return tuple(map(self.at, _REFERENCES))
@@ -210,15 +201,8 @@ class NASBench201(SearchSpace):
             found["folded"] = (head_layers(self.num_classes),)
         return found | {"merged": (self._layers_of(alive or [(3, 3, 0)], merge=True),)}
 
-    def blocks(self) -> BlockSpace:
-        from latlab.search_spaces.nasbench201.blocks import NASBench201Blocks
-
-        return NASBench201Blocks(self)
-
     def features(self, genes: NDArray[np.int64]) -> NDArray[np.float64]:
         """Operations counted in the readings that `readings` lists, and lengths of critical paths."""
-        from latlab.search_spaces.nasbench201.features import all_features
-
         found: NDArray[np.float64] = all_features()[genes @ 5 ** np.arange(6)]
         return found
 

@@ -27,11 +27,10 @@ from latlab.search_spaces.ofa_mobilenetv3.skeleton import (
     stem_layers,
     widths,
 )
+from latlab.search_spaces.ofa_mobilenetv3.space import OFAMobileNetV3
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from latlab.search_spaces.ofa_mobilenetv3.space import OFAMobileNetV3
 
 __all__ = ["OFABlocks"]
 

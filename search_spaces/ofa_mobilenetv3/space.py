@@ -27,10 +27,8 @@ from latlab.search_spaces.ofa_mobilenetv3.skeleton import (
     stages,
 )
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch is heavy, and only `build` needs it
     from torch import nn
-
-    from latlab.search_spaces.block_space import BlockSpace
 
 __all__ = ["OFAMobileNetV3", "OFAMobileNetV3Wide"]
 
@@ -77,6 +75,7 @@ class OFAMobileNetV3(SearchSpace):
     num_classes: ClassVar[int] = 1000
     num_genes: ClassVar[int] = 1 + STAGES + 2 * SLOTS
     encodings: ClassVar[tuple[str, ...]] = ("one-hot", "graph", "help", "ofa")
+    block_space: ClassVar[str | None] = "latlab.search_spaces.ofa_mobilenetv3.blocks:OFABlocks"
 
     def from_genes(self, genes: Sequence[int]) -> Architecture:
         """From (resolution, 5 depths, 20 kernels, 20 expansions); what lies beyond a depth is ignored."""
@@ -186,11 +185,6 @@ class OFAMobileNetV3(SearchSpace):
         """Both readings are the same: nothing is dead, and an activation counts as one operator."""
         blocks = blocks_of(arch.genes[0], stages(arch.genes), self.width)
         return layers_of(blocks, arch.genes[0], self.width, self.num_classes)
-
-    def blocks(self) -> BlockSpace:
-        from latlab.search_spaces.ofa_mobilenetv3.blocks import OFABlocks
-
-        return OFABlocks(self)
 
     def features(self, genes: NDArray[np.int64]) -> NDArray[np.float64]:
         """1, r, r^2 (r the resolution over 224), then of the first and of the later blocks of each stage their number,
