@@ -169,6 +169,9 @@ class Lookup(ScorePredictor):
     def _restore(self, arrays: dict[str, NDArray[Any]]) -> None:
         self._table, self._least = arrays["table_ms"], float(arrays["least_ms"][0])
         self._measured = arrays["blocks_ms"]
+        slots, size = len(self._blocks.places), self._blocks.size
+        if len(self._measured) != size or len(self._table) != 1 + slots * (size + 1):
+            raise ValueError(f"its blocks are not the {size} of {self.space.name}")
         self._set_costs()
 
 

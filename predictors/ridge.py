@@ -173,11 +173,14 @@ class Ridge(Predictor):
     @classmethod
     def load(cls, folder: Path, space: SearchSpace) -> Self:
         arrays, facts = files.load(folder, cls.name, space)
-        predictor = cls(space)
-        predictor._support = space.architectures(arrays["genes"])
-        predictor._y, predictor._label_variance = arrays["log_latency"], arrays["label_variance"]
-        predictor._log_scales, predictor._tail = arrays["log_scales"], arrays["tail"]
-        if facts["groups"] != predictor._groups or len(predictor._y) != len(predictor._support):
-            raise ValueError(f"{folder} does not hold a predictor of this version of latlab")
-        predictor._condition()
+        with files.restoring(folder):
+            predictor = cls(space)
+            predictor._support = space.architectures(arrays["genes"])
+            predictor._y, predictor._label_variance = arrays["log_latency"], arrays["label_variance"]
+            predictor._log_scales, predictor._tail = arrays["log_scales"], arrays["tail"]
+            if facts["groups"] != predictor._groups:
+                raise ValueError(f"its groups of features are {facts['groups']}, not {predictor._groups}")
+            if len(predictor._y) != len(predictor._support):
+                raise ValueError(f"it has {len(predictor._y)} labels of {len(predictor._support)} architectures")
+            predictor._condition()
         return predictor

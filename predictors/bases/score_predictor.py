@@ -137,11 +137,12 @@ class ScorePredictor(Planned):
     @classmethod
     def load(cls, folder: Path, space: SearchSpace) -> Self:
         arrays, facts = files.load(folder, cls.name, space)
-        predictor = cls(space, seed=int(facts["seed"]))
-        genes, log_latency, label_variance, z = (arrays.pop(name) for name in OWN)
-        predictor._genes, predictor._log_latency, predictor._label_variance = genes, log_latency, label_variance
-        predictor._restore(arrays)
-        if len(genes):
-            predictor._standardise()
-        predictor._line = predictor._fitted_line(z)
+        with files.restoring(folder):
+            predictor = cls(space, seed=int(facts["seed"]))
+            genes, log_latency, label_variance, z = (arrays.pop(name) for name in OWN)
+            predictor._genes, predictor._log_latency, predictor._label_variance = genes, log_latency, label_variance
+            predictor._restore(arrays)
+            if len(genes):
+                predictor._standardise()
+            predictor._line = predictor._fitted_line(z)
         return predictor

@@ -129,13 +129,11 @@ class InContext(Planned):
     @classmethod
     def load(cls, folder: Path, space: SearchSpace) -> Self:
         arrays, facts = files.load(folder, cls.name, space)
-        predictor = cls(space, seed=int(facts["seed"]))
-        if "shape" in facts:
-            try:
+        with files.restoring(folder):
+            predictor = cls(space, seed=int(facts["seed"]))
+            if "shape" in facts:
                 predictor._restore(arrays, facts)
-            except (KeyError, TypeError, RuntimeError, ValueError) as error:
-                raise ValueError(f"{folder} does not hold a predictor of this version of latlab: {error}") from error
-        predictor.adapt(arrays["genes"], *from_log(arrays["log_latency"], arrays["label_variance"]))
+            predictor.adapt(arrays["genes"], *from_log(arrays["log_latency"], arrays["label_variance"]))
         return predictor
 
     def _restore(self, arrays: files.Arrays, facts: Mapping[str, Any]) -> None:

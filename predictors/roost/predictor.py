@@ -188,16 +188,17 @@ class Roost(Predictor):
     @classmethod
     def load(cls, folder: Path, space: SearchSpace) -> Self:
         arrays, facts = files.load(folder, cls.name, space)
-        predictor = cls(space, **facts["options"])
-        if facts["prior"] != predictor._fingerprint():
-            raise ValueError(f"{folder} was written by another version of latlab; fit the predictor again")
-        kept = zip(
-            facts["sources"],
-            arrays["source_means"],
-            arrays["source_covariances"],
-            arrays["source_mean_ms"].tolist(),
-            strict=True,
-        )
-        predictor._set_sources([SourceTable(*table) for table in kept])
-        predictor.adapt(arrays["genes"], *from_log(arrays["log_latency"], arrays["label_variance"]))
+        with files.restoring(folder):
+            predictor = cls(space, **facts["options"])
+            if facts["prior"] != predictor._fingerprint():
+                raise ValueError("its synthetic prior is another one")
+            kept = zip(
+                facts["sources"],
+                arrays["source_means"],
+                arrays["source_covariances"],
+                arrays["source_mean_ms"].tolist(),
+                strict=True,
+            )
+            predictor._set_sources([SourceTable(*table) for table in kept])
+            predictor.adapt(arrays["genes"], *from_log(arrays["log_latency"], arrays["label_variance"]))
         return predictor
