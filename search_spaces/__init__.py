@@ -1,4 +1,4 @@
-"""What can be built: search spaces, their architectures and their analytic costs.
+"""Search spaces, their architectures and the analytic costs of these. Only building a network imports torch.
 
 >>> from latlab.search_spaces import get
 >>> space = get("nasbench201")
@@ -30,14 +30,14 @@ __all__ = [
 
 
 class UnknownSpaceError(ValueError):
-    """No space of that name is installed; the message lists those that are."""
+    """The error for a name that no installed space has; its message lists the installed ones."""
 
 
 def names(*, buildable: bool = False) -> tuple[str, ...]:
-    """The installed spaces (entry points of the group `latlab.search_spaces`).
+    """Return the names of the installed spaces (entry points of the group `latlab.search_spaces`), sorted.
 
     Args:
-        buildable: only those whose networks can be built, exported and measured.
+        buildable: leave out spaces whose networks cannot be built, and so cannot be exported and measured.
     """
     found = sorted({point.name for point in entry_points(group="latlab.search_spaces")})
     return tuple(name for name in found if not buildable or get(name).buildable)
@@ -45,7 +45,11 @@ def names(*, buildable: bool = False) -> tuple[str, ...]:
 
 @cache
 def get(name: str) -> SearchSpace:
-    """The space called `name`; `<space>-blocks` are the blocks of one. Raises `UnknownSpaceError`."""
+    """Return the space called `name`, the same object each time; `<space>-blocks` names the blocks of a space.
+
+    Raises:
+        UnknownSpaceError: no installed space has that name.
+    """
     for point in entry_points(group="latlab.search_spaces", name=name):
         space: SearchSpace = point.load()()
         return space
