@@ -46,8 +46,8 @@ class SearchSpace(ABC):
     encodings: ClassVar[tuple[str, ...]]
     """Names that `encode` takes; the first is the default."""
     block_space: ClassVar[str | None] = None
-    """Import path of the space's `BlockSpace`, as "module:class", for `search_spaces.blocks_of`; None where networks are
-    not made of blocks. It is a string because that module imports this one."""
+    """Import path of the space's `BlockSpace`, as "module:class", for `search_spaces.blocks_of`; None where networks
+    are not made of blocks. It is a string because that module imports this one."""
 
     def integers(self, genes: Sequence[int]) -> tuple[int, ...]:
         """Return `genes` as Python integers; numpy's integers are accepted.
