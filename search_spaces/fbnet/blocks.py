@@ -23,7 +23,7 @@ from latlab.search_spaces.fbnet.skeleton import (
 from latlab.search_spaces.fbnet.space import FBNet
 from latlab.search_spaces.layers import Layer
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch is heavy, and only `build` needs it
     from torch import nn
 
 __all__ = ["FBNetBlocks"]

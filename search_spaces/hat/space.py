@@ -26,7 +26,7 @@ from latlab.search_spaces.encodings import one_hot
 from latlab.search_spaces.hat.layers import TOKENS, VOCABULARY, decoder_layers, encoder_layers, spread
 from latlab.search_spaces.layers import Layer
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch is heavy, and nothing here needs it when it runs
     from torch import nn
 
 __all__ = ["HATDecoder", "HATEncoder"]

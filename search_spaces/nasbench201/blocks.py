@@ -13,7 +13,7 @@ from latlab.search_spaces.block_space import BlockSpace
 from latlab.search_spaces.layers import Layer, elementwise
 from latlab.search_spaces.nasbench201.cell import EDGES, OPS, edge_layers, head_layers, reduction_layers, stem_layers
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch is heavy, and only `build` needs it
     from torch import nn
 
 __all__ = ["NASBench201Blocks"]

@@ -29,7 +29,7 @@ from latlab.search_spaces.ofa_mobilenetv3.skeleton import (
 )
 from latlab.search_spaces.ofa_mobilenetv3.space import OFAMobileNetV3
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch is heavy, and only `build` needs it
     from torch import nn
 
 __all__ = ["OFABlocks"]
