@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["ONNXExporter"]
 
 OPSET = 17
-"""The operator set's version: old enough for the runtimes of older devices; has all operators of the built-in spaces."""
+"""The operator set's version: old enough for older devices' runtimes; it has all operators of the built-in spaces."""
 
 
 class ONNXExporter(Exporter):

@@ -1,4 +1,4 @@
-"""Timing policies of the user's own, as inventory.yaml defines them under `policies:`."""
+"""The user's own timing policies, defined under `policies:` in inventory.yaml."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ __all__ = ["PolicyConfig", "policy_of"]
 Whole = Annotated[int, Field(strict=True)]
 Number = Annotated[float, Field(strict=True)]
 REQUIRED = tuple(field.name for field in fields(TimingPolicy) if field.default is MISSING and field.name != "name")
+"""The fields that a policy without a base must have."""
 
 
 class PolicyConfig(Strict):
-    """Fields of a timing policy; what they mean in full is said at `latlab.harness.timing_policy.TimingPolicy`."""
+    """A timing policy's fields in the file; `latlab.harness.timing_policy.TimingPolicy` explains them in full."""
 
     base: str | None = Field(
         default=None,
@@ -58,7 +59,7 @@ class PolicyConfig(Strict):
     )
 
     def problems(self, name: str) -> Iterator[Problem]:
-        """What is wrong beyond types: where, and how."""
+        """Yield what is wrong although the types are right: where, and how."""
         if name in PRESETS:
             yield (), f"{name} is a policy of latlab's own: name this one otherwise, and give it `base: {name}`"
         if self.base is not None and self.base not in PRESETS:
@@ -75,7 +76,11 @@ class PolicyConfig(Strict):
 
 
 def policy_of(name: str, config: PolicyConfig) -> TimingPolicy:
-    """The policy that the fields make, with what is not given from the base. Raises `PolicyError`."""
+    """Return the timing policy with the given fields; the base provides the others.
+
+    Raises:
+        PolicyError: a field's value is out of bounds.
+    """
     given = config.model_dump(exclude={"base"}, exclude_none=True)
     if config.base is None:
         return TimingPolicy(name, **given)
