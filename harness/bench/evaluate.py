@@ -164,7 +164,7 @@ def adapt(
 
 
 def predicted_per_s(predictor: Predictor, table: LatencyTable) -> float:
-    """Return how many architectures per second of CPU time a warm predictor predicts from their genes, features included.
+    """Return how many architectures per second of CPU time a warm predictor predicts, features included.
 
     The architectures are the table's own in a space small enough to be predicted whole, else random ones that were not
     predicted before.
