@@ -128,8 +128,8 @@ def open(
         accelerator: `cpu`; for onnxruntime and torchscript also `cuda`, the first GPU that CUDA shows.
         input_shape: the input's shape with the batch, in the file's layout. It is required for dimensions that the
             file leaves open, and must agree with those that the file fixes. A TorchScript file stores no shape:
-            without `input_shape` such a session has no `inputs` and no `random_inputs`, and `set_inputs` accepts any
-            arrays.
+            without `input_shape` such a session has no `inputs` and no `random_inputs`, and `set_inputs` accepts
+            arrays of any shape.
 
     Raises:
         AgentError: kinds `bad_request`, `runtime_missing`, `unsupported_op`, `corrupt_artifact`,

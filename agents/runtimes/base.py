@@ -44,8 +44,7 @@ class Delegation:
 class DeviceClock(Protocol):
     """The clock of an accelerator that works through a queue: a call returns when its work is queued, not done.
 
-    `start` and `stop` put marks into the queue, before and after the work. The device stamps each mark when it reaches
-    it.
+    `start` and `stop` put marks into the queue, before and after the work. The device stamps a mark when it reaches it.
     """
 
     def start(self) -> None:
@@ -69,7 +68,7 @@ class Session(ABC):
     version: str
     """The version of the runtime's package."""
     provider: str
-    """What executes the graph, under the runtime's own name for it, e.g. `CPUExecutionProvider`."""
+    """The component that executes the graph, under the runtime's own name, e.g. `CPUExecutionProvider`."""
     inputs: tuple[TensorSpec, ...]
     """The inputs, in the graph's order. Empty for a TorchScript file that was opened without `input_shape`."""
     delegation: Delegation | None = None
@@ -160,7 +159,7 @@ class Session(ABC):
 def check_accelerator(runtime: str, accelerator: str, known: Sequence[str]) -> None:
     """Raise `AgentError` ("bad_request") unless `accelerator` is `known`.
 
-    A silent fallback to another processor would give labels of something else.
+    A silent fallback would time another processor than the one that was asked for.
     """
     if accelerator not in known:
         raise AgentError("bad_request", f"{runtime} has no accelerator {accelerator!r} here; it has {', '.join(known)}")

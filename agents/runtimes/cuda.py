@@ -83,15 +83,19 @@ class EventClock:
         return self._stream.value or 0
 
     def start(self) -> None:
+        """Record the first event."""
         self._call("cuEventRecord", self._begin, self._stream)
 
     def stop(self) -> None:
+        """Record the second event."""
         self._call("cuEventRecord", self._end, self._stream)
 
     def wait(self) -> None:
+        """Return when all streams of the GPU have finished."""
         self._call("cuCtxSynchronize")
 
     def elapsed_ns(self) -> int:
+        """Return the nanoseconds between the two events."""
         milliseconds = ctypes.c_float()
         self._call("cuEventElapsedTime", ctypes.byref(milliseconds), self._begin, self._end)
         return round(milliseconds.value * 1e6)

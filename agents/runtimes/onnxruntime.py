@@ -27,13 +27,13 @@ _DTYPES = {
     "tensor(bool)": "bool",
 }
 _DEVICE = "cuda"
-"""Where the CUDA provider's inputs and outputs lie, as ORT's I/O binding names it."""
+"""The place of the CUDA provider's inputs and outputs, as ORT's I/O binding names it."""
 _ERRORS_ONLY = 3
 # Keys of ORT's session configuration, from onnxruntime_session_options_config_keys.h.
 _NO_CPU = "session.disable_cpu_ep_fallback"
-"""With it, opening fails if any node is placed on the CPU. The CPU provider must then not be requested."""
+"""A setting that makes opening fail if any node is placed on the CPU. The CPU provider must then not be requested."""
 _RECORD = "session.record_ep_graph_assignment_info"
-"""With it, ORT records which nodes it places on which provider."""
+"""A setting that makes ORT record which nodes it places on which provider."""
 
 
 def load() -> None:
@@ -56,13 +56,13 @@ def open_session(
 class ONNXRuntimeSession(Session):
     """A session of `onnxruntime.InferenceSession`.
 
-    One timed inference is one `run`, with numpy arrays as in- and outputs.
+    One timed inference is one `run`, which takes and returns numpy arrays.
     """
 
     runtime = "onnxruntime"
     provider = _PROVIDERS["cpu"]
     remedy = ""
-    """What to do if the provider does not start. ORT's exception does not say; only its log does."""
+    """A hint for users if the provider does not start. ORT's exception does not give the reason; only its log does."""
 
     def __init__(self, path: str, version: str, threads: int, input_shape: Sequence[int] | None) -> None:
         self.version = version

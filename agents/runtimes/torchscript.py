@@ -80,6 +80,11 @@ class TorchScriptSession(Session):
         self._arguments = tuple(self._torch.from_numpy(array).to(self.provider) for array in arrays)
 
     def random_inputs(self, seed: int) -> list[Array]:
+        """Return seeded random inputs.
+
+        Raises:
+            AgentError: "bad_request" without `input_shape`, because the file stores no shape.
+        """
         if not self.inputs:
             raise AgentError("bad_request", "a TorchScript file does not keep its input's shape: say it (--input)")
         return super().random_inputs(seed)

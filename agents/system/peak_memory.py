@@ -16,8 +16,8 @@ class PeakMemory:
     """Watches how far this process's resident memory grows from the object's creation on.
 
     Linux keeps the highest value so far (VmHWM of proc(5)) and resets it when "5" is written to `clear_refs`. If Linux
-    refuses that, `ru_maxrss` is the substitute. It is never reset, so the result is a lower bound, and unknown unless
-    the process takes more than ever before.
+    refuses that, `ru_maxrss` is the substitute. Without the reset it only grows, so the result is a lower bound, and
+    unknown unless the process takes more than ever before.
     """
 
     def __init__(self, status: str = _STATUS, clear_refs: str = _CLEAR_REFS) -> None:

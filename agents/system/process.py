@@ -1,4 +1,4 @@
-"""What the worker does with its own process: CPU affinity, standard streams, watchdog, exit."""
+"""The worker's handling of its own process: CPU affinity, standard streams, watchdog, exit."""
 
 from __future__ import annotations
 

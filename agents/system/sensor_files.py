@@ -1,4 +1,4 @@
-"""What telemetry is built from: the device's files, each of which may be missing, and sensors that read them."""
+"""The parts of telemetry: the device's files, each of which may be missing, and the base class of sensors."""
 
 from __future__ import annotations
 

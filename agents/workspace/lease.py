@@ -162,7 +162,7 @@ def _end_predecessor(holder: dict[str, object], owner: str, folder: str) -> bool
 
 
 def _is_worker_of(pid: int, folder: str) -> bool:
-    """Return whether process `pid` is a worker of this folder; without /proc, which could tell, True."""
+    """Return whether process `pid` is a worker of this folder. Without /proc, which would show it, return True."""
     if not os.path.isdir("/proc/self"):
         return True
     try:

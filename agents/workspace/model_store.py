@@ -46,11 +46,10 @@ class ModelFolder:
         self._sweep()
 
     def put(self, sha256: str, size: int, suffix: str) -> bool:
-        """Return whether the network is here; if it has arrived in `incoming`, move it to `models`.
+        """Return whether the network is here, after moving it to `models` if it has arrived in `incoming`.
 
-        False asks for a transfer.
-
-        Before a transfer, the least recently used networks are removed if the disk has too little room.
+        False means that it must be transferred. To make room for that on the disk, the least recently used networks are
+        removed first.
 
         Raises:
             AgentError: "corrupt_artifact" if the arrived file does not match its hash or size; it is removed.
@@ -86,8 +85,7 @@ class ModelFolder:
 
         Raises:
             AgentError: "missing_artifact" if it was never put, or has been removed; "corrupt_artifact" if its content
-                has
-                changed since.
+                is no longer the same.
         """
         name = sha256 + suffix
         path = os.path.join(self._models, name)

@@ -31,7 +31,7 @@ COMMON = 20
 
 @dataclass(frozen=True)
 class Bisection:
-    """A split, and the mean correlation across it. The lower it is, the harder is the task."""
+    """A split, and the mean correlation across it. The lower the correlation, the harder the task."""
 
     split: Split
     across: float

@@ -70,7 +70,7 @@ class Score:
     adapt_s: float
     """Seconds of CPU time to fit the predictor to the measurements."""
     predict_per_s: float
-    """Predictions per second of CPU time. It is measured once, with the first seed; NaN in other scores."""
+    """Predictions per second of CPU time, measured once for all scores of seed 0; NaN for other seeds."""
 
 
 def evaluate(unit: Unit) -> list[Score]:
@@ -149,7 +149,7 @@ def adapt(
     """Choose `n` architectures of `device`, pay for them, and fit `predictor` to them.
 
     Returns:
-        What was spent, or None if n is smaller than what the predictor must have.
+        What was spent, or None if n is positive but smaller than what must be measured first.
     """
     first, pool = protocol.first(table, device, predictor), protocol.pool(table, device)
     if n and n < len(first):

@@ -110,6 +110,7 @@ class Help(Protocol):
         return rows[int(self.trimmed * len(rows)) : int((1 - self.trimmed) * len(rows))]
 
     def sources(self, table: LatencyTable, devices: Sequence[str], count: int, seed: int) -> list[SourceDevice]:
+        """Return the middle 80 % of the source pool of each device. The pool's size is fixed."""
         if count != self.source_samples(table.space.name):
             raise BadInputError(
                 f"protocol help has a source pool of {self.source_samples(table.space.name)} architectures",
@@ -123,9 +124,11 @@ class Help(Protocol):
         return rows[~np.isnan(table.column(device)[rows])]
 
     def pool(self, table: LatencyTable, device: str) -> Positions:
+        """Return the middle 80 % of the source pool by the device's latency."""
         return self._pool(table, device, 0, self.source_samples(table.space.name))
 
     def test(self, table: LatencyTable, device: str, paid: Positions) -> Positions:
+        """Return the middle 80 % of the thousand architectures after the source pool, paid or not."""
         start = self.source_samples(table.space.name)
         return self._pool(table, device, start, start + 1000)
 
@@ -140,6 +143,7 @@ class Nasflat(Protocol):
         return 25 if space == "nasbench201" else 800
 
     def sources(self, table: LatencyTable, devices: Sequence[str], count: int, seed: int) -> list[SourceDevice]:
+        """Return one random set of architectures that all of the devices have measured."""
         common = np.flatnonzero(~np.isnan([table.column(device) for device in devices]).any(axis=0))
         if len(common) < count:
             raise BadInputError(
@@ -158,6 +162,7 @@ class NasflatAsPublished(Nasflat):
     scored = 128
 
     def test(self, table: LatencyTable, device: str, paid: Positions) -> Positions:
+        """Return the first 128 rows of the table that the device has measured, paid or not."""
         rows = table.measured(device)
         return rows[rows < self.scored]
 

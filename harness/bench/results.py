@@ -1,4 +1,4 @@
-"""From scores to records, one per task, predictor and budget, and the file that stores them as they are finished."""
+"""Records of the bench, one per task, predictor and budget, and the file that stores them as they are finished."""
 
 from __future__ import annotations
 

@@ -4,8 +4,7 @@
     entries/<key>.json      one `Artifact` per request, written after its file
 
 Each file is written under a temporary name, flushed to the disk and renamed, so a file with its final name is complete.
-`get` verifies size and hash nevertheless, because disks fail and people edit files. Several processes may share a
-folder.
+`get` verifies size and hash nevertheless, because disks fail and people edit files. Processes may share the folder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From a request to a compared file: build, export, compare. This runs in the process that imports torch."""
+"""The steps from a request to a compared file: build, export, compare. They run in the process that imports torch."""
 
 from __future__ import annotations
 
@@ -19,10 +19,7 @@ __all__ = ["Product", "export_and_compare", "produce"]
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """What is known about a written file before it is in the cache.
-
-    Fields that end in `_s` are durations in seconds.
-    """
+    """A written file's facts before it is in the cache. Fields that end in `_s` are durations in seconds."""
 
     input_shape: tuple[int, ...]
     """The input's shape in the file's layout."""
@@ -68,8 +65,7 @@ def export_and_compare(
     """Export `module` for inputs of `shape` (batch first) to `path`, and compare the file with the module.
 
     Raises:
-        ExportError: `export_mismatch` if the file computes something else; also what the exporter and the runtime
-            raise.
+        ExportError: `export_mismatch` if the file computes something else; or what exporter and runtime raise.
     """
     import torch
 

@@ -112,8 +112,8 @@ class Exports:
     def _hand_out(self, request: ExportRequest, entry: _Entry) -> None:
         """Give the artifact to all callers that wait for it.
 
-        The first caller's artifact carries the export's durations, so that its row reports the cost; the others' carry
-        zeros.
+        The first caller's artifact carries the export's durations, so that its row reports the cost. The others'
+        durations are zero.
         """
         shared, waiting = entry
         with self._lock:

@@ -21,7 +21,7 @@ __all__ = ["TorchScriptExporter"]
 class TorchScriptExporter(Exporter):
     """The exporter of `*.pt` files: the graph of `torch.jit.freeze(torch.jit.trace(...))`, batch norms folded, fp32.
 
-    torch has deprecated TorchScript. Only this class depends on it, so that torch.export can take its place.
+    torch has deprecated TorchScript. Exports depend on it in this module only, so that torch.export can take its place.
     """
 
     name: ClassVar[str] = "torchscript"

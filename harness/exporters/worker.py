@@ -1,7 +1,6 @@
 """The worker process of `ExportPool`: one request per line on stdin, one answer per line on stdout.
 
-It ends when stdin ends, so it outlives its pool by one export at most. `end_with_parent` ends it even while it is
-stopped.
+It ends when stdin ends, so it outlives its pool by one export at most. `end_with_parent` ends it even when stopped.
 """
 
 from __future__ import annotations

@@ -36,10 +36,9 @@ SIDES = {
         ("decoder_arbitrary_ende_attn_avg", True),
     )),
 }  # fmt: skip
-"""For each space: its latency column, its depth column, and its genes' columns.
+"""The latency column, the depth column and the genes' columns of each space.
 
-For a column marked True the gene is the
-average times the depth.
+In a column marked True, the table has an average over the layers, so the gene is the value times the depth.
 """
 
 

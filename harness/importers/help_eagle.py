@@ -60,7 +60,10 @@ def official_rows() -> Rows:
 
 
 def latencies(value: Sequence[float]) -> Floats:
-    """Return a list of HELP's as an array; a number too large for a float gives infinities, which are refused later."""
+    """Return a list of HELP's as an array.
+
+    If a number is too large for a float, all become infinite and are refused later.
+    """
     try:
         return np.array(value, dtype=np.float64)
     except OverflowError:

@@ -1,4 +1,4 @@
-"""From files with latencies that others measured to source devices for the store.
+"""The reading of published latency files: each becomes one or more source devices for the store.
 
 Nothing is unpickled or run (`safe_pickle`), every format is recognised by its content, and every error names the file
 and the place in it.

@@ -98,7 +98,7 @@ class _Reader:
         self._depths: dict[int, int] = {}
         """The nesting depth of every list, dict and tuple, by its id.
 
-        An id of a freed object may be reused, which sets it anew.
+        A new object may get a freed one's id, and replaces it.
         """
         self._steps = 0
         self._at = 0

@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class SourceTable:
-    """The latencies of one device in one space, as a file has them; arrays have shape (m,), in the order of `archs`."""
+    """The latencies of one device in one space, from a file; arrays have shape (m,), in the order of `archs`."""
 
     name: str
     space: str
@@ -44,7 +44,7 @@ class SourceTable:
     sha256: str
     """Hash of all files that it was made from."""
     citation: str
-    """Who published the data, and their licence if it is known."""
+    """The publication of the data, and its licence if it is known."""
     notes: tuple[str, ...] = ()
     """Sentences about what was done to the labels."""
 
@@ -69,7 +69,7 @@ def rows_of(space: SearchSpace, archs: Sequence[Architecture], where: Sequence[s
 
 
 def fitting_space(values: Sequence[Any], given: str | None, name: str, parse: str) -> SearchSpace:
-    """Return the space `given`, or the only installed one that accepts the first of `values`.
+    """Return the space `given`, or the only installed one that accepts the first `LOOKED_AT` of `values`.
 
     Args:
         values: architectures in some form.

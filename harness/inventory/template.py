@@ -75,12 +75,12 @@ def inventory_text(schema_name: str, hosts: list[SSHHost], found: list[Phone]) -
             "  local:                       # this machine",
             *(f"    # {line}" for line in _own_facts()),
             "    transport: local",
-            "    targets:                   # what commands measure unless they are told otherwise",
+            "    targets:                   # what commands measure by default",
             "      - runtime: onnxruntime   # or tflite, torchscript; [onnxruntime, tflite] means both",
             "        threads: 1",
             "        batch_size: 1",
             "",
-            "  toy:                         # a device that does not exist, to try things out with",
+            "  toy:                         # a simulated device, to try commands with",
             "    transport: simulated",
             "    kind: pi4                  # or ideal, phone, gpu, server",
             "    seed: 0",
@@ -104,7 +104,7 @@ def _own_facts() -> list[str]:
 
 
 def _ssh_lines(hosts: list[SSHHost]) -> Iterator[str]:
-    yield "  # Linux machines with an SSH server: remove the # of what you want. `latlab doctor NAME` walks through it,"
+    yield "  # Linux machines with an SSH server: remove the # of those you want. `latlab doctor NAME` checks one,"
     yield "  # `latlab setup NAME` installs the runtimes there."
     for one in hosts or [SSHHost("pi4", None)]:
         comment = "   # of ~/.ssh/config" if hosts else "   # a name, an address or a host of ~/.ssh/config"
@@ -127,7 +127,7 @@ _BENCHMARK_MODEL = (
 
 def _phone_lines(found: list[Phone]) -> Iterator[str]:
     yield "  # Android phones, by cable (serial) or over Wi-Fi (host), with USB debugging allowed in developer options."
-    yield "  # They need no Python, but TensorFlow Lite's program benchmark_model, a file that you have to get."
+    yield "  # They need no Python, but TensorFlow Lite's program benchmark_model, which you must download."
     for one in found:
         note = {"device": "", "USB": ""}.get(one.state, f"   # now {one.state}: look at its screen")
         yield f"  # {_name(one.model or one.serial)}:"

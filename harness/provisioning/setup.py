@@ -163,8 +163,7 @@ def _named(config: DeviceConfig, name: str, runtimes: Sequence[str] | None) -> l
 def _private(hello: dict[str, Any]) -> list[str]:
     """Return the runtimes of the device's private environment.
 
-    They are installed again, because the whole environment is
-    replaced.
+    They are installed again, because an environment is replaced as a whole.
     """
     there = (hello.get("environment") or {}).get("runtimes", [])
     return [runtime for runtime in RUNTIMES if runtime in there]

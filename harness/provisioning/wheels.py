@@ -55,12 +55,12 @@ class Wheel:
     """The distribution's normalised name."""
     version: Version
     requires: tuple[Requirement, ...]
-    """What the wheel's metadata require, with markers."""
+    """The requirements in the wheel's metadata, with markers."""
 
 
 @dataclass(frozen=True)
 class _Want:
-    """What is required of one distribution so far."""
+    """The version and extras that are required of one distribution so far."""
 
     specifier: SpecifierSet
     extras: frozenset[str]

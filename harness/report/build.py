@@ -1,4 +1,4 @@
-"""From the store and the active-learning loop to the report's data."""
+"""The collection of a report's data from the store and the active-learning loop."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ NEAR_CEILING = 0.03
 ENOUGH = 5
 """The most tiles besides the one of the wall clock. More do not fit into one line."""
 FEW = 30
-"""With fewer hold-out networks, figures on them are rough."""
+"""Fewer hold-out networks than this give rough figures."""
 
 
 def _known(value: float | None) -> float | None:

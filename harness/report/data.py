@@ -77,7 +77,7 @@ class ReportData:
     """
 
     target: str
-    """For example `local/onnxruntime/cpu/fp32/t1/b1`."""
+    """The target's name, e.g. `local/onnxruntime/cpu/fp32/t1/b1`."""
     space: str
     facts: Mapping[str, str] = field(default_factory=dict)
     """Names and values, shown in this order: CPU, operating system, runtime, policy, seed, predictor, dates..."""

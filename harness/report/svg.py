@@ -1,4 +1,4 @@
-"""From a matplotlib figure to SVG inside an HTML page: with the page's CSS colours, tooltips, and no ids that clash."""
+"""The conversion of a matplotlib figure to SVG inside an HTML page: with CSS colours, tooltips and unique ids."""
 
 from __future__ import annotations
 
@@ -31,9 +31,8 @@ def inline_svg(figure: Figure, name: str, label: str, titles: Mapping[str, Seque
         figure: the figure, in the stand-in colours of `theme.COLOURS`.
         name: a prefix of every id, so that several charts can share a page.
         label: the text for screen readers.
-        titles: tooltips by artist (its gid), one per mark in the order of drawing. matplotlib leaves out marks that are
-            not finite; if the numbers then differ, the artist gets no tooltips rather than wrong ones. Texts are
-            escaped.
+        titles: tooltips by artist (its gid), one per mark in the order of drawing; they are escaped. matplotlib leaves
+            out marks that are not finite; if the numbers then differ, the artist gets no tooltips at all.
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})

@@ -23,7 +23,7 @@ MARKS = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 STATES = {"ready": "green", "in use": "cyan", "not asked": "dim", "not set up": "yellow"}
 """Colours of the states; all others are red."""
 WIDE = 110
-"""From so many characters on, devices are rows of a table."""
+"""The least width of a terminal, in characters, that shows devices as rows of a table."""
 MAX_TARGETS = 3
 
 

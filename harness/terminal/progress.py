@@ -57,7 +57,7 @@ class View:
         self._printed_at = time.monotonic()
 
     def watch(self, devices: Mapping[str, DeviceState]) -> None:
-        """Take the devices to show. Their states change while they work."""
+        """Show these devices. Their states change while they work."""
         self.devices = devices
 
     def observe(self, event: Measurement | Incident) -> None:

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 WIDE = 90
-"""From so many characters on, campaigns are shown with policy, seed and the time of the last row."""
+"""The least width of a terminal, in characters, that shows campaigns with policy, seed and the time of the last row."""
 
 
 def show_onboarding(result: Onboarding) -> None:

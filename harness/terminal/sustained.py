@@ -45,7 +45,7 @@ class SustainView(View):
         self._printed_at = time.monotonic()
 
     def follow(self, run: Run) -> None:
-        """Take the run to show."""
+        """Show this run."""
         self.run = run
 
     def observe(self, event: Measurement | Incident) -> None:

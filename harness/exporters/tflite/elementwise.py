@@ -104,7 +104,7 @@ def relu6(graph: Graph, input: Value, inplace: bool = False) -> Value:
 
 @lowers(torch.clamp, methods=("clamp", "clamp_"))
 def clamp(graph: Graph, input: Value, min: float | None = None, max: float | None = None) -> Value:
-    """Lower a clamp to [0, 6] or [0, infinity); TFLite has no others."""
+    """Lower a clamp to [0, 6] or [0, infinity). Other limits are not supported."""
     if (min, max) == (0, 6):
         return relu6(graph, input)
     if (min, max) == (0, None):

@@ -1,4 +1,4 @@
-"""From a traced module to a TFLite graph: visits the nodes, whose shapes are known, and calls each one's lowering."""
+"""The translation of a traced module to a TFLite graph: it visits the nodes and calls the lowering of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an `nn.Module` to a list of nodes: symbolic tracing, and the choice of batch norms to fold."""
+"""The tracing of an `nn.Module` to a list of nodes, and the choice of batch norms to fold into convolutions."""
 
 from __future__ import annotations
 
