@@ -119,7 +119,7 @@ def setup(
     device: Annotated[str, typer.Argument(metavar="DEVICE", help="A device of the inventory.")],
     runtime: Annotated[
         list[Package] | None,
-        typer.Option("--runtime", help="May be repeated [default: those of the device's targets, or all available]"),
+        typer.Option("--runtime", help="May be repeated [default: the targets' runtimes, else onnxruntime and tflite]"),
     ] = None,
     accelerator: Annotated[
         Flavour | None, typer.Option("--accelerator", help="`cuda` for packages that use an NVIDIA GPU [default: cpu]")

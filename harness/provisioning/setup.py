@@ -130,12 +130,12 @@ def set_up(
         return SetUp(name, platform, environment, wheels, brought_bytes, unavailable, findings, seconds)
 
     if (hello.get("environment") or {}).get("id") == environment:
-        say("all is there already; running a network on each runtime")
+        say("the device has all of them; running a network on each runtime")
         done = result(_prove(name, config, inventory, provided, accelerator), 0, time.perf_counter())
         if done.ok:
             return done
     size = sum(wheel.path.stat().st_size for wheel in wheels)
-    say(f"bringing {len(wheels)} wheels, {size / 1e6:.0f} MB")
+    say(f"sending {len(wheels)} wheels, {size / 1e6:.0f} MB")
     with _worker(name, config, owner) as (transport, _):
         for wheel in wheels:
             transport.push(wheel.path, hashes[wheel.path.name], ".whl")

@@ -75,13 +75,13 @@ def predicted_against_measured(
     fig.align_ylabels([top, below])
 
     learnt = {
-        "leave-one-out": "Samples are predicted by what was learnt from the others only (leave-one-out).",
-        "in-sample": "Samples are predicted by what was learnt from them (in-sample): they flatter it.",
+        "leave-one-out": "Each sample is predicted by a predictor fitted to the others only (leave-one-out).",
+        "in-sample": "The predictor was fitted to the samples themselves (in-sample), so their errors look too small.",
     }[train_predictions]
     caption = (
         "Vertical bars: 90 % intervals of the prediction. Line: perfect prediction; band: within 10 % of it. "
         + (f"{learnt} " if any(kind == "train" for kind, _ in shown) else "")
-        + ("Hold-out networks were never shown to the predictor." if shown[0][0] == "holdout" else "")
+        + ("The predictor never saw the hold-out networks." if shown[0][0] == "holdout" else "")
     ).strip() + left_out
     return Chart(
         inline_svg(fig, "predicted", "Predicted latency against measured latency, with 90 % intervals", titles),
@@ -170,8 +170,8 @@ def learning_curve(curve: pd.DataFrame, headline: Headline) -> Chart | None:
     below.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
     fig.align_ylabels([top, below])
     caption = (
-        "Leave-one-out: each sample is ranked by a predictor that learnt from all the others. "
-        "The scale of the rank correlation is stretched towards 1, where the differences matter."
+        "Leave-one-out: each sample is predicted by a predictor fitted to all the others. "
+        "The scale of the rank correlation is stretched towards 1, where differences matter."
     )
     label = "Rank correlation and mean error against the number of samples measured"
     return Chart(inline_svg(fig, "learning", label, titles), "What each further sample brought", caption)

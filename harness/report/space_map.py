@@ -61,8 +61,8 @@ def space_map(sample: pd.DataFrame, ok: pd.DataFrame) -> Chart | None:
         handles.insert(0, handle("train", "measured"))
     legend_above(above, handles)
     caption = (
-        "The stronger the shade of a cell, the more networks of the space the predictor puts there. "
-        "Along the sides: their distribution, and a tick for each network measured to learn from." + left_out
+        "The stronger the shade of a cell, the more networks of the space the predictor expects there. "
+        "Along the sides: their distribution, and a tick for each measured sample." + left_out
     )
     label = "Multiply-accumulates against latency: the space and the measured networks"
     return Chart(inline_svg(fig, "space", label, titles), "Where the samples lie in the space", caption)

@@ -25,7 +25,9 @@ PARTS = 5
 
 
 def order_of_measuring(ok: pd.DataFrame, failures: pd.DataFrame, compared: pd.DataFrame) -> Chart | None:
-    """Return a chart of latency in the order of measuring, and below it how far each lies above its prediction.
+    """Return a chart of latency in the order of measuring.
+
+    If at least `SMOOTHING` networks have a prediction, a second panel shows how far each lies above it.
 
     Args:
         ok: the measurements.

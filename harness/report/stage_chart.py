@@ -71,11 +71,11 @@ def where_time_went(found: Sequence[Stage], name: str = "stages") -> Chart | Non
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 3, 5, 6, 10] if not minutes else [1, 1.2, 3, 6, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 60:g}" if minutes else f"{value:g}"))
     axes.set_xlabel("minutes" if minutes else "seconds")
-    caption = "All runs that these measurements are from, together."
+    caption = "The total of all runs that these measurements are from."
     if len(lanes) == 2:
         caption += (
             " Export workers prepare the next networks while the device times this one, so their time (the sum "
-            "over all workers) runs beside the device's, not before it."
+            "over all workers) overlaps with the device's."
         )
     svg = inline_svg(
         fig,

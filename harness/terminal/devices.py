@@ -105,7 +105,7 @@ def show_set_up(done: SetUp) -> None:
     screen = console()
     screen.print(f"[bold]{escape(done.device)}[/bold]  [dim]{escape(str(done.platform))}[/dim]")
     packages = ", ".join(f"{wheel.name} {wheel.version}" for wheel in done.wheels)
-    brought = f"{done.brought_bytes / 1e6:.0f} MB brought" if done.brought_bytes else "all was there already"
+    brought = f"{done.brought_bytes / 1e6:.0f} MB sent" if done.brought_bytes else "all of them were on the device"
     lines = [Finding("packages", "ok", f"{packages} ({brought})")]
     lines += [Finding(f"runtime {name}", "warning", why) for name, why in done.unavailable.items()]
     screen.print(_lines([*lines, *done.findings]))
@@ -129,7 +129,7 @@ def show_overview(devices: Sequence[Overview], inventory: Path, store: Path) -> 
     facts = [f"devices of {inventory}" if inventory.exists() else f"there is no {inventory}: `latlab init` writes one"]
     facts.append(f"measurements of {store}" if store.exists() else f"nothing was measured yet ({store})")
     if all(one.state == "not asked" for one in devices):
-        facts.append("none was asked how it is")
+        facts.append("no device was contacted")
     screen.print(escape("; ".join(facts)), style="dim")
 
 

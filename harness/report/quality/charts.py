@@ -79,7 +79,7 @@ def measured_again(first: Sitting, second: Sitting, name: str) -> Chart | None:
     below.set_ylabel("difference")
     below.set_xlabel("first, ms")
     fig.align_ylabels([top, below])
-    caption = f"{count(len(both), 'network')} measured in two sessions; the line is no difference." + left_out
+    caption = f"{count(len(both), 'network')} measured in two sessions; on the line both agree." + left_out
     return Chart(
         inline_svg(fig, f"{name}-again", "Two measurements of the same networks", titles), "Measured again", caption
     )
@@ -125,7 +125,7 @@ def noise_by_latency(labels: pd.DataFrame, name: str) -> Chart | None:
     legend_above(axes, [*keys, dashes])
     axes.set_ylabel("standard error")
     axes.set_xlabel("latency, ms")
-    caption = "How far a label may be from what the same session would give at length." + left_out
+    caption = "How far a label may be from the mean of a very long measurement in the same session." + left_out
     return Chart(
         inline_svg(fig, f"{name}-noise", "Standard error against latency", titles), "How noisy labels are", caption
     )
