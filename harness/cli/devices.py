@@ -1,4 +1,4 @@
-"""The commands about devices themselves: what a person does with them before measuring."""
+"""The commands about devices, which prepare a measurement: init, devices, doctor, setup."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Flavour(StrEnum):
 @app.command(rich_help_panel=PANEL)
 def init(
     out: Annotated[Path, typer.Option("--out", help="The file to write.")] = Path("inventory.yaml"),
-    force: Annotated[bool, typer.Option("--force", help="Overwrite it where it is there already.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
     schema: Annotated[
         bool,
-        typer.Option("--schema", help="Only renew the JSON Schema beside it, for editors."),
+        typer.Option("--schema", help="Only renew the file's JSON Schema, which editors use."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -57,7 +57,7 @@ def init(
 
 @app.command(rich_help_panel=PANEL)
 def devices(
-    probe: Annotated[bool, typer.Option("--probe/--no-probe", help="Ask each device how it is.")] = True,
+    probe: Annotated[bool, typer.Option("--probe/--no-probe", help="Connect to each device.")] = True,
     store: StoreOption = STORE,
     inventory: InventoryOption = None,
     as_json: JsonOption = False,
@@ -119,7 +119,7 @@ def setup(
         list[Package] | None,
         typer.Option(
             "--runtime",
-            help="May be repeated [default: those of the device's targets, or what there is]",
+            help="May be repeated [default: the targets' runtimes, else onnxruntime and tflite]",
         ),
     ] = None,
     accelerator: Annotated[
@@ -131,12 +131,12 @@ def setup(
     ] = None,
     find_links: Annotated[
         list[str] | None,
-        typer.Option("--find-links", metavar="FOLDER", help="Where else wheels are, beside pip's own configuration."),
+        typer.Option("--find-links", metavar="FOLDER", help="A further folder with wheels; may be repeated."),
     ] = None,
     inventory: InventoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Install inference runtimes on a device, in a folder of latlab's own, and run a small network on each.
+    """Install inference runtimes on a device, in a folder that only latlab uses, and run a small network on each.
 
     [dim]Example:[/dim] latlab setup pi4 --runtime onnxruntime --runtime tflite
 
