@@ -1,4 +1,4 @@
-"""`latlab spaces`, `latlab show` and `latlab export`."""
+"""The commands `latlab spaces`, `latlab show` and `latlab export`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from latlab.harness.errors import BadInputError
 
 
 class TableFormat(StrEnum):
-    """Files that `export` writes."""
+    """Formats of the files that `export` writes."""
 
     parquet = "parquet"
     csv = "csv"
@@ -53,7 +53,7 @@ def show(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="A store.")] = STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a store holds: a line per campaign and session, and why networks failed."""
+    """Show the content of a store: a line per campaign and session, and why networks failed."""
     from latlab.harness.store.store import Store
     from latlab.harness.terminal import results as terminal
 
@@ -71,14 +71,14 @@ def export(
     out: Annotated[Path, typer.Option("--out", help="The file to write.")],
     store: StoreOption = STORE,
     format_: Annotated[
-        TableFormat | None, typer.Option("--format", help="What to write [default: by the file's suffix]")
+        TableFormat | None, typer.Option("--format", help="The file's format [default: by its suffix]")
     ] = None,
     target: Annotated[str | None, typer.Option("--target", help="Only this target.")] = None,
     space: Annotated[str | None, typer.Option("--space", help="Only this space.")] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="With the raw samples of every pass, in nanoseconds.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Include the raw samples of every pass, in nanoseconds.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write everything measured to a Parquet or CSV file, one row per measurement.
+    """Write all measurements to a Parquet or CSV file, one row per measurement.
 
     [dim]Example:[/dim] latlab export --out measured.csv
     """

@@ -1,4 +1,4 @@
-"""From the store and the loop to the report's data."""
+"""The collection of a report's data from the store and the active-learning loop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from latlab.search_spaces import SearchSpace
 __all__ = ["measurements_frame", "onboarding_report", "store_report"]
 
 SPACE_SAMPLE = 1500
-"""Architectures of the space that the report draws: enough to see its shape."""
+"""The number of the space's architectures that the report draws, enough to show its shape."""
 
 
 def onboarding_report(result: Onboarding, run: OnboardingRun) -> Path:
@@ -65,12 +65,16 @@ def onboarding_report(result: Onboarding, run: OnboardingRun) -> Path:
 def store_report(
     store: Store, rows: pd.DataFrame, predictor: Predictor | None, sources: Sequence[str], path: Path
 ) -> Path:
-    """The report of stored measurements of one target and space (`rows`, with raw passes).
+    """Write the report of stored measurements, and return its path.
 
-    Where three or more networks of a space are there, the predictor is fitted to all but the hold-out.
+    If at least three networks of a space were measured, the predictor is fitted to all but the hold-out.
 
     Args:
-        predictor: pre-trained on `sources` (their names); None for a model of one's own, of which there is no space.
+        store: the store.
+        rows: its measurements of one target and space, with raw passes.
+        predictor: pre-trained on `sources`. None for a user's own model, which belongs to no space.
+        sources: the source devices' names.
+        path: the file to write.
     """
     space = None if rows["space"].iloc[0] == "model" else space_named(str(rows["space"].iloc[0]))
     prints = rows["fingerprint_id"].dropna()
@@ -95,7 +99,7 @@ def store_report(
 
 
 def measurements_frame(rows: pd.DataFrame, space: SearchSpace | None) -> pd.DataFrame:
-    """Store rows as the report wants them: with the analytic cost of each network, and one order for all."""
+    """Return store rows as the report needs them: with MACs and parameters of each network, and a common `order`."""
     frame = rows.copy()
     frame["order"] = range(1, len(frame) + 1)
     if space is not None:
@@ -124,7 +128,7 @@ def _facts(facts: dict[str, Any], rows: pd.DataFrame, policy: str) -> dict[str, 
 
 
 def _compared(loop: Loop, holdout: Holdout | None, prediction: Prediction | None) -> pd.DataFrame:
-    """Training rows predicted from the others (leave-one-out), and the hold-out."""
+    """Return the training rows with leave-one-out predictions, and the hold-out with its predictions."""
     frames = []
     if loop.measured >= 3:
         archs = [arch.text for arch in loop.support()]

@@ -1,4 +1,4 @@
-"""The first things a reader wants to know: a few figures, and one sentence that says what they mean."""
+"""The head of the report: the most important figures as tiles, and a verdict in words."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from latlab.harness.text import correlation, count, duration, ms, percent
 __all__ = ["tiles", "verdict"]
 
 AT_CEILING = 0.01
-"""A rank correlation this close to that of measuring twice is as good as the labels can tell."""
+"""If the rank correlation is this close to that of two measurements, the labels cannot show a better one."""
 NEAR_CEILING = 0.03
+"""If the rank correlation is this close to that of two measurements, little can be gained."""
 ENOUGH = 5
-"""Tiles besides the wall clock's: more do not fit into one line."""
+"""The most tiles besides the one of the wall clock. More do not fit into one line."""
 FEW = 30
-"""Below this many hold-out networks, figures on them are rough."""
+"""Fewer hold-out networks than this give rough figures."""
 
 
 def _known(value: float | None) -> float | None:
@@ -24,7 +25,7 @@ def _known(value: float | None) -> float | None:
 
 
 def tiles(data: ReportData) -> list[Tile]:
-    """At most six, the most wanted first; a figure that is not known has no tile."""
+    """Return at most six tiles, the most important first. An unknown figure has no tile."""
     head, ok, failures, compared = data.headline, data.ok(), data.failures(), data.compared()
     failed = len(failures) if head.failed is None else head.failed
     noise = typical_noise_percent(ok)
@@ -104,7 +105,7 @@ def _timing(head: Headline, wall_s: float) -> str:
 
 
 def verdict(data: ReportData) -> str:
-    """How good the predictor is and what limits it, in plain words; without one, what was measured."""
+    """Return a few plain sentences: how good the predictor is and what limits it, or else what was measured."""
     head, ok = data.headline, data.ok()
     if _known(head.holdout_spearman) is not None or _known(head.holdout_mape_percent) is not None:
         return _with_holdout(data)
@@ -170,7 +171,7 @@ def _measured_only(data: ReportData) -> str:
 
 
 def _leave_one_out(data: ReportData) -> float | None:
-    """Rank correlation of the last leave-one-out predictions: of the curve, or else of `predictions`."""
+    """Return the rank correlation of the last leave-one-out predictions: of the curve, or else of `predictions`."""
     last = _last(data, "loo_spearman")
     if last is not None:
         return last
@@ -187,7 +188,7 @@ def _last(data: ReportData, column: str) -> float | None:
 
 
 def _improving(data: ReportData) -> bool:
-    """Whether the error still fell by a tenth over the last third of the learning curve."""
+    """Return whether the error fell by a tenth over the last third of the learning curve."""
     errors = data.curve()["loo_mape_percent"].dropna()
     if len(errors) < 4:
         return False
@@ -195,6 +196,9 @@ def _improving(data: ReportData) -> bool:
 
 
 def _off(coverage: float, n: int) -> int:
-    """-1 or +1 where right 90 % intervals of `n` networks would so rarely hold so few or so many; else 0."""
+    """Return -1 or +1 if so few or so many of `n` networks would hardly lie in correct 90 % intervals; else 0.
+
+    The test is a two-sided normal approximation at 5 %.
+    """
     tolerance = 1.96 * math.sqrt(0.09 / n) if n else 0.1
     return 0 if abs(coverage - 0.9) <= tolerance else -1 if coverage < 0.9 else 1

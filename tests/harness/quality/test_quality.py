@@ -304,7 +304,7 @@ def test_the_page_is_one_closed_file(maker: Maker) -> None:
     for title in (
         "Measured again",
         "How noisy labels are",
-        "Do labels hang on their order?",
+        "Do labels depend on their order?",
         "Verdicts",
     ):
         assert page.count(f"<h3>{title}</h3>") == 2
