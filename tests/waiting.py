@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 __all__ = ["wait_until"]
 
-INTERVAL_S = 0.005
-"""Seconds between two looks."""
+FIRST_S, LONGEST_S = 0.005, 0.1
+"""Seconds between two looks: few at first, more later, since a look at a store or at /proc costs time itself."""
 
 
 def wait_until(true: Callable[[], object], what: str, seconds: float = 30) -> None:
@@ -22,8 +22,9 @@ def wait_until(true: Callable[[], object], what: str, seconds: float = 30) -> No
     Raises:
         TimeoutError: it was not true in time.
     """
-    until = time.monotonic() + seconds
+    until, interval = time.monotonic() + seconds, FIRST_S
     while not true():
         if time.monotonic() > until:
             raise TimeoutError(f"{what} (after {seconds:g} s)")
-        time.sleep(INTERVAL_S)
+        time.sleep(interval)
+        interval = min(1.2 * interval, LONGEST_S)
