@@ -160,8 +160,12 @@ def fill_until_noticed(
 
     monkeypatch.setattr(DeviceSession, "load", load_with_nobody_at_the_disk)
     run.start()
-    # Early: once all networks are there, a full disk harms nobody.
-    wait_until(lambda: run.running(device) >= 3, "it does not begin", 120)
+
+    def begun() -> bool:  # early: once all networks are there, a full disk harms nobody
+        assert run.error is None, run.error
+        return run.running(device) >= 3
+
+    wait_until(begun, "it does not begin", 120)
     at = time.monotonic()
 
     def noticed() -> bool:
