@@ -34,7 +34,7 @@ def test_blocks_are_measured_resumed_and_used(lab: Lab) -> None:
     target = str(first["target"].iloc[0])
     latencies = block_latencies(lab.store, target, SPACE)
     assert latencies == dict(zip(more["arch"], more["latency_ms"], strict=True))
-    predictor = predictor_for("lookup", SPACE, sources=[], blocks=latencies)
+    predictor = predictor_for(PredictorOptions("lookup"), SPACE, sources=[], blocks=latencies)
     assert isinstance(predictor, Lookup)
     assert np.isfinite(predictor._measured).sum() == 3
     # Beside whole networks the blocks are no space of their own to be predicted.

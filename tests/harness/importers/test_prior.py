@@ -135,15 +135,15 @@ def test_facts_are_for_those_that_take_them() -> None:
     for wrong in ("cores", "cores=", "cores=-1", "cores=nan", "=4", "a b=1"):
         with pytest.raises(BadInputError, match="is no fact"):
             parse_facts([wrong])
-    assert isinstance(predictor_for("student", SPACE, facts={"cores": 4}), Student)
+    assert isinstance(predictor_for(PredictorOptions("student", facts={"cores": 4}), SPACE), Student)
     with pytest.raises(BadInputError, match="ridge takes no facts"):
-        predictor_for("ridge", SPACE, facts={"cores": 4})
+        predictor_for(PredictorOptions("ridge", facts={"cores": 4}), SPACE)
 
 
 def test_sources_that_a_predictor_cannot_use_are_told() -> None:
     few = SourceDevice("few", SPACE.genes(ARCHS[:3]), np.ones(3))
     with pytest.raises(BadInputError, match="student cannot learn from 1 source devices: five labels, please"):
-        predictor_for("student", SPACE, sources=[few])
+        predictor_for(PredictorOptions("student"), SPACE, sources=[few])
 
 
 # What a predictor asks for is measured first
