@@ -21,7 +21,14 @@ from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.paths import cache_folder
 from latlab.harness.targets import BENCHMARK_MODEL, RUNTIME_FORMATS, Target
 from latlab.harness.telemetry.readings import text
-from latlab.harness.transports import ConnectError, DeviceConfig, DeviceLostError, Transport, WorkerError
+from latlab.harness.transports import (
+    ConnectError,
+    DeviceConfig,
+    DeviceLostError,
+    Transport,
+    WorkerError,
+    open_transport,
+)
 
 __all__ = ["Examination", "Finding", "examine", "examine_controller"]
 
@@ -111,7 +118,7 @@ class _Patient:
             if not group:
                 continue
             try:
-                transport = self._config.open(self._name, group[0].runtime)
+                transport = open_transport(self._config, self._name, group[0].runtime)
             except LatlabError as error:
                 self._note("inventory", "failed", error.message, error.hint or "")
                 return

@@ -18,7 +18,7 @@ from latlab.harness.exporters import Artifact
 from latlab.harness.store.store import LeaseToken, Store
 from latlab.harness.targets import BENCHMARK_MODEL, Target
 from latlab.harness.timing_policy import TimingPolicy
-from latlab.harness.transports import DeviceConfig, DeviceLostError, WorkerError
+from latlab.harness.transports import DeviceConfig, DeviceLostError, WorkerError, open_transport
 
 __all__ = ["DeviceBusyError", "DeviceFaultError", "DeviceSession", "Loaded", "Timed", "how_to_install"]
 
@@ -107,7 +107,7 @@ class DeviceSession:
     def __init__(self, name: str, device: DeviceConfig, target: Target, owner: str | None = None) -> None:
         self.name, self.target, self._device = name, target, device
         self._owner = owner or uuid.uuid4().hex
-        self._transport = device.open(name, target.runtime)
+        self._transport = open_transport(device, name, target.runtime)
         self._failures = 0
         self.hello: dict[str, Any] = {}
         self.fingerprint_id: str | None = None
@@ -398,7 +398,7 @@ class DeviceSession:
         self._transport.close()
         if self._failures > MAX_RESTARTS:
             raise cause
-        self._transport = self._device.open(self.name, self.target.runtime)
+        self._transport = open_transport(self._device, self.name, self.target.runtime)
         self.generation += 1
         self._start()
         self.register(self._store)

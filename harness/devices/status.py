@@ -13,7 +13,7 @@ from typing import Any, Literal
 from latlab.harness.devices.owner import who
 from latlab.harness.errors import LatlabError
 from latlab.harness.inventory.inventory import Inventory
-from latlab.harness.transports import DeviceConfig, DeviceLostError, Transport, WorkerError
+from latlab.harness.transports import DeviceConfig, DeviceLostError, Transport, WorkerError, open_transport
 
 __all__ = ["Answer", "Overview", "ask", "overview"]
 
@@ -123,7 +123,7 @@ class _Asked:
     def _ask(self) -> None:
         # benchmark_model is reached through the same phone as the others, so any target will do.
         try:
-            self._transport = self._config.open(self._name, self._config.all_targets(self._name)[0].runtime)
+            self._transport = open_transport(self._config, self._name, self._config.all_targets(self._name)[0].runtime)
             try:
                 answer = ask(self._name, self._config, self._transport)
             finally:

@@ -24,7 +24,14 @@ from latlab.harness.paths import cache_folder
 from latlab.harness.provisioning.platforms import Platform
 from latlab.harness.provisioning.runtime_packages import ON_CUDA, RUNTIMES, Choice, UnavailableError, choices
 from latlab.harness.provisioning.wheels import NoWheelError, Wheel, WheelFetcher
-from latlab.harness.transports import ConnectError, DeviceConfig, DeviceLostError, Transport, WorkerError
+from latlab.harness.transports import (
+    ConnectError,
+    DeviceConfig,
+    DeviceLostError,
+    Transport,
+    WorkerError,
+    open_transport,
+)
 from latlab.harness.transports.config import TargetsConfig
 
 __all__ = ["SetUp", "set_up"]
@@ -167,7 +174,7 @@ def _accelerator(config: DeviceConfig, name: str, hello: dict[str, Any]) -> str:
 def _worker(name: str, config: DeviceConfig, owner: str) -> Iterator[tuple[Transport, dict[str, Any]]]:
     """A greeted worker, its failures as errors for people."""
     try:
-        with config.open(name, RUNTIMES[0]) as transport:
+        with open_transport(config, name, RUNTIMES[0]) as transport:
             yield transport, transport.request("hello", HELLO_S, protocol=1, owner=owner, who=who(), idle_s=IDLE_S)
     except WorkerError as error:
         message = f"device {name}: {error.message}"

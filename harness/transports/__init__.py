@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pkgutil
+from collections.abc import Callable
 from importlib.metadata import entry_points
 
 from latlab.harness.transports.base import (
@@ -23,6 +25,7 @@ __all__ = [
     "WorkerError",
     "get",
     "names",
+    "open_transport",
 ]
 
 
@@ -41,3 +44,17 @@ def get(name: str) -> type[DeviceConfig]:
         config: type[DeviceConfig] = point.load()
         return config
     raise UnknownTransportError(f"unknown transport {name!r}; installed are: {', '.join(names())}")
+
+
+def open_transport(config: DeviceConfig, name: str, runtime: str) -> Transport:
+    """Return the transport to a device, not started.
+
+    Args:
+        config: the device's entry in the inventory; its class names the transport.
+        name: the device's name, for messages.
+        runtime: the runtime that the worker will be asked for; one of `RUNTIME_FORMATS`.
+    """
+    factory: Callable[[str, DeviceConfig], Transport] = pkgutil.resolve_name(
+        config.runtime_transports.get(runtime, config.transport_factory)
+    )
+    return factory(name, config)

@@ -1,7 +1,8 @@
-"""What inventory.yaml says of a device: one pydantic model per transport.
+"""Entries of inventory.yaml that describe devices: one pydantic model per transport.
 
-A new transport is a subclass of `DeviceConfig` under the entry-point group `latlab.transports`; its `open` makes
-the `Transport`. Transports' libraries are imported there and not before, so that reading an inventory is quick.
+A new transport is a subclass of `DeviceConfig` under the entry-point group `latlab.transports`; it names the class of
+its transport in `transport_factory`. `open_transport` imports that class, with its libraries, when a device is used, so
+that an inventory is read quickly.
 """
 
 from __future__ import annotations
@@ -9,18 +10,14 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from latlab.harness.targets import RUNTIME_FORMATS, Target
 from latlab.harness.text import printable
-
-if TYPE_CHECKING:
-    from latlab.harness.transports.base import Transport
 
 __all__ = ["ClockDemand", "Cooldown", "DeviceConfig", "File", "Problem", "Strict", "TargetsConfig"]
 
@@ -124,12 +121,17 @@ class DeviceConfig(Strict):
     cooldown: Cooldown | None = Field(default=None, description="Rest before each pass; default: none")
     clock: ClockDemand | None = Field(default=None, description="What its CPUs have to be set to; default: anything")
 
+    transport_factory: ClassVar[str]
+    """Import path, "MODULE:NAME", of the callable that makes the transport from the device's name and this object.
+
+    Text, not an import: a configuration is read without the libraries of its transport.
+    """
+
+    runtime_transports: ClassVar[Mapping[str, str]] = {}
+    """Import paths, by runtime, that replace `transport_factory` for the runtimes that need another transport."""
+
     is_this_machine: ClassVar[bool] = False
     """Whether it shares its cores with latlab, which then keeps off those that time networks."""
-
-    @abstractmethod
-    def open(self, name: str, runtime: str) -> Transport:
-        """The transport to the device called `name`, not started, for a runtime of `RUNTIME_FORMATS`."""
 
     @property
     def address(self) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, Self
 
 from hypothesis import strategies as st
 from pydantic import PrivateAttr
@@ -36,6 +36,7 @@ from latlab.harness.timing_policy import TimingPolicy
 from latlab.harness.transports import DeviceLostError, WorkerError
 from latlab.harness.transports.base import ChannelClosedError, Deadline
 from latlab.harness.transports.simulated.config import SimulatedDevice
+from latlab.harness.transports.simulated.device import simulated_device
 from latlab.harness.transports.simulated.transport import SimulatedTransport
 
 __all__ = ["CONVERSATION_REGRESSIONS", "PLANS", "Plan", "check_conversation", "finish_conversations"]
@@ -116,6 +117,11 @@ class FuzzedTransport(SimulatedTransport):
         self._coming = b""
         self._verb = ""
 
+    @classmethod
+    def from_config(cls, name: str, config: SimulatedDevice) -> Self:
+        assert isinstance(config, FuzzedDevice)
+        return cls(simulated_device(name, config), config._plan, config._counts, config._wires)
+
     def _connect(self) -> None:
         super()._connect()
         self._wires.append(Wire())
@@ -152,12 +158,10 @@ class FuzzedTransport(SimulatedTransport):
 class FuzzedDevice(SimulatedDevice):
     """For one case."""
 
+    transport_factory = f"{__name__}:FuzzedTransport.from_config"
     _plan: Plan = PrivateAttr()
     _counts: dict[str, int] = PrivateAttr(default_factory=dict)
     _wires: list[Wire] = PrivateAttr(default_factory=list)
-
-    def open(self, name: str, runtime: str) -> FuzzedTransport:
-        return FuzzedTransport(self.device(name), self._plan, self._counts, self._wires)
 
 
 class Bench:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,15 +17,16 @@ from latlab.harness.transports.config import (
     _of_benchmark_model,
 )
 
-if TYPE_CHECKING:
-    from latlab.harness.transports.base import Transport
-
 __all__ = ["ADBDevice"]
 
 
 class ADBDevice(DeviceConfig):
     """An Android device, over TCP (`host`) or USB (`serial`)."""
 
+    transport_factory: ClassVar[str] = "latlab.harness.transports.adb.transport:ADBTransport"
+    runtime_transports: ClassVar[Mapping[str, str]] = {
+        "benchmark_model": "latlab.harness.transports.benchmark_model.transport:BenchmarkModelTransport"
+    }
     transport: Literal["adb"] = "adb"
     host: str | None = Field(default=None, min_length=1, description="Address, for adb over Wi-Fi or Ethernet")
     port: Port = 5555
@@ -68,12 +69,3 @@ class ADBDevice(DeviceConfig):
     @property
     def default_runtime(self) -> str:
         return "benchmark_model" if self.benchmark_model else "tflite"
-
-    def open(self, name: str, runtime: str) -> Transport:
-        if runtime == "benchmark_model":
-            from latlab.harness.transports.benchmark_model.transport import BenchmarkModelTransport
-
-            return BenchmarkModelTransport(name, self)
-        from latlab.harness.transports.adb.transport import ADBTransport
-
-        return ADBTransport(name, self)

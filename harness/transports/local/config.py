@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from latlab.harness.paths import cache_folder
 from latlab.harness.transports.config import _PHONES_ONLY, DeviceConfig, File, Problem, _of_benchmark_model
-
-if TYPE_CHECKING:
-    from latlab.harness.transports.base import Transport
 
 __all__ = ["LocalDevice"]
 
@@ -20,6 +16,7 @@ class LocalDevice(DeviceConfig):
     """The machine that latlab runs on, driven through the same worker and protocol as any other."""
 
     is_this_machine: ClassVar[bool] = True
+    transport_factory: ClassVar[str] = "latlab.harness.transports.local.transport:LocalTransport.from_config"
     transport: Literal["local"] = "local"
     python: File | None = Field(default=None, description="Interpreter that runs the worker; default: latlab's own")
     work: File | None = Field(default=None, description="The worker's folder; default: in the user's cache folder")
@@ -30,8 +27,3 @@ class LocalDevice(DeviceConfig):
 
     def problems(self) -> Iterator[Problem]:
         yield from _of_benchmark_model(self, _PHONES_ONLY)
-
-    def open(self, name: str, runtime: str) -> Transport:
-        from latlab.harness.transports.local.transport import LocalTransport
-
-        return LocalTransport(name, self.python, self.work or cache_folder() / "worker")

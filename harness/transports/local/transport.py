@@ -12,9 +12,11 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 from platformdirs import user_cache_path
 
+from latlab.harness.paths import cache_folder
 from latlab.harness.transports.base import (
     ChannelClosedError,
     ChannelTimeoutError,
@@ -22,6 +24,7 @@ from latlab.harness.transports.base import (
     Deadline,
     Transport,
 )
+from latlab.harness.transports.local.config import LocalDevice
 from latlab.harness.transports.worker_archive import worker_program
 
 __all__ = ["LocalTransport", "default_work_folder"]
@@ -66,6 +69,11 @@ class LocalTransport(Transport):
         # Absolute, because the worker runs in there.
         self._work = (work or default_work_folder()).absolute()
         self._process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def from_config(cls, name: str, config: LocalDevice) -> Self:
+        """Return the transport that the inventory describes; it uses latlab's cache folder where none is named."""
+        return cls(name, config.python, config.work or cache_folder() / "worker")
 
     @property
     def pid(self) -> int | None:

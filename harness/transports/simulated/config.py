@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, model_validator
 
 from latlab.harness.transports.config import DeviceConfig, File, Strict
 from latlab.harness.transports.simulated.presets import KINDS
-
-if TYPE_CHECKING:
-    from latlab.harness.transports.simulated.device import Device
-    from latlab.harness.transports.simulated.transport import SimulatedTransport
 
 __all__ = [
     "Bursts",
@@ -142,6 +138,7 @@ class Faults(Strict):
 class SimulatedDevice(DeviceConfig):
     """A device that does not exist: for trying latlab, and for provoking what real devices do now and then."""
 
+    transport_factory: ClassVar[str] = "latlab.harness.transports.simulated.transport:SimulatedTransport.from_config"
     transport: Literal["simulated"] = "simulated"
     kind: Literal["ideal", "pi4", "phone", "gpu", "server"] = Field(
         default="pi4", description="Fills what `cost`, `noise` and `heating` leave out; `ideal` has no noise at all"
@@ -162,8 +159,6 @@ class SimulatedDevice(DeviceConfig):
     heating: Heating | None = Field(default=None, description="null: it never gets warmer")
     faults: Faults = Field(default_factory=Faults)
     work: File | None = Field(default=None, description="Folder for networks; default: only their hashes are kept")
-
-    _devices: dict[tuple[int, str], Device] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -187,21 +182,3 @@ class SimulatedDevice(DeviceConfig):
     @property
     def address(self) -> str:
         return self.kind
-
-    def device(self, name: str) -> Device:
-        """The device of that name. What happened to it is remembered for as long as this configuration exists.
-
-        Raises `BadInputError` where its table cannot be read.
-        """
-        from latlab.harness.transports.simulated.device import Device
-
-        # Copies of a model share private attributes: the identity tells them apart, and the device keeps it alive.
-        device = self._devices.get((id(self), name))
-        if device is None:
-            device = self._devices.setdefault((id(self), name), Device(name, self))
-        return device
-
-    def open(self, name: str, runtime: str) -> SimulatedTransport:
-        from latlab.harness.transports.simulated.transport import SimulatedTransport
-
-        return SimulatedTransport(self.device(name))

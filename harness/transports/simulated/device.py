@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import weakref
 import zlib
 from functools import cached_property
 from typing import Any
@@ -18,11 +19,29 @@ from latlab.harness.transports.simulated.presets import KINDS
 from latlab.harness.transports.simulated.roofline import Roofline, by_size, network_cost, spellings
 from latlab.harness.transports.simulated.storage import Folder, Memory, Storage
 
-__all__ = ["RUNTIMES", "SIMULATED", "Device"]
+__all__ = ["RUNTIMES", "SIMULATED", "Device", "simulated_device"]
 
 RUNTIMES = ("onnxruntime", "tflite", "torchscript")
 SIMULATED = "simulated"
 """What stands wherever a real device names its software, so that no row can pass for a measurement."""
+_DEVICES: dict[int, dict[str, Device]] = {}
+"""The devices of each living configuration, by its `id`: two equal configurations describe two devices."""
+
+
+def simulated_device(name: str, config: SimulatedDevice) -> Device:
+    """Return the device of this name and configuration; it keeps its state for as long as the configuration lives.
+
+    Raises:
+        BadInputError: where its table cannot be read.
+    """
+    devices = _DEVICES.get(id(config))
+    if devices is None:
+        devices = _DEVICES.setdefault(id(config), {})
+        weakref.finalize(config, _DEVICES.pop, id(config), None).atexit = False
+    device = devices.get(name)
+    if device is None:  # a copy, because a device that holds the configuration would keep it alive for ever
+        device = devices.setdefault(name, Device(name, config.model_copy()))
+    return device
 
 
 class Device:

@@ -6,6 +6,7 @@ import errno
 import os
 import time
 from pathlib import Path
+from typing import Self
 
 from latlab.harness.transports.base import (
     ChannelClosedError,
@@ -13,8 +14,8 @@ from latlab.harness.transports.base import (
     Deadline,
     Transport,
 )
-from latlab.harness.transports.simulated.config import FaultKind, Verb
-from latlab.harness.transports.simulated.device import Device
+from latlab.harness.transports.simulated.config import FaultKind, SimulatedDevice, Verb
+from latlab.harness.transports.simulated.device import Device, simulated_device
 from latlab.harness.transports.simulated.worker import SimulatedWorker
 
 __all__ = ["SimulatedTransport"]
@@ -29,6 +30,11 @@ class SimulatedTransport(Transport):
         super().__init__(device.name)
         self.device = device
         self._worker: SimulatedWorker | None = None
+
+    @classmethod
+    def from_config(cls, name: str, config: SimulatedDevice) -> Self:
+        """Return a transport to the one device of this name and configuration. Raises `BadInputError`."""
+        return cls(simulated_device(name, config))
 
     def inject(self, kind: FaultKind, *, after_requests: int = 0, verb: Verb | None = None, connects: int = 0) -> None:
         """Lets something go wrong: `config.ScheduledFault` says what the words mean. Counts from now."""

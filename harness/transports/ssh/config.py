@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -18,15 +18,13 @@ from latlab.harness.transports.config import (
     _of_benchmark_model,
 )
 
-if TYPE_CHECKING:
-    from latlab.harness.transports.base import Transport
-
 __all__ = ["SSHDevice"]
 
 
 class SSHDevice(DeviceConfig):
     """A Linux machine that an SSH server runs on: a Raspberry Pi, a Jetson, a workstation, a server."""
 
+    transport_factory: ClassVar[str] = "latlab.harness.transports.ssh.transport:SSHTransport"
     transport: Literal["ssh"] = "ssh"
     host: str = Field(min_length=1, description="Host name, address, or an alias of ~/.ssh/config")
     port: Port | None = Field(default=None, description="Default: ~/.ssh/config's, else 22")
@@ -59,8 +57,3 @@ class SSHDevice(DeviceConfig):
     @property
     def address(self) -> str:
         return f"{f'{self.user}@' if self.user else ''}{self.host}{f':{self.port}' if self.port else ''}"
-
-    def open(self, name: str, runtime: str) -> Transport:
-        from latlab.harness.transports.ssh.transport import SSHTransport
-
-        return SSHTransport(name, self)

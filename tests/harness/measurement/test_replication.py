@@ -18,6 +18,7 @@ from latlab.harness.lab import Lab
 from latlab.harness.statistics.ranking import Label, Resolve, compare, next_round, uniform_s
 from latlab.harness.store.store import Store
 from latlab.harness.transports.simulated.config import SimulatedDevice
+from latlab.harness.transports.simulated.device import simulated_device
 
 SPACE, COUNT = "nasbench201", 16
 BUSY = {"sigma": 0.05, "autocorrelation": 0.4}
@@ -259,7 +260,7 @@ def test_a_device_lost_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     lab.measure("busy", space=SPACE, count=COUNT)
     config = lab.inventory.device("busy")
     assert isinstance(config, SimulatedDevice)
-    config.device("busy").inject("disconnect", after_requests=7)
+    simulated_device("busy", config).inject("disconnect", after_requests=7)
     rows = lab.measure("busy", space=SPACE, count=COUNT, resolve=Resolve(top=6, most_s=100))
     assert rows.attrs["errors"] == []
     assert set(rows["status"]) == {"ok"}
@@ -273,7 +274,7 @@ def test_what_cannot_be_repeated_keeps_its_label(lab: Lab) -> None:
     config = lab.inventory.device("busy")
     assert isinstance(config, SimulatedDevice)
     for after in range(4):
-        config.device("busy").inject("crash", verb="load", after_requests=after)
+        simulated_device("busy", config).inject("crash", verb="load", after_requests=after)
     rows = lab.measure("busy", space=SPACE, count=COUNT, resolve=Resolve(top=6, most_s=100)).set_index("arch")
     assert set(rows["status"]) == {"ok"}
     same = rows["passes"].map(len) == before["passes"].map(len)

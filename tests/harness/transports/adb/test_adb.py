@@ -626,7 +626,7 @@ def test_restored_by_the_next_one_after_the_controller_was_killed(own_device: AD
     phone = own_device.phone
     program = (
         "import time\nfrom latlab.harness.transports.adb.transport import ADBTransport\n"
-        "from latlab.harness.transports.config import ADBDevice\n"
+        "from latlab.harness.transports.adb.config import ADBDevice\n"
         f"t = ADBTransport('x', ADBDevice(host={phone.address!r}, python={phone.python!r}, work={own_device.work!r}))\n"
         "t.start()\nt.request('hello', 20, protocol=1)\nprint('ready', flush=True)\ntime.sleep(60)"
     )

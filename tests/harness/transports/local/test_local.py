@@ -25,6 +25,7 @@ from transport_conformance import (
 
 from latlab.harness import transports
 from latlab.harness.transports import ConnectError, DeviceLostError, Transport, WorkerError
+from latlab.harness.transports.local.config import LocalDevice as LocalConfig
 from latlab.harness.transports.local.transport import LocalTransport, default_work_folder
 
 
@@ -166,7 +167,8 @@ class TestLocal(TransportConformance):
 
 
 def test_registered() -> None:
-    assert isinstance(transports.get("local")().open("here", "tflite"), LocalTransport)  # type: ignore[call-arg]
+    assert isinstance(transports.open_transport(LocalConfig(), "here", "tflite"), LocalTransport)
+    assert transports.get("local") is LocalConfig
     assert "local" in transports.names()
     with pytest.raises(transports.UnknownTransportError, match=r"installed are: .*local"):
         transports.get("pigeon")
@@ -179,7 +181,7 @@ def test_the_default_folder_is_in_the_users_cache() -> None:
 CONTROLLER = """
     import os, sys, time
     from pathlib import Path
-    from latlab.harness.transports.local import LocalTransport
+    from latlab.harness.transports.local.transport import LocalTransport
 
     transport = LocalTransport(work=Path(sys.argv[1]))
     transport.start()
