@@ -1,4 +1,4 @@
-"""How the controller reaches a device: one worker, requests as JSON lines, networks by content hash."""
+"""The ways to reach a device: each starts one worker there, sends requests as JSON lines and pushes model files."""
 
 from __future__ import annotations
 
@@ -34,12 +34,16 @@ class UnknownTransportError(ValueError):
 
 
 def names() -> tuple[str, ...]:
-    """The installed transports (entry points of the group `latlab.transports`)."""
+    """Return the names of the installed transports (entry points of the group `latlab.transports`), sorted."""
     return tuple(sorted({point.name for point in entry_points(group="latlab.transports")}))
 
 
 def get(name: str) -> type[DeviceConfig]:
-    """What an inventory says of devices of the transport called `name`. Raises `UnknownTransportError`."""
+    """Return the class that describes devices of the transport called `name` in an inventory.
+
+    Raises:
+        UnknownTransportError: no transport of that name is installed.
+    """
     for point in entry_points(group="latlab.transports", name=name):
         config: type[DeviceConfig] = point.load()
         return config

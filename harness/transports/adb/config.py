@@ -12,9 +12,9 @@ from latlab.harness.transports.config import (
     File,
     Port,
     Problem,
-    _bare_host,
-    _missing,
-    _of_benchmark_model,
+    bare_host,
+    benchmark_model_targets,
+    missing_file,
 )
 
 __all__ = ["ADBDevice"]
@@ -46,15 +46,15 @@ class ADBDevice(DeviceConfig):
     @field_validator("host")
     @classmethod
     def _only_a_host(cls, host: str | None) -> str | None:
-        return _bare_host(host)
+        return bare_host(host)
 
     def missing_files(self) -> Iterator[Problem]:
-        yield from _missing("key", self.key)
-        yield from _missing("benchmark_model", self.benchmark_model)
+        yield from missing_file("key", self.key)
+        yield from missing_file("benchmark_model", self.benchmark_model)
 
     def problems(self) -> Iterator[Problem]:
         if self.benchmark_model is None:
-            yield from _of_benchmark_model(self, "it takes TFLite's program: name the file with `benchmark_model:`")
+            yield from benchmark_model_targets(self, "it takes TFLite's program: name the file with `benchmark_model:`")
 
     @model_validator(mode="after")
     def _addressed(self) -> ADBDevice:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from latlab.harness.transports.config import _PHONES_ONLY, DeviceConfig, File, Problem, _of_benchmark_model
+from latlab.harness.transports.config import PHONES_ONLY, DeviceConfig, File, Problem, benchmark_model_targets
 
 __all__ = ["LocalDevice"]
 
@@ -26,4 +26,4 @@ class LocalDevice(DeviceConfig):
         return "this machine" if self.python is None else f"this machine, {self.python}"
 
     def problems(self) -> Iterator[Problem]:
-        yield from _of_benchmark_model(self, _PHONES_ONLY)
+        yield from benchmark_model_targets(self, PHONES_ONLY)

@@ -8,14 +8,14 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator
 
 from latlab.harness.transports.config import (
-    _PHONES_ONLY,
+    PHONES_ONLY,
     DeviceConfig,
     File,
     Port,
     Problem,
-    _bare_host,
-    _missing,
-    _of_benchmark_model,
+    bare_host,
+    benchmark_model_targets,
+    missing_file,
 )
 
 __all__ = ["SSHDevice"]
@@ -45,14 +45,14 @@ class SSHDevice(DeviceConfig):
     @field_validator("host")
     @classmethod
     def _only_a_host(cls, host: str) -> str:
-        _bare_host(host)
+        bare_host(host)
         return host
 
     def problems(self) -> Iterator[Problem]:
-        yield from _of_benchmark_model(self, _PHONES_ONLY)
+        yield from benchmark_model_targets(self, PHONES_ONLY)
 
     def missing_files(self) -> Iterator[Problem]:
-        yield from _missing("key", self.key)
+        yield from missing_file("key", self.key)
 
     @property
     def address(self) -> str:
