@@ -2,7 +2,7 @@
 
     python benchmarks/timing_simulation.py [--networks 2000] [--others 400] [--workers 2]
 
-Simulated devices (`harness/simulation`) time sessions of 100 networks under each preset, with the functions that real
+Simulated devices (`harness/transports/simulated`) time sessions of 100 networks under each preset, with the functions that real
 devices and the engine use: the worker's `time` verb with its rules, `needs_pass` for when a network is done,
 `usual_scatter` for what networks teach about each other, `summarise` for latencies and intervals, `judge` for
 verdicts. Passes of a network lie apart as the engine spreads them, with other networks' runs in between. The truth

@@ -24,7 +24,7 @@ ME, ANOTHER = "a" * 32, "b" * 32
 HOLD = """
 import sys, time
 sys.argv = sys.argv[1:]
-from latlab.agents.lease import acquire_lease
+from latlab.agents.workspace.lease import acquire_lease
 acquire_lease(sys.argv[1], sys.argv[2] or None)
 print(flush=True)
 time.sleep(float(sys.argv[3]))
