@@ -1,4 +1,4 @@
-"""What the inventory says of a device that is reached over SSH."""
+"""The inventory's entry of a device that is reached over SSH."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["SSHDevice"]
 
 
 class SSHDevice(DeviceConfig):
-    """A Linux machine that an SSH server runs on: a Raspberry Pi, a Jetson, a workstation, a server."""
+    """A Linux machine with an SSH server: a Raspberry Pi, a Jetson, a workstation, a server."""
 
     transport_factory: ClassVar[str] = "latlab.harness.transports.ssh.transport:SSHTransport"
     transport: Literal["ssh"] = "ssh"
