@@ -1,4 +1,4 @@
-"""What the inventory says of a device that is reached over ADB."""
+"""The inventory's entry of a device that is reached over ADB."""
 
 from __future__ import annotations
 
@@ -32,10 +32,8 @@ class ADBDevice(DeviceConfig):
     port: Port = 5555
     serial: str | None = Field(default=None, min_length=1, description="Serial number, for USB")
     key: File | None = Field(default=None, description="Your adb key; default: ~/.android/adbkey")
-    work: str | None = Field(
-        default=None, description="Folder on the device; default: the first of several that can be written"
-    )
-    python: str | None = Field(default=None, description="Interpreter on the device; default: looked for")
+    work: str | None = Field(default=None, description="Folder on the device; default: the first usable one of several")
+    python: str | None = Field(default=None, description="Interpreter on the device; default: Termux's, or python3")
     benchmark_model: File | None = Field(
         default=None, description="TFLite's benchmark_model for the device, a file on this machine"
     )

@@ -24,7 +24,7 @@ from latlab.harness.text import printable
 from latlab.harness.transports.adb.lease import LOST, PhoneLease
 from latlab.harness.transports.adb.phone import SHELL_S, Phone, WorkFolder
 from latlab.harness.transports.adb.phone_info import FACTS, TELEMETRY, describe, read_telemetry
-from latlab.harness.transports.adb.services import Ran, TooMuchOutputError
+from latlab.harness.transports.adb.services import CompletedCommand, TooMuchOutputError
 from latlab.harness.transports.base import ChannelTimeoutError, Deadline
 from latlab.harness.transports.benchmark_model.output import (
     BenchmarkOutputError,
@@ -303,7 +303,7 @@ class BenchmarkWorker:
         _check_delegate(result, one.accelerator)
         return result
 
-    def _guarded(self, command: str, seconds: float) -> Ran:
+    def _guarded(self, command: str, seconds: float) -> CompletedCommand:
         assert self._lease is not None
         ran = self._phone.shell(self._lease.guard(command), seconds)
         if ran.status == LOST:
@@ -389,7 +389,7 @@ def _check_delegate(result: BenchmarkResult, accelerator: str) -> None:
         raise AgentError("unsupported_op", f"the {name} delegate took {share} operators, the CPU would run the others")
 
 
-def _failure(ran: Ran, text: str, one: _Loaded) -> AgentError:
+def _failure(ran: CompletedCommand, text: str, one: _Loaded) -> AgentError:
     """A run that ended with an error."""
     where = f" (network {one.network})" if one.network else ""
     if ran.status in (126, 127):

@@ -1,4 +1,4 @@
-"""What the inventory says of this machine."""
+"""The inventory's entry of the machine that latlab runs on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["LocalDevice"]
 
 
 class LocalDevice(DeviceConfig):
-    """The machine that latlab runs on, driven through the same worker and protocol as any other."""
+    """The machine that latlab runs on; it is measured through the same worker and protocol as any other."""
 
     is_this_machine: ClassVar[bool] = True
     transport_factory: ClassVar[str] = "latlab.harness.transports.local.transport:LocalTransport.from_config"

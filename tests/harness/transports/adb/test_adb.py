@@ -168,13 +168,13 @@ class TestOldADB:
 
     @pytest.fixture
     def device(self, shared_phone: Phone, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ADBUnderTest:
-        welcome = ADBConnection._welcome
+        welcome = ADBConnection._read_banner
 
         def forget(connection: ADBConnection, message: tuple[int, int, int, bytes]) -> None:
             welcome(connection, message)
             connection.features = frozenset()
 
-        monkeypatch.setattr(ADBConnection, "_welcome", forget)
+        monkeypatch.setattr(ADBConnection, "_read_banner", forget)
         return ADBUnderTest(shared_phone, f"old-{tmp_path.name}")
 
     def test_a_session(self, device: ADBUnderTest, model: Model) -> None:
