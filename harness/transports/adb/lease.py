@@ -105,7 +105,11 @@ class PhoneLease:
             raise AgentError("lease_lost", f"another controller has taken the device over (this token: {self.token})")
 
     def stay(self, seconds: float) -> None:
-        """Tells the keeper for how long to wait for the next line. Raises `ChannelClosedError` if it is gone."""
+        """Have the keeper wait for the next line for `seconds` and `idle_s` from now on.
+
+        Raises:
+            ChannelClosedError: the keeper is gone.
+        """
         process = self._process
         assert process is not None
         deadline = Deadline(KEEP_S)
@@ -114,11 +118,16 @@ class PhoneLease:
             raise ChannelClosedError("was ended on the device (its keeper process is gone)")
 
     def release(self, deadline: Deadline) -> None:
+        """End the keeper, which frees the lock."""
         if self._process is not None and not self._process.ended:
             self._process.close(deadline)
 
     def _start(self, phone: Phone) -> str:
-        """What the keeper says of itself."""
+        """Start the keeper and return the rest of its first line: "held PID TOKEN FOLDER" or "busy LOCK".
+
+        Raises:
+            AgentError: "no_space" or "bad_request": the work folder cannot be used.
+        """
         assert phone.connection is not None
         deadline = Deadline(KEEP_S)
         self._process = process = ShellProcess(phone.connection, self._script, deadline)

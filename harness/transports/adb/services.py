@@ -56,9 +56,9 @@ class CompletedCommand(NamedTuple):
     status: int | None
     """The exit status, or 128 plus the signal that killed it; None where the device does not report it."""
     output: bytes
-    """What it printed on stdout; on devices without shell protocol 2, stderr as well."""
+    """The bytes of stdout; on devices without shell protocol 2, those of stderr as well."""
     errors: bytes
-    """What it printed on stderr."""
+    """The bytes of stderr."""
 
 
 class ShellProcess:

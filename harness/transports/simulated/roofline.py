@@ -26,7 +26,7 @@ _EFFICIENCY = {"depthwise": 0.35, "grouped": 0.5, "linear": 0.6}
 _PARALLEL_EXPONENT = 0.85
 """n threads compute n**0.85 times as fast as one, and move bytes as fast as one."""
 _MACS_PER_PARAM = 100
-"""For a network of which only the size is known: between MobileNetV2's 90 and ResNet-50's 160."""
+"""Uses of each weight where only a network's size is known: between MobileNetV2's 90 and ResNet-50's 160."""
 _KIND_INDEX: dict[str, int] = {kind: index for index, kind in enumerate(LAYER_KINDS)}
 
 

@@ -21,7 +21,7 @@ STEP = "login"
 
 @dataclass
 class _KeyReport:
-    """What became of each key, for the error message; it holds names of keys, never their content."""
+    """The outcome for each key, for the error message; it holds names of keys, never their content."""
 
     refused: list[str] = field(default_factory=list)
     locked: list[Path] = field(default_factory=list)
