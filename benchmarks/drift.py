@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from latlab.harness.architectures import sample_space, space_named
 from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.lab import Lab
-from latlab.harness.statistics.drift import Point, fit_drift
+from latlab.harness.statistics.drift import Observation, fit_drift
 from latlab.harness.statistics.estimators import trimmed_mean, winsorised_stderr
 from latlab.harness.timing_policy import PRESETS, TimingPolicy
 from latlab.harness.transports.simulated.config import Bursts, Cost, Heating, Noise, SimulatedDevice
@@ -137,9 +137,9 @@ def imitated(
         samples = process.samples(base_ms[network], policy.warmup + policy.runs)[policy.warmup :]
         passes.append((network, at_s, samples.tolist()))
 
-    def point(network: int, at_s: float, samples: list[float]) -> Point:
+    def point(network: int, at_s: float, samples: list[float]) -> Observation:
         mean = trimmed_mean(samples, policy.trim)
-        return Point(at_s, network, float(np.log(mean)), winsorised_stderr(samples, policy.trim) / mean)
+        return Observation(at_s, network, float(np.log(mean)), winsorised_stderr(samples, policy.trim) / mean)
 
     drift = fit_drift([point(*one) for one in passes])
     labels = []

@@ -130,7 +130,7 @@ class Run:
             self.export_cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
             self.workers = len(cpus)
             company = sitting._company
-            self.exports_show = company.shows if company else None
+            self.exports_change_latency = company.shows if company else None
             timed = [*store.session_passes(campaign.id, 1), *store.anchors(campaign.id, 1)]
             self.timing_s = sum(_seconds(one.warmup_ns, one.samples_ns, one.telemetry) for one in timed)
             table = store.table()
@@ -190,7 +190,7 @@ def overlapped(name: str, file_format: str, count: int, rounds: int, seed: int) 
         "saved": 1 - wall_s / mean(False, "wall_s"),
         "label ratio, median": quartiles[1],
         "quartiles": f"{quartiles[0]:.4f} - {quartiles[2]:.4f}",
-        "exports shown": str([run.exports_show for run in runs[True]]),
+        "exports shown": str([run.exports_change_latency for run in runs[True]]),
         "load s": statistics.fmean(run.seconds("load_s") for run in runs[True]),
         "push s": statistics.fmean(run.seconds("push_s") for run in runs[True]),
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 from latlab.agents.protocol.errors import KINDS, AgentError
 from latlab.agents.protocol.messages import PROTOCOL, Fields, decode, shortened
-from latlab.agents.protocol.pass_request import MAX_CALLS, Pass
+from latlab.agents.protocol.pass_request import MAX_CALLS, PassRequest
 from latlab.agents.workspace.environments import ENVIRONMENT_ID
 from latlab.harness.text import _MAX_TEXT, printable
 
@@ -167,7 +167,7 @@ def _check_load(reply: Fields, _: Mapping[str, Any]) -> None:
 
 
 def _check_time(reply: Fields, request: Mapping[str, Any]) -> None:
-    asked = Pass.read(Fields(dict(request)))
+    asked = PassRequest.read(Fields(dict(request)))
     aggregate = "aggregate" in reply
     for name, fewest, most in (
         ("warmup_ns", asked.warmup, asked.most_warmup),
@@ -201,7 +201,7 @@ def _check_time(reply: Fields, request: Mapping[str, Any]) -> None:
     telemetry.table("after")
 
 
-def _check_aggregate(aggregate: Fields, samples: list[int], asked: Pass) -> None:
+def _check_aggregate(aggregate: Fields, samples: list[int], asked: PassRequest) -> None:
     """Check the statistics of a runtime that prints no samples: the one sample of its reply is the mean of all runs.
 
     Extremes, quantiles and the standard deviation are in nanoseconds.

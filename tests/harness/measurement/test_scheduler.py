@@ -108,9 +108,9 @@ def test_a_failing_network_is_a_row_and_the_others_go_on(lab: Lab, monkeypatch: 
     """A file damaged between export and load: the device refuses it, and says so."""
     from latlab.harness.measurement import scheduler as measure
 
-    original = measure.Engine._admit
+    original = measure.PassScheduler._admit
 
-    def damage(self: measure.Engine, round_: int) -> object:
+    def damage(self: measure.PassScheduler, round_: int) -> object:
         artifact, arch = self._ready[0].artifact, self._ready[0].arch
         if arch == SMALL:
             data = artifact.path.read_bytes()
@@ -118,7 +118,7 @@ def test_a_failing_network_is_a_row_and_the_others_go_on(lab: Lab, monkeypatch: 
             artifact.path.write_bytes(data[: len(data) // 2])
         return original(self, round_)
 
-    monkeypatch.setattr(measure.Engine, "_admit", damage)
+    monkeypatch.setattr(measure.PassScheduler, "_admit", damage)
     # A seed of its own: weights that no other test has left on the device.
     rows = lab.measure(space="nasbench201", archs=[SMALL, CONV], seed=7).set_index("arch")
     assert rows.loc[CONV, "status"] == "ok"
