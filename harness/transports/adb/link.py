@@ -55,7 +55,7 @@ class MendedTcpTransport(TcpTransport):  # type: ignore[misc]
                 self._connection.setsockopt(level, getattr(socket, name), value)
 
     def close(self) -> None:
-        """Close the connection; a thread that is reading or writing then gets an error."""
+        """Close the connection; a thread that is reading from it or writing to it then gets an error."""
         if self._connection is not None:
             with suppress(OSError):
                 self._connection.shutdown(socket.SHUT_RDWR)

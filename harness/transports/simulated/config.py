@@ -85,7 +85,7 @@ class Noise(Strict):
         default=0.0, ge=0, lt=1, description="Correlation of the logarithms of one run and the next (AR(1))"
     )
     drift_percent_per_hour: float = Field(
-        default=0.0, ge=-50, le=1000, description="Percent by which runs take longer for each hour on the device"
+        default=0.0, ge=-50, le=1000, description="Percent by which runs take longer per hour of the device's clock"
     )
     slow_clock: SlowClock | None = None
     outliers: Outliers | None = None

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 from transport_conformance import (
-    REPLIES_THAT_ARE_NONE,
-    SAMPLES_THAT_ARE_NONE,
     DeviceUnderTest,
     Model,
     S,
@@ -65,14 +63,6 @@ class TestLocal(TransportConformance):
     @pytest.fixture
     def device(self, tmp_path: Path) -> LocalDevice:
         return LocalDevice(tmp_path)
-
-    @pytest.mark.parametrize("reply", REPLIES_THAT_ARE_NONE)
-    def test_replies_that_are_none(self, device: LocalDevice, reply: str) -> None:
-        super().test_replies_that_are_none(device, reply)
-
-    @pytest.mark.parametrize("samples", SAMPLES_THAT_ARE_NONE)
-    def test_samples_that_are_none(self, device: LocalDevice, samples: str) -> None:
-        super().test_samples_that_are_none(device, samples)
 
     def test_how_it_died_is_named(self, worker: LocalTransport) -> None:
         assert worker.pid is not None
