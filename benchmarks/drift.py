@@ -87,7 +87,7 @@ def measured(folder: Path, disturbance: Disturbance, networks: int, seed: int, s
     )
     lab = Lab(folder / f"{disturbance.name}{seed}.db")
     lab.inventory = Inventory({"sim": config})
-    table = lab.measure("sim", space=SPACE, count=networks, policy=POLICY.name, seed=0)
+    table = lab.measure("sim", space=SPACE, count=networks, policy=POLICY.name, seed=0).rows
     table = table[(table["status"] == "ok") & table["same_graph_as"].isna()]
     device = simulated_device("sim", config)
     truth = np.array([device.true_latency_ms(f"{SPACE}/{arch}") for arch in table["arch"]])

@@ -42,7 +42,8 @@ from latlab.harness.measurement.scheduler import SPACING_S
 from latlab.harness.statistics.drift import Observation, fit_drift
 from latlab.harness.statistics.estimators import needs_pass, summarise, trimmed_mean, winsorised_stderr
 from latlab.harness.statistics.pooled_variance import NoiseEstimator, estimate_noise
-from latlab.harness.statistics.verdicts import KINDS, RecordedPass, judge, judge_together, usual_clock_mhz
+from latlab.harness.statistics.verdicts import KINDS, judge, judge_together, usual_clock_mhz
+from latlab.harness.telemetry.recorded_pass import RecordedPass
 from latlab.harness.timing_policy import PRESETS, TimingPolicy
 from latlab.harness.transports.simulated.config import SimulatedDevice
 from latlab.harness.transports.simulated.device import Device
@@ -134,7 +135,7 @@ class Timer:
         hot = process.heat is not None and (process.heat.throttled or reply.get("throttled", False))
         network.hit = network.hit or hot
         network.speeds += [before, process.slowdown]
-        network.records.append(RecordedPass(reply["samples_ns"], reply["at_s"], telemetry))
+        network.records.append(RecordedPass([], reply["samples_ns"], {**telemetry, "at_s": reply["at_s"]}))
         network.timed_s += (sum(reply["warmup_ns"]) + sum(reply["samples_ns"])) * reply.get("calls", 1) / 1e9
         network.last_s = process.now_s
 

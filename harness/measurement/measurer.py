@@ -44,6 +44,11 @@ class Measurer:
     def target(self) -> Target:
         return self.device.target
 
+    @property
+    def exports_change_latency(self) -> bool | None:
+        """Whether exporting changes latencies here; None where that is not known, or another machine times networks."""
+        return self._contention.changes_latency if self._contention else None
+
     def run(
         self,
         session: MeasurementSession,

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from latlab.agents.protocol.pass_request import PassRequest
-from latlab.harness.devices.session import DeviceSession, Loaded, pass_deadline_s
+from latlab.harness.devices.session import DeviceSession, pass_deadline_s
+from latlab.harness.devices.worker_client import LoadedModel, WorkerClient
 from latlab.harness.errors import BadInputError
 from latlab.harness.targets import Target
 from latlab.harness.timing_policy import PRESETS, TimingPolicy
@@ -49,12 +50,12 @@ class Told:
         return {"warmup_ns": [3], "samples_ns": [1, 2], "telemetry": telemetry, **self.reply}
 
 
-LOADED = Loaded(7, 0, 0, 0.001, {})
+LOADED = LoadedModel(7, 0.001, {})
 
 
 def session(told: Told) -> DeviceSession:
     made = DeviceSession("here", LocalDevice(), Target("here", "onnxruntime"))
-    made._transport = told  # type: ignore[assignment]
+    made._worker = WorkerClient(told)  # type: ignore[arg-type]
     return made
 
 
