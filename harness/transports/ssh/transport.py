@@ -259,7 +259,7 @@ class SSHTransport(Transport):
             lasting=True,
         )
 
-    def _disk_full_error(self, error: OSError, beside: str, size: int) -> OSError | None:
+    def _disk_full_error(self, error: OSError, near: str, size: int) -> OSError | None:
         """Return an error with `errno.ENOSPC` if the disk, or the user's quota, is full; else None.
 
         SFTP has no status for a full disk, so this writes some bytes next to the file and reads the shell's message.
@@ -267,7 +267,7 @@ class SSHTransport(Transport):
         if error.errno != errno.EIO or self._connection is None:
             return None
         blocks = min(size // _PROBE_BLOCK + 1, 64)
-        words = ["/bin/sh", "-c", _DISK_PROBE, "sh", f"{beside}.probe", str(blocks)]
+        words = ["/bin/sh", "-c", _DISK_PROBE, "sh", f"{near}.probe", str(blocks)]
         try:
             said = self._connection.output(f"exec {shlex.join(words)}", PROBE_S)
         except (ChannelLostError, ChannelTimeoutError):
