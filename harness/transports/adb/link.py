@@ -43,6 +43,7 @@ class MendedTcpTransport(TcpTransport):  # type: ignore[misc]
         self._patience_s = patience_s
 
     def connect(self, transport_timeout_s: float) -> None:
+        """Connect, and have the kernel watch the connection."""
         super().connect(transport_timeout_s)
         options = [(socket.SOL_SOCKET, "SO_KEEPALIVE", 1), (socket.IPPROTO_TCP, "TCP_NODELAY", 1)]
         # A probe each second while nothing is sent. TCP_USER_TIMEOUT counts from the last sign of life and is checked
@@ -62,6 +63,7 @@ class MendedTcpTransport(TcpTransport):  # type: ignore[misc]
             self._connection.close()
 
     def bulk_read(self, numbytes: int, transport_timeout_s: float) -> bytes:
+        """Return up to `numbytes` bytes; raise `TcpTimeoutException` or `OSError`."""
         self._connection.settimeout(max(transport_timeout_s, _MIN_TIMEOUT_S))
         try:
             data: bytes = self._connection.recv(numbytes)
@@ -74,6 +76,7 @@ class MendedTcpTransport(TcpTransport):  # type: ignore[misc]
         return data
 
     def bulk_write(self, data: bytes | memoryview, transport_timeout_s: float) -> int:
+        """Write all of `data`; raise `TcpTimeoutException` or `OSError`."""
         self._connection.settimeout(max(transport_timeout_s, _MIN_TIMEOUT_S))
         try:
             self._connection.sendall(data)

@@ -69,6 +69,8 @@ _ERROR_PATTERNS = (
 
 @dataclass(frozen=True)
 class _LoadedModel:
+    """A loaded network and how to run it."""
+
     sha256: str
     suffix: str
     accelerator: str

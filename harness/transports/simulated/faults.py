@@ -18,6 +18,8 @@ WORK = ("load", "time")
 
 @dataclass(slots=True)
 class _Pending:
+    """A scheduled fault and the number of requests that still succeed before it."""
+
     fault: ScheduledFault
     left: int
 

@@ -37,6 +37,8 @@ _FORMATS = {
 
 
 class _LoadedModel(NamedTuple):
+    """A loaded network."""
+
     latency_ms: float
     sha256: str
     suffix: str
