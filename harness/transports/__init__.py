@@ -56,7 +56,7 @@ def open_transport(config: DeviceConfig, name: str, runtime: str) -> Transport:
     Args:
         config: the device's entry in the inventory; its class names the transport.
         name: the device's name, for messages.
-        runtime: the runtime that the worker will be asked for; one of `RUNTIME_FORMATS`.
+        runtime: the runtime that the worker will be asked for; one of `RUNTIMES`.
     """
     factory: Callable[[str, DeviceConfig], Transport] = pkgutil.resolve_name(
         config.runtime_transports.get(runtime, config.transport_factory)

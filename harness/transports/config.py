@@ -12,17 +12,21 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from latlab.harness.targets import RUNTIME_FORMATS, Target
+from latlab.harness.targets import ACCELERATORS, BENCHMARK_MODEL, DEFAULT_RUNTIME, RUNTIMES, Target
 from latlab.harness.text import printable
 
 __all__ = ["ClockDemand", "Cooldown", "DeviceConfig", "File", "Problem", "Strict", "TargetsConfig"]
 
-Runtime = Literal["onnxruntime", "tflite", "torchscript", "benchmark_model"]
-Accelerator = Literal["cpu", "cuda", "gpu", "nnapi"]
+if TYPE_CHECKING:
+    Runtime: TypeAlias = str
+    Accelerator: TypeAlias = str
+else:  # pydantic checks, and the JSON schema lists, what the one table has
+    Runtime, Accelerator = Literal[tuple(RUNTIMES)], Literal[ACCELERATORS]
+_T = TypeVar("_T")
 NonEmpty = Field(min_length=1)
 Count = Annotated[int, Field(ge=1)]
 CPU = Annotated[int, Field(ge=0)]
@@ -42,7 +46,7 @@ class Strict(BaseModel):
 class TargetsConfig(Strict):
     """Targets of a device: a runtime, an accelerator, threads and batch size; lists give every combination."""
 
-    runtime: Runtime | Annotated[list[Runtime], NonEmpty] = "onnxruntime"
+    runtime: Runtime | Annotated[list[Runtime], NonEmpty] = DEFAULT_RUNTIME
     accelerator: Accelerator | Annotated[list[Accelerator], NonEmpty] = "cpu"
     threads: Count | Annotated[list[Count], NonEmpty] = 1
     batch_size: Count | Annotated[list[Count], NonEmpty] = 1
@@ -54,9 +58,16 @@ class TargetsConfig(Strict):
         Raises:
             BadInputError: a combination is impossible.
         """
-        fields = (self.runtime, self.accelerator, self.threads, self.batch_size)
-        choices = itertools.product(*(field if isinstance(field, list) else [field] for field in fields))
-        return [Target(device, r, a, "fp32", t, b) for r, a, t, b in choices]  # type: ignore[arg-type]
+        runtimes, accelerators = _listed(self.runtime), _listed(self.accelerator)
+        choices = itertools.product(runtimes, accelerators, _listed(self.threads), _listed(self.batch_size))
+        return [
+            Target(device, runtime, accelerator, threads=threads, batch_size=batch_size)
+            for runtime, accelerator, threads, batch_size in choices
+        ]
+
+
+def _listed(value: _T | list[_T]) -> list[_T]:
+    return value if isinstance(value, list) else [value]
 
 
 class Cooldown(Strict):
@@ -146,7 +157,7 @@ class DeviceConfig(Strict):
     @property
     def default_runtime(self) -> str:
         """The runtime that commands use where neither they nor `targets` name one."""
-        return "onnxruntime"
+        return DEFAULT_RUNTIME
 
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong with this entry although each field is valid: the location and the reason."""
@@ -188,7 +199,7 @@ def missing_file(field: str, path: Path | None) -> Iterator[Problem]:
 def benchmark_model_targets(device: DeviceConfig, problem: str) -> Iterator[Problem]:
     """Yield `problem` for each entry of `targets` that names the runtime benchmark_model."""
     for number, one in enumerate(device.targets):
-        if "benchmark_model" in (one.runtime if isinstance(one.runtime, list) else [one.runtime]):
+        if BENCHMARK_MODEL in (one.runtime if isinstance(one.runtime, list) else [one.runtime]):
             yield ("targets", number, "runtime"), problem
 
 
@@ -213,6 +224,3 @@ def bare_host(host: str | None) -> str | None:
         own = "as fields of their own" if len(parts) > 1 else "as a field of its own"
         raise ValueError(printable(f"write {fields} {own} ({', '.join(parts)}) beside host: {bare}"))
     return host
-
-
-assert set(Runtime.__args__) == set(RUNTIME_FORMATS)  # type: ignore[attr-defined]

@@ -14,8 +14,8 @@ from latlab.agents.protocol.errors import AgentError
 from latlab.agents.protocol.load_request import LoadRequest
 from latlab.agents.protocol.messages import Fields
 from latlab.agents.protocol.pass_request import MAX_RUNS, PassRequest
-from latlab.harness.targets import ACCELERATORS
-from latlab.harness.transports.simulated.device import RUNTIMES, SIMULATED, Device
+from latlab.harness.targets import ACCELERATORS, RUNTIMES
+from latlab.harness.transports.simulated.device import SIMULATED, SIMULATED_RUNTIMES, Device
 from latlab.harness.transports.simulated.roofline import by_size, network_cost
 from latlab.harness.transports.simulated.storage import ModelFile
 
@@ -29,11 +29,11 @@ _READ_BYTES_PER_S = 200e6
 _FIRST_FACTOR = 1.5
 """A first inference takes this many times as long as the next ones."""
 _FORMATS = {
-    "onnxruntime": ("an ONNX file", 0, b"\x08"),
+    "onnx": ("an ONNX file", 0, b"\x08"),
     "tflite": ("a Flatbuffer of TFLite", 4, b"TFL3"),
     "torchscript": ("a TorchScript archive", 0, b"PK"),
 }
-"""The name of each runtime's file format, and the offset and value of its magic bytes."""
+"""The name of each file format, and the offset and value of its magic bytes."""
 
 
 class _LoadedModel(NamedTuple):
@@ -69,8 +69,10 @@ class SimulatedModels:
         asked = LoadRequest.read(fields)
         runtime, accelerator, affinity = asked.runtime, asked.accelerator, asked.affinity
         shape, label = asked.input_shape, asked.network
-        if runtime not in RUNTIMES:
-            raise AgentError("bad_request", f"unknown runtime {runtime!r}; here there are: {', '.join(RUNTIMES)}")
+        if runtime not in SIMULATED_RUNTIMES:
+            raise AgentError(
+                "bad_request", f"unknown runtime {runtime!r}; here there are: {', '.join(SIMULATED_RUNTIMES)}"
+            )
         if accelerator not in ACCELERATORS:
             raise AgentError("bad_request", f"unknown accelerator {accelerator!r}; known: {', '.join(ACCELERATORS)}")
         cpus = self._device.cpus
@@ -105,7 +107,7 @@ class SimulatedModels:
 
     def _check_runnable(self, runtime: str, file: ModelFile, label: str, shape: list[int] | None) -> None:
         """Raise `AgentError` if a real runtime would refuse the network."""
-        name, offset, magic = _FORMATS[runtime]
+        name, offset, magic = _FORMATS[RUNTIMES[runtime].format]
         if not file.head[offset:].startswith(magic):
             raise AgentError("corrupt_artifact", f"the file is not {name}")
         cost, faults = network_cost(label), self._device.config.faults
