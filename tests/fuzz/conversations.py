@@ -28,6 +28,7 @@ from latlab.harness.errors import LatlabError, plain
 from latlab.harness.exporters import Artifact, Parity
 from latlab.harness.fleet.jobs import DeviceState
 from latlab.harness.measurement.scheduler import PassScheduler
+from latlab.harness.measurement.session import MeasurementSession
 from latlab.harness.statistics.estimators import summarise
 from latlab.harness.statistics.pooled_variance import NoiseEstimator
 from latlab.harness.store.store import Store
@@ -234,17 +235,14 @@ def check_conversation(plan: Plan) -> None:
             session.ping()
             look_at(name, session)
             engine = PassScheduler(
-                bench.store,
-                campaign,
-                1,
-                POLICY,
+                MeasurementSession(bench.store, campaign, 1),
                 session,
                 bench.submit,
                 exports=1,
                 overlap=True,
                 check=lambda: None,
-                networks=LoadedModels(session),
-                learning=NoiseEstimator(POLICY.trim),
+                models=LoadedModels(session),
+                noise=NoiseEstimator(POLICY.trim),
             )
             for row in engine.run([(arch, "listed") for arch in ARCHS]):
                 rows.append(row)

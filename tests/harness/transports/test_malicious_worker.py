@@ -110,8 +110,9 @@ class Sandbox:
 
 @pytest.fixture
 def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
-    for name in ("HELLO_S", "REQUEST_S", "LOAD_S", "TIME_FLOOR_S", "TIME_REPLY_S"):
+    for name in ("HELLO_S", "REQUEST_S", "LOAD_S", "TIME_FLOOR_S"):
         monkeypatch.setattr(device_module, name, 2.0)
+    monkeypatch.setattr("latlab.harness.devices.worker_client.REPLY_S", 2.0)
     monkeypatch.setattr("latlab.harness.fleet.retries.BACKOFF_S", (0.01,))
     return Sandbox(tmp_path)
 

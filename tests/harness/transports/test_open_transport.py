@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 import pytest
 
 from latlab.harness import transports
+from latlab.harness.inventory import inventory as inventory_module
 from latlab.harness.inventory.inventory import load_inventory
 from latlab.harness.transports import DeviceConfig, Transport, open_transport
 from latlab.harness.transports.adb.config import ADBDevice
@@ -56,6 +57,7 @@ def test_a_transport_of_another_package(tmp_path: Path, monkeypatch: pytest.Monk
         return EntryPoints([*found, point]).select(**wanted)
 
     monkeypatch.setattr(transports, "entry_points", entry_points)
+    monkeypatch.setattr(inventory_module, "_file_model", inventory_module._file_model.__wrapped__)
     path = tmp_path / "inventory.yaml"
     path.write_text("devices: {grey: {transport: pigeon, loft: roof}}\n")
     config = load_inventory(path).device("grey")
