@@ -101,7 +101,7 @@ class Sandbox:
     def refuses(self, program: str, told: str, **fields: Any) -> None:
         """Measures on a worker of this program; that fails as told, and harms nothing."""
         self.worker(program, **fields)
-        rows, messages = self.measure().rows
+        rows, messages = self.measure()
         self.check(rows)
         assert re.search(told, messages), messages
         assert "evil" in messages
@@ -120,7 +120,7 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
 def test_an_honest_stand_in_is_measured(sandbox: Sandbox) -> None:
     """Or the tests below would show nothing."""
     sandbox.worker("serve()")
-    rows, messages = sandbox.measure().rows
+    rows, messages = sandbox.measure()
     sandbox.check(rows, allowed=("ok",))
     assert rows["status"].tolist() == ["ok", "ok"]
     assert not messages
@@ -202,7 +202,7 @@ def test_a_process_id_of_ours_is_left_alone(sandbox: Sandbox) -> None:
             f"serve(lambda q, r: {{**r, 'pid': {victim.pid}}} if q['verb'] == 'hello' "
             "else None if q['verb'] == 'load' else r)"
         )
-        rows, _ = sandbox.measure().rows
+        rows, _ = sandbox.measure()
         sandbox.check(rows, allowed=("timeout",))
         assert victim.poll() is None
     finally:
@@ -246,7 +246,7 @@ def test_how_it_says_it(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, what:
     if what == "a promise of a slow network":
         monkeypatch.setattr("latlab.harness.measurement.scheduler.MAX_ATTEMPTS", 1)
         sandbox.worker(program)
-        rows, _ = sandbox.measure().rows
+        rows, _ = sandbox.measure()
         sandbox.check(rows, allowed=("timeout",))  # for all that is known it is the network's fault
         assert re.search(told, rows.set_index("device").loc["evil", "error"])
     else:
@@ -264,7 +264,7 @@ def test_a_byte_at_a_time_is_a_reply(sandbox: Sandbox) -> None:
         serve(twist)
         """
     )
-    rows, _ = sandbox.measure().rows
+    rows, _ = sandbox.measure()
     sandbox.check(rows, allowed=("ok",))
     assert rows["status"].tolist() == ["ok", "ok"]
 
@@ -283,7 +283,7 @@ def test_a_child_that_keeps_the_pipes_open(sandbox: Sandbox) -> None:
         """
     )
     try:
-        rows, messages = sandbox.measure().rows
+        rows, messages = sandbox.measure()
         sandbox.check(rows)
         assert "no reply to 'hello' within 2 s" in messages
     finally:
@@ -348,7 +348,7 @@ def test_links_under_the_names_of_pushes_are_not_followed(sandbox: Sandbox) -> N
         serve(twist)
         """
     )
-    rows, _ = sandbox.measure().rows
+    rows, _ = sandbox.measure()
     sandbox.check(rows, allowed=("ok",))
     assert not (sandbox.work / "incoming" / sandbox.model.sha256).is_symlink()
 
@@ -361,7 +361,7 @@ def test_links_in_place_of_the_program_are_not_followed(sandbox: Sandbox) -> Non
     for name in names:
         (sandbox.work / name).symlink_to(sandbox.outside / "precious")
     sandbox.worker("serve()")
-    rows, _ = sandbox.measure().rows
+    rows, _ = sandbox.measure()
     sandbox.check(rows, allowed=("ok",))
     assert not (sandbox.work / program.name).is_symlink()
     assert (sandbox.work / program.name).read_bytes() == program.content
