@@ -17,7 +17,7 @@ from latlab.harness.errors import BadInputError
 from latlab.harness.store.comparable import comparable
 from latlab.harness.store.vocabulary import Role, Status
 from latlab.predictors import Prediction, Predictor, create
-from latlab.predictors.acquisition import CANDIDATES, REFERENCE, choose
+from latlab.predictors.acquisition import CANDIDATES, FROM_PRIOR, REFERENCE, choose
 from latlab.predictors.common.metrics import mape_percent, spearman
 from latlab.search_spaces import Architecture, SearchSpace
 
@@ -64,7 +64,8 @@ class Loop:
         self._pending: dict[Architecture, None] = {}
         self._measured: dict[Architecture, tuple[float, float | None]] = {}
         self._failed: set[Architecture] = set()
-        self._fitted = 0
+        self._fitted: int | None = None
+        """Labels that the predictor was fitted to last; None before the first fit."""
 
     def view(self, arch: Architecture) -> Architecture:
         """The architecture as the predictor should see it."""
@@ -127,9 +128,10 @@ class Loop:
             candidates = [arch for arch in self._candidates if arch not in taken]
             if not candidates:
                 return
-            self.fit()
-            # What came in since the last fit has no say yet but counts as measured.
-            pending = [*list(self._measured)[self._fitted :], *self._pending]
+            if self._fitted is None or len(taken) >= FROM_PRIOR:
+                self.fit()
+            # Labels since the last fit have no say yet, but their networks count as measured.
+            pending = [*list(self._measured)[self._fitted or 0 :], *self._pending]
             arch = candidates[choose(self.predictor, candidates, self._reference, 1, pending)[0]]
             self._pending[arch] = None
             yield arch.text
@@ -148,7 +150,7 @@ class Loop:
 
     def fit(self, *, always: bool = False) -> Predictor:
         """Fit to all that is measured; without `always` only where that has grown by a tenth."""
-        if always or self.measured < 50 or self.measured >= 1.1 * self._fitted:
+        if always or self.measured < 50 or self.measured >= 1.1 * (self._fitted or 0):
             self.predictor.adapt(self.support(), self.support_ms(), self._support_stderr_ms())
             self._fitted = self.measured
         return self.predictor
