@@ -32,7 +32,7 @@ from latlab.harness.statistics.drift import Observation, fit_drift
 from latlab.harness.statistics.estimators import trimmed_mean, winsorised_stderr
 from latlab.harness.timing_policy import PRESETS, TimingPolicy
 from latlab.harness.transports.simulated.config import Bursts, Cost, Heating, Noise, SimulatedDevice
-from latlab.harness.transports.simulated.device import Device
+from latlab.harness.transports.simulated.device import Device, simulated_device
 from latlab.harness.transports.simulated.latency_process import LatencyProcess
 from latlab.predictors.common.metrics import spearman
 
@@ -89,7 +89,7 @@ def measured(folder: Path, disturbance: Disturbance, networks: int, seed: int, s
     lab.inventory = Inventory({"sim": config})
     table = lab.measure("sim", space=SPACE, count=networks, policy=POLICY.name, seed=0).rows
     table = table[(table["status"] == "ok") & table["same_graph_as"].isna()]
-    device = config.device("sim")
+    device = simulated_device("sim", config)
     truth = np.array([device.true_latency_ms(f"{SPACE}/{arch}") for arch in table["arch"]])
     return {
         "session_s": device.process.now_s,

@@ -30,6 +30,7 @@ from latlab.harness.statistics.ranking import RankedNetwork, Resolve, compare, n
 from latlab.harness.store.store import Store
 from latlab.harness.timing_policy import PRESETS, TimingPolicy
 from latlab.harness.transports.simulated.config import SimulatedDevice
+from latlab.harness.transports.simulated.device import simulated_device
 from latlab.search_spaces import get
 
 POLICY = PRESETS["default"]
@@ -66,12 +67,12 @@ class Simulated:
 
     def __init__(self, kind: str, space_name: str, networks: int, policy: TimingPolicy, seed: int) -> None:
         config = SimulatedDevice.model_validate({**DEVICES[kind], "seed": seed})
-        device = config.device("bench")
+        device = simulated_device("bench", config)
         self._process, self._policy = device.process, policy
         space = get(space_name)
         sampled = (device.true_latency_ms(f"{space.name}/{arch.text}") for arch in space.sample(2 * networks, seed))
         self._base = list(dict.fromkeys(sampled))[:networks]
-        long_run = config.device("twin").process.samples(5.0, LONG_RUN)
+        long_run = simulated_device("twin", config).process.samples(5.0, LONG_RUN)
         level = trimmed_mean(long_run.tolist(), policy.trim) / 5.0
         self.truth_ms = [base * level for base in self._base]
 

@@ -23,7 +23,7 @@ from typing import Any
 from common import RESULTS, save, show
 from loopback import loopback_ssh
 
-from latlab.harness.transports import Transport
+from latlab.harness.transports import Transport, open_transport
 from latlab.harness.transports.adb.config import ADBDevice
 from latlab.harness.transports.local.transport import LocalTransport
 
@@ -42,7 +42,7 @@ def local(folder: Path) -> Iterator[Transport]:
 @contextmanager
 def ssh(folder: Path) -> Iterator[Transport]:
     with loopback_ssh(folder) as device:
-        yield device.open("loopback", "onnxruntime")
+        yield open_transport(device, "loopback", "onnxruntime")
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def adb(folder: Path) -> Iterator[Transport]:
     try:
         phone = Phone(network, "phone", folder / "phone", disk_mb=1024)
         try:
-            yield ADBDevice(host=phone.address, python=phone.python).open("phone", "onnxruntime")
+            yield open_transport(ADBDevice(host=phone.address, python=phone.python), "phone", "onnxruntime")
         finally:
             phone.close()
     finally:

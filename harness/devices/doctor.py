@@ -20,7 +20,7 @@ from latlab.harness.exporters import Artifact, ArtifactCache, CacheError, Export
 from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.paths import cache_folder
 from latlab.harness.targets import BENCHMARK_MODEL, RUNTIMES, Target
-from latlab.harness.transports import ConnectError, DeviceConfig, DeviceLostError, WorkerError
+from latlab.harness.transports import ConnectError, DeviceConfig, DeviceLostError, WorkerError, open_transport
 
 __all__ = ["Examination", "Finding", "examine", "examine_controller"]
 
@@ -112,7 +112,7 @@ class _DeviceExaminer:
             if not group:
                 continue
             try:
-                worker = WorkerClient(self._config.open(self._name, group[0].runtime))
+                worker = WorkerClient(open_transport(self._config, self._name, group[0].runtime))
             except LatlabError as error:
                 self._note("inventory", "failed", error.message, error.hint or "")
                 return

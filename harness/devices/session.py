@@ -19,7 +19,7 @@ from latlab.harness.store.store import LeaseToken, Store
 from latlab.harness.targets import BENCHMARK_MODEL, Target
 from latlab.harness.telemetry.recorded_pass import RecordedPass
 from latlab.harness.timing_policy import TimingPolicy
-from latlab.harness.transports import DeviceConfig, DeviceLostError, WorkerError
+from latlab.harness.transports import DeviceConfig, DeviceLostError, WorkerError, open_transport
 
 __all__ = ["DeviceBusyError", "DeviceFaultError", "DeviceSession", "install_advice", "pass_deadline_s"]
 
@@ -82,7 +82,7 @@ class DeviceSession:
     def __init__(self, name: str, device: DeviceConfig, target: Target, owner: str | None = None) -> None:
         self.name, self.target, self._device = name, target, device
         self._owner = owner or uuid.uuid4().hex
-        self._worker = WorkerClient(device.open(name, target.runtime))
+        self._worker = WorkerClient(open_transport(device, name, target.runtime))
         self._failures = 0
         self.hello = Hello({})
         self.fingerprint_id: str | None = None
@@ -343,7 +343,7 @@ class DeviceSession:
         self._worker.close()
         if self._failures > MAX_RESTARTS:
             raise cause
-        self._worker = WorkerClient(self._device.open(self.name, self.target.runtime))
+        self._worker = WorkerClient(open_transport(self._device, self.name, self.target.runtime))
         self.generation += 1
         self._start()
         self.register(self._store)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from latlab.harness.devices.worker_client import WorkerClient
 from latlab.harness.errors import LatlabError
 from latlab.harness.inventory.inventory import Inventory
-from latlab.harness.transports import DeviceConfig, DeviceLostError, WorkerError
+from latlab.harness.transports import DeviceConfig, DeviceLostError, WorkerError, open_transport
 
 __all__ = ["Answer", "Overview", "ask", "overview"]
 
@@ -118,7 +118,8 @@ class _Asked:
     def _ask(self) -> None:
         # benchmark_model is reached through the same phone as the others, so any target will do.
         try:
-            self._worker = WorkerClient(self._config.open(self._name, self._config.all_targets(self._name)[0].runtime))
+            runtime = self._config.all_targets(self._name)[0].runtime
+            self._worker = WorkerClient(open_transport(self._config, self._name, runtime))
             try:
                 answer = ask(self._name, self._config, self._worker)
             finally:

@@ -24,7 +24,7 @@ from latlab.harness.paths import cache_folder
 from latlab.harness.provisioning.platforms import Platform
 from latlab.harness.provisioning.runtime_packages import INSTALLABLE, ON_CUDA, Choice, UnavailableError, choices
 from latlab.harness.provisioning.wheels import NoWheelError, Wheel, WheelFetcher
-from latlab.harness.transports import ConnectError, DeviceConfig, DeviceLostError, WorkerError
+from latlab.harness.transports import ConnectError, DeviceConfig, DeviceLostError, WorkerError, open_transport
 from latlab.harness.transports.config import TargetsConfig
 
 __all__ = ["SetUp", "set_up"]
@@ -178,7 +178,7 @@ def _accelerator(config: DeviceConfig, name: str, hello: Hello) -> str:
 def _worker(name: str, config: DeviceConfig, owner: str) -> Iterator[tuple[WorkerClient, Hello]]:
     """Yield a worker that has answered a hello, with its reply; its failures become `LatlabError`."""
     try:
-        with config.open(name, INSTALLABLE[0]) as transport:
+        with open_transport(config, name, INSTALLABLE[0]) as transport:
             worker = WorkerClient(transport)
             yield worker, worker.hello(HELLO_S, owner, IDLE_S)
     except WorkerError as error:

@@ -1,7 +1,9 @@
-"""How the controller reaches a device: one worker, requests as JSON lines, networks by content hash."""
+"""The ways to reach a device: each starts one worker there, sends requests as JSON lines and pushes model files."""
 
 from __future__ import annotations
 
+import pkgutil
+from collections.abc import Callable
 from importlib.metadata import entry_points
 
 from latlab.harness.transports.base import (
@@ -23,6 +25,7 @@ __all__ = [
     "WorkerError",
     "get",
     "names",
+    "open_transport",
 ]
 
 
@@ -31,13 +34,31 @@ class UnknownTransportError(ValueError):
 
 
 def names() -> tuple[str, ...]:
-    """The installed transports (entry points of the group `latlab.transports`)."""
+    """Return the names of the installed transports (entry points of the group `latlab.transports`), sorted."""
     return tuple(sorted({point.name for point in entry_points(group="latlab.transports")}))
 
 
 def get(name: str) -> type[DeviceConfig]:
-    """What an inventory says of devices of the transport called `name`. Raises `UnknownTransportError`."""
+    """Return the class that describes devices of the transport called `name` in an inventory.
+
+    Raises:
+        UnknownTransportError: no transport of that name is installed.
+    """
     for point in entry_points(group="latlab.transports", name=name):
         config: type[DeviceConfig] = point.load()
         return config
     raise UnknownTransportError(f"unknown transport {name!r}; installed are: {', '.join(names())}")
+
+
+def open_transport(config: DeviceConfig, name: str, runtime: str) -> Transport:
+    """Return the transport to a device, not started.
+
+    Args:
+        config: the device's entry in the inventory; its class names the transport.
+        name: the device's name, for messages.
+        runtime: the runtime that the worker will be asked for; one of `RUNTIMES`.
+    """
+    factory: Callable[[str, DeviceConfig], Transport] = pkgutil.resolve_name(
+        config.runtime_transports.get(runtime, config.transport_factory)
+    )
+    return factory(name, config)

@@ -1,7 +1,7 @@
-"""What a transport is: a channel to one worker on one device, and a way to bring files there.
+"""The base class of transports: a channel to one worker on one device, and a way to bring files there.
 
-A new transport implements five small hooks; requests, deadlines, checking and the story of a lost device are
-the same for all, and so is the conformance suite in tests/harness/transports.
+A new transport implements five small hooks. Requests, deadlines, the checks of replies and the errors about a lost
+device are the same for all, and so is the conformance suite in tests/harness/transports.
 """
 
 from __future__ import annotations
@@ -24,15 +24,20 @@ from latlab.harness.transports.reply_validation import BrokenReplyError, check_r
 __all__ = ["ConnectError", "Deadline", "DeviceLostError", "ProtocolError", "Transport", "WorkerError"]
 
 PUT_S = 60.0
-"""Deadline of a `put`, to which the time for hashing is added."""
+"""Seconds that a `put` may take, apart from the time for hashing."""
 HASHED_BYTES_PER_S = 10e6
-"""Of the slowest device imagined."""
+"""Bytes per second that the slowest device imagined hashes."""
 _STDERR_LINES = 20
-_STDERR_LINE = 500
+_STDERR_LINE_CHARACTERS = 500
 
 
 class WorkerError(Exception):
-    """The worker could not do what it was asked, and lives. `kind` is one of `latlab.agents.protocol.errors.KINDS`."""
+    """The worker could not do what it was asked for, and still runs.
+
+    Args:
+        kind: one of `latlab.agents.protocol.errors.KINDS`.
+        message: the worker's own words.
+    """
 
     def __init__(self, kind: str, message: str) -> None:
         self.kind = kind
@@ -43,25 +48,30 @@ class WorkerError(Exception):
 class DeviceLostError(Exception):
     """The worker is gone or silent; the message names the device, the reason and the worker's last words.
 
-    What it was doing is lost; `Transport.start` begins anew.
+    What it was doing is lost; `Transport.start` starts a new worker.
+
+    Args:
+        message: names the device, the reason and the worker's last words.
+        timed_out: the loss is that a deadline passed.
+        unreachable: the connection to the device is gone.
     """
 
     def __init__(self, message: str, *, timed_out: bool = False, unreachable: bool = False) -> None:
         self.message = plain(message)
         super().__init__(self.message)
         self.timed_out = timed_out
-        """Whether a deadline passed (and not: the worker died)."""
+        """True if a deadline passed, False if the worker died."""
         self.unreachable = unreachable
-        """Whether the way to the device is gone (and not: the worker alone), which is no network's fault."""
+        """True if the connection to the device is gone, and not the worker alone: no network can be the cause."""
 
 
 class ConnectError(DeviceLostError):
-    """The device is not reached, or does not let us in.
+    """The device cannot be reached, or refuses the login.
 
     Args:
-        step: the one of `Transport.STEPS` that failed; those before it went well.
+        step: the one of `Transport.STEPS` that failed; the steps before it succeeded.
         advice: what a person can do about it.
-        lasting: trying again is of no use before a person has done that (a wrong host key, a refused key).
+        lasting: a retry is useless until a person has done that (a wrong host key, a refused key).
     """
 
     def __init__(self, message: str, *, step: str, advice: str = "", lasting: bool = False) -> None:
@@ -70,11 +80,11 @@ class ConnectError(DeviceLostError):
 
 
 class ProtocolError(DeviceLostError):
-    """The worker said something that is not the protocol. It is not to be trusted any more, and was ended."""
+    """The worker broke the protocol. Nothing else that it sends can be trusted, so it was ended."""
 
 
 class Deadline:
-    """A moment, `seconds` from now, on the monotonic clock."""
+    """A moment on the monotonic clock, `seconds` from now."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -82,27 +92,27 @@ class Deadline:
 
     @property
     def left(self) -> float:
-        """Seconds until then; 0 once it has passed."""
+        """Seconds until the deadline; 0 once it has passed."""
         return max(0.0, self._at - time.monotonic())
 
 
 class ChannelClosedError(Exception):
-    """Raised by hooks when the worker is gone; the message, after "the worker", says how it ended."""
+    """A hook found that the worker is gone; the message continues "the worker ..." and says how it ended."""
 
 
 class ChannelLostError(Exception):
-    """Raised by hooks when the way to the device is gone; the message says how that was noticed."""
+    """A hook found that the connection to the device is gone; the message says how that was noticed."""
 
 
 class ChannelTimeoutError(Exception):
-    """Raised by hooks when the deadline passed."""
+    """The deadline of a hook passed."""
 
 
 _CHANNEL_ERRORS = (ChannelClosedError, ChannelLostError, ChannelTimeoutError, BrokenReplyError, LineTooLongError)
 
 
 class Transport(ABC):
-    """One controller's channel to one worker, for one thread at a time. A context manager: starts, closes.
+    """A channel from one controller to one worker, for one thread at a time; a context manager that starts and closes.
 
     Args:
         name: the device, for messages.
@@ -119,11 +129,11 @@ class Transport(ABC):
     # What a transport implements
 
     STEPS: ClassVar[tuple[str, ...]]
-    """What `_connect` goes through, in order, in words for a person, e.g. ("network", "host key", "login")."""
+    """Names of the steps of `_connect`, in order, as a person reads them: ("network", "host key", "login")."""
 
     @abstractmethod
     def _connect(self) -> None:
-        """Brings the worker's program to the device and starts it.
+        """Bring the worker's program to the device and start it.
 
         Raises:
             ConnectError: naming the step that failed.
@@ -131,33 +141,51 @@ class Transport(ABC):
 
     @abstractmethod
     def _send(self, data: bytes, deadline: Deadline) -> None:
-        """Writes to the worker's stdin.
+        """Write all of `data` to the worker's stdin.
 
-        Raises `ChannelClosedError`, `ChannelLostError` or `ChannelTimeoutError`.
+        Raises:
+            ChannelClosedError: the worker is gone.
+            ChannelLostError: the connection to the device is gone.
+            ChannelTimeoutError: the deadline passed.
         """
 
     @abstractmethod
     def _receive(self, deadline: Deadline) -> bytes:
-        """What comes next from the worker's stdout, at least one byte; hands its stderr to `_note_stderr`.
+        """Return the next bytes of the worker's stdout, at least one, and hand its stderr to `_note_stderr`.
 
-        Raises `ChannelClosedError`, `ChannelLostError` or `ChannelTimeoutError`.
+        Raises:
+            ChannelClosedError: the worker is gone.
+            ChannelLostError: the connection to the device is gone.
+            ChannelTimeoutError: the deadline passed.
         """
 
     @abstractmethod
     def _transfer(self, path: Path, sha256: str) -> None:
-        """Brings a file to `incoming/<sha256>` in the work folder, whole or not at all.
+        """Copy a file to `incoming/<sha256>` in the work folder.
 
-        Raises `OSError` where the device refuses it (`errno.ENOSPC`: its disk is full), or `ChannelLostError`.
+        An interrupted copy may leave a part behind: `push` has the worker check the hash afterwards.
+
+        Raises:
+            OSError: the device refuses it (`errno.ENOSPC`: its disk is full).
+            ChannelLostError: the connection to the device is gone.
         """
 
     @abstractmethod
     def _disconnect(self, *, gently: bool) -> None:
-        """Ends the worker and frees the channel; gently: lets it end by itself first. Twice is fine."""
+        """End the worker and free the channel; a second call does nothing.
+
+        Args:
+            gently: let the worker end by itself first, for about a second.
+        """
 
     # What all transports do
 
     def start(self) -> None:
-        """Starts the worker; the first request is a `hello`. Raises `ConnectError`."""
+        """Start the worker; the first request to it is a `hello`.
+
+        Raises:
+            ConnectError: the device cannot be reached, or the worker does not start.
+        """
         self.close()
         self._lines = LineBuffer()
         self._stderr.clear()
@@ -166,15 +194,20 @@ class Transport(ABC):
         self._open = True
 
     def request(self, verb: str, timeout_s: float, **fields: Any) -> dict[str, Any]:
-        """Asks the worker for something and waits for its reply.
+        """Send a request to the worker and wait for its reply.
+
+        Args:
+            verb: what is asked for ("hello", "put", "load", "time", ...).
+            timeout_s: seconds that sending and waiting may take together.
+            fields: the request's other fields.
 
         Returns:
             The reply's fields, checked.
 
         Raises:
-            WorkerError: the worker says why it cannot; it lives on.
+            WorkerError: the worker reports why it cannot do it; it still runs.
             DeviceLostError: no reply within `timeout_s`, or the worker is gone.
-            ProtocolError: a reply that is none.
+            ProtocolError: what came is not a reply to this request.
         """
         if not self._open:
             raise DeviceLostError(f"device {self.name}: no worker is running (its transport was not started)")
@@ -188,19 +221,21 @@ class Transport(ABC):
         except _CHANNEL_ERRORS as error:
             self.close(gently=False)
             raise self._lost(verb, timeout_s, error) from None
-        except BaseException:  # Ctrl-C while waiting: the reply would be taken for the next request's
+        except BaseException:  # Ctrl-C while waiting: the reply that still comes would be taken for the next one
             self.close(gently=False)
             raise
 
     def push(self, path: Path, sha256: str, suffix: str) -> None:
-        """Makes a network available to `load`; costs nothing but a question where the device has it already.
+        """Make a model file available to `load`; where the device has it already, this costs one request.
 
         Args:
-            suffix: what the runtime expects the file's name to end in, e.g. `.onnx`.
+            path: the file, on this machine.
+            sha256: its hash, as 64 hexadecimal digits.
+            suffix: the ending of file names that the runtime expects, e.g. `.onnx`.
 
         Raises:
-            WorkerError: "corrupt_artifact" when the file is not what `sha256` says; "no_space" when the device's
-                disk is full; "crash" when it cannot be brought there for another reason.
+            WorkerError: "corrupt_artifact" when the file that arrived has another hash; "no_space" when the
+                device's disk is full; "crash" when the file cannot be copied for another reason.
             DeviceLostError: as for `request`.
         """
         if not SHA256.fullmatch(sha256) or not SUFFIX.fullmatch(suffix):
@@ -222,8 +257,8 @@ class Transport(ABC):
             raise WorkerError("corrupt_artifact", f"{path.name} did not arrive whole")
 
     def rest(self, seconds: float) -> None:
-        """Leaves the device alone for so long."""
-        select.select([], [], [], seconds)  # by a span of time, where sleeping is until a moment: clocks may jump
+        """Wait for so many seconds, in which the device cools down."""
+        select.select([], [], [], seconds)  # not `time.sleep`, which waits for a moment on a clock that may jump
 
     @property
     def stderr_tail(self) -> str:
@@ -231,7 +266,11 @@ class Transport(ABC):
         return "\n".join([*self._stderr, *([self._stderr_rest] if self._stderr_rest else [])])
 
     def close(self, *, gently: bool = True) -> None:
-        """Ends the worker, which frees the device. More than once is fine."""
+        """End the worker, which frees the device. A second call does nothing.
+
+        Args:
+            gently: let the worker end by itself first, for about a second.
+        """
         self._open = False
         self._disconnect(gently=gently)
 
@@ -248,16 +287,16 @@ class Transport(ABC):
             line = self._lines.pop()
             if line is not None:
                 return line
-            if late:  # a byte now and then is no reply
+            if late:  # a byte now and then does not make a reply
                 raise ChannelTimeoutError
-            late = not deadline.left  # what has come by then still counts
+            late = not deadline.left  # what had arrived by the deadline still counts
             self._lines.feed(self._receive(deadline))
 
     def _note_stderr(self, data: bytes) -> None:
-        """Keeps the last lines, each of them short."""
+        """Keep the last lines of stderr, each shortened."""
         *lines, rest = (self._stderr_rest + data.decode("utf-8", "replace")).split("\n")
-        self._stderr.extend(printable(line[:_STDERR_LINE]) for line in lines if line.strip())
-        self._stderr_rest = printable(rest[-_STDERR_LINE:])
+        self._stderr.extend(printable(line[:_STDERR_LINE_CHARACTERS]) for line in lines if line.strip())
+        self._stderr_rest = printable(rest[-_STDERR_LINE_CHARACTERS:])
 
     def _lost(self, verb: str, timeout_s: float, error: Exception) -> DeviceLostError:
         words = f"; its last words:\n{self.stderr_tail}" if self.stderr_tail else ""

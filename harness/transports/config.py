@@ -1,7 +1,8 @@
-"""What inventory.yaml says of a device: one pydantic model per transport.
+"""Entries of inventory.yaml that describe devices: one pydantic model per transport.
 
-A new transport is a subclass of `DeviceConfig` under the entry-point group `latlab.transports`; its `open` makes
-the `Transport`. Transports' libraries are imported there and not before, so that reading an inventory is quick.
+A new transport is a subclass of `DeviceConfig` under the entry-point group `latlab.transports`; it names the class of
+its transport in `transport_factory`. `open_transport` imports that class, with its libraries, when a device is used, so
+that an inventory is read quickly.
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias, TypeVar
 
@@ -18,9 +18,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from latlab.harness.targets import ACCELERATORS, BENCHMARK_MODEL, DEFAULT_RUNTIME, RUNTIMES, Target
 from latlab.harness.text import printable
-
-if TYPE_CHECKING:
-    from latlab.harness.transports.base import Transport
 
 __all__ = ["ClockDemand", "Cooldown", "DeviceConfig", "File", "Problem", "Strict", "TargetsConfig"]
 
@@ -30,33 +27,37 @@ if TYPE_CHECKING:
 else:  # pydantic checks, and the JSON schema lists, what the one table has
     Runtime, Accelerator = Literal[tuple(RUNTIMES)], Literal[ACCELERATORS]
 _T = TypeVar("_T")
-Some = Field(min_length=1)
+NonEmpty = Field(min_length=1)
 Count = Annotated[int, Field(ge=1)]
 CPU = Annotated[int, Field(ge=0)]
 File = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)))]
-"""On this machine; `~` is the user's home."""
+"""A path on this machine; `~` stands for the user's home."""
 Port = Annotated[int, Field(ge=1, le=65535)]
 Problem = tuple[tuple[str | int, ...], str]
-"""Of a device's fields, where one is wrong, and how."""
+"""The location of a wrong field in a device's entry, and what is wrong with it."""
 
 
 class Strict(BaseModel):
-    """No field that is not there, and no change."""
+    """A model that refuses unknown fields and cannot be changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class TargetsConfig(Strict):
-    """Ways to run networks on a device; where a field is a list, every combination is a target."""
+    """Targets of a device: a runtime, an accelerator, threads and batch size; lists give every combination."""
 
-    runtime: Runtime | Annotated[list[Runtime], Some] = DEFAULT_RUNTIME
-    accelerator: Accelerator | Annotated[list[Accelerator], Some] = "cpu"
-    threads: Count | Annotated[list[Count], Some] = 1
-    batch_size: Count | Annotated[list[Count], Some] = 1
-    priority: int = Field(default=0, description="Of the targets of a device, the one with the highest goes first")
+    runtime: Runtime | Annotated[list[Runtime], NonEmpty] = DEFAULT_RUNTIME
+    accelerator: Accelerator | Annotated[list[Accelerator], NonEmpty] = "cpu"
+    threads: Count | Annotated[list[Count], NonEmpty] = 1
+    batch_size: Count | Annotated[list[Count], NonEmpty] = 1
+    priority: int = Field(default=0, description="Targets of a device are measured from the highest priority down")
 
     def targets(self, device: str) -> list[Target]:
-        """Raises `BadInputError` for a combination that makes no sense."""
+        """Return every combination of the fields as a target of `device`.
+
+        Raises:
+            BadInputError: a combination is impossible.
+        """
         runtimes, accelerators = _listed(self.runtime), _listed(self.accelerator)
         choices = itertools.product(runtimes, accelerators, _listed(self.threads), _listed(self.batch_size))
         return [
@@ -70,7 +71,7 @@ def _listed(value: _T | list[_T]) -> list[_T]:
 
 
 class Cooldown(Strict):
-    """Rest before each pass, so that networks are timed at the same temperature."""
+    """A rest before each pass, so that networks are timed at the same temperature."""
 
     below_c: float | None = Field(
         default=None, ge=-40, le=130, description="Wait until the device is cooler than this (°C)"
@@ -78,123 +79,140 @@ class Cooldown(Strict):
     zone: str | None = Field(
         default=None,
         min_length=1,
-        description="Whose temperature that is, of those that the device tells (`gpu 0` is one); default: the hottest",
+        description="Sensor to look at, of those that the device reports (such as `gpu 0`); default: the hottest",
     )
     most_s: float = Field(
-        default=120.0, ge=0, le=86400, description="Seconds to wait at most; then it is timed all the same, and noted"
+        default=120.0, ge=0, le=86400, description="Longest wait in seconds; then the pass is timed, with a note"
     )
-    pause_s: float = Field(default=0.0, ge=0, le=3600, description="Seconds of rest in any case")
+    pause_s: float = Field(default=0.0, ge=0, le=3600, description="Shortest rest in seconds, at any temperature")
 
     @model_validator(mode="after")
-    def _says_something(self) -> Cooldown:
+    def _requires_a_demand(self) -> Cooldown:
         if self.below_c is None and not self.pause_s:
             raise ValueError("say how cool (`below_c`), or how long to rest (`pause_s`)")
         return self
 
 
 class ClockDemand(Strict):
-    """How fast the CPUs have to be. latlab sets neither, which takes root: it looks."""
+    """The frequency governor or clock that the CPUs must have. latlab checks them; to set them takes root."""
 
     governor: str | None = Field(default=None, min_length=1, description="Frequency governor, such as `performance`")
     min_percent: float | None = Field(
         default=None,
         gt=0,
         le=100,
-        description="Of the highest clock: what the CPUs may have before a pass, and had at the end of the last one",
+        description="Least clock in percent of the highest: what the CPUs may reach before a pass, and what they had "
+        "at the end of the pass before",
     )
     otherwise: Literal["warn", "wait", "refuse"] = Field(
         default="warn",
-        description="What is done where that is not so. warn: it is noted with the pass; wait: the device rests until "
-        "its clock is back, for up to `most_s`; refuse: nothing is timed",
+        description="What happens where the demand is not met. warn: it is noted with the pass; wait: the device rests "
+        "until its clock is back, for up to `most_s`; refuse: nothing is timed",
     )
-    most_s: float = Field(default=60.0, ge=0, le=86400, description="Seconds to wait at most")
+    most_s: float = Field(default=60.0, ge=0, le=86400, description="Longest wait in seconds")
 
     @model_validator(mode="after")
-    def _says_something(self) -> ClockDemand:
+    def _requires_a_demand(self) -> ClockDemand:
         if self.governor is None and self.min_percent is None:
             raise ValueError("say which `governor`, or how fast the clock has to be (`min_percent`)")
         return self
 
 
 class DeviceConfig(Strict):
-    """What all devices have."""
+    """A device of the inventory; each transport has a subclass with the fields that it needs."""
 
     transport: str
     description: str = ""
     targets: list[TargetsConfig] = Field(
-        default_factory=list, description="What commands measure unless they are told: runtimes, threads, batch sizes"
+        default_factory=list, description="Default targets of commands: runtimes, threads, batch sizes"
     )
-    affinity: Annotated[list[CPU], Some] | None = Field(
-        default=None, description="CPUs that time networks; default: the last ones, as many as threads"
+    affinity: Annotated[list[CPU], NonEmpty] | None = Field(
+        default=None, description="CPUs that networks run on; default: the last ones, as many as threads"
     )
 
     reconnect_s: float = Field(
-        default=90.0, ge=0, le=86400, description="Seconds that the device, once lost, may take to come back (to boot)"
+        default=90.0, ge=0, le=86400, description="Seconds that a lost device may take to come back (to boot)"
     )
 
     cooldown: Cooldown | None = Field(default=None, description="Rest before each pass; default: none")
-    clock: ClockDemand | None = Field(default=None, description="What its CPUs have to be set to; default: anything")
+    clock: ClockDemand | None = Field(default=None, description="Demand on the clock of its CPUs; default: none")
+
+    transport_factory: ClassVar[str]
+    """Import path, "MODULE:NAME", of the callable that makes the transport from the device's name and this object.
+
+    Text, not an import: a configuration is read without the libraries of its transport.
+    """
+
+    runtime_transports: ClassVar[Mapping[str, str]] = {}
+    """Import paths, by runtime, that replace `transport_factory` for the runtimes that need another transport."""
 
     is_this_machine: ClassVar[bool] = False
-    """Whether it shares its cores with latlab, which then keeps off those that time networks."""
-
-    @abstractmethod
-    def open(self, name: str, runtime: str) -> Transport:
-        """The transport to the device called `name`, not started, for a runtime of `RUNTIMES`."""
+    """True if latlab runs on the same cores, and must then keep off those that networks run on."""
 
     @property
     def address(self) -> str:
-        """Where the device is, for a person."""
+        """The device's address, as a person reads it."""
         return ""
 
     @property
     def default_runtime(self) -> str:
-        """The runtime that commands take where neither they nor `targets` name one."""
+        """The runtime that commands use where neither they nor `targets` name one."""
         return DEFAULT_RUNTIME
 
     def problems(self) -> Iterator[Problem]:
-        """What an inventory that says this had better say otherwise: where, and what is wrong there."""
+        """Yield what is wrong with this entry although each field is valid: the location and the reason."""
         yield from ()
 
     def missing_files(self) -> Iterator[Problem]:
-        """Files on this machine that are named and not there. Who does not use this device need not have them."""
+        """Yield the named files that this machine lacks; they matter only to commands that use this device."""
         yield from ()
 
     def timing_cpus(self, usable: Sequence[int], threads: int) -> list[int] | None:
-        """CPUs that time networks: those of the inventory, else the last ones, one per thread, where others remain.
+        """Return the numbers of the CPUs that networks run on: the inventory's, else the last ones, one per thread.
 
-        None for all: so few CPUs are usable that no choice is left.
+        Args:
+            usable: numbers of the CPUs that the worker may use.
+            threads: threads that the runtime uses.
+
+        Returns:
+            None for all CPUs: there are no more of them than threads.
         """
         if self.affinity is not None:
             return list(self.affinity)
         return sorted(usable)[-threads:] if len(usable) > threads else None
 
     def all_targets(self, name: str) -> list[Target]:
-        """The device's targets, by priority; the usual one where the inventory names none."""
+        """Return the targets of the device called `name` by falling priority; a default one where none are given."""
         if not self.targets:
             return [Target(name, self.default_runtime)]
         ordered = sorted(self.targets, key=lambda one: -one.priority)
         return list(dict.fromkeys(target for one in ordered for target in one.targets(name)))
 
 
-def _missing(field: str, path: Path | None) -> Iterator[Problem]:
-    if path is not None and not os.path.exists(path):  # which no name makes raise
+def missing_file(field: str, path: Path | None) -> Iterator[Problem]:
+    """Yield a problem if the file that `field` names is not on this machine."""
+    if path is not None and not os.path.exists(path):  # `Path.exists` raises for some names
         where = "" if path.is_absolute() else f" in {Path.cwd()}, where latlab runs"
         yield (field,), f"there is no file {printable(str(path))[:300]}{where}"
 
 
-def _of_benchmark_model(device: DeviceConfig, problem: str) -> Iterator[Problem]:
+def benchmark_model_targets(device: DeviceConfig, problem: str) -> Iterator[Problem]:
+    """Yield `problem` for each entry of `targets` that names the runtime benchmark_model."""
     for number, one in enumerate(device.targets):
         if BENCHMARK_MODEL in (one.runtime if isinstance(one.runtime, list) else [one.runtime]):
             yield ("targets", number, "runtime"), problem
 
 
-_PHONES_ONLY = "benchmark_model is for Android devices (transport: adb); here, take tflite"
+PHONES_ONLY = "benchmark_model is for Android devices (transport: adb); here, take tflite"
 _HOST_AND_PORT = re.compile(r"([^:@]*|\[[^@\]]*\]):(\d*)")
 
 
-def _bare_host(host: str | None) -> str | None:
-    """Raises `ValueError` for a host that says user or port, too: an address of IPv6 has colons, and may."""
+def bare_host(host: str | None) -> str | None:
+    """Return `host` unchanged; an IPv6 address may have colons.
+
+    Raises:
+        ValueError: it holds a user or a port as well.
+    """
     if host is None:
         return None
     user, at, rest = host.rpartition("@")

@@ -1,4 +1,4 @@
-"""What a reply must look like. The worker is on somebody's device: nothing it says is believed unchecked."""
+"""Checks of replies. The worker runs on somebody's device: nothing that it sends is believed unchecked."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from latlab.harness.text import _MAX_TEXT, printable
 __all__ = ["BrokenReplyError", "check_reply"]
 
 MAX_NS = 10**15
-"""Eleven days: longer than any inference, short enough for 64 bits and for sums."""
+"""Longest duration, eleven days: longer than any inference, and sums of it fit 64 bits."""
 MAX_MHZ = 1_000_000
 MAX_DISCARDED = 1_000_000
 MAX_S = 1e10
-"""Of a steady clock: centuries."""
+"""Highest reading of a steady clock: some 300 years."""
 MAX_ID = 1 << 53
 MAX_DEPTH = 16
 MAX_VALUES = 20_000
 MAX_CHARACTERS = 200_000
-"""Of all in a reply but its samples. Facts of a machine with 1,024 CPUs take a tenth of that."""
+"""Characters of all text in a reply. The facts of a machine with 1,024 CPUs take a tenth of that."""
 _MAX_INTEGER = 1 << 63
 _MAX_CPUS = 1 << 16
 _SAMPLES = ("warmup_ns", "samples_ns", "launch_ns", "sm_mhz")
@@ -35,19 +35,21 @@ _VERSION = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}[0-9A-Za-z.+]{0,32}")
 
 
 class BrokenReplyError(ValueError):
-    """A line that is not the reply that the request asks for."""
+    """A line that is not a reply to the request."""
 
 
 def check_reply(line: bytes, number: int, verb: str, request: Mapping[str, Any]) -> dict[str, Any]:
-    """The result in a reply, without its envelope, and without characters that a terminal would obey.
+    """Return the fields of a reply except `id` and `ok`, with control characters replaced by spaces.
 
     Args:
+        line: the reply, as JSON.
         number: the id of the request.
-        request: its fields.
+        verb: the verb of the request.
+        request: the other fields of the request.
 
     Raises:
         AgentError: the failure that the worker reports.
-        BrokenReplyError: for anything else that is not a result of `verb`.
+        BrokenReplyError: the line is not a result of `verb`.
     """
     try:
         message = decode(line)
@@ -66,11 +68,11 @@ def check_reply(line: bytes, number: int, verb: str, request: Mapping[str, Any])
         raise BrokenReplyError(printable(error.message)) from None
     samples = {key: message[key] for key in _SAMPLES if key in message} if verb == "time" else {}
     rest = {key: value for key, value in message.items() if key not in samples and key not in ("id", "ok")}
-    return {**_Tidying().value(rest, 0), **samples}
+    return {**_Cleaner().value(rest, 0), **samples}
 
 
-class _Tidying:
-    """What is free in a reply, bounded in every way: it ends up in the store, in tables and on screens."""
+class _Cleaner:
+    """Copies free-form values with bounds on depth, number and text: they go into the store, tables and terminals."""
 
     def __init__(self) -> None:
         self._values = self._characters = 0
@@ -128,7 +130,7 @@ def _check_hello(reply: Fields, _: Mapping[str, Any]) -> None:
     if environment is not None:
         Fields(environment).text("id", ENVIRONMENT_ID)
         Fields(environment).strings("runtimes", 16, 32)
-    # What `latlab setup` chooses wheels by. They become arguments of programs: nothing but these forms.
+    # `latlab setup` chooses wheels by these fields and passes them to programs: no other form is let through.
     reply.optional_text("abi", _WORD)
     reply.optional_text("machine", _WORD)
     reply.optional_text("python", _VERSION)
@@ -177,7 +179,7 @@ def _check_time(reply: Fields, request: Mapping[str, Any]) -> None:
             raise BrokenReplyError(f"field {name!r} has {len(samples)} samples, not {fewest}")
     if aggregate:
         _check_aggregate(Fields(reply.table("aggregate")), samples, asked)
-    # What accelerators add: `take_device_samples` of the worker says what it means.
+    # Accelerators add these fields; `take_device_samples` of the worker describes them.
     runs = len(samples)
     for name, greatest in (("launch_ns", MAX_NS), ("sm_mhz", MAX_MHZ)):
         if name in reply and len(reply.integers(name, 0, greatest, runs)) != runs:
@@ -200,9 +202,9 @@ def _check_time(reply: Fields, request: Mapping[str, Any]) -> None:
 
 
 def _check_aggregate(aggregate: Fields, samples: list[int], asked: PassRequest) -> None:
-    """Of a runtime that prints statistics and no samples: the one sample there is stands for all runs, as their mean.
+    """Check the statistics of a runtime that prints no samples: the one sample of its reply is the mean of all runs.
 
-    It also tells the extremes of the runs, and what else it knows of them, in nanoseconds.
+    Extremes, quantiles and the standard deviation are in nanoseconds.
     """
     aggregate.text("statistic", _MEAN)
     aggregate.integer("runs", asked.fewest_runs, MAX_ID if asked.pass_s else asked.runs)
@@ -211,13 +213,13 @@ def _check_aggregate(aggregate: Fields, samples: list[int], asked: PassRequest) 
         if name in aggregate:
             aggregate.integer(name, least, most)
     aggregate.integer("std_ns", 0, MAX_NS)
-    slack = 1 + most // 1000  # means are printed with few digits
+    slack = 1 + most // 1000  # the mean is printed with few digits
     if not all(least - slack <= sample <= most + slack for sample in samples):
         raise BrokenReplyError("the mean of all runs lies outside of their extremes")
 
 
 def _check_nothing(_: Fields, __: Mapping[str, Any]) -> None:
-    """For verbs whose result is free, or none."""
+    """Accept every result: that of these verbs is free-form, or empty."""
 
 
 _CHECKS: dict[str, Callable[[Fields, Mapping[str, Any]], None]] = {

@@ -1,4 +1,4 @@
-"""The worker as one file: the package `latlab.agents` in a zip archive that Python can run."""
+"""The worker as one file: a zip archive of the package `latlab.agents` that Python can run."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from importlib.resources.abc import Traversable
 __all__ = ["WorkerProgram", "worker_program"]
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The earliest time that a zip archive can hold."""
+"""The earliest time that a zip archive can store."""
 _MAIN = "from latlab.agents.worker import main\n\nmain()\n"
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerProgram:
-    """A runnable archive, and the name under which it lies on a device."""
+    """A runnable archive, and its file name on devices."""
 
     content: bytes
     name: str
@@ -27,12 +27,12 @@ class WorkerProgram:
 
 @cache
 def worker_program() -> WorkerProgram:
-    """The worker of this very version of latlab. The same sources give the same bytes on every machine."""
-    # `latlab` is a regular package in there, so that a latlab that is installed on the device cannot mix in.
+    """Return the worker of this version of latlab. The same sources give the same bytes on every machine."""
+    # `latlab` is a regular package in the archive, so that modules of a latlab installed on the device cannot mix in.
     sources = {"__main__.py": _MAIN.encode(), "latlab/__init__.py": b""}
     sources.update(_sources(files("latlab.agents"), "latlab/agents"))
     buffer = io.BytesIO()
-    # Stored, not compressed: what zlib makes of the same bytes depends on its version, and 60 KB are nothing.
+    # Stored, not compressed: the output of zlib depends on its version, and the archive is small.
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, source in sorted(sources.items()):
             entry = zipfile.ZipInfo(name, _EPOCH)

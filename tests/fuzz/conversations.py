@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, Self
 
 from hypothesis import strategies as st
 from pydantic import PrivateAttr
@@ -28,6 +28,7 @@ from latlab.harness.errors import LatlabError, plain
 from latlab.harness.exporters import Artifact, Parity
 from latlab.harness.fleet.jobs import DeviceState
 from latlab.harness.measurement.scheduler import PassScheduler
+from latlab.harness.measurement.session import MeasurementSession
 from latlab.harness.statistics.estimators import summarise
 from latlab.harness.statistics.pooled_variance import NoiseEstimator
 from latlab.harness.store.store import Store
@@ -36,6 +37,7 @@ from latlab.harness.timing_policy import TimingPolicy
 from latlab.harness.transports import DeviceLostError, WorkerError
 from latlab.harness.transports.base import ChannelClosedError, Deadline
 from latlab.harness.transports.simulated.config import SimulatedDevice
+from latlab.harness.transports.simulated.device import simulated_device
 from latlab.harness.transports.simulated.transport import SimulatedTransport
 
 __all__ = ["CONVERSATION_REGRESSIONS", "PLANS", "Plan", "check_conversation", "finish_conversations"]
@@ -116,6 +118,11 @@ class FuzzedTransport(SimulatedTransport):
         self._coming = b""
         self._verb = ""
 
+    @classmethod
+    def from_config(cls, name: str, config: SimulatedDevice) -> Self:
+        assert isinstance(config, FuzzedDevice)
+        return cls(simulated_device(name, config), config._plan, config._counts, config._wires)
+
     def _connect(self) -> None:
         super()._connect()
         self._wires.append(Wire())
@@ -152,12 +159,10 @@ class FuzzedTransport(SimulatedTransport):
 class FuzzedDevice(SimulatedDevice):
     """A simulated device that serves one case."""
 
+    transport_factory = f"{__name__}:FuzzedTransport.from_config"
     _plan: Plan = PrivateAttr()
     _counts: dict[str, int] = PrivateAttr(default_factory=dict)
     _wires: list[Wire] = PrivateAttr(default_factory=list)
-
-    def open(self, name: str, runtime: str) -> FuzzedTransport:
-        return FuzzedTransport(self.device(name), self._plan, self._counts, self._wires)
 
 
 class Bench:
@@ -230,17 +235,14 @@ def check_conversation(plan: Plan) -> None:
             session.ping()
             look_at(name, session)
             engine = PassScheduler(
-                bench.store,
-                campaign,
-                1,
-                POLICY,
+                MeasurementSession(bench.store, campaign, 1),
                 session,
                 bench.submit,
                 exports=1,
                 overlap=True,
                 check=lambda: None,
-                networks=LoadedModels(session),
-                learning=NoiseEstimator(POLICY.trim),
+                models=LoadedModels(session),
+                noise=NoiseEstimator(POLICY.trim),
             )
             for row in engine.run([(arch, "listed") for arch in ARCHS]):
                 rows.append(row)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fuzz.mutations import BYTE_EDITS, edit_bytes
 from latlab.harness.errors import BadInputError, LatlabError, plain
 from latlab.harness.inventory.inventory import Inventory, load_inventory
+from latlab.harness.transports import open_transport
 from latlab.harness.transports.simulated.config import SimulatedDevice
 
 __all__ = ["INVENTORIES", "REGRESSIONS", "check_inventory"]
@@ -157,5 +158,5 @@ def _use(inventory: Inventory) -> None:
             continue  # it would read a file
         for target in targets[:2]:
             with contextlib.suppress(LatlabError):
-                device.open(name, target.runtime)
+                open_transport(device, name, target.runtime)
     inventory.select(["all"] if inventory.devices else [])

@@ -1,9 +1,9 @@
-"""What the inventory says of a device that is reached over ADB."""
+"""The inventory's entry of a device that is reached over ADB."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,13 +12,10 @@ from latlab.harness.transports.config import (
     File,
     Port,
     Problem,
-    _bare_host,
-    _missing,
-    _of_benchmark_model,
+    bare_host,
+    benchmark_model_targets,
+    missing_file,
 )
-
-if TYPE_CHECKING:
-    from latlab.harness.transports.base import Transport
 
 __all__ = ["ADBDevice"]
 
@@ -26,15 +23,17 @@ __all__ = ["ADBDevice"]
 class ADBDevice(DeviceConfig):
     """An Android device, over TCP (`host`) or USB (`serial`)."""
 
+    transport_factory: ClassVar[str] = "latlab.harness.transports.adb.transport:ADBTransport"
+    runtime_transports: ClassVar[Mapping[str, str]] = {
+        "benchmark_model": "latlab.harness.transports.benchmark_model.transport:BenchmarkModelTransport"
+    }
     transport: Literal["adb"] = "adb"
     host: str | None = Field(default=None, min_length=1, description="Address, for adb over Wi-Fi or Ethernet")
     port: Port = 5555
     serial: str | None = Field(default=None, min_length=1, description="Serial number, for USB")
     key: File | None = Field(default=None, description="Your adb key; default: ~/.android/adbkey")
-    work: str | None = Field(
-        default=None, description="Folder on the device; default: the first of several that can be written"
-    )
-    python: str | None = Field(default=None, description="Interpreter on the device; default: looked for")
+    work: str | None = Field(default=None, description="Folder on the device; default: the first usable one of several")
+    python: str | None = Field(default=None, description="Interpreter on the device; default: Termux's, or python3")
     benchmark_model: File | None = Field(
         default=None, description="TFLite's benchmark_model for the device, a file on this machine"
     )
@@ -45,15 +44,15 @@ class ADBDevice(DeviceConfig):
     @field_validator("host")
     @classmethod
     def _only_a_host(cls, host: str | None) -> str | None:
-        return _bare_host(host)
+        return bare_host(host)
 
     def missing_files(self) -> Iterator[Problem]:
-        yield from _missing("key", self.key)
-        yield from _missing("benchmark_model", self.benchmark_model)
+        yield from missing_file("key", self.key)
+        yield from missing_file("benchmark_model", self.benchmark_model)
 
     def problems(self) -> Iterator[Problem]:
         if self.benchmark_model is None:
-            yield from _of_benchmark_model(self, "it takes TFLite's program: name the file with `benchmark_model:`")
+            yield from benchmark_model_targets(self, "it takes TFLite's program: name the file with `benchmark_model:`")
 
     @model_validator(mode="after")
     def _addressed(self) -> ADBDevice:
@@ -68,12 +67,3 @@ class ADBDevice(DeviceConfig):
     @property
     def default_runtime(self) -> str:
         return "benchmark_model" if self.benchmark_model else "tflite"
-
-    def open(self, name: str, runtime: str) -> Transport:
-        if runtime == "benchmark_model":
-            from latlab.harness.transports.benchmark_model.transport import BenchmarkModelTransport
-
-            return BenchmarkModelTransport(name, self)
-        from latlab.harness.transports.adb.transport import ADBTransport
-
-        return ADBTransport(name, self)

@@ -1,11 +1,10 @@
-"""A connection to adbd: streams to its services, a shell with exit status, and fast pushes.
+"""A connection to adbd, with streams to its services.
 
-adb-shell gives the transports and the signing of tokens. The protocol is spoken here, because its own client
-knows neither the features of a device nor shell protocol 2, has no stream that is read and written in turns,
-and loses half a message at each timeout. AOSP describes what goes over the wire in packages/modules/adb:
-protocol.txt, SYNC.TXT, shell_protocol.h.
+The package adb-shell provides the transports and signs tokens. Its client is not used, because it supports neither a
+device's features nor shell protocol 2, has no stream that is read and written in turns, and loses half a message at
+each timeout. AOSP describes the protocol in packages/modules/adb: protocol.txt, SYNC.TXT, shell_protocol.h.
 
-A connection is for one thread.
+A connection is for one thread at a time.
 """
 
 from __future__ import annotations
@@ -23,26 +22,26 @@ from latlab.harness.transports.base import ChannelLostError, ChannelTimeoutError
 __all__ = ["ADBConnection", "ADBStream", "KeyRefusedError", "ServiceRefusedError", "Signer", "TLSWantedError"]
 
 VERSION = 0x01000001
-"""The first that does without checksums over payloads."""
+"""The first version of the protocol without checksums of payloads."""
 MAX_PAYLOAD = 1 << 20
-"""The most that any adbd takes in a message; it says itself how much it takes."""
+"""Most bytes that any adbd accepts in a message; each announces its own limit."""
 CONFIRM_S = 20.0
-"""How long somebody has for the phone's dialog."""
+"""Seconds that a person has to confirm the phone's dialog."""
 _UNREAD_BYTES = 4 << 20
-"""A stream that holds so much unread takes no more until it is read."""
+"""A stream with this many unread bytes acknowledges no more messages until it is read."""
 _LATE_MESSAGES = 64
-"""Taken one after another once a deadline has passed: what has come by then still counts, but not without end."""
+"""Most messages read after a deadline: those that had arrived by then still count, but there may always be more."""
 _HEADER = struct.Struct("<6I")
 _STLS = struct.unpack("<I", b"STLS")[0]
 _ID = constants.ID_TO_WIRE
 
 
 class KeyRefusedError(Exception):
-    """The device does not know our key, and nobody confirmed it there in time."""
+    """The device does not know the key, and nobody confirmed it on the device in time."""
 
 
 class TLSWantedError(Exception):
-    """The port is that of Android 11's wireless debugging, which wants a pairing and TLS."""
+    """The port belongs to Android 11's wireless debugging, which requires a pairing and TLS."""
 
 
 class ServiceRefusedError(Exception):
@@ -50,14 +49,20 @@ class ServiceRefusedError(Exception):
 
 
 class Signer(NamedTuple):
-    """An adb key."""
+    """An adb key: a function that signs tokens, and the public half."""
 
     sign: Callable[[bytes], bytes]
     public_key: bytes
 
 
 class ADBConnection:
-    """Streams over one link. Methods raise `ChannelTimeoutError` at their deadline, else `ChannelLostError`."""
+    """Streams over one link.
+
+    Methods raise `ChannelTimeoutError` when their deadline passes, and `ChannelLostError` when the link is gone.
+
+    Args:
+        link: a link on which nothing has been sent yet.
+    """
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -71,17 +76,19 @@ class ADBConnection:
 
     @property
     def lost(self) -> bool:
-        """Whether nothing more can be said over it."""
+        """True if nothing more can be sent or received."""
         return self._link.lost
 
     def log_in(self, signer: Callable[[], Signer], deadline: Deadline) -> None:
-        """Says hello, and signs what the device asks for.
+        """Greet the device and sign the token that it may ask to have signed.
 
         Args:
-            signer: called if the device wants to know who we are; what it raises goes through.
+            signer: called if the device asks for a signature; its exceptions pass through.
+            deadline: for the device to answer; a person who confirms the key has `CONFIRM_S` longer.
 
         Raises:
-            KeyRefusedError, TLSWantedError
+            KeyRefusedError: the device does not accept the key.
+            TLSWantedError: the port requires TLS.
         """
         self._send(_ID[constants.CNXN], VERSION, MAX_PAYLOAD, b"host::features=shell_v2\0", deadline)
         key: Signer | None = None
@@ -94,7 +101,7 @@ class ADBConnection:
                     raise
                 raise KeyRefusedError from None
             if command == _ID[constants.CNXN]:
-                return self._welcome(message)
+                return self._read_banner(message)
             if command == _STLS:
                 raise TLSWantedError
             if command != _ID[constants.AUTH] or kind != constants.AUTH_TOKEN:
@@ -102,13 +109,17 @@ class ADBConnection:
             if key is None:
                 key = signer()
                 self._send(command, constants.AUTH_SIGNATURE, 0, key.sign(payload), deadline)
-            elif not asked:  # it does not know the key, and asks its user about it
+            elif not asked:  # the device does not know the key; sent the public half, it asks its user
                 asked = True
                 deadline = Deadline(CONFIRM_S)
                 self._send(command, constants.AUTH_RSAPUBLICKEY, 0, key.public_key + b"\0", deadline)
 
     def open(self, service: str, deadline: Deadline) -> ADBStream:
-        """Raises `ServiceRefusedError`."""
+        """Open a stream to a service of adbd.
+
+        Raises:
+            ServiceRefusedError: the device does not offer it.
+        """
         self._last_id += 1
         stream = self._streams[self._last_id] = ADBStream(self, self._last_id)
         name = service.encode() + b"\0"
@@ -121,10 +132,11 @@ class ADBConnection:
         return stream
 
     def close(self) -> None:
+        """Close the link, and with it all streams."""
         self._link.close()
 
     def pump(self, deadline: Deadline) -> None:
-        """Takes one message and hands it to its stream."""
+        """Receive one message and hand it to its stream."""
         command, theirs, ours, payload = self._next(deadline)
         stream = self._streams.get(ours)
         if command == _ID[constants.WRTE]:
@@ -141,15 +153,17 @@ class ADBConnection:
             self._forget(stream, deadline)
 
     def send_data(self, stream: ADBStream, data: memoryview, deadline: Deadline) -> int:
-        """Sends what fits a message; how much that was."""
+        """Send as much of `data` as fits into a message and return the number of bytes."""
         piece = self._link.piece(data, self.max_payload)
         self._send(_ID[constants.WRTE], stream.id, stream.remote, piece, deadline)
         return len(piece)
 
     def acknowledge(self, stream: ADBStream, deadline: Deadline) -> None:
+        """Acknowledge a stream's last message, upon which the device sends the next one."""
         self._send(_ID[constants.OKAY], stream.id, stream.remote, b"", deadline)
 
     def close_stream(self, stream: ADBStream, deadline: Deadline) -> None:
+        """Close a stream, unless the device has closed it."""
         if not stream.closed and not self.lost:
             self._forget(stream, deadline)
         stream.closed = True
@@ -158,7 +172,7 @@ class ADBConnection:
         del self._streams[stream.id]
         self._send(_ID[constants.CLSE], stream.id, stream.remote, b"", deadline)
 
-    def _welcome(self, message: tuple[int, int, int, bytes]) -> None:
+    def _read_banner(self, message: tuple[int, int, int, bytes]) -> None:
         _, version, payload, banner = message
         self._version = min(VERSION, version)
         self.max_payload = max(1, min(MAX_PAYLOAD, payload))
@@ -192,15 +206,15 @@ class ADBConnection:
 
 
 class ADBStream:
-    """Bytes to and from one service."""
+    """A stream of bytes to and from one service."""
 
     def __init__(self, connection: ADBConnection, number: int) -> None:
         self.id = number
         self.remote = 0
         self.ready = False
-        """Whether the device has taken what was sent last."""
+        """True if the device has acknowledged the last message."""
         self.closed = False
-        """Whether no more will come than what has not been read yet."""
+        """True if nothing will arrive after what is still unread."""
         self._connection = connection
         self._unread: deque[bytes] = deque()
         self._unread_bytes = 0
@@ -208,11 +222,11 @@ class ADBStream:
 
     @property
     def waiting(self) -> bool:
-        """Whether there is something to read at once."""
+        """True if `read` would return at once."""
         return bool(self._unread)
 
     def read(self, deadline: Deadline) -> bytes:
-        """What comes next; nothing at the end."""
+        """Return the next bytes; none at the end of the stream."""
         while not self._unread:
             if self.closed:
                 return b""
@@ -225,7 +239,10 @@ class ADBStream:
         return data
 
     def write(self, data: bytes | bytearray | memoryview, deadline: Deadline) -> None:
-        """Returns when the device has taken all but the last message. At the end of the stream, does nothing."""
+        """Send `data`; return when the device has acknowledged all messages but the last.
+
+        Once the device has closed the stream, this does nothing.
+        """
         rest = memoryview(data)
         while len(rest):
             while not self.ready:
@@ -236,18 +253,19 @@ class ADBStream:
             rest = rest[self._connection.send_data(self, rest, deadline) :]
 
     def close(self, deadline: Deadline) -> None:
+        """Close the stream."""
         self._connection.close_stream(self, deadline)
 
     def take(self, data: bytes, deadline: Deadline) -> None:
-        """Of the connection: what has come."""
+        """Store the payload of a message; the connection calls this."""
         if data:
             self._unread.append(data)
             self._unread_bytes += len(data)
         if self._unread_bytes > _UNREAD_BYTES + MAX_PAYLOAD:
             self._connection.close()
             raise ChannelLostError("adbd sends more than it was asked for")
-        # The device sends the next message when this one is acknowledged. A writer takes in what comes meanwhile,
-        # lest two who both only write wait for each other for ever.
+        # The device sends the next message when this one is acknowledged. It is acknowledged although nobody reads,
+        # because both sides may be writing: each would wait for the other for ever.
         if self._unread_bytes < _UNREAD_BYTES:
             self._connection.acknowledge(self, deadline)
         else:

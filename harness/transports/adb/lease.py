@@ -1,8 +1,8 @@
-"""Who may use a phone without Python: the same lock and tokens in the work folder as `latlab.agents.workspace.lease`.
+"""The lease of a phone without Python: the same lock and tokens as those of `latlab.agents.workspace.lease`.
 
-The lock is held by a keeper, a shell on the device that does nothing but wait for the controller's next line. It
-ends when the connection does, when the controller is gone, and when nothing was heard for too long; the system
-then frees the lock. Where the device has no `flock`, the keeper's process decides, and in the end the token.
+A keeper holds the lock: a shell on the device that only waits for the controller's next line. It ends when the
+connection does, when the controller is gone, and when no line came for too long; the system then frees the lock.
+Where the device has no `flock`, a keeper that still runs counts as the holder, and the token decides in the end.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from latlab.harness.transports.base import ChannelClosedError, ChannelTimeoutErr
 __all__ = ["PhoneLease"]
 
 KEEP_S = 15.0
-"""For the keeper to start."""
+"""Seconds for the keeper to start."""
 MARK = "latlab-keeper"
 LOST = 93
-"""Exit status of a guarded command that did not run, because somebody else has the device now."""
+"""The exit status of a guarded command that did not run, because another controller has the device now."""
 _KEEPER = """
 : {mark}
 cd {work} && mkdir -p lease || exit 1
@@ -52,12 +52,18 @@ _HELD = re.compile(r"([0-9]{1,9}) ([0-9]{1,15}) ([0-9a-f]{16})")
 
 
 class PhoneLease:
-    """The right to use the phone, while its keeper lives.
+    """The right to use the phone, for as long as its keeper runs.
 
     Args:
-        owner: 32 hex digits that name the controller's run, whose earlier keepers give way; or None.
-        who: of the form `WHO`, what others are told who find the phone in use; or None.
-        idle_s: the keeper leaves when it was not told to wait longer.
+        phone: the phone, connected.
+        work: the work folder on it.
+        owner: 32 hex digits that identify the controller's run, whose earlier keepers are ended; or None.
+        who: text of the form `WHO` that names the user to others who find the phone in use; or None.
+        idle_s: seconds after which the keeper ends if `stay` was not called.
+        folder: an id for the work folder, 16 hex digits; used if it has none yet.
+
+    Raises:
+        AgentError: "busy": another controller has the phone; "no_space" or "bad_request": the folder cannot be used.
     """
 
     def __init__(self, phone: Phone, work: str, owner: str | None, who: str | None, idle_s: float, folder: str) -> None:
@@ -76,7 +82,7 @@ class PhoneLease:
             if kind == "held" and (held := _HELD.fullmatch(rest)):
                 self.pid, self.token, self.folder = int(held[1]), int(held[2]), held[3]
                 return
-            found = _holder(rest)
+            found = _parse_holder(rest)
             if kind == "busy" and not attempt and owner is not None and found.get("owner") == owner:
                 phone.shell(
                     f"p={found['pid']}; grep -qs latlab /proc/$p/cmdline && kill -9 $p; "
@@ -86,16 +92,24 @@ class PhoneLease:
             raise AgentError("busy", f"{work} is {in_use(found)}")
 
     def guard(self, command: str) -> str:
-        """The command, which runs only while nobody else has taken the device over; who does so later ends it."""
+        """Return the command wrapped so that it runs only with the newest token; a later keeper kills it."""
         return f"cd {self._work} && [ -d lease/{self.token} ] || exit {LOST}\necho $$ >run\n{command}"
 
     def check(self, status: int | None) -> None:
-        """Raises `AgentError` ("lease_lost") if a guarded command ended with that status and did not run."""
+        """Check the exit status of a guarded command.
+
+        Raises:
+            AgentError: "lease_lost": the command did not run, because the token is not the newest.
+        """
         if status == LOST:
             raise AgentError("lease_lost", f"another controller has taken the device over (this token: {self.token})")
 
     def stay(self, seconds: float) -> None:
-        """Tells the keeper for how long to wait for the next line. Raises `ChannelClosedError` if it is gone."""
+        """Have the keeper wait for the next line for `seconds` and `idle_s` from now on.
+
+        Raises:
+            ChannelClosedError: the keeper is gone.
+        """
         process = self._process
         assert process is not None
         deadline = Deadline(KEEP_S)
@@ -104,11 +118,16 @@ class PhoneLease:
             raise ChannelClosedError("was ended on the device (its keeper process is gone)")
 
     def release(self, deadline: Deadline) -> None:
+        """End the keeper, which frees the lock."""
         if self._process is not None and not self._process.ended:
             self._process.close(deadline)
 
     def _start(self, phone: Phone) -> str:
-        """What the keeper says of itself."""
+        """Start the keeper and return the rest of its first line: "held PID TOKEN FOLDER" or "busy LOCK".
+
+        Raises:
+            AgentError: "no_space" or "bad_request": the work folder cannot be used.
+        """
         assert phone.connection is not None
         deadline = Deadline(KEEP_S)
         self._process = process = ShellProcess(phone.connection, self._script, deadline)
@@ -130,8 +149,8 @@ class PhoneLease:
                 raise ChannelTimeoutError
 
 
-def _holder(text: str) -> dict[str, object]:
-    """Who holds the lock, as far as that can be believed."""
+def _parse_holder(text: str) -> dict[str, object]:
+    """Return the fields of the lock file, or none where they make no sense."""
     try:
         holder = json.loads(text)
     except ValueError:

@@ -1,7 +1,7 @@
-"""The bytes below the ADB protocol: adb-shell's TCP and USB transports, with deadlines that hold.
+"""The layer below the ADB protocol: adb-shell's TCP and USB transports, with deadlines that hold.
 
-adb-shell 0.4.4 takes a short write for a whole one (pushes of 200 kB hang), leaves Nagle's algorithm on (44 ms
-for what takes 2), does not notice that the other end has closed, and throws half a message away on a timeout.
+adb-shell 0.4.4 takes a short write for a whole one (pushes of 200 kB hang), leaves Nagle's algorithm on (a round trip
+of 2 ms takes 44), does not notice that the other end has closed, and throws half a message away on a timeout.
 """
 
 from __future__ import annotations
@@ -24,15 +24,17 @@ from latlab.harness.transports.base import ChannelLostError, ChannelTimeoutError
 
 __all__ = ["Link", "MendedTcpTransport", "open_tcp", "open_usb"]
 
-_LEAST_S = 0.001
-"""A timeout of 0 means another thing to sockets."""
+_MIN_TIMEOUT_S = 0.001
+"""A socket with a timeout of 0 does not block at all and raises other errors."""
 _USB_PACKET = 512
 
 
 class MendedTcpTransport(TcpTransport):  # type: ignore[misc]
-    """A TCP connection that writes all, at once, and notices when nobody is there any more.
+    """A TCP connection that writes all data without delay and notices when the device is gone.
 
     Args:
+        host: address of the device.
+        port: adbd's port.
         patience_s: seconds without a sign of life after which the connection counts as lost.
     """
 
@@ -41,10 +43,11 @@ class MendedTcpTransport(TcpTransport):  # type: ignore[misc]
         self._patience_s = patience_s
 
     def connect(self, transport_timeout_s: float) -> None:
+        """Connect, and have the kernel watch the connection."""
         super().connect(transport_timeout_s)
         options = [(socket.SOL_SOCKET, "SO_KEEPALIVE", 1), (socket.IPPROTO_TCP, "TCP_NODELAY", 1)]
-        # A probe each second while nothing is said. The patience's own clock starts with the last sign of life,
-        # and is looked at when a probe is due, hence a little less than what was asked for.
+        # A probe each second while nothing is sent. TCP_USER_TIMEOUT counts from the last sign of life and is checked
+        # when a probe is due, so it is set a little below `patience_s`.
         options += [(socket.IPPROTO_TCP, name, 1) for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL")]
         options.append((socket.IPPROTO_TCP, "TCP_KEEPCNT", max(1, round(self._patience_s))))
         options.append((socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", max(1, round(self._patience_s * 1000) - 200)))
@@ -53,18 +56,19 @@ class MendedTcpTransport(TcpTransport):  # type: ignore[misc]
                 self._connection.setsockopt(level, getattr(socket, name), value)
 
     def close(self) -> None:
-        """Also from another thread, whose reading or writing then fails."""
+        """Close the connection; a thread that is reading from it or writing to it then gets an error."""
         if self._connection is not None:
             with suppress(OSError):
                 self._connection.shutdown(socket.SHUT_RDWR)
             self._connection.close()
 
     def bulk_read(self, numbytes: int, transport_timeout_s: float) -> bytes:
-        self._connection.settimeout(max(transport_timeout_s, _LEAST_S))
+        """Return up to `numbytes` bytes; raise `TcpTimeoutException` or `OSError`."""
+        self._connection.settimeout(max(transport_timeout_s, _MIN_TIMEOUT_S))
         try:
             data: bytes = self._connection.recv(numbytes)
         except TimeoutError as error:
-            if error.errno == errno.ETIMEDOUT:  # the kernel's: the connection is gone
+            if error.errno == errno.ETIMEDOUT:  # from the kernel: the connection is gone
                 raise
             raise TcpTimeoutException("nothing came") from None
         if not data:
@@ -72,7 +76,8 @@ class MendedTcpTransport(TcpTransport):  # type: ignore[misc]
         return data
 
     def bulk_write(self, data: bytes | memoryview, transport_timeout_s: float) -> int:
-        self._connection.settimeout(max(transport_timeout_s, _LEAST_S))
+        """Write all of `data`; raise `TcpTimeoutException` or `OSError`."""
+        self._connection.settimeout(max(transport_timeout_s, _MIN_TIMEOUT_S))
         try:
             self._connection.sendall(data)
         except TimeoutError as error:
@@ -83,11 +88,11 @@ class MendedTcpTransport(TcpTransport):  # type: ignore[misc]
 
 
 class Link:
-    """Reads and writes exactly so many bytes. What a read that timed out has got is there for the next one.
+    """Reads and writes of exact sizes. The bytes of a read that timed out are kept for the next one.
 
     Args:
         transport: an adb-shell transport, connected.
-        usb: whether it is USB, where packets have borders.
+        usb: the transport is USB, which preserves the boundaries of packets.
     """
 
     def __init__(self, transport: BaseTransport, *, usb: bool) -> None:
@@ -95,10 +100,15 @@ class Link:
         self._usb = usb
         self._got = bytearray()
         self.lost = False
-        """Whether nothing more can be said: the connection is gone, or stands in the middle of a message."""
+        """True if the link cannot be used: the connection is gone, or a message was sent in part."""
 
     def read(self, size: int, deadline: Deadline) -> bytes:
-        """Raises `ChannelTimeoutError` or `ChannelLostError`."""
+        """Return exactly `size` bytes.
+
+        Raises:
+            ChannelTimeoutError: they did not all arrive before the deadline.
+            ChannelLostError: the connection is gone.
+        """
         while len(self._got) < size:
             self._got += self._guarded(self._transport.bulk_read, size - len(self._got), deadline)
         data = bytes(self._got[:size])
@@ -106,7 +116,12 @@ class Link:
         return data
 
     def write(self, header: bytes, payload: bytes | memoryview, deadline: Deadline) -> None:
-        """A message. Raises `ChannelTimeoutError` or `ChannelLostError`; after both the link is of no more use."""
+        """Send a message.
+
+        Raises:
+            ChannelTimeoutError: it could not all be sent before the deadline; the link cannot be used after that.
+            ChannelLostError: the connection is gone.
+        """
         parts = [header, payload] if self._usb or len(payload) > 1 << 16 else [b"".join((header, payload))]
         try:
             for part in parts:
@@ -117,11 +132,15 @@ class Link:
             raise
 
     def piece(self, data: memoryview, most: int) -> memoryview:
-        """How much of `data` fits a message. A whole number of USB packets would want an empty one behind them."""
+        """Return as much of `data` as fits into a message of `most` bytes.
+
+        Over USB one byte less, where it fills packets exactly: the transfer would not end without an empty packet.
+        """
         size = min(len(data), most)
         return data[: size - 1 if self._usb and size % _USB_PACKET == 0 and size > 1 else size]
 
     def close(self) -> None:
+        """Close the connection; any thread may do so."""
         self.lost = True
         self._transport.close()
 
@@ -136,30 +155,43 @@ class Link:
             if _is_timeout(error.usb_error):
                 self._got += getattr(error.usb_error, "received", b"")
                 raise ChannelTimeoutError from None
-            raise self._loss(f"USB: {error.usb_error}") from error
+            raise self._mark_lost(f"USB: {error.usb_error}") from error
         except UsbWriteFailedError as error:
             if _is_timeout(error.__context__):
                 raise ChannelTimeoutError from None
-            raise self._loss(f"USB: {error.__context__ or error}") from error
+            raise self._mark_lost(f"USB: {error.__context__ or error}") from error
         except OSError as error:
             silent = error.errno in (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
             words = "no sign of life from it: the link is cut, or it is off" if silent else error.strerror or str(error)
-            raise self._loss(words) from error
+            raise self._mark_lost(words) from error
 
-    def _loss(self, words: str) -> ChannelLostError:
+    def _mark_lost(self, words: str) -> ChannelLostError:
         self.lost = True
         return ChannelLostError(f"the connection to adbd is gone ({words})")
 
 
 def open_tcp(host: str, port: int, patience_s: float) -> Link:
-    """Raises `OSError`."""
+    """Connect to adbd over TCP.
+
+    Args:
+        host: address of the device.
+        port: adbd's port.
+        patience_s: seconds without a sign of life after which the connection counts as lost.
+
+    Raises:
+        OSError: no connection within `patience_s`.
+    """
     transport = MendedTcpTransport(host, port, patience_s)
     transport.connect(patience_s)
     return Link(transport, usb=False)
 
 
 def open_usb(serial: str) -> Link:
-    """Raises `OSError`, with what to do in its message."""
+    """Connect to the device with this serial number over USB.
+
+    Raises:
+        OSError: that is impossible; the message says what to do.
+    """
     try:
         import usb1  # type: ignore[import-not-found, unused-ignore]
         from adb_shell.transport.usb_transport import UsbTransport
@@ -184,4 +216,4 @@ def open_usb(serial: str) -> Link:
 
 
 def _is_timeout(error: BaseException | None) -> bool:
-    return type(error).__name__ == "USBErrorTimeout"  # of usb1, which need not be installed
+    return type(error).__name__ == "USBErrorTimeout"  # by name, because usb1 need not be installed

@@ -1,4 +1,4 @@
-"""An Android device, reached and logged in to: its work folder, its files, and its manners during a session."""
+"""An Android device over adb: the login, the work folder, files, and how it is kept awake."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from latlab.harness.text import printable
 from latlab.harness.transports.adb.config import ADBDevice
 from latlab.harness.transports.adb.connection import ADBConnection, KeyRefusedError, Signer, TLSWantedError
 from latlab.harness.transports.adb.link import Link, open_tcp, open_usb
-from latlab.harness.transports.adb.services import Ran, push, run
+from latlab.harness.transports.adb.services import CompletedCommand, push, run
 from latlab.harness.transports.base import ChannelLostError, ChannelTimeoutError, ConnectError, Deadline
 
 __all__ = ["Phone", "WorkFolder"]
 
 SHELL_S = 15.0
-"""Deadline of commands that do next to nothing: a phone that has just woken up takes its time."""
+"""Seconds for a trivial command: a phone that has just woken up is slow."""
 SETTINGS_S = 10.0
-"""`settings` and `input` each start a Java virtual machine."""
+"""Seconds for `settings` and `input`, each of which starts a Java virtual machine."""
 HASHED_BYTES_PER_S = 10e6
+"""Bytes per second that the slowest phone hashes."""
 WORK_FOLDERS = (
     "/data/local/tmp/latlab",
     "/sdcard/latlab",
     "/data/data/com.termux/files/home/.cache/latlab",
 )
-"""Some vendors refuse the first, which is adb's own."""
+"""Default work folders, in the order in which they are tried: some vendors refuse the first, which is adb's own."""
 _PROBE = """
 d={folder}
 mkdir -p "$d/incoming" "$d/models" && cd "$d" || exit 1
@@ -47,7 +48,7 @@ old=$(settings get global stay_on_while_plugged_in)
 [ -f awake ] && read -r _ old <awake
 echo "{token} $old" >awake && settings put global stay_on_while_plugged_in 15
 """
-_LET_SLEEP = """
+_RESTORE_SLEEP = """
 cd {work} && read -r token old <awake && [ "$token" = {token} ] || exit 0
 case $old in
 '' | *[!0-9]*) settings delete global stay_on_while_plugged_in ;;
@@ -58,20 +59,21 @@ esac >/dev/null && rm -f awake
 
 @dataclass(frozen=True)
 class WorkFolder:
-    """Where things are put on the device."""
+    """The folder on the device for programs and model files."""
 
     path: str
     runs_programs: bool
-    """Whether programs may be started from there: not on the memory card."""
+    """True if programs can be started from it, unlike from a memory card."""
     free_bytes: int | None
     total_bytes: int | None
 
 
 class Phone:
-    """One device. Every method but `connect` raises `ChannelLostError` and `ChannelTimeoutError`.
+    """A device. Every method but `connect` raises `ChannelLostError` and `ChannelTimeoutError`.
 
     Args:
         name: the device, for messages.
+        config: its entry in the inventory.
     """
 
     def __init__(self, name: str, config: ADBDevice) -> None:
@@ -81,11 +83,14 @@ class Phone:
         self._awake = False
         self.connection: ADBConnection | None = None
         self.in_use = Lock()
-        """Held while a thread talks to it, so that closing from another does not cut in."""
+        """Held while a thread uses the connection, so that another one that closes it does not interfere."""
 
     @contextmanager
     def ending(self) -> Iterator[bool]:
-        """For closing. True: this thread has it for itself. False: another did, under which the connection was cut."""
+        """Enter the end of a session: True if this thread has the phone to itself.
+
+        False if another thread is using the phone; the connection was then closed under it.
+        """
         if not self.in_use.acquire(blocking=False):
             if self.connection is not None:
                 self.connection.close()
@@ -97,14 +102,18 @@ class Phone:
             self.in_use.release()
 
     def connect(self) -> None:
-        """Reaches adbd and logs in. Raises `ConnectError` for the steps "connection" and "login"."""
+        """Connect to adbd and log in.
+
+        Raises:
+            ConnectError: at the steps "connection" and "login".
+        """
         self.connection = connection = ADBConnection(self._link())
         try:
             connection.log_in(self._signer, Deadline(self._config.patience_s))
         except (ChannelTimeoutError, ChannelLostError) as error:
             connection.close()
             words = str(error) or f"adbd does not answer within {self._config.patience_s:g} s"
-            raise ConnectError(f"device {self.name}: {words}", step="connection", advice=_REACH) from None
+            raise ConnectError(f"device {self.name}: {words}", step="connection", advice=_HOW_TO_REACH) from None
         except KeyRefusedError:
             connection.close()
             raise self._refused(
@@ -122,10 +131,13 @@ class Phone:
             raise
 
     def find_work_folder(self, *, running: bool) -> WorkFolder:
-        """The first folder that can be written. Raises `ConnectError` for the step "work folder".
+        """Return the first work folder that can be written.
 
         Args:
-            running: it must be possible to start programs from there.
+            running: programs must be able to start from it.
+
+        Raises:
+            ConnectError: at the step "work folder": there is none.
         """
         candidates = [self._config.work] if self._config.work else WORK_FOLDERS
         refusals = []
@@ -150,17 +162,20 @@ class Phone:
             lasting=True,
         )
 
-    def shell(self, command: str, timeout_s: float = SHELL_S) -> Ran:
-        """Runs a command to its end."""
+    def shell(self, command: str, timeout_s: float = SHELL_S) -> CompletedCommand:
+        """Run a shell command to its end."""
         assert self.connection is not None
         return run(self.connection, command, timeout_s)
 
     def push(self, path: Path, remote: str) -> None:
-        """Brings a file there. Raises `OSError` where the device refuses it.
+        """Copy a file to the device.
 
-        adbd removes what it could not write to its end; where it cannot even do that, a part may be left behind,
-        which whoever uses the file finds out by its size and hash. Renaming it at last would cost as much time as
-        a network of some hundred kilobytes itself.
+        adbd removes a file that it could not write to its end. Where it fails to, a part is left behind, and callers
+        notice it by size and hash. A copy to another name that is renamed at the end would cost as much time as a
+        file of some hundred kilobytes takes.
+
+        Raises:
+            OSError: the device refuses the file.
         """
         assert self.connection is not None
         try:
@@ -172,7 +187,15 @@ class Phone:
             raise
 
     def sha256(self, remote: str, size: int) -> str | None:
-        """Hash of a file there, or None where there is none. Raises `OSError` where the device cannot tell."""
+        """Return the hash of a file on the device as 64 hexadecimal digits, or None where there is no such file.
+
+        Args:
+            remote: the path on the device.
+            size: its size in bytes, which the deadline depends on.
+
+        Raises:
+            OSError: the device cannot compute it.
+        """
         quoted = shlex.quote(remote)
         ran = self.shell(f"[ -f {quoted} ] || exit 3; sha256sum {quoted}", SHELL_S + size / HASHED_BYTES_PER_S)
         if ran.status == 3:
@@ -183,7 +206,11 @@ class Phone:
         return digest
 
     def bring(self, path: Path, remote: str, sha256: str) -> None:
-        """Makes sure that `remote` is that very file, executable. Raises `OSError` where it cannot be."""
+        """Make sure that `remote` is a copy of the file with this hash, and executable.
+
+        Raises:
+            OSError: the device refuses the file, or it arrived damaged.
+        """
         size = path.stat().st_size
         if self.sha256(remote, size) != sha256:
             self.push(path, remote)
@@ -192,23 +219,23 @@ class Phone:
         self.shell(f"chmod 755 {shlex.quote(remote)}")
 
     def stay_awake(self, work: str) -> None:
-        """Wakes it, and keeps it awake while it is plugged in; what was set is noted down in the work folder.
+        """Wake the phone and keep it awake while it is plugged in; a file in the work folder records the old setting.
 
-        A note that is there is another controller's that did not get to restore it: what it says still counts.
+        If there is such a file, another controller could not restore the setting: the value recorded in it is kept.
         """
         self._awake = True
         with suppress(ChannelTimeoutError):
             self.shell(_STAY_AWAKE.format(work=shlex.quote(work), token=self._token), SETTINGS_S)
 
     def disconnect(self, work: str | None) -> None:
-        """Restores what `stay_awake` changed, unless somebody else holds it awake now, and hangs up."""
+        """Restore the setting that `stay_awake` changed, unless another controller changed it since, and hang up."""
         connection, self.connection = self.connection, None
         if connection is None:
             return
         try:
             if self._awake and work is not None and not connection.lost:
                 with suppress(ChannelTimeoutError, ChannelLostError):
-                    run(connection, _LET_SLEEP.format(work=shlex.quote(work), token=self._token), SETTINGS_S)
+                    run(connection, _RESTORE_SLEEP.format(work=shlex.quote(work), token=self._token), SETTINGS_S)
         finally:
             self._awake = False
             connection.close()
@@ -226,11 +253,11 @@ class Phone:
             raise ConnectError(
                 f"device {self.name}: no connection to adbd at {where}: {words}",
                 step="connection",
-                advice=_REACH if config.host else "",
+                advice=_HOW_TO_REACH if config.host else "",
             ) from error
 
     def _signer(self) -> Signer:
-        # Imported here: it loads a library for cryptography, which devices that want no key can do without.
+        # Imported here, because it loads a library for cryptography that is not needed for devices without keys.
         from adb_shell.auth.keygen import encode_pubkey, get_user_info
         from adb_shell.auth.sign_pythonrsa import PythonRSASigner
 
@@ -250,7 +277,7 @@ class Phone:
                 f"it wants to know your adb key, but {path} cannot be read: {error.strerror}",
                 f"Make one with `adb keygen {path}`, or name yours with `key`.",
             ) from None
-        except Exception as error:  # pyasn1, rsa and cryptography each have their own
+        except Exception as error:  # pyasn1, rsa and cryptography each raise their own
             raise self._refused(
                 f"{path} is no adb key ({type(error).__name__})", f"Make one with `adb keygen {path}`."
             ) from None
@@ -259,7 +286,7 @@ class Phone:
         return ConnectError(f"device {self.name}: {words}", step="login", advice=advice, lasting=True)
 
 
-_REACH = (
+_HOW_TO_REACH = (
     "Is it on, in this network, and debugging over TCP on? After each reboot of the phone: connect it by cable and run "
     "`adb tcpip 5555`."
 )

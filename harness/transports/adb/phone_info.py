@@ -1,7 +1,7 @@
-"""What a phone without Python tells about itself: facts and telemetry, each in one round trip through its shell.
+"""Facts and telemetry of a phone without Python, each in one round trip through its shell.
 
-No root is needed. What the phone keeps to itself is missing, as it is for the worker's own telemetry, whose
-knobs read the same files.
+No root is needed. What the phone does not show is missing, as it is in the worker's own telemetry, which reads the same
+files through the same classes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PROPERTIES = {
     "build": "ro.build.fingerprint",
 }
 _CPUS = "/sys/devices/system/cpu"
-# One grep for all files: starting a program costs milliseconds on a phone. Each line comes as PATH:LINE.
+# One grep for all files, because starting a program takes milliseconds on a phone. Each line comes as PATH:LINE.
 FACTS = f"""
 for name in {" ".join(_PROPERTIES.values())}; do echo "$name:$(getprop $name 2>/dev/null)"; done
 echo "kernel:$(uname -r)"; echo "machine:$(uname -m)"; echo "taskset:$(command -v taskset)"
@@ -49,7 +49,7 @@ grep -sH '^MemAvailable' /proc/meminfo
 grep -sH '^cpu ' /proc/stat
 true
 """
-_KNOBS = (
+_SENSORS = (
     telemetry.Temperature,
     telemetry.Frequency,
     telemetry.ClockLimit,
@@ -65,7 +65,11 @@ _MAX_CPUS = 1024
 
 
 class DumpedFiles(Files):
-    """Files as `grep -H ''` prints them. Nothing that it says is longer than it must be."""
+    """The files that `grep -H ''` printed, with each line cut to a bounded length.
+
+    Args:
+        dump: the output of grep.
+    """
 
     def __init__(self, dump: bytes) -> None:
         super().__init__("")
@@ -87,9 +91,9 @@ class DumpedFiles(Files):
 
 
 def read_telemetry(dump: bytes) -> dict[str, Any]:
-    """What the output of `TELEMETRY` says, as the worker would say it."""
+    """Return telemetry from the output of `TELEMETRY`, with the worker's names and units."""
     files = DumpedFiles(dump)
-    values: dict[str, Any] = {knob.name: _read(knob, files) for knob in _KNOBS}
+    values: dict[str, Any] = {sensor.name: _read(sensor, files) for sensor in _SENSORS}
     memory = (files.text("proc/meminfo") or "").split()
     kib = int(memory[1]) if len(memory) > 1 and memory[1].isdecimal() and len(memory[1]) < 16 else None
     values["memory_mb"] = None if kib is None else {"available": kib / 1024}
@@ -97,9 +101,10 @@ def read_telemetry(dump: bytes) -> dict[str, Any]:
 
 
 def describe(dump: bytes, runtime: dict[str, str | None]) -> dict[str, Any]:
-    """What `hello` tells, from the output of `FACTS`.
+    """Return the fields of a `hello` from the output of `FACTS`.
 
     Args:
+        dump: that output.
         runtime: version and build of `benchmark_model`.
     """
     files = DumpedFiles(dump)
@@ -126,7 +131,7 @@ def describe(dump: bytes, runtime: dict[str, str | None]) -> dict[str, Any]:
         "platform": "android",
         "machine": (files.text("machine") or "")[:64],
         "libc": "bionic",
-        # Without taskset nothing can be pinned, and so there is nothing to choose from.
+        # Without taskset a program cannot be pinned to CPUs, so there is nothing to choose from.
         "cpus": {
             "count": count,
             "model": cpu,
@@ -140,11 +145,11 @@ def describe(dump: bytes, runtime: dict[str, str | None]) -> dict[str, Any]:
     }
 
 
-def _read(knob: type[Knob], files: Files) -> Any:
-    value = knob(files).read()
+def _read(sensor: type[Knob], files: Files) -> Any:
+    value = sensor(files).read()
     try:
         json.dumps(value, allow_nan=False)
-    except ValueError:  # a file that says "nan"
+    except ValueError:  # a file that holds "nan"
         return None
     return value
 
@@ -154,7 +159,7 @@ def _parts(path: str) -> list[str]:
 
 
 def _cpu_list(text: str) -> list[int]:
-    """0-3,6 as a list."""
+    """Return the numbers in a list of CPUs such as "0-3,6"."""
     cpus: set[int] = set()
     for part in text.split(","):
         first, _, last = part.strip().partition("-")
@@ -164,7 +169,7 @@ def _cpu_list(text: str) -> list[int]:
 
 
 def _cpu_model(files: Files, soc: str | None) -> str | None:
-    """The chip's name, else its kinds of core."""
+    """Return the chip's name with the kinds of its cores, or what is known of these; None if nothing is."""
     lines = [line.partition(":") for line in (files.text("proc/cpuinfo") or "").split("\n")]
     fields = [(key.strip(), value.strip()) for key, _, value in lines]
     named = soc or next((value for key, value in fields if key in ("Hardware", "model name") and value), None)

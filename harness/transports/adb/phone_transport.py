@@ -1,4 +1,4 @@
-"""What both ways to work on a phone have in common: the phone, its work folder, and the manners of a session."""
+"""The base class of both transports to a phone, with Python on it and without."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ __all__ = ["PhoneTransport"]
 
 
 class PhoneTransport(Transport):
-    """A transport over adb. The phone is kept awake from the first hello that succeeds.
+    """A transport over adb. The phone is kept awake from the first `hello` that succeeds.
 
     Args:
         name: the device, for messages.
+        config: its entry in the inventory.
     """
 
     def __init__(self, name: str, config: ADBDevice) -> None:
@@ -27,7 +28,7 @@ class PhoneTransport(Transport):
     def request(self, verb: str, timeout_s: float, **fields: Any) -> dict[str, Any]:
         reply = super().request(verb, timeout_s, **fields)
         if verb == "hello" and self._folder:
-            # Not earlier: who is told that the device is busy must not touch the other's settings.
-            with suppress(ChannelLostError), self._phone.in_use:  # the next request will tell
+            # Not earlier: while another controller uses the phone, its settings must not be touched.
+            with suppress(ChannelLostError), self._phone.in_use:  # the next request reports the loss
                 self._phone.stay_awake(self._folder.path)
         return reply

@@ -1,4 +1,4 @@
-"""What adbd does for us: running commands, with their exit status and their stderr apart, and taking files."""
+"""Two services of adbd: shell commands with exit status and separate stderr, and pushes of files."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import BinaryIO, NamedTuple
 from latlab.harness.transports.adb.connection import ADBConnection, ADBStream, ServiceRefusedError
 from latlab.harness.transports.base import ChannelLostError, ChannelTimeoutError, Deadline
 
-__all__ = ["Event", "Ran", "ShellProcess", "TooMuchOutputError", "push", "run"]
+__all__ = ["CompletedCommand", "Event", "ShellProcess", "TooMuchOutputError", "push", "run"]
 
 MAX_OUTPUT = 1 << 20
-"""Of a command that is run to its end."""
+"""Most bytes that a command under `run` may print."""
 STALL_S = 30.0
-"""A push in which nothing moves for so long is given up: flash memory may take seconds over a megabyte."""
+"""Seconds without progress after which a push is given up: flash memory may take seconds to write a megabyte."""
 _SYNC_DATA_MAX = 1 << 16
 _SHELL_DATA_MAX = 1 << 24
 _SYNC = struct.Struct("<4sI")
 _SHELL = struct.Struct("<BI")
-_MAX_CHATTER = 16384
+_MAX_PID_BYTES = 16384
 _PID = b"latlab-shell "
 _OLD_RUN = 'echo "latlab-shell $$"\n({command}\n) 2>&1; echo "\n$?"'
 _REASONS = {
@@ -37,11 +37,11 @@ _REASONS = {
 
 
 class TooMuchOutputError(ChannelLostError):
-    """A command said more than anybody wants to read."""
+    """A command printed more than `MAX_OUTPUT` bytes."""
 
 
 class Event(IntEnum):
-    """What a process tells (the ids of shell protocol 2)."""
+    """Kinds of packets to and from a process (the ids of shell protocol 2)."""
 
     STDIN = 0
     STDOUT = 1
@@ -50,20 +50,27 @@ class Event(IntEnum):
     CLOSE_STDIN = 4
 
 
-class Ran(NamedTuple):
-    """A command that has ended."""
+class CompletedCommand(NamedTuple):
+    """The outcome of a shell command."""
 
     status: int | None
-    """Its exit status, or 128 and the signal that killed it; None where the device does not tell."""
+    """The exit status, or 128 plus the signal that killed it; None where the device does not report it."""
     output: bytes
+    """The bytes of stdout; on devices without shell protocol 2, those of stderr as well."""
     errors: bytes
+    """The bytes of stderr."""
 
 
 class ShellProcess:
-    """A command on the device, with pipes to it.
+    """A running command on the device, with pipes to it.
 
-    A device that knows shell protocol 2 (Android 7 and later) tells stdout from stderr, and how the command
-    ended. On an older one both come as stdout, and the end is all that is known: see `run`.
+    A device with shell protocol 2 (Android 7 and later) separates stdout from stderr and reports the exit status. On
+    an older one both come as stdout, and only the end is reported: see `run`.
+
+    Args:
+        connection: the connection to adbd.
+        command: a command for the device's shell.
+        deadline: for the command to start.
     """
 
     def __init__(self, connection: ADBConnection, command: str, deadline: Deadline) -> None:
@@ -74,18 +81,18 @@ class ShellProcess:
         self.ended = False
 
     def write(self, data: bytes, deadline: Deadline) -> None:
-        """To its stdin."""
+        """Write to its stdin."""
         self._stream.write(_SHELL.pack(Event.STDIN, len(data)) + data if self.packets else data, deadline)
 
     def close_stdin(self, deadline: Deadline) -> None:
-        """Where the device can do that; else, its end."""
+        """Close its stdin; on a device without shell protocol 2 this hangs up altogether."""
         if self.packets:
             self._stream.write(_SHELL.pack(Event.CLOSE_STDIN, 0), deadline)
         else:
             self.close(deadline)
 
     def read(self, deadline: Deadline) -> tuple[Event, bytes]:
-        """What it says next. `Event.EXIT` is the last thing, with one byte of exit status, or none if unknown."""
+        """Return the next packet; the last is `Event.EXIT`, with the exit status as one byte, or none if unknown."""
         while True:
             event = self._packet() if self.packets else None
             if event:
@@ -99,7 +106,7 @@ class ShellProcess:
             self._got += data
 
     def has_ended(self) -> bool:
-        """Whether its end is known, as far as can be told without waiting."""
+        """Return whether it has ended, as far as is known without waiting. Output that had arrived is lost."""
         while not self.ended:
             try:
                 self.read(Deadline(0))
@@ -108,12 +115,12 @@ class ShellProcess:
         return self.ended
 
     def close(self, deadline: Deadline) -> None:
-        """Hangs up: adbd closes its pipes and sends it SIGHUP."""
+        """Hang up: adbd closes its pipes and sends it SIGHUP."""
         self.ended = True
         self._stream.close(deadline)
 
     def _packet(self) -> tuple[Event, bytes] | None:
-        """The next one that says something, if all of it has come."""
+        """Return the next packet of a known kind, or None if not all of it has arrived."""
         while len(self._got) >= _SHELL.size:
             number, length = _SHELL.unpack_from(self._got)
             if length > _SHELL_DATA_MAX:
@@ -130,14 +137,14 @@ class ShellProcess:
         return None
 
 
-def run(connection: ADBConnection, command: str, timeout_s: float) -> Ran:
-    """Runs a shell command to its end.
-
-    On a device without shell protocol 2 its stderr comes with its output.
+def run(connection: ADBConnection, command: str, timeout_s: float) -> CompletedCommand:
+    """Run a shell command to its end.
 
     Raises:
-        ChannelTimeoutError: it was not through in time, and was ended.
-        TooMuchOutputError: as was this one.
+        ChannelTimeoutError: the command did not end within `timeout_s`; it was killed.
+        TooMuchOutputError: the command printed too much; it was killed.
+        ChannelLostError: the connection is gone.
+        ServiceRefusedError: the device does not offer the service.
     """
     old = "shell_v2" not in connection.features
     deadline = Deadline(timeout_s)
@@ -156,15 +163,15 @@ def run(connection: ADBConnection, command: str, timeout_s: float) -> Ran:
         if not process.ended and not connection.lost:
             process.close(Deadline(1.0))
             if old:
-                _kill(connection, bytes(output[:_MAX_CHATTER]))
+                _kill(connection, bytes(output[:_MAX_PID_BYTES]))
     if not old:
-        return Ran(status[0] if status else None, bytes(output), bytes(errors))
+        return CompletedCommand(status[0] if status else None, bytes(output), bytes(errors))
     said, _, last = bytes(output).partition(_PID)[2].partition(b"\n")[2].rstrip(b"\n").rpartition(b"\n")
-    return Ran(int(last) if last.isdigit() and len(last) < 4 else None, said, b"")
+    return CompletedCommand(int(last) if last.isdigit() and len(last) < 4 else None, said, b"")
 
 
 def _kill(connection: ADBConnection, output: bytes) -> None:
-    """Of what an old adbd has started, which does not send it a SIGHUP: its whole process group."""
+    """Kill the process group of a command that an old adbd started: such an adbd sends no SIGHUP."""
     pid = output.partition(_PID)[2].partition(b"\n")[0]
     if pid.isdigit():
         with suppress(ChannelTimeoutError, ServiceRefusedError):
@@ -175,11 +182,17 @@ def _kill(connection: ADBConnection, output: bytes) -> None:
 
 
 def push(connection: ADBConnection, file: BinaryIO, remote: str, mode: int = 0o644) -> None:
-    """Writes a file on the device, from where `file` stands. What is there is overwritten.
+    """Write a file on the device; an existing one is overwritten.
+
+    Args:
+        connection: the connection to adbd.
+        file: an open file of this machine, copied from its current position on.
+        remote: the path on the device.
+        mode: the permissions there.
 
     Raises:
         OSError: the device refuses it, with `errno.ENOSPC` where its disk is full.
-        ChannelLostError: the connection is gone, or nothing moved for `STALL_S`.
+        ChannelLostError: the connection is gone, or there was no progress for `STALL_S`.
     """
     try:
         stream = connection.open("sync:", Deadline(STALL_S))
@@ -187,11 +200,11 @@ def push(connection: ADBConnection, file: BinaryIO, remote: str, mode: int = 0o6
         stream.write(_SYNC.pack(b"SEND", len(name)) + name, Deadline(STALL_S))
         for message in _messages(file, connection.max_payload):
             if stream.waiting or stream.closed:
-                break  # it complains already
+                break  # the device has already refused it
             stream.write(message, Deadline(STALL_S))
         else:
             stream.write(_SYNC.pack(b"DONE", int(os.fstat(file.fileno()).st_mtime) & 0x7FFFFFFF), Deadline(STALL_S))
-        _answer(stream)
+        _read_answer(stream)
         stream.close(Deadline(STALL_S))
     except ChannelTimeoutError:
         connection.close()
@@ -199,7 +212,7 @@ def push(connection: ADBConnection, file: BinaryIO, remote: str, mode: int = 0o6
 
 
 def _messages(file: BinaryIO, size: int) -> Iterator[memoryview]:
-    """The file in pieces of at most 64 KiB, each with its header, as many of them together as fit `size` bytes."""
+    """Yield the file as pieces of at most 64 KiB with headers, as many of them together as fit into `size` bytes."""
     count, step = max(1, size // (_SYNC_DATA_MAX + _SYNC.size)), _SYNC.size + _SYNC_DATA_MAX
     buffer = memoryview(bytearray(count * step))
     while True:
@@ -216,8 +229,12 @@ def _messages(file: BinaryIO, size: int) -> Iterator[memoryview]:
         yield buffer[:end]
 
 
-def _answer(stream: ADBStream) -> None:
-    """Raises `OSError` for a refusal."""
+def _read_answer(stream: ADBStream) -> None:
+    """Read the device's answer to a push.
+
+    Raises:
+        OSError: the device refuses the file.
+    """
     answer, deadline = bytearray(), Deadline(STALL_S)
     while len(answer) < _SYNC.size or (
         answer[:4] == b"FAIL" and len(answer) < _SYNC.size + _SYNC.unpack_from(answer)[1]

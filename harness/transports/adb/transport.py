@@ -1,4 +1,4 @@
-"""Android devices that have a Python that adb's user may start: the worker over a stream of adbd's shell."""
+"""The transport to Android devices with a Python that adb's user may start: the worker in adbd's shell."""
 
 from __future__ import annotations
 
@@ -28,22 +28,23 @@ __all__ = ["ADBTransport"]
 
 TERMUX_PYTHON = "/data/data/com.termux/files/usr/bin/python3"
 START_S = 20.0
-"""For a shell to start."""
+"""Seconds for a shell to start."""
 END_S = 1.0
-"""How long a worker may take to end by itself: milliseconds, unless it is in a runtime's hands."""
-_LEAST_PYTHON = (3, 9)
-_STDERR_TAIL = 16384
-_MAX_CHATTER = 16384
+"""Seconds that a worker may take to end by itself: it needs milliseconds, unless a runtime is computing."""
+_OLDEST_PYTHON = (3, 9)
+_STDERR_TAIL_BYTES = 16384
+_MAX_GREETING_BYTES = 16384
 _PID = "latlab-worker"
 
 
 class ADBTransport(PhoneTransport):
-    """A worker as a process of adbd's shell. Files get there through adb's file service.
+    """A worker as a process of adbd's shell; model files reach it through adb's file service.
 
-    It ends with the connection: adbd then closes its stdin and sends it SIGHUP.
+    The worker ends with the connection: adbd then closes its stdin and sends it SIGHUP.
 
     Args:
         name: the device, for messages.
+        config: its entry in the inventory.
     """
 
     STEPS = ("connection", "login", "work folder", "Python")
@@ -53,7 +54,7 @@ class ADBTransport(PhoneTransport):
         self._config = config
         self._process: ShellProcess | None = None
         self._pid = 0
-        self._early = b""
+        self._unread = b""
 
     def _connect(self) -> None:
         with self._phone.in_use:
@@ -82,8 +83,8 @@ class ADBTransport(PhoneTransport):
 
     def _receive(self, deadline: Deadline) -> bytes:
         with self._phone.in_use:
-            if self._early:
-                early, self._early = self._early, b""
+            if self._unread:
+                early, self._unread = self._unread, b""
                 return early
             process = self._running()
             while True:
@@ -107,7 +108,7 @@ class ADBTransport(PhoneTransport):
         with self._phone.ending() as alone:
             if not alone:
                 return
-            process, self._process, self._early = self._process, None, b""
+            process, self._process, self._unread = self._process, None, b""
             connection = self._phone.connection
             if process and connection and not connection.lost and not process.ended:
                 with suppress(ChannelLostError, ChannelTimeoutError):
@@ -156,7 +157,7 @@ class ADBTransport(PhoneTransport):
             ran = self._phone.shell(f"{shlex.quote(candidate)} -S -c {shlex.quote(tells)}", START_S)
             words = ran.output.decode("utf-8", "replace").split()
             if ran.status == 0 and len(words) == 3 and words[1].isdigit() and words[2].isdigit():
-                if (int(words[1]), int(words[2])) >= _LEAST_PYTHON:
+                if (int(words[1]), int(words[2])) >= _OLDEST_PYTHON:
                     return named or words[0]
                 refusals.append(f"{words[0]} is Python {words[1]}.{words[2]}")
             else:
@@ -172,7 +173,7 @@ class ADBTransport(PhoneTransport):
 
     def _start(self, python: str, program: str) -> None:
         work = shlex.quote(self._work)
-        # faulthandler: when native code crashes, stderr tells where. The shell's pid becomes Python's.
+        # faulthandler: when native code crashes, stderr shows where. `exec` gives Python the shell's process id.
         command = f"{shlex.quote(python)} -X faulthandler {shlex.quote(program)} --work {work}"
         connection = self._phone.connection
         assert connection is not None
@@ -186,21 +187,21 @@ class ADBTransport(PhoneTransport):
                 said += data
             elif event is Event.STDERR:
                 self._note_stderr(data)
-            if event is Event.EXIT or len(said) > _MAX_CHATTER:
+            if event is Event.EXIT or len(said) > _MAX_GREETING_BYTES:
                 words = self.stderr_tail or printable(said.decode("utf-8", "replace"))
                 raise ConnectError(f"device {self.name}: its shell does not start: {words}", step="Python")
-            # A shell that has something to say says it first.
+            # The shell's start-up files may print something first.
             _, found, rest = said.partition(f"{_PID} ".encode())
             if found and b"\n" in rest:
-                pid, _, self._early = rest.partition(b"\n")
+                pid, _, self._unread = rest.partition(b"\n")
         self._pid = int(pid)
         self._process = process
 
     def _fetch_stderr(self, process: ShellProcess) -> None:
-        """Where the device has no channel for stderr, it went to a file."""
+        """Read the worker's stderr from its file, on a device that does not send it separately."""
         if not process.packets:
             with suppress(ChannelLostError, ChannelTimeoutError):
-                ran = self._phone.shell(f"tail -c {_STDERR_TAIL} {shlex.quote(self._work + '/stderr')}", END_S)
+                ran = self._phone.shell(f"tail -c {_STDERR_TAIL_BYTES} {shlex.quote(self._work + '/stderr')}", END_S)
                 self._stderr.clear()
                 self._note_stderr(ran.output)
 

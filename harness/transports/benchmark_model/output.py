@@ -1,6 +1,6 @@
-"""What TFLite's `benchmark_model` prints, and what can be believed of it.
+"""The parser of the output of TFLite's `benchmark_model`, with checks that the numbers agree.
 
-It prints no samples, only the statistics of each of its two loops (tensorflow/lite/tools/benchmark and
+The program prints no samples, only the statistics of each of its two loops (tensorflow/lite/tools/benchmark and
 tensorflow/core/util/stats_calculator.h), in microseconds:
 
     Running benchmark for at least 2 iterations and at least 0 seconds but terminate if exceeding 60 seconds.
@@ -27,11 +27,11 @@ __all__ = ["BenchmarkOutputError", "BenchmarkResult", "Delegation", "Statistics"
 MAX_CHARACTERS = 1 << 20
 MAX_LINE = 4096
 MAX_US = 1e12
-"""Eleven days."""
+"""Longest time in microseconds, eleven days."""
 _ROUNDING = 1e-4
-"""Averages are printed with six digits."""
+"""Relative tolerance for averages, which are printed with six digits."""
 
-# Every pattern matches a whole line, each repetition ends where another character begins: linear time.
+# Every pattern matches a whole line, and each repetition ends where another character begins: linear time.
 _SEVERITY = re.compile(r"(?:INFO|VERBOSE|WARN|WARNING|ERROR): ?")
 _NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,10})?(?:e[+-]?[0-9]{1,3})?"
 _LOOP = re.compile(r"Running benchmark for at least ([0-9]{1,9}) iterations and at least .{1,100}")
@@ -72,16 +72,16 @@ _DELEGATE_NODES = {
 
 
 class BenchmarkOutputError(ValueError):
-    """Output that says nothing, or contradicts itself: no latency is to be had from it."""
+    """Output that is incomplete or contradicts itself: no latency can be read from it."""
 
 
 class TooFewRunsError(BenchmarkOutputError):
-    """It stopped early: its time was up."""
+    """A loop did fewer runs than asked for, because its time limit passed."""
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of one loop, in microseconds. Where `count` is 0 the others are 0."""
+    """The statistics of one loop, in microseconds. Where `count` is 0 the others are 0."""
 
     count: int
     first: float
@@ -97,54 +97,61 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Delegation:
-    """What a delegate took of the graph."""
+    """The part of a graph that a delegate runs."""
 
     delegate: str
-    """XNNPACK, GPU or NNAPI."""
+    """The delegate's name: XNNPACK, GPU or NNAPI."""
     whole: bool
+    """True if the delegate runs the whole graph."""
     operators: int | None
-    """Of the graph; None where the release does not print it."""
+    """The number of operators in the graph; None where the release does not print it."""
     delegated: int | None
-    """Of them, those that the delegate runs."""
+    """The number of operators that the delegate runs; None where the release does not print it."""
     partitions: int | None
+    """The number of partitions that the graph is split into; None where the release does not print it."""
 
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """One run of `benchmark_model`."""
+    """The result of one run of `benchmark_model`."""
 
     init_us: float
+    """Microseconds to load and prepare the model."""
     first_us: float
-    """Time of the very first inference; 0 where there was no warm-up."""
+    """Microseconds of the very first inference; 0 where there was no warm-up."""
     warmup: Statistics
     inference: Statistics
     delegations: tuple[Delegation, ...]
-    """Those that took at least one operator."""
+    """The delegates that run at least one operator."""
     rejected: tuple[str, ...]
-    """Delegates that were asked for and took nothing."""
+    """The names of delegates that were asked for and run nothing."""
     nnapi_accelerators: tuple[str, ...]
+    """The names of the accelerators that NNAPI has; empty where none are listed."""
     unknown_flags: str
-    """Flags that this release does not know, which it passed over."""
+    """The flags that this release does not know and ignored, separated by spaces."""
     memory_mib: float | None = None
-    """By which its resident memory had grown at its peak, loading included; None where the release does not tell."""
+    """Peak growth of the resident memory in MiB, loading included; None where the release does not print it."""
 
     def delegation(self, delegate: str) -> Delegation | None:
+        """Return the part that the delegate of this name runs, or None if it runs nothing."""
         return next((one for one in self.delegations if one.delegate == delegate), None)
 
 
 def parse_output(
     text: str, *, warmup: int, runs: int, timed: tuple[bool, bool] = (False, False), capped: bool = False
 ) -> BenchmarkResult:
-    """Reads what a run that ended well printed, stdout before stderr.
+    """Parse the output of a run that ended well, stdout before stderr.
 
     Args:
-        warmup: how many warm-up runs it was told to do.
-        runs: how many runs it was told to do.
-        timed: whether warm-up and runs may be more than that, because they were to last some seconds.
-        capped: whether they may be fewer, because they were not to last longer than some.
+        text: the output.
+        warmup: the number of warm-up runs that was asked for.
+        runs: the number of timed runs that was asked for.
+        timed: for warm-up and timed runs, True if there may be more of them, because they had a minimum of seconds.
+        capped: there may be fewer of either, because they had a maximum of seconds.
 
     Raises:
-        BenchmarkOutputError: something is missing, is there twice, is no number, or contradicts something else.
+        TooFewRunsError: a loop did fewer runs than it had to.
+        BenchmarkOutputError: something is missing, occurs twice, is no number, or contradicts something else.
     """
     if len(text) > MAX_CHARACTERS:
         raise BenchmarkOutputError(f"it printed {len(text)} characters, more than {MAX_CHARACTERS}")
@@ -175,7 +182,7 @@ def parse_output(
 
 
 def _loops(lines: list[str]) -> list[tuple[int, Statistics]]:
-    """How many runs each loop was told to do, and what came of it."""
+    """Return, for the warm-up and the timed loop, the number of runs asked for and the statistics."""
     loops: list[tuple[int, Statistics | None]] = []
     for line in lines:
         if started := _LOOP.fullmatch(line):
@@ -219,7 +226,7 @@ def _statistics(line: str) -> Statistics:
 def _check(one: Statistics, line: str) -> None:
     slack = 1.0 + _ROUNDING
     inside = [one.first, one.last, *(value for value in (one.p5, one.median, one.p95) if value is not None)]
-    # Samples and their quantiles are whole numbers, printed in full; averages are rounded.
+    # Samples and quantiles are whole numbers and printed in full; averages are rounded.
     good = (
         one.least <= one.most
         and all(one.least <= value <= one.most for value in inside)
@@ -233,7 +240,10 @@ def _check(one: Statistics, line: str) -> None:
 
 
 def _timings(lines: list[str], warm: Statistics, timed: Statistics) -> tuple[float, float]:
-    """Initialisation and first inference, from the last line that counts; what it says of the loops must agree."""
+    """Return the microseconds of initialisation and of the first inference from the summary line.
+
+    The summary repeats averages of both loops, which must agree with their statistics.
+    """
     summaries = [line for line in lines if "inference timings in us:" in line.lower()]
     if len(summaries) != 1:
         raise BenchmarkOutputError(f"it has {len(summaries)} summaries, not one")
@@ -246,19 +256,19 @@ def _timings(lines: list[str], warm: Statistics, timed: Statistics) -> tuple[flo
         warm_mean = found[1]
     else:
         raise BenchmarkOutputError(f"no summary: {line[:200]!r}")
-    if first != warm.first:  # one sample, a whole number, printed in full
+    if first != warm.first:  # a single sample is a whole number, printed in full
         raise BenchmarkOutputError(f"its summary and its statistics differ over the first run: {first:g}")
-    if not _close(mean, timed.mean):
+    if not _nearly_equal(mean, timed.mean):
         raise BenchmarkOutputError(f"its summary and its statistics differ over the runs: {mean:g}, {timed.mean:g}")
-    # The average of no samples is 0/0.
-    if warm.count and ("nan" in warm_mean or not _close(_number(warm_mean), warm.mean)):
+    # Without warm-up runs their average is 0/0, printed as "nan".
+    if warm.count and ("nan" in warm_mean or not _nearly_equal(_number(warm_mean), warm.mean)):
         raise BenchmarkOutputError(
             f"its summary and its statistics differ over the warm-up: {warm_mean}, {warm.mean:g}"
         )
     return init, first
 
 
-def _close(one: float, other: float) -> bool:
+def _nearly_equal(one: float, other: float) -> bool:
     return math.isclose(one, other, rel_tol=_ROUNDING, abs_tol=1e-3)
 
 
@@ -270,14 +280,14 @@ def _number(text: str) -> float:
 
 
 def _delegations(lines: list[str]) -> tuple[tuple[Delegation, ...], tuple[str, ...]]:
-    """What each delegate took, and which took nothing although it was asked for."""
+    """Return the part that each delegate runs, and the names of those that were asked for and run nothing."""
     replaced: dict[str, Delegation] = {}
     applied: dict[str, tuple[bool, int | None]] = {}
     rejected: list[str] = []
     for line in lines:
         if found := _REPLACING.fullmatch(line):
             name, one = _replacing(found)
-            replaced[name] = _together(replaced[name], one) if name in replaced else one
+            replaced[name] = _sum_of_subgraphs(replaced[name], one) if name in replaced else one
         elif found := _APPLIED.fullmatch(line):
             applied[found[1].upper()] = found[2] == "completely", int(found[3]) if found[3] else None
         elif found := (_NOT_APPLIED.fullmatch(line) or _UNSUPPORTED.fullmatch(line)):
@@ -288,10 +298,10 @@ def _delegations(lines: list[str]) -> tuple[tuple[Delegation, ...], tuple[str, .
         known = replaced.get(name, Delegation(name, whole, None, None, 1 if whole else kernels))
         if known.operators is not None and known.whole and not whole:
             raise BenchmarkOutputError(f"two opinions on what {name} took")
-        # What the graph looks like in the end counts: a delegate may have given up what it had taken at first.
+        # The final graph counts: a delegate may have given up a part that it had taken at first.
         replaced[name] = replace(known, whole=whole)
     for name in rejected:
-        if name != "XNNPACK":  # applied by default already, it finds nothing left to take
+        if name != "XNNPACK":  # it has already been applied by default, so the explicit one finds nothing to take
             replaced.pop(name, None)
     return tuple(one for one in replaced.values() if one.delegated != 0), tuple(rejected)
 
@@ -304,8 +314,8 @@ def _replacing(found: re.Match[str]) -> tuple[str, Delegation]:
     return name, Delegation(name, taken == operators, operators, taken, int(found[4]))
 
 
-def _together(one: Delegation, other: Delegation) -> Delegation:
-    """Of two subgraphs."""
+def _sum_of_subgraphs(one: Delegation, other: Delegation) -> Delegation:
+    """Return the part that a delegate runs of two subgraphs together."""
     return Delegation(
         one.delegate,
         one.whole and other.whole,

@@ -1,4 +1,4 @@
-"""Phones without Python: TFLite's `benchmark_model` over adb, behind the same requests and replies as a worker."""
+"""The transport to phones without Python: TFLite's `benchmark_model` over adb, with a worker's requests and replies."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ END_S = 1.0
 
 
 class BenchmarkModelTransport(PhoneTransport):
-    """The worker lives in this process, and works through the phone's shell.
+    """A worker in this process that runs `benchmark_model` through the phone's shell.
 
-    Its requests and replies are the same lines as those of a worker on the device, checked in the same way: the
-    line that `_send` takes is worked on when `_receive` is asked for its reply.
+    Its requests and replies are the same lines as those of a worker on the device, and checked in the same way:
+    `_send` stores the request, and `_receive` carries it out and returns the reply.
 
     Args:
         name: the device, for messages.
+        config: its entry in the inventory.
     """
 
     STEPS = ("connection", "login", "work folder")

@@ -1,9 +1,9 @@
-"""The worker's verbs for a phone without Python, answered here by driving `benchmark_model` there.
+"""The worker for a phone without Python: it runs here and answers requests by running `benchmark_model` there.
 
-`benchmark_model` times runs in a loop of its own and prints statistics of them, no samples. A pass is therefore
-one start of the program, and its reply has one sample, the mean of all runs, with an `aggregate` that says so
-and what else is known of them. Of a policy it follows the numbers of runs and the seconds, for which it has flags;
-it cannot compare the halves of a warm-up, nor time calls in blocks.
+`benchmark_model` times runs in a loop of its own and prints their statistics, but no samples. A pass is therefore one
+start of the program. Its reply has one sample, the mean of all runs, and an `aggregate` with the other statistics. The
+program has flags for numbers of runs and for seconds; it can neither compare the halves of a warm-up nor time calls in
+blocks, so these parts of a timing policy have no effect.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from latlab.harness.text import printable
 from latlab.harness.transports.adb.lease import LOST, PhoneLease
 from latlab.harness.transports.adb.phone import SHELL_S, Phone, WorkFolder
 from latlab.harness.transports.adb.phone_info import FACTS, TELEMETRY, describe, read_telemetry
-from latlab.harness.transports.adb.services import Ran, TooMuchOutputError
+from latlab.harness.transports.adb.services import CompletedCommand, TooMuchOutputError
 from latlab.harness.transports.base import ChannelTimeoutError, Deadline
 from latlab.harness.transports.benchmark_model.output import (
     BenchmarkOutputError,
@@ -38,18 +38,19 @@ from latlab.harness.transports.benchmark_model.output import (
 __all__ = ["BenchmarkWorker"]
 
 VERSION = "benchmark-model-1"
-"""Of how the program is driven: rows of different versions need not be comparable."""
+"""The version of the way in which the program is run: rows of different versions need not be comparable."""
 MAX_BYTES = 2 << 30
-"""Room for networks on the device; the oldest go when all together take more."""
+"""Most bytes of model files on the device; beyond that the oldest are deleted."""
 LOAD_LIMIT_S = 240.0
+"""Longest time in seconds for the run that loads a network."""
 LEAVE_S = 3.0
-"""Before the deadline of a request, to end a program that does not end, and say so."""
+"""Seconds before the deadline of a request, in which a program that does not end is killed and that is reported."""
 CHANGED = 94
-"""Exit status of a run whose network, or program, is not the file any more that was checked."""
+"""The exit status of a run that did not start, because its model file or the program has changed since its check."""
 _OWNER = re.compile(r"[0-9a-f]{32}")
 _FLAGS = {
     "cpu": ["--use_xnnpack=true"],
-    # The GPU computes in fp16 unless it is told not to, and targets say fp32.
+    # By default the GPU computes in fp16, but targets are fp32.
     "gpu": ["--use_gpu=true", "--gpu_precision_loss_allowed=false"],
     # NNAPI has an implementation on the CPU for what no accelerator takes.
     "nnapi": ["--use_nnapi=true", "--disable_nnapi_cpu=true"],
@@ -57,8 +58,8 @@ _FLAGS = {
 _DELEGATES = {"cpu": "XNNPACK", "gpu": "GPU", "nnapi": "NNAPI"}
 _ONE_EACH = PassRequest(warmup=1, runs=1)
 _DISPENSABLE_FLAG = re.compile(r"--use_xnnpack=\S+")
-"""Releases that do not know it have no XNNPACK; what ran is seen from the output."""
-_SIGNS = (
+"""Releases without this flag have no XNNPACK; the output shows which delegate ran."""
+_ERROR_PATTERNS = (
     ("unsupported_op", ("unresolved custom op", "Didn't find op for builtin", "operations are not supported")),
     ("corrupt_artifact", ("Failed to mmap model", "model identifier", "Failed to load model", "Could not open")),
     ("out_of_memory", ("bad_alloc", "Out of memory", "CL_OUT_OF_HOST_MEMORY", "CL_MEM_OBJECT_ALLOCATION_FAILURE")),
@@ -67,7 +68,9 @@ _SIGNS = (
 
 
 @dataclass(frozen=True)
-class _Loaded:
+class _LoadedModel:
+    """A loaded network and how to run it."""
+
     sha256: str
     suffix: str
     accelerator: str
@@ -80,8 +83,9 @@ class BenchmarkWorker:
     """Answers requests, one at a time, as `latlab.agents.worker` does.
 
     Args:
-        phone: connected.
-        binary: `benchmark_model` for the phone, on this machine.
+        phone: the phone, connected.
+        folder: its work folder.
+        binary: the `benchmark_model` for the phone, a file on this machine; None if the inventory names none.
     """
 
     def __init__(self, phone: Phone, folder: WorkFolder, binary: Path | None) -> None:
@@ -89,9 +93,9 @@ class BenchmarkWorker:
         self._program = ""
         self._lease: PhoneLease | None = None
         self._signatures: dict[str, str] = {}
-        """Of files on the device whose hash was checked."""
+        """The output of `stat` for each file on the device whose hash was checked, by path."""
         self._cpus: frozenset[int] = frozenset()
-        self._loaded: dict[int, _Loaded] = {}
+        self._loaded: dict[int, _LoadedModel] = {}
         self._handles = 0
         self._verbs = {
             "hello": self._hello,
@@ -104,7 +108,13 @@ class BenchmarkWorker:
         }
 
     def answer(self, verb: str, request: Fields, deadline: Deadline) -> dict[str, Any]:
-        """The result. Raises `AgentError` for what cannot be done, and what `Phone` raises."""
+        """Return the result of a request.
+
+        Raises:
+            AgentError: the request is wrong or failed.
+            ChannelLostError: the connection to the phone is gone.
+            ChannelTimeoutError: the phone does not answer in time.
+        """
         if verb not in self._verbs:
             raise AgentError("bad_request", f"unknown verb {verb!r}")
         if verb != "hello":
@@ -114,6 +124,7 @@ class BenchmarkWorker:
         return self._verbs[verb](request, deadline)
 
     def end(self, deadline: Deadline) -> None:
+        """Release the phone."""
         if self._lease is not None:
             self._lease.release(deadline)
 
@@ -139,7 +150,10 @@ class BenchmarkWorker:
         }
 
     def _bring_program(self) -> dict[str, str | None]:
-        """Version of the program, or why there is none. Its hash is its version: it does not tell any."""
+        """Copy the program to the phone and return its version, or why there is none.
+
+        The program reports no version, so its hash stands for one.
+        """
         if self._binary is None:
             return {"version": None, "why": "name the file with `benchmark_model` in the inventory"}
         try:
@@ -169,7 +183,7 @@ class BenchmarkWorker:
         if signature and self._hash(there, size) == sha256:
             self._signatures[there] = signature
             return {"have": True}
-        if self._size(arrived) < size:  # nothing, or a part of it
+        if self._size(arrived) < size:  # there is no file, or a part of one
             return {"have": False}
         digest = self._hash(arrived, size)
         if digest != sha256:
@@ -190,7 +204,7 @@ class BenchmarkWorker:
             )
         accelerator, affinity = asked.accelerator, asked.affinity
         # The input's shape is not passed on: the program uses the one that the file declares.
-        one = _Loaded(
+        one = _LoadedModel(
             asked.sha256,
             asked.suffix,
             accelerator,
@@ -215,7 +229,7 @@ class BenchmarkWorker:
             "memory": None
             if result.memory_mib is None
             else {"peak_mb": result.memory_mib * 2**20 / 1e6, "how": "benchmark_model"},
-            "inputs": [],  # it does not tell
+            "inputs": [],  # the program does not print them
             "runtime_version": Path(self._program).name.rpartition("-")[2],
             "provider": delegation.delegate if delegation else "TFLite reference kernels",
             "delegated": {
@@ -228,7 +242,7 @@ class BenchmarkWorker:
         }
 
     def _time(self, request: Fields, deadline: Deadline) -> dict[str, Any]:
-        loaded = self._loaded_as(request.integer("handle", 0, 1 << 53))
+        loaded = self._find_loaded(request.integer("handle", 0, 1 << 53))
         request.integer("runs", 1, MAX_RUNS)
         asked = PassRequest.read(request)
         if asked.stop:
@@ -236,7 +250,7 @@ class BenchmarkWorker:
         deadline_s = request.number("deadline_s", 0, 86400)
         before = self._telemetry(request, deadline)
         result = self._run(loaded, asked, min(deadline_s, deadline.left - LEAVE_S))
-        # By the clock of this machine, where the worker is. The runs are the last that the program does.
+        # On the clock of this machine, where this worker runs. The runs are the last thing that the program does.
         at_s = time.perf_counter() - result.inference.mean * result.inference.count / 1e6
         return {
             "warmup_ns": [round(result.warmup.mean * 1000)] if result.warmup.count else [],
@@ -248,7 +262,7 @@ class BenchmarkWorker:
 
     def _unload(self, request: Fields, _: Deadline) -> dict[str, Any]:
         for handle in request.integers("handles", 0, 1 << 53, MAX_RUNS):
-            self._loaded_as(handle)
+            self._find_loaded(handle)
             del self._loaded[handle]
         return {"loaded": len(self._loaded)}
 
@@ -258,8 +272,17 @@ class BenchmarkWorker:
     def _bye(self, _: Fields, __: Deadline) -> dict[str, Any]:
         return {}
 
-    def _run(self, one: _Loaded, asked: PassRequest, seconds: float) -> BenchmarkResult:
-        """Starts the program once. Raises `AgentError`."""
+    def _run(self, one: _LoadedModel, asked: PassRequest, seconds: float) -> BenchmarkResult:
+        """Run the program once.
+
+        Args:
+            one: the network and how to run it.
+            asked: the numbers of runs and the seconds that they may last.
+            seconds: the longest time that the program may take.
+
+        Raises:
+            AgentError: it failed, timed out, or did not run as asked.
+        """
         seconds = max(seconds, 1.0)
         capped = 0 < asked.max_pass_s < seconds
         model = self._model(one.sha256, one.suffix)
@@ -269,11 +292,11 @@ class BenchmarkWorker:
             f"--warmup_runs={asked.warmup}",
             f"--warmup_min_secs={asked.warmup_s:g}",
             f"--num_runs={asked.runs}",
-            f"--min_secs={asked.pass_s:g}",  # with 0, `num_runs` is not the least of runs, but their number
+            f"--min_secs={asked.pass_s:g}",  # with 0, `num_runs` is the exact number of runs, not the least
             f"--max_secs={asked.max_pass_s if capped else seconds:.3f}",
             *_FLAGS[one.accelerator],
         ]
-        # taskset takes hexadecimal digits without a prefix, in toybox and busybox alike.
+        # The taskset of toybox and that of busybox both take hexadecimal digits without a prefix.
         pin = [] if one.affinity is None else ["taskset", f"{sum(1 << cpu for cpu in set(one.affinity)):x}"]
         command = " ".join(shlex.quote(word) for word in [*pin, self._program, *flags])
         files = [self._program, model]
@@ -288,7 +311,7 @@ class BenchmarkWorker:
             raise AgentError("crash", str(error)) from None
         if ran.status == CHANGED:
             self._signatures.pop(model, None)
-            self._bring_program()  # in case that it is not the network
+            self._bring_program()  # in case it was the program that changed
             raise AgentError("corrupt_artifact", f"the network {one.sha256[:12]}... has changed on the device")
         text = f"{ran.output.decode('utf-8', 'replace')}\n{ran.errors.decode('utf-8', 'replace')}"
         if ran.status:
@@ -304,7 +327,7 @@ class BenchmarkWorker:
         _check_delegate(result, one.accelerator)
         return result
 
-    def _guarded(self, command: str, seconds: float) -> Ran:
+    def _guarded(self, command: str, seconds: float) -> CompletedCommand:
         assert self._lease is not None
         ran = self._phone.shell(self._lease.guard(command), seconds)
         if ran.status == LOST:
@@ -321,11 +344,11 @@ class BenchmarkWorker:
             raise AgentError("crash", error.strerror or str(error)) from None
 
     def _signature(self, path: str) -> str:
-        """What changes when a file does; empty where there is none."""
+        """Return the output of `stat`, which changes when the file does; "" where there is no file."""
         return self._phone.shell(f"{_stat(path)} 2>/dev/null").output.decode("ascii", "replace").strip()
 
     def _size(self, path: str) -> int:
-        """-1 where there is no file."""
+        """Return the size of a file in bytes, or -1 where there is none."""
         words = self._signature(path).split()
         return int(words[1]) if len(words) == 4 and words[1].isdecimal() else -1
 
@@ -344,7 +367,7 @@ class BenchmarkWorker:
                 self._signatures.pop(path, None)
                 total -= int(size)
 
-    def _loaded_as(self, handle: int) -> _Loaded:
+    def _find_loaded(self, handle: int) -> _LoadedModel:
         if handle not in self._loaded:
             raise AgentError("bad_request", f"nothing is loaded under handle {handle}")
         return self._loaded[handle]
@@ -376,7 +399,7 @@ def _check_flags(result: BenchmarkResult) -> None:
 
 
 def _check_delegate(result: BenchmarkResult, accelerator: str) -> None:
-    """A network of which the CPU runs a part says nothing about the accelerator that was asked for."""
+    """Raise `AgentError` unless the accelerator runs the whole network: a part on the CPU would distort the latency."""
     if accelerator == "cpu":
         return
     name = _DELEGATES[accelerator]
@@ -390,8 +413,8 @@ def _check_delegate(result: BenchmarkResult, accelerator: str) -> None:
         raise AgentError("unsupported_op", f"the {name} delegate took {share} operators, the CPU would run the others")
 
 
-def _failure(ran: Ran, text: str, one: _Loaded) -> AgentError:
-    """A run that ended with an error."""
+def _failure(ran: CompletedCommand, text: str, one: _LoadedModel) -> AgentError:
+    """Return the error for a run that ended with a failure."""
     where = f" (network {one.network})" if one.network else ""
     if ran.status in (126, 127):
         return AgentError("runtime_missing", f"it cannot be started: {printable(text.strip()[-300:])}")
@@ -399,7 +422,7 @@ def _failure(ran: Ran, text: str, one: _Loaded) -> AgentError:
         return AgentError("out_of_memory", f"benchmark_model was killed, most likely for want of memory{where}")
     errors = [line.strip() for line in text.splitlines() if "ERROR" in line or "rror:" in line] or [text.strip()[-300:]]
     words = printable(" ".join(errors)[:500])
-    for kind, signs in _SIGNS:
+    for kind, signs in _ERROR_PATTERNS:
         if any(sign in text for sign in signs):
             return AgentError(kind, f"{words}{where}")
     how = "" if ran.status is None else f" with status {ran.status}"

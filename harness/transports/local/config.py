@@ -1,25 +1,22 @@
-"""What the inventory says of this machine."""
+"""The inventory's entry of the machine that latlab runs on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from latlab.harness.paths import cache_folder
-from latlab.harness.transports.config import _PHONES_ONLY, DeviceConfig, File, Problem, _of_benchmark_model
-
-if TYPE_CHECKING:
-    from latlab.harness.transports.base import Transport
+from latlab.harness.transports.config import PHONES_ONLY, DeviceConfig, File, Problem, benchmark_model_targets
 
 __all__ = ["LocalDevice"]
 
 
 class LocalDevice(DeviceConfig):
-    """The machine that latlab runs on, driven through the same worker and protocol as any other."""
+    """The machine that latlab runs on; it is measured through the same worker and protocol as any other."""
 
     is_this_machine: ClassVar[bool] = True
+    transport_factory: ClassVar[str] = "latlab.harness.transports.local.transport:LocalTransport.from_config"
     transport: Literal["local"] = "local"
     python: File | None = Field(default=None, description="Interpreter that runs the worker; default: latlab's own")
     work: File | None = Field(default=None, description="The worker's folder; default: in the user's cache folder")
@@ -29,9 +26,4 @@ class LocalDevice(DeviceConfig):
         return "this machine" if self.python is None else f"this machine, {self.python}"
 
     def problems(self) -> Iterator[Problem]:
-        yield from _of_benchmark_model(self, _PHONES_ONLY)
-
-    def open(self, name: str, runtime: str) -> Transport:
-        from latlab.harness.transports.local.transport import LocalTransport
-
-        return LocalTransport(name, self.python, self.work or cache_folder() / "worker")
+        yield from benchmark_model_targets(self, PHONES_ONLY)

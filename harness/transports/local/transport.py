@@ -1,4 +1,4 @@
-"""The machine that latlab runs on, through the same worker and protocol as any other device."""
+"""The transport to the machine that latlab runs on: the same worker and protocol as on any other device."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 from platformdirs import user_cache_path
 
+from latlab.harness.paths import cache_folder
 from latlab.harness.transports.base import (
     ChannelClosedError,
     ChannelTimeoutError,
@@ -22,23 +24,24 @@ from latlab.harness.transports.base import (
     Deadline,
     Transport,
 )
+from latlab.harness.transports.local.config import LocalDevice
 from latlab.harness.transports.worker_archive import worker_program
 
 __all__ = ["LocalTransport", "default_work_folder"]
 
 END_S = 1.0
-"""How long a worker may take to end by itself: milliseconds, unless it is in a runtime's hands."""
-_CHUNK = 1 << 16
-_COPY = 1 << 20
+"""Seconds that a worker may take to end by itself: it needs milliseconds, unless a runtime is computing."""
+_CHUNK_BYTES = 1 << 16
+_COPY_BYTES = 1 << 20
 
 
 def default_work_folder() -> Path:
-    """Where the local worker keeps networks and its lock: in the user's cache."""
+    """Return the default folder for the local worker's model files and its lock, in the user's cache."""
     return user_cache_path("latlab") / "worker"
 
 
 def _write_new(path: Path, content: bytes) -> None:
-    """Writes a file beside others that are not ours, through no link that lies there."""
+    """Write a file into a folder that others can write to, without following a link at that path."""
     handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
     try:
         with open(handle, "wb") as file:
@@ -50,12 +53,12 @@ def _write_new(path: Path, content: bytes) -> None:
 
 
 class LocalTransport(Transport):
-    """A worker as a child process. Files get there as hard links, or as copies where that cannot be.
+    """A worker as a child process. Model files reach it as hard links, or as copies where those are impossible.
 
     Args:
         name: the device, for messages.
         python: the interpreter that has the inference runtimes; default: the one that runs latlab.
-        work: the worker's folder; one worker at a time uses it.
+        work: the worker's folder, which one worker at a time uses.
     """
 
     STEPS = ("work folder", "Python")
@@ -63,13 +66,18 @@ class LocalTransport(Transport):
     def __init__(self, name: str = "local", python: Path | None = None, work: Path | None = None) -> None:
         super().__init__(name)
         self._python = python or Path(sys.executable)
-        # Absolute, because the worker runs in there.
+        # Absolute, because the worker runs inside it.
         self._work = (work or default_work_folder()).absolute()
         self._process: subprocess.Popen[bytes] | None = None
 
+    @classmethod
+    def from_config(cls, name: str, config: LocalDevice) -> Self:
+        """Return the transport that the inventory describes; it uses latlab's cache folder where none is named."""
+        return cls(name, config.python, config.work or cache_folder() / "worker")
+
     @property
     def pid(self) -> int | None:
-        """Of the worker's process, while there is one."""
+        """The worker's process id, or None while there is no worker."""
         return self._process.pid if self._process else None
 
     def _connect(self) -> None:
@@ -79,7 +87,7 @@ class LocalTransport(Transport):
             self._work.mkdir(parents=True, exist_ok=True)
             (self._work / "incoming").mkdir(exist_ok=True)
             for folder in (self._work, self._work / "incoming"):
-                if folder.is_symlink():  # an earlier worker may have put it there
+                if folder.is_symlink():  # an earlier worker may have planted it
                     raise OSError(errno.ELOOP, f"{folder} is a link, not a folder")
             if path.is_symlink() or not path.is_file() or path.read_bytes() != program.content:
                 _write_new(path, program.content)
@@ -91,7 +99,7 @@ class LocalTransport(Transport):
                 advice="Free some space." if full else "Name another with `work` in the inventory.",
                 lasting=True,
             ) from error
-        # faulthandler: when native code crashes, stderr tells where.
+        # faulthandler: when native code crashes, stderr shows where.
         command = [os.path.abspath(self._python), "-X", "faulthandler", str(path), "--work", str(self._work)]
         try:
             self._process = subprocess.Popen(
@@ -125,7 +133,7 @@ class LocalTransport(Transport):
                     data = data[os.write(stdin, data) :]
                 except BrokenPipeError:
                     raise ChannelClosedError(self._how_it_ended()) from None
-            elif not deadline.left:  # it may write to stderr without end
+            elif not deadline.left:  # `select` may return before: a worker may write to stderr without end
                 raise ChannelTimeoutError
 
     def _receive(self, deadline: Deadline) -> bytes:
@@ -134,9 +142,9 @@ class LocalTransport(Transport):
         while True:
             readable, _, _ = select.select(watched, [], [], deadline.left)
             if stderr in readable and not self._drain(stderr):
-                watched.remove(stderr)  # closed, or it would be readable for ever
+                watched.remove(stderr)  # a closed stream is always readable
             if stdout in readable:
-                data = os.read(stdout, _CHUNK)
+                data = os.read(stdout, _CHUNK_BYTES)
                 if not data:
                     raise ChannelClosedError(self._how_it_ended())
                 return data
@@ -144,7 +152,7 @@ class LocalTransport(Transport):
                 raise ChannelTimeoutError
 
     def _transfer(self, path: Path, sha256: str) -> None:
-        # The folder is the worker's, who may have put a link in its place: nothing is written to where that leads.
+        # The worker owns the folder and may have replaced it by a link, which must not be followed.
         try:
             folder = os.open(self._work / "incoming", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError as error:
@@ -159,7 +167,7 @@ class LocalTransport(Transport):
             except OSError:  # another file system, or one without hard links
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
                 with open(os.open(unfinished, flags, 0o666, dir_fd=folder), "wb") as copy, path.open("rb") as file:
-                    shutil.copyfileobj(file, copy, _COPY)
+                    shutil.copyfileobj(file, copy, _COPY_BYTES)
             os.rename(unfinished, sha256, src_dir_fd=folder, dst_dir_fd=folder)
         finally:
             os.close(folder)
@@ -172,7 +180,7 @@ class LocalTransport(Transport):
         assert process.stdout is not None
         assert process.stderr is not None
         with suppress(OSError):
-            process.stdin.close()  # the end of its input is the worker's end
+            process.stdin.close()  # the worker ends when its stdin does
         if gently:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(END_S)
@@ -193,9 +201,9 @@ class LocalTransport(Transport):
         return process.stdin.fileno(), process.stdout.fileno(), process.stderr.fileno()
 
     def _drain(self, stderr: int) -> bool:
-        """Takes what is there; False at the end of the stream."""
+        """Read the stderr that has arrived and return False at its end."""
         try:
-            data = os.read(stderr, _CHUNK)
+            data = os.read(stderr, _CHUNK_BYTES)
         except BlockingIOError:
             return True
         self._note_stderr(data)

@@ -1,1 +1,1 @@
-"""A device that does not exist: latencies with known truth, and every way in which devices misbehave."""
+"""Simulated devices: latencies whose true values are known, and every way in which devices misbehave."""

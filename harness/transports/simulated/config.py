@@ -1,17 +1,13 @@
-"""What inventory.yaml says of a simulated device."""
+"""The inventory's entry of a simulated device."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, model_validator
 
 from latlab.harness.transports.config import DeviceConfig, File, Strict
 from latlab.harness.transports.simulated.presets import KINDS
-
-if TYPE_CHECKING:
-    from latlab.harness.transports.simulated.device import Device
-    from latlab.harness.transports.simulated.transport import SimulatedTransport
 
 __all__ = [
     "Bursts",
@@ -37,31 +33,31 @@ LayerKind = Literal[
     "mul", "zero", "shuffle", "mean", "matmul", "softmax", "layernorm", "concat", "other",
 ]
 # fmt: on
-"""`search_spaces.cost.Layer.kind`; `other` stands for what a user's own space has besides."""
+"""Values of `latlab.search_spaces.layers.Layer.kind`; `other` stands for all further kinds of a user's own space."""
 Verb = Literal["hello", "put", "load", "time", "unload", "telemetry"]
 
 
 class Cost(Strict):
-    """A roofline: each layer takes the longer of computing and moving its bytes, plus what starting it costs."""
+    """A roofline: each layer takes the longer of its computing and its memory traffic, plus a cost to start it."""
 
-    peak_gflops: Positive = Field(default=10.0, description="Billions of operations a second, of one thread")
+    peak_gflops: Positive = Field(default=10.0, description="Billions of operations per second of one thread")
     memory_gb_s: Positive = Field(default=5.0, description="Billions of bytes a second to and from memory")
     overhead_us: float = Field(default=5.0, ge=0, le=1e6, description="Microseconds to start a layer")
     variation: float = Field(
         default=0.0,
         ge=0,
         le=2,
-        description="How much devices of a kind differ (by seed) in how fast they compute each kind of layer: the "
-        "standard deviation of the logarithm",
+        description="Spread between devices of a kind (by seed) in the speed at each kind of layer: the standard "
+        "deviation of its logarithm",
     )
 
 
 class SlowClock(Strict):
-    """A clock with two speeds, which it changes between now and then: latencies have two modes."""
+    """A clock that switches between two speeds at random, so that latencies have two modes."""
 
-    share: float = Field(gt=0, lt=1, description="Of the time, in which the clock is slow")
-    factor: Factor = Field(default=1.3, description="By which runs take longer then")
-    dwell_s: Positive = Field(default=2.0, description="Seconds for which it stays slow, on average")
+    share: float = Field(gt=0, lt=1, description="Share of the time in which the clock is slow")
+    factor: Factor = Field(default=1.3, description="Factor by which runs take longer at the slow clock")
+    dwell_s: Positive = Field(default=2.0, description="Mean seconds for which the clock stays slow")
 
 
 class Outliers(Strict):
@@ -72,24 +68,24 @@ class Outliers(Strict):
 
 
 class Bursts(Strict):
-    """A neighbour who uses the device now and then."""
+    """Another program that uses the device now and then."""
 
     per_minute: Positive
-    seconds: Positive = Field(default=1.0, description="How long a burst lasts, on average")
-    factor: Factor = Field(default=1.5, description="By which runs take longer meanwhile")
+    seconds: Positive = Field(default=1.0, description="Mean length of a burst in seconds")
+    factor: Factor = Field(default=1.5, description="Factor by which runs take longer during a burst")
 
 
 class Noise(Strict):
-    """What makes two runs of a network differ. Without any of it, each run takes exactly the true latency."""
+    """The differences between runs of a network. Without any of them, each run takes exactly the true latency."""
 
     sigma: float = Field(
-        default=0.0, ge=0, le=2, description="Standard deviation of a run's logarithm; the mean is the true latency"
+        default=0.0, ge=0, le=2, description="Standard deviation of a run's logarithm; its mean is the true latency"
     )
     autocorrelation: float = Field(
         default=0.0, ge=0, lt=1, description="Correlation of the logarithms of one run and the next (AR(1))"
     )
     drift_percent_per_hour: float = Field(
-        default=0.0, ge=-50, le=1000, description="By which runs take longer for each hour that the device has run"
+        default=0.0, ge=-50, le=1000, description="Percent by which runs take longer per hour of the device's clock"
     )
     slow_clock: SlowClock | None = None
     outliers: Outliers | None = None
@@ -97,41 +93,41 @@ class Noise(Strict):
 
 
 class Heating(Strict):
-    """One thermal mass. It warms up while networks run and cools down in between; when too hot, the clock falls."""
+    """One thermal mass, which warms up while networks run and cools down in between; a hot device lowers its clock."""
 
-    watts: Positive = Field(default=4.0, description="Turned into heat while a network runs at full clock")
+    watts: Positive = Field(default=4.0, description="Power in watts while a network runs at full clock")
     ambient_c: float = Field(default=40.0, ge=-50, le=150, description="Temperature of the device at rest")
-    c_per_watt: Positive = Field(default=8.0, description="Degrees above that, per watt, in the long run")
-    time_constant_s: Positive = Field(default=60.0, description="Seconds in which 63 % of the way there are gone")
+    c_per_watt: Positive = Field(default=8.0, description="Degrees above ambient per watt in equilibrium")
+    time_constant_s: Positive = Field(default=60.0, description="Seconds in which 63 % of a change have happened")
     throttle_c: float = Field(default=80.0, ge=-50, le=250, description="Temperature at which the clock falls")
-    throttle_factor: Factor = Field(default=1.5, description="By which runs take longer then (and heat less)")
+    throttle_factor: Factor = Field(default=1.5, description="Factor by which runs then take longer (and heat less)")
     hysteresis_c: Positive = Field(default=3.0, description="Degrees to cool down before the clock rises again")
 
 
 class ScheduledFault(Strict):
-    """One fault at a certain request, then no more."""
+    """A fault that happens once, at a certain request."""
 
     kind: FaultKind = Field(
-        description="hang: no reply, ever; crash: the worker dies; disconnect: the link is cut; refuse: it is, and "
-        "the device never lets us in again; garbage: a reply that is none; lease_lost: somebody else takes the "
-        "device over; corrupt: the networks on the device are damaged; no_space: a file does not fit any more"
+        description="hang: no reply, ever; crash: the worker dies; disconnect: the link is cut; refuse: the link is "
+        "cut and every later login refused; garbage: a reply that breaks the protocol; lease_lost: another controller "
+        "takes the device over; corrupt: the model files on the device are damaged; no_space: a file does not fit"
     )
     after_requests: int = Field(
-        default=0, ge=0, description="Requests that go well before it: loads and timings, or those of `verb`"
+        default=0, ge=0, description="Requests before it that succeed: loads and timings, or those of `verb`"
     )
-    verb: Verb | None = Field(default=None, description="Counts, and hits, requests of this verb only")
+    verb: Verb | None = Field(default=None, description="Count and hit requests of this verb only")
     connects: int = Field(
-        default=0, ge=0, description="For a disconnect: attempts to connect again that fail before one succeeds"
+        default=0, ge=0, description="After a disconnect: attempts to connect that fail before one succeeds"
     )
 
 
 class Faults(Strict):
-    """What goes wrong. Probabilities are per request that loads or times a network."""
+    """Faults of the device. Probabilities are per request that loads or times a network."""
 
     hangs: Share = Field(default=0.0, description="Probability that there is never a reply")
     crashes: Share = Field(default=0.0, description="Probability that the worker dies")
-    disconnects: Share = Field(default=0.0, description="Probability that the link is cut; it can be had again at once")
-    unsupported: Share = Field(default=0.0, description="Share of networks that have an operator the runtime lacks")
+    disconnects: Share = Field(default=0.0, description="Probability that the link is cut; reconnecting then works")
+    unsupported: Share = Field(default=0.0, description="Share of networks with an operator that the runtime lacks")
     unsupported_kinds: list[LayerKind] = Field(
         default_factory=list, description="Kinds of layers that the runtime lacks, such as `hswish` or `shuffle`"
     )
@@ -140,34 +136,33 @@ class Faults(Strict):
 
 
 class SimulatedDevice(DeviceConfig):
-    """A device that does not exist: for trying latlab, and for provoking what real devices do now and then."""
+    """A device that does not exist, for trying latlab and for provoking the faults of real devices."""
 
+    transport_factory: ClassVar[str] = "latlab.harness.transports.simulated.transport:SimulatedTransport.from_config"
     transport: Literal["simulated"] = "simulated"
     kind: Literal["ideal", "pi4", "phone", "gpu", "server"] = Field(
-        default="pi4", description="Fills what `cost`, `noise` and `heating` leave out; `ideal` has no noise at all"
+        default="pi4", description="Preset for what `cost`, `noise` and `heating` leave out; `ideal` has no noise"
     )
-    seed: int = Field(default=0, ge=0, lt=1 << 63, description="Of all chance; with the device's name")
+    seed: int = Field(default=0, ge=0, lt=1 << 63, description="Seed of all randomness, with the device's name")
     pace: float = Field(
-        default=0.0, ge=0, le=1000, description="1: takes the time that it says; 0: answers at once; 0.1: in a tenth"
+        default=0.0, ge=0, le=1000, description="Real time per simulated time; 0: every request is answered at once"
     )
     rest_ms: float = Field(
-        default=5.0, ge=0, le=1e6, description="Pause before each timing, on the device's own clock: it cools down"
+        default=5.0, ge=0, le=1e6, description="Milliseconds of rest before each timing, on the device's own clock"
     )
-    cost: Cost = Field(default_factory=Cost, description="Where true latencies come from, unless `table` is given")
+    cost: Cost = Field(default_factory=Cost, description="Model of the true latencies, unless `table` is given")
     table: File | None = Field(
         default=None, description="True latencies from a table: Parquet or CSV with a column `arch`, or HELP's columns"
     )
-    column: str | None = Field(default=None, description="Of the table: milliseconds; default: its only such column")
+    column: str | None = Field(default=None, description="Column of the table, in milliseconds; default: its only one")
     noise: Noise = Field(default_factory=Noise)
-    heating: Heating | None = Field(default=None, description="null: it never gets warmer")
+    heating: Heating | None = Field(default=None, description="Thermal model; null: the device never gets warmer")
     faults: Faults = Field(default_factory=Faults)
-    work: File | None = Field(default=None, description="Folder for networks; default: only their hashes are kept")
-
-    _devices: dict[tuple[int, str], Device] = PrivateAttr(default_factory=dict)
+    work: File | None = Field(default=None, description="Folder for model files; default: only their hashes are kept")
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in(cls, data: Any) -> Any:
+    def _apply_preset(cls, data: Any) -> Any:
         kind = KINDS.get(str(data.get("kind", "pi4"))) if isinstance(data, dict) else None
         if kind is None:
             return data
@@ -179,7 +174,7 @@ class SimulatedDevice(DeviceConfig):
         return filled
 
     @model_validator(mode="after")
-    def _column_of_a_table(self) -> SimulatedDevice:
+    def _column_needs_a_table(self) -> SimulatedDevice:
         if self.column is not None and self.table is None:
             raise ValueError("`column` is a table's: name its file with `table`")
         return self
@@ -187,21 +182,3 @@ class SimulatedDevice(DeviceConfig):
     @property
     def address(self) -> str:
         return self.kind
-
-    def device(self, name: str) -> Device:
-        """The device of that name. What happened to it is remembered for as long as this configuration exists.
-
-        Raises `BadInputError` where its table cannot be read.
-        """
-        from latlab.harness.transports.simulated.device import Device
-
-        # Copies of a model share private attributes: the identity tells them apart, and the device keeps it alive.
-        device = self._devices.get((id(self), name))
-        if device is None:
-            device = self._devices.setdefault((id(self), name), Device(name, self))
-        return device
-
-    def open(self, name: str, runtime: str) -> SimulatedTransport:
-        from latlab.harness.transports.simulated.transport import SimulatedTransport
-
-        return SimulatedTransport(self.device(name))

@@ -1,10 +1,11 @@
-"""What there is of a simulated device when no worker runs on it: its speed, its clock, its disk, its bad days."""
+"""The state of a simulated device, which outlives its workers: speed, clock, temperature, disk and faults."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
+import weakref
 import zlib
 from functools import cached_property
 from typing import Any
@@ -19,21 +20,40 @@ from latlab.harness.transports.simulated.presets import KINDS
 from latlab.harness.transports.simulated.roofline import Roofline, by_size, network_cost, spellings
 from latlab.harness.transports.simulated.storage import Folder, Memory, Storage
 
-__all__ = ["SIMULATED", "SIMULATED_RUNTIMES", "Device"]
+__all__ = ["SIMULATED", "SIMULATED_RUNTIMES", "Device", "simulated_device"]
 
 SIMULATED_RUNTIMES = tuple(name for name, runtime in RUNTIMES.items() if runtime.in_worker)
 SIMULATED = "simulated"
-"""What stands wherever a real device names its software, so that no row can pass for a measurement."""
+"""The text in place of a real device's software and hardware, so that no row can pass for a measurement."""
+_DEVICES: dict[int, dict[str, Device]] = {}
+"""The devices of each living configuration, by its `id`: two equal configurations describe two devices."""
+
+
+def simulated_device(name: str, config: SimulatedDevice) -> Device:
+    """Return the device of this name and configuration; it keeps its state for as long as the configuration lives.
+
+    Raises:
+        BadInputError: its table of latencies cannot be read.
+    """
+    devices = _DEVICES.get(id(config))
+    if devices is None:
+        devices = _DEVICES.setdefault(id(config), {})
+        weakref.finalize(config, _DEVICES.pop, id(config), None).atexit = False
+    device = devices.get(name)
+    if device is None:  # a copy, because a device that holds the configuration would keep it alive for ever
+        device = devices.setdefault(name, Device(name, config.model_copy()))
+    return device
 
 
 class Device:
-    """One simulated device.
+    """A simulated device.
 
     Args:
-        name: part of the seed, so that the devices of an inventory differ although none of them names a seed.
+        name: its name in the inventory; part of the seed, so that devices differ although none of them names a seed.
+        config: its entry in the inventory.
 
     Raises:
-        BadInputError: where its table cannot be read.
+        BadInputError: its table of latencies cannot be read.
     """
 
     def __init__(self, name: str, config: SimulatedDevice) -> None:
@@ -42,48 +62,55 @@ class Device:
         self.process = LatencyProcess(config.noise, config.heating, (*seed, 1))
         self.faults = FaultPlan(config.faults, (*seed, 3))
         self.refuses = False
-        """Whether it lets nobody in any more."""
+        """True if every login is refused."""
         self.unreachable = 0
-        """Attempts to connect that will fail."""
+        """The number of attempts to connect that will fail."""
         self._roofline = Roofline(config.cost, (*seed, 2))
         self._table = read_table(config.table, config.column) if config.table else None
         self._kind = KINDS[config.kind]
 
     @cached_property
     def storage(self) -> Storage:
-        """Raises `OSError` where its folder cannot be made."""
+        """The device's disk.
+
+        Raises:
+            OSError: its folder cannot be made.
+        """
         return Folder(self.config.work.absolute()) if self.config.work else Memory()
 
     @property
     def cpus(self) -> range:
-        """Numbers of its CPUs."""
+        """The numbers of its CPUs."""
         return range(self._kind.cpus)
 
     def true_latency_ms(self, network: str, *, batch_size: int = 1, threads: int = 1, size_bytes: int = 0) -> float:
-        """What a run takes on average but for drift, clocks, neighbours, heat and outliers.
+        """Return the mean latency without drift, slow clocks, other programs, heat and outliers.
 
         Args:
-            network: "SPACE/ARCH"; any other text is a model of the user's own, known by the size of its file.
+            network: "SPACE/ARCH"; any other text is a model of the user's own, whose cost follows from its size.
+            batch_size: inputs per run.
+            threads: threads of the runtime.
+            size_bytes: the size of the model file.
 
         Raises:
-            AgentError: for a network that the device's table lacks.
+            AgentError: the device's table lacks the network.
         """
         if self._table is not None:
-            return self._looked_up_ms(network, self._table)
+            return self._table_latency_ms(network, self._table)
         cost = network_cost(network) or by_size(size_bytes)
         return self._roofline.latency_ms(cost, batch_size, threads)
 
     def inject(self, kind: FaultKind, *, after_requests: int = 0, verb: Verb | None = None, connects: int = 0) -> None:
-        """A fault to come, counting from now; the fields are those of `ScheduledFault`."""
+        """Schedule a fault, counted from now; the arguments are the fields of `ScheduledFault`."""
         self.faults.add(ScheduledFault(kind=kind, after_requests=after_requests, verb=verb, connects=connects))
 
     def heal(self) -> None:
-        """Nothing that was scheduled or injected comes any more, and the device can be reached."""
+        """Cancel all scheduled and injected faults, and make the device reachable again."""
         self.faults.clear()
         self.refuses, self.unreachable = False, 0
 
     def facts(self) -> dict[str, Any]:
-        """What a worker's `hello` tells of the device."""
+        """Return the device's part of a worker's `hello`."""
         kind = self._kind
         return {
             SIMULATED: True,
@@ -109,7 +136,7 @@ class Device:
         }
 
     def telemetry(self) -> dict[str, Any]:
-        """What the device tells of its state, under the names that real ones use."""
+        """Return the device's state, under the names that real devices use."""
         process, kind = self.process, self._kind
         neighbour = process.neighbour is not None and process.neighbour.on
         return {
@@ -126,7 +153,7 @@ class Device:
         }
 
     def _energy(self) -> dict[str, Any] | None:
-        """What becomes heat; at rest it spends nothing beyond what keeps it at its ambient temperature."""
+        """Return the energy turned into heat; at rest it is none above what holds the ambient temperature."""
         if self.process.heat is None:
             return None
         return {"at_s": self.process.now_s, "uj": {SIMULATED: round(1e6 * self.process.heat.joules)}, "mw": {}}
@@ -141,7 +168,7 @@ class Device:
     def _identity_hash(self) -> str:
         return hashlib.sha256(json.dumps(self._identity, sort_keys=True).encode()).hexdigest()[:16]
 
-    def _looked_up_ms(self, network: str, table: dict[str, float]) -> float:
+    def _table_latency_ms(self, network: str, table: dict[str, float]) -> float:
         for text in spellings(network):
             if text in table:
                 if not math.isfinite(table[text]):

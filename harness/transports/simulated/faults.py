@@ -1,4 +1,4 @@
-"""Which requests go wrong, and how."""
+"""The plan of faults: which requests fail, and how."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ from latlab.harness.transports.simulated.config import Faults, ScheduledFault
 __all__ = ["FaultPlan"]
 
 WORK = ("load", "time")
-"""Verbs that count: how often the others come depends on the controller's clock."""
+"""The verbs that are counted: how often the others come depends on the controller's clock."""
 
 
 @dataclass(slots=True)
 class _Pending:
+    """A scheduled fault and the number of requests that still succeed before it."""
+
     fault: ScheduledFault
     left: int
 
 
 class FaultPlan:
-    """Scheduled faults, each of which happens once, and random ones.
+    """The faults of a device: scheduled ones, each of which happens once, and random ones.
 
     Args:
-        seed: of the random ones, and of which networks have an unknown operator.
+        faults: the inventory's settings.
+        seed: the seed of the random faults and of the choice of networks with an unknown operator.
     """
 
     def __init__(self, faults: Faults, seed: Sequence[int]) -> None:
@@ -40,15 +43,19 @@ class FaultPlan:
             self.add(fault)
 
     def add(self, fault: ScheduledFault) -> None:
-        """To come, counting from now."""
+        """Schedule a fault, counted from now."""
         self._pending.append(_Pending(fault, fault.after_requests))
 
     def clear(self) -> None:
-        """Nothing that was scheduled comes any more."""
+        """Cancel all scheduled faults."""
         self._pending.clear()
 
     def next(self, verb: str) -> ScheduledFault | None:
-        """The fault that hits this request. A full disk hits transfers (`verb` "transfer") and nothing else."""
+        """Count a request and return the fault that hits it, or None.
+
+        Args:
+            verb: the request's verb, or "transfer" for a file, which a full disk alone can hit.
+        """
         hit = None
         for one in list(self._pending):
             if not _concerns(one.fault, verb):
@@ -67,7 +74,7 @@ class FaultPlan:
         return hit
 
     def lacks_operator(self, sha256: str) -> bool:
-        """Whether a network is one of those that have an operator which the runtime lacks: always the same ones."""
+        """Return whether a network has an operator that the runtime lacks; the same networks have it every time."""
         if not self._faults.unsupported:
             return False
         digest = hashlib.sha256(f"{list(self._seed)} {sha256}".encode()).digest()

@@ -1,6 +1,6 @@
-"""How long runs take on a device that heats up, drifts and is disturbed, with known truth, on a clock of its own.
+"""The random process of run times on a device that heats up, drifts and is disturbed, on a clock of its own.
 
-Nothing here waits or looks at a clock: the same seed and the same calls give the same samples, on any machine.
+Nothing here waits or reads a clock: the same seed and the same calls give the same samples on any machine.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ from latlab.harness.transports.simulated.config import Heating, Noise
 __all__ = ["Heat", "LatencyProcess", "Telegraph"]
 
 _CHUNK = 1024
-"""Samples drawn at a time, so that a limit that is soon reached costs little."""
+"""Samples drawn at a time, so that a limit reached early costs little."""
 _DRIFT_STEP = 1e-4
-"""Drift is followed in steps of this share of a latency."""
+"""Drift advances in steps of this share of a latency."""
 
 
 class Telegraph:
-    """Something that is on and off in turns, for exponential times (a random telegraph signal), stationary.
+    """A stationary random telegraph signal: on and off in turns, each for an exponentially distributed time.
 
     Args:
-        on_s, off_s: how long it is on and off, on average.
+        on_s: mean seconds that it stays on.
+        off_s: mean seconds that it stays off.
+        rng: the source of randomness.
     """
 
     def __init__(self, on_s: float, off_s: float, rng: np.random.Generator) -> None:
@@ -36,17 +38,17 @@ class Telegraph:
         self.changes_at_s = rng.exponential(self._mean_s[self.on])
 
     def advance(self, now_s: float) -> None:
-        """Brings it to `now_s`."""
+        """Advance the signal to `now_s`, in seconds on the device's clock."""
         while self.changes_at_s <= now_s:
             self.on = not self.on
             self.changes_at_s += self._rng.exponential(self._mean_s[self.on])
 
 
 class Heat:
-    """A thermal mass with a governor: dT/dt = (T_end - T) / tau, where T_end = ambient + watts x degrees per watt.
+    """A thermal mass with a governor: dT/dt = (T_end - T) / tau, with T_end = ambient + watts x degrees per watt.
 
-    At `throttle_c` the clock falls, and with it the power (watts / throttle_factor), until it has cooled down
-    by `hysteresis_c`.
+    At `throttle_c` the governor lowers the clock, and with it the power (watts / throttle_factor), until the mass has
+    cooled down by `hysteresis_c`.
     """
 
     def __init__(self, heating: Heating) -> None:
@@ -54,34 +56,34 @@ class Heat:
         self.temperature_c = heating.ambient_c
         self.throttled = False
         self.joules = 0.0
-        """Turned into heat so far."""
+        """The energy turned into heat so far."""
 
     @property
     def factor(self) -> float:
-        """By which runs take longer now."""
+        """The factor by which runs take longer now."""
         return self._heating.throttle_factor if self.throttled else 1.0
 
     @property
     def watts(self) -> float:
-        """Of a network that runs at the present clock."""
+        """The power of a running network at the present clock."""
         return self._heating.watts / self.factor
 
     def equilibrium_c(self, *, busy: bool) -> float:
-        """Where the temperature is going at the present clock."""
+        """Return the temperature that is approached at the present clock, in degrees Celsius."""
         heating = self._heating
         return heating.ambient_c + (self.watts if busy else 0.0) * heating.c_per_watt
 
     def changes_in_s(self) -> float:
-        """Seconds until the clock changes, while busy; infinity where it will not."""
+        """Return the seconds until the clock changes if a network runs all the time; infinity if it never does."""
         end_c = self.equilibrium_c(busy=True)
         at_c = self._heating.throttle_c - (self._heating.hysteresis_c if self.throttled else 0.0)
         gap, way = at_c - end_c, self.temperature_c - end_c
         if gap * way <= 0 or (gap < 0) == self.throttled:
-            return math.inf  # it never gets there
+            return math.inf  # the temperature is never reached
         return max(0.0, self._heating.time_constant_s * math.log(way / gap))
 
     def advance(self, seconds: float, *, busy: bool) -> None:
-        """Lets time pass at the present clock, which changes at the end of it where the temperature says so."""
+        """Let time pass at the present clock; the governor acts at the end of it."""
         end_c = self.equilibrium_c(busy=busy)
         self.joules += seconds * self.watts if busy else 0.0
         self.temperature_c = end_c + (self.temperature_c - end_c) * math.exp(-seconds / self._heating.time_constant_s)
@@ -94,12 +96,14 @@ class Heat:
 class LatencyProcess:
     """Successive runs on one device: sample = base x noise x outlier x drift x clock x neighbour x throttling.
 
-    The noise is log-normal with mean 1, its logarithm an AR(1) process from run to run; the others are 1 unless
-    something happens. Clock, neighbour and temperature go by the device's clock, `now_s`, which the samples
-    themselves and `rest` move.
+    The noise is log-normal with mean 1, and its logarithm is an AR(1) process from run to run; the other factors are 1
+    while nothing happens. Clock, neighbour and temperature follow the device's clock, `now_s`, which advances with
+    the samples and with `rest`.
 
     Args:
-        seed: whatever NumPy takes for one.
+        noise: the noise, drift, slow clock, outliers and bursts.
+        heating: the thermal model; None: the device never gets warmer.
+        seed: a seed as `numpy.random.SeedSequence` takes it.
     """
 
     def __init__(self, noise: Noise, heating: Heating | None = None, seed: int | Sequence[int] = 0) -> None:
@@ -115,11 +119,16 @@ class LatencyProcess:
     def samples(
         self, base_ms: float, n: int, start_s: float | None = None, limit_s: float = math.inf
     ) -> NDArray[np.float64]:
-        """Durations of `n` runs, one after another, of a network whose true latency is `base_ms`; in ms.
+        """Return the durations of successive runs of a network, in milliseconds.
 
         Args:
-            start_s: on the device's clock, later than `now_s`: it rests until then. Default: at once.
-            limit_s: no run begins after so many seconds; there are fewer than `n` then.
+            base_ms: the network's true latency.
+            n: the number of runs.
+            start_s: when to start, on the device's clock; it rests until then. Default: at once.
+            limit_s: seconds after which no run begins.
+
+        Returns:
+            An array of shape (n,), or shorter where `limit_s` ended the runs.
         """
         if start_s is not None:
             self.rest(start_s - self.now_s)
@@ -129,7 +138,7 @@ class LatencyProcess:
             quiet_ms = base_ms * self._multipliers(min(n, _CHUNK))
             n -= len(quiet_ms)
             while len(quiet_ms) and self.now_s <= stop_s:
-                # Up to the next change of anything, all runs are slowed down alike.
+                # Until the next change of any state, all runs are slowed down by the same factor.
                 durations_ms = quiet_ms * self.slowdown
                 ends_s = self.now_s + np.cumsum(durations_ms) / 1e3
                 count = 1 + int(np.searchsorted(ends_s[:-1], min(self._changes_at_s(), stop_s), side="right"))
@@ -139,13 +148,13 @@ class LatencyProcess:
         return np.concatenate(parts) if parts else np.empty(0)
 
     def rest(self, seconds: float) -> None:
-        """Nothing runs for so long: the device cools down, the neighbour goes on."""
+        """Let `seconds` pass without a run: the device cools down, the neighbour goes on."""
         if seconds > 0:
             self._advance(self.now_s + seconds, busy=False)
 
     @property
     def slowdown(self) -> float:
-        """By which everything but noise and outliers makes a run longer that begins now."""
+        """The factor by which everything but noise and outliers lengthens a run that begins now."""
         noise = self._noise
         factor = 1 + noise.drift_percent_per_hour / 100 * self.now_s / 3600
         if noise.bursts and self.neighbour and self.neighbour.on:
@@ -154,7 +163,7 @@ class LatencyProcess:
 
     @property
     def clock_factor(self) -> float:
-        """By which the clock is slower than it can be."""
+        """The factor by which the clock is below its highest."""
         factor = self.heat.factor if self.heat else 1.0
         if self._noise.slow_clock and self.slow_clock and self.slow_clock.on:
             factor *= self._noise.slow_clock.factor

@@ -1,4 +1,4 @@
-"""True latencies from a table: latlab's own, or those that others have published."""
+"""True latencies from a table: one of latlab's own, or one that others have published."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 __all__ = ["read_table"]
 
 _CHOICES = {"arch", "index", "ops", "ks", "e", "d", "r"}
-"""Columns that say which network it is, in the layouts that are known."""
+"""The columns that identify a network, in all layouts that can be read."""
 
 
 def read_table(path: Path, column: str | None) -> dict[str, float]:
-    """Milliseconds by canonical string; NaN where the table has none.
+    """Return milliseconds by canonical string; NaN where a row has none.
 
     Args:
         path: Parquet or CSV with a column `arch` of canonical strings, or with the columns of HELP's published
             tables: `ops` (FBNet's 22 operator indices), or `ks`, `e`, `d`, `r` (OFA).
-        column: default: the only one that is left, or `latency_ms`.
+        column: the column of latencies; default: `latency_ms`, else the only one that does not identify networks.
 
     Raises:
-        BadInputError: naming the file, and the columns that it has.
+        BadInputError: the file cannot be read, or the columns do not determine networks or latencies.
     """
     try:
         changed_ns = path.stat().st_mtime_ns
@@ -43,17 +43,17 @@ def _read(path: Path, changed_ns: int, column: str | None) -> dict[str, float]:
 
     try:
         frame = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
-    except Exception as error:  # pandas and pyarrow raise many kinds for a file that is no table
+    except Exception as error:  # pandas and pyarrow raise many kinds of errors for a file that is not a table
         raise BadInputError(f"cannot read the table {path}: {str(error)[:200]}", "Parquet or CSV is read.") from error
-    chosen = _choose(frame, path, column)
+    chosen = _latency_column(frame, path, column)
     try:
-        names = _names(frame, path)
+        names = _architecture_names(frame, path)
     except (ArchitectureError, TypeError, ValueError) as error:
         raise BadInputError(f"{path}: {error}") from error
     return dict(zip(names, pd.to_numeric(frame[chosen], errors="coerce").astype(float).tolist(), strict=True))
 
 
-def _choose(frame: pd.DataFrame, path: Path, column: str | None) -> str:
+def _latency_column(frame: pd.DataFrame, path: Path, column: str | None) -> str:
     columns = [str(name) for name in frame.columns if name not in _CHOICES]
     if column is None and "latency_ms" in columns:
         return "latency_ms"
@@ -65,7 +65,7 @@ def _choose(frame: pd.DataFrame, path: Path, column: str | None) -> str:
     raise BadInputError(missing, f"Name one with `column`: {', '.join(columns)}.")
 
 
-def _names(frame: pd.DataFrame, path: Path) -> list[str]:
+def _architecture_names(frame: pd.DataFrame, path: Path) -> list[str]:
     if "arch" in frame:
         return [str(text) for text in frame["arch"]]
     if "ops" in frame:

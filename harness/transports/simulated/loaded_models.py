@@ -1,4 +1,4 @@
-"""The networks that a simulated worker has loaded, and the verbs that are about them: load, time, unload."""
+"""The networks that a simulated worker has loaded, and the verbs that use them: load, time, unload."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ from latlab.harness.transports.simulated.storage import ModelFile
 
 __all__ = ["SimulatedModels"]
 
-"""Of one dimension of an input."""
 _TIMER_NS = 100.0
-"""What reading the clock costs."""
+"""Nanoseconds to read the clock."""
 _IMPORT_S = 0.25
 _LOAD_S = 0.002
 _READ_BYTES_PER_S = 200e6
-_FIRST = 1.5
-"""A first inference takes this many times what the next ones take."""
+_FIRST_FACTOR = 1.5
+"""A first inference takes this many times as long as the next ones."""
 _FORMATS = {
     "onnx": ("an ONNX file", 0, b"\x08"),
     "tflite": ("a Flatbuffer of TFLite", 4, b"TFL3"),
     "torchscript": ("a TorchScript archive", 0, b"PK"),
 }
-"""File formats: what a file of it is called, and which bytes it has where."""
+"""The name of each file format, and the offset and value of its magic bytes."""
 
 
-class _Loaded(NamedTuple):
+class _LoadedModel(NamedTuple):
+    """A loaded network."""
+
     latency_ms: float
     sha256: str
     suffix: str
@@ -45,17 +46,26 @@ class _Loaded(NamedTuple):
 
 
 class SimulatedModels:
-    """What is loaded, under handles."""
+    """The loaded networks of one worker, by handle.
+
+    Args:
+        device: the device that the worker runs on.
+    """
 
     def __init__(self, device: Device) -> None:
         self._device = device
         self._imported: set[str] = set()
-        self._loaded: dict[int, _Loaded] = {}
+        self._loaded: dict[int, _LoadedModel] = {}
         self._handles = 0
         self.took_s = 0.0
-        """On the device's own clock, for the request that was answered last."""
+        """Seconds that the last request took on the device's own clock."""
 
     def load(self, fields: Fields) -> dict[str, Any]:
+        """Load a network and run it once.
+
+        Raises:
+            AgentError: as a real worker does.
+        """
         asked = LoadRequest.read(fields)
         runtime, accelerator, affinity = asked.runtime, asked.accelerator, asked.affinity
         shape, label = asked.input_shape, asked.network
@@ -68,9 +78,9 @@ class SimulatedModels:
         cpus = self._device.cpus
         if (affinity is not None and not set(affinity) <= set(cpus)) or affinity == []:
             raise AgentError("bad_request", f"affinity {affinity} is not possible here; usable CPUs: {list(cpus)}")
-        with _named(label):
+        with _naming(label):
             file = self._device.storage.find(asked.sha256, asked.suffix)
-            self._refuse(runtime, file, label, shape)
+            self._check_runnable(runtime, file, label, shape)
             batch_size = shape[0] if shape and network_cost(label) else 1
             latency_ms = self._device.true_latency_ms(
                 label, batch_size=batch_size, threads=asked.threads, size_bytes=file.size
@@ -79,10 +89,10 @@ class SimulatedModels:
         self._imported.add(runtime)
         load_s = _LOAD_S + file.size / _READ_BYTES_PER_S
         self._device.process.rest(import_s + load_s)
-        first_ms = _FIRST * float(self._device.process.samples(latency_ms, 1)[0])
+        first_ms = _FIRST_FACTOR * float(self._device.process.samples(latency_ms, 1)[0])
         self.took_s = import_s + load_s + first_ms / 1e3
         self._handles += 1
-        self._loaded[self._handles] = _Loaded(latency_ms, asked.sha256, asked.suffix, label)
+        self._loaded[self._handles] = _LoadedModel(latency_ms, asked.sha256, asked.suffix, label)
         return {
             "handle": self._handles,
             "import_ns": round(import_s * 1e9),
@@ -95,8 +105,8 @@ class SimulatedModels:
             "delegated": None,
         }
 
-    def _refuse(self, runtime: str, file: ModelFile, label: str, shape: list[int] | None) -> None:
-        """Raises `AgentError` for what a real runtime would refuse."""
+    def _check_runnable(self, runtime: str, file: ModelFile, label: str, shape: list[int] | None) -> None:
+        """Raise `AgentError` if a real runtime would refuse the network."""
         name, offset, magic = _FORMATS[RUNTIMES[runtime].format]
         if not file.head[offset:].startswith(magic):
             raise AgentError("corrupt_artifact", f"the file is not {name}")
@@ -111,26 +121,31 @@ class SimulatedModels:
             raise AgentError("out_of_memory", f"{params} parameters do not fit; {faults.max_params} would")
 
     def time(self, fields: Fields) -> dict[str, Any]:
+        """Time a pass over a loaded network.
+
+        Raises:
+            AgentError: as a real worker does.
+        """
         device, process = self._device, self._device.process
         handle = fields.integer("handle", 0, 1 << 53)
-        loaded = self._loaded_as(handle)
+        loaded = self._find_loaded(handle)
         asked = PassRequest.read(fields)
         deadline_s = fields.number("deadline_s", 0, 86400)
-        with _named(loaded.label):
+        with _naming(loaded.label):
             self._check_file(handle, loaded)
         began_s = process.now_s
         process.rest(device.config.rest_ms / 1e3)
         before = device.telemetry()
         warmup = Warmup(asked)
         try:
-            with _named(loaded.label):
+            with _naming(loaded.label):
                 stop_s = process.now_s + deadline_s
-                warmup_ns = self._take(loaded.latency_ms, warmup, stop_s)
+                warmup_ns = self._time_runs(loaded.latency_ms, warmup, stop_s)
                 usual_ns = usual_call_ns(warmup_ns) if warmup_ns else loaded.latency_ms * 1e6
                 calls = block_size(usual_ns, _TIMER_NS, asked.overheads)
                 at_s = process.now_s
                 most_s = asked.max_pass_s or math.inf
-                samples_ns = self._take(loaded.latency_ms, Sampling(asked), stop_s, calls, most_s)
+                samples_ns = self._time_runs(loaded.latency_ms, Sampling(asked), stop_s, calls, most_s)
         finally:
             self.took_s = process.now_s - began_s
         after = device.telemetry()
@@ -148,17 +163,20 @@ class SimulatedModels:
             reply["throttled"] = True
         return reply
 
-    def _take(
+    def _time_runs(
         self, latency_ms: float, rule: Rule, stop_s: float, calls: int = 1, most_s: float = math.inf
     ) -> list[int]:
-        """Durations of a call in ns, one for each block of `calls`, until the rule has enough.
+        """Run a network until the rule has enough and return durations of a call in ns, one per block of `calls`.
 
         Args:
-            stop_s: on the device's clock; no run begins after it.
-            most_s: seconds after which the rule has enough in any case.
+            latency_ms: the network's true latency.
+            rule: the rule that ends the runs.
+            stop_s: the moment on the device's clock after which no run begins.
+            calls: runs per block.
+            most_s: seconds after which the runs end in any case.
 
         Raises:
-            AgentError: "timeout".
+            AgentError: "timeout": `stop_s` passed before the rule had enough.
         """
         process = self._device.process
         began_s = process.now_s
@@ -168,7 +186,7 @@ class SimulatedModels:
             at_s = process.now_s
             if at_s > stop_s:
                 raise AgentError("timeout", f"the deadline passed after {len(samples_ns)} of {rule.goal} runs")
-            # As many at once as are wanted in any case; then one by one, because the rule looks at each.
+            # As many at once as the rule needs in any case; then one by one, because the rule looks at each.
             wanted = calls if calls > 1 else max(rule.fewest - len(samples_ns), 1)
             limit_s = max(0.0, min(stop_s, began_s + most_s) - at_s)
             durations_ms = process.samples(latency_ms, wanted, limit_s=limit_s)
@@ -181,33 +199,38 @@ class SimulatedModels:
         return samples_ns
 
     def unload(self, fields: Fields) -> dict[str, Any]:
+        """Forget loaded networks.
+
+        Raises:
+            AgentError: a handle is unknown.
+        """
         for handle in fields.integers("handles", 0, 1 << 53, MAX_RUNS):
-            self._loaded_as(handle)
+            self._find_loaded(handle)
             del self._loaded[handle]
         return {"loaded": len(self._loaded)}
 
-    def _check_file(self, handle: int, loaded: _Loaded) -> None:
+    def _check_file(self, handle: int, loaded: _LoadedModel) -> None:
         try:
             self._device.storage.check(loaded.sha256, loaded.suffix)
         except AgentError as error:
             del self._loaded[handle]
             raise AgentError(error.kind, f"{error.message} while it was loaded: push and load it again") from None
 
-    def _loaded_as(self, handle: int) -> _Loaded:
+    def _find_loaded(self, handle: int) -> _LoadedModel:
         if handle not in self._loaded:
             raise AgentError("bad_request", f"nothing is loaded under handle {handle}")
         return self._loaded[handle]
 
 
 def _peak_bytes(network: str, file_bytes: int, batch_size: int) -> float:
-    """The file, weights as the runtime packs them, and the largest layer's activations."""
+    """Return the peak memory: the file, the weights as the runtime packs them, and the largest layer's activations."""
     cost = network_cost(network) or by_size(file_bytes)
     return file_bytes + float(cost.weight_bytes.sum() + batch_size * cost.moved_bytes.max(initial=0.0))
 
 
 @contextmanager
-def _named(label: str) -> Iterator[None]:
-    """Names the network in failures, as real workers do."""
+def _naming(label: str) -> Iterator[None]:
+    """Add the network's name to failures, as real workers do."""
     try:
         yield
     except AgentError as error:

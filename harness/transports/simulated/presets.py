@@ -1,4 +1,4 @@
-"""Kinds of devices to pretend to be: orders of magnitude, of nobody's device in particular."""
+"""Presets of simulated devices, with typical orders of magnitude; none of them models one particular device."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["KINDS", "Kind"]
 
 
 class Kind(NamedTuple):
-    """What a device of a kind has, and what `cost`, `noise` and `heating` are where the inventory says nothing."""
+    """A kind of device: its hardware, and its `cost`, `noise` and `heating` where the inventory gives none."""
 
     title: str
     cpus: int

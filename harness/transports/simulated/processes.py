@@ -1,4 +1,4 @@
-"""The processes on simulated devices: their numbers, their ends, and who of them holds which device."""
+"""The worker processes on simulated devices: their ids, their ends, and the lease of each device."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ if TYPE_CHECKING:
 __all__ = ["Key", "Lease", "Process", "acquire", "find", "is_newest", "revoke"]
 
 Key = tuple[str, int, "Path | None"]
-"""A device's name, seed and work folder. Other Python processes have devices of their own."""
+"""The key of a lease: a device's name, seed and work folder. Each Python process has simulated devices of its own."""
 
 
 class Lease(NamedTuple):
-    """`folder` is new in each Python process, so that tokens of different ones are never compared."""
+    """A worker's right to use a device; the newest token holds it.
+
+    `folder` is new in each Python process, so that tokens of different processes are never compared.
+    """
 
     folder: str
     token: int
 
 
-_NUMBERS = itertools.count(10_000_001)  # above what Linux gives to processes, so that none is taken for a real one
+_PIDS = itertools.count(10_000_001)  # above all process ids of Linux, so that none is taken for a real one
 _PROCESSES: WeakValueDictionary[int, Process] = WeakValueDictionary()
 _HOLDERS: WeakValueDictionary[Key, Process] = WeakValueDictionary()
 _LEASES: dict[Key, Lease] = {}
@@ -37,41 +40,42 @@ _LOCK = threading.Lock()
 
 
 class Process:
-    """Something that can be killed, frozen and thawed, from any thread."""
+    """A simulated process, which any thread can kill, freeze and thaw."""
 
     def __init__(self) -> None:
-        self.pid = next(_NUMBERS)
+        self.pid = next(_PIDS)
         self.owner: str | None = None
-        """The controller that it works for."""
+        """The id of the controller that it works for."""
         self.who: str | None = None
-        """The same for a person."""
+        """The name of the controller's user and machine, as a person reads it."""
         self.since_s = int(time.time())
         self.idle_s = float("inf")
         self.ended: str | None = None
-        """How it ended; None while it lives."""
+        """How it ended, as a phrase after "the worker"; None while it runs."""
         self.frozen = False
         self.woken = threading.Event()
-        """Set when something changed that whoever waits for the process must look at."""
+        """Set when the state changed, so that a thread that waits for the process looks again."""
         self.busy = False
-        """Whether a request is being worked on."""
+        """True while a request is being worked on."""
         self.idle_since_s = time.monotonic()
         _PROCESSES[self.pid] = self
 
     @property
     def is_running(self) -> bool:
-        """Whether it lives. It leaves by itself when no request came for `idle_s`."""
+        """True while it runs. It ends by itself when no request came for `idle_s`."""
         idle = not self.frozen and not self.busy
         if self.ended is None and idle and time.monotonic() - self.idle_since_s > self.idle_s:
             self.end(f"ended with exit code 0: no request came for {self.idle_s:g} s")
         return self.ended is None
 
     def end(self, how: str) -> None:
-        """`how`, after "the worker"."""
+        """End the process, unless it has ended; `how` is a phrase after "the worker"."""
         if self.ended is None:
             self.ended = how
         self.woken.set()
 
     def signal(self, number: signal.Signals) -> None:
+        """Do what the signal does to a process: freeze, thaw or kill it."""
         if number in (signal.SIGSTOP, signal.SIGCONT):
             self.frozen = number == signal.SIGSTOP
             self.woken.set()
@@ -80,15 +84,20 @@ class Process:
 
 
 def find(pid: int) -> Process | None:
-    """The process of that number, unless it ended and is forgotten."""
+    """Return the process with this id, or None where nothing holds it any more."""
     return _PROCESSES.get(pid)
 
 
 def acquire(key: Key, process: Process, owner: str | None) -> Lease:
-    """Gives a device to a process; one of the same owner that a cut link left behind makes way.
+    """Give a device to a process; a process of the same owner, which a cut link left behind, is ended.
+
+    Args:
+        key: the device.
+        process: the process that asks for it.
+        owner: the id of its controller, or None.
 
     Raises:
-        AgentError: "busy", naming who has it.
+        AgentError: "busy": another process has the device; the message names it.
     """
     with _LOCK:
         holder = _HOLDERS.get(key)
@@ -99,22 +108,22 @@ def acquire(key: Key, process: Process, owner: str | None) -> Lease:
             holder.end("made way for another worker of its controller")
         process.owner = owner
         _HOLDERS[key] = process
-        return _next(key)
+        return _next_lease(key)
 
 
 def is_newest(key: Key, lease: Lease) -> bool:
-    """Whether no other worker has had the device since."""
+    """Return whether no other worker has taken the device since."""
     return _LEASES.get(key) == lease
 
 
 def revoke(key: Key) -> None:
-    """Somebody else takes the device, and leaves it."""
+    """End all leases of a device, as if another controller had taken and left it."""
     with _LOCK:
         _HOLDERS.pop(key, None)
-        _next(key)
+        _next_lease(key)
 
 
-def _next(key: Key) -> Lease:
+def _next_lease(key: Key) -> Lease:
     last = _LEASES.get(key) or Lease(uuid.uuid4().hex[:16], 0)
     _LEASES[key] = Lease(last.folder, last.token + 1)
     return _LEASES[key]

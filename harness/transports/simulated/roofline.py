@@ -1,7 +1,7 @@
-"""True latencies from a cost model: a roofline over the layers of a network (`search_spaces.cost`).
+"""True latencies from a cost model: a roofline over the layers of a network (`latlab.search_spaces.layers`).
 
-A network's layers are counted once per process, as a graph compiler leaves them (dead edges removed), and serve
-all devices: architectures that export to the same graph take the same time, however they are spelled.
+The layers of a network are counted once per process for all devices, as a graph compiler leaves them (without dead
+edges): architectures that export to the same graph take the same time, whatever their strings.
 """
 
 from __future__ import annotations
@@ -22,33 +22,36 @@ __all__ = ["LAYER_KINDS", "NetworkCost", "Roofline", "by_size", "network_cost", 
 
 LAYER_KINDS: tuple[LayerKind, ...] = get_args(LayerKind)
 _EFFICIENCY = {"depthwise": 0.35, "grouped": 0.5, "linear": 0.6}
-"""Of the peak, where it is not all: kernels that reuse little of what they load."""
-_PARALLEL = 0.85
+"""The share of the peak that a kind of layer reaches, where its kernels reuse little of what they load."""
+_PARALLEL_EXPONENT = 0.85
 """n threads compute n**0.85 times as fast as one, and move bytes as fast as one."""
 _MACS_PER_PARAM = 100
-"""Of a network that is known by its size alone: between MobileNetV2's 90 and ResNet-50's 160."""
+"""Uses of each weight where only a network's size is known: between MobileNetV2's 90 and ResNet-50's 160."""
 _KIND_INDEX: dict[str, int] = {kind: index for index, kind in enumerate(LAYER_KINDS)}
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkCost:
-    """Costs at batch size 1, one element per layer: float64 or int8 arrays of shape (layers,)."""
+    """The costs of a network's layers at batch size 1, as arrays of shape (layers,)."""
 
     kinds: NDArray[np.int8]
     """Indices into `LAYER_KINDS`."""
     flops: NDArray[np.float64]
+    """Floating-point operations, two per multiply-accumulate."""
     moved_bytes: NDArray[np.float64]
-    """Activations read and written, which grow with the batch."""
+    """Bytes of activations read and written; they grow with the batch."""
     weight_bytes: NDArray[np.float64]
+    """Bytes of weights read, whatever the batch size."""
     input_shape: tuple[int, int, int] | None
-    """(channels, height, width); None where it is not known."""
+    """Channels, height and width of the input; None where they are unknown."""
 
     @property
     def params(self) -> int:
+        """The number of weights."""
         return int(self.weight_bytes.sum()) // BYTES_PER_ELEMENT
 
     def takes(self, shape: Sequence[int]) -> bool:
-        """Whether the network runs on inputs of a shape, with the batch; channels first or, as in TFLite, last."""
+        """Return whether the network accepts inputs of `shape`: batch size, then channels first or last (TFLite)."""
         if self.input_shape is None:
             return True
         channels, *sides = self.input_shape
@@ -56,11 +59,12 @@ class NetworkCost:
 
     @property
     def layer_kinds(self) -> set[str]:
+        """The kinds of layers that the network has."""
         return {LAYER_KINDS[index] for index in np.unique(self.kinds)}
 
 
 def _architecture(network: str) -> tuple[SearchSpace, Architecture] | None:
-    """What "SPACE/ARCH" names, or None where it names nothing (a model of the user's own)."""
+    """Return the space and architecture of "SPACE/ARCH", or None for other text (a model of the user's own)."""
     space_name, _, text = network.partition("/")
     try:
         space = get(space_name)
@@ -71,7 +75,7 @@ def _architecture(network: str) -> tuple[SearchSpace, Architecture] | None:
 
 @lru_cache(4096)
 def network_cost(network: str) -> NetworkCost | None:
-    """Costs of the network called "SPACE/ARCH"; None where that names none."""
+    """Return the costs of the network "SPACE/ARCH", or None for other text."""
     found = _architecture(network)
     if found is None:
         return None
@@ -79,7 +83,7 @@ def network_cost(network: str) -> NetworkCost | None:
     layers = space.layers(arch, live=True)
     return NetworkCost(
         np.array([_KIND_INDEX.get(layer.kind, _KIND_INDEX["other"]) for layer in layers], np.int8),
-        # Operators without products still do something with each element that they write.
+        # Operators without multiply-accumulates still compute something for each element that they write.
         np.array([2.0 * layer.macs or layer.activations for layer in layers], np.float64),
         BYTES_PER_ELEMENT * np.array([layer.in_elements + layer.activations for layer in layers], np.float64),
         BYTES_PER_ELEMENT * np.array([layer.params for layer in layers], np.float64),
@@ -88,9 +92,9 @@ def network_cost(network: str) -> NetworkCost | None:
 
 
 def by_size(size_bytes: int) -> NetworkCost:
-    """Costs of a model that is known by the size of its file alone: one layer, of as many fp32 weights.
+    """Return the costs of a model of which only the file's size is known.
 
-    Each weight is used for 100 multiply-accumulates.
+    It counts as one layer whose fp32 weights fill the file, each used for 100 multiply-accumulates.
     """
     params = size_bytes / BYTES_PER_ELEMENT
     return NetworkCost(
@@ -103,10 +107,11 @@ def by_size(size_bytes: int) -> NetworkCost:
 
 
 class Roofline:
-    """One device's speed.
+    """The speed of one device.
 
     Args:
-        seed: of how it differs from others of its kind (`Cost.variation`).
+        cost: the speed of devices of its kind.
+        seed: the seed of its difference from others of its kind (`Cost.variation`).
     """
 
     def __init__(self, cost: Cost, seed: int | Sequence[int] = 0) -> None:
@@ -118,15 +123,15 @@ class Roofline:
         self._overhead_ms = cost.overhead_us / 1e3
 
     def latency_ms(self, network: NetworkCost, batch_size: int = 1, threads: int = 1) -> float:
-        """Sum over layers of the longer of computing and moving bytes, plus the overhead of each."""
-        computing = network.flops * batch_size / (self._flops_per_ms[network.kinds] * threads**_PARALLEL)
+        """Return milliseconds: the sum over layers of the longer of computing and moving bytes, plus overheads."""
+        computing = network.flops * batch_size / (self._flops_per_ms[network.kinds] * threads**_PARALLEL_EXPONENT)
         moving = (network.moved_bytes * batch_size + network.weight_bytes) / self._bytes_per_ms
         return float(np.maximum(computing, moving).sum() + self._overhead_ms * max(1, len(network.kinds)))
 
 
 @lru_cache(4096)
 def spellings(network: str) -> tuple[str, ...]:
-    """Strings under which a table may have the network called "SPACE/ARCH": its graph's own first."""
+    """Return the strings under which a table may list the network "SPACE/ARCH": the canonical one first."""
     found = _architecture(network)
     if found is None:
         return ()

@@ -1,4 +1,4 @@
-"""A simulated device's disk: a folder, or no more than a memory of what would lie there."""
+"""The disk of a simulated device: a folder, or hashes in memory."""
 
 from __future__ import annotations
 
@@ -16,45 +16,45 @@ __all__ = ["Folder", "Memory", "ModelFile", "Storage"]
 
 CAPACITY_BYTES = 16 << 30
 MAX_BYTES = 2 << 30
-"""Of networks; the oldest go first."""
-_HEAD = 8
+"""Most bytes of model files; the oldest are deleted first."""
+_HEAD_BYTES = 8
 
 
 class ModelFile(NamedTuple):
-    """What is known of a network without running it."""
+    """A model file, as far as a simulated device needs it."""
 
     sha256: str
     size: int
     head: bytes
-    """Its first 8 bytes, by which formats are told apart."""
+    """Its first 8 bytes, which identify the format."""
 
 
 class Storage(ABC):
-    """What a worker does with files. Raises `AgentError` as `agents.models.ModelFolder` does."""
+    """The model files on a device. Raises `AgentError` as `latlab.agents.workspace.model_store.ModelFolder` does."""
 
     @abstractmethod
     def receive(self, path: Path, sha256: str) -> None:
-        """The transport brings a file to `incoming/<sha256>`."""
+        """Store a file as `incoming/<sha256>`, as a transport does."""
 
     @abstractmethod
     def put(self, sha256: str, size: int, suffix: str) -> bool:
-        """Whether the network is there, adopting what came in."""
+        """Move a file out of `incoming` if it is there, and return whether the device has the model file."""
 
     @abstractmethod
     def find(self, sha256: str, suffix: str) -> ModelFile:
-        """A network that is there, and whole."""
+        """Return a model file whose hash is right."""
 
     @abstractmethod
     def check(self, sha256: str, suffix: str) -> None:
-        """That a network is whole, or gone, which harms nobody who has loaded it."""
+        """Raise `AgentError` if a model file has changed; one that is gone harms no loaded network."""
 
     @abstractmethod
     def damage(self) -> None:
-        """Every network there turns into something else."""
+        """Change the content of every model file."""
 
 
 class Memory(Storage):
-    """Remembers hashes. Files of the controller are read once per process, however many devices get them."""
+    """Hashes in memory. The controller's files are read once per process, however many devices get them."""
 
     def __init__(self) -> None:
         self._incoming: dict[str, ModelFile] = {}
@@ -103,7 +103,11 @@ class Memory(Storage):
 
 
 class Folder(Storage):
-    """A worker's folder as any device has it."""
+    """A worker's folder, as real devices have it.
+
+    Args:
+        root: the work folder.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -120,7 +124,7 @@ class Folder(Storage):
     def find(self, sha256: str, suffix: str) -> ModelFile:
         path = Path(self._models.path(sha256, suffix))
         with path.open("rb") as file:
-            return ModelFile(sha256, path.stat().st_size, file.read(_HEAD))
+            return ModelFile(sha256, path.stat().st_size, file.read(_HEAD_BYTES))
 
     def check(self, sha256: str, suffix: str) -> None:
         if self._models.signature(sha256, suffix) is not None:
@@ -134,7 +138,7 @@ class Folder(Storage):
 @lru_cache(10_000)
 def _read(path: Path, *_signature: int) -> ModelFile:
     with path.open("rb") as file:
-        head = file.read(_HEAD)
+        head = file.read(_HEAD_BYTES)
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256")
         return ModelFile(digest.hexdigest(), file.tell(), head)

@@ -1,4 +1,4 @@
-"""The way to a simulated device, in this process: no thread, no socket, no file unless it has a folder."""
+"""The transport to a simulated device in this process: no thread, no socket, no file unless it has a folder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import os
 import time
 from pathlib import Path
+from typing import Self
 
 from latlab.harness.transports.base import (
     ChannelClosedError,
@@ -13,15 +14,19 @@ from latlab.harness.transports.base import (
     Deadline,
     Transport,
 )
-from latlab.harness.transports.simulated.config import FaultKind, Verb
-from latlab.harness.transports.simulated.device import Device
+from latlab.harness.transports.simulated.config import FaultKind, SimulatedDevice, Verb
+from latlab.harness.transports.simulated.device import Device, simulated_device
 from latlab.harness.transports.simulated.worker import SimulatedWorker
 
 __all__ = ["SimulatedTransport"]
 
 
 class SimulatedTransport(Transport):
-    """A channel to a worker on a simulated device; both live in this process."""
+    """A channel to a worker on a simulated device; both are objects of this process.
+
+    Args:
+        device: the device.
+    """
 
     STEPS = ("network", "host key", "work folder")
 
@@ -30,12 +35,21 @@ class SimulatedTransport(Transport):
         self.device = device
         self._worker: SimulatedWorker | None = None
 
+    @classmethod
+    def from_config(cls, name: str, config: SimulatedDevice) -> Self:
+        """Return a transport to the one device of this name and configuration.
+
+        Raises:
+            BadInputError: its table of latencies cannot be read.
+        """
+        return cls(simulated_device(name, config))
+
     def inject(self, kind: FaultKind, *, after_requests: int = 0, verb: Verb | None = None, connects: int = 0) -> None:
-        """Lets something go wrong: `config.ScheduledFault` says what the words mean. Counts from now."""
+        """Schedule a fault, counted from now; the arguments are the fields of `ScheduledFault`."""
         self.device.inject(kind, after_requests=after_requests, verb=verb, connects=connects)
 
     def rest(self, seconds: float) -> None:
-        """By the device's own clock, at its own pace."""
+        """Wait for so many seconds of the device's own clock, at its own pace."""
         self.device.process.rest(seconds)
         time.sleep(seconds * self.device.config.pace)
 

@@ -1,4 +1,4 @@
-"""The worker of a simulated device: answers what a real one answers, at once, and says how long that took."""
+"""The worker of a simulated device: it answers as a real one does, and computes how long that would have taken."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ _OWNER = re.compile(r"[0-9a-f]{32}")
 
 
 class SimulatedWorker(Process):
-    """A worker's process and its channel. Requests are worked on when their replies are asked for."""
+    """A worker's process and its channel. A request is worked on when its reply is read.
+
+    Args:
+        device: the device that it runs on.
+    """
 
     def __init__(self, device: Device) -> None:
         super().__init__()
@@ -42,9 +46,10 @@ class SimulatedWorker(Process):
         self._lines = LineBuffer()
         self._reply: bytes | None = None
         self._due_s = 0.0
+        """When the reply is due, on the monotonic clock."""
         self._last = False
-        """Whether it leaves after this reply."""
-        self._cut = False
+        """True if the worker ends after this reply."""
+        self._link_cut = False
         self._networks = networks
         self._verbs = {
             "put": self._put,
@@ -59,22 +64,31 @@ class SimulatedWorker(Process):
     # The channel
 
     def feed(self, data: bytes) -> None:
-        """Bytes for its stdin. Raises `ChannelClosedError`."""
+        """Write to its stdin.
+
+        Raises:
+            ChannelClosedError: it has ended.
+        """
         if not self.is_running:
             raise ChannelClosedError(self.ended)
         self.busy = True
         self._lines.feed(data)
 
     def read(self, deadline: Deadline) -> bytes:
-        """The next bytes of its stdout, when they are due: at once at pace 0, where no deadline is waited for either.
+        """Return the next bytes of its stdout when they are due.
 
-        Raises `ChannelClosedError`, `ChannelLostError` or `ChannelTimeoutError`.
+        At pace 0 this never waits: replies come at once, and a deadline that would pass counts as passed.
+
+        Raises:
+            ChannelClosedError: it has ended.
+            ChannelLostError: the fault `disconnect` or `refuse` has cut the link.
+            ChannelTimeoutError: the reply does not come before the deadline.
         """
         while True:
             self.woken.clear()
             if self._reply is None and not self.frozen and self.ended is None:
                 self._work()
-            if self._cut:
+            if self._link_cut:
                 raise ChannelLostError("the link was cut (simulated)")
             if self.ended is not None:
                 raise ChannelClosedError(self.ended)
@@ -87,7 +101,7 @@ class SimulatedWorker(Process):
             self.woken.wait(min(ready_s, left_s))
 
     def _ready_in_s(self, left_s: float) -> float:
-        """Seconds until the reply is there; infinity for one that does not come, or too late."""
+        """Return the seconds until the reply is due; infinity if none comes, or at pace 0 none within `left_s`."""
         if self._reply is None or self.frozen:
             return math.inf
         if self._pace:
@@ -103,7 +117,7 @@ class SimulatedWorker(Process):
         return reply
 
     def _work(self) -> None:
-        """Answers the next request, if there is one."""
+        """Answer the next request, if there is one."""
         line = self._lines.pop()
         if line is None:
             return
@@ -116,7 +130,7 @@ class SimulatedWorker(Process):
     # The verbs
 
     def _answer(self, line: bytes) -> bytes | None:
-        """The reply; None where a fault keeps it from coming."""
+        """Return the reply to a request, or None where a fault prevents it."""
         number = None
         try:
             try:
@@ -127,13 +141,13 @@ class SimulatedWorker(Process):
             number = fields.integer("id", 0, 1 << 53)
             verb = fields.text("verb", _NAME)
             fault = self._device.faults.next(verb)
-            if fault is not None and not self._suffer(fault):
+            if fault is not None and not self._apply_fault(fault):
                 return b"no reply\n" if fault.kind == "garbage" else None
             result = self._do(verb, fields)
             return encode({"id": number, "ok": True, **result})
         except AgentError as error:
             failure = error
-        except OSError as error:  # of the folder that stands for its disk
+        except OSError as error:  # from the folder that serves as its disk
             kind = "no_space" if error.errno in DISK_FULL else "crash"
             failure = AgentError(kind, f"{error.filename or self._device.config.work}: {error.strerror or error}")
         self._last = self._last or failure.kind == "lease_lost"
@@ -150,14 +164,14 @@ class SimulatedWorker(Process):
             raise AgentError("bad_request", f"unknown verb {verb!r}")
         return self._verbs[verb](fields)
 
-    def _suffer(self, fault: ScheduledFault) -> bool:
-        """Lets a fault happen; whether the request is answered all the same."""
+    def _apply_fault(self, fault: ScheduledFault) -> bool:
+        """Apply a fault and return whether the request is answered all the same."""
         if fault.kind == "hang":
             self.frozen = True
         elif fault.kind == "crash":
             self.end("was killed by SIGSEGV")
         elif fault.kind in ("disconnect", "refuse"):
-            self._cut = True
+            self._link_cut = True
             self._device.unreachable = fault.connects
             self._device.refuses = fault.kind == "refuse"
             self.end("ended with exit code 0: its controller was gone")

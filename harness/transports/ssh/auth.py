@@ -1,4 +1,4 @@
-"""Logging in with a key: the inventory's, the agent's, or the usual ones. Never with a password."""
+"""The login with a key: the inventory's, the agent's, or one of the usual files. Passwords are never used."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ STEP = "login"
 
 
 @dataclass
-class _Tried:
-    """What became of the keys, for the error: their names, never what is in them."""
+class _KeyReport:
+    """The outcome for each key, for the error message; it holds names of keys, never their content."""
 
     refused: list[str] = field(default_factory=list)
     locked: list[Path] = field(default_factory=list)
@@ -30,12 +30,12 @@ class _Tried:
 
 
 def log_in(transport: paramiko.Transport, hop: Hop) -> None:
-    """Authenticates on a connection whose host key was checked.
+    """Authenticate on a connection whose host key was checked.
 
     Raises:
-        StepError: no key is there, or none is let in.
+        StepError: there is no key, or the server accepts none.
     """
-    tried = _Tried()
+    tried = _KeyReport()
     with closing(_agent()) as agent:
         for name, key in _keys(hop, agent, tried):
             try:
@@ -54,7 +54,7 @@ def log_in(transport: paramiko.Transport, hop: Hop) -> None:
                 raise StepError(STEP, f"{hop} wants more than a key, which latlab cannot give", lasting=True)
             if not transport.is_active():
                 break
-    raise _explanation(hop, tried, hung_up=not transport.is_active())
+    raise _login_error(hop, tried, hung_up=not transport.is_active())
 
 
 def _agent() -> paramiko.Agent:
@@ -64,8 +64,8 @@ def _agent() -> paramiko.Agent:
         raise StepError(STEP, f"the SSH agent does not work: {error}", "Is $SSH_AUTH_SOCK right?") from error
 
 
-def _keys(hop: Hop, agent: paramiko.Agent, tried: _Tried) -> Iterator[tuple[str, paramiko.PKey]]:
-    """Keys to try with their names, each once: servers hang up after some (OpenSSH's: after six)."""
+def _keys(hop: Hop, agent: paramiko.Agent, tried: _KeyReport) -> Iterator[tuple[str, paramiko.PKey]]:
+    """Yield names and keys to try, each key once: servers hang up after some failures (OpenSSH's: after six)."""
     held = {key.asbytes(): key for key in agent.get_keys()}
     seen: set[bytes] = set()
 
@@ -88,8 +88,10 @@ def _keys(hop: Hop, agent: paramiko.Agent, tried: _Tried) -> Iterator[tuple[str,
         yield from of_files(tuple(folder / name for name in USUAL_KEYS), must_be=False)
 
 
-def _load(path: Path, held: dict[bytes, paramiko.AgentKey], tried: _Tried, *, must_be: bool) -> paramiko.PKey | None:
-    """The key in a file; the agent's where the file has a passphrase, or is on a token."""
+def _load(
+    path: Path, held: dict[bytes, paramiko.AgentKey], tried: _KeyReport, *, must_be: bool
+) -> paramiko.PKey | None:
+    """Return the key in a file, or the agent's where the file has a passphrase or is on a token; None if neither."""
     try:
         return paramiko.PKey.from_path(path)
     except FileNotFoundError:
@@ -97,7 +99,7 @@ def _load(path: Path, held: dict[bytes, paramiko.AgentKey], tried: _Tried, *, mu
             tried.missing.append(path)
             tried.unusable.append(f"{path} does not exist")
         return None
-    except (TypeError, paramiko.PasswordRequiredException):  # what cryptography raises for want of a passphrase
+    except (TypeError, paramiko.PasswordRequiredException):  # cryptography raises TypeError if a passphrase is missing
         locked = True
     except (OSError, ValueError, UnsupportedAlgorithm, paramiko.SSHException, UnknownKeyType) as error:
         locked = False
@@ -112,14 +114,14 @@ def _load(path: Path, held: dict[bytes, paramiko.AgentKey], tried: _Tried, *, mu
 
 
 def _public(path: Path) -> bytes:
-    """The public half, from the file beside the private one; nothing where there is none."""
+    """Return the public half of a key, from the `.pub` file next to the private one; b"" where there is none."""
     try:
         return PublicBlob.from_file(f"{path}.pub").key_blob
     except (OSError, ValueError, IndexError):
         return b""
 
 
-def _explanation(hop: Hop, tried: _Tried, *, hung_up: bool) -> StepError:
+def _login_error(hop: Hop, tried: _KeyReport, *, hung_up: bool) -> StepError:
     if tried.locked:
         files = ", ".join(map(str, tried.locked))
         others = f"; it refuses {', '.join(tried.refused)}" if tried.refused else ""

@@ -1,32 +1,30 @@
-"""What the inventory says of a device that is reached over SSH."""
+"""The inventory's entry of a device that is reached over SSH."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from latlab.harness.transports.config import (
-    _PHONES_ONLY,
+    PHONES_ONLY,
     DeviceConfig,
     File,
     Port,
     Problem,
-    _bare_host,
-    _missing,
-    _of_benchmark_model,
+    bare_host,
+    benchmark_model_targets,
+    missing_file,
 )
-
-if TYPE_CHECKING:
-    from latlab.harness.transports.base import Transport
 
 __all__ = ["SSHDevice"]
 
 
 class SSHDevice(DeviceConfig):
-    """A Linux machine that an SSH server runs on: a Raspberry Pi, a Jetson, a workstation, a server."""
+    """A Linux machine with an SSH server: a Raspberry Pi, a Jetson, a workstation, a server."""
 
+    transport_factory: ClassVar[str] = "latlab.harness.transports.ssh.transport:SSHTransport"
     transport: Literal["ssh"] = "ssh"
     host: str = Field(min_length=1, description="Host name, address, or an alias of ~/.ssh/config")
     port: Port | None = Field(default=None, description="Default: ~/.ssh/config's, else 22")
@@ -47,20 +45,15 @@ class SSHDevice(DeviceConfig):
     @field_validator("host")
     @classmethod
     def _only_a_host(cls, host: str) -> str:
-        _bare_host(host)
+        bare_host(host)
         return host
 
     def problems(self) -> Iterator[Problem]:
-        yield from _of_benchmark_model(self, _PHONES_ONLY)
+        yield from benchmark_model_targets(self, PHONES_ONLY)
 
     def missing_files(self) -> Iterator[Problem]:
-        yield from _missing("key", self.key)
+        yield from missing_file("key", self.key)
 
     @property
     def address(self) -> str:
         return f"{f'{self.user}@' if self.user else ''}{self.host}{f':{self.port}' if self.port else ''}"
-
-    def open(self, name: str, runtime: str) -> Transport:
-        from latlab.harness.transports.ssh.transport import SSHTransport
-
-        return SSHTransport(name, self)

@@ -1,4 +1,4 @@
-"""The way to a device by SSH, over jump hosts or not, and the watch over it."""
+"""The SSH connection to a device, directly or over jump hosts, and the thread that notices its loss."""
 
 from __future__ import annotations
 
@@ -21,18 +21,22 @@ from latlab.harness.transports.ssh.stream import Stream
 __all__ = ["Connection"]
 
 REACH_S = 8.0
-"""For a TCP connection to one address."""
+"""Seconds for a TCP connection to one address."""
 PULSES = 4
-"""Within the patience."""
+"""Requests for a sign of life within `patience_s`."""
 _JOIN_S = 0.5
 
 
 class Connection:
-    """A login on a device, through as many other logins as it takes.
+    """A login on a device, through the logins on all jump hosts before it.
 
-    A peer that is silent for `patience_s` seconds, although it was asked for a sign of life, counts as lost: then
-    whatever waits for it fails at once. TCP alone would not do. Its timers see neither a server that hangs, nor what
-    lies behind a jump host; paramiko's keepalive sees nothing at all, since it waits for no answer.
+    A peer that is silent for `patience_s` seconds, although it was asked for a sign of life, counts as lost, and
+    everything that waits for it fails at once. TCP alone is not enough: its timers notice neither a server that hangs
+    nor a loss behind a jump host. paramiko's keepalive notices nothing, since it waits for no reply.
+
+    Args:
+        hops: the machines to log in to, nearest first; the device is the last.
+        patience_s: seconds of silence after which the device counts as lost.
     """
 
     def __init__(self, hops: list[Hop], patience_s: float) -> None:
@@ -42,9 +46,13 @@ class Connection:
         self._watch: _Watch | None = None
 
     def open(self) -> None:
-        """Raises `StepError`; `close` is to be called all the same."""
+        """Connect and log in on every hop. Call `close` in any case.
+
+        Raises:
+            StepError: a step failed.
+        """
         for hop in self._hops:
-            sock = self._through(hop) if self._sessions else _reach(hop, self._patience_s)
+            sock = self._connect_through(hop) if self._sessions else _connect_tcp(hop, self._patience_s)
             session = Session(hop, sock)
             self._sessions.append(session)
             session.open()
@@ -53,22 +61,26 @@ class Connection:
 
     @property
     def hop(self) -> Hop:
+        """The device itself."""
         return self._hops[-1]
 
     @property
     def is_active(self) -> bool:
+        """True while the connection to the device stands, as far as is known."""
         return bool(self._sessions) and self._sessions[-1].is_active()
 
     def run(
         self, command: str, note_stderr: Callable[[bytes], None] = lambda data: None, *, subsystem: bool = False
     ) -> Stream:
-        """Starts a program on the device.
+        """Start a program on the device.
 
         Args:
-            command: for the login shell there; or the name of a subsystem.
+            command: a command for the login shell there, or the name of a subsystem.
+            note_stderr: called with each piece of the program's stderr.
+            subsystem: `command` is the name of a subsystem.
 
         Raises:
-            ChannelLostError: the way is gone, or the server refuses.
+            ChannelLostError: the connection is gone, or the server refuses.
         """
         session = self._sessions[-1]
         try:
@@ -86,7 +98,12 @@ class Connection:
         return stream
 
     def output(self, command: str, seconds: float) -> str:
-        """What a short command prints. Raises `ChannelLostError` or `ChannelTimeoutError`."""
+        """Run a short command and return what it prints on stdout.
+
+        Raises:
+            ChannelLostError: the connection is gone, or the server refuses.
+            ChannelTimeoutError: the command did not end within `seconds`.
+        """
         stream, deadline, printed = self.run(command), Deadline(seconds), b""
         try:
             while data := stream.receive(deadline):
@@ -96,7 +113,7 @@ class Connection:
         return printed.decode("utf-8", "replace")
 
     def close(self) -> None:
-        """At once, in whatever state the connection is. More than once is fine."""
+        """Close the connection at once, in whatever state it is. A second call does nothing."""
         if self._watch:
             self._watch.stop()
         self._give_up(None)
@@ -105,14 +122,14 @@ class Connection:
         self._sessions, self._watch = [], None
 
     def _give_up(self, reason: str | None) -> None:
-        """Closes everything, from this end of the way: messages to what is behind a dead hop would get stuck."""
-        if reason:  # to all first: who waits for the far end wakes up as soon as a hop before it is closed
+        """Close all sessions, nearest first: messages to a machine behind a dead hop would block."""
+        if reason:  # to all first: a thread that waits for the device wakes up as soon as a hop before it is closed
             for session in self._sessions:
                 session.give_reason(reason)
         for session in self._sessions:
             session.abort()
 
-    def _through(self, hop: Hop) -> paramiko.Channel:
+    def _connect_through(self, hop: Hop) -> paramiko.Channel:
         gate = self._sessions[-1]
         try:
             return gate.channel(hop)
@@ -132,7 +149,7 @@ class Connection:
 
 
 class _Watch(threading.Thread):
-    """Asks the far end for signs of life, and tells when they fail to come."""
+    """The thread that asks the device for signs of life and gives the connection up when none come."""
 
     def __init__(self, sessions: list[Session], patience_s: float, give_up: Callable[[str | None], None]) -> None:
         super().__init__(name=f"watch over {sessions[-1].hop}", daemon=True)
@@ -147,25 +164,26 @@ class _Watch(threading.Thread):
             if far.heard >= looked:
                 silent_s = now - far.heard
             else:
-                silent_s += min(now - looked, 2 * pause)  # more would be time that this process itself was stopped
+                silent_s += min(now - looked, 2 * pause)  # any longer pause is time that this process was stopped
             looked = now
             if silent_s >= self._patience_s:
                 return self._give_up(f"no sign of life from {far.hop} for {silent_s:.1f} s")
             if not far.is_active():
                 return None
-            # Sent without waiting, or else a connection that takes nothing would stop the watch as well.
+            # Sent only if that does not block: a connection that takes no data would stop this thread as well.
             if silent_s >= pause / 2 and all(session.can_send() for session in self._sessions):
                 with suppress(EOFError, OSError, paramiko.SSHException):
                     far.ask_for_life()
         return None
 
     def stop(self) -> None:
+        """End the thread."""
         self._stopped.set()
         if self is not threading.current_thread() and self.is_alive():
             self.join(_JOIN_S)
 
 
-def _reach(hop: Hop, patience_s: float) -> socket.socket:
+def _connect_tcp(hop: Hop, patience_s: float) -> socket.socket:
     try:
         addresses = socket.getaddrinfo(hop.host, hop.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -180,7 +198,7 @@ def _reach(hop: Hop, patience_s: float) -> socket.socket:
         try:
             sock.settimeout(REACH_S)
             sock.connect(address)
-            _tune(sock, patience_s)
+            _set_socket_options(sock, patience_s)
         except OSError as error:
             failure = error
             sock.close()
@@ -203,8 +221,8 @@ def _reach(hop: Hop, patience_s: float) -> socket.socket:
     ) from failure
 
 
-def _tune(sock: socket.socket, patience_s: float) -> None:
-    """Small messages go out at once, and a cut cable is noticed within the patience, by TCP as well."""
+def _set_socket_options(sock: socket.socket, patience_s: float) -> None:
+    """Send small messages at once, and let TCP as well notice a cut cable within `patience_s`."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if sys.platform == "linux":

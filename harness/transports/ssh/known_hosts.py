@@ -1,7 +1,7 @@
-"""Host keys: what known_hosts says of a machine, and what to tell a person about a key that it does not vouch for.
+"""The check of host keys against known_hosts files, and the advice about a key that they do not have.
 
-An own reader, because paramiko's keeps no line numbers, takes neither patterns nor `@revoked`, and fails on a line
-that is damaged. The format is described in sshd(8), under "SSH_KNOWN_HOSTS FILE FORMAT".
+paramiko's own reader is not used: it keeps no line numbers, supports neither patterns nor `@revoked`, and fails on a
+damaged line. The format is described in sshd(8), under "SSH_KNOWN_HOSTS FILE FORMAT".
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ STEP = "host key"
 
 @dataclass(frozen=True)
 class KnownHost:
-    """A line of a file."""
+    """A line of a known_hosts file."""
 
     file: Path
     line: int
     marker: str
-    """`@revoked`, `@cert-authority` or nothing."""
+    """`@revoked`, `@cert-authority` or ""."""
     names: str
     key_type: str
     key: bytes
 
     def covers(self, name: str) -> bool:
-        """Whether the line is about the machine of this name."""
+        """Return whether the line is about the machine of this name."""
         covered = False
         for pattern in self.names.split(","):
             if pattern.startswith("|1|"):
@@ -49,15 +49,19 @@ class KnownHost:
 
 
 def fingerprint(key: bytes) -> str:
-    """As OpenSSH writes it."""
+    """Return the SHA-256 fingerprint of a public key, as OpenSSH prints it."""
     return "SHA256:" + base64.b64encode(hashlib.sha256(key).digest()).decode().rstrip("=")
 
 
 def read_known_hosts(files: Iterable[Path], name: str) -> list[KnownHost]:
-    """What the files say of a machine, certificate authorities left out: their certificates are not taken here.
+    """Return the lines about a machine, without certificate authorities: certificates are not supported.
+
+    Args:
+        files: known_hosts files; those that do not exist are skipped.
+        name: the machine's name in them (`Hop.known_as`).
 
     Raises:
-        StepError: a file is there and cannot be read.
+        StepError: a file exists and cannot be read.
     """
     found = []
     for file in files:
@@ -75,10 +79,16 @@ def read_known_hosts(files: Iterable[Path], name: str) -> list[KnownHost]:
 
 
 def check_host_key(hop: Hop, known: list[KnownHost], key_type: str, key: bytes) -> None:
-    """Returns if `known`, which is about `hop`, vouches for its key.
+    """Check a machine's key against what is known of it.
+
+    Args:
+        hop: the machine.
+        known: the lines of known_hosts files about it.
+        key_type: the type of the key that it presents.
+        key: that key.
 
     Raises:
-        StepError: it does not.
+        StepError: the key is unknown, revoked or another one than before.
     """
     shown = f"{key_type} {fingerprint(key)}"
     for entry in known:
@@ -107,7 +117,7 @@ def check_host_key(hop: Hop, known: list[KnownHost], key_type: str, key: bytes) 
 
 
 def _how_to_record(hop: Hop, before: list[str]) -> str:
-    """In steps; `before` are those that come before recording it."""
+    """Return the steps to record a key; `before` are further steps to take before that."""
     file = hop.known_hosts[0]
     options = [] if file == Path("~/.ssh/known_hosts").expanduser() else ["-o", f"UserKnownHostsFile={file}"]
     look = f"Look at its key: `ssh-keyscan -p {hop.port} {shlex.quote(hop.host)} | ssh-keygen -lf -`."
@@ -130,14 +140,14 @@ def _parse(file: Path, number: int, line: str) -> KnownHost | None:
         return None
     try:
         key = base64.b64decode(fields[2], validate=True)
-    except ValueError:  # of binascii, or about letters that are not ASCII
+    except ValueError:  # not base64, or not ASCII
         return None
     return KnownHost(file, number, marker, fields[0], fields[1], key)
 
 
 def _matches(pattern: str, name: str) -> bool:
-    # Not fnmatch: square brackets are meant literally here, as in [host]:port. What a star stands for is settled by
-    # the first match behind it, for good: a pattern of many stars costs no more than others.
+    # Not fnmatch: square brackets are literal here, as in [host]:port. The atomic groups keep the first match after
+    # each star, without backtracking, so that a pattern with many stars takes no more time than others.
     first, *rest = [re.escape(part).replace(r"\?", ".") for part in re.split(r"\*+", pattern)]
     expression = first + "".join(f"(?>.*?{part})" for part in rest[:-1]) + "".join(f".*{part}" for part in rest[-1:])
     return re.fullmatch(expression, name, re.IGNORECASE | re.DOTALL) is not None

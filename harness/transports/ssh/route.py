@@ -1,6 +1,6 @@
-"""Which machines to log in to on the way to a device, and with what.
+"""The machines to log in to on the way to a device, and the login for each.
 
-The inventory's word comes first, then ~/.ssh/config's, then what OpenSSH's own client would take.
+The inventory's settings come first, then those of ~/.ssh/config, then the defaults of OpenSSH's client.
 """
 
 from __future__ import annotations
@@ -27,7 +27,14 @@ _JUMP = re.compile(r"(?:(?P<user>[^@\s]+)@)?(?P<host>\[[^\]\s]+\]|[^:@\[\]\s]+)(
 
 
 class StepError(Exception):
-    """A step of connecting failed; what `ConnectError` needs, but for the device's name."""
+    """A step of connecting failed. It holds what `ConnectError` needs, apart from the device's name.
+
+    Args:
+        step: the one of `SSHTransport.STEPS` that failed.
+        message: what went wrong.
+        advice: what a person can do about it.
+        lasting: a retry is useless until a person has done that.
+    """
 
     def __init__(self, step: str, message: str, advice: str = "", *, lasting: bool = False) -> None:
         super().__init__(message)
@@ -36,14 +43,16 @@ class StepError(Exception):
 
 @dataclass(frozen=True)
 class Hop:
-    """One machine to log in to.
+    """A machine to log in to: the device or a jump host.
 
     Args:
         host: name or address, as ~/.ssh/config resolves it.
-        alias: the name that its key goes by in known_hosts, where that is not the host's.
-        keys: private keys to try before any other.
-        only_keys: try no other.
-        known_hosts: files with host keys; those that are missing do not matter.
+        port: TCP port of its SSH server.
+        user: the user to log in as.
+        alias: its name in known_hosts, where that is not the host's.
+        keys: files of private keys to try before any other.
+        only_keys: try no key but `keys`.
+        known_hosts: files with host keys; a missing file is not an error.
         via: the hops before this one, nearest first.
     """
 
@@ -61,14 +70,14 @@ class Hop:
 
     @property
     def known_as(self) -> str:
-        """Its name in known_hosts: `host`, or `[host]:port` where the port is not 22."""
+        """The machine's name in known_hosts: `host`, or `[host]:port` where the port is not 22."""
         return self.alias or (self.host if self.port == 22 else f"[{self.host}]:{self.port}").lower()
 
     def command(self, program: str = "ssh", *options: str) -> str:
-        """What a person types to get there with OpenSSH's client, on which the advice in errors rests."""
+        """Return the shell command with which a person logs in with OpenSSH's client; advice in errors quotes it."""
         words = [program, *options]
         if self.via:
-            # Not -J, which ssh-copy-id does not know.
+            # Not -J: ssh-copy-id does not support it.
             words += ["-o", "ProxyJump=" + ",".join(f"{hop.user}@{hop._bracketed}:{hop.port}" for hop in self.via)]
         if self.alias:
             words += ["-o", f"HostKeyAlias={self.alias}"]
@@ -82,13 +91,13 @@ class Hop:
 
 
 def find_route(config: SSHDevice) -> list[Hop]:
-    """The machines to log in to, nearest first; the device is the last.
+    """Return the machines to log in to, nearest first; the device is the last.
 
     Raises:
-        StepError: ~/.ssh/config or the inventory says something that cannot be followed.
+        StepError: ~/.ssh/config or the inventory has a setting that is not supported or makes no sense.
     """
     settings = _read_settings()
-    device, jump = _resolve(settings, config, config.host, config.user, config.port, is_device=True)
+    device, jump = _look_up(settings, config, config.host, config.user, config.port, is_device=True)
     if config.jump is not None:
         jump = config.jump if isinstance(config.jump, str) else ",".join(config.jump)
     hops: list[Hop] = []
@@ -98,7 +107,7 @@ def find_route(config: SSHDevice) -> list[Hop]:
 
 
 def _jumps(settings: paramiko.SSHConfig, config: SSHDevice, jump: str, depth: int = 0) -> Iterator[Hop]:
-    """The hosts of a list such as `a,user@b:2222`; the first of them may have jump hosts of its own."""
+    """Yield the hosts of a list such as `a,user@b:2222`, after the jump hosts that the first may have of its own."""
     if jump.strip().lower() in ("", "none"):
         return
     for index, spec in enumerate(jump.split(",")):
@@ -107,7 +116,7 @@ def _jumps(settings: paramiko.SSHConfig, config: SSHDevice, jump: str, depth: in
                 "address", f"{spec.strip()!r} is no jump host", "Write it as [USER@]HOST[:PORT].", lasting=True
             )
         port = int(parts["port"]) if parts["port"] else None
-        hop, before = _resolve(settings, config, parts["host"].strip("[]"), parts["user"], port, is_device=False)
+        hop, before = _look_up(settings, config, parts["host"].strip("[]"), parts["user"], port, is_device=False)
         if index == 0:
             if depth >= MAX_HOPS:
                 raise StepError("address", f"the jump hosts of {config.host} go round in circles", lasting=True)
@@ -115,10 +124,10 @@ def _jumps(settings: paramiko.SSHConfig, config: SSHDevice, jump: str, depth: in
         yield hop
 
 
-def _resolve(
+def _look_up(
     settings: paramiko.SSHConfig, config: SSHDevice, name: str, user: str | None, port: int | None, *, is_device: bool
 ) -> tuple[Hop, str]:
-    """A machine, and its jump hosts according to ~/.ssh/config."""
+    """Return a machine's login, and its jump hosts according to ~/.ssh/config."""
     try:
         found = settings.lookup(name)
         port = port or int(found.get("port", 22))
@@ -137,7 +146,7 @@ def _resolve(
             lasting=True,
         )
     if config.key is not None:
-        # It is the inventory's word on the device; on a jump host it is one more to try.
+        # For the device, the inventory's key is the only one; for a jump host, it is one more to try.
         key = config.key.expanduser()
         keys, only_keys = ((key,), True) if is_device else ((*keys, key), only_keys)
     if config.known_hosts is not None:
@@ -168,7 +177,7 @@ def _read_settings() -> paramiko.SSHConfig:
 
 
 def _lines(path: Path, depth: int = 0) -> Iterator[str]:
-    """The lines of a file with those that it includes, which paramiko leaves out."""
+    """Yield the lines of a file and of those that it includes: paramiko does not follow `Include`."""
     section = "Host *"
     for line in path.read_text().splitlines():
         keyword, _, rest = line.strip().replace("=", " ", 1).partition(" ")
@@ -179,7 +188,7 @@ def _lines(path: Path, depth: int = 0) -> Iterator[str]:
             continue
         for included in _included(rest):
             yield from _lines(included, depth + 1)
-            yield section  # that of the file which includes goes on
+            yield section  # the section of the including file goes on
 
 
 def _included(patterns: str) -> Iterable[Path]:

@@ -1,7 +1,7 @@
-"""One login: paramiko's connection over a socket or through another login, with what latlab needs beyond paramiko.
+"""One login: paramiko's connection over a socket or through another login.
 
-That is: deadlines in every phase of connecting, a strict look at the host key, the time when something was last heard,
-how a program was killed (which paramiko drops), and errors that name what is wrong.
+It adds to paramiko: deadlines in every phase of connecting, a strict check of the host key, the time when something
+last arrived, the signal that killed a program (which paramiko drops), and errors that name what is wrong.
 """
 
 from __future__ import annotations
@@ -24,22 +24,23 @@ from latlab.harness.transports.ssh.route import Hop, StepError
 __all__ = ["CHANNEL_S", "Session"]
 
 GREET_S = 8.0
-"""For a server's first line: what accepts connections and says nothing is not waited for longer."""
+"""Seconds to wait for a server's first line: something may accept connections and never send one."""
 AGREE_S = 20.0
-"""For agreeing on keys: under 0.1 s, but some seconds on the smallest of boards."""
+"""Seconds for the key exchange: it takes under 0.1 s, but some seconds on the smallest boards."""
 LOGIN_S = 30.0
-"""For one key: an agent may ask a person."""
+"""Seconds to try one key: an agent may ask a person."""
 CHANNEL_S = 15.0
+"""Seconds for the server to open a channel."""
 _CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
-"""GCM first: authenticated, and with paramiko the fastest. CBC, which paramiko would take too, is left out."""
+"""GCM first: it is authenticated, and the fastest with paramiko. CBC, which paramiko would accept, is left out."""
 _DIGESTS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512")
 
-# Without this it writes tracebacks to stderr; what matters of them is in latlab's own errors.
+# Without this paramiko writes tracebacks to stderr; what matters in them is in latlab's own errors.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
 
 
 class _Packets(Packetizer):
-    """Notes when a packet came last, and the signals that programs were killed by."""
+    """A packet reader that records when the last packet came, and the signals that killed programs."""
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
@@ -58,21 +59,22 @@ class _Packets(Packetizer):
         return kind, message
 
     def close(self) -> None:
-        self.complete_handshake()  # or its timer's thread would live on, and keep the process from ending
+        self.complete_handshake()  # otherwise the thread of its timer lives on and keeps the process from ending
         super().close()
 
 
 class Session:
-    """A connection to `hop` that is logged in once `open` has returned.
+    """A connection to one machine, logged in once `open` has returned.
 
     Args:
+        hop: the machine and the login.
         sock: a connected socket, or a channel through another session. It is closed with the session.
     """
 
     def __init__(self, hop: Hop, sock: socket.socket | paramiko.Channel) -> None:
         self.hop = hop
         self._sock = sock
-        self._lost: str | None = None
+        self._lost_reason: str | None = None
         self._transport = paramiko.Transport(sock, packetizer_class=_Packets)
         self._transport.name = f"ssh {hop}"
         self._transport.banner_timeout = GREET_S
@@ -82,56 +84,66 @@ class Session:
         options.ciphers, options.digests = _CIPHERS, _DIGESTS
 
     def open(self) -> None:
-        """Raises `StepError`."""
+        """Agree on keys, check the host key and log in.
+
+        Raises:
+            StepError: one of these failed.
+        """
         transport = self._transport
         known = read_known_hosts(self.hop.known_hosts, self.hop.known_as)
         options = transport.get_security_options()
-        # A server has keys of several types: ask for one that is known.
+        # A server has keys of several types: prefer a type whose key is known.
         types = {name for entry in known for name in _algorithms(entry.key_type)}
         options.key_types = sorted(options.key_types, key=lambda name: name not in types)
         started = time.monotonic()
         try:
             transport.start_client(timeout=GREET_S + AGREE_S)
         except (paramiko.SSHException, EOFError, OSError) as error:
-            raise self._not_agreed(error, time.monotonic() - started) from error
+            raise self._handshake_error(error, time.monotonic() - started) from error
         if not transport.initial_kex_done or (key := transport.host_key) is None:
-            raise self._not_agreed(TimeoutError(), time.monotonic() - started)
+            raise self._handshake_error(TimeoutError(), time.monotonic() - started)
         check_host_key(self.hop, known, key.get_name(), key.asbytes())
         log_in(transport, self.hop)
 
     @property
     def heard(self) -> float:
-        """When something came from the other side last, on the monotonic clock."""
+        """Seconds on the monotonic clock when the last packet came from the other side."""
         packets = self._transport.packetizer
         assert isinstance(packets, _Packets)
         return packets.heard
 
     def exit_signal(self, channel: int) -> str:
-        """Name, without SIG, of the signal that ended the program of a channel, if one did."""
+        """Return the name, without SIG, of the signal that ended the program of a channel; "" where none did."""
         packets = self._transport.packetizer
         assert isinstance(packets, _Packets)
         return packets.signals.get(channel, "")
 
     def is_active(self) -> bool:
+        """Return whether the connection still stands, as far as is known."""
         return self._transport.is_active()
 
     def why_lost(self) -> str:
-        """Why the session is not active any more."""
-        if self._lost:
-            return self._lost
+        """Return why the session is no longer active."""
+        if self._lost_reason:
+            return self._lost_reason
         error = self._transport.saved_exception
         detail = error.strerror if isinstance(error, OSError) and error.strerror else "closed by the other side"
         return f"the SSH connection to {self.hop} is gone ({detail[0].lower()}{detail[1:]})"
 
     def channel(self, destination: Hop | None = None) -> paramiko.Channel:
-        """A channel for a program, or through to another machine. Raises `paramiko.SSHException`, `OSError`."""
+        """Open a channel for a program, or a connection from there to another machine.
+
+        Raises:
+            paramiko.SSHException: the server refuses, or the connection is gone.
+            OSError: the connection is gone.
+        """
         if destination is None:
             return self._transport.open_session(timeout=CHANNEL_S)
         address = (destination.host, destination.port)
         return self._transport.open_channel("direct-tcpip", address, ("127.0.0.1", 0), timeout=CHANNEL_S)
 
     def can_send(self) -> bool:
-        """Whether a small message can be sent without waiting."""
+        """Return whether a small message can be sent without waiting."""
         if isinstance(self._sock, paramiko.Channel):
             return self._sock.send_ready()
         poll = select.poll()
@@ -142,7 +154,7 @@ class Session:
             return False
 
     def ask_for_life(self) -> None:
-        """Sends a request that every server answers, if only with a refusal; not while somebody else is sending."""
+        """Send a request that every server answers, if only with a refusal; nothing while another thread is sending."""
         transport = self._transport
         if not transport.clear_to_send_lock.acquire(blocking=False):
             return
@@ -157,24 +169,24 @@ class Session:
             transport.clear_to_send_lock.release()
 
     def give_reason(self, reason: str) -> None:
-        """What others are told once the session is not active any more."""
-        self._lost = self._lost or reason
+        """Record the reason that `why_lost` returns; the first one counts."""
+        self._lost_reason = self._lost_reason or reason
 
     def abort(self) -> None:
-        """Closes the connection at once, whatever other threads do with it."""
+        """Close the connection at once, whatever other threads do with it."""
         if isinstance(self._sock, socket.socket):
-            with suppress(OSError):  # not connected any more
-                self._sock.shutdown(socket.SHUT_RDWR)  # wakes who reads, which closing does not
+            with suppress(OSError):  # no longer connected
+                self._sock.shutdown(socket.SHUT_RDWR)  # wakes a thread that reads; `close` alone does not
             self._sock.close()
         self._transport.packetizer.close()
         self._transport.close()
 
     def join(self, seconds: float) -> None:
-        """Waits for the connection's thread to end."""
+        """Wait up to `seconds` for the connection's thread to end."""
         if self._transport.is_alive():
             self._transport.join(seconds)
 
-    def _not_agreed(self, error: Exception, seconds: float) -> StepError:
+    def _handshake_error(self, error: Exception, seconds: float) -> StepError:
         if not self._transport.remote_version:
             if seconds >= GREET_S:
                 problem = f"takes connections, but said nothing within {GREET_S:g} s"
@@ -197,5 +209,5 @@ class Session:
 
 
 def _algorithms(key_type: str) -> tuple[str, ...]:
-    """What a server may offer a key of this type as."""
+    """Return the signature algorithms with which a server may offer a host key of this type."""
     return ("rsa-sha2-512", "rsa-sha2-256") if key_type == "ssh-rsa" else (key_type,)

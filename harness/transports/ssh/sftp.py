@@ -1,7 +1,7 @@
-"""Files on a device by SFTP (version 3, draft-ietf-secsh-filexfer-02): as much of it as pushing takes.
+"""A client of SFTP (version 3, draft-ietf-secsh-filexfer-02), with the requests that a push needs.
 
-An own client, because paramiko's forgets to look at the answers to the last of its pipelined writes, and waits for
-answers without end. Pipelined like this one, it is as quick as the encryption allows.
+paramiko's own client is not used: it ignores the replies to the last of its pipelined writes, and waits for replies
+without a deadline. This one pipelines writes as well, and is as fast as the encryption allows.
 """
 
 from __future__ import annotations
@@ -18,25 +18,26 @@ from latlab.harness.transports.ssh.stream import Stream
 __all__ = ["Files"]
 
 STALL_S = 60.0
-"""An SD card may take its time for flushing; one that takes longer than this for a write is broken."""
+"""Longest wait for a reply in seconds: an SD card flushes slowly, but one that takes longer than this is broken."""
 _BLOCK = 1 << 15
 """Bytes per read or write; every server takes that much."""
-_IN_FLIGHT = 64
-_LONGEST = 1 << 18
+_MAX_IN_FLIGHT = 64
+"""Writes that are sent before the reply to the first one is read."""
+_MAX_PACKET_BYTES = 1 << 18
 _INIT, _VERSION, _OPEN, _CLOSE, _READ, _WRITE, _REMOVE, _MKDIR, _REALPATH, _STAT = 1, 2, 3, 4, 5, 6, 13, 14, 16, 17
 _STATUS, _HANDLE, _DATA, _NAME, _ATTRS, _EXTENDED = 101, 102, 103, 104, 105, 200
 _READING, _WRITING = 0x01, 0x02 | 0x08
-"""For writing files are made where there are none."""
+"""Flags of an open request; a file that is opened for writing is made where there is none."""
 _OK, _EOF = 0, 1
 _ERRORS = {2: errno.ENOENT, 3: errno.EACCES, 8: errno.EOPNOTSUPP}
-"""All that the protocol tells apart; the rest, a full disk among it, is a "Failure"."""
+"""All reasons that the protocol has; anything else, a full disk included, is a "Failure"."""
 
 
 class Files:
-    """Files on the device, over a channel that the SFTP server runs on.
+    """Files on the device, over a channel on which the SFTP server runs.
 
-    Methods raise `OSError` for what the server refuses (`errno.EIO` where it does not say why), and `ChannelLostError`
-    when the channel is gone, or silent; then this object is of no use any more.
+    Methods raise `OSError` for what the server refuses (`errno.EIO` where it gives no reason), and `ChannelLostError`
+    when the channel is gone or silent; the object cannot be used after that.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -49,7 +50,7 @@ class Files:
             raise ChannelLostError("the server does not speak SFTP")
 
     def home(self) -> str:
-        """Where relative paths start, as an absolute path."""
+        """Return the absolute path at which relative paths start."""
         kind, body = self._ask(_REALPATH, _text("."))
         if kind != _NAME or len(body) < 8:
             raise _error(kind, body, ".")
@@ -57,11 +58,11 @@ class Files:
         return body[8 : 8 + length].decode("utf-8", "surrogateescape")
 
     def size(self, path: str) -> int | None:
-        """Bytes in a file; None where there is none."""
+        """Return the size of a file in bytes, or None where there is none."""
         return _size(*self._ask(_STAT, _text(path)), path)
 
     def make_folders(self, path: str) -> None:
-        """A folder and those above it, where they are not there yet."""
+        """Make a folder and those above it, where they do not exist yet."""
         if self.size(path) is not None:
             return
         if (parent := os.path.dirname(path)) not in ("", path):
@@ -69,11 +70,11 @@ class Files:
         try:
             self._expect_ok(_MKDIR, _text(path) + struct.pack(">I", 0), path)
         except OSError:
-            if self.size(path) is None:  # or else somebody else has just made it
+            if self.size(path) is None:  # otherwise another program has just made it
                 raise
 
     def read(self, path: str, most: int) -> bytes:
-        """The first `most` bytes of a file."""
+        """Return the first `most` bytes of a file, or fewer if it is shorter."""
         handle, found = self._open(path, _READING), b""
         try:
             while len(found) < most:
@@ -89,40 +90,46 @@ class Files:
         return found
 
     def write(self, source: BinaryIO, path: str) -> None:
-        """Everything in `source` to a file that is not there yet."""
-        self._pour(source, self._open(path, _WRITING), path)
+        """Write everything in `source` to a file that does not exist yet."""
+        self._write_all(source, self._open(path, _WRITING), path)
 
     def bring(self, source: BinaryIO, size: int, part: str, path: str) -> bool:
-        """All `size` bytes of `source` to `path`, by way of `part`: whether a beginning of it was there already.
+        """Copy all `size` bytes of `source` to `part`, continue where an earlier copy stopped, and rename it to `path`.
 
-        Nothing is waited for that can be asked for ahead: on a wireless link each answer takes milliseconds. So where
-        this fails, `part` and `path` may be there, and be wrong.
+        Requests are sent without waiting for the replies before them: on a wireless link each reply takes
+        milliseconds. If this raises, `part` and `path` may exist with wrong content.
+
+        Returns:
+            True if a beginning of the file was there already.
         """
         asked, opened = self._request(_STAT, _text(part)), self._request(_OPEN, _to_open(part, _WRITING))
         found, opening = self._answer(asked), self._answer(opened)
         handle = _handle(*opening, part)
         there = _size(*found, part) or 0
-        if there > size:  # of something else
+        if there > size:  # a part of another file
             self._close(handle)
             self.remove(part)
             handle, there = self._open(part, _WRITING), 0
-        self._pour(source, handle, part, there, path)
+        self._write_all(source, handle, part, there, path)
         return there > 0
 
     def replace(self, path: str, by: str) -> None:
-        """Puts the file `by` in the place of `path`, whether there is one or not, in one step."""
+        """Rename the file `by` to `path` in one step; a file that is there is replaced."""
         self._expect_ok(_EXTENDED, _to_replace(path, by), path)
 
     def remove(self, path: str) -> None:
-        """Removes a file, if it is there."""
+        """Remove a file, if it exists."""
         with suppress(FileNotFoundError):
             self._expect_ok(_REMOVE, _text(path), path)
 
     def close(self) -> None:
+        """Close the channel."""
         self._stream.close()
 
-    def _pour(self, source: BinaryIO, handle: bytes, path: str, start: int = 0, then_to: str | None = None) -> None:
-        """From `start` on in `source` to the same place in an open file, which is closed, and renamed to `then_to`."""
+    def _write_all(
+        self, source: BinaryIO, handle: bytes, path: str, start: int = 0, then_to: str | None = None
+    ) -> None:
+        """Copy `source` from byte `start` on to the same place in an open file, close it and rename it to `then_to`."""
         pending: list[int] = []
         failure: OSError | None = None
         try:
@@ -131,16 +138,16 @@ class Files:
                 body = _text(handle) + struct.pack(">Q", start) + _text(block)
                 pending.append(self._request(_WRITE, body))
                 start += len(block)
-                if len(pending) >= _IN_FLIGHT:
+                if len(pending) >= _MAX_IN_FLIGHT:
                     failure = self._written(pending.pop(0), path)
-        except OSError as error:  # of our own disk
+        except OSError as error:  # this machine cannot read the source
             failure = error
         closing = self._request(_CLOSE, _text(handle))
         if then_to is not None and failure is None:
             renaming = self._request(_EXTENDED, _to_replace(then_to, path))
         else:
             renaming = None
-        for number in pending:  # all of them, or else their answers would be taken for others'
+        for number in pending:  # every reply is read: one that is left would be taken for the reply to a later request
             failure = self._written(number, path) or failure
         self._answer(closing)
         if renaming is not None and then_to is not None:
@@ -174,7 +181,7 @@ class Files:
         return self._number
 
     def _answer(self, number: int) -> tuple[int, bytes]:
-        """Servers answer in order, as OpenSSH's does."""
+        """Return the kind and body of the reply to request `number`; servers reply in order, as OpenSSH's does."""
         kind, body = self._packet()
         if body[:4] != struct.pack(">I", number):
             raise ChannelLostError("the SFTP server answers what was not asked")
@@ -190,7 +197,7 @@ class Files:
 
     def _packet(self) -> tuple[int, bytes]:
         length = int.from_bytes(self._take(4), "big")
-        if not 1 <= length <= _LONGEST:
+        if not 1 <= length <= _MAX_PACKET_BYTES:
             raise ChannelLostError(
                 "what comes is not SFTP: does a start-up file of the login shell there print something?"
             )
@@ -213,7 +220,7 @@ class Files:
 
 
 def _lost(error: Exception) -> ChannelLostError:
-    """The end of the SFTP server is the end of the way, too."""
+    """Return the error as the loss of the channel: without the SFTP server it is of no use."""
     return error if isinstance(error, ChannelLostError) else ChannelLostError(f"the SFTP server {error}")
 
 
@@ -237,7 +244,7 @@ def _handle(kind: int, body: bytes, path: str) -> bytes:
 
 
 def _size(kind: int, body: bytes, path: str) -> int | None:
-    """Bytes in a file; None where there is none."""
+    """Return the size of a file in bytes from the reply to a stat request; None where there is none."""
     if kind == _ATTRS:
         flags, size = struct.unpack_from(">IQ", body.ljust(12, b"\0"))
         return int(size) if flags & 1 else 0

@@ -1,6 +1,6 @@
-"""A channel of an SSH connection, read and written under deadlines.
+"""A channel of an SSH connection, read and written with deadlines.
 
-paramiko's own timeouts are reckoned on the wall clock, which may jump, and do not watch stdout and stderr together.
+paramiko's own timeouts use the wall clock, which may jump, and do not watch stdout and stderr together.
 """
 
 from __future__ import annotations
@@ -17,26 +17,29 @@ __all__ = ["Stream"]
 
 _CHUNK = 1 << 18
 _DRAINED_CHUNKS = 64
-"""Of stderr at a time: there may always be more."""
+"""Chunks of stderr to read at a time: there may always be more."""
 _FULL_WINDOW_POLL_S = 0.05
-"""While the other side takes nothing its stderr must be emptied, for that may be what it waits for."""
+"""While the other side reads nothing, its stderr is emptied this often: it may wait for exactly that."""
 
 
 class _Wake(threading.Event):
-    """Set when a channel has something to read; only the reader clears it, for two buffers share it."""
+    """An event that is set when a channel has something to read; only the reader clears it: two buffers share it."""
 
     def clear(self) -> None:
-        """paramiko calls this when one of the buffers is empty."""
+        """Do nothing: paramiko calls this when one of the two buffers is empty."""
 
     def rearm(self) -> None:
+        """Clear the event, before the reader looks into both buffers."""
         super().clear()
 
 
 class Stream:
-    """One channel, for one thread at a time.
+    """A channel that runs one program, for one thread at a time.
 
     Args:
-        note_stderr: takes what comes there.
+        session: the login that the channel belongs to.
+        channel: paramiko's channel.
+        note_stderr: called with each piece of the program's stderr.
     """
 
     def __init__(
@@ -49,7 +52,13 @@ class Stream:
             buffer.set_event(self._wake)
 
     def send(self, data: bytes, deadline: Deadline) -> None:
-        """Raises `ChannelClosedError`, `ChannelLostError`, or `ChannelTimeoutError` where nobody takes the data."""
+        """Send all of `data` to the program's stdin.
+
+        Raises:
+            ChannelClosedError: the program has ended.
+            ChannelLostError: the connection is gone.
+            ChannelTimeoutError: the program does not read its stdin.
+        """
         channel = self._channel
         while data:
             try:
@@ -68,7 +77,11 @@ class Stream:
             data = data[sent:]
 
     def receive(self, deadline: Deadline) -> bytes:
-        """What comes next, at least one byte; nothing at the end. Raises `ChannelTimeoutError`."""
+        """Return the next bytes of the program's stdout; none at its end.
+
+        Raises:
+            ChannelTimeoutError: nothing came before the deadline.
+        """
         channel = self._channel
         while True:
             self._wake.rearm()
@@ -77,33 +90,34 @@ class Stream:
                 return self._read(channel.recv)
             if channel.closed or channel.eof_received:
                 return b""
-            if not self._wake.wait(deadline.left) or not deadline.left:  # stderr may wake it without end
+            if not self._wake.wait(deadline.left) or not deadline.left:  # endless stderr may set the event again
                 raise ChannelTimeoutError
 
     def drain_stderr(self) -> None:
+        """Hand the stderr that has arrived to `note_stderr`, up to a bound."""
         for _ in range(_DRAINED_CHUNKS):
             if not self._channel.recv_stderr_ready():
                 return
             self._note_stderr(self._read(self._channel.recv_stderr))
 
     def finish(self) -> None:
-        """Nothing more will be sent: the end of the program's input."""
+        """Close the program's stdin."""
         self._channel.shutdown_write()
 
     def wait_for_end(self, seconds: float) -> bool:
-        """Whether the program ended, as far as one is told; waits for it."""
+        """Wait for the program to end and return whether it did, as far as the server reports it."""
         deadline = Deadline(seconds)
         while not self._is_over():
             self._wake.rearm()
             self.drain_stderr()
-            # The end of the output does not set it again, and an exit status never does.
+            # The end of the output does not set the event again, and an exit status never does.
             if not self._is_over() and not self._wake.wait(min(deadline.left, 0.02)) and not deadline.left:
                 return False
         return True
 
     def end(self, seconds: float = 1.0) -> ChannelClosedError | ChannelLostError:
-        """What happened, once the output has ended; waits a little to be told."""
-        told = self.wait_for_end(seconds)
+        """Return, as an exception, how the program ended; waits up to `seconds` for the server's report."""
+        reported = self.wait_for_end(seconds)
         self.drain_stderr()
         if signal := self._session.exit_signal(self._channel.get_id()):
             return ChannelClosedError(f"was killed by SIG{signal}")
@@ -111,17 +125,18 @@ class Stream:
             return ChannelClosedError(f"ended with exit code {self._channel.exit_status}")
         if not self._session.is_active():
             return ChannelLostError(self._session.why_lost())
-        if told:
+        if reported:
             return ChannelLostError(f"{self._session.hop} closed the channel without a word on what became of it")
         return ChannelClosedError("closed its output")
 
     def close(self) -> None:
+        """Close the channel."""
         self._channel.close()
 
     def _read(self, receive: Callable[[int], bytes]) -> bytes:
         try:
             return receive(_CHUNK)
-        except (OSError, EOFError, paramiko.SSHException):  # acknowledging it failed: the connection has just died
+        except (OSError, EOFError, paramiko.SSHException):  # the acknowledgement failed: the connection has just died
             return b""
 
     def _takes_data(self) -> bool:

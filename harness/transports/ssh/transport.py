@@ -1,7 +1,7 @@
-"""Machines that an SSH server runs on: a Raspberry Pi, a Jetson, a workstation, a server in another room.
+"""The transport to machines with an SSH server: a Raspberry Pi, a Jetson, a workstation, a server in another room.
 
-One connection per worker: the worker's stdin, stdout and stderr are a channel of it, and networks travel by SFTP over
-another. Nothing is installed on the device and no port is opened there.
+Each worker has one connection: a channel of it carries the worker's stdin, stdout and stderr, and another one SFTP for
+model files. Nothing is installed on the device and no port is opened there.
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ from latlab.harness.transports.worker_archive import worker_program
 __all__ = ["SSHTransport"]
 
 START_S = 60.0
-"""For Python to start: some 10 ms, but many seconds on an emulated or swapping device."""
+"""Seconds that Python may take to start: usually some 10 ms, but many seconds on an emulated or swapping device."""
 END_S = 1.0
-"""How long a worker may take to end by itself."""
-FAREWELL_S = 1.6
-"""For everything that is said to a device before the connection is closed."""
+"""Seconds that a worker may take to end by itself."""
+DISCONNECT_S = 1.6
+"""Seconds for all that is sent to a device before the connection is closed."""
 PROBE_S = 20.0
+"""Seconds that a short shell command on the device may take."""
 OLDEST_PYTHON = (3, 9)
-_LONGEST_GREETING = 1 << 16
+_MAX_GREETING_BYTES = 1 << 16
 # On one line and without exclamation marks, because the login shell that gets it may be csh.
 _PYTHON_CHECK = (
     "import sys; v = sys.version_info; "
@@ -52,7 +53,7 @@ _START = (
     f'"$1" -S -c {shlex.quote(_PYTHON_CHECK)} </dev/null || exit; '
     'echo "latlab-worker $$"; exec "$1" -X faulthandler "$2" --work "$3"'
 )
-"""Tells whether Python is there, and of which version; then becomes the worker, whose process id was told."""
+"""Prints the version of Python, then its own process id, and then becomes the worker, which keeps that id."""
 _DISK_PROBE = 'LC_ALL=C; export LC_ALL; dd if=/dev/zero of="$1" bs=65536 count="$2" 2>&1; rm -f "$1"'
 _PROBE_BLOCK = 65536
 _FOLDER_PROBE = 'LC_ALL=C; export LC_ALL; { mkdir -p "$1" && : >"$1/probe.$$" && rm -f "$1/probe.$$"; } 2>&1'
@@ -63,11 +64,12 @@ _FULL = re.compile(r"no space left|quota exceeded|disk full", re.IGNORECASE)
 class SSHTransport(Transport):
     """A worker at the other end of an SSH connection.
 
-    Host keys are checked as strictly as OpenSSH's client does it, and never recorded here; logging in takes a key.
-    A way that is cut, and a peer that hangs, are noticed within `patience_s` of the configuration.
+    Host keys are checked as strictly as OpenSSH's client checks them, and never recorded here. A login takes a key.
+    A cut connection, and a peer that hangs, are noticed within the configuration's `patience_s`.
 
     Args:
         name: the device, for messages.
+        config: its entry in the inventory.
     """
 
     STEPS = ("address", "network", "host key", "login", "work folder", "Python")
@@ -80,7 +82,7 @@ class SSHTransport(Transport):
         self._worker: Stream | None = None
         self._pid = 0
         self._work = ""
-        self._early = b""
+        self._unread = b""
         self._resumed = False
 
     def _connect(self) -> None:
@@ -94,7 +96,7 @@ class SSHTransport(Transport):
             self._start_worker(self._connection)
         except StepError as error:
             self._disconnect(gently=False)
-            # Some of it may be the other side's words.
+            # Parts of it may be the other side's words.
             message, advice = printable(f"device {self.name}: {error.message}"), printable(error.advice)
             raise ConnectError(message, step=error.step, advice=advice, lasting=error.lasting) from error
         except (ChannelLostError, ChannelTimeoutError) as error:
@@ -110,8 +112,8 @@ class SSHTransport(Transport):
 
     def _receive(self, deadline: Deadline) -> bytes:
         assert self._worker is not None
-        if self._early:
-            data, self._early = self._early, b""
+        if self._unread:
+            data, self._unread = self._unread, b""
         else:
             data = self._worker.receive(deadline)
         if not data:
@@ -119,8 +121,11 @@ class SSHTransport(Transport):
         return data
 
     def push(self, path: Path, sha256: str, suffix: str) -> None:
-        """As every transport does it. A part that was there from an earlier try, and was wrong, is no reason to fail:
-        the worker has thrown it away, and this time everything is sent."""
+        """Make a model file available to `load`, as every transport does.
+
+        An earlier, interrupted push may have left a wrong part, to which the rest was added. The worker has then
+        deleted the file, and all of it is sent again.
+        """
         self._resumed = False
         try:
             super().push(path, sha256, suffix)
@@ -131,7 +136,7 @@ class SSHTransport(Transport):
 
     def _transfer(self, path: Path, sha256: str) -> None:
         files = self._files or self._open_files()
-        self._files = None  # an interruption would leave answers in its channel
+        self._files = None  # not used again if this is interrupted: unread replies would be left in its channel
         arrived = f"{self._work}/incoming/{sha256}"
         part, size = f"{arrived}.part", path.stat().st_size
         for may_pass in (True, False):
@@ -140,10 +145,10 @@ class SSHTransport(Transport):
                     self._resumed = files.bring(source, size, part, arrived)
                 break
             except OSError as error:
-                full = self._find_disk_full(error, part, size)
-                for wrong in (part, arrived):  # there may be a hole in it; and a full disk is not kept full
+                full = self._disk_full_error(error, part, size)
+                for wrong in (part, arrived):  # it may have a hole, and would keep a full disk full
                     files.remove(wrong)
-                # A failure without a reason may be of a disk on which there is room again: that is tried, once.
+                # SFTP gives no reason, and the disk may have been full and have room again: a second try finds out.
                 if full or error.errno != errno.EIO or not may_pass:
                     self._files = files
                     raise full or error from error
@@ -152,27 +157,27 @@ class SSHTransport(Transport):
     def _disconnect(self, *, gently: bool) -> None:
         connection, self._connection = self._connection, None
         worker, self._worker = self._worker, None
-        self._files, self._early = None, b""
+        self._files, self._unread = None, b""
         if connection is None:
             return
         try:
             if worker is not None and connection.is_active:
-                # By a thread of its own, for every word may get stuck in a connection that hangs.
-                words = threading.Thread(target=self._part_from, args=(connection, worker, gently), daemon=True)
-                words.start()
-                words.join(FAREWELL_S)
+                # In a thread of its own, because any message may block on a connection that hangs.
+                ending = threading.Thread(target=self._end_worker, args=(connection, worker, gently), daemon=True)
+                ending.start()
+                ending.join(DISCONNECT_S)
             if worker is not None:
                 worker.drain_stderr()
         finally:
             connection.close()
 
-    def _part_from(self, connection: Connection, worker: Stream, gently: bool) -> None:
-        """Ends the worker: it may hang, and would keep the device busy until it notices that it is alone."""
+    def _end_worker(self, connection: Connection, worker: Stream, gently: bool) -> None:
+        """End the worker, by force if need be: one that hangs would keep the device in use."""
         with suppress(ChannelLostError, ChannelTimeoutError, OSError, EOFError):
             worker.finish()
             if not (gently and worker.wait_for_end(END_S)):
-                connection.output(f"kill -9 {self._pid}", FAREWELL_S)
-                worker.wait_for_end(FAREWELL_S)
+                connection.output(f"kill -9 {self._pid}", DISCONNECT_S)
+                worker.wait_for_end(DISCONNECT_S)
 
     def _open_files(self) -> Files:
         assert self._connection is not None
@@ -202,12 +207,12 @@ class SSHTransport(Transport):
                     files.write(io.BytesIO(program.content), unfinished)
                     files.replace(path, unfinished)
                 except OSError as error:
-                    full = self._find_disk_full(error, unfinished, len(program.content))
+                    full = self._disk_full_error(error, unfinished, len(program.content))
                     files.remove(unfinished)
                     raise full or error from error
         except OSError as error:
             plain = error.errno in (errno.ENOSPC, errno.EACCES)
-            reason = str(error.strerror) if plain else self._why_it_cannot_be_written()
+            reason = str(error.strerror) if plain else self._folder_error()
             no_space = error.errno == errno.ENOSPC or _FULL.search(reason)
             raise StepError(
                 "work folder",
@@ -223,7 +228,7 @@ class SSHTransport(Transport):
         words = ["/bin/sh", "-c", _START, "sh", python, f"{self._work}/{worker_program().name}", self._work]
         self._worker = connection.run(f"exec {shlex.join(words)}", self._note_stderr)
         version, deadline, greeting = "", Deadline(START_S), b""
-        # Start-up files of the login shell may print something before.
+        # Start-up files of the login shell may print something first.
         while not (found := re.search(rb"^latlab-worker (\d{1,10})\n", greeting, re.MULTILINE)):
             try:
                 data = self._worker.receive(deadline)
@@ -232,12 +237,12 @@ class SSHTransport(Transport):
             greeting += data
             if checked := re.search(rb"^latlab-python (\d{1,4} \d{1,4})\n", greeting, re.MULTILINE):
                 version = checked[1].decode().replace(" ", ".")
-            if not data or len(greeting) > _LONGEST_GREETING:
-                raise self._no_python(python, version)
+            if not data or len(greeting) > _MAX_GREETING_BYTES:
+                raise self._python_error(python, version)
         self._pid = int(found[1])
-        self._early = greeting[found.end() :]
+        self._unread = greeting[found.end() :]
 
-    def _no_python(self, python: str, version: str) -> Exception:
+    def _python_error(self, python: str, version: str) -> Exception:
         assert self._worker is not None
         how = self._worker.end(END_S)
         if isinstance(how, ChannelLostError):
@@ -254,20 +259,23 @@ class SSHTransport(Transport):
             lasting=True,
         )
 
-    def _find_disk_full(self, error: OSError, beside: str, size: int) -> OSError | None:
-        """Whether the disk is full, or the user's share of it: SFTP has no word for that, so some bytes are written."""
+    def _disk_full_error(self, error: OSError, near: str, size: int) -> OSError | None:
+        """Return an error with `errno.ENOSPC` if the disk, or the user's quota, is full; else None.
+
+        SFTP has no status for a full disk, so this writes some bytes next to the file and reads the shell's message.
+        """
         if error.errno != errno.EIO or self._connection is None:
             return None
         blocks = min(size // _PROBE_BLOCK + 1, 64)
-        words = ["/bin/sh", "-c", _DISK_PROBE, "sh", f"{beside}.probe", str(blocks)]
+        words = ["/bin/sh", "-c", _DISK_PROBE, "sh", f"{near}.probe", str(blocks)]
         try:
             said = self._connection.output(f"exec {shlex.join(words)}", PROBE_S)
         except (ChannelLostError, ChannelTimeoutError):
             return None
         return OSError(errno.ENOSPC, "the device's disk is full") if _FULL.search(said) else None
 
-    def _why_it_cannot_be_written(self) -> str:
-        """In the device's words: SFTP says no more than "Failure" of a file system that is read-only."""
+    def _folder_error(self) -> str:
+        """Return the device's own reason: of a read-only file system, SFTP reports no more than "Failure"."""
         said = ""
         if self._connection is not None:
             words = ["/bin/sh", "-c", _FOLDER_PROBE, "sh", self._work]
@@ -278,6 +286,6 @@ class SSHTransport(Transport):
 
 
 def _absolute(path: str, home: str) -> str:
-    """A path on the device, from the home folder where it is relative."""
+    """Return a path on the device as an absolute one; a relative path starts at the home folder."""
     path = path.removeprefix("~/") if path != "~" else ""
     return (path if path.startswith("/") else f"{home.rstrip('/')}/{path}").rstrip("/") or "/"

@@ -25,6 +25,7 @@ from peers.ssh import Key
 from latlab.harness.devices.doctor import Examination, examine, examine_controller
 from latlab.harness.devices.health_checks import Clocks, Finding, compare_clocks, conditions, facts, step_details
 from latlab.harness.inventory.inventory import Inventory
+from latlab.harness.transports import open_transport
 from latlab.harness.transports.adb.config import ADBDevice
 from latlab.harness.transports.config import DeviceConfig
 from latlab.harness.transports.local.config import LocalDevice
@@ -176,7 +177,7 @@ def test_a_clock_that_does_not_run_as_it_should(tmp_path: Path) -> None:
 
 def test_a_device_in_use(tmp_path: Path) -> None:
     config = LocalDevice(work=tmp_path / "w")
-    with config.open("patient", "onnxruntime") as other:
+    with open_transport(config, "patient", "onnxruntime") as other:
         other.request("hello", 30, protocol=1)
         examination = look_at(config)
     assert failed(examination) == ["in use"]
@@ -244,7 +245,7 @@ def over_ssh(host: LoopbackHost | LinuxHost, folder: Path, **changes: Any) -> SS
 
 def steps_until(examination: Examination, step: str) -> None:
     """Assert that the steps before the failing one are fine and that nothing comes after it."""
-    steps = list(examination.config.open("patient", "tflite").STEPS)
+    steps = list(open_transport(examination.config, "patient", "tflite").STEPS)
     assert [finding.check for finding in examination.findings] == steps[: steps.index(step) + 1]
     assert failed(examination) == [step]
 
@@ -252,7 +253,7 @@ def steps_until(examination: Examination, step: str) -> None:
 def test_a_host_over_ssh(loopback_host: LoopbackHost, tmp_path: Path) -> None:
     examination = look_at(over_ssh(loopback_host, tmp_path))
     assert failed(examination) == []
-    steps = list(examination.config.open("patient", "tflite").STEPS)
+    steps = list(open_transport(examination.config, "patient", "tflite").STEPS)
     assert [finding.check for finding in examination.findings][: len(steps)] == steps
     assert "a small network in" in lines(examination)["runtime tflite"].found
 

@@ -20,6 +20,7 @@ from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.lab import Lab
 from latlab.harness.store.store import Store
 from latlab.harness.terminal.devices import show_overview
+from latlab.harness.transports import open_transport
 from latlab.harness.transports.config import DeviceConfig, TargetsConfig
 from latlab.harness.transports.local.config import LocalDevice
 from latlab.harness.transports.simulated.config import SimulatedDevice
@@ -64,7 +65,7 @@ def test_one_whose_targets_want_a_gpu_that_it_lacks(tmp_path: Path) -> None:
 
 def test_one_in_use(tmp_path: Path) -> None:
     config = LocalDevice(work=tmp_path / "w")
-    with config.open("it", "onnxruntime") as other:
+    with open_transport(config, "it", "onnxruntime") as other:
         other.request("hello", 30, protocol=1)
         assert state_of(config).state == "in use"
         other.request("telemetry", 30)  # whoever uses it is not disturbed

@@ -25,6 +25,7 @@ from latlab.harness.targets import Target
 from latlab.harness.telemetry.recorded_pass import RecordedPass
 from latlab.harness.timing_policy import PRESETS
 from latlab.harness.transports.simulated.config import SimulatedDevice
+from latlab.harness.transports.simulated.device import simulated_device
 from latlab.search_spaces import get
 
 SPACE, COUNT = "nasbench201", 16
@@ -274,7 +275,7 @@ def test_a_device_lost_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     lab.measure("busy", space=SPACE, count=COUNT)
     config = lab.inventory.device("busy")
     assert isinstance(config, SimulatedDevice)
-    config.device("busy").inject("disconnect", after_requests=7)
+    simulated_device("busy", config).inject("disconnect", after_requests=7)
     found = lab.measure("busy", space=SPACE, count=COUNT, resolve=Resolve(top=6, most_s=100))
     rows = found.rows
     assert found.errors == ()
@@ -289,7 +290,7 @@ def test_what_cannot_be_repeated_keeps_its_label(lab: Lab) -> None:
     config = lab.inventory.device("busy")
     assert isinstance(config, SimulatedDevice)
     for after in range(4):
-        config.device("busy").inject("crash", verb="load", after_requests=after)
+        simulated_device("busy", config).inject("crash", verb="load", after_requests=after)
     rows = lab.measure("busy", space=SPACE, count=COUNT, resolve=Resolve(top=6, most_s=100)).rows.set_index("arch")
     assert set(rows["status"]) == {"ok"}
     same = rows["passes"].map(len) == before["passes"].map(len)

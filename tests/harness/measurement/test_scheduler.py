@@ -27,6 +27,7 @@ from latlab.harness.exporters.service import Exports
 from latlab.harness.fleet.jobs import RunListener
 from latlab.harness.store.store import Measurement, Store
 from latlab.harness.timing_policy import PRESETS
+from latlab.harness.transports import open_transport
 from latlab.harness.transports.local.transport import LocalTransport
 from latlab.search_spaces import get
 
@@ -264,7 +265,7 @@ def test_two_controllers_do_not_share_a_store(lab: Lab) -> None:
 
 
 def test_two_controllers_do_not_share_a_device(lab: Lab) -> None:
-    with lab.inventory.device("local").open("local", "onnxruntime") as other:
+    with open_transport(lab.inventory.device("local"), "local", "onnxruntime") as other:
         pid = other.request("hello", 20, protocol=1)["pid"]
         with pytest.raises(LatlabError, match=f"in use.*{pid}"):
             lab.measure(space="nasbench201", archs=[SMALL])

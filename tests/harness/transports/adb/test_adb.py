@@ -168,13 +168,13 @@ class TestOldADB:
 
     @pytest.fixture
     def device(self, shared_phone: Phone, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ADBUnderTest:
-        welcome = ADBConnection._welcome
+        welcome = ADBConnection._read_banner
 
         def forget(connection: ADBConnection, message: tuple[int, int, int, bytes]) -> None:
             welcome(connection, message)
             connection.features = frozenset()
 
-        monkeypatch.setattr(ADBConnection, "_welcome", forget)
+        monkeypatch.setattr(ADBConnection, "_read_banner", forget)
         return ADBUnderTest(shared_phone, f"old-{tmp_path.name}")
 
     def test_a_session(self, device: ADBUnderTest, model: Model) -> None:
@@ -626,7 +626,7 @@ def test_restored_by_the_next_one_after_the_controller_was_killed(own_device: AD
     phone = own_device.phone
     program = (
         "import time\nfrom latlab.harness.transports.adb.transport import ADBTransport\n"
-        "from latlab.harness.transports.config import ADBDevice\n"
+        "from latlab.harness.transports.adb.config import ADBDevice\n"
         f"t = ADBTransport('x', ADBDevice(host={phone.address!r}, python={phone.python!r}, work={own_device.work!r}))\n"
         "t.start()\nt.request('hello', 20, protocol=1)\nprint('ready', flush=True)\ntime.sleep(60)"
     )

@@ -617,7 +617,7 @@ def test_a_controller_that_says_nothing_any_more_leaves(connect: Connect, phone:
 def test_a_killed_controller_leaves_nothing(connect: Connect, phone: Phone, replay: Replay) -> None:
     program = (
         "import time\nfrom latlab.harness.transports.benchmark_model.transport import BenchmarkModelTransport\n"
-        "from latlab.harness.transports.config import ADBDevice\n"
+        "from latlab.harness.transports.adb.config import ADBDevice\n"
         f"c = ADBDevice(host={phone.address!r}, work='/data/local/tmp/work', benchmark_model={str(replay.path)!r})\n"
         "t = BenchmarkModelTransport('x', c)\n"
         "t.start()\nt.request('hello', 20, protocol=1)\nprint('ready', flush=True)\ntime.sleep(60)"

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 from transport_conformance import (
-    REPLIES_THAT_ARE_NONE,
-    SAMPLES_THAT_ARE_NONE,
     DeviceUnderTest,
     Model,
     S,
@@ -25,6 +23,7 @@ from transport_conformance import (
 
 from latlab.harness import transports
 from latlab.harness.transports import ConnectError, DeviceLostError, Transport, WorkerError
+from latlab.harness.transports.local.config import LocalDevice as LocalConfig
 from latlab.harness.transports.local.transport import LocalTransport, default_work_folder
 
 
@@ -64,14 +63,6 @@ class TestLocal(TransportConformance):
     @pytest.fixture
     def device(self, tmp_path: Path) -> LocalDevice:
         return LocalDevice(tmp_path)
-
-    @pytest.mark.parametrize("reply", REPLIES_THAT_ARE_NONE)
-    def test_replies_that_are_none(self, device: LocalDevice, reply: str) -> None:
-        super().test_replies_that_are_none(device, reply)
-
-    @pytest.mark.parametrize("samples", SAMPLES_THAT_ARE_NONE)
-    def test_samples_that_are_none(self, device: LocalDevice, samples: str) -> None:
-        super().test_samples_that_are_none(device, samples)
 
     def test_how_it_died_is_named(self, worker: LocalTransport) -> None:
         assert worker.pid is not None
@@ -166,7 +157,8 @@ class TestLocal(TransportConformance):
 
 
 def test_registered() -> None:
-    assert isinstance(transports.get("local")().open("here", "tflite"), LocalTransport)  # type: ignore[call-arg]
+    assert isinstance(transports.open_transport(LocalConfig(), "here", "tflite"), LocalTransport)
+    assert transports.get("local") is LocalConfig
     assert "local" in transports.names()
     with pytest.raises(transports.UnknownTransportError, match=r"installed are: .*local"):
         transports.get("pigeon")
@@ -179,7 +171,7 @@ def test_the_default_folder_is_in_the_users_cache() -> None:
 CONTROLLER = """
     import os, sys, time
     from pathlib import Path
-    from latlab.harness.transports.local import LocalTransport
+    from latlab.harness.transports.local.transport import LocalTransport
 
     transport = LocalTransport(work=Path(sys.argv[1]))
     transport.start()

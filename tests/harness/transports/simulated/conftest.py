@@ -20,7 +20,7 @@ def connect() -> Any:
     opened: list[SimulatedTransport] = []
 
     def connect(name: str = "sim", **fields: Any) -> SimulatedTransport:
-        transport = SimulatedDevice(**{"kind": "ideal", **fields}).open(name, "onnxruntime")
+        transport = SimulatedTransport.from_config(name, SimulatedDevice(**{"kind": "ideal", **fields}))
         opened.append(transport)
         transport.start()
         transport.request("hello", S, protocol=1)

@@ -13,12 +13,13 @@ from simulated_devices import NETWORK
 from latlab.agents.protocol.errors import AgentError
 from latlab.harness.errors import BadInputError
 from latlab.harness.transports.simulated.config import Cost, SimulatedDevice
+from latlab.harness.transports.simulated.device import simulated_device
 from latlab.harness.transports.simulated.roofline import LAYER_KINDS, Roofline, by_size, network_cost
 from latlab.search_spaces import get, names
 
 
 def truth_ms(network: str, **fields: object) -> float:
-    return SimulatedDevice.model_validate({"kind": "ideal", **fields}).device("sim").true_latency_ms(network)
+    return simulated_device("sim", SimulatedDevice.model_validate({"kind": "ideal", **fields})).true_latency_ms(network)
 
 
 @pytest.mark.parametrize("space_name", names())
@@ -75,16 +76,16 @@ def test_the_same_graph_takes_the_same_time(tmp_path: Path) -> None:
 
 def test_devices_of_a_kind_differ_by_seed_and_by_name() -> None:
     config = SimulatedDevice(cost=Cost(variation=0.2))
-    latencies = {config.device(name).true_latency_ms(NETWORK) for name in ("a", "b")}
-    latencies.add(SimulatedDevice(cost=Cost(variation=0.2), seed=1).device("a").true_latency_ms(NETWORK))
+    latencies = {simulated_device(name, config).true_latency_ms(NETWORK) for name in ("a", "b")}
+    latencies.add(simulated_device("a", SimulatedDevice(cost=Cost(variation=0.2), seed=1)).true_latency_ms(NETWORK))
     assert len(latencies) == 3
     assert max(latencies) < 2 * min(latencies)
-    again = SimulatedDevice(cost=Cost(variation=0.2)).device("a").true_latency_ms(NETWORK)
-    assert again == config.device("a").true_latency_ms(NETWORK)
+    again = simulated_device("a", SimulatedDevice(cost=Cost(variation=0.2))).true_latency_ms(NETWORK)
+    assert again == simulated_device("a", config).true_latency_ms(NETWORK)
 
 
 def test_a_model_of_the_users_own_goes_by_its_size() -> None:
-    device = SimulatedDevice(kind="ideal").device("sim")
+    device = simulated_device("sim", SimulatedDevice(kind="ideal"))
     for text in ("", "my net.onnx", "nasbench201/not an architecture", "no-such-space/1_2"):
         ms = device.true_latency_ms(text, size_bytes=4_000_000)
         assert ms == pytest.approx(1e6 * 200 / 10e9 * 1e3 + 0.005)

@@ -15,7 +15,7 @@ import pytest
 from transport_conformance import DeviceUnderTest, Model, TransportConformance
 
 from latlab.harness import transports
-from latlab.harness.transports import Transport
+from latlab.harness.transports import Transport, open_transport
 from latlab.harness.transports.base import ChannelClosedError, ChannelTimeoutError, Deadline
 from latlab.harness.transports.simulated.config import SimulatedDevice
 from latlab.harness.transports.simulated.processes import Process, find, revoke
@@ -95,14 +95,14 @@ class SimulatedDeviceUnderTest(DeviceUnderTest):
         self._config = SimulatedDevice(kind="ideal", pace=1.0, work=self._work)
 
     def connect(self) -> Transport:
-        return self._config.open(self.name, "onnxruntime")
+        return open_transport(self._config, self.name, "onnxruntime")
 
     def impostor(self, program: str) -> Transport:
         class Channel(SimulatedTransport):
             def _start_worker(self) -> Impostor:  # type: ignore[override]
                 return Impostor(program, self)
 
-        return Channel(self._config.device(self.name))
+        return Channel.from_config(self.name, self._config)
 
     def signal(self, pid: int, number: signal.Signals) -> None:
         process = find(pid)

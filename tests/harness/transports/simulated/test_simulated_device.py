@@ -6,6 +6,7 @@ import gc
 import hashlib
 import math
 import tracemalloc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, perf_counter
@@ -19,6 +20,7 @@ from simulated_devices import NETWORK, Connect, S
 from latlab.harness.inventory.inventory import load_inventory
 from latlab.harness.transports import ConnectError, DeviceLostError, ProtocolError, WorkerError
 from latlab.harness.transports.simulated.config import Heating, Noise, SimulatedDevice
+from latlab.harness.transports.simulated.device import simulated_device
 from latlab.harness.transports.simulated.transport import SimulatedTransport
 
 Load = Callable[..., int]
@@ -156,7 +158,7 @@ def test_what_takes_too_long_is_cut_off(connect: Connect, load: Load) -> None:
 
 def test_a_second_controller_with_the_same_inventory(connect: Connect) -> None:
     first = connect("shared", seed=3)
-    second = SimulatedDevice(kind="ideal", seed=3).open("shared", "onnxruntime")
+    second = SimulatedTransport.from_config("shared", SimulatedDevice(kind="ideal", seed=3))
     second.start()
     with pytest.raises(WorkerError, match=r"in use by worker process \d+") as caught:
         hello(second)
@@ -169,7 +171,7 @@ def test_a_second_controller_with_the_same_inventory(connect: Connect) -> None:
 
 def test_a_worker_left_behind_makes_way_for_its_own_controller(connect: Connect) -> None:
     config = SimulatedDevice(kind="ideal")
-    old, new, foreign = (config.open("left", "onnxruntime") for _ in range(3))
+    old, new, foreign = (SimulatedTransport.from_config("left", config) for _ in range(3))
     for transport in (old, new, foreign):
         transport.start()
     hello(old, owner="a" * 32)
@@ -326,7 +328,8 @@ def test_networks_that_do_not_run(connect: Connect, load: Load) -> None:
 
 def test_which_networks_are_unsupported_stays_the_same() -> None:
     def lacking(seed: int) -> list[bool]:
-        faults = SimulatedDevice.model_validate({"seed": seed, "faults": {"unsupported": 0.3}}).device("sim").faults
+        config = SimulatedDevice.model_validate({"seed": seed, "faults": {"unsupported": 0.3}})
+        faults = simulated_device("sim", config).faults
         return [faults.lacks_operator(hashlib.sha256(b"%d" % n).hexdigest()) for n in range(1000)]
 
     assert lacking(1) == lacking(1)
@@ -394,16 +397,20 @@ def test_fields_that_make_no_sense(fields: dict[str, Any]) -> None:
 
 def test_a_device_remembers_as_long_as_its_configuration_lives() -> None:
     config = SimulatedDevice()
-    assert config.device("a") is config.device("a")
-    assert config.device("a") is not config.device("b")
+    assert simulated_device("a", config) is simulated_device("a", config)
+    assert simulated_device("a", config) is not simulated_device("b", config)
     copy = config.model_copy(update={"seed": 9})
-    assert copy.device("a") is not config.device("a")
-    assert copy.device("a").config.seed == 9
+    assert simulated_device("a", copy) is not simulated_device("a", config)
+    assert simulated_device("a", copy).config.seed == 9
+    forgotten = weakref.ref(simulated_device("a", copy))
+    del copy
+    gc.collect()
+    assert forgotten() is None
 
 
 def test_a_thousand_are_cheap(load: Load, time: Time) -> None:
     config = SimulatedDevice(kind="phone", faults={"hangs": 1e-9})
-    warm = config.open("warm", "onnxruntime")
+    warm = SimulatedTransport.from_config("warm", config)
     warm.start()
     hello(warm)
     load(warm)
@@ -411,7 +418,7 @@ def test_a_thousand_are_cheap(load: Load, time: Time) -> None:
     tracemalloc.start()
     devices = []
     for n in range(100):
-        transport = config.open(f"device {n}", "onnxruntime")
+        transport = SimulatedTransport.from_config(f"device {n}", config)
         transport.start()
         hello(transport)
         time(transport, load(transport))

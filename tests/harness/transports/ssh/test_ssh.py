@@ -595,14 +595,14 @@ def random_file(folder: Path, size: int) -> Model:
 @pytest.fixture
 def starts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """From where on files were written."""
-    pour, found = Files._pour, []
+    pour, found = Files._write_all, []
 
     def noted(files: Files, source: Any, handle: bytes, path: str, start: int = 0, *then_to: str) -> None:
         if path.endswith(".part"):
             found.append(start)
         pour(files, source, handle, path, start, *then_to)
 
-    monkeypatch.setattr(Files, "_pour", noted)
+    monkeypatch.setattr(Files, "_write_all", noted)
     return found
 
 
@@ -792,13 +792,13 @@ def test_a_disk_that_has_room_again(
 ) -> None:
     """Somebody makes room between the failure and the look at the disk, which then explains nothing."""
     file = random_file(tmp_path, 3_000_000)
-    original = SSHTransport._find_disk_full
+    original = SSHTransport._disk_full_error
 
     def look(self: SSHTransport, error: OSError, beside: str, size: int) -> OSError | None:
         linux_host.free_disk()
         return original(self, error, beside, size)
 
-    monkeypatch.setattr(SSHTransport, "_find_disk_full", look)
+    monkeypatch.setattr(SSHTransport, "_disk_full_error", look)
     with far_device:
         hello(far_device)
         linux_host.fill_disk()
