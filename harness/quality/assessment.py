@@ -17,7 +17,7 @@ from scipy import stats
 from latlab.harness.active_learning.loop import Loop
 from latlab.harness.architectures import is_block_space, space_named
 from latlab.harness.quality.fitness import ENOUGH, Fitness, judge_fitness
-from latlab.harness.quality.session_data import Records, Sitting, read_records
+from latlab.harness.quality.session_data import SessionData, TargetData, read_target_data
 from latlab.harness.quality.stage_times import Stage, stages
 from latlab.harness.statistics.reliability import (
     Ceiling,
@@ -33,7 +33,7 @@ from latlab.harness.statistics.verdict_counts import verdict_counts
 from latlab.harness.store.store import Store
 from latlab.predictors.common.blas_threads import one_thread
 
-__all__ = ["Again", "Between", "Labels", "Probes", "Quality", "SessionQuality", "assess"]
+__all__ = ["Labels", "Probes", "Quality", "RetestAgreement", "SessionDifferences", "SessionQuality", "assess"]
 
 MODEL = "ridge"
 """Predictor from whose leave-one-out predictions labels are expected: it needs no other device, and no choice."""
@@ -88,7 +88,7 @@ class SessionQuality:
 
 
 @dataclass(frozen=True)
-class Again:
+class RetestAgreement:
     """Labels of the same networks in two sessions, those that share most."""
 
     sessions: tuple[int, int]
@@ -103,7 +103,7 @@ class Again:
 
 
 @dataclass(frozen=True)
-class Between:
+class SessionDifferences:
     """How sessions differ; relative standard deviations."""
 
     networks: int
@@ -138,8 +138,8 @@ class Quality:
     other_rows: int
     """Labels that are left out: their timing policy or way of exporting is another."""
     labels: Labels
-    again: Again | None
-    between: Between | None
+    again: RetestAgreement | None
+    between: SessionDifferences | None
     ceiling: Ceiling
     """What one label per network permits; without `between` a little too high."""
     slow_ceiling: float
@@ -150,7 +150,7 @@ class Quality:
     fitness: Fitness
     expectation: str
     """What residuals are residuals of, in words; "" where there are none."""
-    records: Records = field(repr=False)
+    data: TargetData = field(repr=False)
     residuals: tuple[pd.Series, ...] = field(repr=False)
     """Of each session, by network: logarithm of the label over its expectation."""
 
@@ -186,14 +186,14 @@ def assess(store: Store, target: str, space: str) -> Quality:
     Raises:
         BadInputError: where it holds no label of them.
     """
-    records = read_records(store, target, space)
-    labels = _labels(records)
-    residuals, expectation = _residuals(records)
-    sessions = tuple(_session(one, rest, records) for one, rest in zip(records.sittings, residuals, strict=True))
-    between = _between(records)
+    data = read_target_data(store, target, space)
+    labels = _labels(data)
+    residuals, expectation = _residuals(data)
+    sessions = tuple(_session(one, rest, data) for one, rest in zip(data.sessions, residuals, strict=True))
+    between = _session_differences(data)
     slow = max(one.slow_percent for one in sessions)
-    permitted = _ceiling(records, between)
-    with_order = _ceiling(records, between, slow / 100) if slow else permitted
+    permitted = _ceiling(data, between)
+    with_order = _ceiling(data, between, slow / 100) if slow else permitted
     fitness = judge_fitness(
         networks=labels.networks,
         ceiling=permitted.spearman,
@@ -206,42 +206,42 @@ def assess(store: Store, target: str, space: str) -> Quality:
     return Quality(
         target=target,
         space=space,
-        simulated=records.simulated,
-        policies=records.policies,
-        other_rows=records.others,
+        simulated=data.simulated,
+        policies=data.policies,
+        other_rows=data.others,
         labels=labels,
-        again=_again(records),
+        again=_retest_agreement(data),
         between=between,
         ceiling=permitted,
         slow_ceiling=with_order.spearman,
         sessions=sessions,
-        probes=_probes(records),
-        stages=tuple(stages(records.rows.reindex(columns=[f"{name}_s" for name in STAGES]))),
+        probes=_probes(data),
+        stages=tuple(stages(data.rows.reindex(columns=[f"{name}_s" for name in STAGES]))),
         fitness=fitness,
         expectation=expectation,
-        records=records,
+        data=data,
         residuals=residuals,
     )
 
 
-def _labels(records: Records) -> Labels:
-    timed = pd.concat([one.labels for one in records.sittings])
-    ok = records.rows[records.rows["status"] == "ok"]
+def _labels(data: TargetData) -> Labels:
+    timed = pd.concat([one.labels for one in data.sessions])
+    ok = data.rows[data.rows["status"] == "ok"]
     errors = (timed["stderr_ms"] / timed["latency_ms"])[timed["stderr_ms"] > 0]
     widths = timed["half_width"].dropna()
     return Labels(
         networks=timed.index.nunique(),
         labels=len(ok),
         copied=int(ok["same_graph_as"].notna().sum()),
-        failed=len(records.rows) - len(ok),
+        failed=len(data.rows) - len(ok),
         verdicts=verdict_counts(ok[ok["same_graph_as"].isna()]),
         stderr_percent=100 * float(errors.median()) if len(errors) else None,
         half_width_percent=100 * float(widths.median()) if len(widths) else None,
     )
 
 
-def _session(one: Sitting, residuals: pd.Series, records: Records) -> SessionQuality:
-    rows = records.rows[(records.rows["campaign"] == one.campaign) & (records.rows["session"] == one.number)]
+def _session(one: SessionData, residuals: pd.Series, data: TargetData) -> SessionQuality:
+    rows = data.rows[(data.rows["campaign"] == one.campaign) & (data.rows["session"] == one.number)]
     residuals = residuals.reindex(one.labels.index)
     return SessionQuality(
         number=one.number,
@@ -285,18 +285,18 @@ def _slow(residuals: NDArray[np.float64]) -> float:
 # From one session to the next
 
 
-def _again(records: Records) -> Again | None:
+def _retest_agreement(data: TargetData) -> RetestAgreement | None:
     """None where no two sessions share `ENOUGH` networks."""
-    latencies, errors = records.latencies(), records.errors()
+    latencies, errors = data.latencies(), data.errors()
     there = latencies.notna()
-    shared = {(a, b): int((there[a] & there[b]).sum()) for a, b in combinations(range(len(records.sittings)), 2)}
+    shared = {(a, b): int((there[a] & there[b]).sum()) for a, b in combinations(range(len(data.sessions)), 2)}
     enough = {pair: networks for pair, networks in shared.items() if networks >= ENOUGH}
     if not enough:
         return None
     a, b = max(enough, key=lambda pair: (enough[pair], pair))
     sigma = np.sqrt((errors[a] ** 2 + errors[b] ** 2) / 2)
     both = (latencies[a] * latencies[b]) ** 0.5
-    return Again(
+    return RetestAgreement(
         sessions=(a, b),
         retest=retest(latencies[a], latencies[b]),
         expected=ceiling(both, sigma),
@@ -305,25 +305,25 @@ def _again(records: Records) -> Again | None:
     )
 
 
-def _between(records: Records) -> Between | None:
+def _session_differences(data: TargetData) -> SessionDifferences | None:
     """None where nothing was measured in two sessions. Anchors help where too few networks were."""
-    latencies, errors = records.latencies(), records.errors()
+    latencies, errors = data.latencies(), data.errors()
     repeated = int((latencies.notna().sum(axis=1) > 1).sum())
     with_anchors = repeated < ENOUGH
     if with_anchors:
-        anchors = [one.anchor_levels() for one in records.sittings]
+        anchors = [one.anchor_levels() for one in data.sessions]
         latencies = pd.concat([latencies, pd.DataFrame({at: one["latency_ms"] for at, one in enumerate(anchors)})])
         errors = pd.concat([errors, pd.DataFrame({at: one["error"] for at, one in enumerate(anchors)})])
     found = between_sessions(latencies, errors)
     if math.isnan(found.common):
         return None
     specific = None if math.isnan(found.specific) else 100 * found.specific
-    return Between(found.networks, 100 * found.common, specific, with_anchors and found.networks > repeated)
+    return SessionDifferences(found.networks, 100 * found.common, specific, with_anchors and found.networks > repeated)
 
 
-def _ceiling(records: Records, between: Between | None, slow: float = 0.0) -> Ceiling:
+def _ceiling(data: TargetData, between: SessionDifferences | None, slow: float = 0.0) -> Ceiling:
     """Of the last label of each network: it is the one that predictors learn from."""
-    labels = pd.concat([one.labels for one in records.sittings])
+    labels = pd.concat([one.labels for one in data.sessions])
     labels = labels[~labels.index.duplicated(keep="last")]
     sigma = labels["stderr_ms"] / labels["latency_ms"]
     specific = between.specific_percent if between else None
@@ -332,10 +332,10 @@ def _ceiling(records: Records, between: Between | None, slow: float = 0.0) -> Ce
     return ceiling(labels["latency_ms"], sigma, between=math.hypot((specific or 0.0) / 100, slow))
 
 
-def _probes(records: Records) -> Probes | None:
+def _probes(data: TargetData) -> Probes | None:
     """Of all sessions; None where there are none."""
     probes, usual, networks = [], [], set()
-    for one in records.sittings:
+    for one in data.sessions:
         log_ms = one.passes["log_ms"] - one.drift.log_factor(one.passes["time_s"].to_numpy())
         label = one.passes["kind"] == "label"
         level = log_ms[label].groupby(one.passes["network"]).mean()
@@ -360,14 +360,14 @@ def _spread_percent(deviations: pd.Series) -> float:
 # What a label is expected to be
 
 
-def _residuals(records: Records) -> tuple[tuple[pd.Series, ...], str]:
+def _residuals(data: TargetData) -> tuple[tuple[pd.Series, ...], str]:
     """Logarithms of labels over what they are expected to be, for each sitting, and what that is in words.
 
     Expected from the others of the space, by a predictor that leaves each network out: a drift shows in it even where
     all sessions drifted alike. Of what has no such predictor (blocks, models of one's own), from its other sessions.
     """
-    logs = records.latencies().apply(np.log)
-    expected = _predicted(records, np.exp(logs.mean(axis=1)))
+    logs = data.latencies().apply(np.log)
+    expected = _predicted(data, np.exp(logs.mean(axis=1)))
     words = "what a predictor expects of it from all other networks"
     if expected is None:
         expected, words = logs[logs.notna().sum(axis=1) > 1].mean(axis=1), "its mean over sessions"
@@ -377,11 +377,11 @@ def _residuals(records: Records) -> tuple[tuple[pd.Series, ...], str]:
     return tuple(rest[at].dropna() for at in rest), words
 
 
-def _predicted(records: Records, latency_ms: pd.Series) -> pd.Series | None:
+def _predicted(data: TargetData, latency_ms: pd.Series) -> pd.Series | None:
     """Logarithms of the latencies that are expected of networks; None where there is nothing to expect them by."""
-    if records.space == "model" or is_block_space(records.space) or len(latency_ms) < ENOUGH:
+    if data.space == "model" or is_block_space(data.space) or len(latency_ms) < ENOUGH:
         return None
-    loop = Loop(space_named(records.space), MODEL, budget=0, as_written=records.as_written)
+    loop = Loop(space_named(data.space), MODEL, budget=0, as_written=data.as_written)
     chosen = np.unique(np.linspace(0, len(latency_ms) - 1, MODEL_NETWORKS).astype(int))
     for arch, value in latency_ms.iloc[chosen].items():
         loop.record(str(arch), "ok", float(value), None)

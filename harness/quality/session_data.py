@@ -18,7 +18,7 @@ from latlab.harness.store.store import Store
 from latlab.harness.telemetry.readings import hottest_c
 from latlab.harness.telemetry.recorded_pass import RecordedAnchor, RecordedPass
 
-__all__ = ["Records", "Sitting", "read_records"]
+__all__ = ["SessionData", "TargetData", "read_target_data"]
 
 _NUMBERS = ("latency_ms", "stderr_ms", "low_ms", "high_ms", "raw_ms")
 TRIM = 0.1
@@ -28,7 +28,7 @@ PAUSE_S = 300.0
 
 
 @dataclass(frozen=True, eq=False)
-class Sitting:
+class SessionData:
     """One session of one campaign.
 
     `labels`: a row per network that was timed here, in the order of measuring (index `network`; columns arch, order,
@@ -75,7 +75,7 @@ class Sitting:
 
 
 @dataclass(frozen=True, eq=False)
-class Records:
+class TargetData:
     """All comparable measurements of one target and space."""
 
     target: str
@@ -87,21 +87,21 @@ class Records:
     """As `Store.table`, failures included."""
     others: int
     """Finished rows that are left out: their timing policy or way of exporting is another."""
-    sittings: tuple[Sitting, ...]
+    sessions: tuple[SessionData, ...]
     """Those in which at least one network was timed, the oldest first."""
 
     def latencies(self) -> pd.DataFrame:
         """Labels in ms: a row per network that was timed, a column per sitting, NaN where it was not."""
-        return pd.DataFrame({at: one.labels["latency_ms"] for at, one in enumerate(self.sittings)})
+        return pd.DataFrame({at: one.labels["latency_ms"] for at, one in enumerate(self.sessions)})
 
     def errors(self) -> pd.DataFrame:
         """Standard errors of `latencies`, as shares of them; the same shape."""
         return pd.DataFrame(
-            {at: one.labels["stderr_ms"] / one.labels["latency_ms"] for at, one in enumerate(self.sittings)}
+            {at: one.labels["stderr_ms"] / one.labels["latency_ms"] for at, one in enumerate(self.sessions)}
         )
 
 
-def read_records(store: Store, target: str, space: str) -> Records:
+def read_target_data(store: Store, target: str, space: str) -> TargetData:
     """The comparable rows of a target and space: of one timing policy and way of exporting, those with most rows.
 
     Raises:
@@ -119,12 +119,12 @@ def read_records(store: Store, target: str, space: str) -> Records:
     which, alike = max(finished.groupby(kind, sort=False), key=lambda group: len(group[1]))
     rows = everything[(everything[kind] == list(which)).all(axis=1)]
     names = _networks(alike)
-    sittings = []
+    sessions = []
     for _, own in alike.groupby(["campaign", "session"], sort=False):
         timed = own[own["same_graph_as"].isna()]
         if len(timed):
-            sittings.append(_sitting(store, own, timed, names))
-    return Records(
+            sessions.append(_session_data(store, own, timed, names))
+    return TargetData(
         target,
         space,
         bool(alike["simulated"].any()),
@@ -132,7 +132,7 @@ def read_records(store: Store, target: str, space: str) -> Records:
         tuple(dict.fromkeys(alike["policy"])),
         rows,
         len(finished) - len(alike),
-        tuple(sorted(sittings, key=lambda one: one.started)),
+        tuple(sorted(sessions, key=lambda one: one.started)),
     )
 
 
@@ -147,7 +147,7 @@ def _networks(rows: pd.DataFrame) -> dict[str, str]:
     return names
 
 
-def _sitting(store: Store, own: pd.DataFrame, timed: pd.DataFrame, names: Mapping[str, str]) -> Sitting:
+def _session_data(store: Store, own: pd.DataFrame, timed: pd.DataFrame, names: Mapping[str, str]) -> SessionData:
     campaign, number = str(own["campaign"].iloc[0]), int(own["session"].iloc[0])
     stored = store.session_passes(campaign, number)
     anchors = store.anchors(campaign, number)
@@ -182,7 +182,7 @@ def _sitting(store: Store, own: pd.DataFrame, timed: pd.DataFrame, names: Mappin
     started = pd.to_datetime(own["started_at"], format="ISO8601")
     finished = pd.to_datetime(own["finished_at"], format="ISO8601")
     at = pd.to_datetime(pd.Series([one.recorded.at for one in series], dtype=object), format="ISO8601")
-    return Sitting(
+    return SessionData(
         campaign,
         number,
         labels[["arch", "order", "latency_ms", "stderr_ms", "half_width", "raw_ms", "verdict", "temperature_c"]],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from latlab.harness.quality.assessment import Again, Between, Quality
+from latlab.harness.quality.assessment import Quality, RetestAgreement, SessionDifferences
 from latlab.harness.quality.fitness import ENOUGH
 from latlab.harness.quality.published import PUBLISHED
 from latlab.harness.statistics.verdict_counts import in_words
@@ -29,11 +29,11 @@ def figures(one: Quality) -> list[tuple[str, str]]:
         noise.append(f"95 % intervals ± {percent(labels.half_width_percent)} %")
     lines.append(("within a session", ", ".join(noise) or "no standard errors"))
     if one.between is not None:
-        lines.append(("between sessions", _between(one.between)))
+        lines.append(("between sessions", _session_differences(one.between)))
     else:
         lines.append(("between sessions", "not known: nothing was measured in two (--new-session measures again)"))
     if one.again is not None:
-        lines.append(("test-retest", _again(one.again)))
+        lines.append(("test-retest", _retest_agreement(one.again)))
     else:
         lines.append(("test-retest", f"needs {ENOUGH} networks in two sessions"))
     if not math.isnan(one.ceiling.spearman):
@@ -57,7 +57,7 @@ def figures(one: Quality) -> list[tuple[str, str]]:
     return lines
 
 
-def _between(between: Between) -> str:
+def _session_differences(between: SessionDifferences) -> str:
     whose = "anchors" if between.anchors else "networks"
     parts = []
     if between.specific_percent is not None:
@@ -68,7 +68,7 @@ def _between(between: Between) -> str:
     return ", ".join(parts)
 
 
-def _again(again: Again) -> str:
+def _retest_agreement(again: RetestAgreement) -> str:
     retest, expected = again.retest, again.expected
     interval = f"95 %: {fine_correlation(retest.low)} to {fine_correlation(retest.high)}"
     text = (

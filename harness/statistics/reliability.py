@@ -23,7 +23,7 @@ from scipy import optimize, stats
 from latlab.predictors.common.metrics import kendall, spearman
 
 __all__ = [
-    "Between",
+    "BetweenSessions",
     "Ceiling",
     "Correlation",
     "Retest",
@@ -114,7 +114,7 @@ def ceiling(latencies: ArrayLike, sigmas: ArrayLike, *, between: float = 0.0, se
     Args:
         latencies: of n networks, in any unit.
         sigmas: their standard errors as shares of the latency, one or of shape (n,).
-        between: what a network differs by from session to session beyond that (`Between.specific`).
+        between: what a network differs by from session to session beyond that (`BetweenSessions.specific`).
     """
     sigmas = np.broadcast_to(np.asarray(sigmas, dtype=float), np.shape(latencies))
     latency, sigma = _both(latencies, sigmas)
@@ -139,7 +139,7 @@ def ceiling(latencies: ArrayLike, sigmas: ArrayLike, *, between: float = 0.0, se
     )
 
 
-class Between(NamedTuple):
+class BetweenSessions(NamedTuple):
     """How sessions differ beyond the error bars of their labels; relative standard deviations, NaN where not known."""
 
     networks: int
@@ -155,7 +155,7 @@ class Between(NamedTuple):
     """Scatter of these differences over what error bars say, 1 if these are right; `specific` makes up for the rest."""
 
 
-def between_sessions(latencies: ArrayLike, sigmas: ArrayLike) -> Between:
+def between_sessions(latencies: ArrayLike, sigmas: ArrayLike) -> BetweenSessions:
     """Variances between sessions, from networks measured in several: two-way random effects with known errors.
 
         y_is = a_i + c_s + g_is + e_is,   Var e_is = sigma_is^2,  Var g = specific^2,  Var c = common^2
@@ -177,7 +177,7 @@ def between_sessions(latencies: ArrayLike, sigmas: ArrayLike) -> Between:
     networks, used = int(here.any(axis=1).sum()), here.any(axis=0)
     freedom = int(here.sum()) - networks - int(used.sum()) + 1
     if networks == 0 or used.sum() < 2:
-        return Between(networks, sessions, np.full(sessions, np.nan), math.nan, math.nan, math.nan)
+        return BetweenSessions(networks, sessions, np.full(sessions, np.nan), math.nan, math.nan, math.nan)
     here, y, sigma2 = here[:, used], np.nan_to_num(y[:, used]), sigma2[:, used]
 
     def two_way(extra: float) -> tuple[Floats, Floats, float]:
@@ -206,7 +206,7 @@ def between_sessions(latencies: ArrayLike, sigmas: ArrayLike) -> Between:
     )
     everywhere = np.full(sessions, np.nan)
     everywhere[used] = shifts
-    return Between(networks, sessions, everywhere, math.sqrt(common2), math.sqrt(specific2), ratio)
+    return BetweenSessions(networks, sessions, everywhere, math.sqrt(common2), math.sqrt(specific2), ratio)
 
 
 class Correlation(NamedTuple):

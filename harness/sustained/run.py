@@ -30,7 +30,7 @@ from latlab.harness.telemetry.recorded_pass import PassKind, RecordedPass
 from latlab.harness.timing_policy import TimingPolicy
 from latlab.harness.transports import DeviceLostError, ProtocolError, WorkerError
 
-__all__ = ["Result", "Run", "close_earlier", "policy_of", "sustained_passes"]
+__all__ = ["SustainedResult", "SustainedRun", "close_earlier", "policy_of", "sustained_passes"]
 
 PASS_S = 1.5
 """Of a pass: long against what lies between two (milliseconds), short against what Ctrl-C waits for."""
@@ -47,7 +47,7 @@ def policy_of(target: Target) -> TimingPolicy:
 
 
 @dataclass(frozen=True)
-class Result:
+class SustainedResult:
     """The result of a sustained run."""
 
     target: str
@@ -92,7 +92,7 @@ class Result:
         }
 
 
-class Run:
+class SustainedRun:
     """What a job does (`fleet.Job.work`); it goes on after the way to the device was lost, with a gap.
 
     Args:
@@ -195,10 +195,10 @@ class Run:
             row.latency_ms = reading.median_ms
             tell(row)
 
-    def result(self) -> Result:
+    def result(self) -> SustainedResult:
         """What there is of it so far."""
         status, error = ("running", None) if self.row is None else (self.row.status, self.row.error)
-        return Result(
+        return SustainedResult(
             self._campaign.target,
             self._campaign.space,
             self._network,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from latlab.harness.sustained.run import Result
+from latlab.harness.sustained.run import SustainedResult
 from latlab.harness.sustained.windows import COMPARED_S, Sustained
 from latlab.harness.text import duration, milliseconds
 
@@ -38,7 +38,7 @@ def _span(found: Sustained) -> str:
     return "minute" if found.first.end_s - found.first.start_s >= COMPARED_S else "quarter"
 
 
-def figures(result: Result, found: Sustained) -> list[tuple[str, str]]:
+def figures(result: SustainedResult, found: Sustained) -> list[tuple[str, str]]:
     lines = [("change", headline(found))]
     if found.slowest.mean_ms > SLOWER * max(found.first.mean_ms, found.last.mean_ms):
         when = f"after {spell(found.slowest.start_s)}"
