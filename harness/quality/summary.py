@@ -14,7 +14,7 @@ __all__ = ["figures"]
 
 
 def figures(one: Quality) -> list[tuple[str, str]]:
-    """What is known of labels, a line each: a name and plain text."""
+    """Return the figures of an assessment as lines of a name and plain text."""
     labels = one.labels
     parts = [f"{count(labels.networks, 'network')}, {count(labels.labels, 'label')} (policy {', '.join(one.policies)})"]
     parts += [f"{labels.copied:,} of them copied from the same graph"] if labels.copied else []
@@ -61,8 +61,8 @@ def _session_differences(between: SessionDifferences) -> str:
     whose = "anchors" if between.anchors else "networks"
     parts = []
     if between.specific_percent is not None:
-        beyond = f"{percent(between.specific_percent)} % more" if between.specific_percent else "no more"
-        parts.append(f"{whose} differ by {beyond} than their error bars say")
+        more = f"{percent(between.specific_percent)} % more" if between.specific_percent else "no more"
+        parts.append(f"{whose} differ by {more} than their error bars say")
     shift = f"by {percent(between.common_percent)} %" if between.common_percent else "not"
     parts.append(f"whole sessions {shift}")
     return ", ".join(parts)
@@ -76,7 +76,7 @@ def _retest_agreement(again: RetestAgreement) -> str:
         f"Kendall {fine_correlation(retest.kendall)}, over {count(retest.networks, 'network')}"
     )
     if not math.isnan(expected.retest):
-        text += f"; error bars foretell {fine_correlation(expected.retest)}"
+        text += f"; error bars predict {fine_correlation(expected.retest)}"
         if retest.spearman < expected.low:
             text += f" ({fine_correlation(expected.low)} or more): sessions differ by more than they know"
     if again.pairs > 1:
