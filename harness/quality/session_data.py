@@ -87,7 +87,7 @@ class TargetData:
     space: str
     simulated: bool
     as_written: bool
-    """Whether networks were exported as they are written, without removing operations that change nothing."""
+    """Whether networks were exported as published: with edges that lead nowhere, and the long forms of operations."""
     policies: tuple[str, ...]
     """Names of their one timing policy."""
     rows: pd.DataFrame
