@@ -15,13 +15,13 @@ class PassKind(StrEnum):
     """What a stored pass is used for."""
 
     LABEL = "label"
-    """Its samples make the label of its network."""
+    """Its samples are part of its network's label."""
     REJECTED = "rejected"
-    """The anchor after it failed: it is kept, and makes no label."""
+    """The anchor after it failed: the pass is kept, but is no part of a label."""
     PROBE = "probe"
-    """A known network timed again out of turn: it shows the noise, and makes no label."""
+    """A known network timed again out of turn: the pass shows the noise, and is no part of a label."""
     SUSTAIN = "sustain"
-    """Part of a sustained run, which makes no label."""
+    """Part of a sustained run, which gives no label."""
 
 
 @dataclass(frozen=True)
