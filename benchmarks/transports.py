@@ -2,9 +2,9 @@
 
     python benchmarks/transports.py [--only ssh]
 
-All reach this machine: `ssh` through an sshd that the script starts on the loopback interface, `adb` through Debian's
-build of adbd in namespaces (with the helpers of the tests, so it needs a clone of the repository, and for `adb` root).
-Pushing includes the device's own check of the hash.
+All transports lead to this machine: `ssh` through an sshd that the script starts on the loopback interface, `adb`
+through Debian's build of adbd in namespaces. It uses the helpers of the tests, so that it needs a clone of the
+repository, and root for `adb`. Pushing includes the device's own check of the hash.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def measure(transport: Transport, folder: Path) -> dict[str, float]:
 
 
 def push(transport: Transport, folder: Path, size: int) -> float:
-    """Seconds for a file that the device does not have."""
+    """Return the seconds that it takes to push a random file of `size` bytes."""
     content = os.urandom(size)
     path = folder / "file.onnx"
     path.unlink(missing_ok=True)  # the local transport's device has it as a hard link
