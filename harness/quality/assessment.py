@@ -42,7 +42,7 @@ MODEL_NETWORKS = 200
 PARTS = 10
 """Parts that a session is cut into, to find a slow change of its speed."""
 SLOW_P = 0.001
-"""Significance level of that analysis of variance: one steady session in a thousand is taken for a drifting one."""
+"""Significance level of the analysis of variance over these parts: one steady session in a thousand seems to drift."""
 TAIL = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
 STAGES = ("build", "export", "parity", "push", "load", "warm", "measure")
@@ -174,6 +174,7 @@ class Quality:
     expectation: str
     """What the residuals compare a label with, in words; "" if there are no residuals."""
     data: TargetData = field(repr=False)
+    """The labels and passes that the figures come from."""
     residuals: tuple[pd.Series, ...] = field(repr=False)
     """For each session, by network: the logarithm of the label over its expectation."""
 

@@ -26,7 +26,8 @@ FLAGGED = 0.25
 """Share of labels with a verdict above which the device is in doubt. Labels that are only noisy do not count here:
 their error bars are part of the ceiling."""
 SLOW_PERCENT = 5.0
-"""If labels near each other in time have more in common (standard deviation), they are as wrong as a good predictor."""
+"""Standard deviation of what labels near each other in time have in common, from which on they are as wrong as a good
+predictor."""
 DOMINATES = 1.5
 """If noise between sessions is more than this many times the noise within them, it is the one to reduce."""
 

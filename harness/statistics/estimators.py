@@ -244,12 +244,12 @@ def summarise(passes: Sequence[Sequence[int]], trim: float, noise_model: NoiseMo
     alone would reward luck: three passes that agree by chance would end the measurement. So the interval is averaged
     over the excess of the passes' variance over the samples', tau^2, where tau, in standard errors of one pass, is 0 or
     half-Cauchy (Gelman 2006): with k = 1 + tau^2, S = (P - 1) V_B / V_A, and 1/v as the prior of the samples' variance
-    v, each k weighs
+    v, each k has the weight
 
         p(k) k^(-(P - 1) / 2) (d + S / k)^(-(d + P - 1) / 2),
 
-    and has Student's t with d + P - 1 degrees of freedom and squared scale V_A k (d + S / k) / (d + P - 1). The
-    interval holds 95 % of their mixture. A posterior does not depend on the rule by which passes were added
+    and its distribution is Student's t with d + P - 1 degrees of freedom and squared scale V_A k (d + S / k) / (d + P -
+    1). The interval holds 95 % of their mixture. A posterior does not depend on the rule by which passes were added
     (`needs_pass`), so far as its prior is right. One pass says nothing about tau, which is 0 then: the interval holds
     for that one stretch of time only.
 

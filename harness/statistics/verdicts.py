@@ -59,9 +59,9 @@ STEP_T = 5.0
 LEAST_SHARE = 0.1
 """Least share of the samples in the smaller of two clusters: fewer are outliers."""
 LEAST_PULL = 0.02
-"""Least share by which a disturbance, or a second cluster, moves the mean; below it the label does not notice."""
+"""Least share by which a disturbance, or a second cluster, moves the mean; smaller effects are ignored."""
 LEAST_NETWORKS = 10
-"""Fewest networks of a session that say something about each other."""
+"""Fewest networks of a session from which `judge_together` draws conclusions about the others."""
 LEAST_MODES = 20
 """Fewest samples in which two clusters can be told apart."""
 SEPARATION = 5.0
@@ -82,7 +82,7 @@ clock only at times, and then the clock shows it."""
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is wrong with one measurement, if anything; it is true in a condition if something is."""
+    """What is wrong with one measurement, if anything; a verdict is true if something is."""
 
     kind: str
     """One of `KINDS`; "" for a good measurement."""
@@ -165,10 +165,11 @@ def usual_clock_mhz(telemetries: Sequence[Mapping[str, Any]]) -> float | None:
 
 
 def throttled(records: Sequence[RecordedPass], usual_mhz: float | None) -> str:
-    """Return how the device says that its clock was held back, in words; "" where it was not.
+    """Return how the device says that its clock was held back, in words; "" if it was not.
 
     Args:
-        usual_mhz: the clock that is usual on this device, in MHz; None where it does not report one.
+        records: passes of one network, in order.
+        usual_mhz: the clock that is usual on this device, in MHz; None if it does not report one.
     """
     for place, record in enumerate(records, start=1):
         if _mapping(record.telemetry).get("throttled") is True:

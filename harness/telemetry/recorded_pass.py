@@ -113,4 +113,5 @@ class RecordedAnchor(RecordedPass):
 
     @property
     def network(self) -> str:
+        """The anchor's architecture."""
         return self.arch
