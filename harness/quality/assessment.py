@@ -29,8 +29,10 @@ from latlab.harness.statistics.reliability import (
     retest,
     self_correlation,
 )
-from latlab.harness.statistics.verdict_counts import verdict_counts
 from latlab.harness.store.store import Store
+from latlab.harness.store.verdict_counts import verdict_counts
+from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Status
+from latlab.harness.telemetry.recorded_pass import PassKind
 from latlab.predictors.common.blas_threads import one_thread
 
 __all__ = ["Labels", "Probes", "Quality", "RetestAgreement", "SessionDifferences", "SessionQuality", "assess"]
@@ -253,7 +255,7 @@ def assess(store: Store, target: str, space: str) -> Quality:
 
 def _labels(data: TargetData) -> Labels:
     timed = pd.concat([one.labels for one in data.sessions])
-    ok = data.rows[data.rows["status"] == "ok"]
+    ok = data.rows[data.rows["status"] == Status.OK]
     errors = (timed["stderr_ms"] / timed["latency_ms"])[timed["stderr_ms"] > 0]
     widths = timed["half_width"].dropna()
     return Labels(
@@ -364,11 +366,11 @@ def _probes(data: TargetData) -> Probes | None:
     probes, usual, networks = [], [], set()
     for one in data.sessions:
         log_ms = one.passes["log_ms"] - one.drift.log_factor(one.passes["time_s"].to_numpy())
-        label = one.passes["kind"] == "label"
+        label = one.passes["kind"] == PassKind.LABEL
         level = log_ms[label].groupby(one.passes["network"]).mean()
         count = one.passes["network"][label].value_counts()
         rest = log_ms - one.passes["network"].map(level)
-        probe = (one.passes["kind"] == "probe") & rest.notna()
+        probe = (one.passes["kind"] == PassKind.PROBE) & rest.notna()
         probes.append(rest[probe])
         networks |= set(one.passes["network"][probe])
         # The mean of k passes contains each of them, so that a deviation from it is too small by sqrt((k - 1) / k).
@@ -407,12 +409,12 @@ def _residuals(data: TargetData) -> tuple[tuple[pd.Series, ...], str]:
 
 def _predicted(data: TargetData, latency_ms: pd.Series) -> pd.Series | None:
     """Return the logarithms of the latencies that a predictor expects, by network, or None if none can be fitted."""
-    if data.space == "model" or is_block_space(data.space) or len(latency_ms) < ENOUGH:
+    if data.space == USER_MODEL_SPACE or is_block_space(data.space) or len(latency_ms) < ENOUGH:
         return None
     loop = Loop(space_named(data.space), MODEL, budget=0, as_written=data.as_written)
     chosen = np.unique(np.linspace(0, len(latency_ms) - 1, MODEL_NETWORKS).astype(int))
     for arch, value in latency_ms.iloc[chosen].items():
-        loop.record(str(arch), "ok", float(value), None)
+        loop.record(str(arch), Status.OK, float(value), None)
     with one_thread():
         loop.fit(always=True)
     left_out = dict(zip(loop.support(), loop.predictor.leave_one_out().mean_ms, strict=True))

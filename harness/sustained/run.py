@@ -16,7 +16,7 @@ from latlab.harness.exporters import Artifact
 from latlab.harness.measurement.measurer import Measurer
 from latlab.harness.measurement.session import MeasurementSession
 from latlab.harness.store.store import Campaign, Measurement, Store
-from latlab.harness.store.vocabulary import Role
+from latlab.harness.store.vocabulary import Role, Status
 from latlab.harness.sustained.windows import (
     Sustained,
     SustainedPass,
@@ -191,7 +191,7 @@ class SustainedRun:
                     device.restart(error)
         finally:
             self._left_at = time.monotonic()
-            if self.readings and self.row.status == "running":
+            if self.readings and self.row.status == Status.RUNNING:
                 facts = {**self._artifact.facts(), **self._facts}
                 self.row = _close(self._store, row.id, self.readings, self._passes, facts)
         tell(self.row)
@@ -228,7 +228,7 @@ class SustainedRun:
 
     def result(self) -> SustainedResult:
         """Return what the run has so far."""
-        status, error = ("running", None) if self.row is None else (self.row.status, self.row.error)
+        status, error = (Status.RUNNING.value, None) if self.row is None else (self.row.status, self.row.error)
         return SustainedResult(
             self._campaign.target,
             self._campaign.space,
@@ -257,7 +257,7 @@ def close_earlier(store: Store, campaign: Campaign) -> None:
     Such a run cannot be continued, because the device has cooled down meanwhile.
     """
     for row in store.rows(campaign, store.latest_session(campaign)).values():
-        passes = store.passes(row.id) if row.status == "running" else []
+        passes = store.passes(row.id) if row.status == Status.RUNNING else []
         if passes:
             _close(store, row.id, sustained_passes(passes, row.artifact), passes, row.artifact)
 
@@ -272,7 +272,7 @@ def _close(
     found = summarise(readings)
     return store.finish(
         row_id,
-        "ok",
+        Status.OK,
         latency_ms=found.mean_ms,
         raw_ms=found.mean_ms,
         times_s={"measure_s": found.busy_s, "sustained_s": found.seconds},

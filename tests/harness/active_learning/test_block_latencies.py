@@ -1,4 +1,4 @@
-"""Blocks are measured as networks are, and what they take reaches the predictor."""
+"""Tests of block latencies: blocks are measured as networks are, and the predictor gets their latencies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SPACE = get("fbnet")
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
-    """On a simulated device, whose latencies come from a cost model."""
+    """A lab with one simulated device, whose latencies come from a cost model."""
     (tmp_path / "inventory.yaml").write_text("devices: {toy: {transport: simulated, kind: ideal}}")
     return Lab(tmp_path / "lab.db", inventory=tmp_path / "inventory.yaml")
 

@@ -1,4 +1,4 @@
-"""Where sources go: into the predictor of every command, before it sees its target."""
+"""Tests that the predictor of every command learns from the sources before it sees its target."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ARCHS = SPACE.sample(30)
 
 
 class Student(Ridge):
-    """Remembers what it was told; predicts the sources' mean where nothing was measured."""
+    """A predictor that records what it is given and predicts the sources' mean where nothing was measured."""
 
     name = "student"
     made: list[Student] = []  # noqa: RUF012
@@ -67,7 +67,7 @@ class Demanding(Student):
 
 @pytest.fixture(autouse=True)
 def students(monkeypatch: pytest.MonkeyPatch) -> list[Student]:
-    """`student` and `demanding` among the installed predictors; those that were made."""
+    """Install the predictors `student` and `demanding`; return the list of those that commands make."""
     own: dict[str, Any] = {"student": Student, "demanding": Demanding}
     create = predictors.create
 
