@@ -80,7 +80,7 @@ class Bare:
         self._asked = {"warmup": policy.warmup, "runs": policy.runs}
         self._handles: list[int] = []
         self.calls: dict[int, int] = {}
-        """In a sample of each network: the others' clocks may want more than one."""
+        """Calls per sample of each network; the other way of timing may need more than one."""
 
     def _ask(self, **request: Any) -> dict[str, Any]:
         assert self._process.stdin is not None

@@ -17,7 +17,7 @@ import time
 import numpy as np
 
 AROUND = contextlib.ExitStack()
-"""What is on for the whole life of this process."""
+"""Contexts that stay open for the whole life of this process."""
 
 
 def in_a_loop(infer):

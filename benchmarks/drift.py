@@ -45,7 +45,7 @@ DRIFT = 0.20
 POLICY, ONE_PASS = PRESETS["default"], PRESETS["help"]
 COST = Cost(peak_gflops=2.0)
 ANCHOR_EVERY = 40
-"""Passes, where the engine's anchors are only imitated."""
+"""Passes between two anchors in imitated sessions."""
 ALLOWED = 0.005
 
 

@@ -1,4 +1,4 @@
-"""What the controller costs: it runs many simulated devices on one core, and keeps a few devices busy.
+"""The cost of the controller: it runs many simulated devices on one core, and keeps a few devices busy.
 
     python benchmarks/fleet.py                     # 1,000 devices x 100 networks, and 8 devices at their own pace
     python benchmarks/fleet.py --devices 50 --networks 20

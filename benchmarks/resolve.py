@@ -45,10 +45,10 @@ DEVICES: Mapping[str, Mapping[str, Any]] = {
         "noise": {"sigma": 0.1, "autocorrelation": 0.5, "bursts": {"per_minute": 10, "seconds": 0.5, "factor": 1.6}},
     },
 }
-"""Noises. None heats up, and without drift: those are corrected elsewhere."""
+"""Simulated devices by name. None heats up or drifts, because other code corrects drift and heat."""
 SHARES = (0.25, 0.5, 1.0)
 LONG_RUN = 40_000
-"""Samples from which a process's own trimmed mean is known well enough."""
+"""Samples from which the true trimmed mean of a device is computed."""
 
 
 class Source(Protocol):

@@ -62,9 +62,9 @@ NEIGHBOURS: dict[str, tuple[str, float, float]] = {
 }
 """CPUs on which a process is busy, the mean length of its bursts and of the pauses between them, in seconds.
 
-`everywhere` is so that `help` repeats itself about as well as it did on a machine shared with strangers (.955)."""
+With `everywhere`, `help` repeats itself about as well as it did on a machine shared with other people (.955)."""
 SHARES = {"tflite": 0.05, "nvbench": 1 / 15, "thorough": 1 / 3}
-"""Of the networks, for presets that would take too long for all of them."""
+"""Shares of the networks that are measured under presets for which all of them would take too long."""
 REFERENCE = "help"
 RESAMPLES = 1000
 COLOURS = {"none": "#1b6ca8", "beside": "#2e8b57", "everywhere": "#d1495b"}

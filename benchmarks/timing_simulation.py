@@ -60,7 +60,7 @@ from latlab.search_spaces import get
 SPACE = "nasbench201"
 ARCH = get(SPACE).references()[0].text
 BASE_MS = 50.0
-"""The table that the device looks it up in says so."""
+"""Latency of the network without noise, from the table that the simulated device reads."""
 SESSION = 100
 """Networks of a session."""
 TRUTH_TRIM = 0.1
@@ -74,9 +74,9 @@ class Case(NamedTuple):
     noise: dict[str, Any]
     heating: dict[str, Any] | None = None
     told: bool = False
-    """Whether the device reports clock, temperature and throttling; if not, only the samples can show them."""
+    """True if the device reports clock, temperature and throttling; if not, only the samples can show them."""
     steady: bool = False
-    """Whether nothing but noise happens, so that every verdict except "noisy" is a false alarm."""
+    """True if nothing but noise happens, so that every verdict except "noisy" is a false alarm."""
 
 
 QUIET = {"sigma": 0.01, "autocorrelation": 0.3}

@@ -1,4 +1,4 @@
-"""What a transport costs: connecting, a request and its reply, and pushing networks.
+"""The cost of a transport: connecting, a request and its reply, and pushing networks.
 
     python benchmarks/transports.py [--only ssh]
 
@@ -63,7 +63,7 @@ def adb(folder: Path) -> Iterator[Transport]:
 
 
 OPENERS: dict[str, Callable[[Path], AbstractContextManager[Transport]]] = {"local": local, "ssh": ssh, "adb": adb}
-"""By name, what gives a transport that is not started; the folder is empty, and is removed afterwards."""
+"""Context managers by name that give a transport that is not started; its folder is empty and removed afterwards."""
 
 
 def measure(transport: Transport, folder: Path) -> dict[str, float]:

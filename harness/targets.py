@@ -12,7 +12,7 @@ __all__ = ["ACCELERATORS", "BENCHMARK_MODEL", "DEFAULT_RUNTIME", "PRECISIONS", "
 
 
 class RuntimeSpec(NamedTuple):
-    """What the controller knows about an inference runtime."""
+    """An inference runtime, as the controller knows it."""
 
     format: str
     """The file format that it takes; the exporter of that name (entry points `latlab.exporters`) writes it."""
@@ -21,7 +21,7 @@ class RuntimeSpec(NamedTuple):
     suffixes: tuple[str, ...] = ()
     """Suffixes of files by which a model of the user's own is taken to be for this runtime."""
     in_worker: bool = True
-    """Whether the worker runs it, from a Python package (`agents/runtimes`) that `latlab setup` can install."""
+    """True if the worker runs it, from a Python package (`agents/runtimes`) that `latlab setup` can install."""
 
 
 BENCHMARK_MODEL = "benchmark_model"

@@ -73,7 +73,7 @@ class TimingPolicy:
     """Least length of a sample, as a multiple of the time that reading the clock takes. Shorter calls are timed in
     blocks, whose mean is the sample; 0: every call is a sample."""
     anchors: bool = False
-    """Whether small fixed networks are timed in between, from which a session's drift is estimated and removed."""
+    """True if small fixed networks are timed in between, from which a session's drift is estimated and removed."""
 
     def __post_init__(self) -> None:
         for name, least, most in (

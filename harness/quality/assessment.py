@@ -1,4 +1,4 @@
-"""How far the labels of a target and space can be trusted: all figures that `latlab quality` shows."""
+"""The assessment of a target's labels in one space: all figures that `latlab quality` shows."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ STAGES = ("build", "export", "parity", "push", "load", "warm", "measure")
 
 @dataclass(frozen=True)
 class Labels:
-    """How many labels a target and space have, and how precise they are within a session."""
+    """The number of labels that a target and space have, and their precision within a session."""
 
     networks: int
     """Distinct networks that were timed: architectures whose exported files are the same count once."""
@@ -79,7 +79,7 @@ class SessionQuality:
     """Number of the session in its campaign, from 1."""
     campaign: str
     selection: str
-    """How its networks were chosen."""
+    """The choice of its networks (`store.vocabulary.Selection`)."""
     started: datetime
     networks: int
     """Networks that were timed in it."""
@@ -106,7 +106,7 @@ class SessionQuality:
 
 @dataclass(frozen=True)
 class RetestAgreement:
-    """How well the labels of two sessions agree: those two that have most networks in common."""
+    """The agreement of two sessions' labels; the two are those that have most networks in common."""
 
     sessions: tuple[int, int]
     """Places of the two in `Quality.sessions`."""
@@ -121,7 +121,7 @@ class RetestAgreement:
 
 @dataclass(frozen=True)
 class SessionDifferences:
-    """How sessions differ from one another, as standard deviations in percent of the latency."""
+    """Differences between sessions, as standard deviations in percent of the latency."""
 
     networks: int
     """Networks (or anchors) that were measured in at least two sessions."""
@@ -131,7 +131,7 @@ class SessionDifferences:
     """Standard deviation of a network's label that neither its session's speed nor its error bar explains; None if it
     is not known."""
     anchors: bool
-    """Whether these figures come from anchors, because too few networks were measured again."""
+    """True if these figures come from anchors, because too few networks were measured again."""
 
 
 @dataclass(frozen=True)
@@ -162,9 +162,9 @@ class Quality:
     """Labels that are left out, because another timing policy or way of exporting made them."""
     labels: Labels
     again: RetestAgreement | None
-    """None if no two sessions have enough networks in common."""
+    """Agreement of two sessions; None if no two have enough networks in common."""
     between: SessionDifferences | None
-    """None if nothing was measured in two sessions."""
+    """Differences between sessions; None if nothing was measured in two."""
     ceiling: Ceiling
     """The correlations that one label per network permits; a little too high if `between` is not known."""
     slow_ceiling: float
@@ -174,11 +174,11 @@ class Quality:
     stages: tuple[Stage, ...]
     fitness: Fitness
     expectation: str
-    """What the residuals compare a label with, in words; "" if there are no residuals."""
+    """The value that the residuals compare a label with, in words; "" if there are no residuals."""
     data: TargetData = field(repr=False)
     """The labels and passes that the figures come from."""
     residuals: tuple[pd.Series, ...] = field(repr=False)
-    """For each session, by network: the logarithm of the label over its expectation."""
+    """A series per session, by network: the logarithm of the label over its expectation."""
 
     @property
     def timing_share(self) -> float | None:

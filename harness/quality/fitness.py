@@ -38,7 +38,7 @@ REMEDIES = {
     "bimodal": "fix its clock (governor `performance`), and pin the worker to cores of one kind",
     "noisy": "spend more passes (--policy thorough)",
 }
-"""What to do, by the verdict that most doubtful labels have."""
+"""Advice for each verdict; the one that most doubtful labels have is given."""
 BETWEEN_REMEDY = (
     "sessions differ more than their passes, so that more passes will not help; fix what changes from one to the next "
     "(clock, heat, other programs), or average several (--new-session)"
@@ -53,7 +53,7 @@ class Fitness:
     why: str
     """The reason in one sentence."""
     advice: str = ""
-    """What to do next; "" if nothing need be done."""
+    """The next thing to do; "" if nothing need be done."""
 
     def __str__(self) -> str:
         return " ".join(part for part in (self.why, self.advice) if part)

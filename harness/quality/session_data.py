@@ -49,7 +49,7 @@ class SessionData:
     timing_s: float
     """Seconds of warm-up and samples of its networks and anchors."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What the store keeps about the session as a whole (`Store.session_facts`)."""
+    """Facts of the session as a whole (`Store.session_facts`)."""
 
     @cached_property
     def drift(self) -> Drift:
@@ -88,7 +88,7 @@ class TargetData:
     space: str
     simulated: bool
     as_written: bool
-    """Whether networks were exported as published: with edges that lead nowhere, and the long forms of operations."""
+    """True if networks were exported as published: with edges that lead nowhere, and the long forms of operations."""
     policies: tuple[str, ...]
     """Names of their one timing policy."""
     rows: pd.DataFrame

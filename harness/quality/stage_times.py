@@ -1,4 +1,4 @@
-"""How many seconds each stage of measuring took."""
+"""The seconds that each stage of measuring took."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class Observation(NamedTuple):
 
 @dataclass(frozen=True)
 class Drift:
-    """How much slower than on average the device was, over the time of a session.
+    """The drift of a session: the device's slowdown against its average, over time.
 
     Arrays have shape (knots,); without knots there is no drift.
     """
@@ -101,7 +101,7 @@ class Drift:
 
     @property
     def significant(self) -> bool:
-        """Whether there is a drift at all; if not, every correction is exactly 0."""
+        """True if there is a drift at all; if not, every correction is exactly 0."""
         return bool(len(self.times_s))
 
     @property

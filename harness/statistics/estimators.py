@@ -63,7 +63,7 @@ _NS_PER_MS = 1e6
 
 @dataclass(frozen=True)
 class NoiseModel:
-    """How networks scatter on a device in a session, estimated from many of them (`pooled_variance`)."""
+    """A noise model: the scatter of networks on a device in a session, estimated from many (`pooled_variance`)."""
 
     variance: float
     """Variance of one Winsorised sample over the latency squared. If samples were independent, the squared relative
@@ -77,7 +77,7 @@ class NoiseModel:
 
 
 class Within(NamedTuple):
-    """How the samples of one network scatter within its passes."""
+    """The scatter of one network's samples within its passes."""
 
     variance: float
     """As `NoiseModel.variance`, but too small by the factor (n - g) / (n - 1), where g is the variance inflation and n

@@ -1,4 +1,4 @@
-"""How networks scatter in a session, estimated from many, so that one's error bar does not rest on few samples alone.
+"""The noise model of a session, estimated from many networks, so that no error bar rests on few samples alone.
 
 Sources:
     Smyth (2004), Stat. Appl. Genet. Mol. Biol. 3, 3: how far variances differ, by the scatter of their logarithms.

@@ -124,7 +124,7 @@ class Comparison:
     slower: str | None
     """Name of the slower network; None for the limit."""
     gap_percent: float
-    """By how many percent the slower label (or the limit) is above the other."""
+    """Percentage by which the slower label (or the limit) is above the other."""
     probability: float
     """Probability that this order is right."""
     state: State

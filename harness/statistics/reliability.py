@@ -1,4 +1,4 @@
-"""How far labels can be trusted: agreement of two sessions, differences between sessions, and the ceiling of noise.
+"""Reliability of labels: agreement of two sessions, differences between sessions, and the ceiling that noise sets.
 
 Pure functions of numbers. Latencies are compared by logarithm, standard errors are shares of the latency, and an array
 with several sessions has shape (networks, sessions), NaN where a network was not measured.
@@ -154,7 +154,7 @@ def ceiling(latencies: ArrayLike, sigmas: ArrayLike, *, between: float = 0.0, se
 
 
 class BetweenSessions(NamedTuple):
-    """How sessions differ, the error bars of their labels aside: relative standard deviations, NaN if not known."""
+    """Differences between sessions, without what error bars explain: relative standard deviations, NaN if not known."""
 
     networks: int
     """Networks that were measured in at least two sessions."""

@@ -82,7 +82,7 @@ clock only at times, and then the clock shows it."""
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is wrong with one measurement, if anything; a verdict is true if something is."""
+    """A verdict on one measurement: its gravest doubt, if any. It is true if there is a doubt."""
 
     kind: str
     """One of `KINDS`; "" for a good measurement."""

@@ -104,7 +104,7 @@ class Measurement(Base):
     campaign: Mapped[Campaign] = relationship()
     passes: Mapped[list[PassRow]] = relationship(order_by="PassRow.number")
     is_new = False
-    """Whether `Store.begin` has just made the row, so that it has no passes yet; not a column."""
+    """True if `Store.begin` has just made the row, so that it has no passes yet; not a column."""
 
 
 class PassRow(Base):
@@ -120,7 +120,7 @@ class PassRow(Base):
     telemetry: Mapped[dict[str, Any]]
     at: Mapped[str]
     kind: Mapped[str] = mapped_column(server_default="label")
-    """What the pass is used for (`telemetry.recorded_pass.PassKind`)."""
+    """Use of the pass (`telemetry.recorded_pass.PassKind`)."""
 
 
 class AnchorRow(Base):
@@ -138,7 +138,7 @@ class AnchorRow(Base):
     telemetry: Mapped[dict[str, Any]]
     at: Mapped[str]
     ok: Mapped[bool]
-    """Whether its latency agreed with the anchors before it."""
+    """True if its latency agreed with the anchors before it."""
 
 
 class SessionFacts(Base):

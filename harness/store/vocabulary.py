@@ -22,7 +22,7 @@ class Status(StrEnum):
 
 
 class Role(StrEnum):
-    """What a measurement is for."""
+    """The purpose of a measurement."""
 
     TRAIN = "train"
     """Chosen by the closed loop; the predictor is fitted to it."""
@@ -37,7 +37,7 @@ class Role(StrEnum):
 
 
 class Selection(StrEnum):
-    """How the networks of a campaign were chosen; for a model of the user's own it is the model's name."""
+    """The choice of a campaign's networks; for a model of the user's own it is the model's name."""
 
     RANDOM = "random"
     LISTED = "listed"

@@ -66,7 +66,7 @@ class SustainedResult:
     readings: tuple[SustainedPass, ...]
     """Its passes, in order."""
     simulated: bool = False
-    """Whether the device is a simulated one."""
+    """True if the device is a simulated one."""
 
     @cached_property
     def summary(self) -> Sustained | None:
@@ -75,7 +75,7 @@ class SustainedResult:
 
     @property
     def complete(self) -> bool:
-        """Whether the run lasted as long as it was to."""
+        """True if the run lasted as long as it was asked to."""
         return self.summary is not None and self.summary.seconds >= self.asked_s
 
     def windows(self, window_s: float | None = None) -> list[Window]:

@@ -146,7 +146,7 @@ class Sustained:
 
     @property
     def slowdown_percent(self) -> float:
-        """By how many percent the last minute is slower than the first."""
+        """Percentage by which the last minute is slower than the first."""
         return 100 * (self.last.mean_ms / self.first.mean_ms - 1)
 
     @property

@@ -12,7 +12,7 @@ __all__ = ["PassKind", "RecordedAnchor", "RecordedPass"]
 
 
 class PassKind(StrEnum):
-    """What a stored pass is used for."""
+    """The use of a stored pass."""
 
     LABEL = "label"
     """Its samples are part of its network's label."""
@@ -109,7 +109,7 @@ class RecordedAnchor(RecordedPass):
     arch: str = field(default="", kw_only=True)
     """The anchor's architecture in NAS-Bench-201, whatever space the campaign measures."""
     in_line: bool = field(default=True, kw_only=True)
-    """Whether its latency agreed with the anchors before it."""
+    """True if its latency agreed with the anchors before it."""
 
     @property
     def network(self) -> str:
