@@ -1,16 +1,17 @@
-"""Figure 3: the latency that latlab reports is what others find, too.
+"""Figure 3: latlab reports the latency that other ways of timing find, too.
 
     python benchmarks/agreement.py
 
-Networks of three spaces, from the quickest to the slowest of a random sample of each, timed by latlab and without it
-in a process of its own (`bare_process.py`): TorchScript by `torch.utils.benchmark` (`blocked_autorange`), ONNX Runtime
-and the TFLite interpreter in a bare loop; on the same CPU, with one thread. latlab's side is a pass of its default
+Networks of three spaces, from the quickest to the slowest of a random sample, are timed by latlab and without it in
+a process of its own (`bare_process.py`): TorchScript by `torch.utils.benchmark` (`blocked_autorange`), ONNX Runtime and
+the TFLite interpreter in a bare loop. Both run on the same CPU with one thread. latlab's side is a pass of its default
 policy, through device session, protocol and worker.
 
-The two take turns, network by network, because the machine's speed wanders: a turn lasts some milliseconds, so that
-what disturbs one side soon disturbs the other, and who goes first changes. Each round has two fresh processes, because
-a process keeps for life what its memory happened to look like at first. For each network the medians of all samples of
-each side are compared; the same ratio between latlab's own even and odd rounds shows what the machine alone does.
+The two sides take turns, network by network, because the machine's speed wanders. A turn lasts some milliseconds, so
+that a disturbance of one side soon hits the other, and the side that begins changes. Each round has two fresh
+processes, because the memory layout that a process happens to get at its start stays for life and changes its speed.
+For each network the medians of all samples of each side are compared. The same ratio between latlab's own even and odd
+rounds shows how much the machine alone varies.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ ACCEPTED = (0.98, 1.02)
 
 
 class Latlab:
-    """Its device session on this machine."""
+    """The side that times with latlab: a device session on this machine."""
 
     def __init__(self, device: LocalDevice, target: Target, policy: TimingPolicy) -> None:
         self._policy = policy
@@ -70,7 +71,7 @@ class Latlab:
 
 
 class Bare:
-    """Without latlab."""
+    """The side that times without latlab: a process of `bare_process.py`."""
 
     def __init__(self, target: Target, cpus: Sequence[int], policy: TimingPolicy) -> None:
         program = Path(__file__).with_name("bare_process.py")
@@ -79,7 +80,7 @@ class Bare:
         self._asked = {"warmup": policy.warmup, "runs": policy.runs}
         self._handles: list[int] = []
         self.calls: dict[int, int] = {}
-        """In a sample of each network: the others' clocks may want more than one."""
+        """Calls per sample of each network; the other way of timing may need more than one."""
 
     def _ask(self, **request: Any) -> dict[str, Any]:
         assert self._process.stdin is not None
@@ -103,7 +104,7 @@ class Bare:
 
 
 def networks(counts: dict[str, int], seed: int) -> list[tuple[str, str]]:
-    """Spaces and architectures: of a random sample of each, those at even distances in order of multiplications."""
+    """Return pairs of space and architecture: evenly spaced in a random sample that is sorted by multiplications."""
     chosen = []
     for name, count in counts.items():
         space = get(name)
@@ -115,7 +116,7 @@ def networks(counts: dict[str, int], seed: int) -> list[tuple[str, str]]:
 
 
 def compare(target: Target, artifacts: Sequence[Artifact], arguments: argparse.Namespace, work: Path) -> list[Any]:
-    """One row per network: pooled medians in ms of both sides, and their ratio."""
+    """Return a row per network: pooled medians in ms of both sides, and their ratio."""
     device, policy = LocalDevice(work=work), PRESETS[arguments.policy]
     cpus = device.timing_cpus(sorted(os.sched_getaffinity(0)), target.threads) or sorted(os.sched_getaffinity(0))
     rng = random.Random(arguments.seed)

@@ -1,11 +1,11 @@
-"""An inference runtime timed as anybody would do it, without latlab; `agreement.py` drives it.
+"""Times a network in an inference runtime the ordinary way, without latlab; `agreement.py` starts it.
 
     python bare_process.py RUNTIME THREADS CPU,CPU,...
 
 Reads {"path": ..., "shape": [...], "seed": n} and answers {"handle": n}; reads {"handle": n, "warmup": n,
 "runs": n} and answers {"samples_ns": [...], "calls": n}. ONNX Runtime and the TFLite interpreter are called in a loop;
-TorchScript is timed by `torch.utils.benchmark`, whose samples are means of as many calls as it thinks right. Nothing
-is imported but the runtime and numpy.
+TorchScript is timed by `torch.utils.benchmark`, whose samples are means of a number of calls that it chooses. Only the
+runtime and numpy are imported.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import time
 import numpy as np
 
 AROUND = contextlib.ExitStack()
-"""What is on for the whole life of this process."""
+"""Contexts that stay open for the whole life of this process."""
 
 
 def in_a_loop(infer):

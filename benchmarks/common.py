@@ -1,4 +1,4 @@
-"""What the scripts here share: the machine in words, a table on the screen, figures in a file."""
+"""Functions that the scripts here share: they describe the machine, print tables and save figures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def machine() -> dict[str, Any]:
-    """What figures were taken on, and when."""
+    """Return a description of this machine and its packages, with today's date (UTC)."""
     model = platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -35,7 +35,7 @@ def machine() -> dict[str, Any]:
 
 
 def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A table with the keys of the first row as columns."""
+    """Print a table with the keys of the first row as columns."""
     table = Table(title=title, title_justify="left", header_style="dim", box=None, padding=(0, 2, 0, 0))
     for name in rows[0]:
         table.add_column(name)
@@ -45,7 +45,7 @@ def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def save(path: Path, figures: Mapping[str, Any]) -> None:
-    """Figures with the machine that they are of."""
+    """Save figures as JSON, with the description of the machine that they come from."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**figures, "machine": machine()}, indent=1) + "\n")
     print(f"written: {path}")

@@ -1,16 +1,17 @@
-"""Figure 5: a session that drifts by 20 %, and what its labels are worth before and after the correction.
+"""Figure 5: a session that drifts by 20 %, and how good its labels are before and after the correction.
 
     python benchmarks/drift.py [--networks 300] [--seeds 5]
 
-All on simulated devices, whose true latencies are known. First the public way: `Lab.measure` of NAS-Bench-201 networks
-with the default policy, in random order as always, on a device whose runs scatter by 3 %: undisturbed; drifting, so
-that at the end everything takes 20 % longer than at the beginning; heating up, until the clock falls by a sixth and
-stays there. Then worse cases, without files or stores: FBNet networks, whose latencies differ little, in random order
-and with order confounded with size, in several passes as by the default policy and in one as by `help` (with anchors,
-which it does not have by itself), and with a neighbour besides.
+All devices are simulated, so that their true latencies are known. The first cases use the public way: `Lab.measure` of
+NAS-Bench-201 networks with the default policy, in random order as always, on a device whose runs scatter by 3 %. It is
+undisturbed; or drifts, so that at the end everything takes 20 % longer than at the beginning; or heats up, until the
+clock falls by a sixth and stays there. Then come worse cases, without files or stores: FBNet networks, whose latencies
+differ little. They are timed in random order and with order confounded with size; in several passes as in the default
+policy, and in one as in `help` (with anchors, which `help` does not have); and with another busy program as well.
 
-Spearman with the truth, what of it is lost against the undisturbed session, and the deviation of labels from the truth
-(of the logarithm, percent, common factor aside); means over seeds. Written to `results/drift.json`.
+The figures are means over seeds: Spearman with the truth, its loss against the undisturbed session, and the deviation
+of labels from the truth (of the logarithm, in percent, without a common factor). They are written to
+`results/drift.json`.
 """
 
 from __future__ import annotations
@@ -44,13 +45,13 @@ DRIFT = 0.20
 POLICY, ONE_PASS = PRESETS["default"], PRESETS["help"]
 COST = Cost(peak_gflops=2.0)
 ANCHOR_EVERY = 40
-"""Passes, where the engine's anchors are only imitated."""
+"""Passes between two anchors in imitated sessions."""
 ALLOWED = 0.005
 
 
 @dataclass(frozen=True)
 class Disturbance:
-    """Of a session that lasts so many seconds without it."""
+    """A disturbance of a session, in proportion to the seconds that the session lasts without it."""
 
     name: str
 
@@ -63,7 +64,7 @@ class Disturbance:
         return Noise(sigma=SIGMA)
 
     def heating(self, session_s: float) -> Heating | None:
-        """It is too hot after a third of the session, and not cool enough again even at the lower clock."""
+        """Return a heating that is too much after a third of the session, and stays so at the lower clock, or None."""
         if self.name != "heating":
             return None
         return Heating(watts=6, c_per_watt=8, time_constant_s=session_s / 5, throttle_factor=1 + DRIFT)
@@ -81,7 +82,7 @@ def scores(labels: Floats, truth: Floats) -> dict[str, float]:
 
 
 def measured(folder: Path, disturbance: Disturbance, networks: int, seed: int, session_s: float) -> dict[str, object]:
-    """A session of its own store."""
+    """Return the scores of one session that `Lab.measure` takes into a store of its own."""
     config = SimulatedDevice(
         kind="ideal", seed=seed, cost=COST, noise=disturbance.noise(session_s), heating=disturbance.heating(session_s)
     )
@@ -118,9 +119,10 @@ def public(networks: int, seeds: int) -> list[dict[str, object]]:
 def imitated(
     truth: Floats, order: NDArray[np.intp], policy: TimingPolicy, process: LatencyProcess, rest_ms: float = 5.0
 ) -> tuple[dict[str, object], float]:
-    """Networks begin in this order, their passes roll, and an anchor closes every slice.
+    """Imitate a session: networks begin in this order, and an anchor is timed after every `ANCHOR_EVERY` passes.
 
-    Returns scores, and how long it took in seconds.
+    Returns:
+        The scores, and the seconds that the session took.
     """
     rng = np.random.default_rng(len(order))
     begun = np.empty(len(order))
@@ -185,7 +187,7 @@ def worse(networks: int, seeds: int) -> list[dict[str, object]]:
 def summary(
     sessions: Sequence[Mapping[str, object]], all_sessions: Mapping[str, Sequence[Mapping[str, object]]]
 ) -> list[dict[str, object]]:
-    """Rows for raw and for corrected labels; `loss` against the undisturbed session's labels with the same seed."""
+    """Return a row for raw and one for corrected labels; `loss` is against the undisturbed session of the same seed."""
     rows = []
     for kind in ("raw", "corrected"):
         values = {name: np.array([one[kind][name] for one in sessions]) for name in ("spearman", "deviation_percent")}  # type: ignore[index]

@@ -2,13 +2,14 @@
 
     python benchmarks/exports.py --per-space 200 --speed 100
 
-Agreement: random architectures of each space to each format. Each export is compared as always (`parity.py`); then
-this script asks again, with other images, whether the file that passed agrees: if not, that would be a silent
-failure. And it enlarges one layer's weights, which the comparison must notice: by 1 %, and where a layer contributes
-too little to the output for that (beside skip connections that add up), by 50 %.
+Agreement: random architectures of each space are exported to each format. Each export is compared as always
+(`parity.py`). Then this script compares the files that passed with other images: a file that disagrees now would be a
+silent failure. It also enlarges one layer's weights, which the comparison must notice: by 1 %, or by 50 % for a layer
+that contributes too little to the output (next to skip connections that add up).
 
-Speed, on NAS-Bench-201, in CPU seconds of one core: build, calibrate, export and compare. Beside it torch's dynamo
-exporter (needs onnxscript) and litert-torch, which only convert, where they are installed.
+Speed: CPU seconds of one core for building, calibrating, exporting and comparing NAS-Bench-201 networks. For
+comparison, torch's dynamo exporter (needs onnxscript) and litert-torch, which only convert, are timed if they are
+installed.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def main() -> None:
 def merged(
     before: dict[str, Any] | None, rows: Sequence[dict[str, Any]], seed: int, as_written: bool
 ) -> dict[str, Any]:
-    """These rows, and those of the same question that they do not replace."""
+    """Return these rows, and the earlier ones with the same settings that they do not replace."""
     settings = {"seed": seed, "as_written": as_written}
     old = before["rows"] if before and {key: before[key] for key in settings} == settings else []
     done = {(row["space"], row["format"]) for row in rows}
@@ -98,7 +99,7 @@ def merged(
 def agreement(
     space: SearchSpace, archs: Sequence[str], file_format: str, as_written: bool, perturbed: int
 ) -> dict[str, Any]:
-    """How many networks agree, whether a file ever passes that should not, and whether changed weights are noticed."""
+    """Count the networks that agree, the wrong files that pass, and the changed weights that are noticed."""
     counts: Counter[str] = Counter()
     failures = []
     largest = 0.0
@@ -151,7 +152,7 @@ def agreement(
 def perturbation_noticed(
     module: nn.Module, factor: float, text: str, exporter: Exporter, path: Path, shape: tuple[int, ...]
 ) -> bool:
-    """Whether the comparison fails when one layer's weights, drawn by the architecture's name, are scaled."""
+    """Return whether the comparison fails if the weights of one layer, drawn by the architecture's name, are scaled."""
     layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     layer = random.Random(text).choice(layers)
     kept = layer.weight.clone()
@@ -163,7 +164,7 @@ def perturbation_noticed(
 
 
 def speed(count: int, reference: int, formats: Sequence[str], seed: int) -> list[dict[str, Any]]:
-    """CPU seconds and exports per core-hour on NAS-Bench-201."""
+    """Return CPU seconds and exports per core-hour on NAS-Bench-201."""
     space = get("nasbench201")
     archs = space.sample(WARM_UP + count, seed)
     rows = []
@@ -211,7 +212,7 @@ def _reference(
     archs: Sequence[Any],
     path: Path,
 ) -> dict[str, Any]:
-    """Another exporter on the same networks: conversion only; the first one warms it up."""
+    """Time another exporter on the same networks, conversion only; the first network warms it up."""
     try:
         version(package)
     except PackageNotFoundError:

@@ -1,9 +1,9 @@
-"""Faults provoked for real during runs over real peers: how soon each was named, in which words, and what was left.
+"""Faults provoked for real during runs over real peers: how soon and in which words latlab reports each of them.
 
     python benchmarks/faults.py       # as root, on a machine with network namespaces; about five minutes
 
-They are the tests in tests/harness/fleet (test_faults.py and test_phone_faults.py), which also check that no row is
-lost, doubled or wrong and that the other device of the run has everything.
+The faults are the tests in tests/harness/fleet (test_faults.py and test_phone_faults.py), which also check that no row
+is lost, doubled or wrong and that the other device of the run has all of its rows.
 """
 
 from __future__ import annotations

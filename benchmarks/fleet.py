@@ -1,12 +1,12 @@
-"""What the controller costs: many simulated devices on one core, and how busy it keeps a few.
+"""The cost of the controller: it runs many simulated devices on one core, and keeps a few devices busy.
 
     python benchmarks/fleet.py                     # 1,000 devices x 100 networks, and 8 devices at their own pace
     python benchmarks/fleet.py --devices 50 --networks 20
-    python benchmarks/fleet.py --devices 0         # without the many; their figures stay as they are in the file
+    python benchmarks/fleet.py --devices 0         # without the many; the file keeps their figures
 
-Networks are exported beforehand: this is about scheduler and store. Rows are counted in the store afterwards. The
-overhead of a measurement is what it takes on the clock, less what the worker says that it spent in the runtime:
-importing and loading it, its first inference, warm-up and samples. It is taken over SSH to this machine.
+Networks are exported beforehand, because this is about scheduler and store. Rows are counted in the store afterwards.
+The overhead of a measurement is its wall-clock time without the time that the worker reports for the runtime:
+importing it, loading the network, the first inference, warm-up and samples. It is measured over SSH to this machine.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def lab_of(folder: Path, devices: dict[str, SimulatedDevice]) -> Lab:
 
 
 def export_first(networks: int, seed: int) -> None:
-    """Fill the cache, by measuring them once on a device of their own."""
+    """Fill the cache with exported networks, by measuring them once on a simulated device."""
     with tempfile.TemporaryDirectory() as folder:
         lab_of(Path(folder), {"first": SimulatedDevice()}).measure("all", space=SPACE, count=networks, seed=seed)
 
 
 def scale(devices: int, networks: int, policy: str, seed: int) -> dict[str, object]:
-    """Devices that answer at once: the rate is the controller's own, on one core."""
+    """Measure on devices that answer at once, so that the rate is the controller's own, on one core."""
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory() as folder:
         lab = lab_of(Path(folder), {f"sim{n:04}": SimulatedDevice(seed=n) for n in range(devices)})
@@ -91,7 +91,10 @@ def scale(devices: int, networks: int, policy: str, seed: int) -> dict[str, obje
 
 
 def busy(devices: int, networks: int, seed: int) -> list[dict[str, object]]:
-    """Devices that take the time that they say: which share of it they are timing, with the loading that they do."""
+    """Measure on devices that take as long as real ones, and return the share of the time in which each is busy.
+
+    Busy are loading, warm-up and samples.
+    """
     with tempfile.TemporaryDirectory() as folder:
         kinds = ("phone", "pi4", "server", "phone")
         configs = {
@@ -126,7 +129,7 @@ def busy(devices: int, networks: int, seed: int) -> list[dict[str, object]]:
 
 
 def overhead(networks: int, policy: str, seed: int) -> dict[str, object]:
-    """One device over SSH to this machine, whose networks are exported and on the device already."""
+    """Return the overhead of measuring on this machine over SSH, with all networks on the device already."""
     in_runtime_s = [0.0]
     request = Transport.request
 

@@ -1,9 +1,9 @@
-"""Everything that latlab reads and did not write, spoiled: 100,000 cases, of which none may hurt.
+"""Fuzzing: 100,000 damaged cases of everything that latlab reads and did not write itself; none may do harm.
 
     python benchmarks/fuzz.py --cases 100000
     python benchmarks/fuzz.py --cases 2000 --only "known_hosts files" --seed 7
 
-The same cases in kind as tests/fuzz, whose test tries 2,000. Ends with status 1 where something went wrong.
+The cases are of the same kinds as in tests/fuzz, whose test tries 2,000. The script ends with status 1 if a case fails.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BATCH = 2500
 
 
 def fuzz(fuzzer: Fuzzer, cases: int, seed: int) -> dict[str, object]:
-    """A row: what was tried, how long that took, how many batches failed."""
+    """Run the cases and return a row: what was tried, the seconds that it took, and the batches that failed."""
     start, failures = time.perf_counter(), 0
     for number, first in enumerate(range(0, cases, BATCH)):
         try:

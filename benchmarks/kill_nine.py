@@ -2,9 +2,9 @@
 
     python benchmarks/kill_nine.py
 
-Starts `latlab measure` over 40 networks, kills it as soon as it has at least one new row, 20 times, then lets it end.
-Then looks for rows that are missing, double or changed since they were first seen, and for artifacts that are not
-whole.
+The script starts `latlab measure` over 40 networks and kills it as soon as it has at least one new row, 20 times; then
+it lets the command end. It looks for rows that are missing, double or changed since they were first seen, and for
+artifacts that are not whole.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def rows(store: Path) -> dict[str, Any]:
 
 
 def whole_artifacts(cache: Path) -> tuple[int, int]:
-    """(artifacts, how many of them are not what their entry says)."""
+    """Return the number of artifacts, and of those that are not what their entry says."""
     entries = sorted((cache / "artifacts" / "entries").glob("*.json"))
     broken = 0
     for entry in entries:

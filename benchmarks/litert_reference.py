@@ -1,7 +1,8 @@
-"""Figure 3: latlab's TFLite writer beside litert-torch, Google's converter, on random architectures of each space.
+"""Figure 3: latlab's TFLite writer against litert-torch, Google's converter, on random architectures of each space.
 
-For each architecture: the outputs of both files (and of eager PyTorch), what XNNPACK takes of each graph, and the
-ratio of their latencies (1 thread, pooled medians of alternating rounds). Needs `pip install latlab[litert]`:
+For each architecture it compares the outputs of both files (and of eager PyTorch), the share of each graph that XNNPACK
+runs, and the ratio of their latencies (1 thread, pooled medians of alternating rounds). It needs
+`pip install latlab[litert]`:
 
     python benchmarks/litert_reference.py --per-space 20
 """
@@ -68,7 +69,7 @@ def main() -> None:
 
 
 def compare(module: nn.Module, shape: tuple[int, ...], rounds: int) -> dict[str, Any]:
-    """Both files of one network: outputs, delegation, operators, latency."""
+    """Compare both files of one network: outputs, delegation, operators, latency."""
     with tempfile.TemporaryDirectory() as folder:
         ours, reference = Path(folder) / "ours.tflite", Path(folder) / "reference.tflite"
         ours_s = _cpu_seconds(lambda: get_exporter("tflite").export(module, torch.zeros(*shape), ours))
@@ -96,7 +97,7 @@ def compare(module: nn.Module, shape: tuple[int, ...], rounds: int) -> dict[str,
 
 
 def convert(module: nn.Module, shape: tuple[int, ...], path: Path) -> None:
-    """Google's converter; its input made NHWC as ours is, so that both files take the same arrays."""
+    """Convert with Google's converter, with NHWC input as in our files, so that both take the same arrays."""
     import litert_torch
 
     n, c, h, w = shape
@@ -106,7 +107,7 @@ def convert(module: nn.Module, shape: tuple[int, ...], path: Path) -> None:
 
 
 def alternate(sessions: dict[str, Session], rounds: int) -> dict[str, float]:
-    """Median latency (ms) of each over alternating rounds; the one that begins changes every round."""
+    """Return the median latency of each file in ms over alternating rounds; the one that begins changes every round."""
     samples: dict[str, list[int]] = {name: [] for name in sessions}
     for session in sessions.values():
         session.set_inputs(session.random_inputs(seed=0))
@@ -143,7 +144,7 @@ def _delegation(session: Session) -> dict[str, float]:
 
 
 def _operators(session: Any) -> dict[str, int]:
-    """What the file holds, without the delegate's own node."""
+    """Return the number of operators of each kind in the file, without the delegate's own node."""
     names = [node["op_name"] for node in session._interpreter._get_ops_details()]
     return {name: names.count(name) for name in sorted(set(names)) if name != "DELEGATE"}
 
@@ -156,7 +157,7 @@ def _cpu_seconds(action: Any) -> float:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """The converter reports its progress on stdout and stderr."""
+    """Silence the converter, which reports its progress on stdout and stderr."""
     logging.disable(logging.WARNING)
     saved = [os.dup(stream) for stream in (1, 2)]
     sink = os.open(os.devnull, os.O_WRONLY)

@@ -1,11 +1,11 @@
-"""A lookup table measured block by block against whole networks measured on the same machine.
+"""A lookup table that is measured block by block, compared with whole networks measured on the same machine.
 
     python benchmarks/lookup.py [--space fbnet] [--networks 30] [--folder DIR]
 
-Measures all blocks of the space and random networks, then predicts each network three ways: the plain sum of its
-blocks, and `lookup` with and without the measured blocks, fitted to the first n networks and tested on the others. Run
-it again with the same --folder and it goes on where it was. A latency here is the quickest run of each network: unlike
-the mean it is much the same on a machine that is busy with other things, and this one is.
+The script measures all blocks of the space and random networks. Then it predicts each network in three ways: by the sum
+of its blocks, and by `lookup` with and without the measured blocks, fitted to n networks and tested on the others. With
+the same --folder it continues where it was stopped. A latency here is the quickest run of each network, because that
+varies less than the mean on a busy machine.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SPLITS = 20
 
 
 def measure(lab: Lab, space: str, networks: int, again: bool) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
-    """Milliseconds of the blocks by name; genes and milliseconds of the networks."""
+    """Measure, and return the blocks' milliseconds by name, the networks' genes, and the networks' milliseconds."""
     lab.measure("local", space=space, blocks=True, new_session=again)
     lab.measure("local", space=space, count=networks, new_session=again)
     blocks, whole = quickest(lab, f"{space}-blocks"), quickest(lab, space)
@@ -39,7 +39,7 @@ def measure(lab: Lab, space: str, networks: int, again: bool) -> tuple[dict[str,
 
 
 def quickest(lab: Lab, space: str) -> dict[str, float]:
-    """Milliseconds of the quickest run of each architecture that was measured, over all sessions."""
+    """Return the milliseconds of the quickest run of each architecture over all sessions."""
     rows = lab.store.table(space=space, raw=True)
     found: dict[str, float] = {}
     for arch, passes in zip(rows["arch"], rows["passes"], strict=True):
@@ -49,7 +49,7 @@ def quickest(lab: Lab, space: str) -> dict[str, float]:
 
 
 def figures(space: str, blocks: dict[str, float], genes: np.ndarray, latency: np.ndarray) -> list[dict[str, Any]]:
-    """A row per way and number of networks that it was fitted to, averaged over random choices of these."""
+    """Return a row per way and number of fitted networks, averaged over random choices of these networks."""
     made_of = blocks_of(get(space))
     assert made_of is not None
     table = np.array([*(blocks.get(name, 0.0) for name in made_of.block_names), 0.0])

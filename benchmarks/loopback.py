@@ -1,4 +1,4 @@
-"""An SSH device that is this machine: an sshd on the loopback interface, with the helpers of the tests."""
+"""This machine as an SSH device: an sshd on the loopback interface, started with the helpers of the tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from peers.ssh import Key
 
 @contextmanager
 def loopback_ssh(folder: Path) -> Iterator[SSHDevice]:
-    """What an inventory says of it; `folder` is empty, and keeps keys and the worker's files."""
+    """Run an sshd, and yield the inventory entry of its device.
+
+    Args:
+        folder: an empty folder for keys and the worker's files.
+    """
     key = Key.generate(folder / "key")
     (folder / "host").mkdir()
     host = LoopbackHost("loopback", folder / "host", key)

@@ -1,9 +1,9 @@
-"""A noisy neighbour: keeps one CPU busy in bursts until its parent is gone; `retest.py` starts it.
+"""A noisy neighbour: a process that keeps one CPU busy in bursts until its parent ends; `retest.py` starts it.
 
     python neighbour.py CPU SEED BUSY_S IDLE_S
 
-Bursts and the pauses between them are of random length, exponential with these means; the same seed gives the same
-ones. It multiplies matrices that do not fit into the CPU's own caches, as a compiler's work does not either.
+Bursts and the pauses between them have random lengths, exponential with these means; the same seed gives the same
+lengths. The process multiplies matrices that do not fit into the CPU's own caches, as a compiler's data does not.
 """
 
 import os

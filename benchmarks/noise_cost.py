@@ -1,4 +1,4 @@
-"""Figure 6: what noise of the labels costs in rank correlation, on devices that others have measured.
+"""Figure 6: how much rank correlation the noise of labels costs, on devices that others have measured.
 
     python benchmarks/noise_cost.py --data FOLDER [--seeds 10] [--jobs N]
 
@@ -8,11 +8,11 @@ labels are made of them by log-normal noise of 1 to 30 %:
 - `labels`: Spearman of all labels of the table with the truth: what a perfect predictor of the labels could reach;
 - `middle`: the same for the fifth of the networks around the median latency, where a search under a latency
   constraint has to choose;
-- `foretold`: the ceiling that `latlab quality` states for such labels, from the labels and their error bars alone;
+- `foretold`: the ceiling that `latlab quality` predicts for such labels, from the labels and their error bars alone;
 - one column per predictor: trained on 20 such labels, Spearman with the truth of all other networks. Networks and
-  noise are the same at all levels but for its size. `told`: the default one, with the labels' standard errors.
+  the draws of the noise are the same at all levels. `told` is the default predictor, given the labels' standard errors.
 
-Written to `results/noise_cost.json`, and drawn as `results/noise_cost.png`.
+The figures are written to `results/noise_cost.json`, and drawn as `results/noise_cost.png`.
 """
 
 from __future__ import annotations
@@ -73,12 +73,18 @@ DEVICES = (
 
 
 def noisy(truth: FloatArray, level: float, z: FloatArray) -> FloatArray:
-    """Labels with the truth as their mean."""
+    """Return labels with log-normal noise whose mean is the truth.
+
+    Args:
+        truth: latencies.
+        level: standard deviation of the logarithm.
+        z: standard normal draws, of the shape of `truth`.
+    """
     return truth * np.exp(level * z - level**2 / 2)
 
 
 def cost(device: Device, data: Path, seeds: int) -> dict[str, object]:
-    """All levels on one device; mean and standard deviation over seeds."""
+    """Return the correlations at all noise levels on one device: mean and standard deviation over seeds."""
     table = read_table(data / device.file, device.space)
     rows = table.measured(device.column)
     truth, genes = table.column(device.column)[rows], table.genes[rows]

@@ -2,9 +2,9 @@
 
     python benchmarks/onboard.py
 
-For each case the command of the README, with a hold-out of 200 random networks measured in two sessions, in an empty
-store with an empty cache, so that the time holds every export. Then the loop again with other seeds, each scored on the
-labels of that same hold-out (networks that a seed happened to measure are left out of its score).
+For each case the script runs the README's command with a hold-out of 200 random networks that are measured in two
+sessions. Store and cache are empty, so that the time includes every export. Then it runs the loop with other seeds and
+scores each on the labels of that same hold-out, without the networks that the seed happened to measure.
 """
 
 from __future__ import annotations
@@ -47,7 +47,11 @@ def onboard(folder: Path, space: str, runtime: str, budget: int, holdout: int, s
 
 
 def score(folder: Path, space: str, seed: int, measured: set[str]) -> dict[str, float]:
-    """The predictor of a seed on the hold-out of seed 0."""
+    """Return the scores of one seed's predictor on the hold-out of seed 0.
+
+    Args:
+        measured: architectures that this seed measured, which are left out.
+    """
     table = Store(folder / "latlab.db").table()
     table = table[(table["role"] == "holdout") & (table["status"] == "ok") & (table["seed"] == 0)]
     labels = table.groupby("arch")["latency_ms"].mean()

@@ -1,15 +1,15 @@
-"""Figure 4: exporting the next networks while one is timed: what it saves, what limits, and what it does to labels.
+"""Figure 4: exporting the next networks while one is timed: the time saved, its limits, and the effect on labels.
 
     python benchmarks/overlap.py [--networks 300] [--rounds 2] [--only ssh] [--formats tflite]
 
-NAS-Bench-201 networks whose graphs all differ, from an empty cache, on this machine and on an SSH server that the
-script starts on the loopback interface (whose worker stays on one core, as exporting stays on the others, so that the
-two are as apart as two machines). Each run is done with exporting beside timing and without (a batch of networks is
-exported, then timed, in turns), in alternating order. The bound is what nobody can beat: the longer of the seconds
-spent timing (warm-up and samples, anchors too) and the export CPU seconds per export worker.
+NAS-Bench-201 networks whose graphs all differ are measured from an empty cache, on this machine and on an SSH server
+that the script starts on the loopback interface. Its worker stays on one core and exporting stays on the others, so
+that the two disturb each other as little as two machines. Each run is done with exporting during timing and without (a
+batch of networks is exported, then timed, in turns), in alternating order. The bound, which no order of work can beat,
+is the longer of the seconds of timing (warm-up and samples, anchors included) and the export CPU seconds per worker.
 
-Then with all artifacts in the cache, over SSH: what share of the time is spent timing, for networks of 20 ms and
-more, and for NAS-Bench-201; in a session that brings the files to the device, and in the next one.
+Then, with all artifacts in the cache, over SSH, the script finds the share of the time that is spent timing, for
+networks of 20 ms and more and for NAS-Bench-201, in a session that pushes the files to the device and in the next one.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ BOUND = 1.2
 
 
 class Alone(DeviceSession):
-    """A device that leaves no core for exporting, as far as the engine knows."""
+    """A device session that reports no core for exporting, so that the scheduler does not export during timing."""
 
     @property
     def spare_cpus(self) -> set[int] | None:
@@ -61,10 +61,11 @@ class Alone(DeviceSession):
 
 
 def networks(name: str, count: int, seed: int, among: int = 2) -> list[str]:
-    """Random architectures whose graphs all differ: none stands for another.
+    """Return random architectures whose graphs all differ.
 
     Args:
-        among: drawn for each that is wanted; of more than 2 those with the most work are taken.
+        among: candidates drawn for each architecture that is wanted; if more than 2, those with the most work are
+            taken.
     """
     space = get(name)
     found: dict[str, Architecture] = {}
@@ -78,7 +79,7 @@ def networks(name: str, count: int, seed: int, among: int = 2) -> list[str]:
 
 @contextmanager
 def config(name: str, folder: Path) -> Iterator[DeviceConfig]:
-    """What an inventory says of the device; either times on the last core."""
+    """Yield the inventory entry of the device (`local` or `ssh`), which times on the last core."""
     affinity = [max(os.sched_getaffinity(0))]
     if name == "local":
         yield LocalDevice(work=folder / "work", affinity=affinity)
@@ -88,13 +89,13 @@ def config(name: str, folder: Path) -> Iterator[DeviceConfig]:
 
 
 def export_cpus() -> set[int]:
-    """The cores beside the one that times; all where there is but one."""
+    """Return the cores that do not time; the one core if there is only one."""
     usable = os.sched_getaffinity(0)
     return usable - {max(usable)} or usable
 
 
 class Run:
-    """One session of a campaign, measured."""
+    """One session of a campaign, which is measured when this is created."""
 
     def __init__(
         self,
@@ -143,7 +144,7 @@ class Run:
 
 
 def overlapped(name: str, file_format: str, count: int, rounds: int, seed: int) -> dict[str, Any]:
-    """With and without overlap, from an empty cache."""
+    """Compare runs with and without overlap, from an empty cache."""
     archs = networks(SPACE, count, seed)
     runs: dict[bool, list[Run]] = {True: [], False: []}
     with tempfile.TemporaryDirectory() as text, config(name, Path(text)) as device:
@@ -194,10 +195,10 @@ def overlapped(name: str, file_format: str, count: int, rounds: int, seed: int) 
 
 
 def cached(space: str, file_format: str, count: int, seed: int, least_ms: float = 0.0) -> list[dict[str, Any]]:
-    """Over SSH with everything exported before: in a session that brings the files to the device, and in the next.
+    """Return the share of timing over SSH with all files exported, in a session that pushes them and in the next.
 
     Args:
-        least_ms: of all networks, those that take so long.
+        least_ms: latency in ms below which networks are left out; 0 for all.
     """
     archs = networks(space, count, seed, AMONG if least_ms else 2)
     rows = []

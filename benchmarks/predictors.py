@@ -4,8 +4,9 @@
 
 FOLDER has the published tables. Each finished task and predictor is written to `results/predictors.jsonl` at once and
 is not computed again: the script can be stopped, and continued with more suites (after a change of a predictor, delete
-its lines). At the end it prints, from all that the file holds, the tables of RESULTS.md and what was asked for beside
-what was found. The papers' systems choose as they do: at random, or by NASFLAT's sampler under its own protocol.
+its lines). At the end it prints, from the whole file, the tables of RESULTS.md and the figures asked for with those
+found. The papers' systems choose networks as in their papers: at random, or by NASFLAT's sampler under its own
+protocol.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ BUDGETS = (5, 10, 20)
 
 @dataclass(frozen=True)
 class Part:
-    """Some cells of the comparison."""
+    """A part of the comparison: predictors, tasks, ways to choose samples, and numbers of samples."""
 
     predictors: Sequence[str]
     tasks: Sequence[str] = TWELVE
@@ -53,7 +54,7 @@ class Part:
     samples: Sequence[int] = BUDGETS
     protocol: str = "latlab"
     source_samples: int | None = None
-    """None: the protocol's."""
+    """Samples of each source device; None for the protocol's number."""
 
 
 SUITES: Mapping[str, Sequence[Part]] = {
@@ -98,7 +99,10 @@ def units(part: Part, data: Path, only: Sequence[str] | None) -> Iterator[Unit]:
 
 
 def references(data: Path, path: Path) -> dict[str, dict[str, Any]]:
-    """Of each "task target": how well a flexible fit does, and what its noise leaves. Kept in a file as they come."""
+    """Return for each "task target" the score of a flexible fit and the ceiling of its noise.
+
+    New ones are computed and saved in the file `path`.
+    """
     known = json.loads(path.read_text()) if path.exists() else {}
     for name in PUBLISHED:
         task = published_task(name, data)
@@ -112,19 +116,19 @@ def references(data: Path, path: Path) -> dict[str, dict[str, Any]]:
 
 
 def find(records: Sequence[Record], row: Sequence[Any]) -> dict[tuple[str, int], Record]:
-    """Those of a row of the table, by task and budget."""
+    """Return the records of one row of the table, by task and number of samples."""
     found = {(record["task"], record["samples"]): record for record in records if key_of(record) == tuple(row)}
     return {cell: record for cell, record in found.items() if record["spearman_mean"] is not None}
 
 
 def key_of(record: Record) -> tuple[str, str, str, bool]:
-    """What tells rows apart: predictor, selection, protocol, and whether sources had unusually few samples."""
+    """Return what identifies a row: predictor, selection, protocol, and whether sources had unusually few samples."""
     few = record["protocol"] == "latlab" and record["source_samples"] < 100
     return record["predictor"], record["selection"], record["protocol"], few
 
 
 def table(records: Sequence[Record], tasks: Sequence[str]) -> list[str]:
-    """Markdown: a row per predictor, selection and budget, then what was published and the ceiling."""
+    """Return Markdown lines: a row per predictor, selection and budget, then published figures and the ceiling."""
     lines = [
         f"| | n | {' | '.join(tasks)} | mean |",
         f"|---|---|{'---|' * (len(tasks) + 1)}",
@@ -150,7 +154,7 @@ def table(records: Sequence[Record], tasks: Sequence[str]) -> list[str]:
 
 
 def verdicts(records: Sequence[Record], fits: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What was asked for of the flagship, and what was found."""
+    """Return the figures that were asked for of the flagship predictor, with those found."""
     own = find(records, (FLAGSHIP, "designed", "latlab", False))
     rows: list[dict[str, Any]] = []
 

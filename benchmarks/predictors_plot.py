@@ -1,4 +1,4 @@
-"""Draws `results/predictors.png` from what `predictors.py` found: Spearman against the number of measurements, by task.
+"""Draws `results/predictors.png` from the results of `predictors.py`: Spearman by number of measurements and task.
 
 python benchmarks/predictors_plot.py
 """

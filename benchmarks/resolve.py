@@ -1,13 +1,14 @@
-"""Rank-directed replication against the same device-seconds spread over all networks.
+"""Rank-directed replication, compared with the same device-seconds spread over all networks.
 
     python benchmarks/resolve.py [--networks 200] [--seeds 20] [--ties 1] [--trace STORE ...]
 
-On simulated devices, whose true order is known, and in stores whose rows have many passes (for each seed half of the
-passes are dealt out as they are asked for, the others' label is the truth). Every network is measured as usual. Then
-`harness.resolve` spends up to a share of the seconds that this took on the ten fastest networks, or on a limit at the
-median; and a twin of it spends the same seconds on further passes for everyone, in random order. What is counted:
-comparisons of the ten with each network that truly is within 5 % of them, and networks within 5 % of the limit.
-"uniform" is what it would take to settle as many comparisons by the same passes for all, by the labels' own errors.
+The passes come from simulated devices, whose true order is known, or from stores whose rows have many passes: for each
+seed one half of the passes is given out on request, and the label of the other half is the truth. Every network is
+measured as usual. Then `statistics.ranking` spends up to a share of the seconds that this took on the ten fastest
+networks, or on a limit at the median; a twin campaign spends the same seconds on further passes of all networks, in
+random order. Right decisions are counted over comparisons of the ten with each network whose true latency is within 5 %
+of theirs, or over networks within 5 % of the limit. "uniform" is the time that it would take to settle as many
+comparisons with the same number of passes for all networks, by the labels' own errors.
 """
 
 from __future__ import annotations
@@ -45,14 +46,14 @@ DEVICES: Mapping[str, Mapping[str, Any]] = {
         "noise": {"sigma": 0.1, "autocorrelation": 0.5, "bursts": {"per_minute": 10, "seconds": 0.5, "factor": 1.6}},
     },
 }
-"""Noises. None heats up, and without drift: those are corrected elsewhere."""
+"""Simulated devices by name. None heats up or drifts, because other code corrects drift and heat."""
 SHARES = (0.25, 0.5, 1.0)
 LONG_RUN = 40_000
-"""Samples from which a process's own trimmed mean is known well enough."""
+"""Samples from which the true trimmed mean of a device is computed."""
 
 
 class Source(Protocol):
-    """Where passes come from: nanoseconds and seconds of one pass of a network; what is true, in ms."""
+    """A source of passes with known true latencies (`truth_ms`); `one` gives a pass's samples in ns and its seconds."""
 
     truth_ms: list[float]
     most: int
@@ -61,7 +62,7 @@ class Source(Protocol):
 
 
 class Simulated:
-    """Networks of a space on a simulated device."""
+    """Passes of a space's networks on a simulated device."""
 
     most = 50
 
@@ -83,7 +84,7 @@ class Simulated:
 
 
 class Recorded:
-    """Passes of a store's networks, in an order of rounds by the seed, the same for all networks."""
+    """Passes of a store's networks; the seed shuffles their rounds, in the same way for all networks."""
 
     def __init__(self, passes: Sequence[Sequence[list[int]]], policy: TimingPolicy, seed: int) -> None:
         rounds = list(range(min(map(len, passes))))
@@ -102,7 +103,7 @@ class Recorded:
 
 
 class Campaign:
-    """Passes so far, and the labels they make."""
+    """A simulated campaign: the passes of all networks so far, and their labels."""
 
     def __init__(self, source: Source, rng: random.Random) -> None:
         self._source, self._rng = source, rng
@@ -123,7 +124,7 @@ class Campaign:
         return took_s
 
     def direct(self, resolve: Resolve, most_s: float) -> float:
-        """Rounds until nothing is open, or the seconds are spent; how many were."""
+        """Take directed rounds until no comparison is open or the seconds are spent; return the seconds spent."""
         spent_s = 0.0
         while wanted := next_round(self.labels, resolve, most_s - spent_s):
             left = {int(name): passes for name, passes in wanted.items()}
@@ -136,7 +137,7 @@ class Campaign:
         return spent_s
 
     def spread(self, most_s: float) -> None:
-        """The same seconds for everyone."""
+        """Spend the seconds on passes of all networks, in random order."""
         spent_s = 0.0
         while spent_s < most_s and min(map(len, self.passes)) < self._source.most:
             for network in self._shuffled(range(len(self.passes))):
@@ -160,7 +161,7 @@ class Campaign:
 
 
 def right_of_top(labels: Sequence[RankedNetwork], truth: np.ndarray) -> dict[str, float]:
-    """Shares of right decisions on the ten fastest, and by how much the chosen ten are slower than those."""
+    """Return the shares of right decisions on the ten fastest, and by how many percent the chosen ten are slower."""
     label = np.array([one.latency_ms for one in labels])
     fastest, chosen = np.argsort(truth)[:TOP], np.argsort(label)[:TOP]
     right = [
@@ -177,7 +178,7 @@ def right_of_top(labels: Sequence[RankedNetwork], truth: np.ndarray) -> dict[str
 
 
 def right_of_limit(labels: Sequence[RankedNetwork], truth: np.ndarray, limit_ms: float) -> dict[str, float]:
-    """Shares of networks near the limit, and of all, that are on their right side."""
+    """Return the shares of networks near the limit, and of all networks, that are on the right side of it."""
     below = np.array([one.latency_ms for one in labels]) <= limit_ms
     right = below == (truth <= limit_ms)
     near = np.abs(np.log(truth / limit_ms)) <= NEAR
@@ -185,7 +186,7 @@ def right_of_limit(labels: Sequence[RankedNetwork], truth: np.ndarray, limit_ms:
 
 
 def calibration(labels: Sequence[RankedNetwork], resolve: Resolve, truth: np.ndarray) -> dict[str, float]:
-    """How many comparisons stand how, and which were wrong: at all where decided, by more than a tie else."""
+    """Count comparisons by state, and the wrong ones: decided in the wrong order, or ties that are none."""
 
     def of(name: str | None) -> float:
         return resolve.under_ms or 0.0 if name is None else float(truth[int(name)])
@@ -202,7 +203,7 @@ def calibration(labels: Sequence[RankedNetwork], resolve: Resolve, truth: np.nda
 
 
 def trial(make: Callable[[int], Source], goal: str, ties: float, share: float, seed: int) -> dict[str, float]:
-    """One campaign, twice from the same start: directed, and spread."""
+    """Run one campaign twice from the same start, directed and spread, and return the figures of both."""
     source = make(seed)
     truth = np.array(source.truth_ms)
     limit_ms = float(np.median(truth)) * 1.0001
@@ -227,7 +228,7 @@ def trial(make: Callable[[int], Source], goal: str, ties: float, share: float, s
 
 
 def row(name: str, goal: str, ties: float, share: float, trials: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """Means over seeds; the standard error of the difference of right decisions, paired by seed."""
+    """Return means over seeds, with the standard error of the difference of right decisions, paired by seed."""
     mean = {key: statistics.fmean(one[key] for one in trials) for key in trials[0]}
     gains = [one["directed right"] - one["spread right"] for one in trials]
     error = statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.nan
@@ -256,7 +257,7 @@ def row(name: str, goal: str, ties: float, share: float, trials: Sequence[Mappin
 
 
 def recorded_passes(path: Path) -> list[list[list[int]]]:
-    """Of each network that was timed itself: the passes of all its sessions."""
+    """Return the passes of all sessions for each network that was timed itself, in ns."""
     store = Store(path, must_exist=True)
     table = store.table(raw=True)
     table = table[(table["status"] == "ok") & table["same_graph_as"].isna()]

@@ -1,20 +1,21 @@
-"""Figure 2: every timing policy against itself: how well do two sessions agree, and what do they cost?
+"""Figure 2: every timing policy against itself: how well two sessions agree, and what they cost.
 
     python benchmarks/retest.py WORK
 
-NAS-Bench-201 networks, each preset in two sessions through `Lab.measure`, with nobody else on the machine and beside
-two noisy neighbours (`neighbour.py`): one that is busy in bursts on the CPU beside the one that is timed, and one on
-every CPU, which is what a shared machine feels like. All presets have their first session, in a random order, then all
-their second: what the machine does in the course of minutes, it does to all of them. A session is one sitting, as in
-use: to cut it in pieces would spoil presets without anchors more than others. The graphs are distinct, so that no label
+NAS-Bench-201 networks are measured under each preset in two sessions through `Lab.measure`, on a machine without other
+load and with two kinds of noisy neighbours (`neighbour.py`): one that is busy in bursts on the CPU next to the timed
+one, and one on every CPU, as on a shared machine. All presets have their first session, in a random order, then all
+their second, so that slow changes of the machine hit all presets alike. A session is one uninterrupted run, as in use:
+to cut it in pieces would harm presets without anchors more than others. The graphs are distinct, so that no label
 stands for two networks.
 
-Presets that need long for a network get fewer (`--share`). Their rank correlation is that of fewer networks, so
-`help`'s on the same ones stands beside it, and what it would be for all: the ratios of the two sessions' labels, drawn
-again and again, between `help`'s labels of all networks and themselves. The deviation does not depend on how many
-networks there are: the standard deviation of the logarithm of that ratio, over sqrt 2.
+Presets that take long for a network get fewer networks (`--share`), and their rank correlation is that of fewer. So two
+more figures are given: the rank correlation of `help` on the same networks, and an estimate of the preset's own on all
+of them, for which ratios of its two sessions' labels are drawn at random and multiplied to `help`'s labels of all
+networks. The deviation does not depend on the number of networks: it is the standard deviation of the logarithm of that
+ratio, over sqrt 2.
 
-Everything is kept in the folder WORK, a store for each preset and neighbour: the same command goes on where it was
+Everything is kept in the folder WORK, a store for each preset and neighbour: the same command continues where it was
 stopped.
 """
 
@@ -61,9 +62,9 @@ NEIGHBOURS: dict[str, tuple[str, float, float]] = {
 }
 """CPUs on which a process is busy, the mean length of its bursts and of the pauses between them, in seconds.
 
-`everywhere` is so that `help` repeats itself about as well as it did on a machine shared with strangers (.955)."""
+With `everywhere`, `help` repeats itself about as well as it did on a machine shared with other people (.955)."""
 SHARES = {"tflite": 0.05, "nvbench": 1 / 15, "thorough": 1 / 3}
-"""Of the networks, for presets that would take too long for all of them."""
+"""Shares of the networks that are measured under presets for which all of them would take too long."""
 REFERENCE = "help"
 RESAMPLES = 1000
 COLOURS = {"none": "#1b6ca8", "beside": "#2e8b57", "everywhere": "#d1495b"}
@@ -71,7 +72,7 @@ LABELS = {"none": "quiet", "beside": "neighbour beside the timed CPU", "everywhe
 
 
 def networks(count: int, seed: int) -> list[str]:
-    """Random architectures whose graphs all differ."""
+    """Return random architectures whose graphs all differ."""
     space = get(SPACE)
     found: dict[str, str] = {}
     for arch in space.sample(2 * count + 10, seed):
@@ -101,7 +102,7 @@ def lab(work: Path, preset: str, neighbours: str) -> Lab:
 
 
 def measure(work: Path, preset: str, neighbours: str, archs: Sequence[str], session: int) -> None:
-    """Measure what the session lacks, unless a later one has begun."""
+    """Measure the networks that the session lacks, unless a later session has begun."""
     opened = lab(work, preset, neighbours)
     known = opened.store.campaigns()
     latest = int(known["session"].max()) if len(known) else 0
@@ -135,22 +136,22 @@ def size(arguments: argparse.Namespace, preset: str) -> int:
 
 
 def session_labels(store: Store) -> list[pd.DataFrame]:
-    """For each session its finished rows, by architecture."""
+    """Return the finished rows of each session, by architecture."""
     table = store.table(space=SPACE)
     table = table[table["status"] == "ok"]
     return [table[table["session"] == session].set_index("arch") for session in SESSIONS]
 
 
 def device_seconds(store: Store, session: int) -> float:
-    """Warm-up and samples of everything that was timed in a session: anchors and rejected passes, too."""
+    """Return the seconds of warm-up and samples in a session, anchors and rejected passes included."""
     campaign = store.campaigns()["campaign"].iloc[0]
     timed: list[Pass | Anchor] = [*store.session_passes(campaign, session), *store.anchors(campaign, session)]
-    # A sample of several calls is kept as what one of them took.
+    # A sample of several calls is stored as their mean.
     return sum(sum(one.warmup_ns) + sum(one.samples_ns) * float(one.telemetry.get("calls", 1)) for one in timed) / 1e9
 
 
 def agreement(a: pd.Series, b: pd.Series, seed: int) -> dict[str, Any]:
-    """Of two sessions' labels: rank correlations with 95 % bootstrap intervals over networks, deviation."""
+    """Return the rank correlations of two sessions' labels, with 95 % bootstrap intervals, and their deviation."""
     x, y = a.to_numpy(dtype=np.float64), b.to_numpy(dtype=np.float64)
     found = retest(x, y, seed=seed)
     rng = np.random.default_rng(seed)
@@ -169,7 +170,7 @@ def agreement(a: pd.Series, b: pd.Series, seed: int) -> dict[str, Any]:
 
 
 def among(latencies: pd.Series, ratios: pd.Series) -> float:
-    """The rank correlation that labels which differ by such ratios would have, had all networks been measured."""
+    """Return the rank correlation of two sessions over all networks, if their labels differed by such ratios."""
     truth = np.log(latencies.to_numpy(dtype=np.float64))
     draws = np.random.default_rng(0).choice(np.log(ratios.to_numpy(dtype=np.float64)), (RESAMPLES, len(truth)))
     return float(np.mean([spearman(truth, truth + draw) for draw in draws]))
@@ -214,7 +215,7 @@ def evaluate(arguments: argparse.Namespace, preset: str, neighbours: str) -> dic
 
 
 def with_ratios(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Device-seconds a network beside those of `help` under the same neighbour."""
+    """Return the rows, with their device-seconds per network over those of `help` under the same neighbour."""
     reference = {row["neighbour"]: row["device_s_per_network"] for row in rows if row["preset"] == REFERENCE}
     return [
         {**row, "device_s_ratio": row["device_s_per_network"] / reference.get(row["neighbour"], float("nan"))}
@@ -247,7 +248,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def draw(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
-    """What a preset costs, and how far its sessions are from agreeing."""
+    """Draw the cost of each preset against how far its sessions are from agreeing."""
     neighbours = [name for name in NEIGHBOURS if any(row["neighbour"] == name for row in rows)]
     figure, axis = plt.subplots(figsize=(8.5, 5.4), layout="constrained")
     for name in neighbours:

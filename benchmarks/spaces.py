@@ -1,4 +1,4 @@
-"""Whether the search spaces are the published ones (indices, classes, parameters, MACs), and their speed.
+"""Compares the search spaces with the published ones (indices, classes, parameters, MACs), and times them.
 
     python benchmarks/spaces.py --data FOLDER --out benchmarks/results/spaces.json
 
@@ -42,7 +42,7 @@ def total(layers: Sequence[Layer], field: str) -> int:
 
 
 def executes_what_is_counted(space: SearchSpace, arch: Architecture, *, as_written: bool) -> bool:
-    """Whether the built module executes exactly the layers counted: kinds, MACs, parameters, activations."""
+    """Return whether the built module executes exactly the layers counted: kinds, MACs, parameters, activations."""
     executed = count_operators(space.build(arch, as_written=as_written), space.input_shape(arch))
     layers = space.layers(arch, live=not as_written)
     rows = [(row.kind, row.macs, row.params, row.activations) for row in executed]
@@ -67,10 +67,10 @@ def check_nasbench201(data: Path) -> dict[str, Any]:
 
 
 def published_flops(layers: Sequence[Layer]) -> int:
-    """What the published `flops` column counts besides MACs.
+    """Return the operations that the published `flops` column counts in addition to MACs.
 
-    Two operations an element for each batch norm, one for each ReLU (but none for a block's first) and the
-    elements that the global mean reads. Additions and biases are not in it.
+    These are two operations per element for each batch norm, one for each ReLU (but none for a block's first), and the
+    elements that the global mean reads. Additions and biases are not counted.
     """
     flops = total(layers, "macs")
     for layer in layers:
@@ -130,7 +130,7 @@ def check_ofa(data: Path) -> dict[str, Any]:
 
 
 def check_modules(space: SearchSpace, count: int) -> dict[str, int]:
-    """Of `count` random networks, how many execute exactly what is counted, live and as written."""
+    """Count the networks, of `count` random ones, that execute exactly the layers counted, live and as written."""
     archs = space.sample(count, seed=0)
     return {
         "networks": count,
@@ -140,14 +140,14 @@ def check_modules(space: SearchSpace, count: int) -> dict[str, int]:
 
 
 def rate(count: int, work: Callable[[], object]) -> float:
-    """Items a CPU second."""
+    """Return items per CPU second."""
     start = time.process_time()
     work()
     return count / (time.process_time() - start)
 
 
 def speeds(space: SearchSpace) -> dict[str, float]:
-    """Architectures a CPU second, on one thread."""
+    """Return architectures per CPU second on one thread, for each operation of the space."""
     many, few = space.sample(5000, seed=1), space.sample(20, seed=1)
     space.build(few[0])
     return {

@@ -1,9 +1,9 @@
-"""Figure 7: how long from a clone to a report, and how long until the command line answers.
+"""Figure 7: the time from a clone to a report, and until the command line answers.
 
     python benchmarks/startup.py
 
-Clones this repository into an empty folder, makes a fresh virtual environment there, installs, and runs the README's
-first command. Downloads are timed apart (`pip download` first), because they are the network's.
+The script clones this repository into an empty folder, makes a fresh virtual environment there, installs, and runs the
+README's first command. Downloads are timed separately (`pip download` first), because they depend on the network.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ ENTRY = ("__init__", "__main__")
 
 
 def modules(root: Path) -> dict[str, Path]:
-    """Dotted names of all modules, and their files."""
+    """Return the files of all modules by dotted name."""
     found = {}
     for folder in FOLDERS:
         for path in (root / folder).rglob("*.py"):
@@ -38,7 +38,7 @@ def modules(root: Path) -> dict[str, Path]:
 
 
 def imported(name: str, path: Path) -> Iterator[str]:
-    """What a module imports, as dotted names that may end in a class or a function."""
+    """Yield the imports of a module as dotted names, which may end in a class or a function."""
     package = name.split(".") if path.stem == "__init__" else name.split(".")[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -52,7 +52,7 @@ def imported(name: str, path: Path) -> Iterator[str]:
 
 
 def graph(root: Path) -> networkx.DiGraph[str]:
-    """Modules and their imports of one another; a module's own parent package does not count."""
+    """Return the graph of modules and their imports; an import of a module's own parent package does not count."""
     known = modules(root)
     result: networkx.DiGraph[str] = networkx.DiGraph()
     result.add_nodes_from(known)
@@ -66,7 +66,7 @@ def graph(root: Path) -> networkx.DiGraph[str]:
 
 
 def floors() -> list[dict[str, int]]:
-    """For each layer contract with a container, the floor of each package; the highest number is the ground floor."""
+    """Return the floor of each package for each layer contract with a container; the highest is the ground floor."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     found = []
     for contract in contracts:
@@ -82,7 +82,7 @@ def floors() -> list[dict[str, int]]:
 
 
 def upward(imports: networkx.DiGraph[str]) -> list[tuple[str, str]]:
-    """Imports from one package to another on the same or a higher floor."""
+    """Return the imports that lead to another package on the same or a higher floor."""
 
     def place(module: str, of: dict[str, int]) -> tuple[str, int] | None:
         return next(((one, floor) for one, floor in of.items() if module == one or module.startswith(f"{one}.")), None)
@@ -97,7 +97,7 @@ def upward(imports: networkx.DiGraph[str]) -> list[tuple[str, str]]:
 
 
 def figures(root: Path, name: str, count_upward: bool) -> dict[str, Any]:
-    """One row of the table."""
+    """Return one row of the table: the counts for one state of the tree."""
     imports = graph(root)
     cycles = [one for one in networkx.strongly_connected_components(imports) if len(one) > 1]
     lengths = [len(path.read_text(encoding="utf-8").splitlines()) for path in modules(root).values()]

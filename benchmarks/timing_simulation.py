@@ -1,19 +1,25 @@
-"""Figure 1: whether error bars are true and verdicts right, where the truth is known.
+"""Figure 1: how true error bars and how right verdicts are, on simulated devices whose truth is known.
 
     python benchmarks/timing_simulation.py [--networks 2000] [--others 400] [--workers 2]
 
 Simulated devices (`harness/transports/simulated`) time sessions of 100 networks under each preset, with the functions
-that real devices and the engine use: the worker's `time` verb with its rules, `needs_pass` for when a network is done,
-`estimate_noise` for what networks teach about each other, `summarise` for latencies and intervals, `judge` for
-verdicts. Passes of a network lie apart as the engine spreads them, with other networks' runs in between. The truth
-is the process's own 10 % trimmed mean over a run of some hours, for drift and heat at the speed that the device had
+that real devices and the scheduler use: the worker's `time` verb with its stopping rules, `needs_pass` to end a
+network, `estimate_noise` for the noise model of the session, `summarise` for latencies and intervals, `judge` for
+verdicts. Passes of a network are spread as the scheduler does it, with other networks' runs in between. The truth is
+the process's own 10 % trimmed mean over a run of some hours; with drift and heat, at the speed that the device had
 while it timed the network.
 
-Columns, in percent where nothing else is said: `covered` of the rows that are not "noisy", and `covered_all`;
-`covered_or_flagged`, with any verdict; the share of each verdict; `false`, of verdicts but "noisy" where nothing but
-noise happens; `caught`, of the `hit` rows, those with any verdict. Hit are rows whose speed changed by more than 2 %
-from their first sample to their last, or that ran with a throttled clock where the device tells of it.
-`drift_found`: sessions whose drift `fit_drift` finds, which then takes it out. `half` is the median half-width.
+Columns, in percent unless a unit is given:
+
+- `covered`: rows whose interval holds the truth, of those that are not "noisy"; `covered_all`: of all rows;
+- `covered_or_flagged`: rows whose interval holds the truth, or that have a verdict;
+- the share of each verdict;
+- `false`: verdicts other than "noisy" on devices that have nothing but noise;
+- `hit`: the number of rows whose speed changed by more than 2 % from their first sample to their last, or that ran with
+a throttled
+  clock on a device that reports it; `caught`: hit rows that have a verdict;
+- `drift_found`: sessions whose drift `fit_drift` finds, and so corrects;
+- `half`: the median half-width of intervals.
 """
 
 from __future__ import annotations
@@ -54,7 +60,7 @@ from latlab.search_spaces import get
 SPACE = "nasbench201"
 ARCH = get(SPACE).references()[0].text
 BASE_MS = 50.0
-"""The table that the device looks it up in says so."""
+"""Latency of the network without noise, from the table that the simulated device reads."""
 SESSION = 100
 """Networks of a session."""
 TRUTH_TRIM = 0.1
@@ -63,14 +69,14 @@ CHANGED_PERCENT = 2.0
 
 
 class Case(NamedTuple):
-    """What disturbs the device."""
+    """A simulated device with its disturbances."""
 
     noise: dict[str, Any]
     heating: dict[str, Any] | None = None
     told: bool = False
-    """Whether the device tells clock, temperature and throttling; else the samples must."""
+    """True if the device reports clock, temperature and throttling; if not, only the samples can show them."""
     steady: bool = False
-    """Nothing happens but noise: every verdict but "noisy" is a false alarm."""
+    """True if nothing but noise happens, so that every verdict except "noisy" is a false alarm."""
 
 
 QUIET = {"sigma": 0.01, "autocorrelation": 0.3}
@@ -141,7 +147,7 @@ class Timer:
 
 
 def session(case: Case, policy: TimingPolicy, seed: int, folder: Path) -> list[Network]:
-    """The engine's schedule: in each round a newcomer, and all whose turn it is, in random order."""
+    """Time a session as the scheduler does: in each round a new network, and all that are due, in random order."""
     timer, rng = Timer(case, seed, folder), random.Random(seed)
     active: list[Network] = []
     done: list[Network] = []
@@ -171,7 +177,7 @@ def session(case: Case, policy: TimingPolicy, seed: int, folder: Path) -> list[N
 
 @cache
 def truth_ms(name: str) -> float:
-    """The 10 % trimmed mean of a device at its usual speed."""
+    """Return the 10 % trimmed mean of a case's device at its usual speed, in ms."""
     noise = SimulatedDevice(kind="ideal", noise={**CASES[name].noise, "drift_percent_per_hour": 0.0}).noise
     runs = [LatencyProcess(noise, None, (seed, 99)).samples(BASE_MS, TRUTH_SAMPLES) for seed in range(TRUTH_RUNS)]
     return trimmed_mean(np.concatenate(runs).tolist(), TRUTH_TRIM)
@@ -196,7 +202,7 @@ def drift_found(networks: Sequence[Network], trim: float) -> bool | None:
 
 
 def measure(name: str, preset: str, seed: int) -> list[dict[str, Any]]:
-    """One session: what is counted of each row."""
+    """Measure one session, and return what is counted for each of its rows."""
     case, policy = CASES[name], PRESETS[preset]
     with tempfile.TemporaryDirectory() as folder:
         networks = session(case, policy, crc32(f"{name} {seed}".encode()), Path(folder))
@@ -229,7 +235,7 @@ def percent(values: Sequence[bool]) -> float | None:
 
 
 def figures(name: str, preset: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """A line of the table: percent, but for seconds and passes."""
+    """Return a line of the table: percentages, except for seconds and passes."""
     kinds = Counter(row["kind"] for row in rows)
     hit = [bool(row["kind"]) for row in rows if row["hit"]]
     errors = np.array([row["error"] for row in rows])

@@ -1,10 +1,10 @@
-"""What a transport costs: connecting, a request and its reply, and pushing networks.
+"""The cost of a transport: connecting, a request and its reply, and pushing networks.
 
     python benchmarks/transports.py [--only ssh]
 
-All reach this machine: `ssh` through an sshd that the script starts on the loopback interface, `adb` through Debian's
-build of adbd in namespaces (with the helpers of the tests, so it needs a clone of the repository, and for `adb` root).
-Pushing includes the device's own check of the hash.
+All transports lead to this machine: `ssh` through an sshd that the script starts on the loopback interface, `adb`
+through Debian's build of adbd in namespaces. It uses the helpers of the tests, so that it needs a clone of the
+repository, and root for `adb`. Pushing includes the device's own check of the hash.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def adb(folder: Path) -> Iterator[Transport]:
 
 
 OPENERS: dict[str, Callable[[Path], AbstractContextManager[Transport]]] = {"local": local, "ssh": ssh, "adb": adb}
-"""By name, what gives a transport that is not started; the folder is empty, and is removed afterwards."""
+"""Context managers by name that give a transport that is not started; its folder is empty and removed afterwards."""
 
 
 def measure(transport: Transport, folder: Path) -> dict[str, float]:
@@ -94,7 +94,7 @@ def measure(transport: Transport, folder: Path) -> dict[str, float]:
 
 
 def push(transport: Transport, folder: Path, size: int) -> float:
-    """Seconds for a file that the device does not have."""
+    """Return the seconds that it takes to push a random file of `size` bytes."""
     content = os.urandom(size)
     path = folder / "file.onnx"
     path.unlink(missing_ok=True)  # the local transport's device has it as a hard link

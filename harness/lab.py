@@ -183,8 +183,8 @@ class Lab:
         seed: int = 0,
         as_written: bool = False,
         listener: RunListener = RunListener(),
-        follow: Callable[[sustained.Run], None] | None = None,
-    ) -> sustained.Result:
+        follow: Callable[[sustained.SustainedRun], None] | None = None,
+    ) -> sustained.SustainedResult:
         """Run one network for minutes without a pause, and return what heat and power limits leave of its latency.
 
         Each call begins a session of its own, because a device that has cooled down cannot go on. Every pass is in the
@@ -193,8 +193,8 @@ class Lab:
         Args:
             device: one of the inventory, or a full target; of several targets, the device's first.
             minutes: on the device's clock.
-            follow: called once with the run, whose `readings` grow while it lasts; `Run.result` gives what there is
-                when it is interrupted.
+            follow: called once with the run, whose `readings` grow while it lasts; `SustainedRun.result` gives what
+                there is when it is interrupted.
 
         Raises:
             LatlabError: why the network could not be exported, or why the device failed before the first pass.
@@ -219,7 +219,7 @@ class Lab:
         with self.store.writing():
             sustained.close_earlier(self.store, campaign)
         session = MeasurementSession(self.store, campaign, self.store.latest_session(campaign) + 1)
-        run = sustained.Run(session, artifact, network, f"{where}/{network}", 60 * minutes)
+        run = sustained.SustainedRun(session, artifact, network, f"{where}/{network}", 60 * minutes)
         if follow:
             follow(run)
         errors = self.run_jobs([Job(target, run.work)], listener)

@@ -1,4 +1,4 @@
-"""A target: a device together with everything that changes how long a network takes on it."""
+"""Targets: a device together with the settings that change how long a network takes on it; the table of runtimes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["ACCELERATORS", "BENCHMARK_MODEL", "DEFAULT_RUNTIME", "PRECISIONS", "
 
 
 class RuntimeSpec(NamedTuple):
-    """What the controller knows about an inference runtime."""
+    """An inference runtime, as the controller knows it."""
 
     format: str
-    """The file format that it takes; the exporter of that name (`latlab.exporters`) writes it."""
+    """The file format that it takes; the exporter of that name (entry points `latlab.exporters`) writes it."""
     accelerators: tuple[str, ...]
-    """What it runs networks on; not every device has all of them."""
+    """Accelerators that it can run networks on; not every device has all of them."""
     suffixes: tuple[str, ...] = ()
-    """Suffixes of a user's own models that are meant for it."""
+    """Suffixes of files by which a model of the user's own is taken to be for this runtime."""
     in_worker: bool = True
-    """Whether the worker runs it, from a Python package (`agents/runtimes`) that `latlab setup` can install."""
+    """True if the worker runs it, from a Python package (`agents/runtimes`) that `latlab setup` can install."""
 
 
 BENCHMARK_MODEL = "benchmark_model"
@@ -37,14 +37,16 @@ RUNTIMES = {
 DEFAULT_RUNTIME = "onnxruntime"
 ACCELERATORS = tuple(dict.fromkeys(name for runtime in RUNTIMES.values() for name in runtime.accelerators))
 PRECISIONS = ("fp32",)
-"""What networks are exported in."""
+"""Number formats in which networks are exported."""
 
 _FORM = "DEVICE/RUNTIME/ACCELERATOR/PRECISION/tTHREADS/bBATCH, for example local/onnxruntime/cpu/fp32/t1/b1"
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a latency belongs to. The same phone at batch 1 and batch 32 is two targets.
+    """A device, a runtime and its settings: what a latency belongs to.
+
+    The same phone at batch 1 and at batch 32 is two targets.
 
     >>> str(Target("local", "onnxruntime"))
     'local/onnxruntime/cpu/fp32/t1/b1'
@@ -90,7 +92,11 @@ class Target:
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """Raises `BadInputError` when `text` is not a target."""
+        """Return the target that a text such as `local/onnxruntime/cpu/fp32/t1/b1` names.
+
+        Raises:
+            BadInputError: if `text` is not a target.
+        """
         parts = text.strip().split("/")
         match = re.fullmatch(r"t(\d{1,4})/b(\d{1,5})", "/".join(parts[4:]))
         if len(parts) != 6 or match is None or not all(parts):

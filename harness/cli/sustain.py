@@ -29,7 +29,7 @@ from latlab.harness.errors import BadInputError
 from latlab.harness.store.vocabulary import Status
 
 if TYPE_CHECKING:
-    from latlab.harness.sustained import Result
+    from latlab.harness.sustained import SustainedResult
 
 __all__ = ["app"]
 
@@ -112,7 +112,7 @@ def sustain(
         raise typer.Exit(1)
 
 
-def _show(result: Result, store: Path, out: Path | None, as_json: bool) -> None:
+def _show(result: SustainedResult, store: Path, out: Path | None, as_json: bool) -> None:
     from latlab.harness.report.sustained.page import write_chart
     from latlab.harness.terminal.sustained import show_result
 

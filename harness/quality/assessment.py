@@ -1,4 +1,4 @@
-"""How far the labels of a target and space can be trusted: everything that `latlab quality` tells."""
+"""The assessment of a target's labels in one space: all figures that `latlab quality` shows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scipy import stats
 from latlab.harness.active_learning.loop import Loop
 from latlab.harness.architectures import is_block_space, space_named
 from latlab.harness.quality.fitness import ENOUGH, Fitness, judge_fitness
-from latlab.harness.quality.session_data import Records, Sitting, read_records
+from latlab.harness.quality.session_data import SessionData, TargetData, read_target_data
 from latlab.harness.quality.stage_times import Stage, stages
 from latlab.harness.statistics.reliability import (
     Ceiling,
@@ -35,135 +35,162 @@ from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Status
 from latlab.harness.telemetry.recorded_pass import PassKind
 from latlab.predictors.common.blas_threads import one_thread
 
-__all__ = ["Again", "Between", "Labels", "Probes", "Quality", "SessionQuality", "assess"]
+__all__ = ["Labels", "Probes", "Quality", "RetestAgreement", "SessionDifferences", "SessionQuality", "assess"]
 
 MODEL = "ridge"
-"""Predictor from whose leave-one-out predictions labels are expected: it needs no other device, and no choice."""
+"""Predictor whose leave-one-out predictions say what each label should be: it needs no other device and no settings."""
 MODEL_NETWORKS = 200
-"""It is fitted to so many at most."""
+"""Most networks that this predictor is fitted to."""
 PARTS = 10
+"""Parts that a session is cut into, to find a slow change of its speed."""
 SLOW_P = 0.001
-"""Of an analysis of variance over the tenths of a session: one session in a thousand seems to drift, and does not."""
+"""Significance level of the analysis of variance over these parts: one steady session in a thousand seems to drift."""
 TAIL = 1.4826
-"""Of a normal distribution's median absolute deviation, to its standard deviation."""
+"""Standard deviation of a normal distribution over its median absolute deviation."""
 STAGES = ("build", "export", "parity", "push", "load", "warm", "measure")
+"""Stages of a measurement whose seconds are added up."""
 
 
 @dataclass(frozen=True)
 class Labels:
+    """The number of labels that a target and space have, and their precision within a session."""
+
     networks: int
-    """Different ones that were timed: architectures whose exported files are the same count once."""
+    """Distinct networks that were timed: architectures whose exported files are the same count once."""
     labels: int
+    """Finished rows, copied ones included."""
     copied: int
-    """Of `labels`, those of networks whose twin was timed."""
+    """Labels that were copied from another architecture with the same exported file."""
     failed: int
+    """Rows whose measurement failed."""
     verdicts: Mapping[str, int]
-    """How many timed labels have which ("" for none); empty where they were measured before there were any."""
+    """Number of timed labels for each verdict ("" for a good one); empty if a latlab without verdicts measured them."""
     stderr_percent: float | None
-    """Median standard error within a session, of the latency; None where no error is known."""
+    """Median standard error within a session, in percent of the latency; None if no error is known."""
     half_width_percent: float | None
-    """Median of half the 95 % interval's width."""
+    """Median of half the 95 % interval's width, in percent of the latency; None if no interval is known."""
 
 
 @dataclass(frozen=True)
 class SessionQuality:
+    """One session of one campaign: when it was, how much it drifted, and how its seconds were spent."""
+
     number: int
+    """Number of the session in its campaign, from 1."""
     campaign: str
     selection: str
+    """The choice of its networks (`store.vocabulary.Selection`)."""
     started: datetime
     networks: int
+    """Networks that were timed in it."""
     drift_percent: float
-    """Found: from the session's fastest to its slowest time; 0 where it is not significant."""
+    """Slowdown from the session's fastest time to its slowest; 0 if it is not significant."""
     removed_percent: float | None
-    """From the least to the largest correction of a label; None where labels are as measured."""
+    """Ratio of the largest to the smallest drift correction of a label, less 1; None if no label was corrected."""
     order: Correlation
-    """Of residuals, with the order of measuring."""
+    """Rank correlation of the residuals with the order of measuring."""
     temperature: Correlation
+    """Rank correlation of the residuals with the temperature during the passes."""
     slow_percent: float
-    """What residuals of one tenth of the session have in common (standard deviation); 0 where that is chance."""
+    """Standard deviation of what the residuals of a tenth of the session have in common; 0 if that may be chance."""
     wall_s: float
+    """Wall-clock seconds of the session, without its pauses."""
     timing_s: float
+    """Seconds of warm-up and samples, anchors included."""
 
     @property
     def timing_share(self) -> float | None:
+        """Share of the wall-clock time that was spent timing, or None if that time is 0."""
         return self.timing_s / self.wall_s if self.wall_s > 0 else None
 
 
 @dataclass(frozen=True)
-class Again:
-    """Labels of the same networks in two sessions, those that share most."""
+class RetestAgreement:
+    """The agreement of two sessions' labels; the two are those that have most networks in common."""
 
     sessions: tuple[int, int]
-    """Their places in `Quality.sessions`."""
+    """Places of the two in `Quality.sessions`."""
     retest: Retest
     expected: Ceiling
-    """What the error bars of these labels foretell, by themselves."""
+    """The agreement that the labels' error bars alone predict."""
     self_correlation: float
-    """The mean over all pairs of sessions."""
+    """Mean Spearman correlation over all pairs of sessions."""
     pairs: int
-    """Of sessions that share enough networks."""
+    """Pairs of sessions with enough networks in common."""
 
 
 @dataclass(frozen=True)
-class Between:
-    """How sessions differ; relative standard deviations."""
+class SessionDifferences:
+    """Differences between sessions, as standard deviations in percent of the latency."""
 
     networks: int
+    """Networks (or anchors) that were measured in at least two sessions."""
     common_percent: float
-    """By how much a whole session is faster or slower."""
+    """Standard deviation of the speed of whole sessions."""
     specific_percent: float | None
-    """By how much a network's label differs beyond that, and beyond its error bar."""
+    """Standard deviation of a network's label that neither its session's speed nor its error bar explains; None if it
+    is not known."""
     anchors: bool
-    """Whether this rests on anchors, because too few networks were measured again."""
+    """True if these figures come from anchors, because too few networks were measured again."""
 
 
 @dataclass(frozen=True)
 class Probes:
-    """Known networks timed once more in the same session, out of turn."""
+    """Passes of networks that were timed once more in the same session, out of turn, to show the noise."""
 
     passes: int
     networks: int
+    """Networks that were probed."""
     spread_percent: float
-    """Robust deviation of these passes from their network's other ones."""
+    """Robust standard deviation of these passes from the mean of the passes that made their network's label."""
     usual_percent: float
-    """That of the passes which made the labels."""
+    """The same deviation of the passes that made the labels."""
 
 
 @dataclass(frozen=True, eq=False)
 class Quality:
-    """Names that end in `_percent` run from 0 to 100, all others from 0 to 1; None: not known."""
+    """All figures about the labels of one target and space; shares run from 0 to 1, None means not known.
+
+    Names that end in `_percent` are in percent.
+    """
 
     target: str
     space: str
     simulated: bool
     policies: tuple[str, ...]
     other_rows: int
-    """Labels that are left out: their timing policy or way of exporting is another."""
+    """Labels that are left out, because another timing policy or way of exporting made them."""
     labels: Labels
-    again: Again | None
-    between: Between | None
+    again: RetestAgreement | None
+    """Agreement of two sessions; None if no two have enough networks in common."""
+    between: SessionDifferences | None
+    """Differences between sessions; None if nothing was measured in two."""
     ceiling: Ceiling
-    """What one label per network permits; without `between` a little too high."""
+    """The correlations that one label per network permits; a little too high if `between` is not known."""
     slow_ceiling: float
-    """The same rank correlation, if what neighbours in time have in common is noise, too."""
+    """`ceiling.spearman`, if what labels near each other in time have in common is noise, too."""
     sessions: tuple[SessionQuality, ...]
     probes: Probes | None
     stages: tuple[Stage, ...]
     fitness: Fitness
     expectation: str
-    """What residuals are residuals of, in words; "" where there are none."""
-    records: Records = field(repr=False)
+    """The value that the residuals compare a label with, in words; "" if there are no residuals."""
+    data: TargetData = field(repr=False)
+    """The labels and passes that the figures come from."""
     residuals: tuple[pd.Series, ...] = field(repr=False)
-    """Of each session, by network: logarithm of the label over its expectation."""
+    """A series per session, by network: the logarithm of the label over its expectation."""
 
     @property
     def timing_share(self) -> float | None:
-        """Of the wall-clock of all sessions; of a simulated device's own time, and maybe above 1, if it is one."""
+        """Share of all sessions' wall-clock time that was spent timing, or None if that time is 0.
+
+        A simulated device's seconds of timing are simulated too, so that its share may be above 1.
+        """
         wall_s = sum(one.wall_s for one in self.sessions)
         return sum(one.timing_s for one in self.sessions) / wall_s if wall_s > 0 else None
 
     def to_json(self) -> dict[str, Any]:
-        """All but the tables."""
+        """Return everything but the tables as JSON values, floats rounded to six digits and NaN as None."""
         values = {one.name: _plain(getattr(self, one.name)) for one in fields(self) if one.repr}
         return values | {"timing_share": _plain(self.timing_share)}
 
@@ -183,19 +210,19 @@ def _plain(value: Any) -> Any:
 
 
 def assess(store: Store, target: str, space: str) -> Quality:
-    """Judge what the store holds of a target and space.
+    """Return all figures about the labels that the store holds of a target and space.
 
     Raises:
-        BadInputError: where it holds no label of them.
+        BadInputError: if it holds no label of them.
     """
-    records = read_records(store, target, space)
-    labels = _labels(records)
-    residuals, expectation = _residuals(records)
-    sessions = tuple(_session(one, rest, records) for one, rest in zip(records.sittings, residuals, strict=True))
-    between = _between(records)
+    data = read_target_data(store, target, space)
+    labels = _labels(data)
+    residuals, expectation = _residuals(data)
+    sessions = tuple(_session(one, rest, data) for one, rest in zip(data.sessions, residuals, strict=True))
+    between = _session_differences(data)
     slow = max(one.slow_percent for one in sessions)
-    permitted = _ceiling(records, between)
-    with_order = _ceiling(records, between, slow / 100) if slow else permitted
+    permitted = _ceiling(data, between)
+    with_order = _ceiling(data, between, slow / 100) if slow else permitted
     fitness = judge_fitness(
         networks=labels.networks,
         ceiling=permitted.spearman,
@@ -208,42 +235,42 @@ def assess(store: Store, target: str, space: str) -> Quality:
     return Quality(
         target=target,
         space=space,
-        simulated=records.simulated,
-        policies=records.policies,
-        other_rows=records.others,
+        simulated=data.simulated,
+        policies=data.policies,
+        other_rows=data.others,
         labels=labels,
-        again=_again(records),
+        again=_retest_agreement(data),
         between=between,
         ceiling=permitted,
         slow_ceiling=with_order.spearman,
         sessions=sessions,
-        probes=_probes(records),
-        stages=tuple(stages(records.rows.reindex(columns=[f"{name}_s" for name in STAGES]))),
+        probes=_probes(data),
+        stages=tuple(stages(data.rows.reindex(columns=[f"{name}_s" for name in STAGES]))),
         fitness=fitness,
         expectation=expectation,
-        records=records,
+        data=data,
         residuals=residuals,
     )
 
 
-def _labels(records: Records) -> Labels:
-    timed = pd.concat([one.labels for one in records.sittings])
-    ok = records.rows[records.rows["status"] == Status.OK]
+def _labels(data: TargetData) -> Labels:
+    timed = pd.concat([one.labels for one in data.sessions])
+    ok = data.rows[data.rows["status"] == Status.OK]
     errors = (timed["stderr_ms"] / timed["latency_ms"])[timed["stderr_ms"] > 0]
     widths = timed["half_width"].dropna()
     return Labels(
         networks=timed.index.nunique(),
         labels=len(ok),
         copied=int(ok["same_graph_as"].notna().sum()),
-        failed=len(records.rows) - len(ok),
+        failed=len(data.rows) - len(ok),
         verdicts=verdict_counts(ok[ok["same_graph_as"].isna()]),
         stderr_percent=100 * float(errors.median()) if len(errors) else None,
         half_width_percent=100 * float(widths.median()) if len(widths) else None,
     )
 
 
-def _session(one: Sitting, residuals: pd.Series, records: Records) -> SessionQuality:
-    rows = records.rows[(records.rows["campaign"] == one.campaign) & (records.rows["session"] == one.number)]
+def _session(one: SessionData, residuals: pd.Series, data: TargetData) -> SessionQuality:
+    rows = data.rows[(data.rows["campaign"] == one.campaign) & (data.rows["session"] == one.number)]
     residuals = residuals.reindex(one.labels.index)
     return SessionQuality(
         number=one.number,
@@ -262,14 +289,14 @@ def _session(one: Sitting, residuals: pd.Series, records: Records) -> SessionQua
 
 
 def _slow(residuals: NDArray[np.float64]) -> float:
-    """Standard deviation of what neighbours in time have in common; 0 where it is not significant.
+    """Return the standard deviation of what labels near each other in time have in common; 0 if not significant.
 
-    One-way analysis of variance over tenths of the session, the component between them by its expected mean squares
-    (Searle, Casella and McCulloch 1992, Variance Components, 3.5). It needs no monotonous drift, as a rank correlation
-    does, and no network in several passes.
+    One-way analysis of variance over tenths of the session; the component between them follows from the expected mean
+    squares (Searle, Casella and McCulloch 1992, Variance Components, 3.5). Unlike a rank correlation it also finds a
+    drift that goes up and down, and it needs no network in several passes.
 
     Args:
-        residuals: in the order of measuring.
+        residuals: logarithms, shape (networks,), in the order of measuring.
     """
     if len(residuals) < ENOUGH:
         return 0.0
@@ -287,18 +314,18 @@ def _slow(residuals: NDArray[np.float64]) -> float:
 # From one session to the next
 
 
-def _again(records: Records) -> Again | None:
-    """None where no two sessions share `ENOUGH` networks."""
-    latencies, errors = records.latencies(), records.errors()
+def _retest_agreement(data: TargetData) -> RetestAgreement | None:
+    """Return the agreement of two sessions, or None if no two have `ENOUGH` networks in common."""
+    latencies, errors = data.latencies(), data.errors()
     there = latencies.notna()
-    shared = {(a, b): int((there[a] & there[b]).sum()) for a, b in combinations(range(len(records.sittings)), 2)}
+    shared = {(a, b): int((there[a] & there[b]).sum()) for a, b in combinations(range(len(data.sessions)), 2)}
     enough = {pair: networks for pair, networks in shared.items() if networks >= ENOUGH}
     if not enough:
         return None
     a, b = max(enough, key=lambda pair: (enough[pair], pair))
     sigma = np.sqrt((errors[a] ** 2 + errors[b] ** 2) / 2)
     both = (latencies[a] * latencies[b]) ** 0.5
-    return Again(
+    return RetestAgreement(
         sessions=(a, b),
         retest=retest(latencies[a], latencies[b]),
         expected=ceiling(both, sigma),
@@ -307,37 +334,37 @@ def _again(records: Records) -> Again | None:
     )
 
 
-def _between(records: Records) -> Between | None:
-    """None where nothing was measured in two sessions. Anchors help where too few networks were."""
-    latencies, errors = records.latencies(), records.errors()
+def _session_differences(data: TargetData) -> SessionDifferences | None:
+    """Return how sessions differ, or None if nothing was measured in two; anchors help if too few networks were."""
+    latencies, errors = data.latencies(), data.errors()
     repeated = int((latencies.notna().sum(axis=1) > 1).sum())
     with_anchors = repeated < ENOUGH
     if with_anchors:
-        anchors = [one.anchor_levels() for one in records.sittings]
+        anchors = [one.anchor_levels() for one in data.sessions]
         latencies = pd.concat([latencies, pd.DataFrame({at: one["latency_ms"] for at, one in enumerate(anchors)})])
         errors = pd.concat([errors, pd.DataFrame({at: one["error"] for at, one in enumerate(anchors)})])
     found = between_sessions(latencies, errors)
     if math.isnan(found.common):
         return None
     specific = None if math.isnan(found.specific) else 100 * found.specific
-    return Between(found.networks, 100 * found.common, specific, with_anchors and found.networks > repeated)
+    return SessionDifferences(found.networks, 100 * found.common, specific, with_anchors and found.networks > repeated)
 
 
-def _ceiling(records: Records, between: Between | None, slow: float = 0.0) -> Ceiling:
-    """Of the last label of each network: it is the one that predictors learn from."""
-    labels = pd.concat([one.labels for one in records.sittings])
+def _ceiling(data: TargetData, between: SessionDifferences | None, slow: float = 0.0) -> Ceiling:
+    """Return the ceiling of the last label of each network, which is the one that predictors learn from."""
+    labels = pd.concat([one.labels for one in data.sessions])
     labels = labels[~labels.index.duplicated(keep="last")]
     sigma = labels["stderr_ms"] / labels["latency_ms"]
     specific = between.specific_percent if between else None
     if specific is not None:
-        sigma = sigma.fillna(0.0)  # what is not known of errors within is in the differences between
+        sigma = sigma.fillna(0.0)  # errors that are not known are part of the differences between sessions
     return ceiling(labels["latency_ms"], sigma, between=math.hypot((specific or 0.0) / 100, slow))
 
 
-def _probes(records: Records) -> Probes | None:
-    """Of all sessions; None where there are none."""
+def _probes(data: TargetData) -> Probes | None:
+    """Return how the probes of all sessions scatter, or None if there are none."""
     probes, usual, networks = [], [], set()
-    for one in records.sittings:
+    for one in data.sessions:
         log_ms = one.passes["log_ms"] - one.drift.log_factor(one.passes["time_s"].to_numpy())
         label = one.passes["kind"] == PassKind.LABEL
         level = log_ms[label].groupby(one.passes["network"]).mean()
@@ -346,7 +373,7 @@ def _probes(records: Records) -> Probes | None:
         probe = (one.passes["kind"] == PassKind.PROBE) & rest.notna()
         probes.append(rest[probe])
         networks |= set(one.passes["network"][probe])
-        # The mean of k passes follows each of them: a deviation from it is short by sqrt((k - 1) / k).
+        # The mean of k passes contains each of them, so that a deviation from it is too small by sqrt((k - 1) / k).
         k = one.passes["network"].map(count)
         usual.append((rest * np.sqrt(k / (k - 1)))[label & (k > 1)])
     repeats, own = pd.concat(probes), pd.concat(usual)
@@ -362,14 +389,15 @@ def _spread_percent(deviations: pd.Series) -> float:
 # What a label is expected to be
 
 
-def _residuals(records: Records) -> tuple[tuple[pd.Series, ...], str]:
-    """Logarithms of labels over what they are expected to be, for each sitting, and what that is in words.
+def _residuals(data: TargetData) -> tuple[tuple[pd.Series, ...], str]:
+    """Return the logarithms of labels over their expectation for each session, and the expectation in words.
 
-    Expected from the others of the space, by a predictor that leaves each network out: a drift shows in it even where
-    all sessions drifted alike. Of what has no such predictor (blocks, models of one's own), from its other sessions.
+    The expectation is a predictor's, fitted to the other networks of the space, so that a drift shows even if all
+    sessions drifted alike. Blocks and models of the user's own have no such predictor: for them it is the mean over
+    sessions.
     """
-    logs = records.latencies().apply(np.log)
-    expected = _predicted(records, np.exp(logs.mean(axis=1)))
+    logs = data.latencies().apply(np.log)
+    expected = _predicted(data, np.exp(logs.mean(axis=1)))
     words = "what a predictor expects of it from all other networks"
     if expected is None:
         expected, words = logs[logs.notna().sum(axis=1) > 1].mean(axis=1), "its mean over sessions"
@@ -379,11 +407,11 @@ def _residuals(records: Records) -> tuple[tuple[pd.Series, ...], str]:
     return tuple(rest[at].dropna() for at in rest), words
 
 
-def _predicted(records: Records, latency_ms: pd.Series) -> pd.Series | None:
-    """Logarithms of the latencies that are expected of networks; None where there is nothing to expect them by."""
-    if records.space == USER_MODEL_SPACE or is_block_space(records.space) or len(latency_ms) < ENOUGH:
+def _predicted(data: TargetData, latency_ms: pd.Series) -> pd.Series | None:
+    """Return the logarithms of the latencies that a predictor expects, by network, or None if none can be fitted."""
+    if data.space == USER_MODEL_SPACE or is_block_space(data.space) or len(latency_ms) < ENOUGH:
         return None
-    loop = Loop(space_named(records.space), MODEL, budget=0, as_written=records.as_written)
+    loop = Loop(space_named(data.space), MODEL, budget=0, as_written=data.as_written)
     chosen = np.unique(np.linspace(0, len(latency_ms) - 1, MODEL_NETWORKS).astype(int))
     for arch, value in latency_ms.iloc[chosen].items():
         loop.record(str(arch), Status.OK, float(value), None)

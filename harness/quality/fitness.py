@@ -1,10 +1,10 @@
-"""Whether labels are fit for training a predictor: one line, and what to do about them.
+"""Judges whether labels are fit for training a predictor: a grade, its reason, and what to do next.
 
 The measure is the reliability ceiling, the rank correlation that a perfect predictor would have with such labels. For
 normal scores a Spearman of s leaves a share of acos(2 sin(pi s / 6)) / pi of all pairs in the wrong order (Kruskal
 1958, J. Am. Stat. Assoc. 53, 814-861, with Greiner's relation): 7 % at .97, 14 % at .9. Above .97 the noise is below
-what the best predictors leave by themselves (published tasks, 20 samples: .92 to .99); below .9 labels are worse than
-those of the noisiest phones in HELP's tables, and a label is little more than what a count of operations tells.
+the error of the best predictors themselves (published tasks, 20 samples: .92 to .99). Below .9 labels are worse than
+those of the noisiest phones in HELP's tables, and a label says little more than a count of operations.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from latlab.harness.text import fine_correlation
 __all__ = ["ENOUGH", "Fitness", "discordant_percent", "judge_fitness"]
 
 FIT, USABLE = 0.97, 0.90
+"""Least ceilings of the grades `fit` and `usable`."""
 ENOUGH = 20
-"""Networks from which on a ceiling or a rank correlation says something of the device."""
+"""Fewest networks whose ceiling or rank correlation says something about the device."""
 FLAGGED = 0.25
-"""Share of labels with a verdict from which on it is the device that is in doubt. Those that are only noisy say so by
-their error bars, which the ceiling counts."""
+"""Share of labels with a verdict above which the device is in doubt. Labels that are only noisy do not count here:
+their error bars are part of the ceiling."""
 SLOW_PERCENT = 5.0
-"""What labels near each other in time have in common, from which on they are wrong by as much as a good predictor."""
+"""Standard deviation of what labels near each other in time have in common, from which on they are as wrong as a good
+predictor."""
 DOMINATES = 1.5
-"""Noise between sessions above so many times that within them is what to work on."""
+"""If noise between sessions is more than this many times the noise within them, it is the one to reduce."""
 
 REMEDIES = {
     "throttled": "let it cool (a cool-down in the inventory, a fan), or cap its clock below where it throttles",
@@ -36,7 +38,7 @@ REMEDIES = {
     "bimodal": "fix its clock (governor `performance`), and pin the worker to cores of one kind",
     "noisy": "spend more passes (--policy thorough)",
 }
-"""What to do where most doubts are of a kind."""
+"""Advice for each verdict; the one that most doubtful labels have is given."""
 BETWEEN_REMEDY = (
     "sessions differ more than their passes, so that more passes will not help; fix what changes from one to the next "
     "(clock, heat, other programs), or average several (--new-session)"
@@ -45,11 +47,13 @@ BETWEEN_REMEDY = (
 
 @dataclass(frozen=True)
 class Fitness:
+    """A grade of labels as training data, with its reason."""
+
     grade: Literal["fit", "usable", "unfit", "unknown"]
     why: str
-    """One sentence."""
+    """The reason in one sentence."""
     advice: str = ""
-    """What to do; "" where nothing need be done."""
+    """The next thing to do; "" if nothing need be done."""
 
     def __str__(self) -> str:
         return " ".join(part for part in (self.why, self.advice) if part)
@@ -65,16 +69,16 @@ def judge_fitness(
     slow_percent: float,
     slow_ceiling: float,
 ) -> Fitness:
-    """The grade, its reason, and what to do next.
+    """Return the grade of labels, its reason, and what to do next.
 
     Args:
-        networks: that have a label.
-        ceiling: reliability ceiling (Spearman) of one label per network; NaN where no error is known.
-        verdicts: how many labels have which verdict ("" for none); empty where they were not judged.
-        within_percent, between_percent: typical relative standard errors, within a session and from one to the next;
-            None where not known.
-        slow_percent, slow_ceiling: what labels near each other in time have in common, 0 where that is chance, and the
-            ceiling if that is noise, too.
+        networks: number of networks that have a label.
+        ceiling: reliability ceiling (Spearman) of one label per network; NaN if no error is known.
+        verdicts: number of labels for each verdict ("" for a good one); empty if they were not judged.
+        within_percent: typical standard error within a session, in percent of the latency; None if not known.
+        between_percent: typical deviation from one session to the next, in percent; None if not known.
+        slow_percent: standard deviation of what labels near each other in time have in common; 0 if that is chance.
+        slow_ceiling: the ceiling if that is noise, too.
     """
     again = "" if between_percent is not None else "Measure them again some other time (--new-session)"
     if networks < ENOUGH:
@@ -96,7 +100,7 @@ def judge_fitness(
     drifting = slow_percent >= SLOW_PERCENT or slow_ceiling < min(FIT, ceiling)
     wrong = f"{discordant_percent(min(ceiling, slow_ceiling)):.0f} % of pairs are in the wrong order"
     drift = (
-        f"labels hang on when they were measured, by {slow_percent:.2g} % (a perfect predictor would rank at "
+        f"labels depend on when they were measured, by {slow_percent:.2g} % (a perfect predictor would rank at "
         f"{fine_correlation(slow_ceiling)} with that, at {fine_correlation(ceiling)} without it)"
     )
     if min(ceiling, slow_ceiling) < USABLE:
@@ -126,6 +130,6 @@ def judge_fitness(
 
 
 def discordant_percent(spearman: float) -> float:
-    """Share of pairs in the wrong order, for normal scores with that Spearman."""
+    """Return the percentage of pairs in the wrong order, for normal scores with this Spearman correlation."""
     pearson = 2 * math.sin(math.pi * max(-1.0, min(1.0, spearman)) / 6)
     return 100 * math.acos(max(-1.0, min(1.0, pearson))) / math.pi

@@ -1,10 +1,10 @@
-"""What published labels permit: something to hold one's own against.
+"""Reliability ceilings of published labels, to compare one's own with.
 
-The table A.3 of HELP's supplement, how its devices correlate with themselves when measured again, is not at hand, and
-its figures stand nowhere in HELP's published files. In their place stands what these files show: NAS-Bench-201 has
-cells that compute the same function by the same operations, so that HELP's tables hold the same network measured
-several times, and that gives each device's reliability ceiling (`bench.reference.noise_ceiling`, on HELP's and EAGLE's
-latencies of NAS-Bench-201; `latlab bench predictors --ceiling` computes it anew).
+Table A.3 of HELP's supplement says how its devices correlate with themselves when they are measured again, but it is
+not at hand, and HELP's published files do not contain its figures. These ceilings come from the files themselves:
+NAS-Bench-201 has cells that compute the same function by the same operations, so that the tables hold several
+measurements of the same network. `bench.ceilings.noise_ceiling` makes each device's ceiling of them, for HELP's and
+EAGLE's latencies of NAS-Bench-201, and `latlab bench predictors --ceiling` computes it again.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ __all__ = ["PUBLISHED", "Published"]
 
 
 class Published(NamedTuple):
+    """The range of ceilings of a group of published devices."""
+
     devices: str
     low: float
     high: float
-    """Reliability ceilings (Spearman): of the noisiest and the quietest of these devices."""
+    """Reliability ceilings (Spearman) of the noisiest (`low`) and the quietest (`high`) of these devices."""
     noisiest: str
+    """Name of the noisiest device; "" if the group has only one."""
 
 
 PUBLISHED = (

@@ -1,4 +1,4 @@
-"""What the store holds of a target and space, laid out for judging it: labels and passes, sitting by sitting."""
+"""The labels and passes that the store holds of a target and space, as tables per session, for judging them."""
 
 from __future__ import annotations
 
@@ -19,40 +19,41 @@ from latlab.harness.store.vocabulary import Status
 from latlab.harness.telemetry.readings import hottest_c
 from latlab.harness.telemetry.recorded_pass import PassKind, RecordedAnchor, RecordedPass
 
-__all__ = ["Records", "Sitting", "read_records"]
+__all__ = ["SessionData", "TargetData", "read_target_data"]
 
 _NUMBERS = ("latency_ms", "stderr_ms", "low_ms", "high_ms", "raw_ms")
 TRIM = 0.1
-"""Of a pass's samples, at each end, where a pass stands for itself."""
+"""Share of a pass's samples cut at each end for the latency of that pass alone."""
 PAUSE_S = 300.0
-"""Between two passes of a sitting nothing takes so long: it was stopped, and gone on with later."""
+"""Seconds without an event after which a session counts as stopped and continued later."""
 
 
 @dataclass(frozen=True, eq=False)
-class Sitting:
-    """One session of one campaign.
-
-    `labels`: a row per network that was timed here, in the order of measuring (index `network`; columns arch, order,
-    latency_ms, stderr_ms, half_width, raw_ms, verdict, temperature_c). `passes`: a row per pass, in the order in which
-    they were taken (columns network, kind, time_s, log_ms, sigma, temperature_c).
-    """
+class SessionData:
+    """The labels and passes of one session of one campaign."""
 
     campaign: str
     number: int
+    """Number of the session in its campaign, from 1."""
     labels: pd.DataFrame
+    """A row per network that was timed here, in the order of measuring: index `network`; columns arch, order,
+    latency_ms, stderr_ms, half_width (share of the latency), raw_ms, verdict, temperature_c."""
     passes: pd.DataFrame
+    """A row per pass, in the order in which they were taken: columns network, kind, time_s, log_ms, sigma,
+    temperature_c."""
     anchors: pd.DataFrame
-    """A row per run of an anchor: arch, ok, and as `passes`."""
+    """A row per pass of an anchor: columns network, arch, ok, time_s, log_ms, sigma, temperature_c."""
     started: datetime
     wall_s: float
-    """From the first row's start to the last one's end, without the pauses of a sitting that was stopped."""
+    """Wall-clock seconds from the first row's start to the last one's end, without the pauses of a stopped session."""
     timing_s: float
-    """Warm-up and samples of its networks and anchors."""
+    """Seconds of warm-up and samples of its networks and anchors."""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    """Facts of the session as a whole (`Store.session_facts`)."""
 
     @cached_property
     def drift(self) -> Drift:
-        """The session's own, as it was when its labels were corrected; else, from its passes now."""
+        """The drift with which the labels were corrected; if the store has none, it is fitted to the passes."""
         noted = self.facts.get("drift")
         if noted:
             return Drift.from_json(noted)
@@ -62,51 +63,59 @@ class Sitting:
         )
 
     def anchor_levels(self) -> pd.DataFrame:
-        """Each anchor's latency_ms in this sitting, without the drift, and its relative standard error."""
+        """Return each anchor's latency in this session, without the drift.
+
+        Returns:
+            A row per anchor: latency_ms, and error, its standard error as a share of it.
+        """
         runs = self.anchors[self.anchors["ok"].astype(bool)]
         runs = runs.assign(log_ms=runs["log_ms"] - self.drift.log_factor(runs["time_s"].to_numpy(float)))
         found = runs.groupby("network")["log_ms"].agg(["mean", "sem"])
         return pd.DataFrame({"latency_ms": np.exp(found["mean"]), "error": found["sem"]})
 
     def removed_percent(self) -> float | None:
-        """From the least to the largest correction of a label; None where labels are as measured."""
+        """Return by how many percent the largest drift correction exceeds the smallest, or None if there is none."""
         factors = (self.labels["raw_ms"] / self.labels["latency_ms"]).dropna()
         corrected = ((factors - 1).abs() > 1e-9).any()
         return 100 * (float(factors.max()) / float(factors.min()) - 1) if corrected else None
 
 
 @dataclass(frozen=True, eq=False)
-class Records:
-    """All comparable measurements of one target and space."""
+class TargetData:
+    """All comparable measurements of one target and space, by session."""
 
     target: str
     space: str
     simulated: bool
     as_written: bool
+    """True if networks were exported as published: with edges that lead nowhere, and the long forms of operations."""
     policies: tuple[str, ...]
+    """Names of their one timing policy."""
     rows: pd.DataFrame
-    """As `Store.table`, failures included."""
+    """The measurements as `Store.table` gives them, failures included."""
     others: int
-    """Finished rows that are left out: their timing policy or way of exporting is another."""
-    sittings: tuple[Sitting, ...]
-    """Those in which at least one network was timed, the oldest first."""
+    """Number of finished rows that are left out, because another timing policy or way of exporting made them."""
+    sessions: tuple[SessionData, ...]
+    """Sessions in which at least one network was timed, the oldest first."""
 
     def latencies(self) -> pd.DataFrame:
-        """Labels in ms: a row per network that was timed, a column per sitting, NaN where it was not."""
-        return pd.DataFrame({at: one.labels["latency_ms"] for at, one in enumerate(self.sittings)})
+        """Return labels in ms, shape (networks, sessions); NaN where a session did not time a network."""
+        return pd.DataFrame({at: one.labels["latency_ms"] for at, one in enumerate(self.sessions)})
 
     def errors(self) -> pd.DataFrame:
-        """Standard errors of `latencies`, as shares of them; the same shape."""
+        """Return the standard errors of `latencies` as shares of them; the same shape."""
         return pd.DataFrame(
-            {at: one.labels["stderr_ms"] / one.labels["latency_ms"] for at, one in enumerate(self.sittings)}
+            {at: one.labels["stderr_ms"] / one.labels["latency_ms"] for at, one in enumerate(self.sessions)}
         )
 
 
-def read_records(store: Store, target: str, space: str) -> Records:
-    """The comparable rows of a target and space: of one timing policy and way of exporting, those with most rows.
+def read_target_data(store: Store, target: str, space: str) -> TargetData:
+    """Return the comparable rows of a target and space.
+
+    All have one timing policy and one way of exporting: the combination with most finished rows.
 
     Raises:
-        BadInputError: where nothing has been measured there, or everything failed.
+        BadInputError: if nothing has been measured, or everything failed.
     """
     everything = store.table(target=target, space=space)
     finished = everything[(everything["status"] == Status.OK) & (everything["latency_ms"] > 0)]
@@ -120,12 +129,12 @@ def read_records(store: Store, target: str, space: str) -> Records:
     which, alike = max(finished.groupby(kind, sort=False), key=lambda group: len(group[1]))
     rows = everything[(everything[kind] == list(which)).all(axis=1)]
     names = _networks(alike)
-    sittings = []
+    sessions = []
     for _, own in alike.groupby(["campaign", "session"], sort=False):
         timed = own[own["same_graph_as"].isna()]
         if len(timed):
-            sittings.append(_sitting(store, own, timed, names))
-    return Records(
+            sessions.append(_session_data(store, own, timed, names))
+    return TargetData(
         target,
         space,
         bool(alike["simulated"].any()),
@@ -133,22 +142,24 @@ def read_records(store: Store, target: str, space: str) -> Records:
         tuple(dict.fromkeys(alike["policy"])),
         rows,
         len(finished) - len(alike),
-        tuple(sorted(sittings, key=lambda one: one.started)),
+        tuple(sorted(sessions, key=lambda one: one.started)),
     )
 
 
 def _networks(rows: pd.DataFrame) -> dict[str, str]:
-    """One name for all architectures whose exported files were the same in some session: which of them was timed, and
-    which only copied, is chance."""
+    """Map each architecture to one name for all whose exported files were the same in some session.
+
+    Which of them was timed, and which only copied, is chance.
+    """
     names = {arch: arch for arch in rows["arch"]}
-    for _ in range(2):  # files that differ only between sessions (a new exporter) join what they have in common
+    for _ in range(2):  # twice: a newer exporter may write other files, whose groups join through their architectures
         for _, same in rows.groupby("artifact_sha256", sort=False)["arch"]:
             first = min(names[arch] for arch in same)
             names.update(dict.fromkeys(same, first))
     return names
 
 
-def _sitting(store: Store, own: pd.DataFrame, timed: pd.DataFrame, names: Mapping[str, str]) -> Sitting:
+def _session_data(store: Store, own: pd.DataFrame, timed: pd.DataFrame, names: Mapping[str, str]) -> SessionData:
     campaign, number = str(own["campaign"].iloc[0]), int(own["session"].iloc[0])
     stored = store.session_passes(campaign, number)
     anchors = store.anchors(campaign, number)
@@ -183,7 +194,7 @@ def _sitting(store: Store, own: pd.DataFrame, timed: pd.DataFrame, names: Mappin
     started = pd.to_datetime(own["started_at"], format="ISO8601")
     finished = pd.to_datetime(own["finished_at"], format="ISO8601")
     at = pd.to_datetime(pd.Series([one.recorded.at for one in series], dtype=object), format="ISO8601")
-    return Sitting(
+    return SessionData(
         campaign,
         number,
         labels[["arch", "order", "latency_ms", "stderr_ms", "half_width", "raw_ms", "verdict", "temperature_c"]],

@@ -1,4 +1,4 @@
-"""Where the time of a measurement went, stage by stage."""
+"""The seconds that each stage of measuring took."""
 
 from __future__ import annotations
 
@@ -10,29 +10,35 @@ __all__ = ["Stage", "stages"]
 
 
 PREPARING = {"build": "build", "export": "export", "parity": "parity check"}
-
-
+"""Stages of the export workers, by their column without `_s`, and what they are called."""
 ON_DEVICE = {"push": "push", "load": "load", "warm": "warm-up", "measure": "measure"}
+"""Stages on the device, likewise."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Seconds of one stage over all networks. `colour` is the CSS variable of its part of the bar."""
+    """One stage of measuring and the time that it took."""
 
     name: str
     lane: str
+    """Where it runs: `export workers` or `device`."""
     colour: str
+    """The CSS variable of its part of the bar."""
     seconds: float
+    """Total seconds over all networks."""
     per_network_s: float
-    """Median over the networks that have it."""
+    """Median seconds over the networks that went through it."""
     share: float
-    """Of the total of all stages."""
+    """Share of the seconds of all stages."""
 
 
 def stages(attempts: pd.DataFrame) -> list[Stage]:
-    """Stages that took any time, failed attempts included.
+    """Return the stages that took any time, failed attempts included.
 
-    The rows may be of several runs, so none of this is a part of the wall clock of the last one.
+    The rows may come from several runs of the command, so that these seconds are no part of the last run's wall clock.
+
+    Args:
+        attempts: a row per measurement, with a column `<stage>_s` for each stage (NaN where it did not run).
     """
     spent = []
     for lane, names in (("export workers", PREPARING), ("device", ON_DEVICE)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from latlab.harness.quality.assessment import Again, Between, Quality
+from latlab.harness.quality.assessment import Quality, RetestAgreement, SessionDifferences
 from latlab.harness.quality.fitness import ENOUGH
 from latlab.harness.quality.published import PUBLISHED
 from latlab.harness.store.verdict_counts import in_words
@@ -14,7 +14,7 @@ __all__ = ["figures"]
 
 
 def figures(one: Quality) -> list[tuple[str, str]]:
-    """What is known of labels, a line each: a name and plain text."""
+    """Return the figures of an assessment as lines of a name and plain text."""
     labels = one.labels
     parts = [f"{count(labels.networks, 'network')}, {count(labels.labels, 'label')} (policy {', '.join(one.policies)})"]
     parts += [f"{labels.copied:,} of them copied from the same graph"] if labels.copied else []
@@ -29,11 +29,11 @@ def figures(one: Quality) -> list[tuple[str, str]]:
         noise.append(f"95 % intervals ± {percent(labels.half_width_percent)} %")
     lines.append(("within a session", ", ".join(noise) or "no standard errors"))
     if one.between is not None:
-        lines.append(("between sessions", _between(one.between)))
+        lines.append(("between sessions", _session_differences(one.between)))
     else:
         lines.append(("between sessions", "not known: nothing was measured in two (--new-session measures again)"))
     if one.again is not None:
-        lines.append(("test-retest", _again(one.again)))
+        lines.append(("test-retest", _retest_agreement(one.again)))
     else:
         lines.append(("test-retest", f"needs {ENOUGH} networks in two sessions"))
     if not math.isnan(one.ceiling.spearman):
@@ -57,18 +57,18 @@ def figures(one: Quality) -> list[tuple[str, str]]:
     return lines
 
 
-def _between(between: Between) -> str:
+def _session_differences(between: SessionDifferences) -> str:
     whose = "anchors" if between.anchors else "networks"
     parts = []
     if between.specific_percent is not None:
-        beyond = f"{percent(between.specific_percent)} % more" if between.specific_percent else "no more"
-        parts.append(f"{whose} differ by {beyond} than their error bars say")
+        more = f"{percent(between.specific_percent)} % more" if between.specific_percent else "no more"
+        parts.append(f"{whose} differ by {more} than their error bars say")
     shift = f"by {percent(between.common_percent)} %" if between.common_percent else "not"
     parts.append(f"whole sessions {shift}")
     return ", ".join(parts)
 
 
-def _again(again: Again) -> str:
+def _retest_agreement(again: RetestAgreement) -> str:
     retest, expected = again.retest, again.expected
     interval = f"95 %: {fine_correlation(retest.low)} to {fine_correlation(retest.high)}"
     text = (
@@ -76,7 +76,7 @@ def _again(again: Again) -> str:
         f"Kendall {fine_correlation(retest.kendall)}, over {count(retest.networks, 'network')}"
     )
     if not math.isnan(expected.retest):
-        text += f"; error bars foretell {fine_correlation(expected.retest)}"
+        text += f"; error bars predict {fine_correlation(expected.retest)}"
         if retest.spearman < expected.low:
             text += f" ({fine_correlation(expected.low)} or more): sessions differ by more than they know"
     if again.pairs > 1:

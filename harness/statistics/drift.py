@@ -1,14 +1,14 @@
-"""The drift of a session: how much slower the whole device has become, from passes of networks that it repeats.
+"""The drift of a session: how much slower the whole device has become, from networks that are timed repeatedly.
 
-A two-way model of the logarithms of pass latencies,
+The model is a two-way one of the logarithms of pass latencies,
 
-    log y_i = a_network(i) + d(t_i) + e_i,    e_i ~ Student t with variance phi (sigma_i^2 + tau^2),
+    log y_i = a_network(i) + d(t_i) + e_i,    e_i ~ Student t with variance phi (sigma_i^2 + tau^2).
 
-whose levels a are fixed effects, so that the order of measurement may be confounded with size: every network is
-compared with itself only, anchors and networks in several passes alike. d is Gaussian, a sum of a line, of an
-integrated random walk (a smoothing spline: heating up) and of a random walk with Cauchy steps (changes of the clock,
-neighbours that come and go), on knots that move to where it changes; the variances of the three maximise the restricted
-likelihood. Without drift they are zero, or their gain in likelihood does not pay for them: no correction.
+The levels a are fixed effects, so that the order of measurement may be confounded with size: every network is compared
+with itself only, anchors and networks in several passes alike. d is Gaussian: the sum of a line, of an integrated
+random walk (a smoothing spline: heating up) and of a random walk with Cauchy steps (changes of the clock, other
+programs that come and go). Its knots move to where it changes. The variances of the three maximise the restricted
+likelihood. If there is no drift they are zero, or the likelihood gains too little from them: nothing is corrected.
 
 Sources:
     Patterson and Thompson (1971), Biometrika 58, 545-554: restricted likelihood.
@@ -34,74 +34,83 @@ __all__ = ["Drift", "Observation", "failed_anchors", "fit_drift"]
 Floats = NDArray[np.float64]
 
 KNOTS = 150
-"""At most; fewer where there are fewer times. Between two knots d is a line."""
+"""Most knots; fewer if there are fewer times. Between two knots d is a straight line."""
 PRIOR_FREEDOM = 4.0
-"""What is known of the noise before the fit counts as so many passes: a few anchors at two levels are a step, no noise
-that happens to be large."""
+"""Degrees of freedom of the prior of the noise, which is that of the passes' own errors: a few anchors at two levels
+are then a step, and not noise that happens to be large."""
 TAIL_FREEDOM = 4.0
-"""Degrees of freedom of the noise: passes that a burst has hit count little."""
+"""Degrees of freedom of the noise (Student t): passes that a burst has hit count little."""
 JUMP_FREEDOM = 1.0
-"""Of the walk's steps: most are tiny, a few are large."""
+"""Degrees of freedom of the walk's steps (1: Cauchy): most are tiny, a few are large."""
 ROUNDS = 5
-"""Of weights and variances, in turn: then they hardly change any more."""
+"""Rounds in which weights and variances are estimated in turn; after these they hardly change."""
 FEW = 30
-"""Degrees of freedom below which a pass that departs from its neighbours is left out: none beside it tells whether it
-is alone."""
+"""Degrees of freedom below which a pass that departs from its neighbours is left out: there are too few others to show
+whether it is an outlier or a change."""
 MOVES = 2
-"""Rounds after which the knots move."""
+"""First rounds, after each of which the knots move."""
 PAYS = 12.0
-"""Twice the gain in log-likelihood below which there is no drift. In simulation without any, fewer than one session in
-100 has more; 20 % of drift in a session have hundreds."""
+"""Least drift: twice the gain in log-likelihood. In simulated sessions without drift, fewer than one in 100 has more;
+a drift of 20 % gains hundreds."""
 START = ((-6.0, -12.0, -8.0), (-6.0, -4.0, -12.0))
-"""Logarithms of the variances (line, spline, walk) per session, where the search begins."""
+"""Two starts of the search: logarithms of the variances (line, spline, walk), with the session as unit of time."""
 BOUNDS = ((-20.0, 2.0), (-25.0, 8.0), (-20.0, 4.0))
+"""Bounds of these logarithms."""
 _MEDIAN_OF_CHI2 = 0.4549
 
 ANCHOR_Z = 4.0
+"""Standard deviations from its neighbours beyond which an anchor fails."""
 ANCHOR_PERCENT = 5.0
+"""Least departure in percent with which an anchor fails."""
 ANCHOR_REACH = 2
 """Neighbours on either side that an anchor is compared with: three in a row that agree are a new level."""
 TELLING = 8
-"""Differences between neighbours from which on they tell how much anchors scatter."""
+"""Fewest differences between neighbours from which the scatter of anchors is estimated."""
 
 
 class Observation(NamedTuple):
-    """One pass of one network or anchor."""
+    """One pass of one network or anchor, as the drift model takes it."""
 
     time_s: float
+    """Seconds on the session's clock."""
     network: Hashable
     log_ms: float
-    """Logarithm of the pass's (trimmed) mean."""
+    """Logarithm of the pass's trimmed mean in ms."""
     sigma: float
-    """Its standard error, as a share of it; 0 where not known."""
+    """Standard error of that mean, as a share of it; 0 if not known."""
 
 
 @dataclass(frozen=True)
 class Drift:
-    """By how much a session's clock of work ran slow, over time. Without knots: not at all.
+    """The drift of a session: the device's slowdown against its average, over time.
 
-    Arrays have shape (knots,).
+    Arrays have shape (knots,); without knots there is no drift.
     """
 
     times_s: Floats
+    """Times of the knots in seconds on the session's clock."""
     log_factors: Floats
-    """Logarithm of the slowdown at these times; its mean over the session's passes is 0, so that correcting leaves
-    the session's level alone."""
+    """Logarithm of the slowdown at these times. Its mean over the session's passes is 0, so that the correction does
+    not change the session's level."""
     stderrs: Floats
+    """Standard errors of `log_factors`."""
     gain: float = 0.0
-    """Twice by how much the drift makes the log-likelihood larger."""
+    """Twice the gain in log-likelihood over a model without drift."""
     noise: float = 0.0
-    """Relative standard deviation of a pass, from how networks repeat themselves when the drift is gone."""
+    """Relative standard deviation of a pass without the drift, estimated from how networks repeat themselves."""
 
     @property
     def significant(self) -> bool:
-        """Whether there is a drift at all: where not, every correction is exactly 0."""
+        """True if there is a drift at all; if not, every correction is exactly 0."""
         return bool(len(self.times_s))
 
     @property
     def percent(self) -> float:
-        """From the session's fast to its slow times, but for 2.5 % of it on either side: a short burst, which the
-        correction follows all the same, makes no drift of a session."""
+        """Slowdown in percent from the session's fast times to its slow ones.
+
+        The fastest and the slowest 2.5 % of the session are left out: a short burst is no drift of a session, although
+        the correction follows it.
+        """
         if not self.significant:
             return 0.0
         low, high = np.quantile(self.log_factor(np.linspace(self.times_s[0], self.times_s[-1], 1000)), (0.025, 0.975))
@@ -112,7 +121,7 @@ class Drift:
     @overload
     def log_factor(self, time_s: Sequence[float] | Floats) -> Floats: ...
     def log_factor(self, time_s: float | Sequence[float] | Floats) -> float | Floats:
-        """What to subtract from the log-latency of a pass at `time_s`: one, or an array of the same shape."""
+        """Return what to subtract from the log-latency of a pass at `time_s`; of the shape of `time_s`."""
         return _interpolate(time_s, self.times_s, self.log_factors)
 
     @overload
@@ -120,10 +129,11 @@ class Drift:
     @overload
     def stderr(self, time_s: Sequence[float] | Floats) -> Floats: ...
     def stderr(self, time_s: float | Sequence[float] | Floats) -> float | Floats:
-        """The standard error of `log_factor` there, given the variances."""
+        """Return the standard error of `log_factor` at `time_s`, given the fitted variances."""
         return _interpolate(time_s, self.times_s, self.stderrs)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the drift as JSON values, rounded to six digits."""
         return {
             "times_s": [round(float(value), 6) for value in self.times_s],
             "log_factor": [round(float(value), 6) for value in self.log_factors],
@@ -134,6 +144,7 @@ class Drift:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Return the drift that `to_json` made these values of."""
         times_s, log_factors, stderrs = (
             np.array(values[name], dtype=float) for name in ("times_s", "log_factor", "stderr")
         )
@@ -147,10 +158,14 @@ def _interpolate(time_s: float | Sequence[float] | Floats, times_s: Floats, valu
 
 
 def fit_drift(points: Sequence[Observation], knots: int = KNOTS) -> Drift:
-    """The drift of one session, in any order of points.
+    """Return the drift of one session.
 
-    Before the first and after the last time of a repeated network it stays what it is there. Networks with one pass
-    tell nothing.
+    Before the first and after the last pass of a repeated network it is constant. Networks with one pass say nothing
+    about it.
+
+    Args:
+        points: passes of networks and anchors, in any order.
+        knots: most knots.
     """
     data = _data(points)
     if data is not None and data.freedom < FEW:
@@ -186,26 +201,29 @@ def _drift_of(data: _Data, all_times: Floats, knots: int) -> Drift:
 
 
 SAME = 1e-9
-"""Logarithms of latencies that differ by less are equal but for rounding."""
+"""Logarithms of latencies that differ by less are equal except for rounding."""
 
 
 class _Data(NamedTuple):
-    """Of the n passes of networks with several."""
+    """The n passes of the networks that have several."""
 
     times: Floats
+    """Shape (n,): seconds."""
     y: Floats
     """Shape (n,): log-latencies."""
     sigma2: Floats
+    """Shape (n,): squared relative standard errors."""
     networks: sparse.csr_array
     """Shape (networks, n): 1 where the pass is the network's."""
     freedom: int
+    """n - networks."""
     differences: tuple[Floats, Floats]
-    """Half the squared differences of a network's successive passes, and what errors say of them: noise as drift
-    hardly touches it (von Neumann 1941, Ann. Math. Stat. 12, 367-395)."""
+    """Half the squared differences of a network's successive passes, and their expectation by the standard errors. They
+    show the noise, because drift hardly changes them (von Neumann 1941, Ann. Math. Stat. 12, 367-395)."""
 
 
 def _data(points: Sequence[Observation]) -> _Data | None:
-    """None where nothing is repeated at two times."""
+    """Return the passes of repeated networks, or None if no network was timed at two different times."""
     of: dict[Hashable, list[int]] = {}
     for number, point in enumerate(points):
         if math.isfinite(point.log_ms) and math.isfinite(point.time_s):
@@ -220,7 +238,7 @@ def _data(points: Sequence[Observation]) -> _Data | None:
     y = np.array([points[row].log_ms for row in rows])
     starts = np.flatnonzero(np.diff(network, prepend=-1))
     if np.max(np.maximum.reduceat(y, starts) - np.minimum.reduceat(y, starts)) < SAME:
-        return None  # a device without any noise, which none is, does not drift either
+        return None  # without any noise, as only in simulation, there is no drift either
     sigma = np.array([points[row].sigma for row in rows], dtype=float)
     sigma2 = _moderated(np.where(np.isfinite(sigma), sigma, 0.0) ** 2, network)
     successive = np.diff(network) == 0
@@ -235,9 +253,12 @@ def _data(points: Sequence[Observation]) -> _Data | None:
 
 
 def _moderated(sigma2: Floats, network: NDArray[np.intp]) -> Floats:
-    """Squared errors, each for that of its network: passes have few samples, and a weight that is large by luck makes
-    drift of noise. The median over the network's passes, averaged with all networks' as if that were of
-    `PRIOR_FREEDOM` more (as Smyth 2004, Stat. Appl. Genet. Mol. Biol. 3, 3, does with variances)."""
+    """Return the squared errors, each replaced by that of its network.
+
+    A pass has few samples, and a pass with a small error by luck would get a weight that makes drift of noise. The
+    error of a network is the median over its passes, averaged with the median of all networks as if that came from
+    `PRIOR_FREEDOM` more passes (as Smyth 2004, Stat. Appl. Genet. Mol. Biol. 3, 3, does with variances).
+    """
     counts = np.bincount(network)
     own = np.array([np.median(one) for one in np.split(sigma2, np.cumsum(counts)[:-1])])
     moderated = (counts * own + PRIOR_FREEDOM * np.median(own)) / (counts + PRIOR_FREEDOM)
@@ -245,18 +266,24 @@ def _moderated(sigma2: Floats, network: NDArray[np.intp]) -> Floats:
 
 
 class _Grid(NamedTuple):
+    """The knots of d, and the prior of its values there."""
+
     knots_s: Floats
     hats: sparse.csr_array
-    """Shape (n, knots): d at the passes, from d at the knots."""
+    """Shape (n, knots): matrix that turns d at the knots into d at the passes."""
     priors: Floats
-    """Shape (3, knots, knots): covariances of line, spline and walk at the knots for a variance of 1; all are 0 at
-    the first knot, and time is in sessions."""
+    """Shape (3, knots, knots): covariances of line, spline and walk at the knots for a variance of 1. All are 0 at
+    the first knot, and the unit of time is the session."""
     lengths: Floats
-    """Shape (knots - 1,): of the intervals, in sessions."""
+    """Shape (knots - 1,): lengths of the intervals, as shares of the session."""
 
 
 def _grid(data: _Data, knots_s: Floats, jumps: Floats | float = 1.0) -> _Grid:
-    """`jumps`: by how much more the walk varies in an interval than its length alone says, shape (knots - 1,)."""
+    """Return the grid of these knots.
+
+    Args:
+        jumps: factors of the walk's variance in each interval (its length is another), shape (knots - 1,).
+    """
     t = (knots_s - knots_s[0]) / (knots_s[-1] - knots_s[0])
     lower, upper = np.minimum.outer(t, t), np.maximum.outer(t, t)
     walked = np.concatenate([[0.0], np.cumsum(jumps * np.diff(t))])
@@ -265,25 +292,28 @@ def _grid(data: _Data, knots_s: Floats, jumps: Floats | float = 1.0) -> _Grid:
 
 
 def _jumps(grid: _Grid, fit: _Fit) -> Floats:
-    """Student-t steps as a scale mixture: (nu + z^2) / (nu + 1) times the variance, z the step in its deviations."""
+    """Return the factors of the walk's variance that make its steps Student t, as a scale mixture of normal ones.
+
+    They are (nu + z^2) / (nu + 1), where z is the step in standard deviations.
+    """
     z2 = fit.steps2 / (math.exp(fit.logs[2]) * grid.lengths)
     return (JUMP_FREEDOM + z2) / (JUMP_FREEDOM + 1)
 
 
 def _moved(distinct: Floats, knots_s: Floats, values: Floats, knots: int) -> NDArray[np.intp]:
-    """Which of the times become knots: half of them by their number, half by how much d changes (both ends stay)."""
+    """Return which times become knots: half spread over the times, half over the changes of d; both ends stay."""
     walked = np.interp(distinct, knots_s, np.concatenate([[0.0], np.cumsum(np.abs(np.diff(values)))]))
     return _spread(np.linspace(0, 1, len(distinct)) + walked / max(float(walked[-1]), 1e-12), knots)
 
 
 def _spread(places: Floats | NDArray[np.intp], knots: int) -> NDArray[np.intp]:
-    """Positions of at most so many of the rising `places`, as evenly as they lie."""
+    """Return the positions of at most `knots` of the rising `places`, spread as evenly as they allow."""
     wanted = np.linspace(places[0], places[-1], min(knots, len(places)))
     return np.unique(np.clip(np.searchsorted(places, wanted - 1e-9), 0, len(places) - 1))
 
 
 def _hats(times: Floats, knots: Floats) -> sparse.csr_array:
-    """Linear interpolation as a matrix of shape (times, knots), constant outside."""
+    """Return linear interpolation as a matrix of shape (times, knots); outside the knots it is constant."""
     at = np.clip(times, knots[0], knots[-1])
     left = np.clip(np.searchsorted(knots, at, side="right") - 1, 0, len(knots) - 2)
     share = (at - knots[left]) / (knots[left + 1] - knots[left])
@@ -295,29 +325,34 @@ def _hats(times: Floats, knots: Floats) -> sparse.csr_array:
 
 
 class _Fit(NamedTuple):
+    """The fitted variances and d."""
+
     logs: Floats
-    """Logarithms of the three variances, as multiples of the noise's."""
+    """Logarithms of the variances of line, spline and walk, as multiples of the noise's variance."""
     gain: float
+    """Twice the gain in log-likelihood over a model without drift."""
     values: Floats
-    """Of d at the knots, shape (knots,)."""
+    """d at the knots, shape (knots,)."""
     covariance: Floats
+    """Covariance of `values`, shape (knots, knots)."""
     steps2: Floats
     """Shape (knots - 1,): expected squares of the walk's steps, as multiples of the noise's variance."""
     residuals: Floats
+    """Shape (n,): log-latencies without level and drift."""
     spent: float
     """Degrees of freedom that d takes."""
 
 
 def _fit(data: _Data, grid: _Grid, weights: Floats, starts: Sequence[Sequence[float] | Floats]) -> _Fit:
-    """Maximum restricted likelihood of the three variances, with the noise's profiled out.
+    """Fit the three variances by restricted maximum likelihood, with the noise's variance phi profiled out.
 
     With M = W - W Z (Z' W Z)^-1 Z' W, which takes the networks' levels out, A = H' M H, b = H' M y and the prior
     covariance P at the knots:
 
         -2 log L = m log phi + log |I + A P|,   m phi = y' M y - b' P (I + A P)^-1 b,   m = n - networks,
 
-    but for `PRIOR_FREEDOM`, by which m grows, and m phi as if phi were 1; and d at the knots has mean
-    P (I + A P)^-1 b and covariance phi P (I + A P)^-1.
+    The prior of phi adds `PRIOR_FREEDOM` to m, and the same to m phi, as if phi were 1. d at the knots then has the
+    mean P (I + A P)^-1 b and the covariance phi P (I + A P)^-1.
     """
     z, h, y = data.networks, grid.hats, data.y
     totals = z @ weights
@@ -368,9 +403,10 @@ def _fit(data: _Data, grid: _Grid, weights: Floats, starts: Sequence[Sequence[fl
 
 
 def _extra_variance(squares: Floats, sigma2: Floats) -> float:
-    """What passes differ by beyond their own standard errors: so much that half of the squares are below its median.
+    """Return the variance of passes that their own standard errors do not contain.
 
-    Robust like Paule and Mandel's estimator (J. Res. Natl. Bur. Stand. 87, 1982, 377-385), which takes the mean.
+    It is the one with which half of the squares are below the median of chi^2. That is a robust version of Paule and
+    Mandel's estimator (J. Res. Natl. Bur. Stand. 87, 1982, 377-385), which takes the mean.
     """
 
     def surplus(tau2: float) -> float:
@@ -386,7 +422,7 @@ def _extra_variance(squares: Floats, sigma2: Floats) -> float:
 def failed_anchors(
     anchors: Sequence[Observation], *, z: float = ANCHOR_Z, percent: float = ANCHOR_PERCENT, reach: int = ANCHOR_REACH
 ) -> list[bool]:
-    """Which runs of anchors are disturbed, one flag each: what was measured beside them is measured again.
+    """Return for each run of an anchor whether it departs from its neighbours, and so fails.
 
     Hampel's identifier (Hampel 1974, J. Am. Stat. Assoc. 69, 383-393; as a filter, Pearson 2002, IEEE Trans. Control
     Syst. Technol. 10, 55-63): x_i fails where
@@ -395,10 +431,17 @@ def failed_anchors(
 
     among the runs of the same network in their order in time; towards an end k shrinks, but not below 1. At the end
     itself, where the window is the last three, a run on the line through the other two does not fail. A running median
-    keeps edges (Tukey 1977, Exploratory Data Analysis, 7): a lasting shift is drift and fails nothing, a departure of
+    keeps edges (Tukey 1977, Exploratory Data Analysis, 7): a lasting shift is drift and fails no run, a departure of
     up to k runs in a row fails. S, the scatter of an anchor's runs, is 1.4826 median |x_(i+1) - x_i| / sqrt(2), which
     shifts and single failures hardly touch, and at least the median standard error; with fewer than `TELLING`
-    differences, only that. Of fewer than three runs of a network none fails; one without a finite latency always does.
+    differences, it is the median standard error. If a network has fewer than three runs, none fails. A run without a
+    finite latency always fails.
+
+    Args:
+        anchors: runs of any number of anchor networks, in any order.
+        z: departure that fails, in multiples of S.
+        percent: least departure that fails, in percent.
+        reach: neighbours on either side.
     """
     failed = [not math.isfinite(point.log_ms) for point in anchors]
     series: dict[Hashable, list[int]] = {}

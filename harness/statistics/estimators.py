@@ -1,4 +1,4 @@
-"""From raw samples to a latency and its error bar: pure functions of recorded numbers.
+"""Estimators of a latency and its error bar from raw samples: pure functions of recorded numbers.
 
 Samples are nanoseconds in their order of measurement; a pass is one short run of samples, and a network is measured in
 several passes spread out in time.
@@ -45,62 +45,69 @@ __all__ = [
 
 CONFIDENCE = 0.95
 BATCHES = 20
-"""Batch means: as many batches as give a usable variance, each long enough to outlast correlations."""
+"""Batches of the batch means: enough for a usable variance."""
 MIN_BATCH = 20
+"""Fewest samples in a batch: it has to outlast the correlation of successive samples."""
 NO_EFFECT = 0.7
-"""Probability, before anything is measured, that passes differ by no more than their samples explain."""
+"""Prior probability that passes differ by no more than their samples explain."""
 USUAL_EFFECT = 3.0
-"""Otherwise: how much more they scatter, in standard errors of one pass. The scale of a half-Cauchy distribution."""
+"""Scale of the half-Cauchy prior of how much more they scatter otherwise, in standard errors of one pass."""
 EFFECTS = (0.0, *(10 ** (k / 4 - 2) for k in range(25)))
+"""Grid of tau, the standard deviation between passes in standard errors of one pass."""
 _SHARES = [effect / (USUAL_EFFECT**2 + effect**2) for effect in EFFECTS]
 EFFECT_PRIORS = (NO_EFFECT, *((1 - NO_EFFECT) * share / sum(_SHARES) for share in _SHARES[1:]))
+"""Prior probability of each of `EFFECTS`."""
 LEAST_CORRELATION, MOST_CORRELATION = -0.3, 0.95
 _NS_PER_MS = 1e6
 
 
 @dataclass(frozen=True)
 class NoiseModel:
-    """How networks scatter on a device in a session, learnt from many of them (`harness.quality.noise_model`)."""
+    """A noise model: the scatter of networks on a device in a session, estimated from many (`pooled_variance`)."""
 
     variance: float
-    """Of one sample, Winsorised, as a share of the latency squared: its standard error squared would be this over n if
-    samples were independent."""
+    """Variance of one Winsorised sample over the latency squared. If samples were independent, the squared relative
+    standard error of n of them would be this over n."""
     freedom: float
-    """Degrees of freedom that this knowledge is worth for one network: many where all scatter alike."""
+    """Degrees of freedom that this knowledge is worth for one network: many if all networks scatter alike."""
     correlation: float
-    """Of successive samples."""
+    """Correlation of successive samples (lag 1)."""
     effects: tuple[float, ...]
     """Probability of each of `EFFECTS`."""
 
 
 class Within(NamedTuple):
-    """What the samples of a network say apart from differences between its passes."""
+    """The scatter of one network's samples within its passes."""
 
     variance: float
-    """As `NoiseModel.variance`, but low by (n - g) / (n - 1), g their inflation and n the samples of a pass."""
+    """As `NoiseModel.variance`, but too small by the factor (n - g) / (n - 1), where g is the variance inflation and n
+    the number of samples in a pass."""
     freedom: float
+    """Degrees of freedom of `variance`."""
     squares: float
+    """Sum of squared deviations of the Winsorised samples from their pass's mean, over the latency squared."""
     products: float
-    """Sums over Winsorised samples around their pass's mean, relative to the latency: squares, and products of
-    successive ones."""
+    """Sum of products of successive such deviations, over the latency squared."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What the samples of one network say."""
+    """The latency of one network and its error bar, from the samples of all passes."""
 
     latency_ms: float
     """Trimmed mean of the samples of all passes together."""
     stderr_ms: float
-    """Standard error of `latency_ms`: of a normal distribution, the interval would be as wide. 0 where a single
-    sample, or samples that are all equal, tell nothing about it."""
+    """Standard error of `latency_ms`, such that a normal distribution with it has an interval of the same width. 0 for
+    a single sample, and for samples that are all equal, which say nothing about it."""
     low_ms: float
+    """Lower end of the 95 % confidence interval."""
     high_ms: float
-    """The 95 % interval."""
+    """Upper end of the 95 % confidence interval."""
     passes: int
     samples: int
+    """Samples of all passes together."""
     autocorrelation: float
-    """Of successive samples of a pass (lag 1), between -.3 and .95."""
+    """Correlation of successive samples of a pass (lag 1), between -.3 and .95."""
 
     @property
     def relative_half_width(self) -> float:
@@ -109,9 +116,10 @@ class Summary:
 
 
 def trimmed_mean(samples: Sequence[float], trim: float) -> float:
-    """Mean of what is left when the `floor(trim * n)` smallest and as many of the largest samples are cut.
+    """Return the mean without the `floor(trim * n)` smallest and as many of the largest of the n samples.
 
     Args:
+        samples: at least one, in any unit and order.
         trim: share cut at each end, in [0, 0.5).
     """
     ordered = sorted(samples)
@@ -120,10 +128,10 @@ def trimmed_mean(samples: Sequence[float], trim: float) -> float:
 
 
 def winsorised_stderr(samples: Sequence[float], trim: float) -> float:
-    """Standard error of `trimmed_mean` for independent samples: sqrt(SSD_w / (h (h - 1))).
+    """Return the standard error of `trimmed_mean` for independent samples: sqrt(SSD_w / (h (h - 1))).
 
     SSD_w is the sum of squared deviations of the Winsorised samples (the cut ones replaced by the nearest
-    that are kept), h the number of samples kept. 0 when h < 2.
+    that are kept), h the number of samples kept. It is 0 if h < 2.
     """
     values = winsorise(samples, trim)
     kept = len(values) - 2 * _cut(len(values), trim)
@@ -134,7 +142,7 @@ def winsorised_stderr(samples: Sequence[float], trim: float) -> float:
 
 
 def between_stderr(passes: Sequence[Sequence[float]], trim: float) -> float:
-    """Standard error of the trimmed mean of all samples, from at least two passes taken as the independent units.
+    """Return the standard error of the trimmed mean of all samples, from at least two passes as independent units.
 
     The trimmed mean responds to a sample by its Winsorised deviation over the h samples kept (Tukey and
     McLaughlin); summed over each pass to U_p, the variance is P / (P - 1) sum(U_p^2) / h^2, as for any mean
@@ -153,11 +161,11 @@ def between_stderr(passes: Sequence[Sequence[float]], trim: float) -> float:
 
 
 def autocorrelation(passes: Sequence[Sequence[float]], trim: float) -> float:
-    """Correlation of successive samples within passes, around the mean of all: one figure for all passes.
+    """Return the correlation of successive samples within passes, around the mean of all: one figure for all passes.
 
     Samples are Winsorised, so that a burst is no correlation. The estimate from n samples is low by about
-    (1 + 4 r) / n (Kendall 1954), which is put right; it stays between -.3 and .95. 0 for fewer than ten samples, which
-    tell nothing.
+    (1 + 4 r) / n (Kendall 1954), which is corrected; it stays between -.3 and .95. It is 0 for fewer than ten samples,
+    which say nothing.
     """
     flat = winsorise([sample for one in passes for sample in one], trim)
     count = len(flat)
@@ -178,19 +186,19 @@ def autocorrelation(passes: Sequence[Sequence[float]], trim: float) -> float:
 
 
 def ar1_inflation(correlation: float, count: int) -> float:
-    """How much larger the variance of a mean of `count` successive samples is than independence would make it.
+    """Return how many times larger the variance of a mean of successive samples is than that of independent ones.
 
-    1 + 2 sum_k (1 - k / n) r^k, of an AR(1) process with lag-1 correlation r.
+    It is 1 + 2 sum_k (1 - k / n) r^k for n = `count` samples of an AR(1) process with lag-1 correlation r.
     """
     r, n = correlation, count
     return (1 + r) / (1 - r) - 2 * r * (1 - r**n) / (n * (1 - r) ** 2)
 
 
 def variance_inflation(samples: Sequence[float], trim: float) -> float:
-    """The same of one long pass, whatever its correlations are: by batch means.
+    """Return the same ratio for one long pass, whatever its correlations are, by batch means.
 
     The Winsorised samples, in order, are cut into `BATCHES` equal batches of m: m Var(batch means) /
-    Var(samples) estimates 1 + 2 sum(rho_k). 0 where there are too few samples for that.
+    Var(samples) estimates 1 + 2 sum(rho_k). It is 0 if there are too few samples for that.
     """
     size = len(samples) // BATCHES
     if size < MIN_BATCH:
@@ -204,7 +212,7 @@ def variance_inflation(samples: Sequence[float], trim: float) -> float:
 
 
 def within_passes(passes: Sequence[Sequence[float]], trim: float) -> Within:
-    """What `NoiseModel` is learnt from, of one network."""
+    """Return how a network's samples scatter within its passes; a `NoiseModel` is estimated from many of these."""
     flat = [sample for one in passes for sample in one]
     count, kept = len(flat), len(flat) - 2 * _cut(len(flat), trim)
     latency = trimmed_mean(flat, trim)
@@ -225,36 +233,37 @@ def within_passes(passes: Sequence[Sequence[float]], trim: float) -> Within:
 
 
 def summarise(passes: Sequence[Sequence[int]], trim: float, noise_model: NoiseModel | None = None) -> Summary:
-    """Latency and error bar from the samples of all passes.
+    """Return the latency and its error bar from the samples of all passes.
 
     The latency is the trimmed mean of all samples together, so that a burst which spoils one pass of five
-    loses most of its weight (for one pass it is what HELP computes).
+    loses most of its weight (for one pass it is the mean that HELP computes).
 
-    The interval knows two errors: of the samples within passes, inflated by g for their autocorrelation (V_A, with
-    d = (h - 1) / g^1.5 degrees of freedom, since g is an estimate too), and of the passes, which may differ by more
-    than that (V_B of `between_stderr`, P - 1 degrees of freedom). Which of them holds is not known, and to take V_B
-    alone invites luck: three passes that agree by chance would be the last. So it is averaged over the excess of the
-    passes' variance over the samples', tau^2, where tau, in standard errors of one pass, is 0 or half-Cauchy (Gelman
-    2006): with k = 1 + tau^2, S = (P - 1) V_B / V_A, and 1/v as the prior of the samples' variance v, each k weighs
+    The interval combines two errors: that of the samples within passes, inflated by g for their autocorrelation (V_A,
+    with d = (h - 1) / g^1.5 degrees of freedom, since g is an estimate too), and that of the passes, which may differ
+    by more than that (V_B of `between_stderr`, P - 1 degrees of freedom). Which of them holds is not known, and V_B
+    alone would reward luck: three passes that agree by chance would end the measurement. So the interval is averaged
+    over the excess of the passes' variance over the samples', tau^2, where tau, in standard errors of one pass, is 0 or
+    half-Cauchy (Gelman 2006): with k = 1 + tau^2, S = (P - 1) V_B / V_A, and 1/v as the prior of the samples' variance
+    v, each k has the weight
 
         p(k) k^(-(P - 1) / 2) (d + S / k)^(-(d + P - 1) / 2),
 
-    and has Student's t with d + P - 1 degrees of freedom and squared scale V_A k (d + S / k) / (d + P - 1). The
-    interval holds 95 % of their mixture. A posterior does not depend on the rule by which passes were added
-    (`needs_pass`), so far as its prior is right. One pass tells nothing of tau, which is 0 there: its interval
-    is one of this sitting.
+    and its distribution is Student's t with d + P - 1 degrees of freedom and squared scale V_A k (d + S / k) / (d + P -
+    1). The interval holds 95 % of their mixture. A posterior does not depend on the rule by which passes were added
+    (`needs_pass`), so far as its prior is right. One pass says nothing about tau, which is 0 then: the interval holds
+    for that one stretch of time only.
 
-    With `noise_model`, what other networks of the session have told is the prior: g is theirs, V_A and d are this
-    network's and theirs together (Smyth 2004), and so is p(k). Then a row is not called precise because its few
-    samples happen to be alike.
+    With `noise_model`, the other networks of the session give the prior: g is theirs, V_A and d are this network's and
+    theirs together (Smyth 2004), and p(k) is theirs. Then a row is not called precise because its few samples happen
+    to be alike.
 
     Args:
         passes: samples in ns, in order, one list per pass.
         trim: share cut at each end.
-        scatter: of the session, where it is known.
+        noise_model: how the networks of the session scatter, if it is known.
 
     Raises:
-        ValueError: without passes, or when one is empty.
+        ValueError: if there are no passes, or one is empty.
     """
     if not passes or not all(passes):
         raise ValueError("a summary needs at least one pass, and at least one sample in each")
@@ -283,7 +292,7 @@ def summarise(passes: Sequence[Sequence[int]], trim: float, noise_model: NoiseMo
 def _within(
     passes: Sequence[Sequence[int]], trim: float, latency: float, correlation: float, noise_model: NoiseModel | None
 ) -> tuple[float, float]:
-    """The standard error by the samples' scatter within passes, and its degrees of freedom."""
+    """Return the standard error by the samples' scatter within passes, in ns, and its degrees of freedom."""
     samples = [sample for one in passes for sample in one]
     count, length = len(samples), round(len(samples) / len(passes))
     inflation = max(ar1_inflation(correlation, length), fmean(variance_inflation(one, trim) for one in passes))
@@ -299,7 +308,7 @@ def _within(
 
 
 def _half_width(within: float, freedom: float, between: float | None, passes: int, effects: Sequence[float]) -> float:
-    """Half the 95 % interval's width: see `summarise`."""
+    """Return half the 95 % interval's width, in the unit of `within`; see `summarise`."""
     if between is None:
         return within * t_quantile(0.5 + CONFIDENCE / 2, max(1, round(freedom)))
     if within == 0:  # most samples are equal
@@ -330,12 +339,16 @@ def _half_width(within: float, freedom: float, between: float | None, passes: in
 def needs_pass(
     passes: Sequence[Sequence[int]], policy: TimingPolicy, timed_s: float, noise_model: NoiseModel | None = None
 ) -> bool:
-    """Whether one more pass of a network is due: below the floor, or below the cap while its interval is too wide.
+    """Return whether a network needs one more pass.
+
+    It does while it has fewer passes than the policy's least, and then until its interval is narrow enough, it has the
+    policy's most passes, or its seconds are spent.
 
     Args:
-        passes: samples in ns so far, in order, one list per pass; none are needed.
-        timed_s: seconds of warm-up and samples that went into them.
-        scatter: of the session, where it is known.
+        passes: samples in ns so far, in order, one list per pass; may be empty.
+        policy: the timing policy.
+        timed_s: seconds of warm-up and samples that went into these passes.
+        noise_model: how the networks of the session scatter, if it is known.
     """
     if len(passes) < policy.passes:
         return True
@@ -352,7 +365,7 @@ def t_quantile(p: float, degrees_of_freedom: float) -> float:
 
 
 def _cut(count: int, trim: float) -> int:
-    """How many samples are cut at each end."""
+    """Return how many samples are cut at each end."""
     if not 0 <= trim < 0.5:
         raise ValueError(f"trim is the share cut at each end, in [0, 0.5), not {trim}")
     if count < 1:
@@ -362,7 +375,7 @@ def _cut(count: int, trim: float) -> int:
 
 
 def winsorise(samples: Sequence[float], trim: float) -> list[float]:
-    """The samples in their order, those that `trimmed_mean` cuts replaced by the nearest that it keeps."""
+    """Return the samples in their order; those that `trimmed_mean` cuts are replaced by the nearest that it keeps."""
     ordered = sorted(samples)
     cut = _cut(len(ordered), trim)
     low, high = ordered[cut], ordered[len(ordered) - cut - 1]

@@ -14,29 +14,29 @@ from latlab.harness.telemetry.recorded_pass import RecordedPass
 __all__ = ["PlacedPass", "pass_series"]
 
 LEAST_SIGMA = 1e-3
-"""Least relative standard error of a pass: samples that agree more closely do so by luck."""
+"""Least standard error of a pass as a share of its latency: samples that agree more closely do so by luck."""
 LONE_SIGMA = 0.02
-"""Relative standard error of a pass that has one sample."""
+"""Standard error, as a share of the latency, that a pass with one sample is taken to have."""
 RESTART_S = 1.0
-"""Seconds by which a steady clock goes back when the device was restarted."""
+"""Seconds: if the steady clock goes back by more between two passes, the device was restarted."""
 
 
 class PlacedPass(NamedTuple):
     """A recorded pass at its time in the session."""
 
     time_s: float
-    """Seconds since the first pass, on the device's steady clock; over its restarts, and where it does not report
-    that clock, by the date."""
+    """Seconds since the first pass on the device's steady clock. The controller's date bridges restarts of the device,
+    and stands in for the steady clock if the device does not report it."""
     observation: Observation
-    """What the drift is fitted to."""
+    """The pass as the drift model takes it."""
     recorded: RecordedPass
 
 
 def pass_series(passes: Sequence[RecordedPass], trim: float) -> list[PlacedPass]:
-    """Place passes in the order in which they were taken; those without samples are left out.
+    """Return the passes of a session in the order in which they were taken; those without samples are left out.
 
     Args:
-        passes: of one session, as the store has them (with `at`).
+        passes: networks' and anchors' passes of one session, as the store returns them (with `at`).
         trim: share of a pass's samples cut at each end for its latency.
     """
     found: list[PlacedPass] = []

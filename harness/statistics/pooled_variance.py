@@ -1,4 +1,4 @@
-"""How networks scatter in a session: learnt from many, so that the error bar of one does not hang on its few samples.
+"""The noise model of a session, estimated from many networks, so that no error bar rests on few samples alone.
 
 Sources:
     Smyth (2004), Stat. Appl. Genet. Mol. Biol. 3, 3: how far variances differ, by the scatter of their logarithms.
@@ -30,53 +30,57 @@ __all__ = ["FEWEST", "NoiseEstimator", "estimate_noise"]
 Passes = Sequence[Sequence[int]]
 
 FEWEST = 10
-"""Networks from which it is learnt at least; of fewer, each is taken by itself."""
+"""Fewest networks for an estimate; with fewer, each network's error bar comes from its own samples only."""
 FREEDOM_PER_NETWORK = 5.0
-"""What is learnt is worth no more than so many degrees of freedom for each of them."""
+"""Most degrees of freedom of the estimate for each network that it is made from."""
 MOST_FREEDOM = 200.0
 PRIOR_NETWORKS = 5.0
-"""What `EFFECT_PRIORS` are worth beside them."""
+"""Networks that `EFFECT_PRIORS` count as, next to the measured ones."""
 ROUNDS = 15
+"""Steps of the EM algorithm."""
 LEAST, MOST = -0.3, 0.95
+"""Range of the correlation of successive samples."""
 
 
 LEARN_EVERY = 20
-"""Networks after which a session's scatter is learnt again."""
+"""Finished networks after which a session's estimate is made again."""
 MOST_NETWORKS = 200
-"""The last so many: what a device is like may change, and more would say little more."""
+"""Most networks of an estimate, the last ones: a device may change, and more networks would add little."""
 
 
 class NoiseEstimator:
-    """What is usual in a session, as far as it has come.
+    """Keeps the noise model of a session up to date while it runs.
 
     Args:
-        trim: of its policy.
+        trim: share of a network's samples cut at each end, as in the session's policy.
     """
 
     def __init__(self, trim: float) -> None:
         self._trim = trim
         self._networks: list[Passes] = []
         self.model: NoiseModel | None = None
-        """None until there are enough networks."""
+        """The current noise model; None until there are enough networks."""
 
     def add(self, passes: Passes) -> None:
-        """A network that has all its passes."""
+        """Take in a network that has all its passes (samples in ns), and estimate again after each `LEARN_EVERY`."""
         self._networks.append(passes)
         if len(self._networks) % LEARN_EVERY == 0:
             self.model = estimate_noise(self._networks[-MOST_NETWORKS:], self._trim)
 
 
 def estimate_noise(networks: Sequence[Passes], trim: float) -> NoiseModel | None:
-    """What is usual of the networks of a session; None where too few scatter at all.
+    """Return how the networks of a session scatter, or None if fewer than `FEWEST` scatter at all.
 
-    The correlation r is such that an AR(1) process would have the pooled ratio of successive products to squares
-    around pass means of n samples (`_expected`); each network counts alike. Of the variances a_i with d_i degrees
-    of freedom, e_i = log a_i - psi(d_i / 2) + log(d_i / 2) has the variance psi'(d_i / 2) + psi'(d_0 / 2), which gives
-    the freedom d_0 (Smyth; with medians, for outliers). Given these, the probabilities of `EFFECTS` are those under
-    which the networks' differences between passes are likeliest (EM), beside a few networks of `EFFECT_PRIORS`.
+    The correlation r is such that an AR(1) process would have the observed ratio of products of successive deviations
+    to squared deviations from means of n samples (`_expected`); the observed ratio is the median over networks. If
+    network i has the variance a_i with d_i degrees of freedom, e_i = log a_i - psi(d_i / 2) + log(d_i / 2) has the
+    variance psi'(d_i / 2) + psi'(d_0 / 2), which gives the freedom d_0 (Smyth; with medians, because of outliers).
+    Given these, the probabilities of `EFFECTS` are those under which the networks' differences between passes are
+    likeliest (EM; Laird), with `EFFECT_PRIORS` counted as a few networks.
 
     Args:
-        networks: of each, the samples of its passes in ns, in order.
+        networks: the samples of each network's passes in ns, in order.
+        trim: share cut at each end.
     """
     known = [(passes, own) for passes in networks if (own := within_passes(passes, trim)).squares > 0]
     if len(known) < FEWEST:
@@ -107,7 +111,12 @@ def _correlation(known: Sequence[Within], length: int) -> float:
 
 
 def _expected(correlation: float, length: int) -> float:
-    """Expected products of successive samples over expected squares, around their mean, of an AR(1) process."""
+    """Return the expected sum of successive products over that of squares, around the mean, for an AR(1) process.
+
+    Args:
+        correlation: lag-1 correlation of the process.
+        length: samples whose mean is subtracted.
+    """
     lags = np.abs(np.subtract.outer(np.arange(length), np.arange(length)))
     covariance = np.power(correlation, lags)
     centred = covariance - covariance.mean(0) - covariance.mean(1)[:, None] + covariance.mean()
@@ -115,7 +124,7 @@ def _expected(correlation: float, length: int) -> float:
 
 
 def _shrinkage(variances: NDArray[np.float64], freedoms: NDArray[np.float64], count: int) -> tuple[float, float]:
-    """The usual variance, and how many degrees of freedom it is worth."""
+    """Return the usual variance and the degrees of freedom that it is worth (Smyth 2004)."""
     logs = np.log(variances) - digamma(freedoms / 2) + np.log(freedoms / 2)
     centre = float(np.median(logs))
     excess = float((1.4826 * np.median(np.abs(logs - centre))) ** 2 - np.median(polygamma(1, freedoms / 2)))

@@ -1,21 +1,23 @@
-"""Which networks are worth further passes, and when their order is known: pure functions of labels.
+"""Ranking: which networks are worth further passes, and when their order is known; pure functions of labels.
 
-A constraint or a list of the fastest needs the order of few networks, most of which a first label settles. What is
-left are comparisons between networks, or of a network with a limit, whose intervals overlap. Everything is done in
+A constraint or a list of the fastest needs the order of few networks, and first labels settle most of it. What is left
+are comparisons between networks, or of a network with a limit, whose intervals overlap. Everything is done in
 logarithms, because the noise of latencies is relative: a comparison has the gap d >= 0 of two log-latencies and its
-standard error s, where s^2 is the sum of both networks' (`statistics.summarise` has made them wide enough to be used
-as those of normal distributions).
+standard error s, where s^2 is the sum of both networks' squared errors (`estimators.summarise` makes these wide enough
+to be used as those of normal distributions).
 
 * A comparison is `decided` once P(the order is the other one) = Phi(-d / s) <= 1 - confidence. Networks are drawn from
-  a wide population, so that the prior of a gap is flat where it matters: this is its posterior probability, whenever
-  one looks at it.
+  a wide population, so that the prior of a gap is flat where it matters: this is a posterior probability, and holds
+  whenever one looks at it.
 * It is a `tie` once the labels differ by no more than the indifference zone, d <= delta, and Phi(-(d + delta) / s) <=
-  1 - confidence: that the one put first is slower by more than delta is no more probable than that (the good
-  selection which Kim and Nelson guarantee). Neither is measured any further; else it is `open`.
+  1 - confidence. The probability that the one put first is slower by more than delta is then no larger than that (the
+  good selection which Kim and Nelson guarantee).
+* Else it is `open`. Only networks of open comparisons are measured further.
 * Passes go where they lower the sum of Phi(-(d + delta) / s) over the open comparisons most per second, with the means
   as they are: OCBA's greedy step, with costs. For the k fastest the comparisons are those of neighbours among them, and
-  of the k-th with everyone behind it, on both sides of which LUCB measures, too; for a limit each network's own. A
-  network may get up to half as many passes again as it has, then everything is looked at anew.
+  of the k-th with every network behind it; LUCB, too, measures on both sides of that place. For a limit each network
+  is compared with it. In one round a network gets at most half as many passes again as it has; then all comparisons
+  are made again.
 
 Sources:
     Kim and Nelson (2001), ACM TOMACS 11, 251-273: fully sequential selection with an indifference zone.
@@ -41,8 +43,10 @@ from latlab.harness.errors import BadInputError
 __all__ = ["TIES_PERCENT", "Comparison", "RankedNetwork", "Resolve", "State", "compare", "next_round", "uniform_s"]
 
 TIES_PERCENT = 1.0
+"""Default indifference zone in percent."""
 GROWTH = 0.5
-"""By which share of its passes a network may get more in one round: what they are planned by changes with them."""
+"""Most further passes of a network in one round, as a share of those it has: they change the estimates that the round
+is planned with."""
 
 State = Literal["decided", "tie", "open"]
 _Floats = NDArray[np.float64]
@@ -51,23 +55,23 @@ _Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Resolve:
-    """Which order is wanted, how surely, and what may be spent on it.
+    """A question about the order of networks, with the confidence wanted and what may be spent on it.
 
-    With neither a limit nor a top, the order of all neighbours is wanted.
+    With neither a limit nor a top, it asks for the order of all neighbours.
     """
 
     under_ms: float | None = None
-    """The limit: which networks are below it?"""
+    """A limit in ms: which networks are below it?"""
     top: int | None = None
-    """Which are so many fastest, and in which order?"""
+    """A number of networks: which are the fastest, and in which order?"""
     ties_percent: float = TIES_PERCENT
-    """Latencies that differ by no more are as good as equal."""
+    """The indifference zone: latencies that differ by no more percent count as equal."""
     confidence: float = 0.95
-    """Of each comparison."""
+    """Least probability that a decided comparison is right."""
     most_passes: int = 50
-    """Of one network, those that its label had before included."""
+    """Most passes of one network, earlier ones included."""
     most_s: float | None = None
-    """Seconds of timing that may be added on each target; None: as many as the labels took before."""
+    """Most seconds of timing added on each target; None: as many as its labels took before."""
 
     def __post_init__(self) -> None:
         if self.under_ms is not None and self.top is not None:
@@ -87,7 +91,7 @@ class Resolve:
 
     @property
     def question(self) -> str:
-        """In words."""
+        """The question in words."""
         if self.under_ms is not None:
             return f"which are below {self.under_ms:g} ms"
         return f"the {self.top} fastest" if self.top is not None else "the order of all"
@@ -105,7 +109,7 @@ class RankedNetwork:
     name: str
     latency_ms: float
     stderr_ms: float
-    """Of a normal distribution with the label's interval."""
+    """Standard error of a normal distribution with the label's interval."""
     passes: int
     pass_s: float
     """Seconds that one pass of it takes."""
@@ -113,20 +117,21 @@ class RankedNetwork:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How two networks, or a network and the limit, stand."""
+    """The order of two networks, or of a network and the limit."""
 
     faster: str | None
-    """None: the limit."""
+    """Name of the faster network; None for the limit."""
     slower: str | None
+    """Name of the slower network; None for the limit."""
     gap_percent: float
-    """By which the slower one's label is larger."""
+    """Percentage by which the slower label (or the limit) is above the other."""
     probability: float
-    """That the order is this one."""
+    """Probability that this order is right."""
     state: State
 
 
 class _Pairs(NamedTuple):
-    """Comparisons: places of their networks among the labels (`second` is -1 for the limit), and gaps >= 0."""
+    """Comparisons as arrays: places of the two networks among the labels (`second` is -1 for the limit), gaps >= 0."""
 
     first: _Ints
     second: _Ints
@@ -134,7 +139,7 @@ class _Pairs(NamedTuple):
 
 
 def compare(labels: Sequence[RankedNetwork], resolve: Resolve) -> list[Comparison]:
-    """Every comparison that the question consists of, those of the fastest networks first."""
+    """Return every comparison that the question consists of, those of the fastest networks first."""
     if not labels:
         return []
     variances, pairs = _variances(labels), _pairs(labels, resolve)
@@ -161,11 +166,16 @@ def compare(labels: Sequence[RankedNetwork], resolve: Resolve) -> list[Compariso
 def next_round(
     labels: Sequence[RankedNetwork], resolve: Resolve, left_s: float, without: Container[str] = ()
 ) -> dict[str, int]:
-    """Networks to be repeated next, with the passes that each is to have then in total; none: it is over.
+    """Return the networks to repeat next, with the total number of passes that each should then have.
 
     Args:
-        left_s: seconds of timing that may still be spent; the round takes no more, by what passes took so far.
-        without: networks that cannot be repeated.
+        labels: the networks as they are now.
+        resolve: the question.
+        left_s: seconds of timing that may still be spent; the round takes no more if passes last as long as before.
+        without: names of networks that cannot be repeated.
+
+    Returns:
+        Passes by name; empty if the question is answered or nothing more can be spent on it.
     """
     if not labels:
         return {}
@@ -196,13 +206,15 @@ def next_round(
 
 
 def uniform_s(labels: Sequence[RankedNetwork], before: Mapping[str, int], resolve: Resolve) -> float:
-    """Seconds of timing that it would have taken to settle as many comparisons with as many passes for everyone.
+    """Return the seconds of timing that it would have taken with the same number of passes for all networks.
 
-    By the latencies and variances that are known now: the least number of passes in total, the same for all networks
-    that did not have more, with which no fewer comparisons than now are decided or ties.
+    That number is the least with which, by the latencies and variances known now, no fewer comparisons than now are
+    decided or ties. Networks that had more passes before keep them.
 
     Args:
-        before: passes that each network had when this began.
+        labels: the networks as they are now.
+        before: passes that each network had when the replication began, by name.
+        resolve: the question.
     """
     if not labels:
         return 0.0
@@ -230,7 +242,7 @@ def _passes(labels: Sequence[RankedNetwork]) -> _Ints:
 
 
 def _pairs(labels: Sequence[RankedNetwork], resolve: Resolve) -> _Pairs:
-    """What is to be compared with what; fastest first."""
+    """Return the comparisons that the question asks for, fastest networks first."""
     logs = np.log([label.latency_ms for label in labels])
     order = np.argsort(logs, kind="stable")
     if resolve.under_ms is not None:
@@ -242,18 +254,18 @@ def _pairs(labels: Sequence[RankedNetwork], resolve: Resolve) -> _Pairs:
 
 
 def _variances(labels: Sequence[RankedNetwork]) -> _Floats:
-    """Of the log-latency that one pass of each network gives."""
+    """Return the variance of the log-latency that one pass of each network gives, shape (networks,)."""
     return np.array([label.passes * (label.stderr_ms / label.latency_ms) ** 2 for label in labels])
 
 
 def _errors(variances: _Floats, pairs: _Pairs, passes: _Ints) -> _Floats:
-    """Standard errors of the gaps."""
+    """Return the standard errors of the gaps, shape (comparisons,)."""
     own = variances / passes
     return np.sqrt(own[pairs.first] + np.where(pairs.second >= 0, own[pairs.second], 0.0))
 
 
 def _tail(distance: _Floats, error: _Floats) -> _Floats:
-    """The probability that the truth lies farther away, on that side; .5 where both are 0."""
+    """Return the probability of a deviation by at least `distance` to one side; .5 where distance and error are 0."""
     ratio = np.divide(distance, error, out=np.where(distance > 0, math.inf, 0.0), where=error > 0)
     return np.asarray(special.ndtr(-ratio), dtype=np.float64)
 
@@ -261,18 +273,18 @@ def _tail(distance: _Floats, error: _Floats) -> _Floats:
 def _states(pairs: _Pairs, error: _Floats, resolve: Resolve) -> list[State]:
     chance = 1 - resolve.confidence
     decided = _tail(pairs.gap, error) <= chance
-    # Two networks that are exactly equal, without any noise, stay so.
+    # Two networks that are exactly equal, without any noise, stay equal: further passes would change nothing.
     settled = (_tail(_margin(pairs, resolve.zone), error) <= chance) | (error == 0)
     return ["decided" if sure else "tie" if done else "open" for sure, done in zip(decided, settled, strict=True)]
 
 
 def _margin(pairs: _Pairs, zone: float) -> _Floats:
-    """How far the truth must be from the label before a comparison would come out wrong."""
+    """Return how far the truth must be from the labels to make a comparison wrong, shape (comparisons,)."""
     return np.where(pairs.gap <= zone, pairs.gap + zone, pairs.gap)
 
 
 def _increments(pairs: _Pairs, error: _Floats, passes: _Ints, resolve: Resolve) -> _Ints:
-    """Passes that each network may get in a round: what its hardest open comparison needs, but not all at once."""
+    """Return the further passes that each network may get in a round: part of what its hardest comparison needs."""
     wanted = _margin(pairs, resolve.zone) / special.ndtri(resolve.confidence)
     factor = np.divide(error, wanted, out=np.full(len(error), math.inf), where=wanted > 0) ** 2
     needed = np.zeros(len(passes))
@@ -286,7 +298,7 @@ def _increments(pairs: _Pairs, error: _Floats, passes: _Ints, resolve: Resolve) 
 def _gains(
     variances: _Floats, pairs: _Pairs, error: _Floats, passes: _Ints, more: _Ints, zone: float
 ) -> tuple[_Floats, _Floats]:
-    """By how much Phi(-(d + delta) / s) falls when a comparison's first, or second, network gets its passes."""
+    """Return by how much Phi(-(d + delta) / s) falls if each comparison's first, or second, network gets its passes."""
     saved = variances / passes - variances / (passes + more)
     margin = pairs.gap + zone
     now = _tail(margin, error)

@@ -1,11 +1,12 @@
-"""How far labels can be trusted: against a second session, against their own error bars, and what order may be left.
+"""Reliability of labels: agreement of two sessions, differences between sessions, and the ceiling that noise sets.
 
 Pure functions of numbers. Latencies are compared by logarithm, standard errors are shares of the latency, and an array
 with several sessions has shape (networks, sessions), NaN where a network was not measured.
 
 Sources:
     Spearman (1904), Am. J. Psychol. 15, 72-101: attenuation, corr(observed, true) = sqrt(reliability).
-    Paule and Mandel (1982), J. Res. Natl. Bur. Stand. 87, 377-385: a variance between groups, beside known ones within.
+    Paule and Mandel (1982), J. Res. Natl. Bur. Stand. 87, 377-385: a variance between groups, with known
+        variances within them.
     Louis (1984), J. Am. Stat. Assoc. 79, 393-398: estimates shrunk so that they vary as much as the truth does.
 """
 
@@ -23,7 +24,7 @@ from scipy import optimize, stats
 from latlab.predictors.common.metrics import kendall, spearman
 
 __all__ = [
-    "Between",
+    "BetweenSessions",
     "Ceiling",
     "Correlation",
     "Retest",
@@ -37,30 +38,38 @@ __all__ = [
 Floats = NDArray[np.float64]
 
 DRAWS = 200
-"""Of noise or networks, for rank correlations: they settle to about a tenth of what one draw scatters by."""
+"""Most random draws of noise, or of networks, for a rank correlation: its mean scatters by about a tenth of what one
+draw does."""
 MIN_DRAWS = 50
 DRAWN = 600_000
-"""Numbers drawn, about: many networks scatter less, and need fewer draws."""
+"""Random numbers to draw in total, roughly: with many networks a draw scatters less, so that fewer are needed."""
 CONFIDENCE = 0.95
 LEAST = 3
-"""Networks, for any correlation."""
+"""Fewest networks for which a correlation is computed."""
 
 
 class Retest(NamedTuple):
-    """Two sessions' labels of the same networks; NaN for fewer than three networks, or where all labels are equal."""
+    """Agreement of two sessions' labels of the same networks; NaN for fewer than three, or if all labels are equal."""
 
     networks: int
+    """Networks that both sessions measured."""
     spearman: float
     low: float
     high: float
-    """The 95 % bootstrap interval of `spearman`, over networks."""
+    """Upper end of the 95 % bootstrap interval of `spearman` over networks; `low` is the lower one."""
     kendall: float
     scatter: float
-    """Standard deviation of the logarithm of their ratio: about sqrt(2) times a label's relative noise."""
+    """Standard deviation of the logarithm of the labels' ratio: about sqrt(2) times a label's relative noise."""
 
 
 def retest(first: ArrayLike, second: ArrayLike, *, seed: int = 0) -> Retest:
-    """How labels repeat themselves; both of shape (n,), in the same order, NaN where there is none."""
+    """Return how well two sessions' labels agree.
+
+    Args:
+        first: latencies of shape (networks,), in any unit; NaN where there is none.
+        second: the other session's, of the same networks in the same order.
+        seed: of the bootstrap.
+    """
     a, b = _both(first, second)
     if len(a) < LEAST:
         return Retest(len(a), *[math.nan] * 5)
@@ -73,9 +82,10 @@ def retest(first: ArrayLike, second: ArrayLike, *, seed: int = 0) -> Retest:
 
 
 def self_correlation(latencies: ArrayLike) -> float:
-    """How a device correlates with itself when it is measured again (the measure of HELP's table A.3).
+    """Return how a device correlates with itself when it is measured again (the measure of HELP's table A.3).
 
-    The mean Spearman of all pairs of sessions which share at least three networks; NaN without any.
+    It is the mean Spearman correlation over all pairs of sessions that share at least three networks; NaN if there are
+    none.
 
     Args:
         latencies: shape (networks, sessions).
@@ -87,34 +97,38 @@ def self_correlation(latencies: ArrayLike) -> float:
 
 
 class Ceiling(NamedTuple):
-    """What labels with such error bars permit; NaN for fewer than three networks."""
+    """The highest correlations that labels permit, given their error bars; NaN for fewer than three networks."""
 
     networks: int
+    """Networks whose label and error are known."""
     reliability: float
     """Share of the labels' variance that is not noise: Pearson's correlation of two sessions' logarithms."""
     pearson: float
     """The best correlation of log-latencies, sqrt(reliability)."""
     spearman: float
-    """The best rank correlation: that of the truth itself with such labels, on average."""
+    """The best rank correlation: that of the true latencies with such labels, on average."""
     retest: float
-    """Spearman between two sessions, if error bars tell the whole noise ..."""
+    """Expected Spearman correlation of two sessions, if the error bars hold all of the noise."""
     low: float
+    """Lower end of the interval in which that correlation lies in 95 % of cases. An observed one below it says that
+    error bars are too narrow, or that sessions differ by something that no error bar within a session can hold."""
     high: float
-    """... and where it then lies in 95 % of cases: an observed one below says that error bars are too narrow, or that
-    sessions differ by something that they cannot know."""
+    """Upper end of that interval."""
 
 
 def ceiling(latencies: ArrayLike, sigmas: ArrayLike, *, between: float = 0.0, seed: int = 0) -> Ceiling:
-    """The reliability ceiling: the best rank correlation that labels permit, for their noise.
+    """Return the reliability ceiling: the best correlations that labels permit, given their noise.
 
     With y = log latency, s^2 = sigma^2 + between^2: reliability R = 1 - mean(s^2) / var(y), at least 0. Rank
-    correlations by Monte Carlo: the truth is taken to be mean(y) + sqrt(R) (y - mean(y)), which has the spread of the
-    truth and the shape of the labels (Louis 1984); to it comes normal noise of s, twice for test and retest.
+    correlations come from Monte Carlo: the truth is taken to be mean(y) + sqrt(R) (y - mean(y)), which has the spread
+    of the truth and the shape of the labels (Louis 1984). Normal noise of s is added to it twice, for test and retest.
 
     Args:
-        latencies: of n networks, in any unit.
-        sigmas: their standard errors as shares of the latency, one or of shape (n,).
-        between: what a network differs by from session to session beyond that (`Between.specific`).
+        latencies: shape (networks,), in any unit.
+        sigmas: their standard errors as shares of the latency, one number or shape (networks,).
+        between: standard deviation of a network's label from session to session that `sigmas` do not contain
+            (`BetweenSessions.specific`).
+        seed: of the random draws.
     """
     sigmas = np.broadcast_to(np.asarray(sigmas, dtype=float), np.shape(latencies))
     latency, sigma = _both(latencies, sigmas)
@@ -139,35 +153,38 @@ def ceiling(latencies: ArrayLike, sigmas: ArrayLike, *, between: float = 0.0, se
     )
 
 
-class Between(NamedTuple):
-    """How sessions differ beyond the error bars of their labels; relative standard deviations, NaN where not known."""
+class BetweenSessions(NamedTuple):
+    """Differences between sessions, without what error bars explain: relative standard deviations, NaN if not known."""
 
     networks: int
-    """That were measured in at least two sessions."""
+    """Networks that were measured in at least two sessions."""
     sessions: int
     shifts: Floats
-    """Shape (sessions,): logarithm of how much slower each session is than their mean; NaN where it shares nothing."""
+    """Shape (sessions,): logarithm of how much slower each session is than the mean of all; NaN for a session that has
+    no network in common with another."""
     common: float
-    """By how much a whole session is shifted. It harms no order within a session; few sessions tell it poorly."""
+    """Standard deviation of whole sessions' shifts. A shift changes no order within a session. Few sessions give a poor
+    estimate."""
     specific: float
-    """By how much a network's label differs from session to session when its session's shift is gone."""
+    """Standard deviation of a network's label from session to session, without the sessions' shifts and without what
+    the error bars explain."""
     ratio: float
-    """Scatter of these differences over what error bars say, 1 if these are right; `specific` makes up for the rest."""
+    """Scatter of the labels around their networks' levels over what the error bars say: 1 if these are right."""
 
 
-def between_sessions(latencies: ArrayLike, sigmas: ArrayLike) -> Between:
-    """Variances between sessions, from networks measured in several: two-way random effects with known errors.
+def between_sessions(latencies: ArrayLike, sigmas: ArrayLike) -> BetweenSessions:
+    """Return the deviations between sessions, from networks measured in several: two-way random effects, known errors.
 
         y_is = a_i + c_s + g_is + e_is,   Var e_is = sigma_is^2,  Var g = specific^2,  Var c = common^2
 
     Networks' levels a are fixed. Paule and Mandel's equation sets `specific` so that the weighted squares of the
     residuals, with weights 1 / (sigma_is^2 + specific^2), equal their degrees of freedom, n - networks - sessions + 1;
-    and then `common`, likewise, from the sessions' shifts and their variances. Both are 0 where error bars suffice. For
+    and then `common`, likewise, from the sessions' shifts and their variances. Both are 0 if error bars suffice. For
     two sessions specific^2 + mean(sigma^2) is half the variance of the differences.
 
     Args:
-        latencies: shape (networks, sessions), NaN where there is none.
-        sigmas: their standard errors as shares of the latency, the same shape; an error that is not known counts as 0.
+        latencies: shape (networks, sessions), in any unit; NaN where there is none.
+        sigmas: their standard errors as shares of the latency, the same shape; NaN (not known) counts as 0.
     """
     y = np.log(np.atleast_2d(np.asarray(latencies, dtype=float)))
     y[np.isfinite(y).sum(axis=1) < 2] = np.nan
@@ -177,11 +194,11 @@ def between_sessions(latencies: ArrayLike, sigmas: ArrayLike) -> Between:
     networks, used = int(here.any(axis=1).sum()), here.any(axis=0)
     freedom = int(here.sum()) - networks - int(used.sum()) + 1
     if networks == 0 or used.sum() < 2:
-        return Between(networks, sessions, np.full(sessions, np.nan), math.nan, math.nan, math.nan)
+        return BetweenSessions(networks, sessions, np.full(sessions, np.nan), math.nan, math.nan, math.nan)
     here, y, sigma2 = here[:, used], np.nan_to_num(y[:, used]), sigma2[:, used]
 
     def two_way(extra: float) -> tuple[Floats, Floats, float]:
-        """The sessions' shifts, their covariance, and the weighted squares that are left."""
+        """Return the sessions' shifts, their covariance, and the weighted squares of the residuals."""
         weights = here / (sigma2 + max(extra, 1e-14))
         totals = weights.sum(axis=1, keepdims=True)
         shares = np.divide(weights, totals, out=np.zeros_like(weights), where=totals > 0)
@@ -206,21 +223,27 @@ def between_sessions(latencies: ArrayLike, sigmas: ArrayLike) -> Between:
     )
     everywhere = np.full(sessions, np.nan)
     everywhere[used] = shifts
-    return Between(networks, sessions, everywhere, math.sqrt(common2), math.sqrt(specific2), ratio)
+    return BetweenSessions(networks, sessions, everywhere, math.sqrt(common2), math.sqrt(specific2), ratio)
 
 
 class Correlation(NamedTuple):
-    """Spearman's, with the probability of one at least as large if there were none; NaN for fewer than three pairs."""
+    """A rank correlation (Spearman) and its significance; NaN for fewer than three pairs."""
 
     rho: float
     p: float
+    """Probability of a correlation at least as large (of either sign) if there were none."""
     n: int
+    """Number of pairs."""
 
 
 def correlation(residuals: ArrayLike, covariate: ArrayLike) -> Correlation:
-    """Whether residuals go with the order of measuring, or with temperature; both of shape (n,), NaN where not known.
+    """Return the rank correlation of residuals with a covariate, such as the order of measuring or the temperature.
 
-    p is that of Student's t with n - 2 degrees of freedom, as if residuals were independent.
+    Its p is that of Student's t with n - 2 degrees of freedom, as if residuals were independent.
+
+    Args:
+        residuals: shape (n,), NaN where not known.
+        covariate: the same shape, NaN where not known.
     """
     a, b = (np.asarray(one, dtype=float) for one in (residuals, covariate))
     both = np.isfinite(a) & np.isfinite(b)
@@ -235,7 +258,7 @@ _ENDS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 
 
 def _both(a: ArrayLike, b: ArrayLike) -> tuple[Floats, Floats]:
-    """Where both are known."""
+    """Return the entries of both arrays at places where both are finite."""
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     known = np.isfinite(a) & np.isfinite(b)
     return a[known], b[known]
@@ -246,8 +269,10 @@ def _draws(networks: int) -> int:
 
 
 def _rank_correlations(a: Floats, b: Floats) -> Floats:
-    """Spearman's of each row of `a` with the same, or the only, row of `b`; 0 where one is constant: it tells no
-    order."""
+    """Return the Spearman correlation of each row of `a` with the same, or the only, row of `b`.
+
+    It is 0 if one of them is constant, and so says nothing about an order.
+    """
     ranks = [stats.rankdata(one, axis=1) for one in (a, b)]
     a, b = (one - one.mean(axis=1, keepdims=True) for one in ranks)
     scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
@@ -261,7 +286,7 @@ def _squares(values: Floats, weights: Floats) -> float:
 
 
 def _paule_mandel(squares: Callable[[float], float], freedom: int, most: float) -> float:
-    """The variance at which the falling `squares` equal their degrees of freedom; 0 where they are fewer anyway."""
+    """Return the variance at which the falling `squares` equal their degrees of freedom; 0 if they are never more."""
     if squares(0.0) <= freedom:
         return 0.0
     while squares(most) > freedom:

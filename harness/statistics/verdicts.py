@@ -1,13 +1,13 @@
-"""Whether a network's samples can be believed: pure functions of what one measurement recorded.
+"""Verdicts: whether a network's samples can be believed, as pure functions of what one measurement recorded.
 
-Several things may be wrong with one measurement. A verdict names the gravest: what has changed the device comes
-before what has disturbed it, and before what is seen in the samples alone. All of them are told in its `why`.
+Several things may be wrong with one measurement. A verdict names the gravest: a change of the device comes before a
+disturbance from outside, and that before what only the samples show. Its `why` lists all of them.
 
 Sources:
     Santer et al. (2000), J. Geophys. Res. 105, 7337-7356: a trend's t test with the number of samples that are
         as good as independent, n (1 - r) / (1 + r).
-    Ashman, Bird and Zepf (1994), Astron. J. 108, 2348-2361: how far apart two clusters are, D.
-    Otsu (1979), IEEE Trans. SMC 9, 62-66: where two clusters are best divided.
+    Ashman, Bird and Zepf (1994), Astron. J. 108, 2348-2361: D, the distance of two clusters in standard deviations.
+    Otsu (1979), IEEE Trans. SMC 9, 62-66: the best place to divide two clusters.
     NVBench (github.com/NVIDIA/nvbench): a clock below 75 % of its default is a throttled one.
 """
 
@@ -37,55 +37,62 @@ from latlab.harness.timing_policy import TimingPolicy
 __all__ = ["KINDS", "Verdict", "judge", "judge_together", "throttled", "usual_clock_mhz"]
 
 KINDS = ("", "throttled", "drift", "disturbed", "bimodal", "noisy")
-"""A good measurement, then from the gravest to the least."""
+"""Kinds of verdict: "" for a good measurement, then from the gravest doubt to the least."""
 
 USUAL_PRECISION = 0.05
-"""Half the interval's width, as a share of the latency, above which a policy without a precision is called noisy."""
+"""Half the interval's width, as a share of the latency, above which a label is noisy if its policy has no precision."""
 SIGNIFICANCE = 0.01
-"""Of tests for drift: so many steady networks in a hundred are called drifting, at most."""
+"""Significance level of the test for drift: at most one steady network in a hundred is called drifting."""
 TREND_FREEDOM = 30.0
-"""Degrees of freedom that the samples' scatter has at least in the usual presets."""
+"""Least degrees of freedom that the samples' scatter has in the usual presets."""
 STRAIGHTNESS = 0.05
-"""Of the same tests against the line's own residuals, where passes are few: a burst is no drift."""
+"""Significance level of the test for drift against the residuals of the line through the passes: a burst in one pass
+is no drift."""
 LEAST_DRIFT = 0.01
-"""A change of the latency by less than this share, from the first sample to the last, is none."""
+"""Least change of the latency from the first sample to the last, as a share of it, that counts as drift."""
 LEAST_STEP = 0.1
-"""By how much a throttled clock slows runs at least; and how much warmer it has become then, in degrees."""
+"""Least share by which a throttled clock slows runs."""
 LEAST_WARMING_C = 1.0
+"""Least change of the temperature in degrees Celsius that goes with it."""
 STEP_T = 5.0
-"""The t statistic of a step, which is the largest over all places where it could be."""
+"""Least t statistic of a step; it is high because the statistic is the largest over all places of the step."""
 LEAST_SHARE = 0.1
-"""Of the samples in the smaller of two clusters: fewer are outliers."""
+"""Least share of the samples in the smaller of two clusters: fewer are outliers."""
 LEAST_PULL = 0.02
-"""By how much something moves the mean, as a share of it: two clusters that hardly differ are one."""
+"""Least share by which a disturbance, or a second cluster, moves the mean; smaller effects are ignored."""
 LEAST_NETWORKS = 10
-"""Of a session, from which on they tell something about each other."""
+"""Fewest networks of a session from which `judge_together` draws conclusions about the others."""
 LEAST_MODES = 20
-"""Samples from which two clusters can be told."""
+"""Fewest samples in which two clusters can be told apart."""
 SEPARATION = 5.0
-"""Ashman's D of two clusters. Halves of a normal distribution have 2.6, and 2 is what eyes need."""
+"""Least D of two clusters (Ashman). The halves of a normal distribution have 2.6; at 2, eyes can see two."""
 STOLEN = 0.02
-"""Share of CPU time taken by the hypervisor, above which it shows."""
+"""Share of the CPUs' time above which what the hypervisor takes away shows in a label."""
 STOLEN_TICKS = 2
+"""Fewest clock ticks (10 ms on Linux) that the hypervisor has to take: one may be rounding."""
 SLICE_US = 1000.0
-"""What an interruption costs, about: the least time for which Linux lets another process run (EEVDF's base slice)."""
+"""Microseconds that an interruption costs, roughly: the shortest slice that Linux gives another process (EEVDF)."""
 PRESSURE = 0.2
-"""Share of the time in which something waited for a CPU: explains a wide interval, but is the whole machine's."""
+"""Share of the time in which a process waited for a CPU, above which that explains a wide interval. It is a figure of
+the whole machine, so that it proves nothing about a narrow one."""
 HOT_REASONS = frozenset({"hardware slowdown", "software thermal slowdown", "hardware thermal slowdown", "power brake"})
-"""Of NVML's: what holds a GPU's clock below what it is sold for (a power cap does that at times, see the clock)."""
+"""NVML's reasons that hold a GPU's clock below its rating. A power cap is not among them, because it lowers the
+clock only at times, and then the clock shows it."""
 
 
 @dataclass(frozen=True)
 class Verdict:
+    """A verdict on one measurement: its gravest doubt, if any. It is true if there is a doubt."""
+
     kind: str
     """One of `KINDS`; "" for a good measurement."""
     why: str
-    """In words, with figures; "" for a good measurement."""
+    """All reasons in words, with figures; "" for a good measurement."""
     slow_share: float = 0.0
-    """Of its runs, in the slower of two clusters; 0 where there is one."""
+    """Share of its runs that are in the slower of two clusters; 0 if there is only one cluster."""
 
     def __bool__(self) -> bool:
-        """Whether anything is wrong."""
+        """Return whether anything is wrong."""
         return bool(self.kind)
 
 
@@ -95,16 +102,17 @@ def judge(
     usual_mhz: float | None = None,
     noise_model: NoiseModel | None = None,
 ) -> Verdict:
-    """What is wrong with a measurement that has ended.
+    """Return what is wrong with a finished measurement, its gravest doubt first.
 
     Args:
-        records: of all passes of one network, in order; at least one, none without samples.
-        usual_mhz: the clock that is usual on this device (`usual_clock_mhz` over the session); without it, the
-            highest of these records is taken for usual, and a clock that is low in all of them goes unseen.
-        scatter: of the session (`quality.noise_model`), where it is known.
+        records: all passes of one network, in order; at least one, each with samples.
+        policy: the timing policy that made them.
+        usual_mhz: the clock that is usual on this device in MHz (`usual_clock_mhz` over the session). Without it the
+            highest clock of these records counts as usual, and a clock that is low in all of them goes unseen.
+        noise_model: how the networks of the session scatter (`pooled_variance.estimate_noise`), if it is known.
 
     Raises:
-        ValueError: without records, or where one has no samples.
+        ValueError: if there are no records, or one has no samples.
     """
     if not records or not all(record.samples_ns for record in records):
         raise ValueError("a verdict needs at least one pass, and at least one sample in each")
@@ -127,11 +135,12 @@ def judge(
 
 
 def judge_together(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """The verdicts of a session's networks, where what some show is known to hold for all.
+    """Return the verdicts of a session's networks, good ones replaced by "bimodal" on a device with two speeds.
 
-    A device with two speeds times a network in three short passes at one of them by chance, and nothing in these
-    tells. But others have seen both: if so many of all runs in the session are slow that a 10 % trimmed mean has some
-    of them in it, networks that have met one speed only are "bimodal" too. Slow runs whose cause is known do not count.
+    Such a device may time a network in three short passes at only one of its speeds, and these passes do not show it.
+    Other networks have met both speeds: if so many of all runs in the session are slow that a 10 % trimmed mean has
+    some of them in it, networks that have met only one speed are "bimodal" too. Only runs of networks whose verdict is
+    "bimodal" count as slow: a graver verdict has another cause.
     """
     share = fmean(verdict.slow_share * (verdict.kind == "bimodal") for verdict in verdicts) if verdicts else 0.0
     if len(verdicts) < LEAST_NETWORKS or share <= LEAST_SHARE:
@@ -141,9 +150,12 @@ def judge_together(verdicts: Sequence[Verdict]) -> list[Verdict]:
 
 
 def usual_clock_mhz(telemetries: Sequence[Mapping[str, Any]]) -> float | None:
-    """The clock that a device usually has after a pass: the upper quartile over a session's passes.
+    """Return the clock that a device usually has after a pass, in MHz, or None if it does not report one.
 
-    None where it does not tell.
+    It is the upper quartile over the session's passes.
+
+    Args:
+        telemetries: the telemetry of each pass.
     """
     clocks = sorted(clock for clock in map(clock_mhz, telemetries) if clock is not None)
     return clocks[(3 * len(clocks)) // 4] if clocks else None
@@ -153,10 +165,11 @@ def usual_clock_mhz(telemetries: Sequence[Mapping[str, Any]]) -> float | None:
 
 
 def throttled(records: Sequence[RecordedPass], usual_mhz: float | None) -> str:
-    """Return how the device says that its clock was held back, in words; "" where it was not.
+    """Return how the device says that its clock was held back, in words; "" if it was not.
 
     Args:
-        usual_mhz: the clock that is usual on this device, in MHz; None where it does not report one.
+        records: passes of one network, in order.
+        usual_mhz: the clock that is usual on this device, in MHz; None if it does not report one.
     """
     for place, record in enumerate(records, start=1):
         if _mapping(record.telemetry).get("throttled") is True:
@@ -188,13 +201,16 @@ def _gpu_reasons(record: RecordedPass) -> set[str]:
 
 
 def _hot_step(records: Sequence[RecordedPass], trim: float) -> str:
-    """The latency makes a step where no telemetry tells of a clock, and the temperature moves the same way."""
+    """Return a step of the latency that goes with a change of temperature, in words; "" if there is none.
+
+    It finds a throttled clock on devices that do not report their clock.
+    """
     first, last = _hottest_c(records[0], "before"), _hottest_c(records[-1], "after")
     if first is None or last is None or abs(last - first) < LEAST_WARMING_C:
         return ""
     values, noise = _series(records, trim)
     count, mean = len(values), fmean(values)
-    # The t statistic is largest where the squares between the two parts are.
+    # The t statistic is largest where the sum of squares between the two parts is largest.
     best, place, total = 0.0, 0, 0.0
     for k in range(1, count):
         total += values[k - 1] - mean
@@ -220,11 +236,12 @@ def _hottest_c(record: RecordedPass, when: str) -> float | None:
 
 
 def _drift(records: Sequence[RecordedPass], trim: float) -> str:
-    """A straight line through the passes' latencies over time; with one or two passes, through the samples.
+    """Return the trend of the latency over time, in words; "" if it is not significant.
 
+    The trend is a straight line through the latencies of P passes, or through the samples of one or two passes:
     t = slope / (noise / sqrt(sum (x - mean x)^2)) against Student's t, where the noise is that of a pass's latency by
-    its own samples (`_series`). From three passes on, the line must also be straight: t against what is left around
-    the line, with P - 2 degrees of freedom, else every burst in the last pass were a drift.
+    its own samples (`_series`). From three passes on, the line must also fit: t against the residuals around the line,
+    with P - 2 degrees of freedom, or else every burst in the last pass would be a drift.
     """
     values, noise = _series(records, trim)
     if len(values) < 3:
@@ -253,10 +270,10 @@ def _drift(records: Sequence[RecordedPass], trim: float) -> str:
 
 
 def _series(records: Sequence[RecordedPass], trim: float) -> tuple[list[float], float | None]:
-    """What is looked at over time, and the standard deviation of one of its values by the samples' scatter alone.
+    """Return the values that are tested over time, and their standard deviation by the samples' scatter alone.
 
-    From three passes on, the passes' trimmed means. Else the samples, Winsorised, whose deviation shows only around
-    what is fitted to them.
+    From three passes on the values are the passes' trimmed means. Else they are the Winsorised samples, and the
+    deviation is None: it shows only around what is fitted to them.
     """
     passes = [record.samples_ns for record in records]
     if len(passes) < 3:
@@ -267,10 +284,10 @@ def _series(records: Sequence[RecordedPass], trim: float) -> tuple[list[float], 
 
 
 def _deviation(rest: Sequence[float]) -> tuple[float, float]:
-    """Of successive samples around a fit of two numbers, and its degrees of freedom.
+    """Return the standard deviation of successive samples around a fit of two numbers, and its degrees of freedom.
 
-    Of n samples, n_e = n (1 - r) / (1 + r) are as good as independent: sqrt(sum(rest^2) / (n_e - 2)), with n_e - 2
-    (Santer et al. 2000).
+    Of n samples, n_e = n (1 - r) / (1 + r) are as good as independent (Santer et al. 2000): the deviation is
+    sqrt(sum(rest^2) / (n_e - 2)), with n_e - 2 degrees of freedom.
     """
     freedom = len(rest) / ar1_inflation(max(0.0, autocorrelation([rest], 0.0)), len(rest)) - 2
     return math.sqrt(sum(value**2 for value in rest) / max(1.0, freedom)), max(1.0, freedom)
@@ -284,9 +301,13 @@ def _longer(change: float) -> str:
 
 
 def _disturbed(records: Sequence[RecordedPass], trim: float, noisy: bool) -> str:
-    """Somebody else used the CPU during the passes, by the counters' rise from before to after each of them.
+    """Return how other processes or virtual machines used the CPU during the passes, in words; "" if they did not.
 
-    Preemptions show in the label only where they hit more samples than are trimmed away, and are not short beside them.
+    The counters are compared before and after each pass. Preemptions show in the label only if they hit more samples
+    than are trimmed away, and cost a noticeable share of their time.
+
+    Args:
+        noisy: whether the label's interval is too wide, which waiting processes then explain.
     """
     stolen = sum(_rises(records, "cpu_ticks", "steal"))
     ticks = stolen + sum(_rises(records, "cpu_ticks", "busy")) + sum(_rises(records, "cpu_ticks", "idle"))
@@ -304,7 +325,7 @@ def _disturbed(records: Sequence[RecordedPass], trim: float, noisy: bool) -> str
 
 
 def _rises(records: Sequence[RecordedPass], *keys: str) -> Iterator[float]:
-    """Yield by how much a counter rose in each pass, where it is known."""
+    """Yield by how much a counter rose in each pass in which it rose."""
     for record in records:
         before, after = number(record.telemetry, "before", *keys), number(record.telemetry, "after", *keys)
         if before is not None and after is not None and after > before:
@@ -315,10 +336,11 @@ def _rises(records: Sequence[RecordedPass], *keys: str) -> Iterator[float]:
 
 
 def _clusters(passes: Sequence[Sequence[int]]) -> tuple[float, float] | None:
-    """Two clusters of runs: share of the slower one, and how far apart they are, as a difference of logarithms.
+    """Return the share of the slower of two clusters of runs and their distance in logarithms, or None for one cluster.
 
-    They are divided where the variance between them is largest (Otsu), and are two if Ashman's D = sqrt(2) |m1 - m2| /
-    sqrt(s1^2 + s2^2) says so, none is mere outliers, and the smaller moves the mean of all.
+    The samples are divided where the variance between the parts is largest (Otsu). The parts are two clusters if
+    Ashman's D = sqrt(2) |m1 - m2| / sqrt(s1^2 + s2^2) is large, neither is mere outliers, and the smaller one moves the
+    mean of all.
     """
     values = sorted(math.log(max(1, sample)) for one in passes for sample in one)
     count = len(values)
@@ -336,8 +358,8 @@ def _clusters(passes: Sequence[Sequence[int]]) -> tuple[float, float] | None:
         return None
     low, high = values[:place], values[place:]
     gap = fmean(high) - fmean(low)
-    noise_model = math.sqrt((_variance(low) + _variance(high)) / 2)
-    if gap < SEPARATION * noise_model or share * gap < LEAST_PULL:
+    deviation = math.sqrt((_variance(low) + _variance(high)) / 2)
+    if gap < SEPARATION * deviation or share * gap < LEAST_PULL:
         return None
     return len(high) / count, gap
 
@@ -346,7 +368,7 @@ def _bimodal(slow_share: float, gap: float) -> str:
     return f"{100 * slow_share:.0f} % of the runs are {100 * math.expm1(gap):.0f} % longer than the others"
 
 
-# What devices tell may be missing or of any type
+# What devices report may be missing or of any type
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

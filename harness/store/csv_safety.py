@@ -13,9 +13,9 @@ _FORMULA = re.compile(r"\s*[=+\-@]")
 
 
 def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
-    """For CSV files, which people open in spreadsheets: text that these would run as a formula begins with a quote.
+    """Return the table with a quote before each text that a spreadsheet would run as a formula.
 
-    What failures say comes from devices.
+    People open CSV files in spreadsheets, and the messages of failures come from devices, which may be hostile.
     """
     texts = [str(name) for name, kind in table.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
     quoted = {name: [f"'{one}" if isinstance(one, str) and _FORMULA.match(one) else one for one in table[name]]

@@ -1,4 +1,4 @@
-"""The tables of a store."""
+"""The tables of a store, as SQLAlchemy classes."""
 
 from __future__ import annotations
 
@@ -29,11 +29,16 @@ SCHEMA_VERSION = 4
 
 
 class Base(DeclarativeBase):
+    """The base class of all tables."""
+
     type_annotation_map = {dict[str, Any]: JSON, list[int]: JSON}  # noqa: RUF012  (SQLAlchemy's own form)
 
 
 class Campaign(Base):
-    """What was asked for: a target, a space, a policy, a seed and a selection. Its id is their hash."""
+    """A campaign: networks of one space measured on one target under one policy, with a seed and a selection.
+
+    Its id is the hash of all that, so that the same command finds its campaign again.
+    """
 
     __tablename__ = "campaigns"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -49,7 +54,7 @@ class Campaign(Base):
 
 
 class Fingerprint(Base):
-    """The device as it was: its facts under their hash."""
+    """The facts of a device at the time of a measurement, under their hash."""
 
     __tablename__ = "fingerprints"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -71,34 +76,39 @@ class Measurement(Base):
     role: Mapped[str]
     status: Mapped[str]
     order: Mapped[int]
+    """Place among the measurements of its session, from 0."""
     fingerprint_id: Mapped[str | None] = mapped_column(ForeignKey("fingerprints.id"))
     artifact_sha256: Mapped[str | None]
     artifact: Mapped[dict[str, Any]] = mapped_column(default=dict)
     same_graph_as: Mapped[int | None] = mapped_column(ForeignKey("measurements.id"))
+    """The measurement whose label this one copies, because their exported files are the same."""
     latency_ms: Mapped[float | None]
     """The label: `raw_ms` without the session's drift."""
     stderr_ms: Mapped[float | None]
+    """Standard error of `latency_ms`."""
     raw_ms: Mapped[float | None]
-    """Trimmed mean of the samples as they were."""
+    """Trimmed mean of the samples as the device gave them."""
     low_ms: Mapped[float | None]
+    """Lower end of the 95 % confidence interval of `latency_ms`, within the session."""
     high_ms: Mapped[float | None]
-    """The 95 % confidence interval of `latency_ms`, within the session."""
+    """Upper end of that interval."""
     verdict: Mapped[str] = mapped_column(server_default="")
-    """Kind of doubt about the label (`quality.verdicts`); empty where there is none."""
+    """Kind of doubt about the label (`statistics.verdicts.KINDS`); empty if there is none."""
     metrics: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
-    """What else is known of the network on the device: memory, energy, first inference."""
+    """Other figures of the network on the device, by name (`telemetry.metrics.METRICS`)."""
     times_s: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """Seconds of each stage of the measurement, by name."""
     error: Mapped[str | None]
     started_at: Mapped[str]
     finished_at: Mapped[str | None]
     campaign: Mapped[Campaign] = relationship()
     passes: Mapped[list[PassRow]] = relationship(order_by="PassRow.number")
     is_new = False
-    """Whether `Store.begin` has just made it, so that it has no passes yet."""
+    """True if `Store.begin` has just made the row, so that it has no passes yet; not a column."""
 
 
 class PassRow(Base):
-    """One short run of a network: raw samples in their order, in nanoseconds."""
+    """One pass of a network: raw samples in nanoseconds, in the order in which they were taken."""
 
     __tablename__ = "passes"
     __table_args__ = (UniqueConstraint("measurement_id", "number"),)
@@ -110,11 +120,11 @@ class PassRow(Base):
     telemetry: Mapped[dict[str, Any]]
     at: Mapped[str]
     kind: Mapped[str] = mapped_column(server_default="label")
-    """`label`, or what is kept and makes no label: `rejected` (the anchor after it failed), `probe` (of noise)."""
+    """Use of the pass (`telemetry.recorded_pass.PassKind`)."""
 
 
 class AnchorRow(Base):
-    """One short run of a small network that every session times now and then: how fast the device is by itself."""
+    """One pass of an anchor, a small network that every session times now and then: it shows the device's speed."""
 
     __tablename__ = "anchors"
     __table_args__ = (Index("by_session", "campaign_id", "session"),)
@@ -122,17 +132,17 @@ class AnchorRow(Base):
     campaign_id: Mapped[str] = mapped_column(ForeignKey("campaigns.id"))
     session: Mapped[int]
     arch: Mapped[str]
-    """Of NAS-Bench-201, whatever the campaign's space is."""
+    """The anchor's architecture in NAS-Bench-201, whatever the campaign's space is."""
     warmup_ns: Mapped[list[int]]
     samples_ns: Mapped[list[int]]
     telemetry: Mapped[dict[str, Any]]
     at: Mapped[str]
     ok: Mapped[bool]
-    """Whether it was in line with the anchors around it."""
+    """True if its latency agreed with the anchors before it."""
 
 
 class SessionFacts(Base):
-    """What is known of one session of a campaign as a whole: the seed of its order, its drift."""
+    """Facts of one session of a campaign as a whole: the seed of its order, its drift."""
 
     __tablename__ = "sessions"
     campaign_id: Mapped[str] = mapped_column(ForeignKey("campaigns.id"), primary_key=True)
@@ -146,12 +156,13 @@ class Lease(Base):
     __tablename__ = "leases"
     device: Mapped[str] = mapped_column(primary_key=True)
     folder: Mapped[str]
-    """Identity of the work folder that counts the tokens: a wiped one begins anew."""
+    """Identity of the device's work folder, which counts the tokens: a new folder counts from the start again."""
     token: Mapped[int]
+    """Number of the lease; a later lease has a larger one."""
 
 
 class Incident(Base):
-    """Something that happened to a device, and is no measurement: it was lost, came back, was given up."""
+    """An event of a device that is no measurement: it was lost, came back, or was given up."""
 
     __tablename__ = "incidents"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -162,7 +173,7 @@ class Incident(Base):
 
 
 class Source(Base):
-    """A device that others measured in one space: where its labels come from."""
+    """A device that others measured in one space, and the origin of its labels."""
 
     __tablename__ = "sources"
     __table_args__ = (UniqueConstraint("name", "space"),)
@@ -171,11 +182,11 @@ class Source(Base):
     space: Mapped[str]
     format: Mapped[str]
     origin: Mapped[str]
-    """The files, as they were named."""
+    """The imported files, as the user named them."""
     sha256: Mapped[str]
-    """Of these files' contents."""
+    """SHA-256 of these files' contents."""
     unit: Mapped[str]
-    """In which the files have latencies; labels are milliseconds."""
+    """Unit of the latencies in the files; labels are in milliseconds."""
     citation: Mapped[str]
     notes: Mapped[str]
     imported_at: Mapped[str]
@@ -198,6 +209,6 @@ class SourceLabel(Base):
     __table_args__ = ({"sqlite_with_rowid": False},)
     source_id: Mapped[int] = mapped_column(ForeignKey("sources.id", ondelete="CASCADE"), primary_key=True)
     arch_id: Mapped[int] = mapped_column(primary_key=True)
-    """In `source_archs`; no foreign key, whose check would search all labels for each architecture that goes."""
+    """Id in `source_archs`. It is no foreign key, because deleting an architecture would then search all labels."""
     latency_ms: Mapped[float]
     stderr_ms: Mapped[float | None]

@@ -1,4 +1,4 @@
-"""Source devices of the store: imported tables, kept, listed and removed."""
+"""Source devices: latency tables that others measured, imported into the store, listed and removed."""
 
 from __future__ import annotations
 
@@ -21,21 +21,24 @@ __all__ = ["ImportResult", "keep", "listing", "remove"]
 
 @dataclass(frozen=True)
 class ImportResult:
-    """What became of an imported table."""
+    """The result of importing one table."""
 
     name: str
     space: str
     architectures: int
     is_new: bool
-    """False where the same file had been imported before."""
+    """False if the same file had been imported before."""
     notes: tuple[str, ...]
 
 
 def keep(store: Store, tables: Sequence[SourceTable]) -> list[ImportResult]:
-    """Add imported tables to the store, all or none; one that is there already stays as it is.
+    """Add imported tables to the store, all or none; a table that is there already stays as it is.
+
+    Returns:
+        A result per table, in the same order.
 
     Raises:
-        BadInputError: where another file's device has the same name and space.
+        BadInputError: if a table of another file has the same name and space.
     """
     with store.transaction() as connection:
         return [_keep(connection, table) for table in tables]
@@ -73,7 +76,7 @@ def _keep(connection: Connection, table: SourceTable) -> ImportResult:
 
 
 def _arch_ids(connection: Connection, table: SourceTable) -> list[int]:
-    """Ids of the table's architectures, new ones added."""
+    """Return the ids of the table's architectures, in its order; new ones are added."""
 
     def known() -> dict[str, int]:
         rows = connection.exec_driver_sql("SELECT arch, id FROM source_archs WHERE space = ?", (table.space,))
@@ -88,10 +91,13 @@ def _arch_ids(connection: Connection, table: SourceTable) -> list[int]:
 
 
 def remove(store: Store, name: str, space: str | None = None) -> list[tuple[str, int]]:
-    """Remove an imported source, of all spaces or one; (space, architectures) of what went.
+    """Remove an imported source, of one space or of all.
+
+    Returns:
+        The space and the number of architectures of each table that was removed.
 
     Raises:
-        BadInputError: where there is none of that name.
+        BadInputError: if there is no imported source of that name.
     """
     with store.transaction() as connection:
         found = connection.exec_driver_sql(
@@ -116,7 +122,7 @@ def _names(rows: Iterable[Row[Any]]) -> str:
 
 
 def _imported(connection: Connection, space: str | None = None) -> Sequence[Row[Any]]:
-    """The imported sources. None in a store that an older latlab made and that this one may not write."""
+    """Return the rows of imported sources; none if the store is too old to have the table."""
     there = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'sources'"
     if connection.exec_driver_sql(there).scalar() is None:
         return []
@@ -128,7 +134,7 @@ def _imported(connection: Connection, space: str | None = None) -> Sequence[Row[
 
 
 def listing(store: Store) -> pd.DataFrame:
-    """Every device that the store knows something of, imported or measured.
+    """Return every device that the store has latencies of, imported or measured, one row per space.
 
     Returns:
         Columns name, space, kind (imported or measured), architectures, origin, unit, citation, notes, imported_at.

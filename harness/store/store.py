@@ -1,7 +1,7 @@
-"""Everything measured, in one SQLite file that only the controller writes.
+"""The store: everything that was measured, in one SQLite file that only the controller writes.
 
-A pass (one short run of samples of one network) is committed as soon as it is there, so killing the controller
-loses at most the pass in flight. A measurement is one row per campaign, session and architecture; the unique
+A pass (one short run of samples of one network) is committed as soon as it arrives, so that killing the controller
+loses at most the pass in progress. A measurement is one row per campaign, session and architecture; the unique
 constraint makes a duplicate impossible.
 """
 
@@ -53,11 +53,11 @@ from latlab.harness.timing_policy import TimingPolicy
 
 __all__ = ["Campaign", "Label", "LeaseToken", "Measurement", "StaleLeaseError", "Store", "StoreError"]
 
-APPLICATION_ID = 0x6C61746C  # "latl": tells our files from other people's SQLite files
+APPLICATION_ID = 0x6C61746C  # "latl": distinguishes our files from other SQLite files
 
 
 class LeaseToken(NamedTuple):
-    """Under which a device is used: the worker's folder counts them up (`latlab.agents.workspace.lease`)."""
+    """The lease under which a device is used; the worker counts its token (`latlab.agents.workspace.lease`)."""
 
     device: str
     folder: str
@@ -65,7 +65,7 @@ class LeaseToken(NamedTuple):
 
 
 class Label(NamedTuple):
-    """What is said of a measurement that has ended."""
+    """The label of a measurement: its latency with the error bar, and the verdict on it."""
 
     measurement_id: int
     latency_ms: float
@@ -76,7 +76,7 @@ class Label(NamedTuple):
 
 
 class StaleLeaseError(LatlabError):
-    """Another controller has used the device since: what this one has to say of it is not believed."""
+    """Raised if another controller has used the device since, so that results of this one are not stored any more."""
 
     def __init__(self, device: str) -> None:
         super().__init__(
@@ -86,7 +86,7 @@ class StaleLeaseError(LatlabError):
 
 
 class StoreError(BadInputError):
-    """The store cannot be read or written; the message names the file."""
+    """Raised if the store cannot be read or written; the message names the file."""
 
 
 def _now() -> str:
@@ -98,11 +98,18 @@ def _digest(value: object) -> str:
 
 
 class Store:
-    """A store file, made where there is none.
+    """A store file, created if there is none.
 
     One controller at a time writes: `writing()` takes a lock that the operating system frees when the process ends,
     however it ends. Reading needs no lock. Threads may share a store: they take turns on its one connection, which
-    for SQLite is quicker than connections that wait for one another.
+    for SQLite is quicker than several connections that wait for one another.
+
+    Args:
+        path: of the SQLite file.
+        must_exist: raise `StoreError` if there is no such file.
+
+    Raises:
+        StoreError: if the file cannot be read or written, or is no store.
     """
 
     def __init__(self, path: str | Path, *, must_exist: bool = False) -> None:
@@ -141,8 +148,8 @@ class Store:
     def _open(self) -> None:
         with self._engine.connect() as connection:
             if self._tables(connection) == 0:
-                # The lock comes before the second look, and everything or nothing is made: another process may be
-                # making the same store, and this one may be killed.
+                # Look again under the lock, and make all tables or none: another process may be making the same store,
+                # and this one may be killed.
                 connection.rollback()
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
                 if self._tables(connection) == 0:
@@ -170,7 +177,7 @@ class Store:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turns what SQLite says into an error that names the file and the way out."""
+        """Turn an error of SQLite into one that names the file and says what to do."""
         try:
             yield
         except DBAPIError as error:
@@ -190,7 +197,7 @@ class Store:
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Session]:
-        """A transaction: committed at the end, undone by an exception."""
+        """Open a transaction in SQLAlchemy's objects: committed at the end, undone by an exception."""
         with (
             self._lock,
             self._explained(),
@@ -201,13 +208,17 @@ class Store:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """As `session`, in plain SQL: a fifth of the time, for what is done for every pass."""
+        """Open a transaction in plain SQL, which takes a fifth of the time of `session`: for work on every pass."""
         with self._lock, self._explained(), self._engine.begin() as connection:
             yield connection
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the store for measuring. Raises `LatlabError` where another process holds it."""
+        """Hold the store's lock, so that no other process measures into it.
+
+        Raises:
+            LatlabError: if another process holds it.
+        """
         import fcntl
 
         lock = self.path.with_name(self.path.name + ".lock")
@@ -233,7 +244,11 @@ class Store:
     # Devices
 
     def claim(self, lease: LeaseToken) -> None:
-        """Note that a device is used under `lease` from now on. Raises `StaleLeaseError` where it is an old one."""
+        """Record that a device is used under `lease` from now on.
+
+        Raises:
+            StaleLeaseError: if it is older than the newest one.
+        """
         with self.session() as session:
             newest = session.get(Lease, lease.device)
             if newest is None:
@@ -244,12 +259,17 @@ class Store:
             newest.folder, newest.token = lease.folder, lease.token
 
     def note(self, device: str, kind: str, message: str) -> None:
-        """Keep an incident."""
+        """Store an incident of a device.
+
+        Args:
+            kind: a short name, such as `lost`.
+            message: what happened, in words.
+        """
         with self.session() as session:
             session.add(Incident(at=_now(), device=device, kind=kind, message=message))
 
     def incidents(self) -> pd.DataFrame:
-        """What happened to devices, oldest first: at, device, kind, message."""
+        """Return the incidents of all devices, oldest first: columns at, device, kind, message."""
         with self._lock, self._explained(), self._engine.connect() as connection:
             return _frame(connection, "SELECT at, device, kind, message FROM incidents ORDER BY id", {})
 
@@ -264,7 +284,12 @@ class Store:
         selection: str,
         options: dict[str, Any] | None = None,
     ) -> Campaign:
-        """The campaign of these, made where there is none. The same command finds its campaign again."""
+        """Return the campaign with these properties, created if there is none: a repeated command finds its campaign.
+
+        Args:
+            selection: how its networks are chosen (`vocabulary.Selection`).
+            options: further settings that change labels, such as the way of exporting.
+        """
         options = options or {}
         identity = [str(target), space, policy.hash(), seed, selection, options]
         key = _digest(identity)
@@ -287,7 +312,7 @@ class Store:
         return campaign
 
     def fingerprint(self, facts: dict[str, Any]) -> str:
-        """The id under which a device's facts stand."""
+        """Store the facts of a device, if they are new, and return their id."""
         key = _digest(facts)
         with self.session() as session:
             if session.get(Fingerprint, key) is None:
@@ -295,13 +320,17 @@ class Store:
         return key
 
     def latest_session(self, campaign: Campaign) -> int:
-        """Number of the campaign's last session; 0 where it has none."""
+        """Return the number of the campaign's last session; 0 if it has none."""
         with self.session() as session:
             query = text("SELECT coalesce(max(session), 0) FROM measurements WHERE campaign_id = :c")
             return int(session.execute(query, {"c": campaign.id}).scalar_one())
 
     def begin(self, campaign: Campaign, session_number: int, arch: str, role: str, **fields: Any) -> Measurement:
-        """The running row of an architecture: a new one, or the one that an earlier run left."""
+        """Return the row of an architecture: the one that an earlier run left, or else a new one that is `running`.
+
+        Args:
+            fields: further columns to set.
+        """
         key = (campaign.id, session_number, arch)
         with self.transaction() as connection:
             known = connection.exec_driver_sql(
@@ -342,13 +371,13 @@ class Store:
             return [_recorded(row) for row in session.scalars(query)]
 
     def add_pass(self, measurement_id: int, recorded: RecordedPass, lease: LeaseToken | None = None) -> None:
-        """Keep one pass of a measurement.
+        """Store one pass of a measurement.
 
         Args:
-            lease: the lease under which the device was used; None where no other controller can have it.
+            lease: the lease under which the device was used; None if no other controller can use it.
 
         Raises:
-            StaleLeaseError: where another controller has used the device since.
+            StaleLeaseError: if another controller has used the device since.
         """
         raw = map(json.dumps, (recorded.warmup_ns, recorded.samples_ns, recorded.telemetry))
         values = (measurement_id, recorded.number, *raw, _now(), str(recorded.kind))
@@ -364,7 +393,7 @@ class Store:
                 raise StaleLeaseError(lease.device)
 
     def reject_pass(self, measurement_id: int, number: int) -> None:
-        """Keep a pass out of labels."""
+        """Mark a pass as rejected, so that it is no part of a label."""
         with self.transaction() as connection:
             connection.exec_driver_sql(
                 "UPDATE passes SET kind = ? WHERE measurement_id = ? AND number = ?",
@@ -372,7 +401,7 @@ class Store:
             )
 
     def add_anchor(self, campaign: Campaign, session_number: int, anchor: RecordedAnchor) -> None:
-        """Keep one pass of an anchor."""
+        """Store one pass of an anchor."""
         with self.session() as session:
             session.add(
                 AnchorRow(
@@ -388,7 +417,7 @@ class Store:
             )
 
     def anchors(self, campaign_id: str, session_number: int) -> list[RecordedAnchor]:
-        """Return the anchors of a session, in order."""
+        """Return the passes of a session's anchors, in the order in which they were taken."""
         with self.session() as session:
             query = select(AnchorRow).where(AnchorRow.campaign_id == campaign_id, AnchorRow.session == session_number)
             return [
@@ -397,13 +426,13 @@ class Store:
             ]
 
     def session_facts(self, campaign_id: str, session_number: int) -> dict[str, Any]:
-        """What is known of a session as a whole; empty where nothing was noted."""
+        """Return the facts of a session as a whole; empty if there are none."""
         with self.session() as session:
             found = session.get(SessionFacts, (campaign_id, session_number))
             return dict(found.facts) if found else {}
 
     def note_session(self, campaign_id: str, session_number: int, **facts: Any) -> None:
-        """Add to what is known of a session."""
+        """Add facts to those of a session; facts of the same name are replaced."""
         with self.session() as session:
             found = session.get(SessionFacts, (campaign_id, session_number))
             if found is None:
@@ -426,7 +455,7 @@ class Store:
             return _measurement(connection, measurement_id)
 
     def relabel(self, labels: Iterable[Label]) -> None:
-        """Give measurements, and those of the same graph, other labels."""
+        """Replace the labels of measurements, and of those that copied them because their graph is the same."""
         sql = "UPDATE measurements SET latency_ms = ?, stderr_ms = ?, low_ms = ?, high_ms = ?, verdict = ? WHERE {} = ?"
         values = [(*label, row_id) for row_id, *label in labels]
         with self.transaction() as connection:
@@ -434,11 +463,17 @@ class Store:
                 connection.exec_driver_sql(sql.format(column), values)
 
     def lose(self, campaign_id: str, session_number: int, reason: str) -> int:
-        """Call what is running `device_lost`: the device is given up. Their passes stay. How many they are."""
+        """Mark the running measurements of a session as `device_lost`, because the device is given up.
+
+        Their passes stay, and `resume` continues them.
+
+        Returns:
+            The number of these measurements.
+        """
         return self._change_status(campaign_id, session_number, Status.RUNNING, Status.DEVICE_LOST, reason)
 
     def resume(self, campaign: Campaign, session_number: int) -> dict[str, Measurement]:
-        """As `rows`, after what was lost with its device is `running` again, to be gone on with."""
+        """Set the measurements of a session that were lost with their device to `running`, and return all `rows`."""
         self._change_status(campaign.id, session_number, Status.DEVICE_LOST, Status.RUNNING, None)
         return self.rows(campaign, session_number)
 
@@ -456,7 +491,7 @@ class Store:
             return int(session.execute(query).rowcount)  # type: ignore[attr-defined]
 
     def rows(self, campaign: Campaign, session_number: int) -> dict[str, Measurement]:
-        """Rows of one session of a campaign by architecture, in order of measurement."""
+        """Return the rows of one session of a campaign by architecture, in the order of measuring."""
         with self.session() as session:
             query = (
                 select(Measurement)
@@ -466,7 +501,7 @@ class Store:
             return {row.arch: row for row in session.scalars(query)}
 
     def same_graph(self, row: Measurement) -> Measurement | None:
-        """A finished measurement, in the same session, of another network whose exported file is the same."""
+        """Return a finished measurement of the same session whose exported file is the same as the row's, or None."""
         with self.transaction() as connection:
             found = connection.exec_driver_sql(
                 "SELECT id FROM measurements WHERE campaign_id = ? AND session = ? AND artifact_sha256 = ? "
@@ -487,11 +522,13 @@ class Store:
     def table(
         self, *, target: str | None = None, space: str | None = None, raw: bool = False, sustained: bool = False
     ) -> pd.DataFrame:
-        """All finished measurements, one row each: the campaign's facts, then the measurement's.
+        """Return all finished measurements, failed ones included, one row each: the campaign's facts, then its own.
 
         Args:
-            sustained: with those under sustained load, which are no labels.
-            raw: with a column `passes`, the raw samples in ns: a list per pass.
+            target: only those of this target.
+            space: only those of this search space.
+            raw: add a column `passes` with the raw samples in ns, a list per pass.
+            sustained: include sustained runs, which are no labels.
         """
         sql = """
             SELECT c.target, c.space, m.arch, m.latency_ms, m.stderr_ms, m.low_ms, m.high_ms, m.raw_ms, m.verdict,
@@ -540,7 +577,7 @@ class Store:
         return [samples.get(owner, []) for owner in owners]
 
     def campaigns(self) -> pd.DataFrame:
-        """One row per campaign and session: how much was measured, failed and left running."""
+        """Return a row per campaign and session, with the numbers of finished, failed and running measurements."""
         sql = """
             SELECT c.target, c.space, c.policy_name AS policy, c.selection, c.seed, m.session,
                    sum(m.status = 'ok') AS ok, sum(m.status NOT IN ('ok', 'running')) AS failed,
@@ -554,17 +591,19 @@ class Store:
             return _frame(connection, sql, {})
 
     def facts(self, fingerprint_id: str) -> dict[str, Any]:
+        """Return the facts of a device that `fingerprint` stored under this id; empty if there are none."""
         with self.session() as session:
             found = session.get(Fingerprint, fingerprint_id)
             return dict(found.facts) if found else {}
 
     def close(self) -> None:
+        """Close the connection to the file."""
         self._engine.dispose()
 
 
 _JSON = ("artifact", "times_s", "metrics")
 _RESULT = ("latency_ms", "stderr_ms", "raw_ms", "low_ms", "high_ms", "verdict", "artifact", "metrics")
-"""What a measurement of the same graph has found."""
+"""Columns that a row copies from the measurement of the same graph."""
 _OPTIONAL = tuple(column.name for column in Measurement.__table__.columns if column.nullable)
 
 
@@ -595,7 +634,7 @@ def _frame(connection: Connection, sql: str, parameters: dict[str, str]) -> pd.D
 
 
 def _update_schema(connection: Connection) -> None:
-    """Brings a store of an older version up to date: what came later are tables, and columns that may be empty."""
+    """Update a store of an older version; newer versions only added tables, and columns that may be empty."""
     Base.metadata.create_all(connection)
     for table in Base.metadata.sorted_tables:
         there = {row[1] for row in connection.exec_driver_sql(f"PRAGMA table_info({table.name})")}

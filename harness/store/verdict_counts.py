@@ -1,4 +1,4 @@
-"""How many labels have which verdict, and how that is said."""
+"""Counts of labels by verdict, and these counts in words."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ __all__ = ["in_words", "verdict_counts"]
 
 
 def verdict_counts(rows: pd.DataFrame) -> dict[str, int]:
-    """Of rows as `Store.table` gives them: finished ones by verdict ("" for none), from good to the least doubt.
+    """Return the number of finished rows with each verdict ("" for a good one), in the order of `KINDS`.
 
-    Rows that were measured before there were verdicts are left out: they have no interval either.
+    Rows that an older latlab measured without verdicts are left out; they have no interval either.
+
+    Args:
+        rows: as `Store.table` returns them.
     """
     judged = rows[(rows["status"] == Status.OK) & (rows["high_ms"].notna() | (rows["verdict"] != ""))]
     counts = judged["verdict"].value_counts()
@@ -23,5 +26,5 @@ def verdict_counts(rows: pd.DataFrame) -> dict[str, int]:
 
 
 def in_words(counts: Mapping[str, int]) -> str:
-    """`57 good, 2 noisy, 1 drift`; "" where nothing was judged."""
+    """Return the counts as text such as `57 good, 1 drift, 2 noisy`; "" if nothing was judged."""
     return ", ".join(f"{counts[kind]:,} {kind or 'good'}" for kind in KINDS if counts.get(kind))

@@ -7,22 +7,22 @@ from enum import StrEnum
 __all__ = ["USER_MODEL_SPACE", "Role", "Selection", "Status"]
 
 USER_MODEL_SPACE = "model"
-"""What stands for the search space of a model of the user's own, which has none."""
+"""The name that takes the place of the search space for a model of the user's own, which has none."""
 
 
 class Status(StrEnum):
-    """State of a measurement; every other status is the kind of its failure (`agents.protocol.errors.KINDS`)."""
+    """State of a measurement; any other status is the kind of its failure (`agents.protocol.errors.KINDS`)."""
 
     OK = "ok"
     """Finished, with a label."""
     RUNNING = "running"
-    """Passes are missing still; it may have a latency so far."""
+    """Passes are still missing; the row may have a preliminary latency."""
     DEVICE_LOST = "device_lost"
-    """Its device was given up while it was running: the same command goes on with it."""
+    """Its device was given up while it was running; the same command continues it."""
 
 
 class Role(StrEnum):
-    """What a measurement is for."""
+    """The purpose of a measurement."""
 
     TRAIN = "train"
     """Chosen by the closed loop; the predictor is fitted to it."""
@@ -37,7 +37,7 @@ class Role(StrEnum):
 
 
 class Selection(StrEnum):
-    """How the networks of a campaign were chosen; a model of the user's own has its name there."""
+    """The choice of a campaign's networks; for a model of the user's own it is the model's name."""
 
     RANDOM = "random"
     LISTED = "listed"

@@ -1,4 +1,7 @@
-"""One network on one device, pass after pass without a pause, for minutes; every pass is in the store at once."""
+"""A sustained run: one network on one device, pass after pass without a pause, for minutes.
+
+Every pass is in the store as soon as it ends.
+"""
 
 from __future__ import annotations
 
@@ -30,54 +33,65 @@ from latlab.harness.telemetry.recorded_pass import PassKind, RecordedPass
 from latlab.harness.timing_policy import TimingPolicy
 from latlab.harness.transports import DeviceLostError, ProtocolError, WorkerError
 
-__all__ = ["Result", "Run", "close_earlier", "policy_of", "sustained_passes"]
+__all__ = ["SustainedResult", "SustainedRun", "close_earlier", "policy_of", "sustained_passes"]
 
 PASS_S = 1.5
-"""Of a pass: long against what lies between two (milliseconds), short against what Ctrl-C waits for."""
+"""Seconds of a pass: long compared with the milliseconds between two passes, short enough for Ctrl-C to act soon."""
 PROGRAM_PASS_S = 10.0
-"""Where each pass starts a program anew (`benchmark_model`)."""
+"""Seconds of a pass of `benchmark_model`, which starts its program again for each pass."""
 MAX_ATTEMPTS = 2
-"""Workers that the network may kill before that is its result."""
+"""Failures of the worker in a row, without a pass between them, after which the network counts as failed."""
 _BEGAN = "began_s"
 
 
 def policy_of(target: Target) -> TimingPolicy:
+    """Return the timing policy of a sustained run: one pass that lasts some seconds, without discarded runs."""
     pass_s = PROGRAM_PASS_S if target.runtime == BENCHMARK_MODEL else PASS_S
     return TimingPolicy(Role.SUSTAIN.value, warmup=0, runs=1, trim=0.1, passes=1, spread=0, pass_s=pass_s)
 
 
 @dataclass(frozen=True)
-class Result:
-    """The result of a sustained run."""
+class SustainedResult:
+    """The result of a sustained run, complete or not."""
 
     target: str
     space: str
-    """`model` for a model of the user's own."""
+    """Search space; `model` for a model of the user's own."""
     network: str
     asked_s: float
+    """Seconds that the run was to last."""
     status: str
-    """`ok`, or how the network failed."""
+    """`ok`, `running`, or how the network failed."""
     error: str | None
     readings: tuple[SustainedPass, ...]
+    """Its passes, in order."""
     simulated: bool = False
+    """True if the device is a simulated one."""
 
     @cached_property
     def summary(self) -> Sustained | None:
-        """None where there was not one pass."""
+        """The figures of the whole run; None if there was no pass."""
         return summarise(self.readings) if self.readings else None
 
     @property
     def complete(self) -> bool:
-        """Whether it was as long as it was to be."""
+        """True if the run lasted as long as it was asked to."""
         return self.summary is not None and self.summary.seconds >= self.asked_s
 
     def windows(self, window_s: float | None = None) -> list[Window]:
-        """Default: at most 30 of a round length; longer where passes are."""
+        """Return the run in windows of equal length.
+
+        Args:
+            window_s: seconds of a window; by default a round length of which at most 30 fill the run. Windows are
+            longer
+                if passes are too far apart for it.
+        """
         seconds = self.summary.seconds if self.summary else self.asked_s
         wanted_s = nice_window_s(max(seconds, 1.0)) if window_s is None else window_s
         return windows(self.readings, legible_window_s(self.readings, wanted_s))
 
     def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON values, with its windows."""
         return {
             "target": self.target,
             "space": self.space,
@@ -92,13 +106,17 @@ class Result:
         }
 
 
-class Run:
-    """What a job does (`fleet.Job.work`); it goes on after the way to the device was lost, with a gap.
+class SustainedRun:
+    """A sustained run in progress: the work of a job (`fleet.Job.work`).
+
+    If the connection to the device is lost, the job may be tried again: the run then continues, with a gap.
 
     Args:
-        network: what the store calls it.
-        label: what the device is told that it is: SPACE/ARCH.
-        seconds: how long, on the device's clock.
+        session: where in the store its row is.
+        artifact: the exported network.
+        network: its name in the store.
+        label: its name for the device, SPACE/ARCH.
+        seconds: length of the run on the device's clock.
     """
 
     def __init__(
@@ -113,9 +131,11 @@ class Run:
         self._artifact, self._network, self._label = artifact, network, label
         self.seconds = seconds
         self.readings: list[SustainedPass] = []
-        """So far; only ever appended to."""
+        """The passes so far; the list only grows, so that another thread may read it."""
         self.elapsed_s = 0.0
+        """Seconds from the start of the run to the end of its last pass, gaps included."""
         self.row: Measurement | None = None
+        """Its row in the store; None before it begins."""
         self._passes: list[RecordedPass] = []
         self._facts: dict[str, Any] = {}
         self._attempts = 0
@@ -123,7 +143,18 @@ class Run:
         self._simulated = False
 
     def work(self, measurer: Measurer, tell: Callable[[Measurement], None]) -> None:
-        """Raises what ends a stay at a device; what was timed is in the store, and its row says so."""
+        """Run until the seconds are over, the network fails, or the device is lost.
+
+        Args:
+            measurer: the device to run on.
+            tell: called with the row after every pass, and at the end.
+
+        Raises:
+            StoppedError: if the jobs are stopped.
+            DeviceLostError: if the connection is lost. What was timed before is in the store, and the row is closed
+            with
+                it.
+        """
         device = measurer.device
         measurer.touched.add(self._session.key)
         self._simulated = device.hello.is_simulated
@@ -168,7 +199,7 @@ class Run:
     def _stay(
         self, measurer: Measurer, loaded: LoadedModel, row: Measurement, tell: Callable[[Measurement], None]
     ) -> None:
-        """Passes from one worker, whose clock is one."""
+        """Time passes with one worker, whose clock does not jump, until the seconds are over or it fails."""
         device, policy = measurer.device, self._session.policy
         before_s, first_s = self.elapsed_s, None
         while self.elapsed_s < self.seconds:
@@ -195,10 +226,10 @@ class Run:
             row.latency_ms = reading.median_ms
             tell(row)
 
-    def result(self) -> Result:
-        """What there is of it so far."""
+    def result(self) -> SustainedResult:
+        """Return what the run has so far."""
         status, error = (Status.RUNNING.value, None) if self.row is None else (self.row.status, self.row.error)
-        return Result(
+        return SustainedResult(
             self._campaign.target,
             self._campaign.space,
             self._network,
@@ -211,16 +242,20 @@ class Run:
 
 
 def sustained_passes(passes: Iterable[RecordedPass], facts: Mapping[str, Any]) -> list[SustainedPass]:
-    """The passes of a run, as they came or as the store has them.
+    """Return recorded passes as passes of a sustained run.
 
     Args:
-        facts: of the network on the device (`Loaded.facts`, or the row's `artifact`).
+        passes: of one run, in order, from the device or the store.
+        facts: what the worker reported when it loaded the network (`LoadedModel.facts`, or the row's `artifact`).
     """
     return [_sustained_pass(one, facts) for one in passes]
 
 
 def close_earlier(store: Store, campaign: Campaign) -> None:
-    """A run whose latlab was killed has its passes, and a row that was never closed: it is as long as it is."""
+    """Close the row of an earlier run whose latlab was killed, with the passes that it has.
+
+    Such a run cannot be continued, because the device has cooled down meanwhile.
+    """
     for row in store.rows(campaign, store.latest_session(campaign)).values():
         passes = store.passes(row.id) if row.status == Status.RUNNING else []
         if passes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from latlab.harness.sustained.run import Result
+from latlab.harness.sustained.run import SustainedResult
 from latlab.harness.sustained.windows import COMPARED_S, Sustained
 from latlab.harness.text import duration, milliseconds
 
@@ -10,11 +10,11 @@ __all__ = ["headline"]
 
 
 SLOWER = 1.02
-"""A minute that is so much slower than the first and the last one is worth a line."""
+"""Ratio above which a minute that is slower than the first and the last one gets a line of its own."""
 
 
 def headline(found: Sustained) -> str:
-    """The first minute against the last one."""
+    """Return a sentence that compares the first minute with the last one."""
     span = _span(found)
     change = found.slowdown_percent
     how = "as fast as" if abs(change) < 1 else f"{abs(change):.0f} % {'slower' if change > 0 else 'faster'} than"
@@ -29,16 +29,17 @@ def headline(found: Sustained) -> str:
 
 
 def spell(seconds: float) -> str:
-    """30 min, not 30 min 00 s."""
+    """Return a duration without its zeros: `30 min`, not `30 min 00 s`."""
     return duration(seconds).removesuffix(" 00 s").removesuffix(" 00 min")
 
 
 def _span(found: Sustained) -> str:
-    """What is compared, in a word."""
+    """Return what is compared in a word: `minute`, or `quarter` for a short run."""
     return "minute" if found.first.end_s - found.first.start_s >= COMPARED_S else "quarter"
 
 
-def figures(result: Result, found: Sustained) -> list[tuple[str, str]]:
+def figures(result: SustainedResult, found: Sustained) -> list[tuple[str, str]]:
+    """Return the figures of a run as lines of a name and plain text."""
     lines = [("change", headline(found))]
     if found.slowest.mean_ms > SLOWER * max(found.first.mean_ms, found.last.mean_ms):
         when = f"after {spell(found.slowest.start_s)}"

@@ -1,4 +1,4 @@
-"""A run of minutes, window by window: pure functions of what its passes recorded."""
+"""A sustained run cut into windows of time: pure functions of what its passes recorded."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ __all__ = ["TRIM", "Sustained", "SustainedPass", "Window", "legible_window_s", "
 TRIM = 0.1
 """Share of a window's samples cut at each end for its mean."""
 MOST_WINDOWS = 30
+"""Most windows of a run, unless a length is asked for."""
 COMPARED_S = 60.0
-"""The first minute and the last one are compared; of shorter runs, the first and the last quarter."""
+"""Seconds at the start and at the end that are compared; in a run below four minutes, its first and last quarter."""
 LIMITED = 0.99
-"""Of the highest limit of the clock in a run: below it, the clock is throttled."""
+"""Share of the highest clock limit of a run below which the clock counts as throttled."""
 _ROUND_S = (1, 2, 5, 10, 15, 30, 60, 120, 180, 300, 600, 900, 1800, 3600)
 
 
@@ -89,75 +90,94 @@ class SustainedPass:
 
 @dataclass(frozen=True)
 class Window:
-    """What the passes that begin in a span of time have in common."""
+    """The passes that begin in one span of time, in figures."""
 
     start_s: float
+    """Seconds from the start of the run to the start of the window."""
     end_s: float
     runs: int
+    """Inferences of its passes."""
     median_ms: float
     mean_ms: float
-    """Trimmed."""
+    """Trimmed mean of the samples."""
     p10_ms: float
+    """10 % quantile of the samples; `p90_ms` is the 90 % quantile."""
     p90_ms: float
     temperature_c: float | None
+    """Mean over passes of the hottest sensor's temperature in degrees Celsius, or None."""
     clock_mhz: float | None
+    """Mean clock over passes, or None."""
     power_w: float | None
+    """Mean power in watts over passes, or None."""
     throttled_s: float
-    """Of passes with a throttled clock."""
+    """Seconds of inference in passes with a throttled clock."""
 
     def to_json(self) -> dict[str, Any]:
+        """Return the fields by name."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Sustained:
-    """A whole run."""
+    """A whole sustained run in figures."""
 
     seconds: float
-    """From its beginning to the end of its last pass."""
+    """Seconds from its start to the end of its last pass."""
     busy_s: float
+    """Seconds of inference."""
     runs: int
+    """Inferences."""
     mean_ms: float
-    """Trimmed, of all samples."""
+    """Trimmed mean of all samples."""
     first: Window
+    """The first minute, or quarter of a short run."""
     last: Window
+    """The last minute, or quarter."""
     slowest: Window
-    """Of all minutes, or quarters; its mean is the highest."""
+    """The minute, or quarter, with the highest mean."""
     throttled_s: float
+    """Seconds of inference in passes with a throttled clock."""
     throttled_from_s: float | None
-    """When a clock was throttled for the first time; None: never."""
+    """Seconds from the start to the first pass with a throttled clock; None if there is none."""
     hottest_c: float | None
+    """Highest temperature after a pass in degrees Celsius, or None."""
     energy_mj: float | None
-    """Per inference; None where it is not known."""
+    """Energy per inference in mJ; None if not known."""
 
     @property
     def slowdown_percent(self) -> float:
-        """By how much the last minute is slower than the first."""
+        """Percentage by which the last minute is slower than the first."""
         return 100 * (self.last.mean_ms / self.first.mean_ms - 1)
 
     @property
     def busy_percent(self) -> float:
-        """Share of the time in which inference ran; telemetry and messages between passes take the rest."""
+        """Percentage of the time in which inference ran; telemetry and messages between passes take the rest."""
         return min(100.0, 100 * self.busy_s / self.seconds)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the fields by name, with `slowdown_percent` and `busy_percent`."""
         return {**asdict(self), "slowdown_percent": self.slowdown_percent, "busy_percent": self.busy_percent}
 
 
 def nice_window_s(seconds: float, most: int = MOST_WINDOWS) -> float:
-    """A round length, of which at most `most` fill a run of so many seconds."""
+    """Return a round length of a window in seconds, of which at most `most` fill a run of `seconds`."""
     least = seconds / most
     return float(next((length for length in _ROUND_S if length >= least - 1e-9), math.ceil(least)))
 
 
 def legible_window_s(readings: Sequence[SustainedPass], wanted_s: float) -> float:
-    """At least so long that hardly a window is without a pass."""
+    """Return `wanted_s`, or more if passes are so far apart that many windows would have none."""
     spacings = [after.began_s - before.began_s for before, after in pairwise(readings)]
     return max(wanted_s, 2 * median(spacings) if spacings else 0.0, 1e-3)
 
 
 def windows(readings: Sequence[SustainedPass], window_s: float) -> list[Window]:
-    """One after another from the beginning; those without a pass (the device was lost meanwhile) are left out."""
+    """Return the windows of a run in order; those without a pass (while the device was lost) are left out.
+
+    Args:
+        readings: the passes of the run, in order.
+        window_s: seconds of a window.
+    """
     slow = _throttled(readings)
     groups: dict[int, list[int]] = {}
     for place, reading in enumerate(readings):
@@ -169,7 +189,11 @@ def windows(readings: Sequence[SustainedPass], window_s: float) -> list[Window]:
 
 
 def summarise(readings: Sequence[SustainedPass]) -> Sustained:
-    """Raises `ValueError` without readings."""
+    """Return the figures of a whole run.
+
+    Raises:
+        ValueError: if there are no passes.
+    """
     if not readings:
         raise ValueError("a run without a pass has nothing to summarise")
     slow = _throttled(readings)
@@ -231,7 +255,7 @@ def _mean(values: Iterator[float | None]) -> float | None:
 
 
 def _throttled(readings: Sequence[SustainedPass]) -> list[bool]:
-    """Whether each pass ran with a throttled clock: by a verdict's signs, or because its limit is below the run's."""
+    """Return for each pass whether its clock was throttled: the device says so, or lowered the limit of its clock."""
     usual_mhz = max((one.clock_mhz for one in readings if one.clock_mhz is not None), default=None)
     highest_mhz = max((one.clock_limit_mhz for one in readings if one.clock_limit_mhz is not None), default=0.0)
     return [

@@ -1,1 +1,1 @@
-"""The one typed view of what devices tell: readings, energy, metrics."""
+"""The one typed view of what devices report: readings, recorded passes, energy, metrics."""

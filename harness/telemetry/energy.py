@@ -1,4 +1,4 @@
-"""Energy per inference, from counters and meters of power."""
+"""Energy during a pass, from counters of energy and meters of power."""
 
 from __future__ import annotations
 
@@ -11,43 +11,38 @@ __all__ = ["Energy", "energy_of", "power_w"]
 
 
 COUNTER_S = 0.005
-"""Counters of energy move once a millisecond (RAPL): over shorter times they say nothing."""
-
-
+"""Least seconds between two readings of an energy counter: RAPL's move once a millisecond."""
 BOARD_S, BATTERY_S, GPU_S = 0.1, 2.0, 1.0
-"""Meters of power show the mean of a while that has passed: a pass has to last as long to be what they show."""
-
-
+"""Least seconds of a pass for the meter of a board, a battery or a GPU: it shows the mean power of a past interval,
+which the pass has to fill."""
 LEAST_WHOLE = 0.99
-"""Of the inference time, that lies between two readings around it, but for roundings."""
-
-
+"""Least share of the inference time that has to lie between two readings of a counter; all of it does, except for
+rounding."""
 LEAST_SHARE = 0.5
-"""Of the time between two readings of a counter that inference has to fill."""
-
-
+"""Least share of the time between two readings of a counter that inference has to fill."""
 TOTALS = ("VDD_IN", "POM_5V_IN", "VIN")
-"""How Jetsons label the channel that feeds the whole board. Without one, channels are parts of it, and add up."""
+"""Labels of the channel that feeds the whole board, on Jetsons. Without one, the channels are parts of the board, and
+their sum counts."""
 
 
 class Energy(NamedTuple):
-    """Energy over a time in which inferences ran."""
+    """Energy that was spent in an interval in which inferences ran."""
 
     joules: float
     seconds: float
-    """Length of that time."""
+    """Length of the interval."""
 
 
 def energy_of(telemetry: Mapping[str, Any], seconds: float, gpu: int | None = None) -> Energy | None:
-    """Energy around a pass; None where it is not known, or the pass is too short for the meter.
+    """Return the energy spent around a pass, or None if it is not known or the pass is too short for the meter.
 
-    On an NVIDIA GPU, that board's alone; else the processor's and its memory's counters, else the board's meters, else
-    the battery's.
+    For a network on an NVIDIA GPU it is the energy of that board alone. Else it comes from the counters of the
+    processor and its memory, else from the board's meters, else from the battery's.
 
     Args:
-        telemetry: with the readings `before` and `after`.
-        seconds: that inference took in between.
-        gpu: NVML's number of the one that the network runs on.
+        telemetry: of one pass, with the readings `before` and `after`.
+        seconds: time that inference took between the two.
+        gpu: NVML's index of the GPU that the network ran on; None for a network on the CPU.
     """
     before, after = (_readings(telemetry.get(name)) for name in ("before", "after"))
     if gpu is not None:
@@ -64,7 +59,7 @@ def energy_of(telemetry: Mapping[str, Any], seconds: float, gpu: int | None = No
 
 
 def power_w(telemetry: Mapping[str, Any], seconds: float, gpu: int | None = None) -> float | None:
-    """Mean power during a pass; see `energy_of`."""
+    """Return the mean power during a pass in watts, or None; the arguments are those of `energy_of`."""
     energy = energy_of(telemetry, seconds, gpu)
     return None if energy is None else energy.joules / energy.seconds
 
@@ -82,6 +77,7 @@ def _names(readings: Mapping[str, Any], kind: str) -> list[str]:
 def _counted(
     before: Mapping[str, Any], after: Mapping[str, Any], names: Sequence[str], seconds: float
 ) -> Energy | None:
+    """Return the energy by counters, which give microjoules (`uj`) before and after the pass."""
     began, ended = number(before, "at_s"), number(after, "at_s")
     if not names or began is None or ended is None:
         return None
@@ -98,6 +94,7 @@ def _counted(
 
 
 def _metered(after: Mapping[str, Any], names: Sequence[str], seconds: float, least_s: float) -> Energy | None:
+    """Return the energy by meters, which give milliwatts (`mw`) right after the pass."""
     powers = [number(after, "mw", name) for name in names]
     known = [power for power in powers if power is not None and power > 0]
     if not known or seconds < least_s:

@@ -1,6 +1,6 @@
-"""What is known of a network on a device beyond its latency: memory, energy, times of loading and of the first run.
+"""Metrics of a network on a device other than its latency: memory, energy, time to load it and of its first run.
 
-Everything is computed from what devices tell, of which any part may be missing or nonsense: what is not known is
+Everything is computed from what devices report, of which any part may be missing or nonsense: what is not known is
 left out.
 """
 
@@ -22,20 +22,20 @@ METRICS = {
     "peak_memory_mb": "10^6 bytes by which the process grew at its peak, opening the network and running it once",
     "energy_mj": "energy per inference of all that the meter covers, what it spends at rest included",
 }
-"""Names of metrics, and what they mean."""
+"""Names of the metrics, with their meaning; the unit is at the end of the name."""
 
 
 def metrics(facts: Mapping[str, Any], passes: Iterable[RecordedPass], file_bytes: int) -> dict[str, float]:
-    """What there is of `METRICS` for one network.
+    """Return those of `METRICS` that are known for one network.
 
-    Energy per inference is mean power times mean duration, both over all passes, so that what a device does between
-    readings of its counters and the network's runs is not counted as the network's: sum(J) / sum(s between readings)
-    * sum(s of inference) / inferences.
+    Energy per inference is mean power times mean duration, both over all passes: sum(J) / sum(s between readings)
+    * sum(s of inference) / inferences. So the energy that a device spends between a reading of its counters and the
+    network's runs does not count as the network's.
 
     Args:
-        facts: of `Loaded`, as `DeviceSession.load` gives them.
-        passes: of the network, warm-up included.
-        file_bytes: size of its file.
+        facts: what the worker reported when it loaded the network (`LoadedModel.facts`).
+        passes: all passes of the network.
+        file_bytes: size of its file; 0 if not known.
     """
     found: dict[str, float] = {"file_bytes": float(file_bytes)} if file_bytes > 0 else {}
     for name, key in (("first_ms", "first_ns"), ("open_ms", "load_ns")):

@@ -42,7 +42,7 @@ MOST_SENSORS, MOST_GPUS, MOST_CPUS = 256, 64, 4096
 
 
 class ThrottleState(NamedTuple):
-    """How a device says that its clock is or was held back."""
+    """A device's own report that its clock is or was held back."""
 
     value: int
     """As the device reports it: the Raspberry Pi's bits, or a count of events since boot."""

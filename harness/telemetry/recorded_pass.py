@@ -12,16 +12,16 @@ __all__ = ["PassKind", "RecordedAnchor", "RecordedPass"]
 
 
 class PassKind(StrEnum):
-    """What a stored pass is used for."""
+    """The use of a stored pass."""
 
     LABEL = "label"
-    """Its samples make the label of its network."""
+    """Its samples are part of its network's label."""
     REJECTED = "rejected"
-    """The anchor after it failed: it is kept, and makes no label."""
+    """The anchor after it failed: the pass is kept, but is no part of a label."""
     PROBE = "probe"
-    """A known network timed again out of turn: it shows the noise, and makes no label."""
+    """A known network timed again out of turn: the pass shows the noise, and is no part of a label."""
     SUSTAIN = "sustain"
-    """Part of a sustained run, which makes no label."""
+    """Part of a sustained run, which gives no label."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,9 @@ class RecordedAnchor(RecordedPass):
     arch: str = field(default="", kw_only=True)
     """The anchor's architecture in NAS-Bench-201, whatever space the campaign measures."""
     in_line: bool = field(default=True, kw_only=True)
-    """Whether its latency agreed with the anchors before it."""
+    """True if its latency agreed with the anchors before it."""
 
     @property
     def network(self) -> str:
+        """The anchor's architecture."""
         return self.arch

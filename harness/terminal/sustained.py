@@ -16,7 +16,7 @@ from rich.text import Text
 
 from latlab.harness.fleet.jobs import DeviceState, Incident
 from latlab.harness.store.store import Measurement
-from latlab.harness.sustained.run import Result, Run
+from latlab.harness.sustained.run import SustainedResult, SustainedRun
 from latlab.harness.sustained.summary import figures, spell
 from latlab.harness.sustained.windows import SustainedPass, Window, nice_window_s
 from latlab.harness.terminal.braille import curve, sparkline
@@ -41,10 +41,10 @@ class SustainView(View):
 
     def __init__(self, screen: Console) -> None:
         super().__init__(screen)
-        self.run: Run | None = None
+        self.run: SustainedRun | None = None
         self._printed_at = time.monotonic()
 
-    def follow(self, run: Run) -> None:
+    def follow(self, run: SustainedRun) -> None:
         """Show this run."""
         self.run = run
 
@@ -94,7 +94,7 @@ def following(*, quiet: bool) -> Iterator[SustainView]:
         yield view
 
 
-def _state(run: Run) -> str:
+def _state(run: SustainedRun) -> str:
     """Return the state of the run in one line."""
     readings = list(run.readings)
     now, began = readings[-1], readings[0]
@@ -147,7 +147,7 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def show_result(result: Result, store: Path, out: Path | None) -> None:
+def show_result(result: SustainedResult, store: Path, out: Path | None) -> None:
     """Print the curve, a table of windows, and the figures."""
     screen = console()
     found = result.summary

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from latlab.harness.quality.session_data import Sitting
+from latlab.harness.quality.session_data import SessionData
 from latlab.harness.report import theme
 from latlab.harness.report.chart import Chart, legend_above, thin_out
 from latlab.harness.report.svg import inline_svg
@@ -44,7 +44,7 @@ def _key(good: bool, number: int) -> Line2D:
     return Line2D([], [], linestyle="", markersize=4.5, label=f"{number:,} {KEYS[good]}", **look)  # type: ignore[arg-type]
 
 
-def measured_again(first: Sitting, second: Sitting, name: str) -> Chart | None:
+def measured_again(first: SessionData, second: SessionData, name: str) -> Chart | None:
     """Return a chart of labels of the same networks in two measurement sessions, and their difference in per cent.
 
     The result is None for fewer than three networks in common.
@@ -89,7 +89,7 @@ def noise_by_latency(labels: pd.DataFrame, name: str) -> Chart | None:
     """Return a chart of each label's standard error, in per cent of its latency, against the latency.
 
     Args:
-        labels: the labels of all measurement sessions (`Sitting.labels`).
+        labels: the labels of all measurement sessions (`SessionData.labels`).
         name: the prefix of ids in the SVG.
 
     Returns:
@@ -131,18 +131,18 @@ def noise_by_latency(labels: pd.DataFrame, name: str) -> Chart | None:
     )
 
 
-def residual_by_order(sittings: Sequence[tuple[Sitting, pd.Series]], against: str, name: str) -> Chart | None:
+def residual_by_order(sessions: Sequence[tuple[SessionData, pd.Series]], against: str, name: str) -> Chart | None:
     """Return a chart of the labels' residuals in the order of measuring, one measurement session below the other.
 
     Args:
-        sittings: at most three sessions, each with the residuals of its networks (logarithms, by network).
+        sessions: at most three sessions, each with the residuals of its networks (logarithms, by network).
         against: what a label is compared with, in words.
         name: the prefix of ids in the SVG.
 
     Returns:
         None if no session has enough networks.
     """
-    shown = [(one, rest.dropna()) for one, rest in sittings]
+    shown = [(one, rest.dropna()) for one, rest in sessions]
     shown = [(one, rest) for one, rest in shown if len(rest) >= SMOOTHING]
     if not shown:
         return None

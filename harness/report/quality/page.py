@@ -47,12 +47,12 @@ def render(found: Sequence[Quality]) -> str:
 
 
 def _part(one: Quality, name: str) -> dict[str, object]:
-    sittings = one.records.sittings
+    sessions = one.data.sessions
     pair = one.again.sessions if one.again else None
     charts: list[Chart | None] = [
-        measured_again(sittings[pair[0]], sittings[pair[1]], name) if pair else None,
-        noise_by_latency(pd.concat([sitting.labels for sitting in sittings]), name),
-        residual_by_order(list(zip(sittings, one.residuals, strict=True))[-SHOWN_SESSIONS:], one.expectation, name),
+        measured_again(sessions[pair[0]], sessions[pair[1]], name) if pair else None,
+        noise_by_latency(pd.concat([session.labels for session in sessions]), name),
+        residual_by_order(list(zip(sessions, one.residuals, strict=True))[-SHOWN_SESSIONS:], one.expectation, name),
         verdict_bars(one.labels.verdicts, name),
         where_time_went(one.stages, f"{name}-stages"),
     ]

@@ -21,7 +21,7 @@ from latlab.harness.report.html import environment, stylesheet, write_whole
 from latlab.harness.report.svg import inline_svg
 from latlab.harness.report.theme import COLOURS, quiet
 from latlab.harness.report.tiles import Tile
-from latlab.harness.sustained.run import Result
+from latlab.harness.sustained.run import SustainedResult
 from latlab.harness.sustained.summary import figures, headline, spell
 from latlab.harness.sustained.windows import Sustained, Window
 from latlab.harness.text import clean, ms, percent, tick
@@ -36,7 +36,7 @@ BINS = 240
 DPI = 144
 
 
-def write_chart(result: Result, path: Path) -> Path:
+def write_chart(result: SustainedResult, path: Path) -> Path:
     """Write an HTML page, an SVG or a PNG, depending on the name's suffix, and return the path.
 
     Raises:
@@ -55,7 +55,7 @@ def write_chart(result: Result, path: Path) -> Path:
     return path
 
 
-def _page(result: Result, found: Sustained) -> str:
+def _page(result: SustainedResult, found: Sustained) -> str:
     with theme.style():
         svg = inline_svg(_figure(result, found, COLOURS), "sustained", "Latency over time under sustained load")
     return (
@@ -105,7 +105,7 @@ def _plain_colours() -> Iterator[Mapping[str, str]]:
         yield light
 
 
-def _figure(result: Result, found: Sustained, colours: Mapping[str, str]) -> Figure:
+def _figure(result: SustainedResult, found: Sustained, colours: Mapping[str, str]) -> Figure:
     bins = result.windows(found.seconds / BINS)
     panels: list[tuple[str, str, Callable[[Window], float | None]]] = [
         ("°C", "alarm", lambda one: one.temperature_c),

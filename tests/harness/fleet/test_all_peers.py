@@ -48,8 +48,8 @@ def test_sixty_networks_on_five_peers_at_once(peers: Peers, tmp_path: Path) -> N
         policy = BRIEF if name == "pi" else PRESETS["default"]
         campaigns[name] = campaign = lab.store.campaign(target, SPACE, policy, 0, "listed")
 
-        def work(sitting, tell, campaign=campaign, own=own):  # type: ignore[no-untyped-def]
-            for row in sitting.run(campaign, 1, [(arch, "listed") for arch in own]):
+        def work(measurer, tell, campaign=campaign, own=own):  # type: ignore[no-untyped-def]
+            for row in measurer.run(campaign, 1, [(arch, "listed") for arch in own]):
                 tell(row)
 
         jobs.append(Job(target, work, total=len(own)))

@@ -187,7 +187,7 @@ def test_jobs_of_a_device_go_by_priority(tmp_path: Path) -> None:
     jobs = []
     for name, priority in (("usual", 0), ("last", -1), ("first", 5), ("usual too", 0)):
         target = Target("a", "onnxruntime")
-        jobs.append(Job(target, lambda sitting, tell, name=name: begun.append(name), priority=priority))
+        jobs.append(Job(target, lambda measurer, tell, name=name: begun.append(name), priority=priority))
     lab.run_jobs(jobs)
     assert begun == ["first", "usual", "usual too", "last"]
 

@@ -176,7 +176,9 @@ def test_finished_rows_can_be_refined(tmp_path: Path) -> None:
         campaign = session.get_one(Campaign, rows["campaign"][0])
     wanted = [(arch, "listed") for arch in rows["arch"][:2]]
     seen: list[Measurement] = []
-    job = Job(Target.parse(campaign.target), lambda sitting, _: seen.extend(sitting.run(campaign, 1, wanted, passes=9)))
+    job = Job(
+        Target.parse(campaign.target), lambda measurer, _: seen.extend(measurer.run(campaign, 1, wanted, passes=9))
+    )
     assert not lab.run_jobs([job])
     assert [row.status for row in seen] == ["ok", "ok"]
     table = lab.store.table(raw=True).set_index("arch").loc[rows["arch"]]

@@ -23,8 +23,8 @@ from latlab.harness.statistics.estimators import (
 )
 from latlab.harness.timing_policy import TimingPolicy
 
-# One NAS-Bench-201 network in ONNX Runtime on a busy 2-core machine, in ns: a sitting of 50 runs after 10 discarded...
-SITTING = [
+# One NAS-Bench-201 network in ONNX Runtime on a busy 2-core machine, in ns: one long run of 50 after 10 discarded...
+LONG_RUN = [
     *(881805, 797120, 770091, 787455, 773674, 865946, 790469, 822692, 987925, 785759, 833357, 776013, 782786, 793200),
     *(775957, 863100, 776378, 750719, 742612, 770177, 1095551, 916824, 799393, 773842, 850138, 796903, 768473, 774747),
     *(776137, 851107, 767206, 775416, 766527, 944095, 858078, 774882, 750434, 772324, 769985, 887262, 801470, 934242),
@@ -43,7 +43,9 @@ PASSES = [
 @pytest.mark.parametrize("trim", [0.0, 0.1, 0.2, 0.25, 0.49])
 @pytest.mark.parametrize("count", [1, 2, 3, 9, 10, 19, 50])
 def test_trimmed_mean_is_scipys(trim: float, count: int) -> None:
-    assert trimmed_mean(SITTING[:count], trim) == pytest.approx(scipy.stats.trim_mean(SITTING[:count], trim), rel=1e-12)
+    assert trimmed_mean(LONG_RUN[:count], trim) == pytest.approx(
+        scipy.stats.trim_mean(LONG_RUN[:count], trim), rel=1e-12
+    )
 
 
 def test_trimmed_mean_cuts_whole_samples_where_binary_fractions_fall_short() -> None:
@@ -54,7 +56,7 @@ def test_trimmed_mean_cuts_whole_samples_where_binary_fractions_fall_short() -> 
 @pytest.mark.parametrize("trim", [-0.1, 0.5, 1.0])
 def test_trim_must_leave_something(trim: float) -> None:
     with pytest.raises(ValueError, match="trim"):
-        trimmed_mean(SITTING, trim)
+        trimmed_mean(LONG_RUN, trim)
 
 
 def test_nothing_has_no_mean() -> None:
@@ -66,9 +68,9 @@ def test_nothing_has_no_mean() -> None:
 def test_winsorised_stderr_is_yuens(trim: float) -> None:
     """scipy's trimmed two-sample test divides by sqrt(d_a + d_b), Yuen's squared standard errors."""
     for other in PASSES[1:]:
-        statistic = scipy.stats.ttest_ind(SITTING, other, equal_var=False, trim=trim).statistic
-        difference = trimmed_mean(SITTING, trim) - trimmed_mean(other, trim)
-        ours = math.hypot(winsorised_stderr(SITTING, trim), winsorised_stderr(other, trim))
+        statistic = scipy.stats.ttest_ind(LONG_RUN, other, equal_var=False, trim=trim).statistic
+        difference = trimmed_mean(LONG_RUN, trim) - trimmed_mean(other, trim)
+        ours = math.hypot(winsorised_stderr(LONG_RUN, trim), winsorised_stderr(other, trim))
         assert difference / ours == pytest.approx(statistic, rel=1e-9)
 
 
@@ -138,15 +140,15 @@ def test_variance_inflation_grows_with_autocorrelation() -> None:
 
 
 def test_variance_inflation_needs_samples() -> None:
-    assert variance_inflation([*SITTING] * 7, 0.1) == 0.0
+    assert variance_inflation([*LONG_RUN] * 7, 0.1) == 0.0
     assert variance_inflation([5.0] * 500, 0.1) == 0.0
 
 
 def test_one_sitting_is_what_help_computes() -> None:
-    summary = summarise([SITTING], 0.1)
-    assert summary.latency_ms == pytest.approx(scipy.stats.trim_mean(SITTING, 0.1) / 1e6, rel=1e-12)
-    inflation = ar1_inflation(autocorrelation([SITTING], 0.1), 50)
-    error = winsorised_stderr(SITTING, 0.1) * math.sqrt(inflation) / 1e6
+    summary = summarise([LONG_RUN], 0.1)
+    assert summary.latency_ms == pytest.approx(scipy.stats.trim_mean(LONG_RUN, 0.1) / 1e6, rel=1e-12)
+    inflation = ar1_inflation(autocorrelation([LONG_RUN], 0.1), 50)
+    error = winsorised_stderr(LONG_RUN, 0.1) * math.sqrt(inflation) / 1e6
     freedom = round(39 / max(1.0, inflation) ** 1.5)
     half = scipy.stats.t.ppf(0.975, freedom) * error
     assert summary.high_ms - summary.latency_ms == pytest.approx(half)
@@ -180,9 +182,9 @@ def test_between_stderr_without_trimming_is_that_of_the_pass_means() -> None:
 
 
 def test_between_stderr_of_single_samples_is_the_winsorised_one() -> None:
-    alone = [[sample] for sample in SITTING]
+    alone = [[sample] for sample in LONG_RUN]
     kept = 50 - 2 * 5
-    expected = winsorised_stderr(SITTING, 0.1) * math.sqrt(50 / 49 * (kept - 1) / kept)
+    expected = winsorised_stderr(LONG_RUN, 0.1) * math.sqrt(50 / 49 * (kept - 1) / kept)
     assert between_stderr(alone, 0.1) == pytest.approx(expected, rel=1e-12)
 
 

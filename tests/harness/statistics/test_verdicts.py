@@ -41,13 +41,13 @@ def passes(
     ]
 
 
-def sitting(level: Callable[[int], float], seed: int = 0, **telemetry: Any) -> list[RecordedPass]:
+def one_pass(level: Callable[[int], float], seed: int = 0, **telemetry: Any) -> list[RecordedPass]:
     return [recorded(samples(random.Random(seed), 50, level), 100.0, telemetry)]
 
 
 def test_a_steady_network_is_good() -> None:
     assert judge(passes(), POLICY) == GOOD
-    assert judge(sitting(lambda _: 1.0), HELP) == GOOD
+    assert judge(one_pass(lambda _: 1.0), HELP) == GOOD
     assert not judge(passes(), POLICY)
 
 
@@ -60,7 +60,7 @@ def test_nothing_has_no_verdict(wrong: list[RecordedPass]) -> None:
 def test_false_alarms_are_rare() -> None:
     found = [judge(passes(seed=seed), POLICY) for seed in range(120)]
     assert sum(map(bool, found)) <= 3
-    found = [judge(sitting(lambda _: 1.0, seed), HELP) for seed in range(80)]
+    found = [judge(one_pass(lambda _: 1.0, seed), HELP) for seed in range(80)]
     assert sum(map(bool, found)) <= 3
 
 
@@ -99,7 +99,7 @@ def test_a_drift_that_does_not_matter_is_none() -> None:
 
 
 def test_one_sitting_drifts_along_its_samples() -> None:
-    assert judge(sitting(lambda k: 1 + k / 500), HELP).kind == "drift"
+    assert judge(one_pass(lambda k: 1 + k / 500), HELP).kind == "drift"
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_step_while_it_becomes_warmer_is_throttling() -> None:
     assert judge(passes(up, cooling), POLICY).kind != "throttled"
     assert judge(passes(up[::-1], cooling), POLICY).kind == "throttled"
     assert judge(passes(telemetry=warming), POLICY) == GOOD  # warm, and as quick as before
-    step = sitting(
+    step = one_pass(
         lambda k: 1.0 + 0.4 * (k > 30), before={"temperature_c": {"a": 70}}, after={"temperature_c": {"a": 80}}
     )
     assert judge(step, HELP).kind == "throttled"
@@ -236,16 +236,16 @@ def test_two_clusters_are_bimodal() -> None:
     assert verdict.kind == "bimodal"
     assert "40 % of the runs are 30 % longer than the others" in verdict.why
     assert verdict.slow_share == pytest.approx(0.4)
-    mixed = judge(sitting(lambda k: 1.0 if k % 3 else 1.3), HELP)
+    mixed = judge(one_pass(lambda k: 1.0 if k % 3 else 1.3), HELP)
     assert (mixed.kind, mixed.slow_share) == ("bimodal", pytest.approx(0.34))
 
 
 def test_a_few_outliers_are_no_cluster() -> None:
-    assert judge(sitting(lambda k: 2.0 if k in (7, 30) else 1.0), HELP) == GOOD
+    assert judge(one_pass(lambda k: 2.0 if k in (7, 30) else 1.0), HELP) == GOOD
 
 
 def test_clusters_that_hardly_differ_are_one() -> None:
-    assert judge(sitting(lambda k: 1.0 if k % 3 else 1.05, seed=1), HELP) == GOOD
+    assert judge(one_pass(lambda k: 1.0 if k % 3 else 1.05, seed=1), HELP) == GOOD
 
 
 def test_what_some_networks_show_holds_for_all_of_a_session() -> None:

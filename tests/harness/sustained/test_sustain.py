@@ -19,7 +19,7 @@ from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.report.sustained.page import write_chart
 from latlab.harness.store.store import Campaign, Measurement, Store
 from latlab.harness.store.vocabulary import Role
-from latlab.harness.sustained import Result, Run, policy_of
+from latlab.harness.sustained import SustainedResult, SustainedRun, policy_of
 from latlab.harness.sustained.run import close_earlier
 from latlab.harness.sustained.windows import SustainedPass, nice_window_s, summarise, windows
 from latlab.harness.targets import Target
@@ -185,7 +185,7 @@ def test_the_same_call_begins_anew(tmp_path: Path) -> None:
 
 def test_a_run_that_is_interrupted_is_as_long_as_it_is(tmp_path: Path) -> None:
     made = lab(tmp_path, pace=0.05)
-    runs: list[Run] = []
+    runs: list[SustainedRun] = []
 
     def interrupt(_: Measurement | Incident) -> None:
         if len(runs[0].readings) >= 3:
@@ -278,14 +278,14 @@ def test_what_is_asked_for_must_make_sense(tmp_path: Path, wrong: dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
+def result(tmp_path_factory: pytest.TempPathFactory) -> SustainedResult:
     return lab(tmp_path_factory.mktemp("sustained")).sustain("sim", space="nasbench201", arch=ARCH, minutes=4)
 
 
 @pytest.mark.parametrize(
     ("name", "begins"), [("plot.png", b"\x89PNG"), ("plot.svg", b"<?xml"), ("new/plot.html", b"<!DOCTYPE html>")]
 )
-def test_plots(result: Result, tmp_path: Path, name: str, begins: bytes) -> None:
+def test_plots(result: SustainedResult, tmp_path: Path, name: str, begins: bytes) -> None:
     path = tmp_path / name
     write_chart(result, path)
     content = path.read_bytes()
