@@ -21,7 +21,7 @@ import traceback
 from contextlib import suppress
 from typing import Any, Callable, NoReturn
 
-from latlab.agents.execution.loaded_models import Networks
+from latlab.agents.execution.loaded_models import LoadedModels
 from latlab.agents.protocol.errors import DISK_FULL, AgentError
 from latlab.agents.protocol.messages import (
     PROTOCOL,
@@ -175,7 +175,7 @@ class Worker:
             lease.release()
             raise
         self._lease, self._models = lease, models
-        networks = Networks(models, self._telemetry, self._leave_if_orphaned)
+        networks = LoadedModels(models, self._telemetry, self._leave_if_orphaned)
         self._verbs = {
             "put": self._put,
             "load": networks.load,

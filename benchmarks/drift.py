@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from latlab.harness.architectures import sample_space, space_named
 from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.lab import Lab
-from latlab.harness.statistics.drift import Point, fit_drift
+from latlab.harness.statistics.drift import Observation, fit_drift
 from latlab.harness.statistics.estimators import trimmed_mean, winsorised_stderr
 from latlab.harness.timing_policy import PRESETS, TimingPolicy
 from latlab.harness.transports.simulated.config import Bursts, Cost, Heating, Noise, SimulatedDevice
@@ -87,7 +87,7 @@ def measured(folder: Path, disturbance: Disturbance, networks: int, seed: int, s
     )
     lab = Lab(folder / f"{disturbance.name}{seed}.db")
     lab.inventory = Inventory({"sim": config})
-    table = lab.measure("sim", space=SPACE, count=networks, policy=POLICY.name, seed=0)
+    table = lab.measure("sim", space=SPACE, count=networks, policy=POLICY.name, seed=0).rows
     table = table[(table["status"] == "ok") & table["same_graph_as"].isna()]
     device = config.device("sim")
     truth = np.array([device.true_latency_ms(f"{SPACE}/{arch}") for arch in table["arch"]])
@@ -137,9 +137,9 @@ def imitated(
         samples = process.samples(base_ms[network], policy.warmup + policy.runs)[policy.warmup :]
         passes.append((network, at_s, samples.tolist()))
 
-    def point(network: int, at_s: float, samples: list[float]) -> Point:
+    def point(network: int, at_s: float, samples: list[float]) -> Observation:
         mean = trimmed_mean(samples, policy.trim)
-        return Point(at_s, network, float(np.log(mean)), winsorised_stderr(samples, policy.trim) / mean)
+        return Observation(at_s, network, float(np.log(mean)), winsorised_stderr(samples, policy.trim) / mean)
 
     drift = fit_drift([point(*one) for one in passes])
     labels = []

@@ -25,7 +25,7 @@ from typing import Any
 from common import RESULTS, save, show
 from loopback import loopback_ssh
 
-from latlab.harness.fleet.jobs import Incident
+from latlab.harness.fleet.jobs import Incident, RunListener
 from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.lab import Lab
 from latlab.harness.store.store import Measurement
@@ -59,7 +59,15 @@ def scale(devices: int, networks: int, policy: str, seed: int) -> dict[str, obje
 
         before_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         start = time.perf_counter()
-        lab.measure("all", space=SPACE, count=networks, policy=policy, seed=seed, raw=False, observe=observe)
+        lab.measure(
+            "all",
+            space=SPACE,
+            count=networks,
+            policy=policy,
+            seed=seed,
+            raw=False,
+            listener=RunListener(observe=observe),
+        )
         wall_s = time.perf_counter() - start
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         table = lab.store.table()
@@ -98,7 +106,7 @@ def busy(devices: int, networks: int, seed: int) -> list[dict[str, object]]:
             if isinstance(event, Measurement):
                 ended[event.campaign_id] = time.perf_counter() - start
 
-        lab.measure("all", space=SPACE, count=networks, seed=seed, raw=False, observe=observe)
+        lab.measure("all", space=SPACE, count=networks, seed=seed, raw=False, listener=RunListener(observe=observe))
         table = lab.store.table()
     shown = []
     for target, own in table.groupby("target"):
@@ -149,7 +157,7 @@ def overhead(networks: int, policy: str, seed: int) -> dict[str, object]:
                 seed=seed,
                 new_session=True,
                 raw=False,
-                observe=observe,
+                listener=RunListener(observe=observe),
             )
         finally:
             Transport.request = request  # type: ignore[method-assign]

@@ -33,7 +33,8 @@ from latlab.harness.devices.session import DeviceSession
 from latlab.harness.exporters import ArtifactCache, ExportRequest
 from latlab.harness.exporters.service import Exports
 from latlab.harness.measurement.anchors import ANCHORS
-from latlab.harness.measurement.session import Sitting
+from latlab.harness.measurement.measurer import Measurer
+from latlab.harness.measurement.session import MeasurementSession
 from latlab.harness.store.store import Measurement, Store
 from latlab.harness.targets import Target
 from latlab.harness.timing_policy import PRESETS
@@ -120,8 +121,9 @@ class Run:
             exports = Exports(ArtifactCache(cache), len(cpus), cpus)
             try:
                 start = time.monotonic()
-                sitting = Sitting(store, session, exports, lambda: None)
-                self.rows: list[Measurement] = list(sitting.run(campaign, 1, [(arch, "listed") for arch in archs]))
+                measurer = Measurer(session, exports, lambda: None)
+                measured = MeasurementSession(store, campaign, 1)
+                self.rows: list[Measurement] = list(measurer.run(measured, [(arch, "listed") for arch in archs]))
                 self.wall_s = time.monotonic() - start
             finally:
                 before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -129,20 +131,15 @@ class Run:
                 after = resource.getrusage(resource.RUSAGE_CHILDREN)
             self.export_cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
             self.workers = len(cpus)
-            company = sitting._company
-            self.exports_show = company.shows if company else None
-            timed = [*store.session_passes(campaign.id, 1), *store.anchors(campaign.id, 1)]
-            self.timing_s = sum(_seconds(one.warmup_ns, one.samples_ns, one.telemetry) for one in timed)
+            self.exports_change_latency = measurer.exports_change_latency
+            timed = [*measured.passes(), *measured.anchors()]
+            self.timing_s = sum(one.busy_s for one in timed)
             table = store.table()
         self.labels = dict(zip(table["arch"], table["latency_ms"], strict=True))
         self.passes = len(timed)
 
     def seconds(self, name: str) -> float:
         return sum(row.times_s.get(name, 0.0) for row in self.rows)
-
-
-def _seconds(warmup_ns: Sequence[int], samples_ns: Sequence[int], telemetry: dict[str, Any]) -> float:
-    return (sum(warmup_ns) + sum(samples_ns)) * (telemetry.get("calls") or 1) / 1e9
 
 
 def overlapped(name: str, file_format: str, count: int, rounds: int, seed: int) -> dict[str, Any]:
@@ -190,7 +187,7 @@ def overlapped(name: str, file_format: str, count: int, rounds: int, seed: int) 
         "saved": 1 - wall_s / mean(False, "wall_s"),
         "label ratio, median": quartiles[1],
         "quartiles": f"{quartiles[0]:.4f} - {quartiles[2]:.4f}",
-        "exports shown": str([run.exports_show for run in runs[True]]),
+        "exports shown": str([run.exports_change_latency for run in runs[True]]),
         "load s": statistics.fmean(run.seconds("load_s") for run in runs[True]),
         "push s": statistics.fmean(run.seconds("push_s") for run in runs[True]),
     }

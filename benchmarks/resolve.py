@@ -26,7 +26,7 @@ import numpy as np
 from common import RESULTS, save, show
 
 from latlab.harness.statistics.estimators import needs_pass, summarise, trimmed_mean
-from latlab.harness.statistics.ranking import Label, Resolve, compare, next_round, uniform_s
+from latlab.harness.statistics.ranking import RankedNetwork, Resolve, compare, next_round, uniform_s
 from latlab.harness.store.store import Store
 from latlab.harness.timing_policy import PRESETS, TimingPolicy
 from latlab.harness.transports.simulated.config import SimulatedDevice
@@ -146,10 +146,10 @@ class Campaign:
     def _shuffled(self, networks: Sequence[int]) -> list[int]:
         return self._rng.sample(list(networks), len(networks))
 
-    def _label(self, network: int) -> Label:
+    def _label(self, network: int) -> RankedNetwork:
         summary = summarise(self.passes[network], POLICY.trim)
         passes = len(self.passes[network])
-        return Label(
+        return RankedNetwork(
             str(network),
             summary.latency_ms,
             summary.stderr_ms,
@@ -158,7 +158,7 @@ class Campaign:
         )
 
 
-def right_of_top(labels: Sequence[Label], truth: np.ndarray) -> dict[str, float]:
+def right_of_top(labels: Sequence[RankedNetwork], truth: np.ndarray) -> dict[str, float]:
     """Shares of right decisions on the ten fastest, and by how much the chosen ten are slower than those."""
     label = np.array([one.latency_ms for one in labels])
     fastest, chosen = np.argsort(truth)[:TOP], np.argsort(label)[:TOP]
@@ -175,7 +175,7 @@ def right_of_top(labels: Sequence[Label], truth: np.ndarray) -> dict[str, float]
     }
 
 
-def right_of_limit(labels: Sequence[Label], truth: np.ndarray, limit_ms: float) -> dict[str, float]:
+def right_of_limit(labels: Sequence[RankedNetwork], truth: np.ndarray, limit_ms: float) -> dict[str, float]:
     """Shares of networks near the limit, and of all, that are on their right side."""
     below = np.array([one.latency_ms for one in labels]) <= limit_ms
     right = below == (truth <= limit_ms)
@@ -183,7 +183,7 @@ def right_of_limit(labels: Sequence[Label], truth: np.ndarray, limit_ms: float) 
     return {"right": float(right[near].mean()) if near.any() else 1.0, "all": float(right.mean())}
 
 
-def calibration(labels: Sequence[Label], resolve: Resolve, truth: np.ndarray) -> dict[str, float]:
+def calibration(labels: Sequence[RankedNetwork], resolve: Resolve, truth: np.ndarray) -> dict[str, float]:
     """How many comparisons stand how, and which were wrong: at all where decided, by more than a tie else."""
 
     def of(name: str | None) -> float:

@@ -43,6 +43,7 @@ from common import RESULTS, save, show
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from latlab.harness import Lab
+from latlab.harness.devices.target_selection import TargetOptions
 from latlab.harness.exporters import ExportRequest
 from latlab.harness.exporters.service import Exports
 from latlab.harness.statistics.reliability import retest
@@ -106,7 +107,12 @@ def measure(work: Path, preset: str, neighbours: str, archs: Sequence[str], sess
     latest = int(known["session"].max()) if len(known) else 0
     if latest <= session:
         opened.measure(
-            archs=archs, space=SPACE, runtime=RUNTIME, threads=1, policy=preset, new_session=latest < session, raw=False
+            archs=archs,
+            space=SPACE,
+            options=TargetOptions(runtime=RUNTIME, threads=1),
+            policy=preset,
+            new_session=latest < session,
+            raw=False,
         )
     opened.store.close()
 

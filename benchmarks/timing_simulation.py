@@ -2,9 +2,9 @@
 
     python benchmarks/timing_simulation.py [--networks 2000] [--others 400] [--workers 2]
 
-Simulated devices (`harness/simulation`) time sessions of 100 networks under each preset, with the functions that real
-devices and the engine use: the worker's `time` verb with its rules, `needs_pass` for when a network is done,
-`usual_scatter` for what networks teach about each other, `summarise` for latencies and intervals, `judge` for
+Simulated devices (`harness/transports/simulated`) time sessions of 100 networks under each preset, with the functions
+that real devices and the engine use: the worker's `time` verb with its rules, `needs_pass` for when a network is done,
+`estimate_noise` for what networks teach about each other, `summarise` for latencies and intervals, `judge` for
 verdicts. Passes of a network lie apart as the engine spreads them, with other networks' runs in between. The truth
 is the process's own 10 % trimmed mean over a run of some hours, for drift and heat at the speed that the device had
 while it timed the network.
@@ -39,15 +39,16 @@ from common import RESULTS, save, show
 
 from latlab.agents.protocol.messages import Fields
 from latlab.harness.measurement.scheduler import SPACING_S
-from latlab.harness.statistics.drift import Point, fit_drift
+from latlab.harness.statistics.drift import Observation, fit_drift
 from latlab.harness.statistics.estimators import needs_pass, summarise, trimmed_mean, winsorised_stderr
-from latlab.harness.statistics.pooled_variance import Learning, usual_scatter
-from latlab.harness.statistics.verdicts import KINDS, PassRecord, judge, judge_together, usual_clock_mhz
+from latlab.harness.statistics.pooled_variance import NoiseEstimator, estimate_noise
+from latlab.harness.statistics.verdicts import KINDS, judge, judge_together, usual_clock_mhz
+from latlab.harness.telemetry.recorded_pass import RecordedPass
 from latlab.harness.timing_policy import PRESETS, TimingPolicy
 from latlab.harness.transports.simulated.config import SimulatedDevice
 from latlab.harness.transports.simulated.device import Device
 from latlab.harness.transports.simulated.latency_process import LatencyProcess
-from latlab.harness.transports.simulated.loaded_models import Networks
+from latlab.harness.transports.simulated.loaded_models import SimulatedModels
 from latlab.search_spaces import get
 
 SPACE = "nasbench201"
@@ -93,7 +94,7 @@ CASES = {
 
 @dataclass
 class Network:
-    records: list[PassRecord] = field(default_factory=list)
+    records: list[RecordedPass] = field(default_factory=list)
     timed_s: float = 0.0
     hit: bool = False
     due: int = 0
@@ -116,7 +117,7 @@ class Timer:
         config = SimulatedDevice(kind="ideal", seed=seed, noise=case.noise, heating=case.heating, table=table)
         self.device = Device("simulated", config)
         self._told = case.told
-        self._networks = Networks(self.device)
+        self._networks = SimulatedModels(self.device)
         digest = sha256(file.read_bytes()).hexdigest()
         self.device.storage.receive(file, digest)
         self.device.storage.put(digest, 8, ".onnx")
@@ -125,7 +126,7 @@ class Timer:
 
     def time(self, network: Network, policy: TimingPolicy) -> None:
         process = self.device.process
-        asked = Fields({"handle": self._handle, "deadline_s": 86400, **policy.pass_request().request()})
+        asked = Fields({"handle": self._handle, "deadline_s": 86400, **policy.pass_request().to_fields()})
         before = process.slowdown
         reply = self._networks.time(asked)
         telemetry = reply["telemetry"] if self._told else {}
@@ -134,7 +135,7 @@ class Timer:
         hot = process.heat is not None and (process.heat.throttled or reply.get("throttled", False))
         network.hit = network.hit or hot
         network.speeds += [before, process.slowdown]
-        network.records.append(PassRecord(reply["samples_ns"], reply["at_s"], telemetry))
+        network.records.append(RecordedPass([], reply["samples_ns"], {**telemetry, "at_s": reply["at_s"]}))
         network.timed_s += (sum(reply["warmup_ns"]) + sum(reply["samples_ns"])) * reply.get("calls", 1) / 1e9
         network.last_s = process.now_s
 
@@ -144,7 +145,7 @@ def session(case: Case, policy: TimingPolicy, seed: int, folder: Path) -> list[N
     timer, rng = Timer(case, seed, folder), random.Random(seed)
     active: list[Network] = []
     done: list[Network] = []
-    learning = Learning(policy.trim)
+    learning = NoiseEstimator(policy.trim)
     begun = round_ = 0
     while begun < SESSION or active:
         if begun < SESSION:
@@ -158,7 +159,7 @@ def session(case: Case, policy: TimingPolicy, seed: int, folder: Path) -> list[N
         for network in due:
             timer.time(network, policy)
             network.due = round_ + policy.spread
-            if not needs_pass(network.passes, policy, network.timed_s, learning.scatter):
+            if not needs_pass(network.passes, policy, network.timed_s, learning.model):
                 active.remove(network)
                 done.append(network)
                 learning.add(network.passes)
@@ -182,7 +183,7 @@ def changing(case: Case) -> bool:
 
 def drift_found(networks: Sequence[Network], trim: float) -> bool | None:
     points = [
-        Point(
+        Observation(
             record.at_s,
             number,
             math.log(trimmed_mean(record.samples_ns, trim)),
@@ -201,11 +202,11 @@ def measure(name: str, preset: str, seed: int) -> list[dict[str, Any]]:
         networks = session(case, policy, crc32(f"{name} {seed}".encode()), Path(folder))
     usual_mhz = usual_clock_mhz([record.telemetry for network in networks for record in network.records])
     found = drift_found(networks, policy.trim) if changing(case) and not case.heating else None
-    scatter = usual_scatter([network.passes for network in networks], policy.trim)
-    verdicts = judge_together([judge(network.records, policy, usual_mhz, scatter) for network in networks])
+    noise_model = estimate_noise([network.passes for network in networks], policy.trim)
+    verdicts = judge_together([judge(network.records, policy, usual_mhz, noise_model) for network in networks])
     rows = []
     for network, verdict in zip(networks, verdicts, strict=True):
-        summary = summarise(network.passes, policy.trim, scatter)
+        summary = summarise(network.passes, policy.trim, noise_model)
         true_ms = truth_ms(name) * (fmean(network.speeds) if changing(case) else 1.0)
         changed = max(network.speeds) / min(network.speeds) - 1 > CHANGED_PERCENT / 100
         rows.append(

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 
-from latlab.agents.protocol.pass_request import MAX_OVERHEADS, MAX_PASS_S, MAX_RUNS, STOPS, Pass
+from latlab.agents.protocol.pass_request import MAX_OVERHEADS, MAX_PASS_S, MAX_RUNS, STOPS, PassRequest
 
 __all__ = ["PRESETS", "PolicyError", "TimingPolicy"]
 
@@ -111,9 +111,9 @@ class TimingPolicy:
     def most_passes(self) -> int:
         return self.max_passes or self.passes
 
-    def pass_request(self) -> Pass:
+    def pass_request(self) -> PassRequest:
         """Return what a device is asked for one pass of this policy; the device never sees the policy itself."""
-        return Pass(**{field.name: getattr(self, field.name) for field in fields(Pass)})
+        return PassRequest(**{field.name: getattr(self, field.name) for field in fields(PassRequest)})
 
     def hash(self) -> str:
         """Identity of everything but the name, so that the same policy under two names is one policy.

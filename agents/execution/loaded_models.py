@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +14,9 @@ from latlab.agents import runtimes
 from latlab.agents.execution.sampling import repeated, take_device_samples, take_samples, timer_overhead_ns
 from latlab.agents.execution.stopping import Rule, Sampling, Warmup, block_size, usual_call_ns
 from latlab.agents.protocol.errors import AgentError
-from latlab.agents.protocol.messages import SHA256, SUFFIX, Fields
-from latlab.agents.protocol.pass_request import MAX_RUNS, Pass
+from latlab.agents.protocol.load_request import LoadRequest
+from latlab.agents.protocol.messages import Fields
+from latlab.agents.protocol.pass_request import MAX_RUNS, PassRequest
 from latlab.agents.system.peak_memory import PeakMemory
 from latlab.agents.system.process import Affinity, watchdog
 from latlab.agents.system.telemetry import Telemetry
@@ -26,34 +26,25 @@ from latlab.agents.workspace.verified_files import Signature
 if TYPE_CHECKING:
     from latlab.agents.system.nvml import GPU
 
-__all__ = ["Networks"]
+__all__ = ["LoadedModels"]
 
 LOAD_LIMIT_S = 1800.0
 WATCHDOG_GRACE_S = 15.0
 """Past the deadline of a request by this much, the runtime hangs in native code: the process ends itself."""
-MAX_SIZE = 1 << 16
-"""Of one dimension of an input."""
-MAX_CPUS = 4096
-MAX_LABEL = 4096
-_NAME = re.compile(r"[a-z0-9_-]{1,32}")
-_ONE_RUN = Pass(warmup=0, runs=1)
+_ONE_RUN = PassRequest(warmup=0, runs=1)
 
 
 @dataclass
 class _Loaded:
     session: runtimes.Session
-    affinity: list[int] | None
-    label: str
-    """What the controller calls the network; may be empty."""
-    sha256: str
-    suffix: str
+    asked: LoadRequest
     signature: Signature | None
     """Of its file, when that was last known to be what the hash says."""
     usual_ns: float
     """What a call took lately: the first one, until the network was timed."""
 
 
-class Networks:
+class LoadedModels:
     """What is loaded, under handles.
 
     Args:
@@ -71,26 +62,20 @@ class Networks:
         self._overhead_ns: float | None = None
 
     def load(self, fields: Fields) -> dict[str, Any]:
-        sha256, suffix = fields.text("sha256", SHA256), fields.text("suffix", SUFFIX)
-        name, accelerator = fields.text("runtime", _NAME), fields.text("accelerator", _NAME)
-        threads = fields.integer("threads", 1, MAX_CPUS)
-        affinity = fields.optional_integers("affinity", 0, MAX_CPUS, MAX_CPUS)
-        shape = fields.optional_integers("input_shape", 1, MAX_SIZE, 8) or None
-        seed = fields.integer("seed", 0, 1 << 32)
-        label = "".join(c if c.isprintable() else " " for c in fields.optional_string("network", MAX_LABEL) or "")
-        path = self._models.path(sha256, suffix)
-        signature = self._models.signature(sha256, suffix)
-        with self._named(label, "loading"), watchdog(LOAD_LIMIT_S):
-            self._affinity.pin(affinity)  # before the runtime starts its threads, which inherit it
+        asked = LoadRequest.read(fields)
+        path = self._models.path(asked.sha256, asked.suffix)
+        signature = self._models.signature(asked.sha256, asked.suffix)
+        with self._named(asked.network, "loading"), watchdog(LOAD_LIMIT_S):
+            self._affinity.pin(asked.affinity)  # before the runtime starts its threads, which inherit it
             started = time.perf_counter_ns()
-            runtimes.load_runtime(name)
+            runtimes.load_runtime(asked.runtime)
             imported = time.perf_counter_ns()
             memory = PeakMemory()
             opening = time.perf_counter_ns()
-            session = runtimes.open(name, path, threads, accelerator, shape)
+            session = runtimes.open(asked.runtime, path, asked.threads, asked.accelerator, asked.input_shape)
             opened = time.perf_counter_ns()
             try:
-                session.set_inputs(session.random_inputs(seed))
+                session.set_inputs(session.random_inputs(asked.seed))
                 (first_ns,), _ = self._samples(session, Sampling(_ONE_RUN), LOAD_LIMIT_S)
             except BaseException:
                 session.close()
@@ -98,7 +83,7 @@ class Networks:
         gpu = _gpu(session)
         gc.freeze()  # what a runtime's import leaves behind is not worth looking through again and again
         self._handles += 1
-        self._loaded[self._handles] = _Loaded(session, affinity, label, sha256, suffix, signature, first_ns)
+        self._loaded[self._handles] = _Loaded(session, asked, signature, first_ns)
         return {
             "handle": self._handles,
             "import_ns": imported - started,
@@ -115,13 +100,13 @@ class Networks:
     def time(self, fields: Fields) -> dict[str, Any]:
         handle = fields.integer("handle", 0, 1 << 53)
         loaded = self._loaded_as(handle)
-        asked = Pass.read(fields)
+        asked = PassRequest.read(fields)
         warmup = Warmup(asked)
         deadline_s = fields.number("deadline_s", 0, 86400)
         started = time.perf_counter()
         self._check_file(handle, loaded)
-        with self._named(loaded.label, "timing"), watchdog(deadline_s + WATCHDOG_GRACE_S):
-            self._affinity.pin(loaded.affinity)
+        with self._named(loaded.asked.network, "timing"), watchdog(deadline_s + WATCHDOG_GRACE_S):
+            self._affinity.pin(loaded.asked.affinity)
             gpu = _gpu(loaded.session)
             before = self._telemetry.read()
             warmup_ns, _ = self._samples(loaded.session, warmup, deadline_s)
@@ -187,11 +172,11 @@ class Networks:
 
         A look at the file's state, unless that has changed (a further hard link changes it, too).
         """
-        signature = self._models.signature(loaded.sha256, loaded.suffix)
+        signature = self._models.signature(loaded.asked.sha256, loaded.asked.suffix)
         if signature is None or signature == loaded.signature:
             return
         try:
-            self._models.path(loaded.sha256, loaded.suffix)
+            self._models.path(loaded.asked.sha256, loaded.asked.suffix)
         except AgentError as error:
             if error.kind != "corrupt_artifact":
                 raise

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
-from latlab.agents.protocol.pass_request import MAX_CALLS, MAX_RUNS, Pass
+from latlab.agents.protocol.pass_request import MAX_CALLS, MAX_RUNS, PassRequest
 
 __all__ = ["Rule", "Sampling", "Stdrel", "Warmup", "block_size", "halves_agree", "usual_call_ns"]
 
@@ -51,7 +51,7 @@ class Warmup:
     TFLite's `warmup_min_secs` and goes before both. With `most` 0 the halves are not compared.
     """
 
-    def __init__(self, asked: Pass) -> None:
+    def __init__(self, asked: PassRequest) -> None:
         self._asked = asked
         self.begins = asked.most_warmup > 0
         self.fewest = asked.warmup
@@ -117,7 +117,7 @@ class Sampling:
     stop="stdrel" (min-samples, min-time, timeout).
     """
 
-    def __init__(self, asked: Pass) -> None:
+    def __init__(self, asked: PassRequest) -> None:
         self._asked = asked
         self._most = asked.most_runs
         self.begins = self._most > 0

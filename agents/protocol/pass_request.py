@@ -8,7 +8,7 @@ from typing import Any
 
 from latlab.agents.protocol.messages import Fields
 
-__all__ = ["MAX_OVERHEADS", "MAX_PASS_S", "MAX_RUNS", "STOPS", "Pass"]
+__all__ = ["MAX_OVERHEADS", "MAX_PASS_S", "MAX_RUNS", "STOPS", "PassRequest"]
 
 
 MAX_CALLS = 1_000_000
@@ -37,7 +37,7 @@ _STOP = re.compile("|".join(filter(None, STOPS)))
 
 
 @dataclass(frozen=True)
-class Pass:
+class PassRequest:
     """What a device is told of a policy, of whose fields these are some: how one pass of one network is timed."""
 
     warmup: int
@@ -51,7 +51,7 @@ class Pass:
     overheads: int = 0
 
     @classmethod
-    def read(cls, request: Fields) -> Pass:
+    def read(cls, request: Fields) -> PassRequest:
         """From the fields of a request. Raises `AgentError` ("bad_request")."""
         return cls(
             warmup=request.integer("warmup", 0, MAX_RUNS),
@@ -65,7 +65,7 @@ class Pass:
             overheads=request.optional_integer("overheads", 0, MAX_OVERHEADS) or 0,
         )
 
-    def request(self) -> dict[str, Any]:
+    def to_fields(self) -> dict[str, Any]:
         """Fields of a request: those at their defaults are not told, so that a plain pass is asked for plainly."""
         defaults = {field.name: field.default for field in fields(self)}
         return {name: value for name, value in asdict(self).items() if value != defaults[name]}

@@ -5,42 +5,60 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from latlab import predictors
+from latlab.harness.active_learning.source_devices import ALL
 from latlab.harness.errors import BadInputError
 from latlab.search_spaces import SearchSpace
 
-__all__ = ["parse_facts", "predictor_for"]
+__all__ = ["PredictorOptions", "parse_facts", "predictor_for"]
+
+
+@dataclass(frozen=True)
+class PredictorOptions:
+    """Which predictor is fitted, and what it learns from before it sees the target."""
+
+    name: str | None = None
+    """The predictor; None for latlab's own."""
+    sources: str | Sequence[str] = ALL
+    """Source devices that it is pre-trained on: `all`, `none`, or names of sources, targets or devices."""
+    facts: Mapping[str, float] = field(default_factory=dict)
+    """The target's hardware (cores, clock_ghz, bandwidth_gbs, tops), for predictors that take it."""
 
 
 def predictor_for(
-    name: str | None,
+    options: PredictorOptions,
     space: SearchSpace,
     *,
     seed: int = 0,
     sources: Sequence[predictors.SourceDevice] | None = None,
-    facts: Mapping[str, float] | None = None,
     blocks: Mapping[str, float] | None = None,
 ) -> predictors.Predictor:
-    """A predictor (None: the default), pre-trained where `sources` are given, be they none.
+    """Return a predictor, pre-trained where `sources` are given, even if they are empty.
 
     Args:
-        facts: what is known of the target's hardware, for predictors that take it.
+        seed: seed of the predictor's own random choices.
+        sources: the source devices that `options.sources` stands for; None for no pre-training.
         blocks: milliseconds of single blocks on the target, by name, for predictors that use them.
+
+    Raises:
+        BadInputError: for an unknown predictor, or one that cannot do what is asked of it.
     """
+    name = options.name or predictors.DEFAULT
     try:
-        predictor = predictors.create(name or predictors.DEFAULT, space, seed=seed)
-        if facts:
+        predictor = predictors.create(name, space, seed=seed)
+        if options.facts:
             if "facts" not in inspect.signature(type(predictor)).parameters:
                 raise BadInputError(
                     f"the predictor {predictor.name} takes no facts of the hardware",
                     "Leave out --fact, or choose another with --predictor.",
                 )
-            predictor = predictors.create(predictor.name, space, seed=seed, facts=dict(facts))
+            predictor = predictors.create(predictor.name, space, seed=seed, facts=dict(options.facts))
     except predictors.UnknownPredictorError as error:
         raise BadInputError(str(error)) from error
     except ValueError as error:
-        raise BadInputError(f"the predictor {name or predictors.DEFAULT}: {error}") from error
+        raise BadInputError(f"the predictor {name}: {error}") from error
     if sources is not None:
         try:
             predictor.pretrain(sources)

@@ -1,4 +1,4 @@
-"""Source devices: what the store knows of other devices than the one under study, imported or measured.
+"""Source devices: what the store knows of other devices than the one under source_filter, imported or measured.
 
 Predictors learn from them before they see a measurement of their target (`Predictor.pretrain`).
 """
@@ -22,7 +22,7 @@ from latlab.harness.store.store import Store, StoreError
 from latlab.predictors import SourceDevice
 from latlab.search_spaces import Architecture, ArchitectureError, SearchSpace
 
-__all__ = ["ALL", "ENOUGH_LABELS", "MIN_LABELS", "NONE", "Study", "signature", "source_devices", "thinned"]
+__all__ = ["ALL", "ENOUGH_LABELS", "MIN_LABELS", "NONE", "SourceFilter", "signature", "source_devices", "thinned"]
 
 ALL, NONE = "all", "none"
 ENOUGH_LABELS = 2000
@@ -34,11 +34,11 @@ COPY = 3
 
 
 @dataclass(frozen=True)
-class Study:
+class SourceFilter:
     """What the sources are for.
 
     Args:
-        target: the target under study, which is never its own source.
+        target: the target under source_filter, which is never its own source.
         same_device: whether a device's name is another name of the target's device, or that itself.
         simulated: whether the target's latencies are made up; a simulated device is no source for a real one.
         holdout: architectures whose labels on the target's device stay unseen whichever target of it they are of: a
@@ -51,7 +51,7 @@ class Study:
     holdout: Collection[Architecture] = ()
 
     def is_own(self, target: str) -> bool:
-        """Whether `target` is the one under study, be it under another device's name."""
+        """Whether `target` is the one under source_filter, be it under another device's name."""
         if self.target is None:
             return False
         device, _, how = target.partition("/")
@@ -68,7 +68,7 @@ class Study:
 
 
 def source_devices(
-    store: Store, space: SearchSpace, study: Study | None = None, which: str | Sequence[str] = ALL
+    store: Store, space: SearchSpace, source_filter: SourceFilter | None = None, which: str | Sequence[str] = ALL
 ) -> list[SourceDevice]:
     """What the store knows of other devices in `space`: imported sources, then measured targets, each by name.
 
@@ -78,7 +78,7 @@ def source_devices(
     Raises:
         BadInputError: for a name that the store does not have.
     """
-    study = study or Study()
+    source_filter = source_filter or SourceFilter()
     wanted = _wanted(which)
     if wanted is not None and not wanted:
         return []
@@ -93,20 +93,20 @@ def source_devices(
                     f"the store {store.path} has no source {name} in {space.name}",
                     f"It has: {', '.join(sorted(offered)) or 'none'}. `latlab sources` lists them.",
                 )
-            if study.target is not None and study.is_own(name):
+            if source_filter.target is not None and source_filter.is_own(name):
                 raise BadInputError(f"{name} is the target itself, which cannot be its own source")
         chosen = [row for row in known if wanted is None or row.name in wanted]
         found = _from_labels(connection, store, space, chosen)
-    own = rows[rows["target"] == study.target]
+    own = rows[rows["target"] == source_filter.target]
     found = [source for source in found if not _is_copy(source, own, space)]
     for target, theirs in rows.groupby("target", sort=True):
         target = str(target)
         is_named = wanted is not None and (target in wanted or target.split("/")[0] in wanted)
-        if study.is_own(target) or (wanted is not None and not is_named):
+        if source_filter.is_own(target) or (wanted is not None and not is_named):
             continue
-        if not is_named and (len(theirs) < MIN_LABELS or (theirs["simulated"].any() and not study.simulated)):
+        if not is_named and (len(theirs) < MIN_LABELS or (theirs["simulated"].any() and not source_filter.simulated)):
             continue
-        source = _from_rows(target, comparable(theirs), space, study)
+        source = _from_rows(target, comparable(theirs), space, source_filter)
         if is_named or len(source.genes) >= MIN_LABELS:
             found.append(source)
     return found
@@ -153,14 +153,14 @@ def _from_labels(
     return sources
 
 
-def _from_rows(target: str, rows: pd.DataFrame, space: SearchSpace, study: Study) -> SourceDevice:
+def _from_rows(target: str, rows: pd.DataFrame, space: SearchSpace, source_filter: SourceFilter) -> SourceDevice:
     """Networks exported without their dead edges are their canonical forms, which are timed once."""
     archs = [space.parse(arch) for arch in rows["arch"]]
     if not rows["as_written"].iloc[0]:
         archs = [space.canonical(arch) for arch in archs]
     labels = dict(zip(archs, zip(rows["latency_ms"], rows["stderr_ms"], strict=True), strict=True))
-    if study.target is not None and study.same_device(target.partition("/")[0]):
-        for arch in study.holdout:
+    if source_filter.target is not None and source_filter.same_device(target.partition("/")[0]):
+        for arch in source_filter.holdout:
             labels.pop(arch, None)
             labels.pop(space.canonical(arch), None)
     table = np.array(list(labels.values()), dtype=np.float64).reshape(-1, 2)

@@ -19,7 +19,7 @@ from latlab.predictors.common.metrics import coverage_percent, kendall, mape_per
 from latlab.search_spaces import SearchSpace
 from latlab.search_spaces.hat.space import HATDecoder
 
-__all__ = ["Score", "Spent", "Unit", "adapt", "evaluate", "predicted_per_s", "within_depth"]
+__all__ = ["CpuSeconds", "Score", "Unit", "adapt", "evaluate", "predicted_per_s", "within_depth"]
 
 TIMED = 10_000
 """Architectures whose prediction is timed."""
@@ -119,7 +119,7 @@ def within_depth(predicted: FloatArray, truth: FloatArray, table: LatencyTable, 
 
 
 @dataclass(frozen=True)
-class Spent:
+class CpuSeconds:
     """What a budget went for, and how long choosing and fitting took."""
 
     paid: Positions
@@ -129,7 +129,7 @@ class Spent:
 
 def adapt(
     predictor: Predictor, table: LatencyTable, device: str, n: int, protocol: Protocol, selection: str, seed: int
-) -> Spent | None:
+) -> CpuSeconds | None:
     """Choose `n` architectures of `device`, pay for them, and fit `predictor` to them; None where n is too small."""
     first, pool = protocol.first(table, device, predictor), protocol.pool(table, device)
     if n and n < len(first):
@@ -140,7 +140,7 @@ def adapt(
         SELECTIONS[selection](predictor, target, first, n, generator(seed, "support", device))
     chosen = time.process_time()
     target.fit(predictor)
-    return Spent(target.paid, chosen - started, time.process_time() - chosen)
+    return CpuSeconds(target.paid, chosen - started, time.process_time() - chosen)
 
 
 def predicted_per_s(predictor: Predictor, table: LatencyTable) -> float:

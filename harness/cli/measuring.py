@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,12 +31,11 @@ from latlab.harness.cli.options import (
     parse_shape,
     print_json,
     records,
+    target_options,
 )
 from latlab.harness.errors import BadInputError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from latlab.harness.statistics.ranking import Resolve
 
 
@@ -108,7 +107,7 @@ def measure(
     question = _question(resolve, under, top, ties, most_seconds)
     lab = open_lab(store, inventory)
     with terminal.watching(model or str(space), quiet=as_json) as view:
-        rows = lab.measure(
+        found = lab.measure(
             devices,
             space=space,
             count=count,
@@ -117,19 +116,15 @@ def measure(
             model=model,
             input_shape=parse_shape(input_shape),
             policy=policy,
-            runtime=runtime,
-            accelerator=accelerator,
-            threads=threads,
-            batch_size=batch_size,
+            options=target_options(runtime, accelerator, threads, batch_size),
             seed=seed,
             new_session=new_session,
             as_written=as_written,
             raw=raw,
             resolve=question,
-            observe=view.observe,
-            watch=view.watch,
-            say=None if as_json else view.say,
+            listener=view.listener(quiet=as_json),
         )
+    rows = found.rows
     if as_json:
         shown = [
             "arch",
@@ -152,16 +147,16 @@ def measure(
             frame["pass_lengths"] = [[len(one) for one in passes] for passes in rows["passes"]]
         for record in records(frame):
             print_json(record)
-        for resolved in rows.attrs["resolved"]:
-            print_json({"resolved": resolved})
+        for resolved in found.resolved:
+            print_json({"resolved": resolved.to_json()})
     else:
         terminal.show_measurements(rows, store, raw=raw)
         if question is not None:
             from latlab.harness.terminal.ranking import show_resolved
 
-            for resolved in rows.attrs["resolved"]:
-                show_resolved(resolved)
-    _complain_of(rows, view.devices)
+            for resolved in found.resolved:
+                show_resolved(resolved.to_json())
+    _complain_of(found.errors, view.devices)
     if view.failures or not (rows["status"] == "ok").any():
         raise typer.Exit(1)
 
@@ -237,19 +232,16 @@ def embed(
 
     lab = open_lab(store, inventory)
     with terminal.watching(f"references of {space}", quiet=as_json) as view:
-        rows = lab.embed(
+        found = lab.embed(
             devices,
             space=space,
             policy=policy,
-            runtime=runtime,
-            accelerator=accelerator,
-            threads=threads,
-            batch_size=batch_size,
+            options=target_options(runtime, accelerator, threads, batch_size),
             seed=seed,
             new_session=new_session,
-            observe=view.observe,
-            watch=view.watch,
+            listener=view.listener(quiet=as_json),
         )
+    rows = found.rows
     embeddings = [
         {"target": target, "space": space, "references": records(own.drop(columns="target"))}
         for target, own in rows.groupby("target", sort=False)
@@ -264,13 +256,13 @@ def embed(
             print_json(embedding)
         else:
             console.show_table(own.drop(columns="target"), f"Hardware embedding of {target} in {space}")
-    _complain_of(rows, view.devices)
+    _complain_of(found.errors, view.devices)
     if view.failures or (rows["status"] != "ok").any():
         raise typer.Exit(1)
 
 
-def _complain_of(rows: pd.DataFrame, devices: Mapping[str, object]) -> None:
+def _complain_of(errors: Sequence[str], devices: Mapping[str, object]) -> None:
     """Why the only device failed after it had measured something; of several, each was told as it happened."""
-    for error in rows.attrs.get("errors", ()):
+    for error in errors:
         if len(devices) == 1:
             complain(error, None, False)

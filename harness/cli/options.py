@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,8 @@ from latlab.harness.errors import BadInputError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from latlab.harness.active_learning.predictor_factory import PredictorOptions
+    from latlab.harness.devices.target_selection import TargetOptions
     from latlab.harness.lab import Lab
 
 __all__ = [
@@ -33,8 +36,10 @@ __all__ = [
     "complain",
     "open_lab",
     "parse_shape",
+    "predictor_options",
     "print_json",
     "records",
+    "target_options",
 ]
 
 
@@ -169,6 +174,22 @@ def open_lab(store: Path, inventory: Path | None) -> Lab:
     from latlab.harness.lab import Lab
 
     return Lab(store, inventory=inventory)
+
+
+def target_options(
+    runtime: str | None, accelerator: str | None, threads: int | None, batch_size: int | None
+) -> TargetOptions:
+    """Return how networks are to be run, as the command's options say."""
+    from latlab.harness.devices.target_selection import TargetOptions
+
+    return TargetOptions(runtime, accelerator, threads=threads, batch_size=batch_size)
+
+
+def predictor_options(name: str | None, sources: str, facts: Sequence[str] | None) -> PredictorOptions:
+    """Return which predictor is fitted, as the command's options say. Raises `BadInputError`."""
+    from latlab.harness.active_learning.predictor_factory import PredictorOptions, parse_facts
+
+    return PredictorOptions(name, sources, parse_facts(facts or ()))
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -25,8 +25,10 @@ from latlab.harness.cli.options import (
     ThreadsOption,
     WrittenOption,
     open_lab,
+    predictor_options,
     print_json,
     records,
+    target_options,
 )
 from latlab.harness.errors import BadInputError
 
@@ -71,7 +73,6 @@ def onboard(
 
     The same command continues where it stopped; a larger budget extends it.
     """
-    from latlab.harness.active_learning.predictor_factory import parse_facts
     from latlab.harness.terminal import results as terminal
 
     lab = open_lab(store, inventory)
@@ -83,19 +84,12 @@ def onboard(
             until_percent=until_error,
             holdout=holdout,
             policy=policy,
-            runtime=runtime,
-            accelerator=accelerator,
-            threads=threads,
-            batch_size=batch_size,
+            options=target_options(runtime, accelerator, threads, batch_size),
             seed=seed,
-            predictor=predictor,
-            sources=sources,
-            facts=parse_facts(fact or ()),
+            predictor=predictor_options(predictor, sources, fact),
             as_written=as_written,
             out=out,
-            observe=view.observe,
-            watch=view.watch,
-            say=None if as_json else view.say,
+            listener=view.listener(quiet=as_json),
         )
     for result in results:
         if as_json:
@@ -126,7 +120,6 @@ def predict(
 
     [dim]Example:[/dim] latlab predict --target local/onnxruntime/cpu/fp32/t1/b1 --all --json
     """
-    from latlab.harness.active_learning.predictor_factory import parse_facts
     from latlab.harness.lab import Lab
     from latlab.harness.store.store import Store
     from latlab.harness.terminal import console
@@ -135,19 +128,17 @@ def predict(
     if all_ == (arch is not None):
         raise BadInputError("say what to predict: --arch STRING (repeatable), or --all")
     Store(store, must_exist=True).close()
-    facts = parse_facts(fact or ())
+    options = predictor_options(predictor, sources, fact)
     with terminal.working("learning and predicting", quiet=as_json):
-        table = Lab(store).predict(
-            target, space=space, archs=arch, predictor=predictor, sources=sources, facts=facts, seed=seed
-        )
-    if not table.attrs["support"]:
+        found = Lab(store).predict(target, space=space, archs=arch, predictor=options, seed=seed)
+    if not found.support:
         console.warn(f"nothing was measured on {target}: this is what other devices and the prior say, no more")
     if as_json:
-        for record in records(table):
+        for record in records(found.table):
             print_json(record)
     else:
-        console.show_table(table, f"Predicted on {target}")
-        terminal.show_prior(table.attrs["sources"])
+        console.show_table(found.table, f"Predicted on {target}")
+        terminal.show_prior(found.sources)
 
 
 @app.command()
@@ -166,17 +157,14 @@ def report(
 
     [dim]Example:[/dim] latlab report --target local/onnxruntime/cpu/fp32/t1/b1 --space nasbench201 --out report.html
     """
-    from latlab.harness.active_learning.predictor_factory import parse_facts
     from latlab.harness.lab import Lab
     from latlab.harness.store.store import Store
     from latlab.harness.terminal import results as terminal
 
     Store(store, must_exist=True).close()
-    facts = parse_facts(fact or ())
+    options = predictor_options(predictor, sources, fact)
     with terminal.working("learning and drawing", quiet=as_json):
-        path = Lab(store).report(
-            target=target, space=space, out=out, predictor=predictor, sources=sources, facts=facts, seed=seed
-        )
+        path = Lab(store).report(target=target, space=space, out=out, predictor=options, seed=seed)
     if as_json:
         print_json({"report": str(path)})
     else:

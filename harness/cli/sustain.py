@@ -23,6 +23,7 @@ from latlab.harness.cli.options import (
     WrittenOption,
     parse_shape,
     print_json,
+    target_options,
 )
 from latlab.harness.errors import BadInputError
 
@@ -91,14 +92,10 @@ def sustain(
                 model=model,
                 input_shape=parse_shape(input_shape),
                 minutes=minutes,
-                runtime=runtime,
-                accelerator=accelerator,
-                threads=threads,
-                batch_size=batch_size,
+                options=target_options(runtime, accelerator, threads, batch_size),
                 seed=seed,
                 as_written=as_written,
-                observe=view.observe,
-                watch=view.watch,
+                listener=view.listener(),
                 follow=view.follow,
             )
         except KeyboardInterrupt:

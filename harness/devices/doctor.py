@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from latlab.harness.devices.health_checks import Clocks, Finding, State, compare_clocks, conditions, facts, step_details
-from latlab.harness.devices.owner import who
-from latlab.harness.devices.preconditions import Conditions
-from latlab.harness.devices.session import how_to_install
-from latlab.harness.devices.smoke_test import ANSWER_S, Trials
+from latlab.harness.devices.preconditions import Preconditions
+from latlab.harness.devices.session import install_advice
+from latlab.harness.devices.smoke_test import ANSWER_S, SmokeTest
+from latlab.harness.devices.worker_client import Hello, RuntimeInfo, WorkerClient
 from latlab.harness.errors import LatlabError
 from latlab.harness.exporters import Artifact, ArtifactCache, CacheError, ExportError
 from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.paths import cache_folder
 from latlab.harness.targets import BENCHMARK_MODEL, RUNTIME_FORMATS, Target
-from latlab.harness.telemetry.readings import text
-from latlab.harness.transports import ConnectError, DeviceConfig, DeviceLostError, Transport, WorkerError
+from latlab.harness.transports import ConnectError, DeviceConfig, DeviceLostError, WorkerError
 
 __all__ = ["Examination", "Finding", "examine", "examine_controller"]
 
@@ -68,37 +67,39 @@ def examine(names: Sequence[str], inventory: Inventory) -> Iterator[Examination]
     Never raises for what is wrong with a device: that is a finding.
     """
     configs = {name: inventory.device(name) for name in names}
-    with Trials() as trials:
-        results = {name: _in_background(name, config, trials) for name, config in configs.items()}
+    with SmokeTest() as smoke_test:
+        results = {name: _in_background(name, config, smoke_test) for name, config in configs.items()}
         for future in results.values():
             yield future.result()
 
 
-def _in_background(name: str, config: DeviceConfig, trials: Trials) -> Future[Examination]:
+def _in_background(name: str, config: DeviceConfig, smoke_test: SmokeTest) -> Future[Examination]:
     result: Future[Examination] = Future()
 
     def examine_it() -> None:
         began = time.monotonic()
-        patient = _Patient(name, config, trials)
+        examiner = _DeviceExaminer(name, config, smoke_test)
         try:
-            patient.examine()
+            examiner.examine()
         except Exception as error:  # the other devices are to be heard of all the same
             found = f"{type(error).__name__}: {error}"
-            patient.findings.append(Finding("doctor", "failed", found, "This is a defect of latlab: please report it."))
-        result.set_result(Examination(name, config, patient.findings, time.monotonic() - began))
+            examiner.findings.append(
+                Finding("doctor", "failed", found, "This is a defect of latlab: please report it.")
+            )
+        result.set_result(Examination(name, config, examiner.findings, time.monotonic() - began))
 
     # Not a pool's thread, for whose end Ctrl-C would have to wait.
     threading.Thread(target=examine_it, name=f"doctor-{name}", daemon=True).start()
     return result
 
 
-class _Patient:
+class _DeviceExaminer:
     """One device, and what has been found of it so far."""
 
-    def __init__(self, name: str, config: DeviceConfig, trials: Trials) -> None:
+    def __init__(self, name: str, config: DeviceConfig, smoke_test: SmokeTest) -> None:
         self.findings: list[Finding] = []
-        self._name, self._config, self._trials = name, config, trials
-        self._hello: dict[str, Any] = {}
+        self._name, self._config, self._smoke_test = name, config, smoke_test
+        self._hello = Hello({})
 
     def examine(self) -> None:
         try:
@@ -111,48 +112,48 @@ class _Patient:
             if not group:
                 continue
             try:
-                transport = self._config.open(self._name, group[0].runtime)
+                worker = WorkerClient(self._config.open(self._name, group[0].runtime))
             except LatlabError as error:
                 self._note("inventory", "failed", error.message, error.hint or "")
                 return
             try:
-                self._visit(transport, group)
+                self._visit(worker, group)
             finally:
-                transport.close()
+                worker.close()
 
-    def _visit(self, transport: Transport, targets: Sequence[Target]) -> None:
+    def _visit(self, worker: WorkerClient, targets: Sequence[Target]) -> None:
         """Everything that is to be seen through one connection."""
-        if not self._reach(transport):
+        if not self._reach(worker):
             return
         try:
-            self.findings += facts(self._hello, on_this_machine=self._config.is_this_machine)
-            before = self._look(transport)
-            self.findings += conditions(before[1], self._hello)
-            cpus = self._config.timing_cpus(self._usable_cpus(), max(target.threads for target in targets))
-            self.findings += Conditions(self._config, self._hello, cpus).findings(before[1])
+            self.findings += facts(self._hello.fields, on_this_machine=self._config.is_this_machine)
+            before = self._look(worker)
+            self.findings += conditions(before[1], self._hello.fields)
+            cpus = self._config.timing_cpus(self._hello.usable_cpus, max(target.threads for target in targets))
+            self.findings += Preconditions(self._config, self._hello.fields, cpus).findings(before[1])
             if self._affinity_is_possible():
-                self._run_everything(transport, targets)
-            after = self._look(transport)
+                self._run_everything(worker, targets)
+            after = self._look(worker)
         except (DeviceLostError, WorkerError) as error:
             self._lost(error)
             return
         if before[0] and after[0]:
             self.findings += compare_clocks(before[0], after[0])
 
-    def _reach(self, transport: Transport) -> bool:
+    def _reach(self, worker: WorkerClient) -> bool:
         """Connects and greets, noting each step on the way."""
         try:
-            transport.start()
+            worker.start()
         except ConnectError as error:
-            steps = transport.STEPS
+            steps = worker.transport.STEPS
             for step in steps[: steps.index(error.step) if error.step in steps else 0]:
                 self._note(step, "ok")
             self._note(error.step, "failed", self._short(error.message), error.advice or "Mend that, and look again.")
             return False
         try:
-            self._hello = transport.request("hello", ANSWER_S, protocol=1, who=who())
+            self._hello = worker.hello(ANSWER_S)
         except (WorkerError, DeviceLostError) as error:
-            for step in transport.STEPS:
+            for step in worker.transport.STEPS:
                 self._note(step, "ok")
             if isinstance(error, WorkerError) and error.kind == "busy":
                 advice = "It is free again, by itself, when that latlab ends: wait for it, or end it there."
@@ -160,73 +161,70 @@ class _Patient:
             else:
                 self._lost(error)
             return False
-        details = step_details(self._hello)
-        for step in transport.STEPS:
+        details = step_details(self._hello.fields)
+        for step in worker.transport.STEPS:
             self._note(step, "ok", details.get(step, ""))
-        if "Python" not in transport.STEPS and details["Python"]:
+        if "Python" not in worker.transport.STEPS and details["Python"]:
             self._note("worker", "ok", details["Python"])
         return True
 
-    def _look(self, transport: Transport) -> tuple[Clocks | None, dict[str, Any]]:
+    def _look(self, worker: WorkerClient) -> tuple[Clocks | None, dict[str, Any]]:
         asked_s = time.perf_counter()
-        telemetry = transport.request("telemetry", ANSWER_S)
+        telemetry = worker.telemetry(ANSWER_S)
         return Clocks.read(telemetry, asked_s, time.perf_counter(), time.time()), telemetry
 
     def _affinity_is_possible(self) -> bool:
-        usable, chosen = self._usable_cpus(), self._config.affinity
+        usable, chosen = self._hello.usable_cpus, self._config.affinity
         if chosen is None or not usable or set(chosen) <= set(usable):
             return True
         self._note("affinity", "failed", f"{chosen} names CPUs that it does not have", f"Choose from {usable}.")
         return False
 
-    def _usable_cpus(self) -> list[int]:
-        return sorted(self._hello["cpus"].get("affinity") or [])
-
     # Runtimes
 
-    def _run_everything(self, transport: Transport, targets: Sequence[Target]) -> None:
+    def _run_everything(self, worker: WorkerClient, targets: Sequence[Target]) -> None:
         """Each runtime there is, on the CPU, and each target of the inventory that asks for more than that."""
         wanted = {target.runtime for target in targets}
-        found = self._hello["runtimes"]
+        found = self._hello.runtimes
         plain = [Target(self._name, runtime) for runtime in _known([*found, *wanted])]
         special = [target for target in dict.fromkeys(map(_at_batch_1, targets)) if target not in plain]
         exports = {}
         for target in [*plain, *special]:
             label = f"runtime {target.runtime}" if target in plain else _label(target)
-            if not text(found.get(target.runtime), "version"):
+            if not self._hello.runtime(target.runtime).version:
                 if target in plain:
-                    self._missing(target.runtime, found.get(target.runtime), target.runtime in wanted)
+                    self._missing(target.runtime, self._hello.runtime(target.runtime), target.runtime in wanted)
                 continue
-            cpus = len(self._config.affinity or self._usable_cpus()) or target.threads
+            cpus = len(self._config.affinity or self._hello.usable_cpus) or target.threads
             if target.threads > cpus:
                 found_cpus = f"{cpus} CPUs for timing: {target.threads} threads would take turns"
                 self._note(label, "failed", found_cpus, f"In the inventory, take `threads: {cpus}` or less.")
                 continue
             try:
                 if target.format not in exports:
-                    exports[target.format] = self._trials.submit(target.format)
+                    exports[target.format] = self._smoke_test.submit(target.format)
                 artifact = exports[target.format].result()
             except ExportError as error:
                 self._note(label, "failed", f"the small network cannot be exported: {error.message}")
             except CacheError as error:
                 self._note(label, "failed", str(error), "Name a writable folder in $LATLAB_CACHE.")
             else:
-                self._run(transport, target, artifact, label)
+                self._run(worker, target, artifact, label)
 
-    def _missing(self, runtime: str, found: Any, wanted: bool) -> None:
+    def _missing(self, runtime: str, found: RuntimeInfo, wanted: bool) -> None:
         if not wanted and self._config.targets:
             self._note(f"runtime {runtime}", "ok", "not installed, and no target wants it")
             return
-        why = (text(found, "why") or "not installed").partition(": pip ")[0]
+        why = (found.why or "not installed").partition(": pip ")[0]
         reason = "; the inventory's targets want it" if wanted and self._config.targets else ""
         state: State = "failed" if wanted else "warning"
-        self._note(f"runtime {runtime}", state, why + reason, how_to_install(self._name, runtime))
+        self._note(f"runtime {runtime}", state, why + reason, install_advice(self._name, runtime))
 
-    def _run(self, transport: Transport, target: Target, artifact: Artifact, label: str) -> None:
+    def _run(self, worker: WorkerClient, target: Target, artifact: Artifact, label: str) -> None:
         """A small network run for real: an import is not a health check."""
         try:
-            cpus = self._config.timing_cpus(self._usable_cpus(), target.threads)
-            self._note(label, *self._trials.run(transport, target, artifact, cpus))
+            cpus = self._config.timing_cpus(self._hello.usable_cpus, target.threads)
+            self._note(label, *self._smoke_test.run(worker, target, artifact, cpus))
         except WorkerError as error:
             self._note(label, *self._judge(error, target))
         except DeviceLostError as error:
@@ -235,12 +233,12 @@ class _Patient:
             reinstall = f"Install it anew: latlab setup {self._name} --runtime {target.runtime}"
             advice = _advice_on_loss(error, self._name) if error.timed_out else reinstall
             self._note(label, "failed", self._short(error.message), advice)
-            transport.start()  # the runtime took the worker with it; others may be sound
-            transport.request("hello", ANSWER_S, protocol=1, who=who())
+            worker.start()  # the runtime took the worker with it; others may be sound
+            worker.hello(ANSWER_S)
 
     def _judge(self, error: WorkerError, target: Target) -> tuple[State, str, str]:
         message = self._short(error.message)
-        if self._hello.get("simulated") and error.kind == "bad_request":
+        if self._hello.is_simulated and error.kind == "bad_request":
             return "warning", message, ""  # its table has other networks
         advice = {
             "no_space": "Free some space on the device, or name another folder with `work` in the inventory.",
@@ -264,7 +262,7 @@ class _Patient:
 
     def _short(self, message: str) -> str:
         """The device is named above its lines, and the small network is nobody's."""
-        return message.removeprefix(f"device {self._name}: ").replace(f" ({self._trials.network})", "")
+        return message.removeprefix(f"device {self._name}: ").replace(f" ({self._smoke_test.network})", "")
 
     def _note(self, check: str, state: State, found: str = "", advice: str = "") -> None:
         self.findings.append(Finding(check, state, found, advice))

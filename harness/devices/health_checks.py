@@ -5,11 +5,11 @@ Everything here comes from the device and may be missing or nonsense: what canno
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
-from latlab.harness.telemetry.readings import PI_NOW, SENSIBLE_C, number, text
+from latlab.harness.telemetry.readings import hottest_sensor, number, text, throttle_state
 from latlab.harness.text import printable
 
 __all__ = ["Clocks", "Finding", "State", "compare_clocks", "conditions", "facts", "step_details"]
@@ -52,7 +52,7 @@ class Clocks(NamedTuple):
     own_wall_s: float
 
     @classmethod
-    def read(cls, telemetry: dict[str, Any], before_s: float, after_s: float, own_wall_s: float) -> Clocks | None:
+    def read(cls, telemetry: Mapping[str, Any], before_s: float, after_s: float, own_wall_s: float) -> Clocks | None:
         """None where the device does not tell."""
         wall_s, steady_s = (number(telemetry, "clocks", name) for name in ("wall_s", "steady_s"))
         if wall_s is None or steady_s is None:
@@ -60,7 +60,7 @@ class Clocks(NamedTuple):
         return cls(wall_s, steady_s, before_s, after_s, own_wall_s)
 
 
-def facts(hello: dict[str, Any], *, on_this_machine: bool) -> Iterator[Finding]:
+def facts(hello: Mapping[str, Any], *, on_this_machine: bool) -> Iterator[Finding]:
     """Lines from a worker's `hello`."""
     free, total = number(hello, "work", "free_bytes"), number(hello, "work", "total_bytes")
     if free is not None:
@@ -88,14 +88,14 @@ def facts(hello: dict[str, Any], *, on_this_machine: bool) -> Iterator[Finding]:
         yield Finding(f"GPU {place}", "ok", ", ".join(word for word in words if word) or "unknown")
 
 
-def step_details(hello: dict[str, Any]) -> dict[str, str]:
+def step_details(hello: Mapping[str, Any]) -> dict[str, str]:
     """What is there to tell of some steps of `Transport.STEPS`, once the worker has answered."""
     words = [f"Python {text(hello, 'python')}"] if text(hello, "python") else []
     words += [word for word in (text(hello, "fingerprint", "os"), text(hello, "machine"), text(hello, "libc")) if word]
     return {"Python": ", ".join(words), "work folder": text(hello, "work", "folder") or ""}
 
 
-def conditions(telemetry: dict[str, Any], hello: dict[str, Any]) -> Iterator[Finding]:
+def conditions(telemetry: Mapping[str, Any], hello: Mapping[str, Any]) -> Iterator[Finding]:
     """Lines from a worker's `telemetry`: what may disturb timing at this moment."""
     available = number(telemetry, "memory_mb", "available")
     if available is not None and available < LOW_MEMORY_MB:
@@ -143,13 +143,13 @@ def compare_clocks(first: Clocks, last: Clocks) -> Iterator[Finding]:
         )
 
 
-def _usable(hello: dict[str, Any]) -> int:
+def _usable(hello: Mapping[str, Any]) -> int:
     cpus = hello.get("cpus")
     affinity = cpus.get("affinity") if isinstance(cpus, dict) else None
     return len(affinity) if isinstance(affinity, list) and affinity else int(number(hello, "cpus", "count") or 1)
 
 
-def _governor(hello: dict[str, Any]) -> Iterator[Finding]:
+def _governor(hello: Mapping[str, Any]) -> Iterator[Finding]:
     cpus = hello.get("cpus")
     governors = cpus.get("governor") if isinstance(cpus, dict) else None
     names = [text(one) for one in (governors if isinstance(governors, list) else [governors])[:16]]
@@ -163,7 +163,7 @@ def _governor(hello: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("governor", "ok", ", ".join(found))
 
 
-def _resolution(hello: dict[str, Any]) -> Iterator[Finding]:
+def _resolution(hello: Mapping[str, Any]) -> Iterator[Finding]:
     resolution = number(hello, "clock_resolution_ns")
     if resolution is None:
         return
@@ -172,42 +172,41 @@ def _resolution(hello: dict[str, Any]) -> Iterator[Finding]:
     yield Finding("clock", "warning" if coarse else "ok", f"resolution {resolution:.0f} ns", advice)
 
 
-def _temperature(telemetry: dict[str, Any]) -> Iterator[Finding]:
-    zones = telemetry.get("temperature_c")
-    named = {zone: number(zones, zone) for zone in list(zones)[:256]} if isinstance(zones, dict) else {}
-    sensible = {zone: c for zone, c in named.items() if c is not None and SENSIBLE_C[0] <= c <= SENSIBLE_C[1]}
-    if not sensible:
+def _temperature(telemetry: Mapping[str, Any]) -> Iterator[Finding]:
+    hottest = hottest_sensor(telemetry)
+    if hottest is None:
         return
-    hottest = max(sensible, key=lambda zone: sensible[zone])
-    hot = sensible[hottest] >= HOT_C
+    sensor, celsius = hottest
+    hot = celsius >= HOT_C
     advice = "Let it cool down, or give it a fan: hot devices slow down." if hot else ""
-    found = f"{sensible[hottest]:.0f} °C ({printable(str(hottest))[:40]})"
+    found = f"{celsius:.0f} °C ({printable(sensor)[:40]})"
     yield Finding("temperature", "warning" if hot else "ok", found, advice)
 
 
-def _throttling(telemetry: dict[str, Any], hello: dict[str, Any]) -> Iterator[Finding]:
-    value = number(telemetry, "throttled")
-    if value is None or not value >= 0:
+def _throttling(telemetry: Mapping[str, Any], hello: Mapping[str, Any]) -> Iterator[Finding]:
+    machine = str(hello.get("machine"))
+    state = throttle_state(telemetry, machine)
+    if state is None:
         return
-    if not str(hello.get("machine")).startswith(("aarch64", "arm")):  # a count of events since boot
-        found = f"{value:.0f} times since boot" if value else "never since boot"
+    if not machine.startswith(("aarch64", "arm")):  # a count of events since boot
+        found = f"{state.value} times since boot" if state.value else "never since boot"
         yield Finding("throttling", "ok", found)
-        return
-    bits = int(value)
-    now = [name for bit, name in PI_NOW.items() if bits & bit]
-    before = [name for bit, name in PI_NOW.items() if bits & bit << 16]
-    if now:
-        advice = "Use the power supply made for it." if bits & 1 else "Let it cool down, or give it a fan."
-        yield Finding("throttling", "warning", f"now: {', '.join(now)}", advice)
-    elif before:
+    elif state.now:
+        weak = "too little voltage" in state.now
+        advice = "Use the power supply made for it." if weak else "Let it cool down, or give it a fan."
+        yield Finding("throttling", "warning", f"now: {', '.join(state.now)}", advice)
+    elif state.since_boot:
         yield Finding(
-            "throttling", "warning", f"since boot: {', '.join(before)}", "Mind its power supply and its cooling."
+            "throttling",
+            "warning",
+            f"since boot: {', '.join(state.since_boot)}",
+            "Check its power supply and its cooling.",
         )
     else:
         yield Finding("throttling", "ok", "never since boot")
 
 
-def _energy(telemetry: dict[str, Any]) -> Iterator[Finding]:
+def _energy(telemetry: Mapping[str, Any]) -> Iterator[Finding]:
     """What of the device's energy can be known; nothing where it has no meter."""
     energy = telemetry.get("energy")
     if not isinstance(energy, dict):

@@ -7,11 +7,12 @@ from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from latlab.harness.devices.session import DeviceSession, Loaded
+from latlab.harness.devices.session import DeviceSession
+from latlab.harness.devices.worker_client import LoadedModel
 from latlab.harness.exporters import Artifact
 from latlab.harness.transports import WorkerError
 
-__all__ = ["LoadedNetworks"]
+__all__ = ["LoadedModels"]
 
 MEMORY_SHARE = 0.25
 """Of the device's memory that loaded networks may take, by estimate."""
@@ -25,12 +26,12 @@ MOST_NETWORKS = 512
 
 @dataclass
 class _Entry:
-    loaded: Loaded
+    loaded: LoadedModel
     bytes: int
     spared: bool = False
 
 
-class LoadedNetworks:
+class LoadedModels:
     """What is loaded on one device, by the hash of its file; the longest unused goes first.
 
     Args:
@@ -41,10 +42,10 @@ class LoadedNetworks:
         self._device = device
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._generation = device.generation
-        told = device.hello.get("memory_bytes")
-        self._room = min(MOST_BYTES, MEMORY_SHARE * told) if isinstance(told, int) else UNKNOWN_BYTES
+        memory = device.hello.memory_bytes
+        self._room = UNKNOWN_BYTES if memory is None else min(MOST_BYTES, MEMORY_SHARE * memory)
 
-    def get(self, artifact: Artifact, network: str) -> tuple[Loaded, bool]:
+    def get(self, artifact: Artifact, network: str) -> tuple[LoadedModel, bool]:
         """The network on the device, and whether it had to be loaded now. Raises what `DeviceSession.load` raises."""
         self._look()
         entry = self._entries.get(artifact.sha256)

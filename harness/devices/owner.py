@@ -1,4 +1,4 @@
-"""Who uses a device, for others who find it in use: the user, this machine, and the process on it."""
+"""Says who uses a device, for others who find it in use: the user, this machine, and the process on it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import os
 import re
 import socket
 
-__all__ = ["who"]
+__all__ = ["owner_description"]
 
 _STRANGE = re.compile(r"[^A-Za-z0-9@._:+-]")
-"""What `latlab.agents.protocol.messages.WHO` does not take, and the space."""
+"""Characters that `latlab.agents.protocol.messages.WHO` does not take, and the space."""
 
 
-def who() -> str:
-    """As a `hello` says it.
+def owner_description() -> str:
+    """Return the user, machine and process that a `hello` names as the device's user.
 
-    >>> who()  # doctest: +SKIP
+    >>> owner_description()  # doctest: +SKIP
     'anna@workstation latlab process 1234'
     """
     try:

@@ -10,27 +10,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from latlab.harness.devices.health_checks import Finding
-from latlab.harness.telemetry.readings import SENSIBLE_C, number, text
+from latlab.harness.telemetry.readings import cpu_clocks_mhz, hottest_c, temperatures_c, text
 from latlab.harness.transports import DeviceConfig
 
-__all__ = ["Conditions", "Fitness"]
+__all__ = ["Decision", "Preconditions"]
 
 FIRST_LOOK_S, LAST_LOOK_S = 1.0, 5.0
 """A device that cools down is looked at so often; at first, and when it takes long."""
 
 
-class Fitness(NamedTuple):
+class Decision(NamedTuple):
     """What to do before a pass."""
 
     wait_s: float = 0.0
     """Rest the device for so long, and look again; 0: go ahead."""
-    amiss: str = ""
+    unmet: str = ""
     """What is not as demanded, in words."""
     refused: bool = False
     """Nothing is to be timed as long as that is so."""
 
 
-class Conditions:
+class Preconditions:
     """What the inventory demands of a device.
 
     Args:
@@ -40,14 +40,14 @@ class Conditions:
 
     def __init__(self, config: DeviceConfig, hello: Mapping[str, Any], cpus: Sequence[int] | None = None) -> None:
         self._cooldown, self._clock, self._cpus = config.cooldown, config.clock, cpus
-        self._max_mhz = _clocks(hello.get("cpus"), "max_mhz")
+        self._max_mhz = cpu_clocks_mhz(hello.get("cpus"), "max_mhz")
 
     @property
     def demands(self) -> bool:
         """Whether there is anything to look at."""
         return self._cooldown is not None or self._clock is not None
 
-    def before_pass(self, telemetry: Mapping[str, Any], waited_s: float, *, ran: bool) -> Fitness:
+    def before_pass(self, telemetry: Mapping[str, Any], waited_s: float, *, ran: bool) -> Decision:
         """What to do, by the last telemetry.
 
         Args:
@@ -56,49 +56,49 @@ class Conditions:
         """
         checks = (self._rest(waited_s), self._heat(telemetry, waited_s), self._speed(telemetry, waited_s, ran=ran))
         found = [check for check in checks if check is not None]
-        return Fitness(
+        return Decision(
             max((check.wait_s for check in found), default=0.0),
-            "; ".join(check.amiss for check in found if check.amiss),
+            "; ".join(check.unmet for check in found if check.unmet),
             any(check.refused for check in found),
         )
 
-    def _rest(self, waited_s: float) -> Fitness | None:
+    def _rest(self, waited_s: float) -> Decision | None:
         if self._cooldown is None or waited_s >= self._cooldown.pause_s:
             return None
-        return Fitness(self._cooldown.pause_s - waited_s)
+        return Decision(self._cooldown.pause_s - waited_s)
 
-    def _heat(self, telemetry: Mapping[str, Any], waited_s: float) -> Fitness | None:
+    def _heat(self, telemetry: Mapping[str, Any], waited_s: float) -> Decision | None:
         demand = self._cooldown
         if demand is None or demand.below_c is None:
             return None
-        celsius = _heat_c(telemetry, demand.zone)
+        celsius = hottest_c(telemetry, demand.zone)
         if celsius is None or celsius < demand.below_c:
             return None
         after = f" after {waited_s:.0f} s of rest" if waited_s else ""
-        amiss = f"it is at {celsius:.0f} °C{after}, not below {demand.below_c:g} °C"
-        return Fitness(_look_in_s(waited_s, demand.most_s), amiss)
+        unmet = f"it is at {celsius:.0f} °C{after}, not below {demand.below_c:g} °C"
+        return Decision(_look_in_s(waited_s, demand.most_s), unmet)
 
-    def _speed(self, telemetry: Mapping[str, Any], waited_s: float, *, ran: bool) -> Fitness | None:
+    def _speed(self, telemetry: Mapping[str, Any], waited_s: float, *, ran: bool) -> Decision | None:
         demand = self._clock
         if demand is None:
             return None
-        amiss = _wrong_governor(telemetry, demand.governor)
+        unmet = _wrong_governor(telemetry, demand.governor)
         wait_s = 0.0
         percent = self._percent(telemetry, ran=ran)
         if demand.min_percent is not None and percent is not None and percent < demand.min_percent:
             slow = f"its clock is at {percent:.0f} % of its highest, not at {demand.min_percent:g} %"
-            amiss = f"{amiss}; {slow}" if amiss else slow
+            unmet = f"{unmet}; {slow}" if unmet else slow
             wait_s = _look_in_s(waited_s, demand.most_s) if demand.otherwise == "wait" else 0.0
-        return Fitness(wait_s, amiss, demand.otherwise == "refuse") if amiss else None
+        return Decision(wait_s, unmet, demand.otherwise == "refuse") if unmet else None
 
     def _percent(self, telemetry: Mapping[str, Any], *, ran: bool) -> float | None:
         """How much of their highest clock the CPUs may use (thermal limits lower that), or used right after a pass."""
         most = self._of_timing_cpus(self._max_mhz)
         if not most:
             return None
-        shares = [self._of_timing_cpus(_clocks(telemetry, "clock_limit_mhz"))]
+        shares = [self._of_timing_cpus(cpu_clocks_mhz(telemetry, "clock_limit_mhz"))]
         if ran:
-            shares.append(self._of_timing_cpus(_clocks(telemetry, "frequency_mhz")))
+            shares.append(self._of_timing_cpus(cpu_clocks_mhz(telemetry, "frequency_mhz")))
         known = [share for share in shares if share is not None]
         return 100 * min(known) / most if known else None
 
@@ -142,10 +142,9 @@ class Conditions:
 
     @staticmethod
     def _cooling(below_c: float, zone: str | None, most_s: float, telemetry: Mapping[str, Any]) -> Finding:
-        celsius = _heat_c(telemetry, zone)
+        celsius = hottest_c(telemetry, zone)
         if celsius is None:
-            zones = telemetry.get("temperature_c")
-            known = ", ".join(sorted(map(str, zones))[:20]) if isinstance(zones, dict) else ""
+            known = ", ".join(sorted(temperatures_c(telemetry))[:20])
             advice = f"In the inventory, choose `zone` from: {known}" if known else "`below_c` has no effect here."
             return Finding("cool-down", "warning", f"the device does not tell {zone or 'its temperature'}", advice)
         if celsius < below_c:
@@ -161,17 +160,6 @@ def _look_in_s(waited_s: float, most_s: float) -> float:
     return max(0.0, min(max(FIRST_LOOK_S, min(LAST_LOOK_S, waited_s / 4)), most_s - waited_s))
 
 
-def _heat_c(telemetry: Mapping[str, Any], zone: str | None) -> float | None:
-    """Of a zone, or the hottest of all that can be temperatures; GPUs among them."""
-    zones = telemetry.get("temperature_c")
-    named = {str(name): number(zones, name) for name in list(zones)[:256]} if isinstance(zones, dict) else {}
-    for place, gpu in enumerate(_list(telemetry.get("gpu"))[:64]):
-        named[f"gpu {place}"] = number(gpu, "temperature_c")
-    if zone is not None:
-        return named.get(zone)
-    return max((c for c in named.values() if c is not None and SENSIBLE_C[0] <= c <= SENSIBLE_C[1]), default=None)
-
-
 def _wrong_governor(telemetry: Mapping[str, Any], demanded: str | None) -> str:
     """What is wrong, in words; "" for nothing."""
     found = _governors(telemetry)
@@ -183,13 +171,6 @@ def _wrong_governor(telemetry: Mapping[str, Any], demanded: str | None) -> str:
 def _governors(telemetry: Mapping[str, Any]) -> set[str]:
     found = (text({"one": one}, "one") for one in _list(telemetry.get("governor"))[:64])
     return {name for name in found if name}
-
-
-def _clocks(state: Any, name: str) -> list[float]:
-    """MHz of each CPU, of those that tell."""
-    values = _list(state.get(name)) if isinstance(state, Mapping) else []
-    found = [number({"one": value}, "one") for value in values[:4096]]
-    return [clock for clock in found if clock is not None and clock > 0]
 
 
 def _list(value: Any) -> list[Any]:

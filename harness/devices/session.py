@@ -7,26 +7,24 @@ import os
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, Self
 
-from latlab.agents.protocol.pass_request import Pass
-from latlab.harness.devices.owner import who
-from latlab.harness.devices.preconditions import Conditions
+from latlab.agents.protocol.pass_request import PassRequest
+from latlab.harness.devices.preconditions import Preconditions
+from latlab.harness.devices.worker_client import Hello, LoadedModel, WorkerClient, load_request
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.exporters import Artifact
 from latlab.harness.store.store import LeaseToken, Store
 from latlab.harness.targets import BENCHMARK_MODEL, Target
+from latlab.harness.telemetry.recorded_pass import RecordedPass
 from latlab.harness.timing_policy import TimingPolicy
 from latlab.harness.transports import DeviceConfig, DeviceLostError, WorkerError
 
-__all__ = ["DeviceBusyError", "DeviceFaultError", "DeviceSession", "Loaded", "Timed", "how_to_install"]
+__all__ = ["DeviceBusyError", "DeviceFaultError", "DeviceSession", "install_advice", "pass_deadline_s"]
 
 DEVICE_FAULTS = ("no_space", "lease_lost")
 """Kinds of failure that are the device's and no network's."""
-EXTRAS = ("at_s", "calls", "settled", "launch_ns", "discarded", "throttled", "sm_mhz", "warnings", "aggregate")
-FACTS = ("runtime_version", "provider", "delegated", "inputs", "load_ns", "first_ns", "memory", "gpu")
-"""Of a reply to `load`, that are kept with the row."""
 MAX_RESTARTS = 5
 """Workers that may die in a row, with no pass between them, before the device is given up."""
 HELLO_S = 120.0
@@ -39,14 +37,12 @@ REST_SLICE_S = 0.5
 """A device at rest is left alone for so long at a time; then somebody may want to end that."""
 TIME_FLOOR_S = 60.0
 TIME_CEILING_S = 7200.0
-TIME_REPLY_S = 10.0
-"""Beyond the deadline of a pass: for the device to say that it passed."""
 TIME_FACTOR = 20.0
 """A pass may take this many times what its first inference suggests, within the floor and the ceiling: how long a
 device is waited for is not up to the device."""
 
 
-def pass_deadline_s(asked: Pass, first_s: float) -> float:
+def pass_deadline_s(asked: PassRequest, first_s: float) -> float:
     """Seconds that a pass may take: for runs by `TIME_FACTOR`, and what the policy itself asks for on top.
 
     Where nothing but a rule ends the samples, as many runs are waited for as it may want.
@@ -60,32 +56,11 @@ def pass_deadline_s(asked: Pass, first_s: float) -> float:
     return min(TIME_CEILING_S, max(TIME_FLOOR_S, TIME_FACTOR * first_s * runs)) + wanted_s
 
 
-def how_to_install(device: str, runtime: str) -> str:
+def install_advice(device: str, runtime: str) -> str:
     """Advice for a device that lacks a runtime."""
     if runtime == BENCHMARK_MODEL:
         return "Name TFLite's program for the device with `benchmark_model` in the inventory."
     return f"Install it: `latlab setup {device} --runtime {runtime}`."
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A model on the device."""
-
-    handle: int
-    push_s: float
-    load_s: float
-    first_s: float
-    """Time of the first inference."""
-    facts: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Timed:
-    """One pass: raw samples in their order."""
-
-    warmup_ns: list[int]
-    samples_ns: list[int]
-    telemetry: dict[str, Any]
 
 
 class DeviceFaultError(LatlabError):
@@ -107,9 +82,9 @@ class DeviceSession:
     def __init__(self, name: str, device: DeviceConfig, target: Target, owner: str | None = None) -> None:
         self.name, self.target, self._device = name, target, device
         self._owner = owner or uuid.uuid4().hex
-        self._transport = device.open(name, target.runtime)
+        self._worker = WorkerClient(device.open(name, target.runtime))
         self._failures = 0
-        self.hello: dict[str, Any] = {}
+        self.hello = Hello({})
         self.fingerprint_id: str | None = None
         self.lease: LeaseToken | None = None
         self.passes = 0
@@ -129,18 +104,18 @@ class DeviceSession:
         try:
             self._start()
         except BaseException:
-            self._transport.close()
+            self._worker.close()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._transport.close()
+        self._worker.close()
 
     def _start(self) -> None:
         self.doing = "connecting"
         try:
-            self._transport.start()
-            self.hello = self._transport.request("hello", HELLO_S, protocol=1, owner=self._owner, who=who())
+            self._worker.start()
+            self.hello = self._worker.hello(HELLO_S, self._owner)
         except WorkerError as error:
             if error.kind == "busy":
                 raise DeviceBusyError(
@@ -149,22 +124,21 @@ class DeviceSession:
                 ) from error
             kind = BadInputError if error.kind == "bad_request" else DeviceFaultError
             raise kind(f"device {self.name}: {error.message}") from error
-        lease = self.hello.get("lease") or {"folder": "", "token": 0}
-        self.lease = LeaseToken(self.name, lease["folder"], lease["token"])
+        self.lease = self.hello.lease(self.name)
         self.doing = "ready"
         self._after_pass = False
         self._check_cpus()
-        runtime = self.hello["runtimes"].get(self.target.runtime) or {}
-        if not runtime.get("version"):
+        runtime = self.hello.runtime(self.target.runtime)
+        if not runtime.version:
             raise BadInputError(
-                f"the runtime {self.target.runtime} is not installed on {self.name}: {runtime.get('why', 'not found')}",
-                f"{how_to_install(self.name, self.target.runtime)} Or choose another with --runtime; "
+                f"the runtime {self.target.runtime} is not installed on {self.name}: {runtime.why or 'not found'}",
+                f"{install_advice(self.name, self.target.runtime)} Or choose another with --runtime; "
                 f"`latlab doctor {self.name}` shows what it has.",
             )
 
     def _check_cpus(self) -> None:
         """Threads that have to take turns on a CPU give numbers that mean nothing."""
-        usable = self.hello["cpus"].get("affinity") or range(self.hello["cpus"].get("count") or 1)
+        usable = self.hello.usable_cpus or range(self.hello.cpu_count)
         chosen = self._device.affinity
         if chosen is not None and not set(chosen) <= set(usable):
             raise BadInputError(
@@ -187,15 +161,13 @@ class DeviceSession:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What of the device bears on latency: software versions, CPU, governor, affinity."""
-        volatile = ("pid", "id", "ok", "lease", "work")
-        facts = {key: value for key, value in self.hello.items() if key not in volatile}
-        return {**facts, "affinity": self.affinity}
+        """The facts that bear on latency: software versions, CPU, governor, and the CPUs that time networks."""
+        return {**self.hello.facts, "affinity": self.affinity}
 
     @property
     def affinity(self) -> list[int] | None:
         """CPUs that time networks (`DeviceConfig.timing_cpus`)."""
-        return self._device.timing_cpus(self.hello["cpus"].get("affinity") or [], self.target.threads)
+        return self._device.timing_cpus(self.hello.usable_cpus, self.target.threads)
 
     @property
     def is_this_machine(self) -> bool:
@@ -208,9 +180,9 @@ class DeviceSession:
             return set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
         if self.affinity is None:
             return None
-        return set(self.hello["cpus"].get("affinity") or ()) - set(self.affinity) or None
+        return set(self.hello.usable_cpus) - set(self.affinity) or None
 
-    def load(self, artifact: Artifact, network: str = "") -> Loaded:
+    def load(self, artifact: Artifact, network: str = "") -> LoadedModel:
         """Push the artifact where the device lacks it, and load it.
 
         Args:
@@ -234,11 +206,11 @@ class DeviceSession:
                 raise
             raise self._fault(error) from error
 
-    def _load(self, artifact: Artifact, network: str) -> Loaded:
+    def _load(self, artifact: Artifact, network: str) -> LoadedModel:
         start = time.perf_counter()
         self.doing = "pushing"
         try:
-            self._transport.push(artifact.path, artifact.sha256, artifact.path.suffix)
+            self._worker.push(artifact.path, artifact.sha256, artifact.path.suffix)
         except WorkerError as error:
             if error.kind not in ("crash", "no_space"):
                 raise
@@ -247,19 +219,7 @@ class DeviceSession:
         pushed = time.perf_counter()
         self.doing = "loading"
         try:
-            reply = self._transport.request(
-                "load",
-                LOAD_S,
-                sha256=artifact.sha256,
-                suffix=artifact.path.suffix,
-                runtime=self.target.runtime,
-                accelerator=self.target.accelerator,
-                threads=self.target.threads,
-                affinity=self.affinity,
-                input_shape=list(artifact.input_shape),
-                seed=0,
-                network=network,
-            )
+            loaded = self._worker.load(load_request(self.target, artifact, self.affinity, network), LOAD_S)
         except WorkerError as error:
             if error.kind in DEVICE_FAULTS:
                 raise self._fault(error) from error
@@ -270,14 +230,7 @@ class DeviceSession:
                     f"`latlab doctor {self.name}` shows what it has; the same command goes on once that is mended.",
                 ) from error
             raise
-        facts: dict[str, Any] = {key: reply[key] for key in FACTS if reply.get(key) is not None}
-        return Loaded(
-            reply["handle"],
-            pushed - start,
-            time.perf_counter() - pushed,
-            reply.get("first_ns", 0) / 1e9,
-            facts,
-        )
+        return replace(loaded, push_s=pushed - start)
 
     def _fault(self, error: WorkerError) -> DeviceFaultError:
         return DeviceFaultError(
@@ -285,7 +238,7 @@ class DeviceSession:
             "Everything measured so far is in the store; mend that, and the same command continues.",
         )
 
-    def time(self, loaded: Loaded, policy: TimingPolicy) -> Timed:
+    def time(self, loaded: LoadedModel, policy: TimingPolicy) -> RecordedPass:
         """One pass as a policy asks for it.
 
         Raises:
@@ -304,25 +257,17 @@ class DeviceSession:
         deadline_s = pass_deadline_s(asked, loaded.first_s)
         self.doing = "timing"
         try:
-            reply = self._transport.request(
-                "time",
-                deadline_s + TIME_REPLY_S,
-                handle=loaded.handle,
-                deadline_s=deadline_s,
-                **asked.request(),
-            )
+            recorded = self._worker.time(loaded.handle, asked, deadline_s)
         except WorkerError as error:
             if error.kind in DEVICE_FAULTS:
                 raise self._fault(error) from error
             raise
         self._failures = 0
         self.passes += 1
-        self.telemetry = reply["telemetry"]["after"]
-        # What else a device tells of a pass (discarded samples, warnings, launch overhead) is kept beside its state.
-        extra = {key: reply[key] for key in EXTRAS if reply.get(key) is not None and reply[key] != []}
-        extra |= self._circumstances
+        self.telemetry = recorded.telemetry["after"]
+        recorded = replace(recorded, telemetry={**recorded.telemetry, **self._circumstances})
         self._after_pass, self._circumstances = True, {}
-        return Timed(reply["warmup_ns"], reply["samples_ns"], {**reply["telemetry"], **extra})
+        return recorded
 
     def ping(self) -> None:
         """Ask for a sign of life: a health check between networks, and the worker's reason to stay.
@@ -330,7 +275,7 @@ class DeviceSession:
         Raises `DeviceLostError`, or `DeviceFaultError` where somebody else has the device now.
         """
         try:
-            self.telemetry = self._transport.request("telemetry", REQUEST_S)
+            self.telemetry = self._worker.telemetry(REQUEST_S)
         except WorkerError as error:
             raise self._fault(error) from error
         self._after_pass = False
@@ -338,7 +283,7 @@ class DeviceSession:
     def rest(self, seconds: float) -> None:
         """Nothing runs on the device for so long, on its clock."""
         self.doing = "resting"
-        self._transport.rest(seconds)
+        self._worker.rest(seconds)
 
     def wait_until_fit(self, check: Callable[[], None] = lambda: None) -> float:
         """Before a pass: rest the device until it is as the inventory demands (`cooldown`, `clock`), if it does.
@@ -356,49 +301,49 @@ class DeviceSession:
             BadInputError: where it is not, and the inventory says to time nothing then.
             DeviceLostError, DeviceFaultError: as `ping` does.
         """
-        conditions = Conditions(self._device, self.hello, self.affinity)
-        if not conditions.demands:
+        preconditions = Preconditions(self._device, self.hello.fields, self.affinity)
+        if not preconditions.demands:
             return 0.0
         if not self.telemetry:
             self.ping()
         rested_s = 0.0
         while True:
-            fitness = conditions.before_pass(self.telemetry, rested_s, ran=self._after_pass)
-            if fitness.refused:
+            decision = preconditions.before_pass(self.telemetry, rested_s, ran=self._after_pass)
+            if decision.refused:
                 raise BadInputError(
-                    f"device {self.name}: {fitness.amiss}",
+                    f"device {self.name}: {decision.unmet}",
                     f"The inventory demands that. `latlab doctor {self.name}` says how to set it; the same command "
                     "goes on then.",
                 )
-            if fitness.wait_s <= 0:
+            if decision.wait_s <= 0:
                 break
             self.doing = "resting"
-            until_s = rested_s + fitness.wait_s
+            until_s = rested_s + decision.wait_s
             while rested_s < until_s:
                 check()
                 slice_s = min(REST_SLICE_S, until_s - rested_s)
-                self._transport.rest(slice_s)
+                self._worker.rest(slice_s)
                 rested_s += slice_s
             self.ping()
-        known = {"rested_s": rested_s, "unfit": fitness.amiss}
+        known = {"rested_s": rested_s, "unfit": decision.unmet}
         self._circumstances = {name: value for name, value in known.items() if value}
         return rested_s
 
     def abort(self) -> None:
         """End whatever is under way, from another thread: its request fails."""
         with contextlib.suppress(Exception):
-            self._transport.close(gently=False)
+            self._worker.close(gently=False)
 
-    def unload(self, loaded: Loaded) -> None:
-        self._transport.request("unload", REQUEST_S, handles=[loaded.handle])
+    def unload(self, loaded: LoadedModel) -> None:
+        self._worker.unload([loaded.handle], REQUEST_S)
 
     def restart(self, cause: DeviceLostError) -> None:
         """A fresh worker after one was lost. Raises the cause when too many have died in a row."""
         self._failures += 1
-        self._transport.close()
+        self._worker.close()
         if self._failures > MAX_RESTARTS:
             raise cause
-        self._transport = self._device.open(self.name, self.target.runtime)
+        self._worker = WorkerClient(self._device.open(self.name, self.target.runtime))
         self.generation += 1
         self._start()
         self.register(self._store)

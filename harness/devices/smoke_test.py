@@ -5,16 +5,17 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future
 
+from latlab.agents.protocol.pass_request import PassRequest
 from latlab.harness.devices.health_checks import State
+from latlab.harness.devices.worker_client import WorkerClient, load_request
 from latlab.harness.exporters import Artifact, ArtifactCache, ExportRequest
 from latlab.harness.exporters.service import Exports
 from latlab.harness.paths import cache_folder
 from latlab.harness.targets import Target
 from latlab.harness.telemetry.readings import text
-from latlab.harness.transports import Transport
 from latlab.search_spaces import get
 
-__all__ = ["ANSWER_S", "Trials"]
+__all__ = ["ANSWER_S", "SmokeTest"]
 
 SPACE = "nasbench201"
 MOST_RUNS = 30
@@ -29,7 +30,7 @@ LOAD_S = 900.0
 TIME_FLOOR_S = 60.0
 
 
-class Trials:
+class SmokeTest:
     """The small network in the formats that runtimes take: exported when first asked for, and kept."""
 
     def __init__(self) -> None:
@@ -49,39 +50,33 @@ class Trials:
         return self._exports.submit(ExportRequest(SPACE, self.arch, file_format))
 
     def run(
-        self, transport: Transport, target: Target, artifact: Artifact, cpus: list[int] | None
+        self, worker: WorkerClient, target: Target, artifact: Artifact, cpus: list[int] | None
     ) -> tuple[State, str, str]:
-        """Times the network on a device: how that went, and what to do about it.
+        """Time the network on a device.
 
-        Raises `WorkerError` or `DeviceLostError`.
+        Args:
+            cpus: CPUs that run the network; None for all.
+
+        Returns:
+            How that went, what was found, and what to do about it.
+
+        Raises:
+            WorkerError: the worker could not load or run it.
+            DeviceLostError: the worker did not survive it.
         """
-        transport.push(artifact.path, artifact.sha256, artifact.path.suffix)
-        loaded = transport.request(
-            "load",
-            LOAD_S,
-            sha256=artifact.sha256,
-            suffix=artifact.path.suffix,
-            runtime=target.runtime,
-            accelerator=target.accelerator,
-            threads=target.threads,
-            affinity=cpus,
-            input_shape=list(artifact.input_shape),
-            seed=0,
-            network=self.network,
+        worker.push(artifact.path, artifact.sha256, artifact.path.suffix)
+        loaded = worker.load(load_request(target, artifact, cpus, self.network), LOAD_S)
+        runs = max(FEWEST_RUNS, min(MOST_RUNS, int(RUN_S / max(loaded.first_s, 1e-6))))
+        asked = PassRequest(warmup=min(5, runs), runs=runs)
+        recorded = worker.time(
+            loaded.handle, asked, max(TIME_FLOOR_S, 20 * loaded.first_s * (asked.warmup + asked.runs))
         )
-        first_s = loaded["first_ns"] / 1e9
-        runs = max(FEWEST_RUNS, min(MOST_RUNS, int(RUN_S / max(first_s, 1e-6))))
-        warmup = min(5, runs)
-        deadline_s = max(TIME_FLOOR_S, 20 * first_s * (warmup + runs))
-        timed = transport.request(
-            "time", deadline_s + 10, handle=loaded["handle"], warmup=warmup, runs=runs, deadline_s=deadline_s
-        )
-        transport.request("unload", ANSWER_S, handles=[loaded["handle"]])
-        samples = sorted(timed["samples_ns"])
+        worker.unload([loaded.handle], ANSWER_S)
+        samples = sorted(recorded.samples_ns)
         middle_ns = samples[len(samples) // 2]
-        provider = f" ({loaded['provider']})" if target.accelerator != "cpu" else ""
-        found = f"{loaded['runtime_version']}{provider}: a small network in {middle_ns / 1e6:.3g} ms"
-        warnings = timed.get("warnings")
+        provider = f" ({loaded.facts.get('provider')})" if target.accelerator != "cpu" else ""
+        found = f"{loaded.facts.get('runtime_version')}{provider}: a small network in {middle_ns / 1e6:.3g} ms"
+        warnings = recorded.telemetry.get("warnings")
         if isinstance(warnings, list) and text(warnings[0] if warnings else None):
             return "warning", f"{found}; {text(warnings[0])}", "Expect wide error bars until that is mended."
         slow = samples[int(0.9 * len(samples))] / max(1, middle_ns)
@@ -90,7 +85,7 @@ class Trials:
             return "warning", found + noise, "Something else uses the device: end it, or expect wide error bars."
         return "ok", found, ""
 
-    def __enter__(self) -> Trials:
+    def __enter__(self) -> SmokeTest:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from latlab.harness.devices.owner import who
+from latlab.harness.devices.worker_client import WorkerClient
 from latlab.harness.errors import LatlabError
 from latlab.harness.inventory.inventory import Inventory
-from latlab.harness.transports import DeviceConfig, DeviceLostError, Transport, WorkerError
+from latlab.harness.transports import DeviceConfig, DeviceLostError, WorkerError
 
 __all__ = ["Answer", "Overview", "ask", "overview"]
 
@@ -83,12 +83,12 @@ def overview(inventory: Inventory, store: Path, *, probe: bool = True) -> list[O
     return found
 
 
-def ask(name: str, config: DeviceConfig, transport: Transport) -> Answer:
+def ask(name: str, config: DeviceConfig, worker: WorkerClient) -> Answer:
     """Greets the worker, which is the one sign of life that counts."""
     began = time.monotonic()
     try:
-        transport.start()
-        hello = transport.request("hello", HELLO_S, protocol=1, who=who())
+        worker.start()
+        hello = worker.hello(HELLO_S)
     except WorkerError as error:
         return Answer("in use" if error.kind == "busy" else "failing", error.message)
     except DeviceLostError as error:
@@ -96,19 +96,14 @@ def ask(name: str, config: DeviceConfig, transport: Transport) -> Answer:
         return Answer(state, error.message.removeprefix(f"device {name}: "))
     seconds = time.monotonic() - began
     wanted = dict.fromkeys(target.runtime for target in config.all_targets(name))
-    missing = [runtime for runtime in wanted if not _version(hello, runtime)]
+    missing = [runtime for runtime in wanted if not hello.runtime(runtime).version]
     if len(missing) == len(wanted):  # of several targets, some can be measured
         return Answer("not set up", f"it has no {' or '.join(missing)}; `latlab setup {name}` installs it")
     # A worker that does not tell of GPUs may have some; a simulated device has what it takes.
-    without = hello.get("gpus") == [] and not hello.get("simulated")
+    without = hello.has_no_gpu and not hello.is_simulated
     if without and all(target.accelerator == "cuda" for target in config.all_targets(name)):
         return Answer("not set up", f"its targets want cuda, and it has no GPU; `latlab doctor {name}` looks closer")
     return Answer("ready", f"answered in {seconds:.1f} s")
-
-
-def _version(hello: dict[str, Any], runtime: str) -> Any:
-    found = hello["runtimes"].get(runtime)
-    return found.get("version") if isinstance(found, dict) else None
 
 
 class _Asked:
@@ -117,17 +112,17 @@ class _Asked:
     def __init__(self, name: str, config: DeviceConfig) -> None:
         self._name, self._config = name, config
         self._answer: Future[Answer] = Future()
-        self._transport: Transport | None = None
+        self._worker: WorkerClient | None = None
         threading.Thread(target=self._ask, name=f"ask-{name}", daemon=True).start()
 
     def _ask(self) -> None:
         # benchmark_model is reached through the same phone as the others, so any target will do.
         try:
-            self._transport = self._config.open(self._name, self._config.all_targets(self._name)[0].runtime)
+            self._worker = WorkerClient(self._config.open(self._name, self._config.all_targets(self._name)[0].runtime))
             try:
-                answer = ask(self._name, self._config, self._transport)
+                answer = ask(self._name, self._config, self._worker)
             finally:
-                self._transport.close()
+                self._worker.close()
         except LatlabError as error:
             answer = Answer("failing", error.message)
         except Exception as error:
@@ -139,9 +134,9 @@ class _Asked:
         try:
             return self._answer.result(max(0.0, until - time.monotonic()))
         except TimeoutError:
-            if self._transport is not None:
+            if self._worker is not None:
                 with contextlib.suppress(Exception):  # it hangs somewhere: so may this
-                    self._transport.close(gently=False)
+                    self._worker.close(gently=False)
             return Answer("no answer", f"within {LIMIT_S:.0f} s; `latlab doctor {self._name}` waits longer")
 
 

@@ -4,7 +4,7 @@ Each device has a thread, which takes that device's jobs in order of priority. A
 done again from the start: everything it has measured is in the store, so after a cut link it goes on where it
 was. What differs between failures is who is to blame, and that decides what happens:
 
-* a network (it is not supported, kills the worker twice): its row says so, the job goes on (`measure.Engine`);
+* a network (it is not supported, kills the worker twice): its row says so, the job goes on (`measurement.scheduler`);
 * the way to the device (link, SSH server, reboot): the device is tried again, at growing intervals, for the
   inventory's `reconnect_s`; what it was timing is timed anew;
 * the device, lastingly (disk full, key refused), or by being lost `MAX_LOSSES` times without a pass in between: it is
@@ -28,16 +28,16 @@ from typing import Any, Self
 
 from latlab.harness.devices.session import DeviceSession
 from latlab.harness.errors import LatlabError
-from latlab.harness.exporters import ArtifactCache
+from latlab.harness.exporters import ArtifactCache, CacheError
 from latlab.harness.exporters.service import Exports
-from latlab.harness.fleet.jobs import DeviceState, Incident, Job, Kind, StoppedError
+from latlab.harness.fleet.jobs import DeviceState, Incident, Job, Kind, RunListener, StoppedError
 from latlab.harness.fleet.retries import JobAttempts, QuarantinedError
 from latlab.harness.inventory.inventory import Inventory
-from latlab.harness.measurement.session import Sitting
-from latlab.harness.store.store import Measurement, Store
+from latlab.harness.measurement.measurer import Measurer
+from latlab.harness.store.store import Measurement, Store, StoreError
 from latlab.harness.transports import DeviceConfig
 
-__all__ = ["Fleet"]
+__all__ = ["Fleet", "run_jobs"]
 
 MAX_EXPORTERS = 8
 MAX_AT_ONCE = 256
@@ -182,10 +182,41 @@ class Fleet:
     def open_session(self, job: Job) -> DeviceSession:
         return DeviceSession(job.target.device, self.config(job.target.device), job.target, self._id)
 
-    def begin_measurement(self, session: DeviceSession) -> Sitting:
+    def begin_measurement(self, session: DeviceSession) -> Measurer:
         session.register(self._store)
-        return Sitting(self._store, session, self._exports, self.check)
+        return Measurer(session, self._exports, self.check)
 
     def give_up(self, touched: set[tuple[str, int]], reason: str) -> None:
         for campaign_id, session in touched:
             self._store.lose(campaign_id, session, reason)
+
+
+def run_jobs(
+    store: Store,
+    inventory: Inventory,
+    cache: ArtifactCache,
+    jobs: Sequence[Job],
+    listener: RunListener = RunListener(),
+) -> list[LatlabError]:
+    """Do jobs on their devices, side by side.
+
+    Returns:
+        The errors of the jobs that failed, which do not keep the others from ending well.
+
+    Raises:
+        LatlabError: where the store or the cache cannot be written, which no device is to blame for.
+    """
+    if not jobs:
+        return []
+    with Fleet(store, inventory, cache, jobs) as fleet:
+        if listener.watch:
+            listener.watch(fleet.devices)
+        for event in fleet.run():
+            if listener.observe:
+                listener.observe(event)
+    errors = [job.error for job in jobs if job.error]
+    for error in errors:
+        own = isinstance(error, StoreError) or isinstance(error.__cause__, CacheError)  # our disk is full, say
+        if own or not isinstance(error, LatlabError):
+            raise error
+    return [error for error in errors if isinstance(error, LatlabError)]

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
 from latlab.harness.devices.session import DeviceSession
-from latlab.harness.measurement.session import Sitting
+from latlab.harness.errors import LatlabError
+from latlab.harness.measurement.measurer import Measurer
 from latlab.harness.store.store import Measurement
 from latlab.harness.targets import Target
+from latlab.harness.telemetry.readings import hottest_c
 
-__all__ = ["DeviceState", "Incident", "Job", "Observer", "Watcher"]
+__all__ = [
+    "DeviceState",
+    "Incident",
+    "Job",
+    "Kind",
+    "Observer",
+    "RunJobs",
+    "RunListener",
+    "State",
+    "StoppedError",
+    "Watcher",
+]
 
 
 Kind = Literal["lost", "back", "quarantined", "failed"]
@@ -42,7 +55,7 @@ class Job:
     """
 
     target: Target
-    work: Callable[[Sitting, Callable[[Measurement], None]], object]
+    work: Callable[[Measurer, Callable[[Measurement], None]], object]
     total: int = 0
     priority: int = 0
     error: Exception | None = None
@@ -82,10 +95,8 @@ class DeviceState:
 
     @property
     def temperature_c(self) -> float | None:
-        """Of the hottest zone, as last read."""
-        zones = self.session.telemetry.get("temperature_c") if self.session else None
-        values = [c for c in zones.values() if isinstance(c, (int, float))] if isinstance(zones, dict) else []
-        return max(values, default=None)
+        """Degrees Celsius of the hottest sensor when it was last read; None where the device reports none."""
+        return hottest_c(self.session.telemetry) if self.session else None
 
 
 Observer = Callable[[Measurement | Incident], None]
@@ -94,6 +105,20 @@ Observer = Callable[[Measurement | Incident], None]
 
 Watcher = Callable[[Mapping[str, DeviceState]], None]
 """Called once, with the state of every device, which changes while they work."""
+
+
+@dataclass(frozen=True)
+class RunListener:
+    """What the caller of a run wants to be told while it lasts."""
+
+    observe: Observer | None = None
+    watch: Watcher | None = None
+    say: Callable[[str], None] | None = None
+    """Called with a sentence about what is done next, now and then."""
+
+
+RunJobs = Callable[[Sequence[Job], RunListener], list[LatlabError]]
+"""Does jobs on their devices and returns the errors of those that failed (`fleet.run_jobs`)."""
 
 
 class StoppedError(Exception):

@@ -9,7 +9,7 @@ from latlab.harness.devices.session import DeviceFaultError, DeviceSession
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.exporters import CacheError
 from latlab.harness.fleet.jobs import DeviceState, Job, Kind
-from latlab.harness.measurement.session import Sitting
+from latlab.harness.measurement.measurer import Measurer
 from latlab.harness.store.store import Measurement
 from latlab.harness.transports import ConnectError, DeviceConfig, DeviceLostError
 
@@ -49,7 +49,7 @@ class FleetServices(Protocol):
         """Return a session, not yet connected, with the device of the job."""
         ...
 
-    def begin_measurement(self, session: DeviceSession) -> Sitting:
+    def begin_measurement(self, session: DeviceSession) -> Measurer:
         """Return a measurement session on a connected device."""
         ...
 
@@ -103,12 +103,12 @@ class JobAttempts:
             if self._lost_since is not None:
                 fleet.report(state, "back", f"device {state.name} is back after {self._away_s():.0f} s")
                 self._lost_since, self._tries = None, 0
-            sitting = fleet.begin_measurement(device)
+            measurer = fleet.begin_measurement(device)
             try:
-                job.work(sitting, self._note)
+                job.work(measurer, self._note)
             finally:
-                job.timed_s += sitting.timed_s
-                self._touched |= sitting.touched
+                job.timed_s += measurer.timed_s
+                self._touched |= measurer.touched
                 if device.passes:
                     self._losses = 0
 

@@ -14,12 +14,13 @@ from concurrent.futures import Future, wait
 from contextlib import nullcontext
 from statistics import median
 
-from latlab.harness.devices.loaded_models import LoadedNetworks
-from latlab.harness.devices.session import DeviceSession, Timed
+from latlab.harness.devices.loaded_models import LoadedModels
+from latlab.harness.devices.session import DeviceSession
 from latlab.harness.exporters import Artifact, ExportError
-from latlab.harness.measurement.contention import Company
+from latlab.harness.measurement.contention import ExportContention
+from latlab.harness.measurement.session import MeasurementSession
 from latlab.harness.statistics.estimators import trimmed_mean
-from latlab.harness.store.store import Campaign, Store
+from latlab.harness.telemetry.recorded_pass import RecordedAnchor, RecordedPass
 from latlab.harness.timing_policy import PRESETS, TimingPolicy
 from latlab.harness.transports import WorkerError
 from latlab.search_spaces import get
@@ -54,26 +55,23 @@ class Anchors:
 
     Args:
         submit: starts the export of an architecture of NAS-Bench-201 in the device's format.
-        networks: what is loaded on the device.
+        models: what is loaded on the device.
         check: called where a device is waited for; may raise.
-        company: exports on the device itself; None where it is another machine.
+        contention: exports on the device itself; None where it is another machine.
     """
 
     def __init__(
         self,
-        store: Store,
-        campaign: Campaign,
-        session: int,
-        policy: TimingPolicy,
+        session: MeasurementSession,
         device: DeviceSession,
-        networks: LoadedNetworks,
+        models: LoadedModels,
         submit: Callable[[str], Future[Artifact]],
         check: Callable[[], None],
-        company: Company | None = None,
+        contention: ExportContention | None = None,
     ) -> None:
-        self._store, self._campaign, self._session, self._policy = store, campaign, session, policy
-        self._device, self._networks, self._submit = device, networks, submit
-        self._check, self._company = check, company
+        self._session, self._policy = session, session.policy
+        self._device, self._models, self._submit = device, models, submit
+        self._check, self._contention = check, contention
         self._artifacts: list[Artifact | None] | None = None
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._reading_s = 0.0
@@ -92,8 +90,8 @@ class Anchors:
         if time.monotonic() - self._read_at > FRESH_S:
             self._read()
 
-    def note(self, timed_s: float) -> None:
-        """A pass was taken that took so long."""
+    def add_pass(self, timed_s: float) -> None:
+        """Count a pass of a network that took so many seconds towards the slice."""
         self._passes += 1
         self._timed_s += timed_s
 
@@ -119,8 +117,8 @@ class Anchors:
         self._recent.clear()
         return True
 
-    def survived_not(self) -> None:
-        """The worker has died over an anchor: at the second time, the session does without."""
+    def worker_died(self) -> None:
+        """Count a worker that died while it ran an anchor: after the second, the session goes on without anchors."""
         self._deaths += 1
         if self._deaths > 1:
             self._artifacts = [None] * len(ANCHORS)
@@ -162,31 +160,31 @@ class Anchors:
     def _time(self, index: int) -> bool:
         """Time an anchor: whether it is in line, or cannot tell."""
         self._device.wait_until_fit(self._check)
-        with self._company.quiet() if self._company else nullcontext():
+        with self._contention.without_exports() if self._contention else nullcontext():
             timed = self._timed(index, self._policy)
         if timed is None:
             return True
         if index == 0:
-            self._reading_s = (sum(timed.warmup_ns) + sum(timed.samples_ns)) / 1e9
+            self._reading_s = timed.busy_s
         ok = index > 0 or self._in_line(math.log(self._latency(timed)))
-        self._store.add_anchor(
-            self._campaign, self._session, ANCHORS[index], timed.warmup_ns, timed.samples_ns, timed.telemetry, ok
+        self._session.add_anchor(
+            RecordedAnchor(timed.warmup_ns, timed.samples_ns, timed.telemetry, arch=ANCHORS[index], in_line=ok)
         )
         return ok
 
-    def _latency(self, timed: Timed) -> float:
+    def _latency(self, timed: RecordedPass) -> float:
         return max(1.0, trimmed_mean(timed.samples_ns, self._policy.trim))
 
-    def _timed(self, index: int, policy: TimingPolicy) -> Timed | None:
+    def _timed(self, index: int, policy: TimingPolicy) -> RecordedPass | None:
         """One run of an anchor; None where it cannot be run. Raises `DeviceLostError`."""
         artifact = self._artifacts[index] if self._artifacts else None
         if artifact is None or self._artifacts is None:
             return None
         try:
-            loaded, _ = self._networks.get(artifact, f"{SPACE}/{ANCHORS[index]} (anchor)")
+            loaded, _ = self._models.get(artifact, f"{SPACE}/{ANCHORS[index]} (anchor)")
             return self._device.time(loaded, policy)
         except WorkerError:
-            self._networks.forget(artifact.sha256)
+            self._models.forget(artifact.sha256)
             self._artifacts[index] = None  # the runtime does not take it: no reason to stop
             return None
 

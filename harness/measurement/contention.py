@@ -8,33 +8,33 @@ from contextlib import AbstractContextManager, nullcontext
 
 from latlab.harness.exporters.service import Exports
 
-__all__ = ["Company", "exports_show"]
+__all__ = ["ExportContention", "exports_change_latency"]
 
 PAIRS = 24
 """Comparisons by which it is decided."""
 
 
-class Company:
-    """Exports are paused while a network is timed, until comparing has told that they do not show."""
+class ExportContention:
+    """Pauses exports while a network is timed, until a comparison has shown that they do not change latencies."""
 
     def __init__(self, exports: Exports) -> None:
         self._exports = exports
         self._ratios: list[float] = []
-        self.shows: bool | None = None
-        """Whether exports show in latencies; None while that is not known."""
+        self.changes_latency: bool | None = None
+        """Whether exports change latencies; None while that is not known."""
 
-    def quiet(self) -> AbstractContextManager[object]:
-        """For a pass."""
-        return nullcontext() if self.shows is False else self._exports.paused()
+    def without_exports(self) -> AbstractContextManager[object]:
+        """Return a context in which exports are paused, unless they are known not to change latencies."""
+        return nullcontext() if self.changes_latency is False else self._exports.paused()
 
     def compare(self, latency: Callable[[], float | None], times: int) -> None:
-        """Time a network beside exports and without them, in alternating order, where any are under way.
+        """Time a network with exports running and without them, in alternating order, where any are under way.
 
         Args:
             latency: of a network, timed now, in any unit; None where it cannot be.
             times: how often, at most.
         """
-        for _ in range(times if self.shows is None else 0):
+        for _ in range(times if self.changes_latency is None else 0):
             if not self._exports.busy:
                 return
             found: dict[bool, float] = {}
@@ -47,7 +47,7 @@ class Company:
             if self._exports.busy:
                 self._ratios.append(found[False] / found[True])
             if len(self._ratios) >= PAIRS:
-                self.shows = exports_show(self._ratios)
+                self.changes_latency = exports_change_latency(self._ratios)
                 return
 
 
@@ -58,8 +58,8 @@ SHOWS = 0.01
 CHANCE = 0.025
 
 
-def exports_show(ratios: Sequence[float]) -> bool:
-    """Whether exports that are computed beside a pass show in its latency, so that they had better be paused.
+def exports_change_latency(ratios: Sequence[float]) -> bool:
+    """Return whether exports that run during a pass change its latency, so that they have to be paused.
 
     By a sign test: whether more of the ratios than chance explains lie above 1 + `SHOWS`, or below its inverse, than
     where the median is just there (binomial, p < `CHANCE` at each end). Bursts, of which ratios are full, do not

@@ -1,63 +1,52 @@
-"""What a session's drift did to its labels, taken out again. Raw latencies stay beside."""
+"""Takes the drift of a session out of its labels; the latencies as measured stay in `raw_ms`."""
 
 from __future__ import annotations
 
 import math
 
+from latlab.harness.measurement.session import MeasurementSession
 from latlab.harness.statistics.drift import Drift, fit_drift
 from latlab.harness.statistics.estimators import summarise
-from latlab.harness.statistics.pass_series import timeline
-from latlab.harness.statistics.pooled_variance import usual_scatter
-from latlab.harness.statistics.verdicts import PassRecord, judge, judge_together, usual_clock_mhz
-from latlab.harness.store.store import Campaign, Label, Pass, Store
-from latlab.harness.telemetry.metrics import TimedPass
-from latlab.harness.timing_policy import TimingPolicy
+from latlab.harness.statistics.pass_series import pass_series
+from latlab.harness.statistics.pooled_variance import estimate_noise
+from latlab.harness.statistics.verdicts import judge, judge_together, usual_clock_mhz
+from latlab.harness.store.store import Label
+from latlab.harness.telemetry.recorded_pass import PassKind, RecordedAnchor, RecordedPass
 
-__all__ = ["correct", "record"]
+__all__ = ["correct_labels"]
 
 
-def correct(store: Store, campaign: Campaign, session: int) -> Drift | None:
+def correct_labels(session: MeasurementSession) -> Drift | None:
     """Fit the session's drift to its anchors and repeated networks, and divide the labels of finished rows by it.
 
-    Error bars and verdicts are made anew, too: a whole session tells more of how its networks scatter than each of
-    them alone. `raw_ms` stays what it was; where there is no drift to speak of, labels are their raw latencies. Doing
-    it again, after more was measured, begins from the raw samples again.
+    Error bars and verdicts are computed again, too: a whole session says more about how its networks scatter than each
+    of them alone. `raw_ms` stays what it was. Where there is no significant drift, labels are their raw latencies. A
+    later call, after more was measured, starts from the raw samples again.
 
     Returns:
         The drift; None where the session has no anchors, so that nothing is corrected.
     """
-    anchors = store.anchors(campaign.id, session)
+    anchors = session.anchors()
     if not anchors:
         return None
-    policy = TimingPolicy(**campaign.policy)
-    passes = [one for one in store.session_passes(campaign.id, session) if one.kind == "label"]
-    runs = timeline([*anchors, *passes], policy.trim)
-    drift = fit_drift([run.point for run in runs])
-    usual_mhz = usual_clock_mhz([run.what.telemetry for run in runs])
-    records: dict[int, list[PassRecord]] = {}
-    for one in runs:
-        if isinstance(one.what, Pass):
+    policy = session.policy
+    passes = [one for one in session.passes() if one.kind == PassKind.LABEL]
+    series = pass_series([*anchors, *passes], policy.trim)
+    drift = fit_drift([one.observation for one in series])
+    usual_mhz = usual_clock_mhz([one.recorded.telemetry for one in series])
+    finished = {row.id for row in session.rows().values() if row.status == "ok"}
+    corrected: dict[int, list[RecordedPass]] = {}
+    for one in series:
+        row_id = one.recorded.measurement_id
+        if not isinstance(one.recorded, RecordedAnchor) and row_id in finished:
             factor = math.exp(drift.log_factor(one.time_s)) if drift.significant else 1.0
-            records.setdefault(one.what.measurement_id, []).append(record(one.what, one.time_s, factor))
-    finished = {row.id for row in store.rows(campaign, session).values() if row.status == "ok"}
-    records = {row_id: own for row_id, own in records.items() if row_id in finished}
-    scatter = usual_scatter([[one.samples_ns for one in own] for own in records.values()], policy.trim)
-    verdicts = judge_together([judge(own, policy, usual_mhz, scatter) for own in records.values()])
+            corrected.setdefault(row_id, []).append(one.recorded.without_drift(factor, one.time_s))
+    noise_model = estimate_noise([[one.samples_ns for one in own] for own in corrected.values()], policy.trim)
+    verdicts = judge_together([judge(own, policy, usual_mhz, noise_model) for own in corrected.values()])
     labels = []
-    for (row_id, own), verdict in zip(records.items(), verdicts, strict=True):
-        label = summarise([one.samples_ns for one in own], policy.trim, scatter)
+    for (row_id, own), verdict in zip(corrected.items(), verdicts, strict=True):
+        label = summarise([one.samples_ns for one in own], policy.trim, noise_model)
         labels.append(Label(row_id, label.latency_ms, label.stderr_ms, label.low_ms, label.high_ms, verdict.kind))
-    store.relabel(labels)
-    store.note_session(campaign.id, session, drift=drift.to_json(), drift_percent=drift.percent)
+    session.store.relabel(labels)
+    session.add_facts(drift=drift.to_json(), drift_percent=drift.percent)
     return drift
-
-
-def record(one: TimedPass, otherwise_s: float, factor: float = 1.0) -> PassRecord:
-    """A pass for `judge`, its samples divided by the drift at its time.
-
-    Args:
-        otherwise_s: when it was, for devices that do not tell.
-    """
-    at_s = one.telemetry.get("at_s")
-    samples = [round(ns / factor) for ns in one.samples_ns] if factor != 1.0 else one.samples_ns
-    return PassRecord(samples, at_s if isinstance(at_s, (int, float)) else otherwise_s, one.telemetry)

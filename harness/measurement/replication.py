@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from latlab.harness.exporters import Artifact
-from latlab.harness.measurement.session import Sitting
-from latlab.harness.statistics.ranking import Comparison, Label, Resolve, State, compare, next_round, uniform_s
-from latlab.harness.store.store import Campaign, Measurement, Store
+from latlab.harness.measurement.measurer import Measurer
+from latlab.harness.measurement.session import MeasurementSession
+from latlab.harness.statistics.ranking import Comparison, RankedNetwork, Resolve, State, compare, next_round, uniform_s
+from latlab.harness.store.store import Measurement
+from latlab.harness.telemetry.recorded_pass import PassKind, RecordedPass
 
 __all__ = ["Replication", "Resolved"]
 
@@ -27,7 +29,7 @@ class Resolved:
 
     target: str
     resolve: Resolve
-    labels: list[Label]
+    labels: list[RankedNetwork]
     """Of the networks that were compared, one for each graph, fastest first."""
     comparisons: list[Comparison]
     passes: int
@@ -97,18 +99,16 @@ class Replication:
 
     def __init__(
         self,
-        store: Store,
-        campaign: Campaign,
-        session: int,
+        session: MeasurementSession,
         archs: Sequence[str],
         resolve: Resolve,
         say: Callable[[str], None] | None = None,
     ) -> None:
-        self._store, self._campaign, self._session = store, campaign, session
+        self._session, self._campaign = session, session.campaign
         self._archs, self._resolve, self._say = archs, resolve, say
-        self._rng = random.Random(f"{campaign.seed}/{session}/{campaign.id}/resolve")
-        self._labels: dict[str, Label] = {}
-        self._before: dict[str, Label] = {}
+        self._rng = random.Random(f"{self._campaign.seed}/{session.number}/{self._campaign.id}/resolve")
+        self._labels: dict[str, RankedNetwork] = {}
+        self._before: dict[str, RankedNetwork] = {}
         """What labels were when this began."""
         self._stuck: set[str] = set()
         """Networks that did not take another pass."""
@@ -121,15 +121,15 @@ class Replication:
         self._read()
         return not self._next() and not self._unfinished()
 
-    def work(self, sitting: Sitting, role: str, submit: Callable[[str], Future[Artifact]] | None = None) -> None:
-        """Rounds until nothing is open, or what may be spent is spent. Raises what `Sitting.run` does."""
+    def work(self, measurer: Measurer, role: str, submit: Callable[[str], Future[Artifact]] | None = None) -> None:
+        """Rounds until nothing is open, or what may be spent is spent. Raises what `Measurer.run` does."""
         self._read()
-        self._run(sitting, self._unfinished(), role, submit)
+        self._run(measurer, self._unfinished(), role, submit)
         while wanted := self._next():
             self._rounds += 1
             self._tell(wanted)
             had = {name: self._labels[name].passes for name in wanted}
-            self._run(sitting, wanted, role, submit)
+            self._run(measurer, wanted, role, submit)
             self._stuck |= {name for name in wanted if name in self._labels and self._labels[name].passes == had[name]}
 
     def resolved(self) -> Resolved:
@@ -165,55 +165,55 @@ class Replication:
 
     def _run(
         self,
-        sitting: Sitting,
+        measurer: Measurer,
         wanted: Mapping[str, int],
         role: str,
         submit: Callable[[str], Future[Artifact]] | None,
     ) -> None:
         """Bring networks to so many passes in all, side by side."""
-        before_s = sitting.timed_s
+        before_s = measurer.timed_s
         together = sorted(wanted)
         self._rng.shuffle(together)
         try:
             archs = [(name, role) for name in together]
-            for row in sitting.run(self._campaign, self._session, archs, submit, passes=wanted):
+            for row in measurer.run(self._session, archs, submit, passes=wanted):
                 self._pass_on(row)
         finally:
-            self._spent_s += sitting.timed_s - before_s
+            self._spent_s += measurer.timed_s - before_s
         self._read()
 
     def _pass_on(self, row: Measurement) -> None:
         """Networks of the same graph have the same result."""
         for other in self._copies.get(row.id, ()) if row.status == "ok" else ():
-            self._store.copy_result(other, row.id)
+            self._session.store.copy_result(other, row.id)
 
     def _read(self) -> None:
         """What the store holds of the networks that were timed themselves, and of those that stand for others of the
         same graph.
         """
-        rows = self._store.rows(self._campaign, self._session)
+        rows = self._session.rows()
         by_id = {row.id: row for row in rows.values()}
         self._copies: dict[int, list[int]] = {}
         for row in rows.values():
             if row.same_graph_as is not None:
                 self._copies.setdefault(row.same_graph_as, []).append(row.id)
-        self._samples: dict[int, list[list[int]]] = {}
-        for one in self._store.session_passes(self._campaign.id, self._session):
-            if one.kind == "label":
-                self._samples.setdefault(one.measurement_id, []).append(one.samples_ns)
+        self._passes: dict[int, list[RecordedPass]] = {}
+        for one in self._session.passes():
+            if one.kind == PassKind.LABEL:
+                self._passes.setdefault(one.measurement_id, []).append(one)
         owners = dict.fromkeys(rows[arch].same_graph_as or rows[arch].id for arch in self._archs if arch in rows)
-        self._rows = [by_id[one] for one in owners if by_id[one].status == "ok" and one in self._samples]
+        self._rows = [by_id[one] for one in owners if by_id[one].status == "ok" and one in self._passes]
         self._labels = {row.arch: self._label(row) for row in self._rows}
         for name, label in self._labels.items():
             self._before.setdefault(name, label)
 
-    def _label(self, row: Measurement) -> Label:
-        samples = self._samples[row.id]
+    def _label(self, row: Measurement) -> RankedNetwork:
+        samples = [one.samples_ns for one in self._passes[row.id]]
         passes = len(samples)
         assert row.latency_ms is not None
         # A single sample without any error given tells nothing, where many that agree tell that there is none.
         unknown = row.latency_ms if len(samples) == len(samples[0]) == 1 else 0.0
-        return Label(
+        return RankedNetwork(
             name=row.arch,
             latency_ms=row.latency_ms,
             stderr_ms=row.stderr_ms or unknown,
@@ -222,12 +222,12 @@ class Replication:
         )
 
     def _unfinished(self) -> dict[str, int]:
-        """Networks with passes that a killed run has left outside of their labels."""
-        timed_s = {row.arch: sum(map(sum, self._samples[row.id])) / 1e9 for row in self._rows}
+        """Return the networks with passes that a killed run has left outside of their labels, and their passes."""
+        stored_s = {row.arch: sum(one.samples_s for one in self._passes[row.id]) for row in self._rows}
         return {
-            row.arch: len(self._samples[row.id])
+            row.arch: len(self._passes[row.id])
             for row in self._rows
-            if abs(timed_s[row.arch] - row.times_s["measure_s"]) > SAME_S
+            if abs(stored_s[row.arch] - row.times_s["measure_s"]) > SAME_S
         }
 
     def _tell(self, wanted: Mapping[str, int]) -> None:

@@ -18,24 +18,24 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from latlab.harness.devices.loaded_models import LoadedNetworks
+from latlab.harness.devices.loaded_models import LoadedModels
 from latlab.harness.devices.session import DeviceSession
 from latlab.harness.exporters import Artifact, ExportError
 from latlab.harness.measurement.anchors import Anchors
-from latlab.harness.measurement.contention import Company
-from latlab.harness.measurement.drift_correction import record
+from latlab.harness.measurement.contention import ExportContention
+from latlab.harness.measurement.session import MeasurementSession
 from latlab.harness.statistics.estimators import needs_pass, summarise
-from latlab.harness.statistics.pooled_variance import Learning
+from latlab.harness.statistics.pooled_variance import NoiseEstimator
 from latlab.harness.statistics.verdicts import judge
-from latlab.harness.store.store import Campaign, Measurement, Store
-from latlab.harness.telemetry.metrics import metrics, runs_and_seconds
-from latlab.harness.timing_policy import TimingPolicy
+from latlab.harness.store.store import Measurement
+from latlab.harness.telemetry.metrics import metrics
+from latlab.harness.telemetry.recorded_pass import PassKind, RecordedPass
 from latlab.harness.transports import DeviceLostError, ProtocolError, WorkerError
 
-__all__ = ["Engine"]
+__all__ = ["PassScheduler"]
 
 EXPORT_LOOKAHEAD = 2
 """Exports under way beyond one per worker: enough to keep a device busy, few enough that acquisition sees results."""
@@ -65,33 +65,11 @@ class _Ready:
     since: float = field(default_factory=time.monotonic)
 
 
-@dataclass(frozen=True)
-class _Pass:
-    number: int
-    warmup_ns: list[int]
-    samples_ns: list[int]
-    telemetry: dict[str, Any]
-
-    @property
-    def warm_s(self) -> float:
-        return sum(self.warmup_ns) / 1e9
-
-    @property
-    def measure_s(self) -> float:
-        """Of all calls, of which a sample may be the mean of several."""
-        seconds = runs_and_seconds(self)[1]
-        return seconds if "aggregate" in self.telemetry else seconds - self.warm_s
-
-    @property
-    def timed_s(self) -> float:
-        return self.warm_s + self.measure_s
-
-
 @dataclass
 class _InFlight:
     row: Measurement
     artifact: Artifact
-    passes: list[_Pass]
+    passes: list[RecordedPass]
     """Those that make the label."""
     taken: int
     """All that the store has of it, by number."""
@@ -114,50 +92,48 @@ class _InFlight:
 
     @property
     def timed_s(self) -> float:
-        return sum(one.timed_s for one in self.passes)
+        return sum(one.busy_s for one in self.passes)
 
 
-class Engine:
-    """Measures the architectures of one session of a campaign on one device.
+class PassScheduler:
+    """Measures the architectures of one session of a campaign on one device, pass by pass.
 
     Args:
         submit: starts (or finds in the cache) the export of an architecture; its future gives the artifact.
         exports: how many exports run at once.
         overlap: whether exporting may go on while a network is timed (False where no core is left for it).
         check: called between passes; may raise to end the run there.
-        networks: what is loaded on the device; kept from one run to the next.
-        learning: what is usual in the session; kept likewise.
+        models: what is loaded on the device; kept from one run to the next.
+        noise: what the session has taught about noise so far; kept likewise.
         anchors: of the session; None to do without.
-        company: exports on the device itself, which may disturb a pass; None where it is another machine.
+        contention: exports on the device itself, which may disturb a pass; None where it is another machine.
     """
 
     def __init__(
         self,
-        store: Store,
-        campaign: Campaign,
-        session: int,
-        policy: TimingPolicy,
+        session: MeasurementSession,
         device: DeviceSession,
         submit: Callable[[str], Future[Artifact]],
         *,
         exports: int,
         overlap: bool,
         check: Callable[[], None],
-        networks: LoadedNetworks,
-        learning: Learning,
+        models: LoadedModels,
+        noise: NoiseEstimator,
         anchors: Anchors | None = None,
-        company: Company | None = None,
+        contention: ExportContention | None = None,
     ) -> None:
-        self._store, self._campaign, self._session, self._policy = store, campaign, session, policy
+        self._session, self._store, self._campaign = session, session.store, session.campaign
+        self._policy = session.policy
         self._device, self._submit = device, submit
         self._lookahead = exports + EXPORT_LOOKAHEAD
-        self._overlap, self._check, self._company = overlap, check, company
-        self._networks, self._learning, self._anchors = networks, learning, anchors
-        self._rng = random.Random(f"{campaign.seed}/{session}/{campaign.id}")
+        self._overlap, self._check, self._contention = overlap, check, contention
+        self._models, self._noise, self._anchors = models, noise, anchors
+        self._rng = random.Random(f"{self._campaign.seed}/{session.number}/{self._campaign.id}")
         self._exporting: dict[Future[Artifact], tuple[str, str]] = {}
         self._ready: deque[_Ready] = deque()
         self._active: list[_InFlight] = []
-        self._slice: list[tuple[_InFlight, _Pass]] = []
+        self._slice: list[tuple[_InFlight, RecordedPass]] = []
         """Passes since the last anchor."""
         self._rejected_s = 0.0
         self._held: list[_InFlight] = []
@@ -240,7 +216,7 @@ class Engine:
         try:
             return read(self._anchors)
         except DeviceLostError as error:
-            self._anchors.survived_not()
+            self._anchors.worker_died()
             self._begin_anew(error)
             return None
 
@@ -248,10 +224,10 @@ class Engine:
         """Whether another network can begin while those in flight stay loaded: else each pass would load its own."""
         if len(self._active) < FEWEST_IN_FLIGHT:
             return bool(self._ready)
-        return bool(self._ready) and self._networks.has_room(self._ready[0].artifact)
+        return bool(self._ready) and self._models.has_room(self._ready[0].artifact)
 
     def _quiet(self) -> AbstractContextManager[object]:
-        return self._company.quiet() if self._company else nullcontext()
+        return self._contention.without_exports() if self._contention else nullcontext()
 
     def _spaced_in_s(self) -> float:
         """Seconds until the network that waits longest should have its next pass."""
@@ -292,15 +268,13 @@ class Engine:
             try:
                 self._ready.append(_Ready(future.result(), arch, role))
             except ExportError as error:
-                row = self._store.begin(self._campaign, self._session, arch, role)
+                row = self._session.begin(arch, role)
                 yield self._store.finish(row.id, error.kind, error=str(error))
 
     def _admit(self, round_: int) -> Iterator[Measurement]:
         ready = self._ready.popleft()
         artifact, arch, role = ready.artifact, ready.arch, ready.role
-        row = self._store.begin(
-            self._campaign,
-            self._session,
+        row = self._session.begin(
             arch,
             role,
             artifact_sha256=artifact.sha256,
@@ -321,11 +295,7 @@ class Engine:
         net = _InFlight(
             row,
             artifact,
-            passes=[
-                _Pass(one.number, one.warmup_ns, one.samples_ns, one.telemetry)
-                for one in earlier
-                if one.kind == "label"
-            ],
+            passes=[one for one in earlier if one.kind == PassKind.LABEL],
             taken=max((one.number + 1 for one in earlier), default=0),
             queue_s=time.monotonic() - ready.since,
             due=round_,
@@ -343,12 +313,12 @@ class Engine:
 
     def _lacks_pass(self, net: _InFlight) -> bool:
         """Whether the policy asks for another pass, in this run or a later one."""
-        return needs_pass(net.samples, self._policy, net.timed_s, self._learning.scatter)
+        return needs_pass(net.samples, self._policy, net.timed_s, self._noise.model)
 
     def _turn(self, net: _InFlight, round_: int) -> Iterator[Measurement]:
         """One pass of one network, its loading included where it is not on the device."""
         try:
-            loaded, is_new = self._networks.get(net.artifact, f"{self._campaign.space}/{net.row.arch}")
+            loaded, is_new = self._models.get(net.artifact, f"{self._campaign.space}/{net.row.arch}")
             if is_new:
                 net.push_s += loaded.push_s
                 net.load_s += loaded.load_s
@@ -357,7 +327,7 @@ class Engine:
             with self._quiet():
                 timed = self._device.time(loaded, self._policy)
         except WorkerError as error:
-            self._networks.forget(net.artifact.sha256)
+            self._models.forget(net.artifact.sha256)
             if error.kind == "corrupt_artifact" and not net.attempts:
                 net.attempts = 1  # its file changed on the device: bring it there again
                 return
@@ -376,18 +346,11 @@ class Engine:
                     self._blamed.append(row.id)
                     yield row
             return
-        taken = _Pass(net.taken, timed.warmup_ns, timed.samples_ns, timed.telemetry)
-        self._store.add_pass(
-            net.probe_for.id if net.probe_for else net.row.id,
-            taken.number,
-            timed.warmup_ns,
-            timed.samples_ns,
-            timed.telemetry,
-            self._device.lease,
-            "probe" if net.probe_for else "label",
-        )
+        owner, kind = (net.probe_for, PassKind.PROBE) if net.probe_for else (net.row, PassKind.LABEL)
+        taken = replace(timed, number=net.taken, kind=kind, measurement_id=owner.id)
+        self._store.add_pass(owner.id, taken, self._device.lease)
         self._blamed.clear()
-        self.timed_s += taken.timed_s
+        self.timed_s += taken.busy_s
         net.taken, net.last, net.due = net.taken + 1, time.monotonic(), round_ + self._spread
         if net.probe_for is not None:
             self._drop(net)
@@ -400,11 +363,11 @@ class Engine:
             if self._holds:
                 self._active.remove(net)
                 self._held.append(net)
-                self._networks.spare(net.artifact.sha256)
+                self._models.spare(net.artifact.sha256)
             else:
                 yield from self._finish(net)
         if self._anchors is not None:
-            self._anchors.note(taken.timed_s)
+            self._anchors.add_pass(taken.busy_s)
             if self._anchors.due:
                 yield from self._close_slice()
 
@@ -412,7 +375,7 @@ class Engine:
         """Ask the anchor what the passes since the last one are worth; finish the networks that have enough."""
         trusted = self._guarded(lambda anchors: anchors.read())
         self._guarded(self._compare)
-        slice_s = sum(taken.timed_s for _, taken in self._slice)
+        slice_s = sum(taken.busy_s for _, taken in self._slice)
         if trusted is False and self._rejected_s + slice_s <= max(slice_s, REJECTED_SHARE * self.timed_s):
             self._rejected_s += slice_s
             for net, taken in self._slice:
@@ -427,8 +390,8 @@ class Engine:
                 yield from self._finish(net)
 
     def _compare(self, anchors: Anchors) -> None:
-        if self._company is not None:
-            self._company.compare(anchors.latency, COMPARISONS)
+        if self._contention is not None:
+            self._contention.compare(anchors.latency, COMPARISONS)
 
     def _finish(self, net: _InFlight) -> Iterator[Measurement]:
         summary = summarise(net.samples, self._policy.trim)
@@ -445,8 +408,8 @@ class Engine:
             "queue_s": net.queue_s + net.row.times_s.get("queue_s", 0.0),
             "push_s": net.push_s + net.row.times_s.get("push_s", 0.0),
             "load_s": net.load_s + net.row.times_s.get("load_s", 0.0),
-            "warm_s": sum(one.warm_s for one in net.passes),
-            "measure_s": sum(one.measure_s for one in net.passes),
+            "warm_s": sum(one.warmup_s for one in net.passes),
+            "measure_s": sum(one.samples_s for one in net.passes),
         }
         more = net.row.status != "ok" and self._lacks_pass(net)
         row = self._store.finish(
@@ -457,7 +420,7 @@ class Engine:
             raw_ms=summary.latency_ms,
             low_ms=summary.low_ms,
             high_ms=summary.high_ms,
-            verdict=judge([record(one, one.number) for one in net.passes], self._policy).kind,
+            verdict=judge(net.passes, self._policy).kind,
             metrics={**net.row.metrics, **metrics(net.facts, net.passes, _size(artifact))},
             times_s=times,
             artifact={**artifact.facts(), **net.facts},
@@ -466,9 +429,9 @@ class Engine:
         yield row
         if row.status != "ok":
             return
-        self._learning.add(net.samples)
+        self._noise.add(net.samples)
         for arch in net.followers:
-            follower = self._store.rows(self._campaign, self._session)[arch]
+            follower = self._session.rows()[arch]
             yield self._store.copy_result(follower.id, row.id)
 
     def _fail(self, net: _InFlight, kind: str, message: str) -> Iterator[Measurement]:
@@ -481,7 +444,7 @@ class Engine:
             return
         yield self._store.finish(net.row.id, kind, error=message)
         for arch in net.followers:
-            follower = self._store.rows(self._campaign, self._session)[arch]
+            follower = self._session.rows()[arch]
             yield self._store.finish(follower.id, kind, error=message, same_graph_as=net.row.id)
 
     def _drop(self, net: _InFlight, keep: bool = False) -> None:
@@ -490,7 +453,7 @@ class Engine:
         if keep:
             return
         try:
-            self._networks.unload(net.artifact.sha256)
+            self._models.unload(net.artifact.sha256)
         except DeviceLostError as error:
             self._begin_anew(error)
 

@@ -1,115 +1,70 @@
-"""One stay at a device for one target: what a job does there."""
+"""A measurement session: one run over the networks of a campaign, as the store keeps it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
-from latlab.harness.devices.loaded_models import LoadedNetworks
-from latlab.harness.devices.session import DeviceSession
-from latlab.harness.exporters import Artifact, ExportRequest
-from latlab.harness.exporters.service import Exports
-from latlab.harness.measurement import anchors
-from latlab.harness.measurement.anchors import Anchors
-from latlab.harness.measurement.contention import Company
-from latlab.harness.measurement.drift_correction import correct
-from latlab.harness.measurement.scheduler import Engine
-from latlab.harness.statistics.pooled_variance import Learning
 from latlab.harness.store.store import Campaign, Measurement, Store
 from latlab.harness.targets import Target
+from latlab.harness.telemetry.recorded_pass import RecordedAnchor, RecordedPass
 from latlab.harness.timing_policy import TimingPolicy
 
-__all__ = ["Sitting"]
+__all__ = ["MeasurementSession"]
 
 
-class Sitting:
-    """A greeted device, the store and the exports that all devices share. The fleet makes it, and ends it.
+@dataclass(frozen=True)
+class MeasurementSession:
+    """One session of a campaign: its rows, passes, anchors and facts in the store.
 
-    Args:
-        check: called between passes; raises where the run is to end.
+    A campaign says what is measured and how; each of its sessions measures that again, some time apart.
     """
 
-    def __init__(self, store: Store, device: DeviceSession, exports: Exports, check: Callable[[], None]) -> None:
-        self._store, self.device, self._exports, self.check = store, device, exports, check
-        self.touched: set[tuple[str, int]] = set()
-        """Ids of campaigns, and their sessions, in which this stay has measured."""
-        self.timed_s = 0.0
-        """Seconds that the device spent in warm-up and samples."""
-        self._networks = LoadedNetworks(device)
-        self._anchors: dict[tuple[str, int], Anchors] = {}
-        self._learning: dict[tuple[str, int], Learning] = {}
-        self._company = Company(exports) if device.is_this_machine else None
+    store: Store
+    campaign: Campaign
+    number: int
+    """Place among the campaign's sessions, from 1."""
 
     @property
+    def key(self) -> tuple[str, int]:
+        """Identity among all sessions of the store."""
+        return self.campaign.id, self.number
+
+    @cached_property
     def target(self) -> Target:
-        return self.device.target
+        """The target that is measured."""
+        return Target.parse(self.campaign.target)
 
-    def run(
-        self,
-        campaign: Campaign,
-        session: int,
-        wanted: Iterable[tuple[str, str]],
-        submit: Callable[[str], Future[Artifact]] | None = None,
-        passes: int | Mapping[str, int] | None = None,
-    ) -> Iterator[Measurement]:
-        """Measure (architecture, role) pairs in a session of a campaign, yielding rows as they are finished.
+    @cached_property
+    def policy(self) -> TimingPolicy:
+        """How networks are timed."""
+        return TimingPolicy(**self.campaign.policy)
 
-        Args:
-            submit: gives an architecture's artifact; default: export it as the campaign says.
-            passes: put networks aside after so many (`Engine.run`); default: all that the policy asks for.
-        """
-        self.touched.add((campaign.id, session))
-        policy = TimingPolicy(**campaign.policy)
-        engine = Engine(
-            self._store,
-            campaign,
-            session,
-            policy,
-            self.device,
-            submit or (lambda arch: self._export(campaign, arch)),
-            exports=self._exports.workers,
-            overlap=self.device.spare_cpus is not None,
-            check=self.check,
-            networks=self._networks,
-            learning=self._learning.setdefault((campaign.id, session), Learning(policy.trim)),
-            anchors=self._anchors_of(campaign, session, policy),
-            company=self._company,
-        )
-        try:
-            yield from engine.run(wanted, passes)
-        finally:
-            self.timed_s += engine.timed_s
-            correct(self._store, campaign, session)
+    def begin(self, arch: str, role: str, **fields: Any) -> Measurement:
+        """Return the running row of an architecture: a new one, or the one that an earlier run left."""
+        return self.store.begin(self.campaign, self.number, arch, role, **fields)
 
-    def _anchors_of(self, campaign: Campaign, session: int, policy: TimingPolicy) -> Anchors | None:
-        if not policy.anchors:
-            return None
-        key = (campaign.id, session)
-        if key not in self._anchors:
-            self._anchors[key] = Anchors(
-                self._store,
-                campaign,
-                session,
-                policy,
-                self.device,
-                self._networks,
-                self._export_anchor,
-                self.check,
-                self._company,
-            )
-        return self._anchors[key]
+    def rows(self) -> dict[str, Measurement]:
+        """Return the rows by architecture."""
+        return self.store.rows(self.campaign, self.number)
 
-    def _export(self, campaign: Campaign, arch: str) -> Future[Artifact]:
-        target = self.target
-        as_written = bool(campaign.options.get("as_written"))
-        return self._exports.submit(
-            ExportRequest(
-                campaign.space, arch, target.format, target.batch_size, target.precision, campaign.seed, as_written
-            )
-        )
+    def resume(self) -> dict[str, Measurement]:
+        """Return the rows, those that were lost with their device `running` again."""
+        return self.store.resume(self.campaign, self.number)
 
-    def _export_anchor(self, arch: str) -> Future[Artifact]:
-        target = self.target
-        return self._exports.submit(
-            ExportRequest(anchors.SPACE, arch, target.format, target.batch_size, target.precision)
-        )
+    def passes(self) -> list[RecordedPass]:
+        """Return all passes, of every kind, in the order in which they were taken."""
+        return self.store.session_passes(*self.key)
+
+    def anchors(self) -> list[RecordedAnchor]:
+        """Return the passes of anchors, in order."""
+        return self.store.anchors(*self.key)
+
+    def add_anchor(self, anchor: RecordedAnchor) -> None:
+        """Keep one pass of an anchor."""
+        self.store.add_anchor(self.campaign, self.number, anchor)
+
+    def add_facts(self, **facts: Any) -> None:
+        """Add to what is known of the session as a whole (the seed of its order, its drift)."""
+        self.store.note_session(*self.key, **facts)

@@ -16,15 +16,15 @@ from typing import Any
 
 from latlab.harness.devices.doctor import examine
 from latlab.harness.devices.health_checks import Finding
-from latlab.harness.devices.owner import who
 from latlab.harness.devices.session import DeviceBusyError, DeviceFaultError
+from latlab.harness.devices.worker_client import Hello, WorkerClient
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.paths import cache_folder
 from latlab.harness.provisioning.platforms import Platform
 from latlab.harness.provisioning.runtime_packages import ON_CUDA, RUNTIMES, Choice, UnavailableError, choices
 from latlab.harness.provisioning.wheels import NoWheelError, Wheel, WheelFetcher
-from latlab.harness.transports import ConnectError, DeviceConfig, DeviceLostError, Transport, WorkerError
+from latlab.harness.transports import ConnectError, DeviceConfig, DeviceLostError, WorkerError
 from latlab.harness.transports.config import TargetsConfig
 
 __all__ = ["SetUp", "set_up"]
@@ -103,7 +103,7 @@ def set_up(
     began = time.perf_counter()
     say("greeting the device")
     with _worker(name, config, owner) as (_, hello):
-        platform = Platform.of(name, hello)
+        platform = Platform.of(name, hello.fields)
     wanted = list(dict.fromkeys([*named, *_private(hello)]))
     accelerator = accelerator or _accelerator(config, name, hello)
     if accelerator == "cuda" and not set(named) & set(ON_CUDA):
@@ -120,19 +120,19 @@ def set_up(
         seconds = {"fetch": fetched - began, "bring": brought - fetched, "prove": time.perf_counter() - brought}
         return SetUp(name, platform, environment, wheels, brought_bytes, unavailable, findings, seconds)
 
-    if (hello.get("environment") or {}).get("id") == environment:
+    if hello.environment_id == environment:
         say("all is there already; running a network on each runtime")
         done = result(_prove(name, config, inventory, provided, accelerator), 0, time.perf_counter())
         if done.ok:
             return done
     size = sum(wheel.path.stat().st_size for wheel in wheels)
     say(f"bringing {len(wheels)} wheels, {size / 1e6:.0f} MB")
-    with _worker(name, config, owner) as (transport, _):
+    with _worker(name, config, owner) as (worker, _):
         for wheel in wheels:
-            transport.push(wheel.path, hashes[wheel.path.name], ".whl")
+            worker.push(wheel.path, hashes[wheel.path.name], ".whl")
         say("unpacking them there")
         listing = [{"sha256": hashes[wheel.path.name], "name": wheel.path.name} for wheel in wheels]
-        transport.request("install", INSTALL_S + size / UNPACKED_BYTES_PER_S, environment=environment, wheels=listing)
+        worker.install(environment, listing, INSTALL_S + size / UNPACKED_BYTES_PER_S)
     brought = time.perf_counter()
     say("running a network on each runtime")
     return result(_prove(name, config, inventory, provided, accelerator), size, brought)
@@ -151,24 +151,24 @@ def _named(config: DeviceConfig, name: str, runtimes: Sequence[str] | None) -> l
     return list(dict.fromkeys(runtimes))
 
 
-def _private(hello: dict[str, Any]) -> list[str]:
+def _private(hello: Hello) -> list[str]:
     """Runtimes that were set up before: an environment is replaced as a whole."""
-    there = (hello.get("environment") or {}).get("runtimes", [])
-    return [runtime for runtime in RUNTIMES if runtime in there]
+    return [runtime for runtime in RUNTIMES if runtime in hello.environment_runtimes]
 
 
-def _accelerator(config: DeviceConfig, name: str, hello: dict[str, Any]) -> str:
-    before = [hello["runtimes"].get(runtime, {}).get("package") for runtime in _private(hello)]
+def _accelerator(config: DeviceConfig, name: str, hello: Hello) -> str:
+    before = [hello.runtime(runtime).package for runtime in _private(hello)]
     cuda = any(target.accelerator == "cuda" for target in config.all_targets(name)) or "onnxruntime-gpu" in before
     return "cuda" if cuda else "cpu"
 
 
 @contextmanager
-def _worker(name: str, config: DeviceConfig, owner: str) -> Iterator[tuple[Transport, dict[str, Any]]]:
+def _worker(name: str, config: DeviceConfig, owner: str) -> Iterator[tuple[WorkerClient, Hello]]:
     """A greeted worker, its failures as errors for people."""
     try:
         with config.open(name, RUNTIMES[0]) as transport:
-            yield transport, transport.request("hello", HELLO_S, protocol=1, owner=owner, who=who(), idle_s=IDLE_S)
+            worker = WorkerClient(transport)
+            yield worker, worker.hello(HELLO_S, owner, IDLE_S)
     except WorkerError as error:
         message = f"device {name}: {error.message}"
         if error.kind == "busy":

@@ -33,7 +33,7 @@ from latlab.harness.statistics.verdict_counts import verdict_counts
 from latlab.harness.store.store import Store
 from latlab.predictors.common.blas_threads import one_thread
 
-__all__ = ["Again", "Between", "Labels", "Probes", "Quality", "SessionQuality", "study"]
+__all__ = ["Again", "Between", "Labels", "Probes", "Quality", "SessionQuality", "assess"]
 
 MODEL = "ridge"
 """Predictor from whose leave-one-out predictions labels are expected: it needs no other device, and no choice."""
@@ -180,7 +180,7 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else value
 
 
-def study(store: Store, target: str, space: str) -> Quality:
+def assess(store: Store, target: str, space: str) -> Quality:
     """Judge what the store holds of a target and space.
 
     Raises:

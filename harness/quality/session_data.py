@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from latlab.harness.errors import BadInputError
-from latlab.harness.statistics.drift import Drift, Point, fit_drift
-from latlab.harness.statistics.pass_series import Run, timeline
-from latlab.harness.store.store import Anchor, Pass, Store
+from latlab.harness.statistics.drift import Drift, Observation, fit_drift
+from latlab.harness.statistics.pass_series import PlacedPass, pass_series
+from latlab.harness.store.store import Store
+from latlab.harness.telemetry.readings import hottest_c
+from latlab.harness.telemetry.recorded_pass import RecordedAnchor, RecordedPass
 
 __all__ = ["Records", "Sitting", "read_records"]
 
@@ -56,7 +57,7 @@ class Sitting:
             return Drift.from_json(noted)
         runs = pd.concat([self.passes[self.passes["kind"] == "label"], self.anchors])
         return fit_drift(
-            [Point(*row) for row in runs[["time_s", "network", "log_ms", "sigma"]].itertuples(index=False)]
+            [Observation(*row) for row in runs[["time_s", "network", "log_ms", "sigma"]].itertuples(index=False)]
         )
 
     def anchor_levels(self) -> pd.DataFrame:
@@ -151,17 +152,28 @@ def _sitting(store: Store, own: pd.DataFrame, timed: pd.DataFrame, names: Mappin
     stored = store.session_passes(campaign, number)
     anchors = store.anchors(campaign, number)
     of = {int(row): names[arch] for row, arch in zip(own["id"], own["arch"], strict=True)}
-    runs = timeline([*stored, *anchors], TRIM)
+    series = pass_series([*stored, *anchors], TRIM)
     passes = pd.DataFrame(
-        [{"network": of[run.what.measurement_id], "kind": run.what.kind, **_columns(run)}
-         for run in runs if isinstance(run.what, Pass) and run.what.measurement_id in of],
+        [
+            {"network": of[one.recorded.measurement_id], "kind": str(one.recorded.kind), **_columns(one)}
+            for one in series
+            if not isinstance(one.recorded, RecordedAnchor) and one.recorded.measurement_id in of
+        ],
         columns=["network", "kind", "time_s", "log_ms", "sigma", "temperature_c"],
-    )  # fmt: skip
+    )
     anchor_runs = pd.DataFrame(
-        [{"network": f"anchor {run.what.arch}", "arch": run.what.arch, "ok": run.what.ok, **_columns(run)}
-         for run in runs if isinstance(run.what, Anchor)],
+        [
+            {
+                "network": f"anchor {one.recorded.arch}",
+                "arch": one.recorded.arch,
+                "ok": one.recorded.in_line,
+                **_columns(one),
+            }
+            for one in series
+            if isinstance(one.recorded, RecordedAnchor)
+        ],
         columns=["network", "arch", "ok", "time_s", "log_ms", "sigma", "temperature_c"],
-    )  # fmt: skip
+    )
     labels = timed.assign(network=timed["arch"].map(names)).drop_duplicates("network").set_index("network")
     labels = labels.sort_values("order", kind="stable").astype(dict.fromkeys(_NUMBERS, float))
     labels["half_width"] = (labels["high_ms"] - labels["low_ms"]) / 2 / labels["latency_ms"]
@@ -169,7 +181,7 @@ def _sitting(store: Store, own: pd.DataFrame, timed: pd.DataFrame, names: Mappin
     labels["temperature_c"] = heat.reindex(labels.index)
     started = pd.to_datetime(own["started_at"], format="ISO8601")
     finished = pd.to_datetime(own["finished_at"], format="ISO8601")
-    at = pd.to_datetime(pd.Series([run.what.at for run in runs], dtype=object), format="ISO8601")
+    at = pd.to_datetime(pd.Series([one.recorded.at for one in series], dtype=object), format="ISO8601")
     return Sitting(
         campaign,
         number,
@@ -178,7 +190,7 @@ def _sitting(store: Store, own: pd.DataFrame, timed: pd.DataFrame, names: Mappin
         anchor_runs,
         started.min().to_pydatetime(),
         _without_pauses(pd.concat([started, finished, at]).dropna()),
-        sum(_timing_s(run.what) for run in runs),
+        sum(one.recorded.busy_s for one in series),
         store.session_facts(campaign, number),
     )
 
@@ -188,36 +200,17 @@ def _without_pauses(moments: pd.Series) -> float:
     return float(steps[steps < PAUSE_S].sum())
 
 
-def _columns(run: Run) -> dict[str, float | None]:
+def _columns(one: PlacedPass) -> dict[str, float | None]:
     return {
-        "time_s": run.time_s,
-        "log_ms": run.point.log_ms,
-        "sigma": run.point.sigma,
-        "temperature_c": _temperature(run.what.telemetry),
+        "time_s": one.time_s,
+        "log_ms": one.observation.log_ms,
+        "sigma": one.observation.sigma,
+        "temperature_c": _temperature_c(one.recorded),
     }
 
 
-def _timing_s(one: Pass | Anchor) -> float:
-    """Of a sample that is the mean of many runs, all of them count."""
-    aggregate = one.telemetry.get("aggregate")
-    runs = aggregate.get("runs") if isinstance(aggregate, Mapping) else one.telemetry.get("calls")
-    return (sum(one.warmup_ns) + sum(one.samples_ns) * (runs if _is_number(runs) else 1)) / 1e9
-
-
-def _temperature(telemetry: Mapping[str, Any]) -> float | None:
-    """The hottest sensor of what computes, mean of before and after: of the GPUs where there are any."""
-    found = []
-    for state in (telemetry.get("before"), telemetry.get("after")):
-        if not isinstance(state, Mapping):
-            continue
-        gpus = state.get("gpu")
-        zones = state.get("temperature_c")
-        heat = [gpu.get("temperature_c") for gpu in gpus if isinstance(gpu, Mapping)] if isinstance(gpus, list) else []
-        heat = heat or (list(zones.values()) if isinstance(zones, Mapping) else [])
-        known = [value for value in heat if _is_number(value)]
-        found += [max(known)] if known else []
-    return sum(found) / len(found) if found else None
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _temperature_c(one: RecordedPass) -> float | None:
+    """Return the mean of the hottest sensor's temperature before and after the pass, or None."""
+    found = [hottest_c(one.telemetry.get(when)) for when in ("before", "after")]
+    known = [celsius for celsius in found if celsius is not None]
+    return sum(known) / len(known) if known else None

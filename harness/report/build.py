@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from latlab.harness.active_learning.loop import Loop, refitted
-from latlab.harness.active_learning.onboarding import NOISY_PERCENT, Holdout, Onboarding, Plan
+from latlab.harness.active_learning.onboarding import NOISY_PERCENT, Holdout, Onboarding, OnboardingRun
 from latlab.harness.architectures import space_named
 from latlab.harness.report import Headline, ReportData, write_report
 from latlab.harness.statistics.verdict_counts import in_words as verdicts_in_words
@@ -27,23 +27,15 @@ SPACE_SAMPLE = 1500
 """Architectures of the space that the report draws: enough to see its shape."""
 
 
-def onboarding_report(
-    result: Onboarding,
-    plan: Plan,
-    loop: Loop,
-    holdout: Holdout | None,
-    prediction: Prediction | None,
-    rows: pd.DataFrame,
-    curve: pd.DataFrame,
-    facts: dict[str, Any],
-) -> Path:
-    """Write the report of an onboarding; its path."""
+def onboarding_report(result: Onboarding, run: OnboardingRun) -> Path:
+    """Write the report of an onboarding, and return its path."""
+    plan = run.plan
     data = ReportData(
         target=result.target,
         space=result.space,
-        facts=_facts(facts, rows, plan.policy.name)
+        facts=_facts(run.facts, run.rows, plan.policy.name)
         | {
-            "Predictor": plan.predictor,
+            "Predictor": result.predictor,
             "Prior": in_words(result.sources),
             "Seed": str(plan.seed),
             "Budget": str(plan.budget),
@@ -61,10 +53,10 @@ def onboarding_report(
             timing_share=result.timing_share,
             simulated=result.simulated,
         ),
-        measurements=measurements_frame(rows, plan.space),
-        predictions=_compared(loop, holdout, prediction),
-        learning_curve=curve,
-        space_sample=_space_sample(loop, plan.space),
+        measurements=measurements_frame(run.rows, plan.space),
+        predictions=_compared(run.loop, run.holdout, run.prediction),
+        learning_curve=run.learning_curve,
+        space_sample=_space_sample(run.loop, plan.space),
         notes=_notes(result),
     )
     return write_report(data, result.report)

@@ -29,7 +29,7 @@ from scipy import linalg, optimize, sparse
 
 from latlab.predictors.common.blas_threads import one_thread
 
-__all__ = ["Drift", "Point", "failed_anchors", "fit_drift"]
+__all__ = ["Drift", "Observation", "failed_anchors", "fit_drift"]
 
 Floats = NDArray[np.float64]
 
@@ -65,7 +65,7 @@ TELLING = 8
 """Differences between neighbours from which on they tell how much anchors scatter."""
 
 
-class Point(NamedTuple):
+class Observation(NamedTuple):
     """One pass of one network or anchor."""
 
     time_s: float
@@ -146,7 +146,7 @@ def _interpolate(time_s: float | Sequence[float] | Floats, times_s: Floats, valu
     return found if at.ndim else float(found)
 
 
-def fit_drift(points: Sequence[Point], knots: int = KNOTS) -> Drift:
+def fit_drift(points: Sequence[Observation], knots: int = KNOTS) -> Drift:
     """The drift of one session, in any order of points.
 
     Before the first and after the last time of a repeated network it stays what it is there. Networks with one pass
@@ -204,7 +204,7 @@ class _Data(NamedTuple):
     hardly touches it (von Neumann 1941, Ann. Math. Stat. 12, 367-395)."""
 
 
-def _data(points: Sequence[Point]) -> _Data | None:
+def _data(points: Sequence[Observation]) -> _Data | None:
     """None where nothing is repeated at two times."""
     of: dict[Hashable, list[int]] = {}
     for number, point in enumerate(points):
@@ -384,7 +384,7 @@ def _extra_variance(squares: Floats, sigma2: Floats) -> float:
 
 
 def failed_anchors(
-    anchors: Sequence[Point], *, z: float = ANCHOR_Z, percent: float = ANCHOR_PERCENT, reach: int = ANCHOR_REACH
+    anchors: Sequence[Observation], *, z: float = ANCHOR_Z, percent: float = ANCHOR_PERCENT, reach: int = ANCHOR_REACH
 ) -> list[bool]:
     """Which runs of anchors are disturbed, one flag each: what was measured beside them is measured again.
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EFFECTS",
-    "Scatter",
+    "NoiseModel",
     "Summary",
     "Within",
     "ar1_inflation",
@@ -63,8 +63,8 @@ _NS_PER_MS = 1e6
 
 
 @dataclass(frozen=True)
-class Scatter:
-    """How networks scatter on a device in a session, learnt from many of them (`harness.quality.scatter`)."""
+class NoiseModel:
+    """How networks scatter on a device in a session, learnt from many of them (`harness.quality.noise_model`)."""
 
     variance: float
     """Of one sample, Winsorised, as a share of the latency squared: its standard error squared would be this over n if
@@ -81,7 +81,7 @@ class Within(NamedTuple):
     """What the samples of a network say apart from differences between its passes."""
 
     variance: float
-    """As `Scatter.variance`, but low by (n - g) / (n - 1), g their inflation and n the samples of a pass."""
+    """As `NoiseModel.variance`, but low by (n - g) / (n - 1), g their inflation and n the samples of a pass."""
     freedom: float
     squares: float
     products: float
@@ -215,7 +215,7 @@ def variance_inflation(samples: Sequence[float], trim: float) -> float:
 
 
 def within_passes(passes: Sequence[Sequence[float]], trim: float) -> Within:
-    """What `Scatter` is learnt from, of one network."""
+    """What `NoiseModel` is learnt from, of one network."""
     flat = [sample for one in passes for sample in one]
     count, kept = len(flat), len(flat) - 2 * _cut(len(flat), trim)
     latency = trimmed_mean(flat, trim)
@@ -235,7 +235,7 @@ def within_passes(passes: Sequence[Sequence[float]], trim: float) -> Within:
     return Within(variance, rest * kept / count, squares / latency**2, products / latency**2)
 
 
-def summarise(passes: Sequence[Sequence[int]], trim: float, scatter: Scatter | None = None) -> Summary:
+def summarise(passes: Sequence[Sequence[int]], trim: float, noise_model: NoiseModel | None = None) -> Summary:
     """Latency and error bar from the samples of all passes.
 
     The latency is the trimmed mean of all samples together, so that a burst which spoils one pass of five
@@ -255,7 +255,7 @@ def summarise(passes: Sequence[Sequence[int]], trim: float, scatter: Scatter | N
     (`needs_pass`), so far as its prior is right. One pass tells nothing of tau, which is 0 there: its interval
     is one of this sitting.
 
-    With `scatter`, what other networks of the session have told is the prior: g is theirs, V_A and d are this
+    With `noise_model`, what other networks of the session have told is the prior: g is theirs, V_A and d are this
     network's and theirs together (Smyth 2004), and so is p(k). Then a row is not called precise because its few
     samples happen to be alike.
 
@@ -273,11 +273,13 @@ def summarise(passes: Sequence[Sequence[int]], trim: float, scatter: Scatter | N
     latency = trimmed_mean(samples, trim)
     correlation = autocorrelation(passes, trim)
     between = between_stderr(passes, trim) if len(passes) > 1 else None
-    within, freedom = _within(passes, trim, latency, scatter.correlation if scatter else correlation, scatter)
+    within, freedom = _within(
+        passes, trim, latency, noise_model.correlation if noise_model else correlation, noise_model
+    )
     if between is not None and all(min(one) == max(one) for one in passes):  # there may be one sample in each
         half = between * t_quantile(0.5 + CONFIDENCE / 2, len(passes) - 1)
     else:
-        half = _half_width(within, freedom, between, len(passes), scatter.effects if scatter else EFFECT_PRIORS)
+        half = _half_width(within, freedom, between, len(passes), noise_model.effects if noise_model else EFFECT_PRIORS)
     return Summary(
         latency_ms=latency / _NS_PER_MS,
         stderr_ms=half / NormalDist().inv_cdf(0.5 + CONFIDENCE / 2) / _NS_PER_MS,
@@ -295,20 +297,20 @@ def summarise(passes: Sequence[Sequence[int]], trim: float, scatter: Scatter | N
 
 
 def _within(
-    passes: Sequence[Sequence[int]], trim: float, latency: float, correlation: float, scatter: Scatter | None
+    passes: Sequence[Sequence[int]], trim: float, latency: float, correlation: float, noise_model: NoiseModel | None
 ) -> tuple[float, float]:
     """The standard error by the samples' scatter within passes, and its degrees of freedom."""
     samples = [sample for one in passes for sample in one]
     count, length = len(samples), round(len(samples) / len(passes))
     inflation = max(ar1_inflation(correlation, length), fmean(variance_inflation(one, trim) for one in passes))
-    if scatter is None:
+    if noise_model is None:
         freedom = (count - 2 * _cut(count, trim) - 1) / max(1.0, inflation) ** 1.5
         return winsorised_stderr(samples, trim) * math.sqrt(inflation), max(1.0, freedom)
     own = within_passes(passes, trim)
     variance = own.variance * (length - 1) / max(1.0, length - inflation)
     freedom = own.freedom / max(1.0, inflation)
-    total = max(1.0, freedom + scatter.freedom)
-    variance = (freedom * variance + scatter.freedom * scatter.variance) / total
+    total = max(1.0, freedom + noise_model.freedom)
+    variance = (freedom * variance + noise_model.freedom * noise_model.variance) / total
     return latency * math.sqrt(variance * inflation / count), total
 
 
@@ -347,7 +349,7 @@ def _two_sided_t(t: float, freedom: float) -> float:
 
 
 def needs_pass(
-    passes: Sequence[Sequence[int]], policy: TimingPolicy, timed_s: float, scatter: Scatter | None = None
+    passes: Sequence[Sequence[int]], policy: TimingPolicy, timed_s: float, noise_model: NoiseModel | None = None
 ) -> bool:
     """Whether one more pass of a network is due: below the floor, or below the cap while its interval is too wide.
 
@@ -360,7 +362,7 @@ def needs_pass(
         return True
     if len(passes) >= policy.most_passes or not policy.precision or (policy.max_s and timed_s >= policy.max_s):
         return False
-    return summarise(passes, policy.trim, scatter).relative_half_width > policy.precision
+    return summarise(passes, policy.trim, noise_model).relative_half_width > policy.precision
 
 
 def quantile(samples: Sequence[float], p: float) -> float:

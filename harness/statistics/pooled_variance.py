@@ -17,7 +17,7 @@ from scipy.special import digamma, polygamma
 from latlab.harness.statistics.estimators import (
     EFFECT_PRIORS,
     EFFECTS,
-    Scatter,
+    NoiseModel,
     Within,
     ar1_inflation,
     between_stderr,
@@ -25,7 +25,7 @@ from latlab.harness.statistics.estimators import (
     within_passes,
 )
 
-__all__ = ["FEWEST", "Learning", "usual_scatter"]
+__all__ = ["FEWEST", "NoiseEstimator", "estimate_noise"]
 
 Passes = Sequence[Sequence[int]]
 
@@ -46,7 +46,7 @@ MOST_NETWORKS = 200
 """The last so many: what a device is like may change, and more would say little more."""
 
 
-class Learning:
+class NoiseEstimator:
     """What is usual in a session, as far as it has come.
 
     Args:
@@ -56,17 +56,17 @@ class Learning:
     def __init__(self, trim: float) -> None:
         self._trim = trim
         self._networks: list[Passes] = []
-        self.scatter: Scatter | None = None
+        self.model: NoiseModel | None = None
         """None until there are enough networks."""
 
     def add(self, passes: Passes) -> None:
         """A network that has all its passes."""
         self._networks.append(passes)
         if len(self._networks) % LEARN_EVERY == 0:
-            self.scatter = usual_scatter(self._networks[-MOST_NETWORKS:], self._trim)
+            self.model = estimate_noise(self._networks[-MOST_NETWORKS:], self._trim)
 
 
-def usual_scatter(networks: Sequence[Passes], trim: float) -> Scatter | None:
+def estimate_noise(networks: Sequence[Passes], trim: float) -> NoiseModel | None:
     """What is usual of the networks of a session; None where too few scatter at all.
 
     The correlation r is such that an AR(1) process would have the pooled ratio of successive products to squares
@@ -87,7 +87,7 @@ def usual_scatter(networks: Sequence[Passes], trim: float) -> Scatter | None:
     variances = np.array([own.variance for _, own in known]) * (length - 1) / max(1.0, length - inflation)
     freedoms = np.array([own.freedom for _, own in known]) / max(1.0, inflation)
     variance, freedom = _shrinkage(variances, freedoms, len(known))
-    return Scatter(
+    return NoiseModel(
         variance, freedom, correlation, _effects(known, trim, variances, freedoms, variance, freedom, inflation)
     )
 

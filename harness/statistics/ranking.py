@@ -38,7 +38,7 @@ from scipy import special
 
 from latlab.harness.errors import BadInputError
 
-__all__ = ["TIES_PERCENT", "Comparison", "Label", "Resolve", "State", "compare", "next_round", "uniform_s"]
+__all__ = ["TIES_PERCENT", "Comparison", "RankedNetwork", "Resolve", "State", "compare", "next_round", "uniform_s"]
 
 TIES_PERCENT = 1.0
 GROWTH = 0.5
@@ -99,8 +99,8 @@ class Resolve:
 
 
 @dataclass(frozen=True)
-class Label:
-    """What is known of one network's latency."""
+class RankedNetwork:
+    """A network of a ranking: its latency, its error bar, and what a further pass costs."""
 
     name: str
     latency_ms: float
@@ -133,7 +133,7 @@ class _Pairs(NamedTuple):
     gap: _Floats
 
 
-def compare(labels: Sequence[Label], resolve: Resolve) -> list[Comparison]:
+def compare(labels: Sequence[RankedNetwork], resolve: Resolve) -> list[Comparison]:
     """Every comparison that the question consists of, those of the fastest networks first."""
     if not labels:
         return []
@@ -159,7 +159,7 @@ def compare(labels: Sequence[Label], resolve: Resolve) -> list[Comparison]:
 
 
 def next_round(
-    labels: Sequence[Label], resolve: Resolve, left_s: float, without: Container[str] = ()
+    labels: Sequence[RankedNetwork], resolve: Resolve, left_s: float, without: Container[str] = ()
 ) -> dict[str, int]:
     """Networks to be repeated next, with the passes that each is to have then in total; none: it is over.
 
@@ -195,7 +195,7 @@ def next_round(
     return result
 
 
-def uniform_s(labels: Sequence[Label], before: Mapping[str, int], resolve: Resolve) -> float:
+def uniform_s(labels: Sequence[RankedNetwork], before: Mapping[str, int], resolve: Resolve) -> float:
     """Seconds of timing that it would have taken to settle as many comparisons with as many passes for everyone.
 
     By the latencies and variances that are known now: the least number of passes in total, the same for all networks
@@ -225,11 +225,11 @@ def uniform_s(labels: Sequence[Label], before: Mapping[str, int], resolve: Resol
     return float(np.sum(np.maximum(low - began, 0) * cost))
 
 
-def _passes(labels: Sequence[Label]) -> _Ints:
+def _passes(labels: Sequence[RankedNetwork]) -> _Ints:
     return np.array([label.passes for label in labels], dtype=np.int64)
 
 
-def _pairs(labels: Sequence[Label], resolve: Resolve) -> _Pairs:
+def _pairs(labels: Sequence[RankedNetwork], resolve: Resolve) -> _Pairs:
     """What is to be compared with what; fastest first."""
     logs = np.log([label.latency_ms for label in labels])
     order = np.argsort(logs, kind="stable")
@@ -241,7 +241,7 @@ def _pairs(labels: Sequence[Label], resolve: Resolve) -> _Pairs:
     return _Pairs(first, second, logs[second] - logs[first])
 
 
-def _variances(labels: Sequence[Label]) -> _Floats:
+def _variances(labels: Sequence[RankedNetwork]) -> _Floats:
     """Of the log-latency that one pass of each network gives."""
     return np.array([label.passes * (label.stderr_ms / label.latency_ms) ** 2 for label in labels])
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
-from latlab.harness.statistics.drift import Point
+from latlab.harness.statistics.drift import Observation
 from latlab.predictors.common.metrics import kendall, spearman
 
 __all__ = [
@@ -233,7 +233,7 @@ def correlation(residuals: ArrayLike, covariate: ArrayLike) -> Correlation:
     return Correlation(float(found.statistic), float(found.pvalue), len(a))
 
 
-def pass_residuals(points: Sequence[Point]) -> Floats:
+def pass_residuals(points: Sequence[Observation]) -> Floats:
     """By how much each pass is above the mean of its network's passes, shape (n,); NaN for a network with one pass.
 
     What is left of drift when these go with time, or of heat when they go with temperature.

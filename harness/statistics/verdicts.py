@@ -16,12 +16,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
 from latlab.agents.protocol.pass_request import THROTTLE_SHARE
 from latlab.harness.statistics.estimators import (
-    Scatter,
+    NoiseModel,
     ar1_inflation,
     autocorrelation,
     summarise,
@@ -30,9 +30,11 @@ from latlab.harness.statistics.estimators import (
     winsorise,
     winsorised_stderr,
 )
+from latlab.harness.telemetry.readings import clock_mhz, hottest_c, number, throttle_state
+from latlab.harness.telemetry.recorded_pass import RecordedPass
 from latlab.harness.timing_policy import TimingPolicy
 
-__all__ = ["KINDS", "PassRecord", "Verdict", "judge", "judge_together", "throttled", "usual_clock_mhz"]
+__all__ = ["KINDS", "Verdict", "judge", "judge_together", "throttled", "usual_clock_mhz"]
 
 KINDS = ("", "throttled", "drift", "disturbed", "bimodal", "noisy")
 """A good measurement, then from the gravest to the least."""
@@ -71,19 +73,6 @@ PRESSURE = 0.2
 """Share of the time in which something waited for a CPU: explains a wide interval, but is the whole machine's."""
 HOT_REASONS = frozenset({"hardware slowdown", "software thermal slowdown", "hardware thermal slowdown", "power brake"})
 """Of NVML's: what holds a GPU's clock below what it is sold for (a power cap does that at times, see the clock)."""
-_PI_NOW, _PI_SINCE_BOOT = 0xF, 0xF0000
-"""Bits of the Raspberry Pi's `get_throttled`: under-voltage, capped, throttled, too hot; now, and since boot."""
-
-
-@dataclass(frozen=True)
-class PassRecord:
-    """One pass of a network, as it was recorded."""
-
-    samples_ns: Sequence[int]
-    at_s: float
-    """When the first sample began, on any steady clock."""
-    telemetry: Mapping[str, Any]
-    """`before` and `after`, as `agents.telemetry.Telemetry.read` gives them, and what else the worker told."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +90,10 @@ class Verdict:
 
 
 def judge(
-    records: Sequence[PassRecord],
+    records: Sequence[RecordedPass],
     policy: TimingPolicy,
     usual_mhz: float | None = None,
-    scatter: Scatter | None = None,
+    noise_model: NoiseModel | None = None,
 ) -> Verdict:
     """What is wrong with a measurement that has ended.
 
@@ -112,7 +101,7 @@ def judge(
         records: of all passes of one network, in order; at least one, none without samples.
         usual_mhz: the clock that is usual on this device (`usual_clock_mhz` over the session); without it, the
             highest of these records is taken for usual, and a clock that is low in all of them goes unseen.
-        scatter: of the session (`quality.scatter`), where it is known.
+        scatter: of the session (`quality.noise_model`), where it is known.
 
     Raises:
         ValueError: without records, or where one has no samples.
@@ -120,7 +109,7 @@ def judge(
     if not records or not all(record.samples_ns for record in records):
         raise ValueError("a verdict needs at least one pass, and at least one sample in each")
     passes = [record.samples_ns for record in records]
-    summary = summarise(passes, policy.trim, scatter)
+    summary = summarise(passes, policy.trim, noise_model)
     noisy = ""
     if summary.relative_half_width > (policy.precision or USUAL_PRECISION):
         noisy = f"the interval is ± {100 * summary.relative_half_width:.2g} % wide"
@@ -156,42 +145,40 @@ def usual_clock_mhz(telemetries: Sequence[Mapping[str, Any]]) -> float | None:
 
     None where it does not tell.
     """
-    clocks = sorted(clock for clock in map(_clock_mhz, telemetries) if clock is not None)
+    clocks = sorted(clock for clock in map(clock_mhz, telemetries) if clock is not None)
     return clocks[(3 * len(clocks)) // 4] if clocks else None
 
 
 # Throttled
 
 
-def throttled(records: Sequence[PassRecord], usual_mhz: float | None) -> str:
-    """What the device says of it itself: flags, counters, clocks. In words; "" where it was not throttled."""
-    for number, record in enumerate(records, start=1):
-        if _mapping(record.telemetry).get("throttled") is True:
-            return f"pass {number} ran with a throttled clock"
-        before, after = _throttle(record, "before"), _throttle(record, "after")
-        for value in (before, after):
-            # Only a Raspberry Pi has these bits: what holds now is always also among what was since boot.
-            if value and value & _PI_SINCE_BOOT and not value & ~(_PI_NOW | _PI_SINCE_BOOT) and value & _PI_NOW:
-                return f"the device was throttled in pass {number} (its bits are {value:#x})"
-        if before is not None and after is not None and after > before:
-            return f"the device throttled its clock in pass {number}"
+def throttled(records: Sequence[RecordedPass], usual_mhz: float | None) -> str:
+    """Return how the device says that its clock was held back, in words; "" where it was not.
+
+    Args:
+        usual_mhz: the clock that is usual on this device, in MHz; None where it does not report one.
+    """
+    for place, record in enumerate(records, start=1):
+        if record.telemetry.get("throttled") is True:
+            return f"pass {place} ran with a throttled clock"
+        before, after = (throttle_state(record.telemetry.get(when)) for when in ("before", "after"))
+        for state in (before, after):
+            if state and state.now:
+                return f"the device was throttled in pass {place} (its bits are {state.value:#x})"
+        if before is not None and after is not None and after.value > before.value:
+            return f"the device throttled its clock in pass {place}"
         reasons = HOT_REASONS & _gpu_reasons(record)
         if reasons:
-            return f"the GPU was held back in pass {number} ({', '.join(sorted(reasons))})"
-    clocks = [_clock_mhz(record.telemetry) for record in records]
+            return f"the GPU was held back in pass {place} ({', '.join(sorted(reasons))})"
+    clocks = [clock_mhz(record.telemetry) for record in records]
     usual_mhz = max([clock for clock in (*clocks, usual_mhz) if clock is not None], default=None)
-    for number, clock in enumerate(clocks, start=1):
+    for place, clock in enumerate(clocks, start=1):
         if clock is not None and usual_mhz and clock < THROTTLE_SHARE * usual_mhz:
-            return f"the clock was at {clock:.0f} MHz after pass {number}, which is usually {usual_mhz:.0f}"
+            return f"the clock was at {clock:.0f} MHz after pass {place}, which is usually {usual_mhz:.0f}"
     return ""
 
 
-def _throttle(record: PassRecord, when: str) -> int | None:
-    value = _mapping(_mapping(record.telemetry).get(when)).get("throttled")
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def _gpu_reasons(record: PassRecord) -> set[str]:
+def _gpu_reasons(record: RecordedPass) -> set[str]:
     return {
         reason
         for gpu in _list(_mapping(_mapping(record.telemetry).get("after")).get("gpu"))
@@ -200,18 +187,9 @@ def _gpu_reasons(record: PassRecord) -> set[str]:
     }
 
 
-def _clock_mhz(telemetry: Mapping[str, Any]) -> float | None:
-    """The clock during a pass: the GPU's over the samples, else that of the fastest core right after them."""
-    samples = _numbers(_mapping(telemetry).get("sm_mhz"))
-    if samples:
-        return median(samples)
-    cores = _numbers(_mapping(_mapping(telemetry).get("after")).get("frequency_mhz"))
-    return max(cores, default=None)
-
-
-def _hot_step(records: Sequence[PassRecord], trim: float) -> str:
+def _hot_step(records: Sequence[RecordedPass], trim: float) -> str:
     """The latency makes a step where no telemetry tells of a clock, and the temperature moves the same way."""
-    first, last = _heat_c(records[0], "before"), _heat_c(records[-1], "after")
+    first, last = hottest_c(records[0].telemetry.get("before")), hottest_c(records[-1].telemetry.get("after"))
     if first is None or last is None or abs(last - first) < LEAST_WARMING_C:
         return ""
     values, noise = _series(records, trim)
@@ -234,18 +212,10 @@ def _hot_step(records: Sequence[PassRecord], trim: float) -> str:
     return f"runs became {_longer(size)} at once, while it went from {first:.0f} to {last:.0f} °C"
 
 
-def _heat_c(record: PassRecord, when: str) -> float | None:
-    """The hottest sensor."""
-    state = _mapping(_mapping(record.telemetry).get(when))
-    zones = _numbers(list(_mapping(state.get("temperature_c")).values()))
-    zones += _numbers([_mapping(gpu).get("temperature_c") for gpu in _list(state.get("gpu"))])
-    return max(zones, default=None)
-
-
 # Drift
 
 
-def _drift(records: Sequence[PassRecord], trim: float) -> str:
+def _drift(records: Sequence[RecordedPass], trim: float) -> str:
     """A straight line through the passes' latencies over time; with one or two passes, through the samples.
 
     t = slope / (noise / sqrt(sum (x - mean x)^2)) against Student's t, where the noise is that of a pass's latency by
@@ -255,7 +225,8 @@ def _drift(records: Sequence[PassRecord], trim: float) -> str:
     values, noise = _series(records, trim)
     if len(values) < 3:
         return ""
-    times = [record.at_s for record in records] if len(values) == len(records) else list(range(len(values)))
+    clock = [record.at_s for record in records if record.at_s is not None]
+    times: Sequence[float] = clock if len(clock) == len(values) == len(records) else range(len(values))
     centre = fmean(times)
     spread = math.sqrt(sum((time - centre) ** 2 for time in times))
     mean = fmean(values)
@@ -277,7 +248,7 @@ def _drift(records: Sequence[PassRecord], trim: float) -> str:
     return f"runs became {_longer(change)} from first to last"
 
 
-def _series(records: Sequence[PassRecord], trim: float) -> tuple[list[float], float | None]:
+def _series(records: Sequence[RecordedPass], trim: float) -> tuple[list[float], float | None]:
     """What is looked at over time, and the standard deviation of one of its values by the samples' scatter alone.
 
     From three passes on, the passes' trimmed means. Else the samples, Winsorised, whose deviation shows only around
@@ -308,7 +279,7 @@ def _longer(change: float) -> str:
 # Disturbed
 
 
-def _disturbed(records: Sequence[PassRecord], trim: float, noisy: bool) -> str:
+def _disturbed(records: Sequence[RecordedPass], trim: float, noisy: bool) -> str:
     """Somebody else used the CPU during the passes, by the counters' rise from before to after each of them.
 
     Preemptions show in the label only where they hit more samples than are trimmed away, and are not short beside them.
@@ -328,14 +299,11 @@ def _disturbed(records: Sequence[PassRecord], trim: float, noisy: bool) -> str:
     return ""
 
 
-def _rises(records: Sequence[PassRecord], *keys: str) -> Iterator[float]:
-    """By how much a counter has risen in each pass, where it is known."""
+def _rises(records: Sequence[RecordedPass], *keys: str) -> Iterator[float]:
+    """Yield by how much a counter rose in each pass, where it is known."""
     for record in records:
-        before: Any = _mapping(record.telemetry).get("before")
-        after: Any = _mapping(record.telemetry).get("after")
-        for key in keys:
-            before, after = _mapping(before).get(key), _mapping(after).get(key)
-        if _is_number(before) and _is_number(after) and after > before:
+        before, after = number(record.telemetry, "before", *keys), number(record.telemetry, "after", *keys)
+        if before is not None and after is not None and after > before:
             yield after - before
 
 
@@ -364,8 +332,8 @@ def _clusters(passes: Sequence[Sequence[int]]) -> tuple[float, float] | None:
         return None
     low, high = values[:place], values[place:]
     gap = fmean(high) - fmean(low)
-    scatter = math.sqrt((_variance(low) + _variance(high)) / 2)
-    if gap < SEPARATION * scatter or share * gap < LEAST_PULL:
+    noise_model = math.sqrt((_variance(low) + _variance(high)) / 2)
+    if gap < SEPARATION * noise_model or share * gap < LEAST_PULL:
         return None
     return len(high) / count, gap
 
@@ -383,14 +351,6 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 def _list(value: Any) -> Sequence[Any]:
     return value if isinstance(value, list) else ()
-
-
-def _numbers(value: Any) -> list[float]:
-    return [float(one) for one in _list(value) if _is_number(one)]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _variance(values: Sequence[float]) -> float:

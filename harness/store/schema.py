@@ -9,14 +9,14 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 __all__ = [
     "SCHEMA_VERSION",
-    "Anchor",
+    "AnchorRow",
     "Base",
     "Campaign",
     "Fingerprint",
     "Incident",
     "Lease",
     "Measurement",
-    "Pass",
+    "PassRow",
     "SessionFacts",
     "Source",
     "SourceArch",
@@ -92,12 +92,12 @@ class Measurement(Base):
     started_at: Mapped[str]
     finished_at: Mapped[str | None]
     campaign: Mapped[Campaign] = relationship()
-    passes: Mapped[list[Pass]] = relationship(order_by="Pass.number")
+    passes: Mapped[list[PassRow]] = relationship(order_by="PassRow.number")
     is_new = False
     """Whether `Store.begin` has just made it, so that it has no passes yet."""
 
 
-class Pass(Base):
+class PassRow(Base):
     """One short run of a network: raw samples in their order, in nanoseconds."""
 
     __tablename__ = "passes"
@@ -113,7 +113,7 @@ class Pass(Base):
     """`label`, or what is kept and makes no label: `rejected` (the anchor after it failed), `probe` (of noise)."""
 
 
-class Anchor(Base):
+class AnchorRow(Base):
     """One short run of a small network that every session times now and then: how fast the device is by itself."""
 
     __tablename__ = "anchors"

@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""Source devices of the store: imported tables, kept, listed and removed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from latlab.harness.importers.read import SourceTable
 from latlab.harness.store.store import Store
 from latlab.search_spaces.block_space import SUFFIX
 
-__all__ = ["Kept", "keep", "listing", "remove"]
+__all__ = ["ImportResult", "keep", "listing", "remove"]
 
 
 @dataclass(frozen=True)
-class Kept:
+class ImportResult:
     """What became of an imported table."""
 
     name: str
@@ -30,7 +30,7 @@ class Kept:
     notes: tuple[str, ...]
 
 
-def keep(store: Store, tables: Sequence[SourceTable]) -> list[Kept]:
+def keep(store: Store, tables: Sequence[SourceTable]) -> list[ImportResult]:
     """Add imported tables to the store, all or none; one that is there already stays as it is.
 
     Raises:
@@ -40,11 +40,11 @@ def keep(store: Store, tables: Sequence[SourceTable]) -> list[Kept]:
         return [_keep(connection, table) for table in tables]
 
 
-def _keep(connection: Connection, table: SourceTable) -> Kept:
+def _keep(connection: Connection, table: SourceTable) -> ImportResult:
     known = connection.exec_driver_sql(
         "SELECT id, sha256, unit, origin FROM sources WHERE name = ? AND space = ?", (table.name, table.space)
     ).one_or_none()
-    kept = Kept(table.name, table.space, len(table.archs), known is None, table.notes)
+    kept = ImportResult(table.name, table.space, len(table.archs), known is None, table.notes)
     if known is not None:
         if (known.sha256, known.unit) == (table.sha256, table.unit):
             return kept

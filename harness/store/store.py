@@ -36,20 +36,21 @@ from sqlalchemy.schema import CreateColumn
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.store.schema import (
     SCHEMA_VERSION,
-    Anchor,
+    AnchorRow,
     Base,
     Campaign,
     Fingerprint,
     Incident,
     Lease,
     Measurement,
-    Pass,
+    PassRow,
     SessionFacts,
 )
 from latlab.harness.targets import Target
+from latlab.harness.telemetry.recorded_pass import PassKind, RecordedAnchor, RecordedPass
 from latlab.harness.timing_policy import TimingPolicy
 
-__all__ = ["Anchor", "Campaign", "Label", "LeaseToken", "Measurement", "Pass", "StaleLeaseError", "Store", "StoreError"]
+__all__ = ["Campaign", "Label", "LeaseToken", "Measurement", "StaleLeaseError", "Store", "StoreError"]
 
 APPLICATION_ID = 0x6C61746C  # "latl": tells our files from other people's SQLite files
 
@@ -332,23 +333,23 @@ class Store:
             row.is_new = True
             return row
 
-    def passes(self, measurement_id: int) -> list[Pass]:
+    def passes(self, measurement_id: int) -> list[RecordedPass]:
+        """Return the passes of a measurement, of every kind, in order."""
         with self.session() as session:
-            query = select(Pass).where(Pass.measurement_id == measurement_id).order_by(Pass.number)
-            return list(session.scalars(query))
+            query = select(PassRow).where(PassRow.measurement_id == measurement_id).order_by(PassRow.number)
+            return [_recorded(row) for row in session.scalars(query)]
 
-    def add_pass(
-        self,
-        measurement_id: int,
-        number: int,
-        warmup_ns: list[int],
-        samples_ns: list[int],
-        telemetry: dict[str, Any],
-        lease: LeaseToken | None = None,
-        kind: str = "label",
-    ) -> None:
-        """Keep one pass. Raises `StaleLeaseError` where another controller has used the device since."""
-        values = (measurement_id, number, *map(json.dumps, (warmup_ns, samples_ns, telemetry)), _now(), kind)
+    def add_pass(self, measurement_id: int, recorded: RecordedPass, lease: LeaseToken | None = None) -> None:
+        """Keep one pass of a measurement.
+
+        Args:
+            lease: the lease under which the device was used; None where no other controller can have it.
+
+        Raises:
+            StaleLeaseError: where another controller has used the device since.
+        """
+        raw = map(json.dumps, (recorded.warmup_ns, recorded.samples_ns, recorded.telemetry))
+        values = (measurement_id, recorded.number, *raw, _now(), str(recorded.kind))
         sql = (
             "INSERT INTO passes (measurement_id, number, warmup_ns, samples_ns, telemetry, at, kind) "
             "SELECT ?, ?, ?, ?, ?, ?, ?"
@@ -364,39 +365,34 @@ class Store:
         """Keep a pass out of labels."""
         with self.transaction() as connection:
             connection.exec_driver_sql(
-                "UPDATE passes SET kind = 'rejected' WHERE measurement_id = ? AND number = ?", (measurement_id, number)
+                "UPDATE passes SET kind = ? WHERE measurement_id = ? AND number = ?",
+                (str(PassKind.REJECTED), measurement_id, number),
             )
 
-    def add_anchor(
-        self,
-        campaign: Campaign,
-        session_number: int,
-        arch: str,
-        warmup_ns: list[int],
-        samples_ns: list[int],
-        telemetry: dict[str, Any],
-        ok: bool,
-    ) -> None:
-        """Keep one run of an anchor."""
+    def add_anchor(self, campaign: Campaign, session_number: int, anchor: RecordedAnchor) -> None:
+        """Keep one pass of an anchor."""
         with self.session() as session:
             session.add(
-                Anchor(
+                AnchorRow(
                     campaign_id=campaign.id,
                     session=session_number,
-                    arch=arch,
-                    warmup_ns=warmup_ns,
-                    samples_ns=samples_ns,
-                    telemetry=telemetry,
+                    arch=anchor.arch,
+                    warmup_ns=anchor.warmup_ns,
+                    samples_ns=anchor.samples_ns,
+                    telemetry=anchor.telemetry,
                     at=_now(),
-                    ok=ok,
+                    ok=anchor.in_line,
                 )
             )
 
-    def anchors(self, campaign_id: str, session_number: int) -> list[Anchor]:
-        """The anchors of a session, in order."""
+    def anchors(self, campaign_id: str, session_number: int) -> list[RecordedAnchor]:
+        """Return the anchors of a session, in order."""
         with self.session() as session:
-            query = select(Anchor).where(Anchor.campaign_id == campaign_id, Anchor.session == session_number)
-            return list(session.scalars(query.order_by(Anchor.id)))
+            query = select(AnchorRow).where(AnchorRow.campaign_id == campaign_id, AnchorRow.session == session_number)
+            return [
+                RecordedAnchor(row.warmup_ns, row.samples_ns, row.telemetry, at=row.at, arch=row.arch, in_line=row.ok)
+                for row in session.scalars(query.order_by(AnchorRow.id))
+            ]
 
     def session_facts(self, campaign_id: str, session_number: int) -> dict[str, Any]:
         """What is known of a session as a whole; empty where nothing was noted."""
@@ -413,12 +409,12 @@ class Store:
             else:
                 found.facts = {**found.facts, **facts}
 
-    def session_passes(self, campaign_id: str, session_number: int) -> list[Pass]:
-        """All passes of a session's measurements, in the order in which they were taken."""
+    def session_passes(self, campaign_id: str, session_number: int) -> list[RecordedPass]:
+        """Return all passes of a session's measurements, in the order in which they were taken."""
         with self.session() as session:
-            query = select(Pass).join(Measurement, Measurement.id == Pass.measurement_id)
+            query = select(PassRow).join(Measurement, Measurement.id == PassRow.measurement_id)
             query = query.where(Measurement.campaign_id == campaign_id, Measurement.session == session_number)
-            return list(session.scalars(query.order_by(Pass.id)))
+            return [_recorded(row) for row in session.scalars(query.order_by(PassRow.id))]
 
     def finish(self, measurement_id: int, status: str, **fields: Any) -> Measurement:
         """Close a running row as `ok` or as a kind of failure; `running` keeps it open with what is known so far."""
@@ -532,7 +528,8 @@ class Store:
         samples: dict[int, list[list[int]]] = {}
         query = text(
             "SELECT p.measurement_id, p.samples_ns FROM passes p JOIN measurements m ON m.id = p.measurement_id "
-            f"JOIN campaigns c ON c.id = m.campaign_id {which} AND p.kind = 'label' ORDER BY p.measurement_id, p.number"
+            f"JOIN campaigns c ON c.id = m.campaign_id {which} AND p.kind = '{PassKind.LABEL}' "
+            "ORDER BY p.measurement_id, p.number"
         )
         for measurement_id, values in connection.execute(query, parameters):
             samples.setdefault(measurement_id, []).append(json.loads(values))
@@ -567,6 +564,12 @@ _JSON = ("artifact", "times_s", "metrics")
 _RESULT = ("latency_ms", "stderr_ms", "raw_ms", "low_ms", "high_ms", "verdict", "artifact", "metrics")
 """What a measurement of the same graph has found."""
 _OPTIONAL = tuple(column.name for column in Measurement.__table__.columns if column.nullable)
+
+
+def _recorded(row: PassRow) -> RecordedPass:
+    return RecordedPass(
+        row.warmup_ns, row.samples_ns, row.telemetry, row.number, PassKind(row.kind), row.at, row.measurement_id
+    )
 
 
 def _measurement(connection: Connection, row_id: int) -> Measurement:

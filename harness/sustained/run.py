@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
-from latlab.harness.devices.session import Loaded, Timed
+from latlab.harness.devices.worker_client import LoadedModel
 from latlab.harness.exporters import Artifact
-from latlab.harness.measurement.session import Sitting
-from latlab.harness.store.store import Campaign, Measurement, Pass, Store
+from latlab.harness.measurement.measurer import Measurer
+from latlab.harness.measurement.session import MeasurementSession
+from latlab.harness.store.store import Campaign, Measurement, Store
+from latlab.harness.store.vocabulary import Role
 from latlab.harness.sustained.windows import (
-    Reading,
     Sustained,
+    SustainedPass,
     Window,
     legible_window_s,
     nice_window_s,
@@ -24,15 +24,14 @@ from latlab.harness.sustained.windows import (
     windows,
 )
 from latlab.harness.targets import BENCHMARK_MODEL, Target
-from latlab.harness.telemetry.metrics import metrics, runs_and_seconds
+from latlab.harness.telemetry.metrics import metrics
 from latlab.harness.telemetry.readings import number
+from latlab.harness.telemetry.recorded_pass import PassKind, RecordedPass
 from latlab.harness.timing_policy import TimingPolicy
 from latlab.harness.transports import DeviceLostError, ProtocolError, WorkerError
 
-__all__ = ["ROLE", "Result", "Run", "close_earlier", "policy_of", "readings_of"]
+__all__ = ["Result", "Run", "close_earlier", "policy_of", "sustained_passes"]
 
-ROLE = "sustain"
-"""Of its row, of its passes, and of the selection of its campaign: none of them makes labels."""
 PASS_S = 1.5
 """Of a pass: long against what lies between two (milliseconds), short against what Ctrl-C waits for."""
 PROGRAM_PASS_S = 10.0
@@ -44,12 +43,12 @@ _BEGAN = "began_s"
 
 def policy_of(target: Target) -> TimingPolicy:
     pass_s = PROGRAM_PASS_S if target.runtime == BENCHMARK_MODEL else PASS_S
-    return TimingPolicy(ROLE, warmup=0, runs=1, trim=0.1, passes=1, spread=0, pass_s=pass_s)
+    return TimingPolicy(Role.SUSTAIN.value, warmup=0, runs=1, trim=0.1, passes=1, spread=0, pass_s=pass_s)
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a run."""
+    """The result of a sustained run."""
 
     target: str
     space: str
@@ -59,7 +58,7 @@ class Result:
     status: str
     """`ok`, or how the network failed."""
     error: str | None
-    readings: tuple[Reading, ...]
+    readings: tuple[SustainedPass, ...]
     simulated: bool = False
 
     @cached_property
@@ -104,43 +103,39 @@ class Run:
 
     def __init__(
         self,
-        store: Store,
-        campaign: Campaign,
-        session: int,
+        session: MeasurementSession,
         artifact: Artifact,
         network: str,
         label: str,
         seconds: float,
     ) -> None:
-        self._store, self._campaign, self._session = store, campaign, session
+        self._session, self._store, self._campaign = session, session.store, session.campaign
         self._artifact, self._network, self._label = artifact, network, label
         self.seconds = seconds
-        self.readings: list[Reading] = []
+        self.readings: list[SustainedPass] = []
         """So far; only ever appended to."""
         self.elapsed_s = 0.0
         self.row: Measurement | None = None
-        self._passes: list[Timed] = []
+        self._passes: list[RecordedPass] = []
         self._facts: dict[str, Any] = {}
         self._attempts = 0
         self._left_at = 0.0
         self._simulated = False
 
-    def work(self, sitting: Sitting, tell: Callable[[Measurement], None]) -> None:
+    def work(self, measurer: Measurer, tell: Callable[[Measurement], None]) -> None:
         """Raises what ends a stay at a device; what was timed is in the store, and its row says so."""
-        device = sitting.device
-        sitting.touched.add((self._campaign.id, self._session))
-        self._simulated = bool(device.hello.get("simulated"))
-        row = self.row = self._store.begin(
-            self._campaign,
-            self._session,
+        device = measurer.device
+        measurer.touched.add(self._session.key)
+        self._simulated = device.hello.is_simulated
+        row = self.row = self._session.begin(
             self._network,
-            ROLE,
+            Role.SUSTAIN,
             artifact_sha256=self._artifact.sha256,
             artifact=self._artifact.facts(),
             fingerprint_id=device.fingerprint_id,
         )
         if not self.readings:
-            device.wait_until_fit(sitting.check)  # so that the first minute is that of a cool device
+            device.wait_until_fit(measurer.check)  # so that the first minute is that of a cool device
         else:
             self.elapsed_s += time.monotonic() - self._left_at
         try:
@@ -148,7 +143,7 @@ class Run:
                 try:
                     loaded = device.load(self._artifact, self._label)
                     self._facts = loaded.facts
-                    self._stay(sitting, loaded, row, tell)
+                    self._stay(measurer, loaded, row, tell)
                 except WorkerError as error:
                     self.row = self._store.finish(row.id, error.kind, error=error.message)
                     tell(self.row)
@@ -170,29 +165,33 @@ class Run:
                 self.row = _close(self._store, row.id, self.readings, self._passes, facts)
         tell(self.row)
 
-    def _stay(self, sitting: Sitting, loaded: Loaded, row: Measurement, tell: Callable[[Measurement], None]) -> None:
+    def _stay(
+        self, measurer: Measurer, loaded: LoadedModel, row: Measurement, tell: Callable[[Measurement], None]
+    ) -> None:
         """Passes from one worker, whose clock is one."""
-        device, policy = sitting.device, TimingPolicy(**self._campaign.policy)
+        device, policy = measurer.device, self._session.policy
         before_s, first_s = self.elapsed_s, None
         while self.elapsed_s < self.seconds:
-            sitting.check()
+            measurer.check()
             asked_s = time.monotonic()
             timed = device.time(loaded, policy)
-            at_s = number(timed.telemetry, "at_s")
-            at_s = asked_s if at_s is None else at_s
+            at_s = asked_s if timed.at_s is None else timed.at_s
             first_s = at_s if first_s is None else first_s
             began_s = before_s + max(0.0, at_s - first_s)
-            timed.telemetry[_BEGAN] = began_s
-            number_ = len(self.readings)
-            self._store.add_pass(
-                row.id, number_, timed.warmup_ns, timed.samples_ns, timed.telemetry, device.lease, kind=ROLE
+            recorded = replace(
+                timed,
+                number=len(self.readings),
+                kind=PassKind.SUSTAIN,
+                measurement_id=row.id,
+                telemetry={**timed.telemetry, _BEGAN: began_s},
             )
+            self._store.add_pass(row.id, recorded, device.lease)
             self._attempts = 0
-            reading = _reading(timed, self._facts)
-            self._passes.append(timed)
+            reading = _sustained_pass(recorded, self._facts)
+            self._passes.append(recorded)
             self.readings.append(reading)
             self.elapsed_s = max(self.elapsed_s, reading.ended_s)
-            sitting.timed_s += reading.busy_s
+            measurer.timed_s += reading.busy_s
             row.latency_ms = reading.median_ms
             tell(row)
 
@@ -211,13 +210,13 @@ class Run:
         )
 
 
-def readings_of(passes: Iterable[Pass | Timed], facts: Mapping[str, Any]) -> list[Reading]:
+def sustained_passes(passes: Iterable[RecordedPass], facts: Mapping[str, Any]) -> list[SustainedPass]:
     """The passes of a run, as they came or as the store has them.
 
     Args:
         facts: of the network on the device (`Loaded.facts`, or the row's `artifact`).
     """
-    return [_reading(one, facts) for one in passes]
+    return [_sustained_pass(one, facts) for one in passes]
 
 
 def close_earlier(store: Store, campaign: Campaign) -> None:
@@ -225,14 +224,14 @@ def close_earlier(store: Store, campaign: Campaign) -> None:
     for row in store.rows(campaign, store.latest_session(campaign)).values():
         passes = store.passes(row.id) if row.status == "running" else []
         if passes:
-            _close(store, row.id, readings_of(passes, row.artifact), passes, row.artifact)
+            _close(store, row.id, sustained_passes(passes, row.artifact), passes, row.artifact)
 
 
 def _close(
     store: Store,
     row_id: int,
-    readings: Sequence[Reading],
-    passes: Sequence[Pass | Timed],
+    readings: Sequence[SustainedPass],
+    passes: Sequence[RecordedPass],
     facts: dict[str, Any],
 ) -> Measurement:
     found = summarise(readings)
@@ -248,14 +247,6 @@ def _close(
     )
 
 
-def _reading(one: Pass | Timed, facts: Mapping[str, Any]) -> Reading:
-    runs, busy_s = runs_and_seconds(one)
+def _sustained_pass(one: RecordedPass, facts: Mapping[str, Any]) -> SustainedPass:
     gpu = number(facts, "gpu")
-    return Reading(
-        began_s=number(one.telemetry, _BEGAN) or 0.0,
-        samples_ms=np.asarray(one.samples_ns, dtype=np.float64) / 1e6,
-        runs=runs,
-        busy_s=busy_s,
-        telemetry=one.telemetry,
-        gpu=None if gpu is None else int(gpu),
-    )
+    return SustainedPass(number(one.telemetry, _BEGAN) or 0.0, one, None if gpu is None else int(gpu))

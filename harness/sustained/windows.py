@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latlab.harness.statistics.estimators import trimmed_mean
-from latlab.harness.statistics.verdicts import PassRecord, throttled
+from latlab.harness.statistics.verdicts import throttled
 from latlab.harness.telemetry.energy import power_w
-from latlab.harness.telemetry.readings import SENSIBLE_C, number
+from latlab.harness.telemetry.readings import clock_limit_mhz, clock_mhz, hottest_c
+from latlab.harness.telemetry.recorded_pass import RecordedPass
 
-__all__ = ["TRIM", "Reading", "Sustained", "Window", "legible_window_s", "nice_window_s", "summarise", "windows"]
+__all__ = ["TRIM", "Sustained", "SustainedPass", "Window", "legible_window_s", "nice_window_s", "summarise", "windows"]
 
 TRIM = 0.1
 """Share of a window's samples cut at each end for its mean."""
@@ -31,65 +32,59 @@ _ROUND_S = (1, 2, 5, 10, 15, 30, 60, 120, 180, 300, 600, 900, 1800, 3600)
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One of the passes that follow upon one another."""
+class SustainedPass:
+    """One of the passes that follow one another without a pause in a sustained run."""
 
     began_s: float
-    """Since the run began, on the device's clock."""
-    samples_ms: NDArray[np.float64]
-    """In order: of every run, or one mean where the device tells no more."""
-    runs: int
-    busy_s: float
-    """That the runs took."""
-    telemetry: Mapping[str, Any]
+    """Seconds from the start of the run to the start of this pass, on the device's clock."""
+    recorded: RecordedPass
     gpu: int | None = None
-    """NVML's number of the GPU that they ran on."""
+    """NVML's index of the GPU that ran the network; None for a network on the CPU."""
+
+    @cached_property
+    def samples_ms(self) -> NDArray[np.float64]:
+        """Latencies in ms, in order: of every inference, or one mean where the device reports no more."""
+        return np.asarray(self.recorded.samples_ns, dtype=np.float64) / 1e6
+
+    @property
+    def runs(self) -> int:
+        """Inferences in the pass."""
+        return self.recorded.inferences
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that these inferences took."""
+        return self.recorded.inference_s
 
     @property
     def ended_s(self) -> float:
+        """Seconds from the start of the run to the end of this pass."""
         return self.began_s + self.busy_s
 
     @cached_property
     def median_ms(self) -> float:
+        """Median latency in ms."""
         return float(np.median(self.samples_ms))
 
     @cached_property
     def temperature_c(self) -> float | None:
-        """The hottest sensor after it."""
-        zones = self._after.get("temperature_c")
-        found = [number(zones, name) for name in zones] if isinstance(zones, dict) else []
-        found += [number(gpu, "temperature_c") for gpu in self._listed("gpu")]
-        return max((c for c in found if c is not None and SENSIBLE_C[0] <= c <= SENSIBLE_C[1]), default=None)
+        """Degrees Celsius of the hottest sensor after the pass, or None."""
+        return hottest_c(self.recorded.telemetry.get("after"))
 
     @cached_property
     def clock_mhz(self) -> float | None:
-        """Of the fastest core right after it, or of its GPU."""
-        if self.gpu is not None:
-            gpus = self._listed("gpu")
-            return number(gpus[self.gpu], "sm_mhz") if self.gpu < len(gpus) else None
-        return self._fastest("frequency_mhz")
+        """Clock of the fastest CPU, or of the GPU that ran the network, in MHz, or None."""
+        return clock_mhz(self.recorded.telemetry, self.gpu)
 
     @cached_property
     def clock_limit_mhz(self) -> float | None:
-        """What the fastest core may have, which heat lowers."""
-        return self._fastest("clock_limit_mhz")
-
-    def _fastest(self, name: str) -> float | None:
-        found = [number({name: clock}, name) for clock in self._listed(name)]
-        return max((clock for clock in found if clock is not None), default=None)
-
-    def _listed(self, name: str) -> list[Any]:
-        found = self._after.get(name)
-        return found if isinstance(found, list) else []
-
-    @property
-    def _after(self) -> dict[str, Any]:
-        found = self.telemetry.get("after")
-        return found if isinstance(found, dict) else {}
+        """Highest clock in MHz that a CPU might have after the pass, or None; heat lowers it."""
+        return clock_limit_mhz(self.recorded.telemetry)
 
     @cached_property
     def power_w(self) -> float | None:
-        return power_w(self.telemetry, self.busy_s, self.gpu)
+        """Mean power during the pass in watts, or None."""
+        return power_w(self.recorded.telemetry, self.busy_s, self.gpu)
 
 
 @dataclass(frozen=True)
@@ -155,13 +150,13 @@ def nice_window_s(seconds: float, most: int = MOST_WINDOWS) -> float:
     return float(next((length for length in _ROUND_S if length >= least - 1e-9), math.ceil(least)))
 
 
-def legible_window_s(readings: Sequence[Reading], wanted_s: float) -> float:
+def legible_window_s(readings: Sequence[SustainedPass], wanted_s: float) -> float:
     """At least so long that hardly a window is without a pass."""
     spacings = [after.began_s - before.began_s for before, after in pairwise(readings)]
     return max(wanted_s, 2 * median(spacings) if spacings else 0.0, 1e-3)
 
 
-def windows(readings: Sequence[Reading], window_s: float) -> list[Window]:
+def windows(readings: Sequence[SustainedPass], window_s: float) -> list[Window]:
     """One after another from the beginning; those without a pass (the device was lost meanwhile) are left out."""
     slow = _throttled(readings)
     groups: dict[int, list[int]] = {}
@@ -173,7 +168,7 @@ def windows(readings: Sequence[Reading], window_s: float) -> list[Window]:
     ]
 
 
-def summarise(readings: Sequence[Reading]) -> Sustained:
+def summarise(readings: Sequence[SustainedPass]) -> Sustained:
     """Raises `ValueError` without readings."""
     if not readings:
         raise ValueError("a run without a pass has nothing to summarise")
@@ -210,7 +205,7 @@ def summarise(readings: Sequence[Reading]) -> Sustained:
 
 
 def _window(
-    readings: Sequence[Reading], places: Sequence[int], slow: Sequence[bool], start_s: float, end_s: float
+    readings: Sequence[SustainedPass], places: Sequence[int], slow: Sequence[bool], start_s: float, end_s: float
 ) -> Window:
     chosen = [readings[place] for place in places]
     samples = np.concatenate([reading.samples_ms for reading in chosen])
@@ -235,12 +230,12 @@ def _mean(values: Iterator[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _throttled(readings: Sequence[Reading]) -> list[bool]:
+def _throttled(readings: Sequence[SustainedPass]) -> list[bool]:
     """Whether each pass ran with a throttled clock: by a verdict's signs, or because its limit is below the run's."""
     usual_mhz = max((one.clock_mhz for one in readings if one.clock_mhz is not None), default=None)
     highest_mhz = max((one.clock_limit_mhz for one in readings if one.clock_limit_mhz is not None), default=0.0)
     return [
         (one.clock_limit_mhz is not None and one.clock_limit_mhz < LIMITED * highest_mhz)
-        or bool(throttled([PassRecord((), one.began_s, one.telemetry)], usual_mhz))
+        or bool(throttled([one.recorded], usual_mhz))
         for one in readings
     ]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from latlab.harness.telemetry.readings import number
 
-__all__ = ["Spent", "power_w", "spent"]
+__all__ = ["Energy", "energy_of", "power_w"]
 
 
 COUNTER_S = 0.005
@@ -30,14 +30,15 @@ TOTALS = ("VDD_IN", "POM_5V_IN", "VIN")
 """How Jetsons label the channel that feeds the whole board. Without one, channels are parts of it, and add up."""
 
 
-class Spent(NamedTuple):
-    """Energy over a time in which inference ran."""
+class Energy(NamedTuple):
+    """Energy over a time in which inferences ran."""
 
     joules: float
     seconds: float
+    """Length of that time."""
 
 
-def spent(telemetry: Mapping[str, Any], seconds: float, gpu: int | None = None) -> Spent | None:
+def energy_of(telemetry: Mapping[str, Any], seconds: float, gpu: int | None = None) -> Energy | None:
     """Energy around a pass; None where it is not known, or the pass is too short for the meter.
 
     On an NVIDIA GPU, that board's alone; else the processor's and its memory's counters, else the board's meters, else
@@ -63,8 +64,8 @@ def spent(telemetry: Mapping[str, Any], seconds: float, gpu: int | None = None) 
 
 
 def power_w(telemetry: Mapping[str, Any], seconds: float, gpu: int | None = None) -> float | None:
-    """Mean power during a pass; see `spent`."""
-    energy = spent(telemetry, seconds, gpu)
+    """Mean power during a pass; see `energy_of`."""
+    energy = energy_of(telemetry, seconds, gpu)
     return None if energy is None else energy.joules / energy.seconds
 
 
@@ -78,7 +79,9 @@ def _names(readings: Mapping[str, Any], kind: str) -> list[str]:
     return list(found) if isinstance(found, dict) else []
 
 
-def _counted(before: Mapping[str, Any], after: Mapping[str, Any], names: Sequence[str], seconds: float) -> Spent | None:
+def _counted(
+    before: Mapping[str, Any], after: Mapping[str, Any], names: Sequence[str], seconds: float
+) -> Energy | None:
     began, ended = number(before, "at_s"), number(after, "at_s")
     if not names or began is None or ended is None:
         return None
@@ -91,12 +94,12 @@ def _counted(before: Mapping[str, Any], after: Mapping[str, Any], names: Sequenc
         if first is None or last is None or last < first:
             return None
         microjoules += last - first
-    return Spent(microjoules / 1e6, elapsed) if microjoules else None
+    return Energy(microjoules / 1e6, elapsed) if microjoules else None
 
 
-def _metered(after: Mapping[str, Any], names: Sequence[str], seconds: float, least_s: float) -> Spent | None:
+def _metered(after: Mapping[str, Any], names: Sequence[str], seconds: float, least_s: float) -> Energy | None:
     powers = [number(after, "mw", name) for name in names]
     known = [power for power in powers if power is not None and power > 0]
     if not known or seconds < least_s:
         return None
-    return Spent(sum(known) / 1000 * seconds, seconds)
+    return Energy(sum(known) / 1000 * seconds, seconds)

@@ -7,12 +7,13 @@ left out.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
-from latlab.harness.telemetry.energy import spent
+from latlab.harness.telemetry.energy import energy_of
 from latlab.harness.telemetry.readings import number
+from latlab.harness.telemetry.recorded_pass import RecordedPass
 
-__all__ = ["METRICS", "TimedPass", "metrics", "runs_and_seconds"]
+__all__ = ["METRICS", "metrics"]
 
 METRICS = {
     "first_ms": "the first inference, which allocates and compiles what later ones find ready",
@@ -24,18 +25,7 @@ METRICS = {
 """Names of metrics, and what they mean."""
 
 
-class TimedPass(Protocol):
-    """`device.Timed`, or a `Pass` of the store."""
-
-    @property
-    def warmup_ns(self) -> list[int]: ...
-    @property
-    def samples_ns(self) -> list[int]: ...
-    @property
-    def telemetry(self) -> dict[str, Any]: ...
-
-
-def metrics(facts: Mapping[str, Any], passes: Iterable[TimedPass], file_bytes: int) -> dict[str, float]:
+def metrics(facts: Mapping[str, Any], passes: Iterable[RecordedPass], file_bytes: int) -> dict[str, float]:
     """What there is of `METRICS` for one network.
 
     Energy per inference is mean power times mean duration, both over all passes, so that what a device does between
@@ -59,21 +49,10 @@ def metrics(facts: Mapping[str, Any], passes: Iterable[TimedPass], file_bytes: i
     joules = measured_s = busy_s = 0.0
     inferences = 0
     for one in passes:
-        runs, seconds = runs_and_seconds(one)
-        energy = spent(one.telemetry, seconds, None if gpu is None else int(gpu))
+        energy = energy_of(one.telemetry, one.inference_s, None if gpu is None else int(gpu))
         if energy is not None:
             joules, measured_s = joules + energy.joules, measured_s + energy.seconds
-            busy_s, inferences = busy_s + seconds, inferences + runs
+            busy_s, inferences = busy_s + one.inference_s, inferences + one.inferences
     if joules > 0 and inferences:
         found["energy_mj"] = 1000 * joules / measured_s * busy_s / inferences
     return found
-
-
-def runs_and_seconds(one: TimedPass) -> tuple[int, float]:
-    """Inferences of a pass, and the seconds that they took; warm-up included, where its runs are known one by one."""
-    aggregate = number(one.telemetry, "aggregate", "runs")
-    if aggregate is not None:
-        return int(aggregate), aggregate * sum(one.samples_ns) / max(1, len(one.samples_ns)) / 1e9
-    calls = int(number(one.telemetry, "calls") or 1)
-    runs = len(one.warmup_ns) + calls * len(one.samples_ns)
-    return runs, (sum(one.warmup_ns) + calls * sum(one.samples_ns)) / 1e9

@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from latlab.harness.fleet.jobs import Incident
+from latlab.harness.fleet.jobs import Incident, RunListener
 from latlab.harness.text import milliseconds
 
 if TYPE_CHECKING:
@@ -86,6 +86,10 @@ class View:
             self._print(escape(f"{state.name}: {state.done}/{state.total}{failed}, {last}{state.doing}"))
         if len(busy) > MAX_ROWS:
             self._print(f"... and {len(busy) - MAX_ROWS} more devices at work")
+
+    def listener(self, *, quiet: bool = False) -> RunListener:
+        """Return what a run is to report here; `quiet` leaves out the sentences about what is done next."""
+        return RunListener(self.observe, self.watch, None if quiet else self.say)
 
     def say(self, line: str) -> None:
         """Show a line."""

@@ -18,7 +18,7 @@ from latlab.harness.fleet.jobs import DeviceState, Incident
 from latlab.harness.store.store import Measurement
 from latlab.harness.sustained.run import Result, Run
 from latlab.harness.sustained.summary import figures, spell
-from latlab.harness.sustained.windows import Reading, Window, nice_window_s
+from latlab.harness.sustained.windows import SustainedPass, Window, nice_window_s
 from latlab.harness.terminal.braille import curve, sparkline
 from latlab.harness.terminal.console import console
 from latlab.harness.terminal.progress import HEARTBEAT_S, View
@@ -107,7 +107,7 @@ def _state(run: Run) -> str:
     )
 
 
-def _curve(readings: Sequence[Reading], screen_width: int, seconds: float) -> list[str]:
+def _curve(readings: Sequence[SustainedPass], screen_width: int, seconds: float) -> list[str]:
     """Latency over minutes, with heat below; quick, from passes' medians, because it is drawn while they run."""
     width = max(LEAST_WIDTH, min(MOST_WIDTH, screen_width - LABEL - 2))
     dots: dict[int, list[float]] = {}

@@ -8,7 +8,7 @@ from typing import Any
 
 from latlab.agents.protocol.errors import KINDS, AgentError
 from latlab.agents.protocol.messages import PROTOCOL, Fields, decode, shortened
-from latlab.agents.protocol.pass_request import MAX_CALLS, Pass
+from latlab.agents.protocol.pass_request import MAX_CALLS, PassRequest
 from latlab.agents.workspace.environments import ENVIRONMENT_ID
 from latlab.harness.text import _MAX_TEXT, printable
 
@@ -165,7 +165,7 @@ def _check_load(reply: Fields, _: Mapping[str, Any]) -> None:
 
 
 def _check_time(reply: Fields, request: Mapping[str, Any]) -> None:
-    asked = Pass.read(Fields(dict(request)))
+    asked = PassRequest.read(Fields(dict(request)))
     aggregate = "aggregate" in reply
     for name, fewest, most in (
         ("warmup_ns", asked.warmup, asked.most_warmup),
@@ -199,7 +199,7 @@ def _check_time(reply: Fields, request: Mapping[str, Any]) -> None:
     telemetry.table("after")
 
 
-def _check_aggregate(aggregate: Fields, samples: list[int], asked: Pass) -> None:
+def _check_aggregate(aggregate: Fields, samples: list[int], asked: PassRequest) -> None:
     """Of a runtime that prints statistics and no samples: the one sample there is stands for all runs, as their mean.
 
     It also tells the extremes of the runs, and what else it knows of them, in nanoseconds.

@@ -12,7 +12,7 @@ import pytest
 from tiny_networks import torchscript_network
 
 from latlab.agents import runtimes
-from latlab.agents.execution.loaded_models import Networks
+from latlab.agents.execution.loaded_models import LoadedModels
 from latlab.agents.protocol.errors import AgentError
 from latlab.agents.protocol.messages import Fields, encode
 from latlab.agents.runtimes import Session
@@ -111,7 +111,7 @@ def session(monkeypatch: pytest.MonkeyPatch) -> GPUSession:
 
 def timed(warmup: int = 1, runs: int = 3) -> dict[str, Any]:
     """The reply to a `time`, after the controller's check of it."""
-    networks = Networks(Files(), Telemetry(), lambda: None)  # type: ignore[arg-type]
+    networks = LoadedModels(Files(), Telemetry(), lambda: None)  # type: ignore[arg-type]
     handle = networks.load(Fields(LOAD))["handle"]
     request = {"handle": handle, "warmup": warmup, "runs": runs, "deadline_s": 60}
     reply = networks.time(Fields(request))

@@ -22,14 +22,14 @@ from pydantic import PrivateAttr
 from fuzz.core import check_printable
 from fuzz.mutations import LINE_EDITS, TREE_EDITS, Edit, edit_line
 from latlab.agents.protocol.messages import MAX_LINE
-from latlab.harness.devices.loaded_models import LoadedNetworks
+from latlab.harness.devices.loaded_models import LoadedModels
 from latlab.harness.devices.session import DeviceSession
 from latlab.harness.errors import LatlabError, plain
 from latlab.harness.exporters import Artifact, Parity
 from latlab.harness.fleet.jobs import DeviceState
-from latlab.harness.measurement.scheduler import Engine
+from latlab.harness.measurement.scheduler import PassScheduler
 from latlab.harness.statistics.estimators import summarise
-from latlab.harness.statistics.pooled_variance import Learning
+from latlab.harness.statistics.pooled_variance import NoiseEstimator
 from latlab.harness.store.store import Store
 from latlab.harness.targets import Target
 from latlab.harness.timing_policy import TimingPolicy
@@ -229,7 +229,7 @@ def check_conversation(plan: Plan) -> None:
             session.register(bench.store)
             session.ping()
             look_at(name, session)
-            engine = Engine(
+            engine = PassScheduler(
                 bench.store,
                 campaign,
                 1,
@@ -239,8 +239,8 @@ def check_conversation(plan: Plan) -> None:
                 exports=1,
                 overlap=True,
                 check=lambda: None,
-                networks=LoadedNetworks(session),
-                learning=Learning(POLICY.trim),
+                networks=LoadedModels(session),
+                learning=NoiseEstimator(POLICY.trim),
             )
             for row in engine.run([(arch, "listed") for arch in ARCHS]):
                 rows.append(row)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from latlab.harness.exporters.tflite import elementwise  # noqa: F401 (they register their operators)
+from latlab.harness.exporters.tflite import elementwise, shape_ops  # noqa: F401 (they register their operators)
 from latlab.harness.exporters.tflite.conv_pool_ops import conv2d_layer
 from latlab.harness.exporters.tflite.graph import Graph, Value, channels_last
 from latlab.harness.exporters.tflite.registry import FUNCTIONS, LAYERS, METHODS, unsupported

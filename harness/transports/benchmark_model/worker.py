@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from latlab.agents.protocol.errors import AgentError
+from latlab.agents.protocol.load_request import LoadRequest
 from latlab.agents.protocol.messages import PROTOCOL, SHA256, SUFFIX, WHO, Fields
-from latlab.agents.protocol.pass_request import MAX_RUNS, Pass
+from latlab.agents.protocol.pass_request import MAX_RUNS, PassRequest
 from latlab.harness.text import printable
 from latlab.harness.transports.adb.lease import LOST, PhoneLease
 from latlab.harness.transports.adb.phone import SHELL_S, Phone, WorkFolder
@@ -46,7 +47,6 @@ LEAVE_S = 3.0
 CHANGED = 94
 """Exit status of a run whose network, or program, is not the file any more that was checked."""
 _OWNER = re.compile(r"[0-9a-f]{32}")
-_NAME = re.compile(r"[a-z0-9_-]{1,32}")
 _FLAGS = {
     "cpu": ["--use_xnnpack=true"],
     # The GPU computes in fp16 unless it is told not to, and targets say fp32.
@@ -55,7 +55,7 @@ _FLAGS = {
     "nnapi": ["--use_nnapi=true", "--disable_nnapi_cpu=true"],
 }
 _DELEGATES = {"cpu": "XNNPACK", "gpu": "GPU", "nnapi": "NNAPI"}
-_ONE_EACH = Pass(warmup=1, runs=1)
+_ONE_EACH = PassRequest(warmup=1, runs=1)
 _DISPENSABLE_FLAG = re.compile(r"--use_xnnpack=\S+")
 """Releases that do not know it have no XNNPACK; what ran is seen from the output."""
 _SIGNS = (
@@ -181,21 +181,22 @@ class BenchmarkWorker:
         return {"have": True}
 
     def _load(self, request: Fields, deadline: Deadline) -> dict[str, Any]:
-        if request.text("runtime", _NAME) != "benchmark_model" or not self._program:
+        asked = LoadRequest.read(request)
+        if asked.runtime != "benchmark_model" or not self._program:
             raise AgentError("runtime_missing", "this device's only runtime is benchmark_model")
-        accelerator = request.text("accelerator", _NAME)
-        if accelerator not in _FLAGS:
-            raise AgentError("bad_request", f"benchmark_model runs on {', '.join(_FLAGS)}, not on {accelerator!r}")
-        affinity = request.optional_integers("affinity", 0, 4096, 4096)
-        request.optional_integers("input_shape", 1, 1 << 16, 8)  # it uses the shape that the file declares
-        request.integer("seed", 0, 1 << 32)
+        if asked.accelerator not in _FLAGS:
+            raise AgentError(
+                "bad_request", f"benchmark_model runs on {', '.join(_FLAGS)}, not on {asked.accelerator!r}"
+            )
+        accelerator, affinity = asked.accelerator, asked.affinity
+        # The input's shape is not passed on: the program uses the one that the file declares.
         one = _Loaded(
-            request.text("sha256", SHA256),
-            request.text("suffix", SUFFIX),
+            asked.sha256,
+            asked.suffix,
             accelerator,
-            request.integer("threads", 1, 4096),
+            asked.threads,
             None if affinity is None else tuple(affinity),
-            printable(request.string("network", 4096)) if "network" in request else "",
+            printable(asked.network),
         )
         if affinity is not None and (not affinity or not self._cpus.issuperset(affinity)):
             raise AgentError("bad_request", f"field 'affinity' must name some of the usable CPUs, {sorted(self._cpus)}")
@@ -229,7 +230,7 @@ class BenchmarkWorker:
     def _time(self, request: Fields, deadline: Deadline) -> dict[str, Any]:
         loaded = self._loaded_as(request.integer("handle", 0, 1 << 53))
         request.integer("runs", 1, MAX_RUNS)
-        asked = Pass.read(request)
+        asked = PassRequest.read(request)
         if asked.stop:
             raise AgentError("bad_request", f"benchmark_model prints no samples that {asked.stop!r} could look at")
         deadline_s = request.number("deadline_s", 0, 86400)
@@ -257,7 +258,7 @@ class BenchmarkWorker:
     def _bye(self, _: Fields, __: Deadline) -> dict[str, Any]:
         return {}
 
-    def _run(self, one: _Loaded, asked: Pass, seconds: float) -> BenchmarkResult:
+    def _run(self, one: _Loaded, asked: PassRequest, seconds: float) -> BenchmarkResult:
         """Starts the program once. Raises `AgentError`."""
         seconds = max(seconds, 1.0)
         capped = 0 < asked.max_pass_s < seconds

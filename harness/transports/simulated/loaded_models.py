@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -12,20 +11,17 @@ import numpy as np
 
 from latlab.agents.execution.stopping import Rule, Sampling, Warmup, block_size, usual_call_ns
 from latlab.agents.protocol.errors import AgentError
-from latlab.agents.protocol.messages import SHA256, SUFFIX, Fields
-from latlab.agents.protocol.pass_request import MAX_RUNS, Pass
+from latlab.agents.protocol.load_request import LoadRequest
+from latlab.agents.protocol.messages import Fields
+from latlab.agents.protocol.pass_request import MAX_RUNS, PassRequest
 from latlab.harness.targets import ACCELERATORS
 from latlab.harness.transports.simulated.device import RUNTIMES, SIMULATED, Device
 from latlab.harness.transports.simulated.roofline import by_size, network_cost
 from latlab.harness.transports.simulated.storage import ModelFile
 
-__all__ = ["Networks"]
+__all__ = ["SimulatedModels"]
 
-MAX_LABEL = 4096
-MAX_CPUS = 4096
-MAX_SIZE = 1 << 16
 """Of one dimension of an input."""
-_NAME = re.compile(r"[a-z0-9_-]{1,32}")
 _TIMER_NS = 100.0
 """What reading the clock costs."""
 _IMPORT_S = 0.25
@@ -48,7 +44,7 @@ class _Loaded(NamedTuple):
     label: str
 
 
-class Networks:
+class SimulatedModels:
     """What is loaded, under handles."""
 
     def __init__(self, device: Device) -> None:
@@ -60,13 +56,9 @@ class Networks:
         """On the device's own clock, for the request that was answered last."""
 
     def load(self, fields: Fields) -> dict[str, Any]:
-        sha256, suffix = fields.text("sha256", SHA256), fields.text("suffix", SUFFIX)
-        runtime, accelerator = fields.text("runtime", _NAME), fields.text("accelerator", _NAME)
-        threads = fields.integer("threads", 1, MAX_CPUS)
-        affinity = fields.optional_integers("affinity", 0, MAX_CPUS, MAX_CPUS)
-        shape = fields.optional_integers("input_shape", 1, MAX_SIZE, 8) or None
-        fields.integer("seed", 0, 1 << 32)
-        label = "".join(c if c.isprintable() else " " for c in fields.optional_string("network", MAX_LABEL) or "")
+        asked = LoadRequest.read(fields)
+        runtime, accelerator, affinity = asked.runtime, asked.accelerator, asked.affinity
+        shape, label = asked.input_shape, asked.network
         if runtime not in RUNTIMES:
             raise AgentError("bad_request", f"unknown runtime {runtime!r}; here there are: {', '.join(RUNTIMES)}")
         if accelerator not in ACCELERATORS:
@@ -75,11 +67,11 @@ class Networks:
         if (affinity is not None and not set(affinity) <= set(cpus)) or affinity == []:
             raise AgentError("bad_request", f"affinity {affinity} is not possible here; usable CPUs: {list(cpus)}")
         with _named(label):
-            file = self._device.storage.find(sha256, suffix)
+            file = self._device.storage.find(asked.sha256, asked.suffix)
             self._refuse(runtime, file, label, shape)
             batch_size = shape[0] if shape and network_cost(label) else 1
             latency_ms = self._device.true_latency_ms(
-                label, batch_size=batch_size, threads=threads, size_bytes=file.size
+                label, batch_size=batch_size, threads=asked.threads, size_bytes=file.size
             )
         import_s = 0.0 if runtime in self._imported else _IMPORT_S
         self._imported.add(runtime)
@@ -88,7 +80,7 @@ class Networks:
         first_ms = _FIRST * float(self._device.process.samples(latency_ms, 1)[0])
         self.took_s = import_s + load_s + first_ms / 1e3
         self._handles += 1
-        self._loaded[self._handles] = _Loaded(latency_ms, sha256, suffix, label)
+        self._loaded[self._handles] = _Loaded(latency_ms, asked.sha256, asked.suffix, label)
         return {
             "handle": self._handles,
             "import_ns": round(import_s * 1e9),
@@ -120,7 +112,7 @@ class Networks:
         device, process = self._device, self._device.process
         handle = fields.integer("handle", 0, 1 << 53)
         loaded = self._loaded_as(handle)
-        asked = Pass.read(fields)
+        asked = PassRequest.read(fields)
         deadline_s = fields.number("deadline_s", 0, 86400)
         with _named(loaded.label):
             self._check_file(handle, loaded)

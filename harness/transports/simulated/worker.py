@@ -17,7 +17,7 @@ from latlab.harness.transports.base import (
 )
 from latlab.harness.transports.simulated.config import ScheduledFault
 from latlab.harness.transports.simulated.device import SIMULATED, Device
-from latlab.harness.transports.simulated.loaded_models import Networks
+from latlab.harness.transports.simulated.loaded_models import SimulatedModels
 from latlab.harness.transports.simulated.processes import Lease, Process, acquire, is_newest, revoke
 from latlab.harness.transports.simulated.storage import CAPACITY_BYTES
 
@@ -38,7 +38,7 @@ class SimulatedWorker(Process):
         self._pace = device.config.pace
         self._key = (device.name, device.config.seed, device.config.work)
         self._lease: Lease | None = None
-        networks = Networks(device)
+        networks = SimulatedModels(device)
         self._lines = LineBuffer()
         self._reply: bytes | None = None
         self._due_s = 0.0

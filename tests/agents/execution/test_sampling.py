@@ -11,14 +11,14 @@ import pytest
 from latlab.agents.execution.sampling import repeated, take_device_samples, take_samples, timer_overhead_ns
 from latlab.agents.execution.stopping import Sampling
 from latlab.agents.protocol.errors import AgentError
-from latlab.agents.protocol.pass_request import Pass
+from latlab.agents.protocol.pass_request import PassRequest
 from latlab.harness.timing_policy import PRESETS, PolicyError, TimingPolicy
 
 FOREVER = 1 << 62
 
 
 def runs(count: int) -> Sampling:
-    return Sampling(Pass(warmup=0, runs=count))
+    return Sampling(PassRequest(warmup=0, runs=count))
 
 
 def test_the_preset_help_is_what_help_does() -> None:
@@ -44,8 +44,8 @@ def test_presets_of_passes_that_are_added_have_a_reason_and_a_bound() -> None:
 
 def test_tflite_and_nvbench_are_what_those_do() -> None:
     tflite, nvbench = PRESETS["tflite"], PRESETS["nvbench"]
-    assert tflite.pass_request() == Pass(1, 50, warmup_s=0.5, pass_s=1, max_pass_s=150)
-    assert nvbench.pass_request() == Pass(1, 10, pass_s=0.5, max_pass_s=15, stop="stdrel")
+    assert tflite.pass_request() == PassRequest(1, 50, warmup_s=0.5, pass_s=1, max_pass_s=150)
+    assert nvbench.pass_request() == PassRequest(1, 10, pass_s=0.5, max_pass_s=15, stop="stdrel")
     assert (tflite.trim, tflite.passes, nvbench.trim, nvbench.passes) == (0, 1, 0, 1)
 
 
@@ -217,7 +217,7 @@ def test_a_pass_of_no_runs(clock: Clock) -> None:
 
 
 def test_a_late_pass_says_how_many_runs_it_wanted(clock: Clock) -> None:
-    rule = Sampling(Pass(warmup=0, runs=2, pass_s=1))
+    rule = Sampling(PassRequest(warmup=0, runs=2, pass_s=1))
     with pytest.raises(AgentError, match="after 3 of at least 2 runs"):
         take_samples(clock.network, rule, deadline_ns=1055)
 
@@ -366,7 +366,7 @@ def test_one_interruption_of_the_host_is_no_such_error(monkeypatch: pytest.Monke
 
 def test_a_rule_ends_samples_of_a_device_too(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device(monkeypatch, [50_000] * 99, [1980] * 99)
-    rule = Sampling(Pass(warmup=0, runs=2, pass_s=0.0005))
+    rule = Sampling(PassRequest(warmup=0, runs=2, pass_s=0.0005))
     taken = take_device_samples(device.network, device, rule, FOREVER, gpu=device)  # type: ignore[arg-type]
     assert taken.samples_ns == [57_000] * 9
     assert len(taken.launch_ns) == len(taken.sm_mhz) == 9
@@ -374,7 +374,7 @@ def test_a_rule_ends_samples_of_a_device_too(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_discards_are_bounded_in_an_open_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device(monkeypatch, [90_000] * 99, [800] * 99)
-    rule = Sampling(Pass(warmup=0, runs=2, pass_s=1, max_runs=10))
+    rule = Sampling(PassRequest(warmup=0, runs=2, pass_s=1, max_runs=10))
     taken = take_device_samples(device.network, device, rule, FOREVER, gpu=device)  # type: ignore[arg-type]
     assert (len(taken.samples_ns), taken.throttled) == (10, True)
     assert taken.discarded <= 10

@@ -13,7 +13,7 @@ import pytest
 from latlab.agents.execution.stopping import Rule, Sampling, Stdrel, Warmup, block_size, halves_agree, usual_call_ns
 from latlab.agents.protocol.errors import AgentError
 from latlab.agents.protocol.messages import Fields
-from latlab.agents.protocol.pass_request import MAX_CALLS, Pass
+from latlab.agents.protocol.pass_request import MAX_CALLS, PassRequest
 from latlab.harness.timing_policy import PRESETS, TimingPolicy
 
 USUAL = [1880, 958, 918, 949, 909, 895, 898, 893, 916, 894, 887, 908, 907, 883, 879, 880, 883, 915, 887, 884]
@@ -31,8 +31,8 @@ def taken(rule: Rule, samples: list[int], unit_ns: int = 1000, gap_ns: int = 0) 
     pytest.fail(f"{len(samples)} samples were not enough")
 
 
-def asked(warmup: int = 0, runs: int = 1, **fields: object) -> Pass:
-    return Pass(warmup, runs, **fields)  # type: ignore[arg-type]
+def asked(warmup: int = 0, runs: int = 1, **fields: object) -> PassRequest:
+    return PassRequest(warmup, runs, **fields)  # type: ignore[arg-type]
 
 
 # Halves
@@ -273,7 +273,7 @@ def test_a_block_lasts_as_long_as_so_many_overheads(call_ns: int, overhead_ns: i
 
 
 def test_a_plain_pass_is_asked_for_plainly() -> None:
-    assert PRESETS["help"].pass_request().request() == {"warmup": 10, "runs": 50}
+    assert PRESETS["help"].pass_request().to_fields() == {"warmup": 10, "runs": 50}
 
 
 def test_all_of_a_pass_comes_over_the_wire() -> None:
@@ -282,9 +282,9 @@ def test_all_of_a_pass_comes_over_the_wire() -> None:
         max_warmup=9, warmup_s=0.5, pass_s=1, max_pass_s=15, max_runs=500, stop="stdrel", overheads=100,
     )  # fmt: skip
     one = policy.pass_request()
-    assert len(one.request()) == 9
-    assert Pass.read(Fields(one.request())) == one
-    assert Pass.read(Fields({"warmup": 1, "runs": 2, "stop": None, "pass_s": None})) == Pass(1, 2)
+    assert len(one.to_fields()) == 9
+    assert PassRequest.read(Fields(one.to_fields())) == one
+    assert PassRequest.read(Fields({"warmup": 1, "runs": 2, "stop": None, "pass_s": None})) == PassRequest(1, 2)
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_all_of_a_pass_comes_over_the_wire() -> None:
 )
 def test_passes_that_no_worker_takes(field: str, value: object) -> None:
     with pytest.raises(AgentError, match=field) as caught:
-        Pass.read(Fields({"warmup": 1, "runs": 2, field: value}))
+        PassRequest.read(Fields({"warmup": 1, "runs": 2, field: value}))
     assert caught.value.kind == "bad_request"
 
 

@@ -26,7 +26,7 @@ from latlab.agents import runtimes
 from latlab.agents.execution.sampling import take_device_samples, take_samples
 from latlab.agents.execution.stopping import Sampling
 from latlab.agents.protocol.errors import AgentError
-from latlab.agents.protocol.pass_request import Pass
+from latlab.agents.protocol.pass_request import PassRequest
 from latlab.agents.runtimes import Delegation, Session, cuda
 from latlab.agents.runtimes import onnxruntime as ort_session
 from latlab.agents.runtimes.torchscript import TorchClock
@@ -37,7 +37,7 @@ FOREVER = 1 << 62
 
 
 def runs(count: int) -> Sampling:
-    return Sampling(Pass(warmup=0, runs=count))
+    return Sampling(PassRequest(warmup=0, runs=count))
 
 
 HEAVY = (8, 64, 128, 128)

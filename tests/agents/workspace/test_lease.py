@@ -18,13 +18,13 @@ from latlab.agents.protocol.errors import AgentError
 from latlab.agents.protocol.messages import WHO
 from latlab.agents.workspace import lease as leases
 from latlab.agents.workspace.lease import acquire_lease
-from latlab.harness.devices.owner import who
+from latlab.harness.devices.owner import owner_description
 
 ME, ANOTHER = "a" * 32, "b" * 32
 HOLD = """
 import sys, time
 sys.argv = sys.argv[1:]
-from latlab.agents.lease import acquire_lease
+from latlab.agents.workspace.lease import acquire_lease
 acquire_lease(sys.argv[1], sys.argv[2] or None)
 print(flush=True)
 time.sleep(float(sys.argv[3]))
@@ -79,10 +79,10 @@ def test_the_second_is_told_who_is_first(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_this_user_is_somebody_that_workers_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert WHO.fullmatch(who())
+    assert WHO.fullmatch(owner_description())
     monkeypatch.setattr("getpass.getuser", lambda: "Jürgen $(x)\n" * 9)
     monkeypatch.setattr("socket.gethostname", lambda: "")
-    assert WHO.fullmatch(who())
+    assert WHO.fullmatch(owner_description())
 
 
 @pytest.mark.parametrize(

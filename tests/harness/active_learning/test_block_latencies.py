@@ -9,7 +9,7 @@ import pytest
 
 from latlab.harness import Lab
 from latlab.harness.active_learning.block_latencies import block_latencies
-from latlab.harness.active_learning.predictor_factory import predictor_for
+from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for
 from latlab.harness.errors import BadInputError
 from latlab.harness.store.store import Store
 from latlab.predictors.lookup_table import Lookup
@@ -26,10 +26,10 @@ def lab(tmp_path: Path) -> Lab:
 
 
 def test_blocks_are_measured_resumed_and_used(lab: Lab) -> None:
-    first = lab.measure("toy", space="fbnet", blocks=True, count=2)
+    first = lab.measure("toy", space="fbnet", blocks=True, count=2).rows
     assert list(first["status"]) == ["ok"] * 2
     assert set(first["space"]) == {"fbnet-blocks"}
-    more = lab.measure("toy", space="fbnet", blocks=True, count=3)
+    more = lab.measure("toy", space="fbnet", blocks=True, count=3).rows
     assert list(more["id"][:2]) == list(first["id"])  # extended, not measured again
     target = str(first["target"].iloc[0])
     latencies = block_latencies(lab.store, target, SPACE)
@@ -39,7 +39,9 @@ def test_blocks_are_measured_resumed_and_used(lab: Lab) -> None:
     assert np.isfinite(predictor._measured).sum() == 3
     # Beside whole networks the blocks are no space of their own to be predicted.
     lab.measure("toy", space="fbnet", archs=["8_" * 21 + "8"])
-    told = lab.predict("toy", archs=["_".join("0" * 22)], predictor="lookup", sources="none")
+    told = lab.predict(
+        "toy", archs=["_".join("0" * 22)], predictor=PredictorOptions(name="lookup", sources="none")
+    ).table
     assert told["latency_ms"].notna().all()
 
 

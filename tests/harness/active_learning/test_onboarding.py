@@ -11,7 +11,8 @@ from latlab.harness import Lab
 from latlab.harness.active_learning.loop import Loop
 from latlab.harness.errors import LatlabError
 from latlab.harness.exporters import Artifact, ExportError
-from latlab.harness.measurement.session import Sitting
+from latlab.harness.fleet.jobs import RunListener
+from latlab.harness.measurement.measurer import Measurer
 from latlab.harness.report import data as report_data
 
 
@@ -49,10 +50,10 @@ def test_stops_when_the_error_is_reached(lab: Lab, tmp_path: Path) -> None:
 
 def fail_first(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Make the first exports fail as an exporter would that lacks an operator."""
-    original = Sitting._export
+    original = Measurer._export
     failed: list[str] = []
 
-    def export(self: Sitting, space: str, arch: str) -> Future[Artifact]:
+    def export(self: Measurer, space: str, arch: str) -> Future[Artifact]:
         if len(failed) >= count:
             return original(self, space, arch)
         failed.append(arch)
@@ -60,7 +61,7 @@ def fail_first(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
         future.set_exception(ExportError("unsupported_op", "no such operator: Test"))
         return future
 
-    monkeypatch.setattr(Sitting, "_export", export)
+    monkeypatch.setattr(Measurer, "_export", export)
 
 
 def test_failed_networks_are_rows_and_are_replaced(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +91,11 @@ def test_a_stopped_run_goes_on_where_it_was(lab: Lab, tmp_path: Path) -> None:
         onboard(lab, tmp_path, budget=8, observe=stop)
     second: list[str] = []
     result = lab.onboard(
-        "local", space="nasbench201", budget=8, out=tmp_path / "out", observe=lambda row: second.append(row.arch)
+        "local",
+        space="nasbench201",
+        budget=8,
+        out=tmp_path / "out",
+        listener=RunListener(observe=lambda row: second.append(row.arch)),
     )
     assert result.measured == 8
     assert len(first) + len(second) == 8

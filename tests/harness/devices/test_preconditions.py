@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from latlab.harness.devices.preconditions import Conditions
+from latlab.harness.devices.preconditions import Preconditions
 from latlab.harness.devices.session import DeviceSession
 from latlab.harness.errors import BadInputError
 from latlab.harness.exporters import Artifact
@@ -22,8 +22,8 @@ from latlab.harness.transports.simulated.config import SimulatedDevice
 HELLO = {"cpus": {"max_mhz": [2000.0, 2000.0]}}
 
 
-def conditions(hello: Any = None, cpus: list[int] | None = None, **demands: Any) -> Conditions:
-    return Conditions(LocalDevice.model_validate(demands), HELLO if hello is None else hello, cpus)
+def conditions(hello: Any = None, cpus: list[int] | None = None, **demands: Any) -> Preconditions:
+    return Preconditions(LocalDevice.model_validate(demands), HELLO if hello is None else hello, cpus)
 
 
 def zones(**celsius: Any) -> dict[str, Any]:
@@ -41,12 +41,12 @@ def test_a_hot_device_is_waited_for_and_then_timed_all_the_same() -> None:
     asked = conditions(cooldown={"below_c": 45, "most_s": 20})
     assert asked.before_pass(zones(cpu=44.9, gpu=40), 0, ran=True).wait_s == 0
     waited, looks = 0.0, 0
-    while (fitness := asked.before_pass(zones(cpu=52, gpu=40), waited, ran=False)).wait_s:
-        waited, looks = waited + fitness.wait_s, looks + 1
-        assert not fitness.refused
+    while (decision := asked.before_pass(zones(cpu=52, gpu=40), waited, ran=False)).wait_s:
+        waited, looks = waited + decision.wait_s, looks + 1
+        assert not decision.refused
     assert waited == 20
     assert 5 < looks < 20
-    assert fitness.amiss == "it is at 52 °C after 20 s of rest, not below 45 °C"
+    assert decision.unmet == "it is at 52 °C after 20 s of rest, not below 45 °C"
 
 
 def test_one_zone_is_looked_at_where_it_is_named() -> None:
@@ -77,8 +77,8 @@ def test_rest_in_any_case() -> None:
 )
 def test_a_governor_is_no_matter_of_waiting(otherwise: str, wait: float, refused: bool) -> None:
     asked = conditions(clock={"governor": "performance", "otherwise": otherwise})
-    fitness = asked.before_pass({"governor": ["performance", "powersave"]}, 0, ran=False)
-    assert fitness == (wait, "its governor is performance, powersave, not performance", refused)
+    decision = asked.before_pass({"governor": ["performance", "powersave"]}, 0, ran=False)
+    assert decision == (wait, "its governor is performance, powersave, not performance", refused)
     assert asked.before_pass({"governor": ["performance"]}, 0, ran=False) == (0.0, "", False)
 
 
@@ -88,7 +88,7 @@ def test_a_clock_counts_when_the_device_has_just_run() -> None:
     assert asked.before_pass(idle, 0, ran=False).wait_s == 0
     slow = asked.before_pass(idle, 0, ran=True)
     assert slow.wait_s > 0
-    assert slow.amiss == "its clock is at 30 % of its highest, not at 90 %"
+    assert slow.unmet == "its clock is at 30 % of its highest, not at 90 %"
     assert asked.before_pass({**idle, "frequency_mhz": [600.0, 1900.0]}, 0, ran=True).wait_s == 0
     hot = {"clock_limit_mhz": [2000.0, 1500.0]}  # of the CPU that counts
     assert asked.before_pass(hot, 0, ran=False).wait_s > 0

@@ -12,7 +12,7 @@ import pytest
 
 from latlab.harness.exporters import ArtifactCache, ExportError, ExportRequest
 from latlab.harness.exporters.service import Exports
-from latlab.harness.measurement.contention import exports_show
+from latlab.harness.measurement.contention import exports_change_latency
 
 CELLS = [f"|{op}~0|+|{op}~0|{op}~1|+|{op}~0|{op}~1|{op}~2|" for op in ("nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")]
 
@@ -87,9 +87,9 @@ def test_what_shows_is_told_from_noise() -> None:
         bursts = [rng.choice((1.0, 1.0, 1.0, 1.5, 0.7)) for _ in range(count)]
         return [(1 + bias) * rng.gauss(1.0, 0.01) * burst for burst in bursts]
 
-    assert sum(exports_show(ratios(0.0, 30, seed)) for seed in range(100)) <= 2
-    assert sum(exports_show(ratios(0.03, 30, seed)) for seed in range(100)) >= 85
-    assert sum(exports_show(ratios(-0.03, 30, seed)) for seed in range(100)) >= 85
-    assert exports_show([1.02] * 6)
-    assert not exports_show([1.02] * 5)
-    assert not exports_show([])
+    assert sum(exports_change_latency(ratios(0.0, 30, seed)) for seed in range(100)) <= 2
+    assert sum(exports_change_latency(ratios(0.03, 30, seed)) for seed in range(100)) >= 85
+    assert sum(exports_change_latency(ratios(-0.03, 30, seed)) for seed in range(100)) >= 85
+    assert exports_change_latency([1.02] * 6)
+    assert not exports_change_latency([1.02] * 5)
+    assert not exports_change_latency([])

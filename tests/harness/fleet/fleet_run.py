@@ -15,9 +15,10 @@ from peers.machine import Machine
 from peers.phone import Phone
 from peers.ssh_machine import SSHMachine
 
-from latlab.harness.devices.session import DeviceSession, Loaded
+from latlab.harness.devices.session import DeviceSession
+from latlab.harness.devices.worker_client import LoadedModel
 from latlab.harness.errors import LatlabError
-from latlab.harness.fleet.jobs import Incident
+from latlab.harness.fleet.jobs import Incident, RunListener
 from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.lab import Lab
 from latlab.harness.store.store import Measurement
@@ -86,7 +87,7 @@ class FleetRun:
 
     def _run(self) -> None:
         try:
-            self.rows = self.lab.measure(self._names, observe=self._observe, **self._options)  # type: ignore[arg-type]
+            self.rows = self.lab.measure(self._names, listener=RunListener(observe=self._observe), **self._options).rows  # type: ignore[arg-type]
         except BaseException as error:
             self.error = error
         with self._changed:
@@ -152,7 +153,7 @@ def fill_until_noticed(
     """The disk of a device fills up with other people's files; networks of ours, which could make room, are gone."""
     between_networks, load = threading.Lock(), DeviceSession.load
 
-    def load_with_nobody_at_the_disk(self: DeviceSession, *arguments: Any) -> Loaded:
+    def load_with_nobody_at_the_disk(self: DeviceSession, *arguments: Any) -> LoadedModel:
         with between_networks:
             return load(self, *arguments)
 

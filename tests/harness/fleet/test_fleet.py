@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from latlab.harness.devices.target_selection import TargetOptions
 from latlab.harness.errors import BadInputError, LatlabError
-from latlab.harness.fleet.jobs import Incident, Job
+from latlab.harness.fleet.jobs import Incident, Job, RunListener
 from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.lab import Lab
 from latlab.harness.store.store import LeaseToken, Measurement
@@ -32,15 +33,18 @@ def test_devices_work_side_by_side(tmp_path: Path) -> None:
     lab = fleet_of(tmp_path, "a", "b", "c")
     seen: list[str] = []
     rows = lab.measure(
-        "all", space="nasbench201", archs=[SMALL, CONV], observe=lambda row: seen.append(type(row).__name__)
-    )
+        "all",
+        space="nasbench201",
+        archs=[SMALL, CONV],
+        listener=RunListener(observe=lambda row: seen.append(type(row).__name__)),
+    ).rows
     assert rows["target"].tolist() == [f"{name}/onnxruntime/cpu/fp32/t1/b1" for name in "aabbcc"]
     assert set(rows["status"]) == {"ok"}
     assert rows.groupby("arch")["artifact_sha256"].nunique().tolist() == [1, 1]
     assert seen == ["Measurement"] * 6
     # Again: nothing is left to do, and no device is asked.
     lab.inventory = Inventory({name: LocalDevice(python=tmp_path / "none") for name in "abc"})
-    assert len(lab.measure(["a", "b", "c"], space="nasbench201", archs=[SMALL, CONV])) == 6
+    assert len(lab.measure(["a", "b", "c"], space="nasbench201", archs=[SMALL, CONV]).rows) == 6
 
 
 def test_the_inventory_says_which_targets(tmp_path: Path) -> None:
@@ -52,7 +56,7 @@ def test_the_inventory_says_which_targets(tmp_path: Path) -> None:
         assert isinstance(row, Measurement)
         order.append(lab.store.table().set_index("id").loc[row.id, "target"])
 
-    rows = lab.measure("a", space="nasbench201", archs=[SMALL], observe=observe)
+    rows = lab.measure("a", space="nasbench201", archs=[SMALL], listener=RunListener(observe=observe)).rows
     assert [target.partition("/cpu/")[2] for target in order] == [
         "fp32/t1/b2",
         "fp32/t1/b4",
@@ -60,9 +64,14 @@ def test_the_inventory_says_which_targets(tmp_path: Path) -> None:
         "fp32/t1/b1",
     ]
     assert set(rows["target"]) == set(order)
-    only = lab.measure("a/torchscript/cpu/fp32/t1/b1", space="nasbench201", archs=[SMALL])
+    only = lab.measure("a/torchscript/cpu/fp32/t1/b1", space="nasbench201", archs=[SMALL]).rows
     assert only["target"].tolist() == ["a/torchscript/cpu/fp32/t1/b1"]
-    assert lab.measure("a", space="nasbench201", archs=[SMALL], batch_size=2)["target"].nunique() == 1
+    assert (
+        lab.measure("a", space="nasbench201", archs=[SMALL], options=TargetOptions(batch_size=2))
+        .rows["target"]
+        .nunique()
+        == 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,8 +97,8 @@ def test_a_device_in_trouble_leaves_the_others_alone(tmp_path: Path) -> None:
         "all",
         space="nasbench201",
         archs=[SMALL],
-        observe=lambda e: incidents.append(e) if isinstance(e, Incident) else None,
-    )
+        listener=RunListener(observe=lambda e: incidents.append(e) if isinstance(e, Incident) else None),
+    ).rows
     assert rows["target"].tolist() == ["good/onnxruntime/cpu/fp32/t1/b1"]
     assert [(one.device, one.kind) for one in incidents] == [("bad", "lost"), ("bad", "quarantined")]
     assert "cannot start" in incidents[-1].message
@@ -103,22 +112,25 @@ def test_what_was_measured_is_shown_although_the_device_is_gone(tmp_path: Path) 
     lab.measure(["a", "b"], space="nasbench201", archs=[SMALL])
     gone = {"a": LocalDevice(python=tmp_path / "none", work=tmp_path / "a"), "b": LocalDevice(work=tmp_path / "b")}
     lab.inventory = Inventory(gone)
-    rows = lab.measure(["a", "b"], space="nasbench201", archs=[SMALL, CONV])
+    found = lab.measure(["a", "b"], space="nasbench201", archs=[SMALL, CONV])
+    rows = found.rows
     assert rows[["target", "arch"]].map(lambda text: text[:8]).to_numpy().tolist() == [
         ["a/onnxru", SMALL[:8]],
         ["b/onnxru", SMALL[:8]],
         ["b/onnxru", CONV[:8]],
     ]
-    assert "cannot start" in rows.attrs["errors"][0]
+    assert "cannot start" in found.errors[0]
     rows.to_parquet(tmp_path / "rows.parquet")
-    assert len(lab.measure("a", space="nasbench201", archs=[SMALL, CONV])) == 1
+    assert len(lab.measure("a", space="nasbench201", archs=[SMALL, CONV]).rows) == 1
 
 
 def test_a_missing_accelerator_is_no_row(tmp_path: Path) -> None:
     """It would be one for every network, kept until a new session, long after the driver is mended."""
     lab = fleet_of(tmp_path, "a")
     with pytest.raises(BadInputError, match="device a cannot run a/torchscript/cuda"):
-        lab.measure("a", space="nasbench201", archs=[SMALL], runtime="torchscript", accelerator="cuda")
+        lab.measure(
+            "a", space="nasbench201", archs=[SMALL], options=TargetOptions(runtime="torchscript", accelerator="cuda")
+        )
     assert lab.store.table().empty
 
 
@@ -141,7 +153,7 @@ def test_it_ends_soon_when_it_is_told_to(tmp_path: Path) -> None:
 
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        lab.measure(["a", "b"], space="nasbench201", count=200, observe=interrupt)
+        lab.measure(["a", "b"], space="nasbench201", count=200, listener=RunListener(observe=interrupt))
     ended = time.monotonic()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("device-")]
     with lab.store.writing():  # it is free again
@@ -164,8 +176,8 @@ def test_a_stale_controller_cannot_write(tmp_path: Path) -> None:
             lab.store.claim(LeaseToken("a", folder, token + 1))
 
     rows_then: list[str] = []
-    rows = lab.measure("a", space="nasbench201", count=50, observe=usurp)
-    assert "taken over" in rows.attrs["errors"][0]
+    found = lab.measure("a", space="nasbench201", count=50, listener=RunListener(observe=usurp))
+    assert "taken over" in found.errors[0]
     assert len(lab.store.table()) < 50
 
 
@@ -176,7 +188,7 @@ def test_jobs_of_a_device_go_by_priority(tmp_path: Path) -> None:
     for name, priority in (("usual", 0), ("last", -1), ("first", 5), ("usual too", 0)):
         target = Target("a", "onnxruntime")
         jobs.append(Job(target, lambda sitting, tell, name=name: begun.append(name), priority=priority))
-    lab.drive(jobs)
+    lab.run_jobs(jobs)
     assert begun == ["first", "usual", "usual too", "last"]
 
 

@@ -102,7 +102,7 @@ def lab_of(store: Path, devices: dict[str, DeviceConfig]) -> Lab:
 
 
 def measure(lab: Lab) -> pd.DataFrame:
-    rows = lab.measure("all", space=SPACE, count=COUNT, policy=PLAIN.name)
+    rows = lab.measure("all", space=SPACE, count=COUNT, policy=PLAIN.name).rows
     return rows.assign(device=[target.partition("/")[0] for target in rows["target"]])
 
 
@@ -183,9 +183,9 @@ def test_all_of_it_at_once(tmp_path: Path, truth: pd.DataFrame) -> None:
 
 def test_why_the_only_device_failed_is_told(tmp_path: Path) -> None:
     lab = lab_of(tmp_path / "latlab.db", {VICTIM: device(**once("refuse"))})
-    rows = measure(lab)
-    assert set(rows["status"]) <= {"ok", "device_lost"}
-    (error,) = rows.attrs["errors"]
+    found = lab.measure("all", space=SPACE, count=COUNT, policy=PLAIN.name)
+    assert set(found.rows["status"]) <= {"ok", "device_lost"}
+    (error,) = found.errors
     assert error.startswith("device victim: its host key")
     assert error.endswith("the same command continues.")
 

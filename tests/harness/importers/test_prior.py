@@ -17,7 +17,7 @@ from latlab.harness import Lab
 from latlab.harness.active_learning import onboarding
 from latlab.harness.active_learning.holdout import holdout_of
 from latlab.harness.active_learning.loop import Loop
-from latlab.harness.active_learning.predictor_factory import parse_facts, predictor_for
+from latlab.harness.active_learning.predictor_factory import PredictorOptions, parse_facts, predictor_for
 from latlab.harness.cli.main import main
 from latlab.harness.errors import BadInputError
 from latlab.harness.importers.read import read_sources
@@ -93,10 +93,8 @@ def test_onboard_report_and_predict_learn_from_the_sources(
 ) -> None:
     monkeypatch.setattr(onboarding, "whole_space", lambda space: ARCHS)
     monkeypatch.setattr(reporting, "SPACE_SAMPLE", 20)
-    result = lab.onboard(
-        "toy", space="nasbench201", budget=4, holdout=2, predictor="student", seed=5, facts={"cores": 4},
-        out=tmp_path / "out",
-    )  # fmt: skip
+    asked = PredictorOptions(name="student", facts={"cores": 4})
+    result = lab.onboard("toy", space="nasbench201", budget=4, holdout=2, predictor=asked, seed=5, out=tmp_path / "out")
     used = next(one for one in students if one.pretrained)
     assert (used.seed, used.facts, used.pretrained) == (5, {"cores": 4}, 1)
     assert result.sources == ("gpu",)
@@ -105,26 +103,31 @@ def test_onboard_report_and_predict_learn_from_the_sources(
     assert kept["sources"] == [{"name": "gpu", "architectures": 30}]
     assert (kept["predictor"], kept["seed"], kept["facts"], len(kept["sha256"])) == ("student", 5, {"cores": 4}, 64)
 
-    table = lab.predict("toy", archs=[ARCHS[0].text], predictor="student")
-    assert table.attrs["sources"] == ["gpu"]
-    assert table.attrs["support"] == 4
-    assert lab.predict("toy", archs=[ARCHS[0].text], sources="none").attrs["sources"] == []
-    lab.report(target="toy", space="nasbench201", out=tmp_path / "r.html", predictor="student", seed=3)
+    found = lab.predict("toy", archs=[ARCHS[0].text], predictor=PredictorOptions(name="student"))
+    assert found.sources == ("gpu",)
+    assert found.support == 4
+    assert lab.predict("toy", archs=[ARCHS[0].text], predictor=PredictorOptions(sources="none")).sources == ()
+    lab.report(
+        target="toy", space="nasbench201", out=tmp_path / "r.html", predictor=PredictorOptions(name="student"), seed=3
+    )
     assert (students[-1].seed, [one.name for one in students[-1].sources]) == (3, ["gpu"])
     assert "1 source device from the store: gpu" in (tmp_path / "r.html").read_text()
 
 
 def test_nothing_measured_is_predicted_from_the_prior_if_it_can(lab: Lab) -> None:
-    table = lab.predict("new-board", space="nasbench201", archs=[ARCHS[0].text], predictor="student")
-    assert table.attrs["support"] == 0
+    found = lab.predict(
+        "new-board", space="nasbench201", archs=[ARCHS[0].text], predictor=PredictorOptions(name="student")
+    )
+    table = found.table
+    assert found.support == 0
     assert table["upper_ms"].iloc[0] > 50 * table["lower_ms"].iloc[0]
     with pytest.raises(BadInputError, match="and the predictor ridge needs some") as error:
-        lab.predict("new-board", space="nasbench201", archs=[ARCHS[0].text], predictor="ridge")
+        lab.predict("new-board", space="nasbench201", archs=[ARCHS[0].text], predictor=PredictorOptions(name="ridge"))
     assert "latlab onboard new-board" in str(error.value.hint)
     with pytest.raises(BadInputError, match="not a target"):
-        lab.predict("new-board", archs=[ARCHS[0].text], predictor="student")
+        lab.predict("new-board", archs=[ARCHS[0].text], predictor=PredictorOptions(name="student"))
     with pytest.raises(BadInputError, match="has no measurements of a/tflite"):
-        lab.predict("a/tflite/cpu/fp32/t1/b1", archs=[ARCHS[0].text], predictor="student")
+        lab.predict("a/tflite/cpu/fp32/t1/b1", archs=[ARCHS[0].text], predictor=PredictorOptions(name="student"))
 
 
 def test_facts_are_for_those_that_take_them() -> None:
@@ -175,7 +178,7 @@ def test_one_that_failed_is_not_asked_for_again() -> None:
 
 def test_a_budget_below_what_is_wanted_is_refused(lab: Lab) -> None:
     with pytest.raises(BadInputError, match="demanding needs 10 architectures of its own choice, the budget is 9"):
-        lab.onboard("toy", space="nasbench201", budget=9, predictor="demanding")
+        lab.onboard("toy", space="nasbench201", budget=9, predictor=PredictorOptions(name="demanding"))
 
 
 def test_the_learning_curve_leaves_the_predictor_as_it_was() -> None:

@@ -14,7 +14,7 @@ import pytest
 from files import latencies, table_file
 
 from latlab.harness import Lab
-from latlab.harness.active_learning.source_devices import MIN_LABELS, Study, signature, source_devices, thinned
+from latlab.harness.active_learning.source_devices import MIN_LABELS, SourceFilter, signature, source_devices, thinned
 from latlab.harness.cli.main import main
 from latlab.harness.errors import BadInputError
 from latlab.harness.importers.read import read_sources
@@ -55,7 +55,7 @@ def measured(
         store.finish(row.id, "ok", latency_ms=latency, stderr_ms=0.01)
 
 
-def names(store: Store, study: Study | None = None, which: str = "all") -> list[str]:
+def names(store: Store, study: SourceFilter | None = None, which: str = "all") -> list[str]:
     return [source.name for source in source_devices(store, CELL, study, which)]
 
 
@@ -139,8 +139,8 @@ def test_measured_targets_are_sources_of_one_another(store: Store, tmp_path: Pat
     measured(store, Target("phone", "tflite"), ARCHS[: MIN_LABELS - 1])
     measured(store, Target("pretend", "tflite"), ARCHS, simulated=True)
     assert names(store) == ["gpu", str(HERE), "pi/tflite/cpu/fp32/t1/b1"]
-    assert names(store, Study(str(HERE))) == ["gpu", "pi/tflite/cpu/fp32/t1/b1"]
-    assert "pretend/tflite/cpu/fp32/t1/b1" in names(store, Study("x/tflite/cpu/fp32/t1/b1", simulated=True))
+    assert names(store, SourceFilter(str(HERE))) == ["gpu", "pi/tflite/cpu/fp32/t1/b1"]
+    assert "pretend/tflite/cpu/fp32/t1/b1" in names(store, SourceFilter("x/tflite/cpu/fp32/t1/b1", simulated=True))
     assert names(store, which="none") == []
     assert names(store, which="phone, gpu") == ["gpu", "phone/tflite/cpu/fp32/t1/b1"]
     assert names(store, which="pretend") == ["pretend/tflite/cpu/fp32/t1/b1"]
@@ -151,7 +151,7 @@ def test_measured_targets_are_sources_of_one_another(store: Store, tmp_path: Pat
         with pytest.raises(BadInputError, match="names no sources"):
             names(store, which=wrong)
     with pytest.raises(BadInputError, match="its own source"):
-        names(store, Study(str(HERE)), str(HERE))
+        names(store, SourceFilter(str(HERE)), str(HERE))
 
 
 def test_labels_of_different_meaning_are_not_pooled(store: Store) -> None:
@@ -167,14 +167,14 @@ def test_another_name_of_the_same_device_is_not_another_device(store: Store) -> 
     """The same measurement under another name would give the answer away; another thread count would not."""
     measured(store, HERE, ARCHS)
     measured(store, TWIN, ARCHS)
-    alias = Study("box/onnxruntime/cpu/fp32/t1/b1", same_device=lambda name: name in ("box", "local"))
+    alias = SourceFilter("box/onnxruntime/cpu/fp32/t1/b1", same_device=lambda name: name in ("box", "local"))
     assert names(store, alias) == [str(TWIN)]
 
 
 def test_the_hold_out_stays_unseen_on_the_device(store: Store, tmp_path: Path) -> None:
     imported(store, tmp_path)
     measured(store, TWIN, ARCHS)
-    study = Study(str(HERE), same_device=lambda name: name == "local", holdout=ARCHS[:10])
+    study = SourceFilter(str(HERE), same_device=lambda name: name == "local", holdout=ARCHS[:10])
     other, twin = source_devices(store, CELL, study)
     unseen = {CELL.canonical(arch).genes for arch in ARCHS[:10]}
     assert not unseen & {tuple(genes) for genes in twin.genes.tolist()}
@@ -184,8 +184,8 @@ def test_the_hold_out_stays_unseen_on_the_device(store: Store, tmp_path: Path) -
 def test_an_imported_copy_of_the_target_is_not_its_source(store: Store, tmp_path: Path) -> None:
     measured(store, HERE, ARCHS, scale=1.0)
     imported(store, tmp_path, "copy")
-    assert names(store, Study(str(HERE))) == []
-    assert "copy" in names(store, Study(str(TWIN)))
+    assert names(store, SourceFilter(str(HERE))) == []
+    assert "copy" in names(store, SourceFilter(str(TWIN)))
 
 
 def test_the_signature_tells_sources_apart(store: Store, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from latlab.harness.exporters.service import Exports
-from latlab.harness.measurement.contention import PAIRS, Company
+from latlab.harness.measurement.contention import PAIRS, ExportContention
 
 
 class Busy:
@@ -33,7 +33,7 @@ class Busy:
 @pytest.mark.parametrize(("slower", "shows"), [(1.0, False), (1.003, False), (1.03, True), (1.2, True)])
 def test_exports_wait_where_they_show(slower: float, shows: bool) -> None:
     exports = Busy(slower)
-    company = Company(cast(Exports, exports))
+    company = ExportContention(cast(Exports, exports))
     assert company.shows is None
     company.compare(exports.latency, PAIRS)
     assert company.shows is shows
@@ -46,7 +46,7 @@ def test_exports_wait_where_they_show(slower: float, shows: bool) -> None:
 
 def test_until_it_is_known_exports_wait() -> None:
     exports = Busy(1.0)
-    company = Company(cast(Exports, exports))
+    company = ExportContention(cast(Exports, exports))
     company.compare(exports.latency, PAIRS - 1)
     exports.busy = False
     company.compare(exports.latency, PAIRS)  # nothing to compare with

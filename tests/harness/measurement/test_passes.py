@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from latlab.agents.protocol.pass_request import Pass
-from latlab.harness.devices.session import DeviceSession, Loaded, pass_deadline_s
+from latlab.agents.protocol.pass_request import PassRequest
+from latlab.harness.devices.session import DeviceSession, pass_deadline_s
+from latlab.harness.devices.worker_client import LoadedModel, WorkerClient
 from latlab.harness.errors import BadInputError
 from latlab.harness.targets import Target
 from latlab.harness.timing_policy import PRESETS, TimingPolicy
@@ -20,19 +21,19 @@ NVBENCH = TimingPolicy("nvbench", 1, 10, 0, 1, 0, pass_s=0.5, max_pass_s=15, sto
 @pytest.mark.parametrize(
     ("asked", "first_s", "deadline_s"),
     [
-        (Pass(2, 10), 0.001, 60),
-        (Pass(2, 10), 1.0, 240),
-        (Pass(2, 10), 100.0, 7200),
-        (Pass(2, 10, max_warmup=20), 1.0, 600),
-        (Pass(1, 50, warmup_s=0.5, pass_s=1, max_pass_s=150), 0.001, 210.5),
-        (Pass(1, 50, warmup_s=0.5, pass_s=1, max_pass_s=150), 1.0, 1170.5),
-        (Pass(1, 10, pass_s=0.5, max_pass_s=15, stop="stdrel"), 0.001, 75),
-        (Pass(1, 10, stop="stdrel", max_runs=99), 1.0, 2000),
-        (Pass(1, 10, stop="stdrel"), 0.01, 7200),
-        (Pass(0, 1, pass_s=3600), 0.001, 3660),
+        (PassRequest(2, 10), 0.001, 60),
+        (PassRequest(2, 10), 1.0, 240),
+        (PassRequest(2, 10), 100.0, 7200),
+        (PassRequest(2, 10, max_warmup=20), 1.0, 600),
+        (PassRequest(1, 50, warmup_s=0.5, pass_s=1, max_pass_s=150), 0.001, 210.5),
+        (PassRequest(1, 50, warmup_s=0.5, pass_s=1, max_pass_s=150), 1.0, 1170.5),
+        (PassRequest(1, 10, pass_s=0.5, max_pass_s=15, stop="stdrel"), 0.001, 75),
+        (PassRequest(1, 10, stop="stdrel", max_runs=99), 1.0, 2000),
+        (PassRequest(1, 10, stop="stdrel"), 0.01, 7200),
+        (PassRequest(0, 1, pass_s=3600), 0.001, 3660),
     ],
 )
-def test_a_pass_may_take_so_long(asked: Pass, first_s: float, deadline_s: float) -> None:
+def test_a_pass_may_take_so_long(asked: PassRequest, first_s: float, deadline_s: float) -> None:
     assert pass_deadline_s(asked, first_s) == pytest.approx(deadline_s)
 
 
@@ -49,12 +50,12 @@ class Told:
         return {"warmup_ns": [3], "samples_ns": [1, 2], "telemetry": telemetry, **self.reply}
 
 
-LOADED = Loaded(7, 0, 0, 0.001, {})
+LOADED = LoadedModel(7, 0.001, {})
 
 
 def session(told: Told) -> DeviceSession:
     made = DeviceSession("here", LocalDevice(), Target("here", "onnxruntime"))
-    made._transport = told  # type: ignore[assignment]
+    made._worker = WorkerClient(told)  # type: ignore[arg-type]
     return made
 
 

@@ -13,22 +13,25 @@ import pytest
 
 from latlab.harness.cli.main import main
 from latlab.harness.errors import BadInputError
+from latlab.harness.fleet.campaigns import Measurements
+from latlab.harness.fleet.jobs import RunListener
 from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.lab import Lab
-from latlab.harness.statistics.ranking import Label, Resolve, compare, next_round, uniform_s
+from latlab.harness.statistics.ranking import RankedNetwork, Resolve, compare, next_round, uniform_s
 from latlab.harness.store.store import Store
+from latlab.harness.telemetry.recorded_pass import RecordedPass
 from latlab.harness.transports.simulated.config import SimulatedDevice
 
 SPACE, COUNT = "nasbench201", 16
 BUSY = {"sigma": 0.05, "autocorrelation": 0.4}
 
 
-def labels(*latencies: float, error: float = 0.01, passes: int = 5) -> list[Label]:
+def labels(*latencies: float, error: float = 0.01, passes: int = 5) -> list[RankedNetwork]:
     """Networks a, b, ... with these labels; the error is a share of them."""
-    return [Label(chr(97 + n), ms, error * ms, passes, 0.01 * ms) for n, ms in enumerate(latencies)]
+    return [RankedNetwork(chr(97 + n), ms, error * ms, passes, 0.01 * ms) for n, ms in enumerate(latencies)]
 
 
-def states(found: list[Label], resolve: Resolve) -> list[tuple[str | None, str | None, str]]:
+def states(found: list[RankedNetwork], resolve: Resolve) -> list[tuple[str | None, str | None, str]]:
     return [(one.faster, one.slower, one.state) for one in compare(found, resolve)]
 
 
@@ -100,14 +103,18 @@ def test_spending_is_bounded() -> None:
 
 
 def test_the_noisier_and_the_quicker_of_two_comes_first() -> None:
-    noisy = [Label("calm", 10, 0.01, 5, 0.1), Label("wild", 10.1, 0.5, 5, 0.1)]
+    noisy = [RankedNetwork("calm", 10, 0.01, 5, 0.1), RankedNetwork("wild", 10.1, 0.5, 5, 0.1)]
     assert next(iter(next_round(noisy, Resolve(), 100))) == "wild"
-    dear = [Label("dear", 10, 0.2, 5, 1.0), Label("cheap", 10.1, 0.2, 5, 0.1)]
+    dear = [RankedNetwork("dear", 10, 0.2, 5, 1.0), RankedNetwork("cheap", 10.1, 0.2, 5, 0.1)]
     assert next(iter(next_round(dear, Resolve(), 100))) == "cheap"
 
 
 def test_what_the_same_passes_for_all_would_have_taken() -> None:
-    done = [Label("a", 10.0, 0.05, 20, 0.1), Label("b", 10.2, 0.05, 20, 0.1), Label("c", 30.0, 1.0, 5, 0.3)]
+    done = [
+        RankedNetwork("a", 10.0, 0.05, 20, 0.1),
+        RankedNetwork("b", 10.2, 0.05, 20, 0.1),
+        RankedNetwork("c", 30.0, 1.0, 5, 0.3),
+    ]
     took = uniform_s(done, dict.fromkeys("abc", 5), Resolve(top=1))
     assert took == pytest.approx(0.5 * 2)  # with seven passes for each, 1.98 % is 1.65 standard errors
     assert uniform_s(done, {"a": 20, "b": 20, "c": 5}, Resolve(under_ms=20)) == 0
@@ -132,9 +139,9 @@ def test_it_ends_and_is_right_as_often_as_it_says(goal: Resolve) -> None:
         truth = 10 * np.exp(np.sort(rng.uniform(0, 0.4, 30)))
         passes = [list(ms * np.exp(0.04 * rng.standard_normal(5))) for ms in truth]
 
-        def label(place: int, passes: list[list[float]] = passes) -> Label:
+        def label(place: int, passes: list[list[float]] = passes) -> RankedNetwork:
             ms = float(np.mean(passes[place]))
-            return Label(str(place), ms, 0.04 * ms / len(passes[place]) ** 0.5, len(passes[place]), ms / 100)
+            return RankedNetwork(str(place), ms, 0.04 * ms / len(passes[place]) ** 0.5, len(passes[place]), ms / 100)
 
         known = [label(place) for place in range(30)]
         before = {one.name: one.passes for one in known}
@@ -168,10 +175,11 @@ def lab_of(store: Path, **noise: Any) -> Lab:
     return lab
 
 
-def resolved(rows: Any) -> dict[str, Any]:
-    (one,) = rows.attrs["resolved"]
+def resolved(found: Measurements) -> dict[str, Any]:
+    one = found.resolved[0].to_json()
+    assert len(found.resolved) == 1
     assert json.loads(json.dumps(one)) == one
-    return dict(one)
+    return one
 
 
 @pytest.fixture
@@ -181,10 +189,11 @@ def lab(tmp_path: Path) -> Lab:
 
 def test_labels_get_passes_until_the_fastest_are_known(lab: Lab) -> None:
     said: list[str] = []
-    before = lab.measure("busy", space=SPACE, count=COUNT).set_index("arch")
+    before = lab.measure("busy", space=SPACE, count=COUNT).rows.set_index("arch")
     goal = Resolve(top=6, most_s=100)
-    rows = lab.measure("busy", space=SPACE, count=COUNT, resolve=goal, say=said.append).set_index("arch")
-    outcome = resolved(rows)
+    found = lab.measure("busy", space=SPACE, count=COUNT, resolve=goal, listener=RunListener(say=said.append))
+    rows = found.rows.set_index("arch")
+    outcome = resolved(found)
     assert set(rows["status"]) == {"ok"}
     more = rows["passes"].map(len) - before["passes"].map(len)
     own = rows["same_graph_as"].isna()
@@ -214,9 +223,9 @@ def test_the_same_call_goes_on(lab: Lab) -> None:
 
 
 def test_a_network_has_no_more_passes_than_it_may(lab: Lab) -> None:
-    rows = lab.measure("busy", space=SPACE, count=COUNT, resolve=Resolve(top=6, ties_percent=0, most_passes=7))
-    assert resolved(rows)["exhausted"] == "passes"
-    assert rows["passes"].map(len).max() == 7
+    found = lab.measure("busy", space=SPACE, count=COUNT, resolve=Resolve(top=6, ties_percent=0, most_passes=7))
+    assert resolved(found)["exhausted"] == "passes"
+    assert found.rows["passes"].map(len).max() == 7
 
 
 def test_without_noise_nothing_is_repeated(tmp_path: Path) -> None:
@@ -231,26 +240,27 @@ def test_networks_of_the_same_graph_share_what_is_added(lab: Lab) -> None:
     dead = "|nor_conv_3x3~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|"  # its first edge leads nowhere
     lab.measure("busy", space=SPACE, archs=[conv, dead])
     (latency,) = set(lab.store.table()["latency_ms"])
-    rows = lab.measure("busy", space=SPACE, archs=[dead, conv], resolve=Resolve(under_ms=latency, most_s=100))
-    assert len(resolved(rows)["networks"]) == 1
-    assert resolved(rows)["passes"] > 0
-    assert rows["latency_ms"].nunique() == 1
-    assert rows["latency_ms"][0] != latency
-    assert rows["passes"][0] == rows["passes"][1]
+    found = lab.measure("busy", space=SPACE, archs=[dead, conv], resolve=Resolve(under_ms=latency, most_s=100))
+    assert len(resolved(found)["networks"]) == 1
+    assert resolved(found)["passes"] > 0
+    assert found.rows["latency_ms"].nunique() == 1
+    assert found.rows["latency_ms"][0] != latency
+    assert found.rows["passes"][0] == found.rows["passes"][1]
 
 
 def test_passes_of_a_killed_run_count(lab: Lab) -> None:
     """It ended after passes were stored and before their row was: the row is finished, without timing it again."""
-    rows = lab.measure("busy", space=SPACE, count=6)
+    rows = lab.measure("busy", space=SPACE, count=6).rows
     row, own = rows.iloc[0], rows["passes"][0]
     number = max(one.number for one in lab.store.passes(int(row["id"]))) + 1
     slow = [3 * ns for ns in own[0]]
     for extra in range(4):
-        lab.store.add_pass(int(row["id"]), number + extra, [1], slow, {})
-    again = lab.measure("busy", space=SPACE, count=6, resolve=Resolve(under_ms=1e6))
+        lab.store.add_pass(int(row["id"]), RecordedPass([1], slow, {}, number + extra))
+    found = lab.measure("busy", space=SPACE, count=6, resolve=Resolve(under_ms=1e6))
+    again = found.rows
     assert again["passes"][0] == [*own, slow, slow, slow, slow]
     assert again["latency_ms"][0] > 1.2 * row["latency_ms"]
-    assert resolved(again)["below"] == 6
+    assert resolved(found)["below"] == 6
 
 
 def test_a_device_lost_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,21 +270,22 @@ def test_a_device_lost_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     config = lab.inventory.device("busy")
     assert isinstance(config, SimulatedDevice)
     config.device("busy").inject("disconnect", after_requests=7)
-    rows = lab.measure("busy", space=SPACE, count=COUNT, resolve=Resolve(top=6, most_s=100))
-    assert rows.attrs["errors"] == []
+    found = lab.measure("busy", space=SPACE, count=COUNT, resolve=Resolve(top=6, most_s=100))
+    rows = found.rows
+    assert found.errors == ()
     assert set(rows["status"]) == {"ok"}
-    assert resolved(rows)["exhausted"] != "seconds"
+    assert resolved(found)["exhausted"] != "seconds"
     assert rows["passes"].map(len).max() > 5
     assert "lost" in set(lab.store.incidents()["kind"])
 
 
 def test_what_cannot_be_repeated_keeps_its_label(lab: Lab) -> None:
-    before = lab.measure("busy", space=SPACE, count=COUNT).set_index("arch")
+    before = lab.measure("busy", space=SPACE, count=COUNT).rows.set_index("arch")
     config = lab.inventory.device("busy")
     assert isinstance(config, SimulatedDevice)
     for after in range(4):
         config.device("busy").inject("crash", verb="load", after_requests=after)
-    rows = lab.measure("busy", space=SPACE, count=COUNT, resolve=Resolve(top=6, most_s=100)).set_index("arch")
+    rows = lab.measure("busy", space=SPACE, count=COUNT, resolve=Resolve(top=6, most_s=100)).rows.set_index("arch")
     assert set(rows["status"]) == {"ok"}
     same = rows["passes"].map(len) == before["passes"].map(len)
     assert (rows.loc[same, "raw_ms"] == before.loc[same, "raw_ms"]).all()

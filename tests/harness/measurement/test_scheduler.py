@@ -18,10 +18,13 @@ import numpy as np
 import pytest
 
 from latlab.harness import Lab
-from latlab.harness.devices.session import DeviceFaultError, DeviceSession, Loaded
+from latlab.harness.devices.session import DeviceFaultError, DeviceSession
+from latlab.harness.devices.target_selection import TargetOptions
+from latlab.harness.devices.worker_client import LoadedModel
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.exporters import Artifact, ExportRequest
 from latlab.harness.exporters.service import Exports
+from latlab.harness.fleet.jobs import RunListener
 from latlab.harness.store.store import Measurement, Store
 from latlab.harness.timing_policy import PRESETS
 from latlab.harness.transports.local.transport import LocalTransport
@@ -39,7 +42,7 @@ def lab(tmp_path: Path) -> Lab:
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "tflite", "torchscript"])
 def test_each_runtime(lab: Lab, runtime: str) -> None:
-    rows = lab.measure(space="nasbench201", archs=[CONV, SMALL], runtime=runtime)
+    rows = lab.measure(space="nasbench201", archs=[CONV, SMALL], options=TargetOptions(runtime=runtime)).rows
     assert rows["status"].tolist() == ["ok", "ok"]
     assert rows["arch"].tolist() == [CONV, SMALL]
     assert rows["latency_ms"][0] > rows["latency_ms"][1] > 0
@@ -55,7 +58,9 @@ def test_each_runtime(lab: Lab, runtime: str) -> None:
 
 
 def test_batch_size_is_another_target(lab: Lab) -> None:
-    one, eight = (lab.measure(space="nasbench201", archs=[CONV], batch_size=b) for b in (1, 8))
+    one, eight = (
+        lab.measure(space="nasbench201", archs=[CONV], options=TargetOptions(batch_size=b)).rows for b in (1, 8)
+    )
     assert eight["target"][0].endswith("/b8")
     assert eight["latency_ms"][0] > 2 * one["latency_ms"][0]
 
@@ -63,7 +68,7 @@ def test_batch_size_is_another_target(lab: Lab) -> None:
 def test_policy_help_is_ten_and_fifty_in_one_sitting(lab: Lab) -> None:
     from scipy import stats
 
-    rows = lab.measure(space="nasbench201", archs=[CONV], policy="help")
+    rows = lab.measure(space="nasbench201", archs=[CONV], policy="help").rows
     (samples,) = rows["passes"][0]
     assert len(samples) == 50
     with lab.store.session() as session:
@@ -74,19 +79,21 @@ def test_policy_help_is_ten_and_fifty_in_one_sitting(lab: Lab) -> None:
 
 def test_the_same_call_continues_and_a_larger_one_extends(lab: Lab) -> None:
     seen: list[str] = []
-    lab.measure(space="nasbench201", count=3, observe=lambda row: seen.append(row.arch))
-    lab.measure(space="nasbench201", count=3, observe=lambda row: seen.append(row.arch))
+    lab.measure(space="nasbench201", count=3, listener=RunListener(observe=lambda row: seen.append(row.arch)))
+    lab.measure(space="nasbench201", count=3, listener=RunListener(observe=lambda row: seen.append(row.arch)))
     assert len(seen) == 3
-    rows = lab.measure(space="nasbench201", count=5, observe=lambda row: seen.append(row.arch))
+    rows = lab.measure(
+        space="nasbench201", count=5, listener=RunListener(observe=lambda row: seen.append(row.arch))
+    ).rows
     assert len(seen) == len(set(seen)) == len(rows) == 5
-    again = lab.measure(space="nasbench201", count=5, new_session=True)
+    again = lab.measure(space="nasbench201", count=5, new_session=True).rows
     assert again["session"].tolist() == [2] * 5
     assert len(lab.store.table()) == 10
 
 
 def test_exports_are_counted_where_they_were_made(lab: Lab, tmp_path: Path) -> None:
-    made = lab.measure(space="nasbench201", archs=[CONV], seed=11)
-    kept = Lab(tmp_path / "other.db").measure(space="nasbench201", archs=[CONV], seed=11)
+    made = lab.measure(space="nasbench201", archs=[CONV], seed=11).rows
+    kept = Lab(tmp_path / "other.db").measure(space="nasbench201", archs=[CONV], seed=11).rows
     spent = ["build_s", "export_s", "parity_s"]
     assert (made[spent] > 0).all().all()
     assert (kept[spent] == 0).all().all()
@@ -95,11 +102,11 @@ def test_exports_are_counted_where_they_were_made(lab: Lab, tmp_path: Path) -> N
 
 def test_networks_with_the_same_graph_are_timed_once(lab: Lab) -> None:
     dead = "|nor_conv_3x3~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|"  # its first edge leads nowhere
-    rows = lab.measure(space="nasbench201", archs=[CONV, dead]).set_index("arch")
+    rows = lab.measure(space="nasbench201", archs=[CONV, dead]).rows.set_index("arch")
     assert rows.loc[CONV, "latency_ms"] == rows.loc[dead, "latency_ms"]
     assert rows["same_graph_as"].notna().sum() == 1
     assert rows.loc[CONV, "passes"] == rows.loc[dead, "passes"]
-    written = lab.measure(space="nasbench201", archs=[CONV, dead], as_written=True)
+    written = lab.measure(space="nasbench201", archs=[CONV, dead], as_written=True).rows
     assert written["artifact_sha256"].nunique() == 2
 
 
@@ -107,9 +114,9 @@ def test_a_failing_network_is_a_row_and_the_others_go_on(lab: Lab, monkeypatch: 
     """A file damaged between export and load: the device refuses it, and says so."""
     from latlab.harness.measurement import scheduler as measure
 
-    original = measure.Engine._admit
+    original = measure.PassScheduler._admit
 
-    def damage(self: measure.Engine, round_: int) -> object:
+    def damage(self: measure.PassScheduler, round_: int) -> object:
         artifact, arch = self._ready[0].artifact, self._ready[0].arch
         if arch == SMALL:
             data = artifact.path.read_bytes()
@@ -117,9 +124,9 @@ def test_a_failing_network_is_a_row_and_the_others_go_on(lab: Lab, monkeypatch: 
             artifact.path.write_bytes(data[: len(data) // 2])
         return original(self, round_)
 
-    monkeypatch.setattr(measure.Engine, "_admit", damage)
+    monkeypatch.setattr(measure.PassScheduler, "_admit", damage)
     # A seed of its own: weights that no other test has left on the device.
-    rows = lab.measure(space="nasbench201", archs=[SMALL, CONV], seed=7).set_index("arch")
+    rows = lab.measure(space="nasbench201", archs=[SMALL, CONV], seed=7).rows.set_index("arch")
     assert rows.loc[CONV, "status"] == "ok"
     assert rows.loc[SMALL, "status"] == "corrupt_artifact"
     assert rows.loc[SMALL, "error"]
@@ -130,7 +137,7 @@ def test_no_more_networks_take_turns_than_stay_loaded(lab: Lab, monkeypatch: pyt
 
     original, loads = DeviceSession.load, Counter[str]()
 
-    def count(self: DeviceSession, artifact: Artifact, network: str = "") -> Loaded:
+    def count(self: DeviceSession, artifact: Artifact, network: str = "") -> LoadedModel:
         loads[network] += 1
         return original(self, artifact, network)
 
@@ -140,7 +147,7 @@ def test_no_more_networks_take_turns_than_stay_loaded(lab: Lab, monkeypatch: pyt
     with Exports(lab.cache) as exports:  # before, or else they would come one by one
         for future in [exports.submit(ExportRequest("nasbench201", arch, "onnx")) for arch in archs]:
             future.result()
-    rows = lab.measure(space="nasbench201", archs=archs)
+    rows = lab.measure(space="nasbench201", archs=archs).rows
     assert (rows["status"] == "ok").all()
     # One that waits for the slice to close may have to go, and may be wanted again after all.
     assert sum(loads.values()) < 1.5 * len(archs) + 4
@@ -158,12 +165,12 @@ def test_a_network_that_somebody_removes_before_it_is_loaded(lab: Lab, monkeypat
 
     lasting = False
     monkeypatch.setattr(LocalTransport, "push", removed)
-    assert lab.measure(space="nasbench201", archs=[SMALL], seed=7)["status"].tolist() == ["ok"]
+    assert lab.measure(space="nasbench201", archs=[SMALL], seed=7).rows["status"].tolist() == ["ok"]
     lasting = True
     with pytest.raises(DeviceFaultError, match="is not on the device"):
         lab.measure(space="nasbench201", archs=[CONV], seed=7)
     monkeypatch.setattr(LocalTransport, "push", original)
-    assert lab.measure(space="nasbench201", archs=[CONV], seed=7)["status"].tolist() == ["ok"]
+    assert lab.measure(space="nasbench201", archs=[CONV], seed=7).rows["status"].tolist() == ["ok"]
 
 
 def workers() -> list[int]:
@@ -191,7 +198,7 @@ def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(lab: Lab) -> None:
 
     # The default may have had enough with fewer; of a fixed number of passes it shows that each is there, once.
     lab.inventory.policies["five"] = replace(PRESETS["default"], name="five", passes=5)
-    rows = lab.measure(space="nasbench201", count=6, policy="five", observe=kill_one)
+    rows = lab.measure(space="nasbench201", count=6, policy="five", listener=RunListener(observe=kill_one)).rows
     assert killed
     assert rows["status"].tolist() == ["ok"] * 6
     assert [len(passes) for passes in rows["passes"]] == [5] * 6
@@ -213,7 +220,7 @@ def test_a_network_that_kills_every_worker_is_a_failure_not_the_end(lab: Lab) ->
     try:
         # Either every network fails as `crash`, or the device is given up; never a hang, never a traceback.
         with suppress(LatlabError):
-            rows = lab.measure(space="nasbench201", archs=[CONV, SMALL])
+            rows = lab.measure(space="nasbench201", archs=[CONV, SMALL]).rows
             assert set(rows["status"]) <= {"crash", "ok"}
     finally:
         stop.set()
@@ -245,7 +252,7 @@ def test_killed_and_run_again_it_ends_with_every_row_once(tmp_path: Path) -> Non
         assert more > rows or more == 12
         rows = more
     before = Store(store).table(raw=True).set_index("arch")
-    final = Lab(store).measure(space="nasbench201", count=12)
+    final = Lab(store).measure(space="nasbench201", count=12).rows
     assert len(final) == final["arch"].nunique() == 12
     assert set(final["arch"]) == {arch.text for arch in SPACE.sample(12, 0)}
     for arch, passes in before["passes"].items():
@@ -262,11 +269,11 @@ def test_two_controllers_do_not_share_a_device(lab: Lab) -> None:
         pid = other.request("hello", 20, protocol=1)["pid"]
         with pytest.raises(LatlabError, match=f"in use.*{pid}"):
             lab.measure(space="nasbench201", archs=[SMALL])
-    assert lab.measure(space="nasbench201", archs=[SMALL])["status"].tolist() == ["ok"]
+    assert lab.measure(space="nasbench201", archs=[SMALL]).rows["status"].tolist() == ["ok"]
 
 
 def test_embed_gives_help_s_vector(lab: Lab) -> None:
-    rows = lab.embed(space="nasbench201")
+    rows = lab.embed(space="nasbench201").rows
     assert rows["arch"].tolist() == [arch.text for arch in SPACE.references()]
     assert rows["embedding"].min() == 0
     assert rows["embedding"].max() == 1
@@ -302,7 +309,7 @@ def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "tflite", "torchscript"])
 def test_a_factory_of_one_s_own(lab: Lab, factory: Path, runtime: str) -> None:
-    rows = lab.measure(model="mynets:net", input_shape=[2, 3, 8, 8], runtime=runtime)
+    rows = lab.measure(model="mynets:net", input_shape=[2, 3, 8, 8], options=TargetOptions(runtime=runtime)).rows
     assert rows["status"].tolist() == ["ok"]
     assert rows["target"][0] == f"local/{runtime}/cpu/fp32/t1/b2"
 
@@ -317,7 +324,7 @@ def test_a_file_of_one_s_own(lab: Lab, factory: Path, suffix: str) -> None:
     made = export_module(mynets.net(), formats[suffix], (1, 3, 8, 8), factory / "made")
     path = factory / f"net.{suffix}"
     path.write_bytes(made.path.read_bytes())
-    rows = lab.measure(model=str(path), input_shape=[1, 3, 8, 8] if suffix == "pt" else None)
+    rows = lab.measure(model=str(path), input_shape=[1, 3, 8, 8] if suffix == "pt" else None).rows
     assert rows["status"].tolist() == ["ok"]
     assert rows["space"].tolist() == ["model"]
     assert rows["arch"].tolist() == [f"net.{suffix} " + ("1x8x8x3" if suffix == "tflite" else "1x3x8x8")]
@@ -341,14 +348,14 @@ def open_sides(factory: Path) -> Path:
 def test_each_shape_of_an_open_file_is_measured(lab: Lab, open_sides: Path) -> None:
     with pytest.raises(BadInputError, match=r"open: \?x3x\?x\?"):
         lab.measure(model=str(open_sides))
-    small, large = (lab.measure(model=str(open_sides), input_shape=[2, 3, side, side]) for side in (16, 256))
+    small, large = (lab.measure(model=str(open_sides), input_shape=[2, 3, side, side]).rows for side in (16, 256))
     assert large["latency_ms"][0] > 5 * small["latency_ms"][0]
     assert small["target"][0].endswith("/b2")
     assert len(lab.store.table()) == 2
     with pytest.raises(BadInputError, match="takes \\?x3x\\?x\\?, not 1x4x8x8"):
         lab.measure(model=str(open_sides), input_shape=[1, 4, 8, 8])
     with pytest.raises(BadInputError, match="contradicts"):
-        lab.measure(model=str(open_sides), input_shape=[1, 3, 8, 8], batch_size=4)
+        lab.measure(model=str(open_sides), input_shape=[1, 3, 8, 8], options=TargetOptions(batch_size=4))
 
 
 Ask = Callable[[Lab], object]
@@ -357,17 +364,25 @@ Ask = Callable[[Lab], object]
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
-        (lambda lab: lab.measure(model="none.onnx"), "no model file"),
-        (lambda lab: lab.measure(model="mynets:net"), "--input"),
-        (lambda lab: lab.measure(model="mynets:missing", input_shape=[1, 3, 8, 8]), "AttributeError"),
-        (lambda lab: lab.measure(model="mynets:notanet", input_shape=[1, 3, 8, 8]), "gave a int"),
-        (lambda lab: lab.measure(model="mynets:odd", input_shape=[1, 3], runtime="tflite"), "unsupported_op"),
-        (lambda lab: lab.measure(model="nonsense"), "is not a model"),
-        (lambda lab: lab.measure(model="junk.onnx"), "junk.onnx: it is not an ONNX file"),
-        (lambda lab: lab.measure(model="junk.tflite"), "cannot read the model junk.tflite"),
-        (lambda lab: lab.measure(model="junk.pt", input_shape=[1, 3, 8, 8]), "junk.pt is not a TorchScript file"),
-        (lambda lab: lab.measure(model="junk.onnx", runtime="tflite"), "runs in onnxruntime, not in tflite"),
-        (lambda lab: lab.measure(model="mynets:net", input_shape=[0, 3]), "positive"),
+        (lambda lab: lab.measure(model="none.onnx").rows, "no model file"),
+        (lambda lab: lab.measure(model="mynets:net").rows, "--input"),
+        (lambda lab: lab.measure(model="mynets:missing", input_shape=[1, 3, 8, 8]).rows, "AttributeError"),
+        (lambda lab: lab.measure(model="mynets:notanet", input_shape=[1, 3, 8, 8]).rows, "gave a int"),
+        (
+            lambda lab: (
+                lab.measure(model="mynets:odd", input_shape=[1, 3], options=TargetOptions(runtime="tflite")).rows
+            ),
+            "unsupported_op",
+        ),
+        (lambda lab: lab.measure(model="nonsense").rows, "is not a model"),
+        (lambda lab: lab.measure(model="junk.onnx").rows, "junk.onnx: it is not an ONNX file"),
+        (lambda lab: lab.measure(model="junk.tflite").rows, "cannot read the model junk.tflite"),
+        (lambda lab: lab.measure(model="junk.pt", input_shape=[1, 3, 8, 8]).rows, "junk.pt is not a TorchScript file"),
+        (
+            lambda lab: lab.measure(model="junk.onnx", options=TargetOptions(runtime="tflite")).rows,
+            "runs in onnxruntime, not in tflite",
+        ),
+        (lambda lab: lab.measure(model="mynets:net", input_shape=[0, 3]).rows, "positive"),
     ],
 )
 def test_bad_models(lab: Lab, factory: Path, ask: Ask, message: str) -> None:

@@ -15,7 +15,8 @@ from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.lab import Lab
 from latlab.harness.measurement import anchors
 from latlab.harness.statistics.estimators import trimmed_mean
-from latlab.harness.store.store import Campaign, Measurement, Pass
+from latlab.harness.store.schema import PassRow
+from latlab.harness.store.store import Campaign, Measurement
 from latlab.harness.timing_policy import PRESETS, TimingPolicy
 from latlab.harness.transports.simulated.config import SimulatedDevice
 
@@ -37,12 +38,12 @@ def lab_with(tmp_path: Path, **device: Any) -> Lab:
 
 
 def measure(lab: Lab, count: int = 20, **options: Any) -> Any:
-    return lab.measure("toy", space="nasbench201", count=count, **{"policy": "sessions", **options})
+    return lab.measure("toy", space="nasbench201", count=count, **{"policy": "sessions", **options}).rows
 
 
-def passes_of(lab: Lab, kind: str) -> list[Pass]:
+def passes_of(lab: Lab, kind: str) -> list[PassRow]:
     with lab.store.session() as session:
-        return session.query(Pass).filter(Pass.kind == kind).all()
+        return session.query(PassRow).filter(PassRow.kind == kind).all()
 
 
 def test_passes_are_added_where_the_interval_is_wide(tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ def test_duplicates_are_timed_once(tmp_path: Path) -> None:
     # Edges into node 1, which leads nowhere: one graph.
     twins = [f"|{op}~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|" for op in ops]
     twins += [f"|{op}~0|+|nor_conv_1x1~0|none~1|+|nor_conv_3x3~0|none~1|none~2|" for op in ops[1:]]
-    rows = lab.measure("toy", space="nasbench201", archs=twins, policy="sessions")
+    rows = lab.measure("toy", space="nasbench201", archs=twins, policy="sessions").rows
     assert rows["latency_ms"].nunique() == 1
     assert set(rows["status"]) == {"ok"}
     shared = rows["same_graph_as"].notna().sum()
@@ -176,7 +177,7 @@ def test_finished_rows_can_be_refined(tmp_path: Path) -> None:
     wanted = [(arch, "listed") for arch in rows["arch"][:2]]
     seen: list[Measurement] = []
     job = Job(Target.parse(campaign.target), lambda sitting, _: seen.extend(sitting.run(campaign, 1, wanted, passes=9)))
-    assert not lab.drive([job])
+    assert not lab.run_jobs([job])
     assert [row.status for row in seen] == ["ok", "ok"]
     table = lab.store.table(raw=True).set_index("arch").loc[rows["arch"]]
     assert [len(passes) for passes in table["passes"]] == [9, 9, 5, 5]

@@ -23,6 +23,7 @@ from latlab.harness.report.quality.page import render
 from latlab.harness.statistics.verdict_counts import in_words, verdict_counts
 from latlab.harness.store.store import Campaign, Store
 from latlab.harness.targets import Target
+from latlab.harness.telemetry.recorded_pass import PassKind, RecordedAnchor, RecordedPass
 from latlab.harness.terminal.quality import show_quality
 from latlab.harness.terminal.results import show_measurements
 from latlab.harness.timing_policy import PRESETS
@@ -88,7 +89,9 @@ class Maker:
 
     def _pass(self, row: int, number: int, ms: float, heat: dict[str, object], kind: str = "label") -> None:
         samples = [round(1e6 * ms * (1 + 0.002 * (k % 3 - 1))) for k in range(6)]
-        self.store.add_pass(row, number, samples[:1], samples, {"before": heat, "after": heat}, kind=kind)
+        self.store.add_pass(
+            row, RecordedPass(samples[:1], samples, {"before": heat, "after": heat}, number, PassKind(kind))
+        )
 
     def study(self) -> Quality:
         (found,) = Lab(self.store.path).quality()
@@ -183,7 +186,7 @@ def test_anchors_tell_of_sessions_where_no_network_was_repeated(maker: Maker) ->
         for anchor in ("a", "b", "c"):
             for _ in range(3):
                 samples = [round(1e6 * factor * (1 + 0.001 * maker.rng.normal())) for _ in range(5)]
-                maker.store.add_anchor(campaign, number, anchor, [], samples, {}, ok=True)
+                maker.store.add_anchor(campaign, number, RecordedAnchor([], samples, {}, arch=anchor))
     found = maker.study()
     assert found.between is not None
     assert found.between.anchors

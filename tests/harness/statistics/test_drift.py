@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from latlab.harness.statistics.drift import Drift, Point, failed_anchors, fit_drift
+from latlab.harness.statistics.drift import Drift, Observation, failed_anchors, fit_drift
 
 Floats = NDArray[np.float64]
 NETWORKS, PASSES, SPREAD, NOISE = 120, 5, 20, 0.01
@@ -53,7 +53,7 @@ class Session:
         self.drift = drift((self.times_s - 1e5) / 300)
         self.log_ms = self.levels[self.networks] + self.drift + rng.normal(0, noise, len(self.networks))
         self.points = [
-            Point(float(at), ANCHOR if network == NETWORKS else int(network), float(log_ms), noise)
+            Observation(float(at), ANCHOR if network == NETWORKS else int(network), float(log_ms), noise)
             for at, network, log_ms in zip(self.times_s, self.networks, self.log_ms, strict=True)
         ]
 
@@ -118,21 +118,21 @@ def test_the_order_of_points_is_of_no_matter() -> None:
 def test_anchors_alone_suffice() -> None:
     times_s = np.linspace(0, 3600, 60)
     rng = np.random.default_rng(0)
-    points = [Point(t, ANCHOR, 0.1 * t / 3600 + rng.normal(0, 0.003), 0.003) for t in times_s.tolist()]
-    points += [Point(t + 1, f"network {t}", 5.0, 0.003) for t in times_s.tolist()]
+    points = [Observation(t, ANCHOR, 0.1 * t / 3600 + rng.normal(0, 0.003), 0.003) for t in times_s.tolist()]
+    points += [Observation(t + 1, f"network {t}", 5.0, 0.003) for t in times_s.tolist()]
     assert fit_drift(points).percent == pytest.approx(10.5, abs=1)
 
 
 @pytest.mark.parametrize("hit", range(6))
 def test_one_disturbed_anchor_of_a_few_is_no_drift(hit: int) -> None:
     levels = [0.002 * (-1) ** at for at in range(6)]
-    points = [Point(60 * at, ANCHOR, level + 0.26 * (at == hit), 0.004) for at, level in enumerate(levels)]
+    points = [Observation(60 * at, ANCHOR, level + 0.26 * (at == hit), 0.004) for at, level in enumerate(levels)]
     assert not fit_drift(points).significant
 
 
 def test_few_anchors_tell_a_trend() -> None:
     levels = [0.05 * at + 0.002 * (-1) ** at for at in range(6)]
-    points = [Point(60 * at, ANCHOR, level, 0.004) for at, level in enumerate(levels)]
+    points = [Observation(60 * at, ANCHOR, level, 0.004) for at, level in enumerate(levels)]
     assert fit_drift(points).percent == pytest.approx(28, abs=2)
 
 
@@ -140,18 +140,18 @@ def test_few_anchors_tell_a_trend() -> None:
     "points",
     [
         [],
-        [Point(0, "a", 0.0, 0.01)],
-        [Point(0, "a", 0.0, 0.01), Point(1, "a", 0.3, 0.01)],
-        [Point(0, "a", 0.0, 0.0)] * 10,
-        [Point(7, n % 3, float(n), 0.01) for n in range(30)],
-        [Point(n, n, float(n), 0.01) for n in range(30)],
-        [Point(n, n % 3, float(n % 3), 0.0) for n in range(30)],
-        [Point(n, n % 3, math.nan, 0.01) for n in range(30)],
-        [Point(n, n % 3, float(n % 3), math.nan) for n in range(30)],
+        [Observation(0, "a", 0.0, 0.01)],
+        [Observation(0, "a", 0.0, 0.01), Observation(1, "a", 0.3, 0.01)],
+        [Observation(0, "a", 0.0, 0.0)] * 10,
+        [Observation(7, n % 3, float(n), 0.01) for n in range(30)],
+        [Observation(n, n, float(n), 0.01) for n in range(30)],
+        [Observation(n, n % 3, float(n % 3), 0.0) for n in range(30)],
+        [Observation(n, n % 3, math.nan, 0.01) for n in range(30)],
+        [Observation(n, n % 3, float(n % 3), math.nan) for n in range(30)],
     ],
 )
 @pytest.mark.filterwarnings("error")
-def test_nothing_to_tell(points: list[Point]) -> None:
+def test_nothing_to_tell(points: list[Observation]) -> None:
     fit = fit_drift(points)
     assert not fit.significant
     assert fit.log_factor([0.0, 1e9]).tolist() == [0, 0]
@@ -159,7 +159,7 @@ def test_nothing_to_tell(points: list[Point]) -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_a_pause_of_hours_and_no_noise_at_all() -> None:
-    points = [Point(n + 7200 * (n > 50), n % 10, n % 10 + 0.2 * (n > 50), 0.0) for n in range(100)]
+    points = [Observation(n + 7200 * (n > 50), n % 10, n % 10 + 0.2 * (n > 50), 0.0) for n in range(100)]
     fit = fit_drift(points)
     assert fit.log_factor(7300.0) - fit.log_factor(0.0) == pytest.approx(0.2, abs=0.002)
     assert fit.log_factor(1e9) == fit.log_factor(points[-1].time_s)
@@ -176,7 +176,7 @@ def test_it_is_written_and_read() -> None:
 
 
 def test_thousands_of_passes_are_quick() -> None:
-    points = [Point(n, n % 1000, n % 1000 + 4e-5 * n, 0.01) for n in range(5000)]
+    points = [Observation(n, n % 1000, n % 1000 + 4e-5 * n, 0.01) for n in range(5000)]
     start = time.process_time()
     assert fit_drift(points).significant
     assert time.process_time() - start < 3  # a third of a second when nobody disturbs
@@ -186,7 +186,7 @@ def test_thousands_of_passes_are_quick() -> None:
 
 
 def failures(log_ms: Floats | list[float]) -> list[int]:
-    points = [Point(at, ANCHOR, float(one), 0.005) for at, one in enumerate(log_ms)]
+    points = [Observation(at, ANCHOR, float(one), 0.005) for at, one in enumerate(log_ms)]
     return np.flatnonzero(failed_anchors(points)).tolist()
 
 
@@ -226,7 +226,7 @@ def test_few_anchors(log_ms: list[float], failing: list[int]) -> None:
 
 
 def test_each_anchor_is_compared_with_itself_in_order_of_time() -> None:
-    points = [Point(at, network, level, 0.001) for at in range(6) for network, level in (("a", 0.0), ("b", 2.0))]
+    points = [Observation(at, network, level, 0.001) for at in range(6) for network, level in (("a", 0.0), ("b", 2.0))]
     points[7] = points[7]._replace(log_ms=2.3)
     assert np.flatnonzero(failed_anchors(points)).tolist() == [7]
     assert np.flatnonzero(failed_anchors(points[::-1])).tolist() == [4]

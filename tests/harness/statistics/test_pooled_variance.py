@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from latlab.harness.statistics.estimators import EFFECTS, Scatter, needs_pass, summarise
-from latlab.harness.statistics.pooled_variance import usual_scatter
+from latlab.harness.statistics.estimators import EFFECTS, NoiseModel, needs_pass, summarise
+from latlab.harness.statistics.pooled_variance import estimate_noise
 from latlab.harness.timing_policy import TimingPolicy
 
 POLICY = TimingPolicy("x", warmup=2, runs=10, trim=0.1, passes=3, spread=2, max_passes=5, precision=0.01)
@@ -25,8 +25,8 @@ def network(
     return [[round(float(ns)) for ns in one] for one in 1e6 * np.exp(sigma * z + level)]
 
 
-def learnt(networks: list[list[list[int]]], trim: float = 0.1) -> Scatter:
-    found = usual_scatter(networks, trim)
+def learnt(networks: list[list[list[int]]], trim: float = 0.1) -> NoiseModel:
+    found = estimate_noise(networks, trim)
     assert found is not None
     return found
 
@@ -64,11 +64,11 @@ def test_one_long_sitting_each_teaches_as_well() -> None:
 
 def test_few_networks_or_no_scatter_teach_nothing() -> None:
     rng = np.random.default_rng(1)
-    assert usual_scatter([network(rng) for _ in range(9)], 0.1) is None
-    assert usual_scatter([[[1_000_000] * 10] * 3] * 20, 0.1) is None
-    assert usual_scatter([[[1_000_000], [1_100_000], [1_200_000]]] * 20, 0.1) is None
-    assert usual_scatter([[[0] * 10] * 3] * 20, 0.1) is None
-    assert usual_scatter([], 0.1) is None
+    assert estimate_noise([network(rng) for _ in range(9)], 0.1) is None
+    assert estimate_noise([[[1_000_000] * 10] * 3] * 20, 0.1) is None
+    assert estimate_noise([[[1_000_000], [1_100_000], [1_200_000]]] * 20, 0.1) is None
+    assert estimate_noise([[[0] * 10] * 3] * 20, 0.1) is None
+    assert estimate_noise([], 0.1) is None
 
 
 def test_samples_that_are_alike_by_luck_are_not_precise() -> None:

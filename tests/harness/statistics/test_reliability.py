@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from latlab.harness.statistics.drift import Point
+from latlab.harness.statistics.drift import Observation
 from latlab.harness.statistics.reliability import (
     between_sessions,
     ceiling,
@@ -112,7 +112,9 @@ def test_two_sessions_give_half_the_variance_of_differences() -> None:
 
 
 def test_residuals_that_go_with_time() -> None:
-    points = [Point(at, at % 10, at % 10 + 0.001 * at, 0.01) for at in range(50)] + [Point(3, "once", 9.0, 0.01)]
+    points = [Observation(at, at % 10, at % 10 + 0.001 * at, 0.01) for at in range(50)] + [
+        Observation(3, "once", 9.0, 0.01)
+    ]
     residuals = pass_residuals(points)
     assert math.isnan(residuals[-1])
     assert residuals[:10] == pytest.approx(np.full(10, -0.02))

@@ -8,12 +8,17 @@ from typing import Any
 
 import pytest
 
-from latlab.harness.statistics.verdicts import KINDS, PassRecord, Verdict, judge, judge_together, usual_clock_mhz
+from latlab.harness.statistics.verdicts import KINDS, Verdict, judge, judge_together, usual_clock_mhz
+from latlab.harness.telemetry.recorded_pass import RecordedPass
 from latlab.harness.timing_policy import PRESETS, TimingPolicy
 
 POLICY = TimingPolicy("x", warmup=2, runs=10, trim=0.1, passes=3, spread=2, max_passes=5, precision=0.02)
 HELP = PRESETS["help"]
 GOOD = Verdict("", "")
+
+
+def recorded(samples_ns: Sequence[int], at_s: float | None, telemetry: Mapping[str, Any]) -> RecordedPass:
+    return RecordedPass([], list(samples_ns), {**telemetry, "at_s": at_s})
 
 
 def samples(rng: random.Random, count: int, level: Callable[[int], float], sigma: float = 0.01) -> list[int]:
@@ -25,17 +30,17 @@ def passes(
     telemetry: Sequence[Mapping[str, Any]] | Mapping[str, Any] | None = None,
     seed: int = 0,
     sigma: float = 0.01,
-) -> list[PassRecord]:
+) -> list[RecordedPass]:
     rng = random.Random(seed)
     told = telemetry if isinstance(telemetry, list) else [telemetry or {}] * len(levels)
     return [
-        PassRecord(samples(rng, 10, lambda _, level=level: level, sigma), 100.0 + 7 * number, told[number])
+        recorded(samples(rng, 10, lambda _, level=level: level, sigma), 100.0 + 7 * number, told[number])
         for number, level in enumerate(levels)
     ]
 
 
-def sitting(level: Callable[[int], float], seed: int = 0, **telemetry: Any) -> list[PassRecord]:
-    return [PassRecord(samples(random.Random(seed), 50, level), 100.0, telemetry)]
+def sitting(level: Callable[[int], float], seed: int = 0, **telemetry: Any) -> list[RecordedPass]:
+    return [recorded(samples(random.Random(seed), 50, level), 100.0, telemetry)]
 
 
 def test_a_steady_network_is_good() -> None:
@@ -44,8 +49,8 @@ def test_a_steady_network_is_good() -> None:
     assert not judge(passes(), POLICY)
 
 
-@pytest.mark.parametrize("wrong", [[], [PassRecord([], 0.0, {})]])
-def test_nothing_has_no_verdict(wrong: list[PassRecord]) -> None:
+@pytest.mark.parametrize("wrong", [[], [recorded([], 0.0, {})]])
+def test_nothing_has_no_verdict(wrong: list[RecordedPass]) -> None:
     with pytest.raises(ValueError, match="at least one"):
         judge(wrong, POLICY)
 
@@ -78,7 +83,7 @@ def test_latency_that_rises_from_pass_to_pass_drifts() -> None:
 
 def test_drift_goes_by_time_not_by_number() -> None:
     records = passes([1.0, 1.04, 1.041, 1.042, 1.043])
-    late = [PassRecord(records[0].samples_ns, 0.0, {}), *records[1:]]
+    late = [recorded(records[0].samples_ns, 0.0, {}), *records[1:]]
     assert judge(records, POLICY).kind != "drift"
     assert judge(late, POLICY).kind == "drift"
 
@@ -98,7 +103,7 @@ def test_one_sitting_drifts_along_its_samples() -> None:
 @pytest.mark.parametrize("times", [[5.0] * 5, [float("nan")] * 5, [float("inf")] * 5])
 def test_without_times_nothing_is_said_of_drift(times: list[float]) -> None:
     records = [
-        PassRecord(one.samples_ns, at_s, {})
+        recorded(one.samples_ns, at_s, {})
         for one, at_s in zip(passes([1.0, 1.02, 1.04, 1.06, 1.08]), times, strict=True)
     ]
     assert judge(records, POLICY).kind == "noisy"
@@ -205,8 +210,8 @@ def test_interruptions_disturb_when_they_hit_more_runs_than_are_trimmed() -> Non
     assert judge(passes(telemetry=rises(preemptions=1)), POLICY) == GOOD
     verdict = judge(passes(telemetry=rises(preemptions=3)), POLICY)
     assert verdict == Verdict("disturbed", "other processes interrupted it 15 times in 50 runs")
-    long = [PassRecord([100 * ns for ns in one.samples_ns], one.at_s, one.telemetry) for one in passes()]
-    told = [PassRecord(one.samples_ns, one.at_s, rises(preemptions=3)) for one in long]
+    long = [recorded([100 * ns for ns in one.samples_ns], one.at_s, one.telemetry) for one in passes()]
+    told = [recorded(one.samples_ns, one.at_s, rises(preemptions=3)) for one in long]
     assert judge(told, POLICY) == GOOD  # a millisecond in a tenth of a second
 
 
@@ -286,12 +291,12 @@ HOSTILE: list[Any] = [
 
 @pytest.mark.parametrize("telemetry", HOSTILE)
 def test_whatever_a_device_tells_does_no_harm(telemetry: Any) -> None:
-    records = [PassRecord(one.samples_ns, one.at_s, telemetry) for one in passes()]
+    records = [recorded(one.samples_ns, one.at_s, telemetry) for one in passes()]
     assert judge(records, POLICY) == GOOD
     usual_clock_mhz([telemetry])
 
 
 @pytest.mark.parametrize("values", [[[0] * 10] * 3, [[1] * 10] * 3, [[5]], [[0, 10**15]], [[1], [2], [3]], [[7] * 50]])
 def test_odd_samples_do_no_harm(values: list[list[int]]) -> None:
-    records = [PassRecord(one, float(number), {}) for number, one in enumerate(values)]
+    records = [recorded(one, float(number), {}) for number, one in enumerate(values)]
     assert judge(records, POLICY).kind in KINDS

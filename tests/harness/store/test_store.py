@@ -14,6 +14,7 @@ import pytest
 from latlab.harness.errors import LatlabError
 from latlab.harness.store.store import Campaign, Store, StoreError
 from latlab.harness.targets import Target
+from latlab.harness.telemetry.recorded_pass import PassKind, RecordedPass
 from latlab.harness.timing_policy import PRESETS
 
 TARGET = Target("local", "onnxruntime")
@@ -30,7 +31,7 @@ def campaign_of(store: Store, seed: int = 0) -> Campaign:
 
 def measured(store: Store, campaign: Campaign, arch: str, latency_ms: float = 1.0, **fields: object) -> int:
     row = store.begin(campaign, 1, arch, "listed", **fields)
-    store.add_pass(row.id, 0, [5], [10, 11], {"before": {}, "after": {}})
+    store.add_pass(row.id, RecordedPass([5], [10, 11], {"before": {}, "after": {}}, 0))
     store.finish(row.id, "ok", latency_ms=latency_ms, stderr_ms=0.1, times_s={"measure_s": 0.5})
     return row.id
 
@@ -43,8 +44,8 @@ def test_same_question_is_the_same_campaign(store: Store) -> None:
 def test_rows_come_back_with_samples_in_order(store: Store) -> None:
     campaign = campaign_of(store)
     row = store.begin(campaign, 1, "a", "listed")
-    store.add_pass(row.id, 0, [9], [3, 1, 2], {})
-    store.add_pass(row.id, 1, [9], [6, 5, 4], {})
+    store.add_pass(row.id, RecordedPass([9], [3, 1, 2], {}, 0))
+    store.add_pass(row.id, RecordedPass([9], [6, 5, 4], {}, 1))
     store.finish(row.id, "ok", latency_ms=1.5, stderr_ms=0.1)
     table = store.table(raw=True)
     assert table["passes"].iloc[0] == [[3, 1, 2], [6, 5, 4]]
@@ -54,7 +55,7 @@ def test_rows_come_back_with_samples_in_order(store: Store) -> None:
 def test_begin_finds_the_row_that_an_earlier_run_left(store: Store) -> None:
     campaign = campaign_of(store)
     first = store.begin(campaign, 1, "a", "listed")
-    store.add_pass(first.id, 0, [], [7], {})
+    store.add_pass(first.id, RecordedPass([], [7], {}, 0))
     again = store.begin(campaign, 1, "a", "listed", artifact_sha256="x")
     assert again.id == first.id
     assert [p.samples_ns for p in store.passes(again.id)] == [[7]]
@@ -203,7 +204,7 @@ def test_a_store_of_the_schema_before_is_brought_up_to_date(tmp_path: Path) -> N
     store = Store(path)
     campaign = campaign_of(store)
     row = store.begin(campaign, 1, "a", "listed")
-    store.add_pass(row.id, 0, [9], [7, 8], {})
+    store.add_pass(row.id, RecordedPass([9], [7, 8], {}, 0))
     store.finish(row.id, "ok", latency_ms=7.5, stderr_ms=0.1)
     store.close()
     with sqlite3.connect(path) as connection:
@@ -216,7 +217,7 @@ def test_a_store_of_the_schema_before_is_brought_up_to_date(tmp_path: Path) -> N
     store = Store(path)
     found = store.table(raw=True).iloc[0]
     assert (found["latency_ms"], found["raw_ms"], found["verdict"], found["passes"]) == (7.5, 7.5, "", [[7, 8]])
-    store.add_pass(row.id, 1, [], [9], {}, kind="probe")
+    store.add_pass(row.id, RecordedPass([], [9], {}, 1, PassKind.PROBE))
     store.note_session(campaign.id, 1, seed=3)
     assert store.session_facts(campaign.id, 1) == {"seed": 3}
     assert store.table(raw=True).iloc[0]["passes"] == [[7, 8]]

@@ -14,14 +14,16 @@ from latlab.harness import Lab
 from latlab.harness.cli.main import main
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.exporters.campaign_options import campaign_options
-from latlab.harness.fleet.jobs import Incident
+from latlab.harness.fleet.jobs import Incident, RunListener
 from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.report.sustained.page import write_chart
 from latlab.harness.store.store import Campaign, Measurement, Store
-from latlab.harness.sustained import ROLE, Result, Run, policy_of
+from latlab.harness.store.vocabulary import Role
+from latlab.harness.sustained import Result, Run, policy_of
 from latlab.harness.sustained.run import close_earlier
-from latlab.harness.sustained.windows import Reading, nice_window_s, summarise, windows
+from latlab.harness.sustained.windows import SustainedPass, nice_window_s, summarise, windows
 from latlab.harness.targets import Target
+from latlab.harness.telemetry.recorded_pass import RecordedPass
 from latlab.harness.terminal.braille import curve, sparkline
 from latlab.harness.transports.simulated.config import SimulatedDevice
 
@@ -29,11 +31,18 @@ ARCH = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|none~1|skip_con
 HOT = {"watts": 6.0, "ambient_c": 40.0, "c_per_watt": 10.0, "time_constant_s": 30.0, "throttle_c": 80.0}
 
 
-def reading(began_s: float, ms: float, runs: int = 10, **after: Any) -> Reading:
+def sustained_pass(
+    began_s: float, samples_ms: np.ndarray, calls: int = 1, telemetry: dict[str, Any] | None = None
+) -> SustainedPass:
+    samples_ns = np.round(samples_ms * 1e6).astype(int).tolist()
+    return SustainedPass(began_s, RecordedPass([], samples_ns, {"calls": calls, **(telemetry or {})}))
+
+
+def reading(began_s: float, ms: float, runs: int = 10, **after: Any) -> SustainedPass:
     """Runs in which a tenth takes twice as long."""
     samples = np.full(runs, ms)
     samples[:: max(2, runs)] *= 2
-    return Reading(began_s, samples, runs, float(samples.sum()) / 1000, {"before": {}, "after": after})
+    return sustained_pass(began_s, samples, telemetry={"before": {}, "after": after})
 
 
 # Windows
@@ -71,7 +80,7 @@ def test_throttling_is_what_the_device_says_or_its_limits_show() -> None:
     found = summarise(passes)
     assert found.throttled_from_s == 5
     assert found.throttled_s == pytest.approx(3 * passes[0].busy_s)
-    flagged = [reading(0, 100), Reading(1, np.ones(3), 3, 0.1, {"throttled": True})]
+    flagged = [reading(0, 100), sustained_pass(1, np.ones(3), telemetry={"throttled": True})]
     assert summarise(flagged).throttled_from_s == 1
     slow = [reading(t, 100, frequency_mhz=[2000.0 if t else 1400.0]) for t in range(3)]
     assert summarise(slow).throttled_from_s == 0
@@ -82,7 +91,7 @@ def test_energy_is_known_where_all_of_it_is_told() -> None:
         before, after = ({"energy": {"at_s": at_s + d, "uj": {"package-0": 1e6 * 5 * (at_s + d)}}} for d in (0, 1.0))
         return {"before": before, "after": after}
 
-    passes = [Reading(t, np.full(100, 10.0), 100, 1.0, telemetry(t)) for t in range(10)]
+    passes = [sustained_pass(t, np.full(100, 10.0), telemetry=telemetry(t)) for t in range(10)]
     found = summarise(passes)
     assert found.energy_mj == pytest.approx(50)
     assert found.first.power_w == pytest.approx(5)
@@ -126,7 +135,9 @@ def lab(tmp_path: Path, **device: Any) -> Lab:
 
 def rows_of(store: Store, session: int) -> tuple[Campaign, Measurement]:
     target = Target("sim", "onnxruntime")
-    campaign = store.campaign(target, "nasbench201", policy_of(target), 0, ROLE, campaign_options(target, False))
+    campaign = store.campaign(
+        target, "nasbench201", policy_of(target), 0, Role.SUSTAIN, campaign_options(target, False)
+    )
     (row,) = store.rows(campaign, session).values()
     return campaign, row
 
@@ -146,11 +157,11 @@ def test_a_phone_throttles_and_every_run_is_kept(tmp_path: Path) -> None:
     assert found.energy_mj is not None
     assert found.energy_mj == pytest.approx(found.mean_ms * 5.2, rel=0.25)
     _, row = rows_of(made.store, 1)
-    assert (row.role, row.status, row.verdict) == (ROLE, "ok", "throttled")
+    assert (row.role, row.status, row.verdict) == (Role.SUSTAIN, "ok", "throttled")
     assert row.latency_ms == pytest.approx(found.mean_ms)
     assert row.metrics["energy_mj"] == pytest.approx(found.energy_mj, rel=0.02)
     passes = made.store.passes(row.id)
-    assert {one.kind for one in passes} == {ROLE}
+    assert {one.kind for one in passes} == {Role.SUSTAIN}
     assert sum(len(one.samples_ns) for one in passes) == found.runs
     began = [one.telemetry["began_s"] for one in passes]
     assert began == sorted(began)
@@ -161,7 +172,7 @@ def test_it_makes_no_label(tmp_path: Path) -> None:
     made = lab(tmp_path)
     made.sustain("sim", space="nasbench201", arch=ARCH, minutes=0.1)
     assert made.store.table().empty
-    assert list(made.store.table(sustained=True)["role"]) == [ROLE]
+    assert list(made.store.table(sustained=True)["role"]) == [Role.SUSTAIN]
 
 
 def test_the_same_call_begins_anew(tmp_path: Path) -> None:
@@ -181,7 +192,14 @@ def test_a_run_that_is_interrupted_is_as_long_as_it_is(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        made.sustain("sim", space="nasbench201", arch=ARCH, minutes=600, observe=interrupt, follow=runs.append)
+        made.sustain(
+            "sim",
+            space="nasbench201",
+            arch=ARCH,
+            minutes=600,
+            listener=RunListener(observe=interrupt),
+            follow=runs.append,
+        )
     result = runs[0].result()
     assert not result.complete
     assert 3 <= len(result.readings) < 200

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from latlab.harness.devices.session import Timed
 from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.lab import Lab
 from latlab.harness.telemetry.energy import power_w
 from latlab.harness.telemetry.metrics import METRICS, metrics
+from latlab.harness.telemetry.recorded_pass import RecordedPass
 from latlab.harness.transports.simulated.config import SimulatedDevice
 
 MS = 1_000_000
@@ -21,9 +21,9 @@ def reading(at_s: float, uj: dict[str, Any] | None = None, mw: dict[str, Any] | 
     return {"energy": {"at_s": at_s, "uj": uj or {}, "mw": mw or {}}}
 
 
-def timed(before: dict[str, Any], after: dict[str, Any], runs: int = 10, ms: float = 2.0, **extra: Any) -> Timed:
+def timed(before: dict[str, Any], after: dict[str, Any], runs: int = 10, ms: float = 2.0, **extra: Any) -> RecordedPass:
     samples = [round(ms * MS)] * runs
-    return Timed(samples[:2], samples[2:], {"before": before, "after": after, **extra})
+    return RecordedPass(samples[:2], samples[2:], {"before": before, "after": after, **extra})
 
 
 def test_everything_that_is_known() -> None:
@@ -42,7 +42,7 @@ def test_everything_that_is_known() -> None:
 def test_rows_of_a_simulated_device_have_all_of_them(tmp_path: Path) -> None:
     lab = Lab(tmp_path / "s.db")
     lab.inventory = Inventory({"sim": SimulatedDevice(transport="simulated", heating={"watts": 5.0})})
-    rows = lab.measure("sim", space="nasbench201", count=2, policy="help")
+    rows = lab.measure("sim", space="nasbench201", count=2, policy="help").rows
     assert list(rows["status"]) == ["ok", "ok"]
     assert rows["energy_mj"].to_numpy() == pytest.approx(5 * rows["latency_ms"].to_numpy(), rel=0.05)
     for name in METRICS:
@@ -50,7 +50,7 @@ def test_rows_of_a_simulated_device_have_all_of_them(tmp_path: Path) -> None:
 
 
 def test_nothing_is_known() -> None:
-    assert metrics({}, [Timed([], [5], {"before": {}, "after": {}})], 0) == {}
+    assert metrics({}, [RecordedPass([], [5], {"before": {}, "after": {}})], 0) == {}
     assert metrics({}, [], 7) == {"file_bytes": 7.0}
 
 
@@ -76,9 +76,9 @@ def test_meters_need_time_to_show_a_pass() -> None:
 
 def test_blocks_of_calls_and_means_of_runs() -> None:
     before, after = reading(0.0, {"package-0": 0}), reading(0.1, {"package-0": 1_000_000})
-    block = Timed([MS], [MS] * 4, {"before": before, "after": after, "calls": 20})
+    block = RecordedPass([MS], [MS] * 4, {"before": before, "after": after, "calls": 20})
     assert metrics({}, [block], 0)["energy_mj"] == pytest.approx(10)
-    mean = Timed([MS], [MS], {"before": before, "after": after, "aggregate": {"runs": 80}})
+    mean = RecordedPass([MS], [MS], {"before": before, "after": after, "aggregate": {"runs": 80}})
     assert metrics({}, [mean], 0)["energy_mj"] == pytest.approx(10)
 
 

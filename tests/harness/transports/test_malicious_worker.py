@@ -80,7 +80,7 @@ class Sandbox:
 
     def measure(self) -> tuple[pd.DataFrame, str]:
         """Both devices at once: the rows, and what was told of the hostile one."""
-        rows = self.lab.measure(["evil", "good"], model=str(self.model.path))
+        rows = self.lab.measure(["evil", "good"], model=str(self.model.path)).rows
         incidents = self.lab.store.incidents()
         assert set(incidents["device"]) <= {"evil"}
         return rows.assign(device=[target.partition("/")[0] for target in rows["target"]]), "\n".join(
@@ -103,7 +103,7 @@ class Sandbox:
     def refuses(self, program: str, told: str, **fields: Any) -> None:
         """Measures on a worker of this program; that fails as told, and harms nothing."""
         self.worker(program, **fields)
-        rows, messages = self.measure()
+        rows, messages = self.measure().rows
         self.check(rows)
         assert re.search(told, messages), messages
         assert "evil" in messages
@@ -121,7 +121,7 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
 def test_an_honest_stand_in_is_measured(sandbox: Sandbox) -> None:
     """Or the tests below would show nothing."""
     sandbox.worker("serve()")
-    rows, messages = sandbox.measure()
+    rows, messages = sandbox.measure().rows
     sandbox.check(rows, allowed=("ok",))
     assert rows["status"].tolist() == ["ok", "ok"]
     assert not messages
@@ -224,9 +224,9 @@ def test_lies_about_leases_harm_nobody_else(sandbox: Sandbox) -> None:
         leases = dict(session.connection().exec_driver_sql("SELECT device, folder FROM leases").all())
     lie = {"folder": leases["good"], "token": 1 << 53}
     sandbox.worker(f"serve(lambda q, r: {{**r, 'lease': {lie}}} if q['verb'] == 'hello' else r)")
-    rows = sandbox.lab.measure(["evil", "good"], model=str(sandbox.model.path), new_session=True)
+    rows = sandbox.lab.measure(["evil", "good"], model=str(sandbox.model.path), new_session=True).rows
     assert rows["status"].tolist() == ["ok", "ok"]
-    rows = sandbox.lab.measure("good", model=str(sandbox.model.path), new_session=True)
+    rows = sandbox.lab.measure("good", model=str(sandbox.model.path), new_session=True).rows
     assert rows["status"].tolist() == ["ok"]
 
 
@@ -238,7 +238,7 @@ def test_a_process_id_of_ours_is_left_alone(sandbox: Sandbox) -> None:
             f"serve(lambda q, r: {{**r, 'pid': {victim.pid}}} if q['verb'] == 'hello' "
             "else None if q['verb'] == 'load' else r)"
         )
-        rows, _ = sandbox.measure()
+        rows, _ = sandbox.measure().rows
         sandbox.check(rows, allowed=("timeout",))
         assert victim.poll() is None
     finally:
@@ -282,7 +282,7 @@ def test_how_it_says_it(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, what:
     if what == "a promise of a slow network":
         monkeypatch.setattr("latlab.harness.measurement.scheduler.MAX_ATTEMPTS", 1)
         sandbox.worker(program)
-        rows, _ = sandbox.measure()
+        rows, _ = sandbox.measure().rows
         sandbox.check(rows, allowed=("timeout",))  # for all that is known it is the network's fault
         assert re.search(told, rows.set_index("device").loc["evil", "error"])
     else:
@@ -300,7 +300,7 @@ def test_a_byte_at_a_time_is_a_reply(sandbox: Sandbox) -> None:
         serve(twist)
         """
     )
-    rows, _ = sandbox.measure()
+    rows, _ = sandbox.measure().rows
     sandbox.check(rows, allowed=("ok",))
     assert rows["status"].tolist() == ["ok", "ok"]
 
@@ -330,7 +330,7 @@ def test_a_child_that_keeps_the_pipes_open(sandbox: Sandbox) -> None:
         """
     )
     try:
-        rows, messages = sandbox.measure()
+        rows, messages = sandbox.measure().rows
         sandbox.check(rows)
         assert "no reply to 'hello' within 2 s" in messages
     finally:
@@ -395,7 +395,7 @@ def test_links_under_the_names_of_pushes_are_not_followed(sandbox: Sandbox) -> N
         serve(twist)
         """
     )
-    rows, _ = sandbox.measure()
+    rows, _ = sandbox.measure().rows
     sandbox.check(rows, allowed=("ok",))
     assert not (sandbox.work / "incoming" / sandbox.model.sha256).is_symlink()
 
@@ -408,7 +408,7 @@ def test_links_in_place_of_the_program_are_not_followed(sandbox: Sandbox) -> Non
     for name in names:
         (sandbox.work / name).symlink_to(sandbox.outside / "precious")
     sandbox.worker("serve()")
-    rows, _ = sandbox.measure()
+    rows, _ = sandbox.measure().rows
     sandbox.check(rows, allowed=("ok",))
     assert not (sandbox.work / program.name).is_symlink()
     assert (sandbox.work / program.name).read_bytes() == program.content
@@ -435,12 +435,12 @@ def test_a_file_changed_through_its_hard_link_is_noticed(sandbox: Sandbox, tmp_p
         serve(twist)
         """
     )
-    rows = sandbox.lab.measure("evil", space="nasbench201", archs=[SMALL], policy="help")
+    rows = sandbox.lab.measure("evil", space="nasbench201", archs=[SMALL], policy="help").rows
     assert rows["status"].tolist() == ["crash"]
     (poisoned,) = (tmp_path / "cache" / "files").glob("*.onnx")
     assert poisoned.read_bytes().startswith(b"poison")
     assert ArtifactCache(tmp_path / "cache").get(ExportRequest("nasbench201", SMALL, "onnx")) is None
-    rows = sandbox.lab.measure("good", space="nasbench201", archs=[SMALL], policy="help")
+    rows = sandbox.lab.measure("good", space="nasbench201", archs=[SMALL], policy="help").rows
     assert rows["status"].tolist() == ["ok"]
     (path,) = (tmp_path / "cache" / "files").glob("*.onnx")
     assert hashlib.sha256(path.read_bytes()).hexdigest() == rows["artifact_sha256"][0] == path.stem

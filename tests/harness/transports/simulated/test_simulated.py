@@ -1,4 +1,4 @@
-"""The simulated transport: the conformance suite. What the simulation does is in tests/simulation."""
+"""The simulated transport: the conformance suite. What the simulation does is in test_simulated_device.py."""
 
 from __future__ import annotations
 
