@@ -22,7 +22,7 @@ from common import RESULTS, save, show
 from latlab.harness import Lab
 from latlab.predictors.common.metrics import coverage_percent, mape_percent, spearman
 from latlab.predictors.lookup_table import Lookup
-from latlab.search_spaces import get
+from latlab.search_spaces import blocks_of, get
 
 SAMPLES = (1, 3, 5, 10)
 SPLITS = 20
@@ -50,7 +50,7 @@ def quickest(lab: Lab, space: str) -> dict[str, float]:
 
 def figures(space: str, blocks: dict[str, float], genes: np.ndarray, latency: np.ndarray) -> list[dict[str, Any]]:
     """A row per way and number of networks that it was fitted to, averaged over random choices of these."""
-    made_of = get(space).blocks()
+    made_of = blocks_of(get(space))
     assert made_of is not None
     table = np.array([*(blocks.get(name, 0.0) for name in made_of.block_names), 0.0])
     plain = table[made_of.ids(genes)] @ made_of.repeats

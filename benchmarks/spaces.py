@@ -3,7 +3,7 @@
     python benchmarks/spaces.py --data FOLDER --out benchmarks/results/spaces.json
 
 FOLDER holds the published tables. Counts are analytic (`SearchSpace.layers`); "executed" are counts of the
-operators that the built module sends to torch's dispatcher (`observe`).
+operators that the built module sends to torch's dispatcher (`op_counter`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from scipy.stats import spearmanr
 from latlab.search_spaces import Architecture, Layer, SearchSpace, get, names
 from latlab.search_spaces.nasbench201.cell import to_unique_str
 from latlab.search_spaces.nasbench201.space import NASBench201
-from latlab.search_spaces.op_counter import observe
+from latlab.search_spaces.op_counter import count_operators
 
 PUBLISHED_OFA_MACS_MILLION = {
     "cpu_gold6226": [336, 375],
@@ -43,7 +43,7 @@ def total(layers: Sequence[Layer], field: str) -> int:
 
 def executes_what_is_counted(space: SearchSpace, arch: Architecture, *, as_written: bool) -> bool:
     """Whether the built module executes exactly the layers counted: kinds, MACs, parameters, activations."""
-    executed = observe(space.build(arch, as_written=as_written), space.input_shape(arch))
+    executed = count_operators(space.build(arch, as_written=as_written), space.input_shape(arch))
     layers = space.layers(arch, live=not as_written)
     rows = [(row.kind, row.macs, row.params, row.activations) for row in executed]
     counted = [(layer.kind, layer.macs, layer.params, layer.activations) for layer in layers]
@@ -109,7 +109,7 @@ def check_ofa(data: Path) -> dict[str, Any]:
     for entry in json.loads((data / "help_ofa_published_architectures.json").read_text()):
         config = entry["config"]
         arch = space.from_genes([config["r"], *config["d"], *config["ks"], *config["e"]])
-        executed = observe(space.build(arch), space.input_shape(arch))
+        executed = count_operators(space.build(arch), space.input_shape(arch))
         rows.append(
             {
                 "device": entry["device"],

@@ -1,4 +1,4 @@
-"""The controller: devices, exporters, the store, the closed loop, reports and the command line."""
+"""The controller: devices, exporters, the store, active learning, reports and the command line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Lab"]
 
 
 def __getattr__(name: str) -> Any:
-    # `latlab --help` must not pay for what only measuring needs.
+    # Lazy, because `latlab --help` must not wait for imports that only measuring needs.
     if name == "Lab":
         from latlab.harness.lab import Lab
 

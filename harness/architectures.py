@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from latlab import search_spaces
 from latlab.harness.errors import BadInputError
 from latlab.search_spaces import Architecture, ArchitectureError, BlockSpace, SearchSpace, UnknownSpaceError, get, names
 from latlab.search_spaces.block_space import SUFFIX
@@ -80,7 +81,7 @@ def is_block_space(name: str) -> bool:
 
 def blocks_of(name: str) -> BlockSpace:
     """The blocks of the space called `name`. Raises `BadInputError` where it has none."""
-    blocks = space_to_measure(name).blocks()
+    blocks = search_spaces.blocks_of(space_to_measure(name))
     if blocks is None:
         raise BadInputError(f"{name} is not made of blocks that could be measured alone", "Leave out --blocks.")
     return blocks

@@ -1,4 +1,4 @@
-"""The errors that people see: what was wrong, where, and what to do next."""
+"""The errors that users see: what is wrong, where, and what to do next."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ __all__ = ["BadInputError", "LatlabError", "plain"]
 
 
 def plain(text: str) -> str:
-    """`text` with line breaks, but no other character that a terminal would obey: messages quote devices and files."""
+    """Return `text` without control characters other than line breaks.
+
+    Messages quote devices and files, and a terminal would obey control characters in them.
+    """
     return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
 class LatlabError(Exception):
-    """Something went wrong that a person can do something about.
+    """An error that a user can do something about.
 
     Args:
-        message: what was wrong and where (file and line, field, device).
+        message: what is wrong and where (file and line, field, device).
         hint: what to do next.
     """
 
     exit_code = 1
+    """The exit code of the command line."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         self.message = plain(message)
@@ -30,6 +34,6 @@ class LatlabError(Exception):
 
 
 class BadInputError(LatlabError):
-    """What the user gave cannot be used: an unknown name, a malformed file, a folder that cannot be written."""
+    """The user's input cannot be used: an unknown name, a malformed file, a folder that is not writable."""
 
     exit_code = 2

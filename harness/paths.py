@@ -1,4 +1,4 @@
-"""Where latlab keeps what can be made again, and how folders that the user names are made."""
+"""The cache folder, and folders that the user names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["cache_folder", "writable_folder"]
 
 
 def cache_folder() -> Path:
-    """$LATLAB_CACHE, else latlab's folder in the user's cache folder."""
+    """Return $LATLAB_CACHE, else latlab's folder in the user's cache folder. Its content can be made again."""
     named = os.environ.get("LATLAB_CACHE")
     if named:
         return Path(named)
@@ -21,7 +21,11 @@ def cache_folder() -> Path:
 
 
 def writable_folder(path: str | Path) -> Path:
-    """`path`, made where missing. Raises `BadInputError` where nothing can be written into it."""
+    """Return `path` as a folder; it is made if it does not exist.
+
+    Raises:
+        BadInputError: it cannot be made, or is not writable.
+    """
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from latlab.harness.errors import BadInputError
 
-__all__ = ["ACCELERATORS", "BENCHMARK_MODEL", "PRECISIONS", "RUNTIME_ACCELERATORS", "RUNTIME_FORMATS", "Target"]
+__all__ = ["ACCELERATORS", "BENCHMARK_MODEL", "DEFAULT_RUNTIME", "PRECISIONS", "RUNTIMES", "RuntimeSpec", "Target"]
 
-RUNTIME_FORMATS = {
-    "onnxruntime": "onnx",
-    "tflite": "tflite",
-    "torchscript": "torchscript",
-    "benchmark_model": "tflite",
-}
-"""The file format that each runtime takes. `benchmark_model` is TFLite driven through its own binary, on phones: the
-same kernels, but another program, whose times are not the Python interpreter's."""
+
+class RuntimeSpec(NamedTuple):
+    """What the controller knows about an inference runtime."""
+
+    format: str
+    """The file format that it takes; the exporter of that name (`latlab.exporters`) writes it."""
+    accelerators: tuple[str, ...]
+    """What it runs networks on; not every device has all of them."""
+    suffixes: tuple[str, ...] = ()
+    """Suffixes of a user's own models that are meant for it."""
+    in_worker: bool = True
+    """Whether the worker runs it, from a Python package (`agents/runtimes`) that `latlab setup` can install."""
+
+
 BENCHMARK_MODEL = "benchmark_model"
-"""The one runtime that is not the worker's: a device is reached another way for it."""
-RUNTIME_ACCELERATORS = {
-    "onnxruntime": ("cpu", "cuda"),
-    "tflite": ("cpu",),
-    "torchscript": ("cpu", "cuda"),
-    "benchmark_model": ("cpu", "gpu", "nnapi"),
+"""The one runtime that is not the worker's: TFLite's own program on phones. It runs the same kernels as `tflite`, but
+in another program, whose times are not the Python interpreter's."""
+RUNTIMES = {
+    "onnxruntime": RuntimeSpec("onnx", ("cpu", "cuda"), (".onnx",)),
+    "tflite": RuntimeSpec("tflite", ("cpu",), (".tflite",)),
+    "torchscript": RuntimeSpec("torchscript", ("cpu", "cuda"), (".pt", ".pth")),
+    BENCHMARK_MODEL: RuntimeSpec("tflite", ("cpu", "gpu", "nnapi"), in_worker=False),
 }
-"""What each runtime runs on; not every device has it."""
-ACCELERATORS = ("cpu", "cuda", "gpu", "nnapi")
+"""The runtimes: the one table from which the command line, the inventory, `latlab setup` and targets take them."""
+DEFAULT_RUNTIME = "onnxruntime"
+ACCELERATORS = tuple(dict.fromkeys(name for runtime in RUNTIMES.values() for name in runtime.accelerators))
 PRECISIONS = ("fp32",)
 """What networks are exported in."""
 
@@ -49,14 +58,14 @@ class Target:
     batch_size: int = 1
 
     def __post_init__(self) -> None:
-        if self.runtime not in RUNTIME_FORMATS:
-            raise BadInputError(f"unknown runtime {self.runtime!r}", f"Choose one of: {', '.join(RUNTIME_FORMATS)}.")
+        if self.runtime not in RUNTIMES:
+            raise BadInputError(f"unknown runtime {self.runtime!r}", f"Choose one of: {', '.join(RUNTIMES)}.")
         if self.accelerator not in ACCELERATORS:
             raise BadInputError(
                 f"unknown accelerator {self.accelerator!r}", f"Choose one of: {', '.join(ACCELERATORS)}."
             )
-        if self.accelerator not in (offered := RUNTIME_ACCELERATORS[self.runtime]):
-            able = [runtime for runtime, those in RUNTIME_ACCELERATORS.items() if self.accelerator in those]
+        if self.accelerator not in (offered := RUNTIMES[self.runtime].accelerators):
+            able = [name for name, runtime in RUNTIMES.items() if self.accelerator in runtime.accelerators]
             raise BadInputError(
                 f"{self.runtime} does not run on {self.accelerator}, only on {' and '.join(offered)}",
                 f"With {self.accelerator}, choose the runtime {' or '.join(able)}.",
@@ -77,7 +86,7 @@ class Target:
     @property
     def format(self) -> str:
         """The file format that the runtime takes."""
-        return RUNTIME_FORMATS[self.runtime]
+        return RUNTIMES[self.runtime].format
 
     @classmethod
     def parse(cls, text: str) -> Target:

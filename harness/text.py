@@ -1,4 +1,4 @@
-"""How numbers and foreign text are written: one place, so that a tile, a table and a tooltip agree."""
+"""The spelling of numbers and the cleaning of foreign text, in one place, so that tiles, tables and tooltips agree."""
 
 from __future__ import annotations
 
@@ -22,20 +22,25 @@ __all__ = [
 ]
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
-# Characters that neither XML 1.0 nor HTML allows; a worker's stderr may hold any of them.
+# Characters that neither XML 1.0 nor HTML allows; a worker's stderr may contain any of them.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-# Overrides of the writing direction would let an error message reorder the text around it.
+# With overrides of the writing direction an error message could reorder the text around it.
 _BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 
 def clean(text: str, limit: int = 0) -> str:
-    """Text that any parser accepts: no terminal colours or control characters; cut to a `limit` > 0."""
+    """Return `text` without terminal colours and control characters, which not every parser accepts.
+
+    Args:
+        text: foreign text.
+        limit: the most characters to return; 0 for all.
+    """
     text = _BIDI.sub("", _FORBIDDEN.sub("\ufffd", _ANSI.sub("", text)))
     return text if not limit or len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 
 def ms(value: float) -> str:
-    """Milliseconds to three significant digits, without the unit: 0.0123, 1.23, 12.3, 123, 1,234."""
+    """Return milliseconds with three significant digits, without the unit: 0.0123, 1.23, 12.3, 123, 1,234."""
     if not math.isfinite(value):
         return "–"
     if value >= 100:
@@ -45,7 +50,7 @@ def ms(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """A number that is already in per cent, without the sign: 0.42, 4.2, 42."""
+    """Return a number that is already in per cent, without the sign: 0.42, 4.2, 42."""
     if not math.isfinite(value):
         return "–"
     size = abs(value)
@@ -53,21 +58,22 @@ def percent(value: float) -> str:
 
 
 def correlation(value: float) -> str:
+    """Return a correlation with three digits, or a dash if it is not defined."""
     return f"{value:.3f}" if math.isfinite(value) else "–"
 
 
 def fine_correlation(value: float) -> str:
-    """As `correlation`, with a fourth digit from .99 on, where the third tells too little: 0.982, 0.9993."""
+    """Return a correlation as `correlation` does, with a fourth digit from .99 on: 0.982, 0.9993."""
     return f"{value:.4f}" if 0.99 <= value < 0.99995 else correlation(value)
 
 
 def count(number: float, noun: str, plural: str = "") -> str:
-    """`1 network`, `1,200 networks`."""
+    """Return a number with its noun: `1 network`, `1,200 networks`."""
     return f"{number:,.0f} {noun if number == 1 else plural or noun + 's'}"
 
 
 def millions(value: float) -> str:
-    """MACs or parameters: 940 k, 12.3 M, 1.23 G."""
+    """Return a number of MACs or parameters: 940 k, 12.3 M, 1.23 G."""
     if not math.isfinite(value):
         return "–"
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -77,7 +83,7 @@ def millions(value: float) -> str:
 
 
 def tick(value: float) -> str:
-    """A round number at an axis: 0.5, 2, 1,500; 20 M from a million on."""
+    """Return a round number for an axis: 0.5, 2, 1,500; from a million on 20 M."""
     for size, letter in ((1e9, "G"), (1e6, "M")):
         if abs(value) >= size:
             return f"{value / size:g}\u202f{letter}"
@@ -85,7 +91,7 @@ def tick(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """42 ms, 4.2 s, 42 s, 3 min 12 s, 2 h 05 min."""
+    """Return seconds as a duration: 42 ms, 4.2 s, 42 s, 3 min 12 s, 2 h 05 min."""
     if not math.isfinite(seconds):
         return "–"
     if seconds < 10:
@@ -99,17 +105,17 @@ def duration(seconds: float) -> str:
 
 
 def milliseconds(value: float) -> str:
-    """Three significant digits, without exponents."""
+    """Return milliseconds with three significant digits, without exponents, with the unit."""
     digits = 3 if not value else max(0, 2 - math.floor(math.log10(abs(value))))
     return f"{value:.{digits}f} ms"
 
 
 NAMED = 3
-"""Sources up to this many are named where there is a line for them."""
+"""If there are at most so many sources, their names are listed."""
 
 
 def in_words(names: Sequence[str]) -> str:
-    """What people are told of the sources that a predictor was pre-trained on."""
+    """Return a phrase about the source devices that a predictor was pre-trained on."""
     few = f": {', '.join(names)}" if 0 < len(names) <= NAMED else ""
     return f"{len(names) or 'no'} source device{'' if len(names) == 1 else 's'} from the store{few}"
 
@@ -118,6 +124,6 @@ _MAX_TEXT = 2000
 
 
 def printable(text: str) -> str:
-    """`text` without control characters, which a terminal would obey, and not too long."""
+    """Return `text` without control characters, which a terminal would obey, and cut to `_MAX_TEXT` characters."""
     text = text[:_MAX_TEXT]
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)

@@ -1,8 +1,8 @@
-"""YAML that people write: its values, the line of each, and every mistake named.
+"""A strict reader of YAML that people write: its values, each one's line, and every mistake with its place.
 
 PyYAML's own loading takes the last of two equal keys, reads `on` as a truth value and `12:30` as a number, expands
-aliases without end and fails on deep nesting. So only its events are taken, and the values are made here: text, whole
-numbers, decimals, true, false and null as YAML 1.2 (and every editor) understands them, lists and mappings.
+aliases without limit and fails on deep nesting. So only its parser's events are used, and the values are made here:
+text, whole numbers, decimals, true, false and null as in YAML 1.2 (and in every editor), lists and mappings.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Document", "read_document"]
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
 MAX_VALUES = 200_000
-"""With aliases expanded: some lines of them would otherwise stand for more values than memory holds."""
+"""The most values, with aliases expanded: a few lines of aliases could stand for more values than memory can hold."""
 MERGE = "<<"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INT = re.compile(r"[-+]?[0-9]{1,18}")
@@ -33,48 +33,52 @@ _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | {
 }
 
 Location = tuple[str | int, ...]
+"""The keys and list indices on the way to a value."""
 
 
 @dataclass
 class Document:
-    """What a file says."""
+    """The content of a file, and the problems found in it."""
 
     path: Path
     value: Any = None
     lines: dict[Location, int] = field(default_factory=dict)
-    """Line, from 1, of every key and list item."""
+    """The line, counted from 1, of every key and list item."""
     _problems: list[tuple[int, str]] = field(default_factory=list)
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong, in the file's order; each names file, line and field."""
+        """The problems in the file's order. Each names file, line and field."""
         return [f"{self.path}, line {line}: {what}" for line, what in sorted(self._problems, key=lambda one: one[0])]
 
     def line(self, location: Location) -> int:
-        """Of the deepest part on the way to `location` that the file has."""
+        """Return the line of `location`, or of its deepest ancestor in the file."""
         for length in range(len(location), 0, -1):
             if location[:length] in self.lines:
                 return self.lines[location[:length]]
         return 1
 
     def forget(self) -> None:
-        """Begin a new list of problems."""
+        """Empty the list of problems."""
         self._problems.clear()
 
     def complain(self, location: Location, problem: str, line: int | None = None) -> None:
-        """Note something wrong with the value at `location`."""
+        """Add a problem with the value at `location`."""
         named = ".".join(str(part) for part in location) or "the file"
         self._problems.append((line or self.line(location), f"{named}: {problem}"))
 
 
 def read_document(path: Path, what: str = "the inventory") -> Document:
-    """The values of a file. Mistakes that leave it readable, such as a key given twice, are among its `problems`.
+    """Return the content of a file.
+
+    Mistakes that leave it readable, such as a key given twice, are among the document's `problems`.
 
     Args:
-        what: what errors call it.
+        path: the file.
+        what: the file's name in errors.
 
     Raises:
-        BadInputError: naming file and line, where it cannot be read at all.
+        BadInputError: naming file and line, if it cannot be read at all.
     """
     try:
         with path.open("rb") as file:
@@ -114,7 +118,7 @@ def _explain(path: Path, text: str, error: yaml.MarkedYAMLError) -> str:
 class _Value(NamedTuple):
     value: Any
     size: int
-    """Values in it, itself included."""
+    """The number of values in it, itself included."""
     depth: int
 
 
@@ -159,7 +163,7 @@ class _Reader:
         else:
             assert isinstance(event, yaml.ScalarEvent)
             made = _Value(event.value if event.style else _plain(event.value), 1, 0)
-        if event.anchor is not None:  # only now: a value cannot be part of itself
+        if event.anchor is not None:  # registered only now, so that a value cannot contain itself
             self._anchors[event.anchor] = made
         return made
 
@@ -183,7 +187,7 @@ class _Reader:
             here, line = (*location, key), _line(event)
             is_merge = key == MERGE and not getattr(event, "style", None)
             if key in values:
-                # Its line stays that of the first, and its values are read into nowhere.
+                # The first one's line stays, and the second one's values are read and dropped.
                 first = self._document.line(here)
                 self._document.complain(here, f"it is given twice, in lines {first} and {line}: remove one")
                 here = (*location, key, -1)
@@ -226,7 +230,7 @@ def _line(event: yaml.Event) -> int:
 
 
 def _plain(text: str) -> Any:
-    """What unquoted text means."""
+    """Return the value that unquoted text stands for."""
     if text in _WORDS:
         return _WORDS[text]
     if _INT.fullmatch(text):

@@ -1,6 +1,7 @@
 """Predictors of latency: fitted to a few measurements of a device, they predict a whole search space.
 
-A predictor is one file and one class (`base.Predictor`), registered under the entry-point group `latlab.predictors`.
+A predictor is a subclass of `base.Predictor`, registered under the entry-point group `latlab.predictors`. Its module is
+imported by `create` only, so that predictors that need torch cost nothing where others are used.
 """
 
 from __future__ import annotations
@@ -26,16 +27,24 @@ DEFAULT = "roost"
 
 
 class UnknownPredictorError(ValueError):
-    """No predictor of that name is installed; the message lists those that are."""
+    """The error for a name that no installed predictor has; its message lists the installed ones."""
 
 
 def names() -> tuple[str, ...]:
-    """The installed predictors (entry points of the group `latlab.predictors`)."""
+    """Return the names of the installed predictors (entry points of the group `latlab.predictors`), sorted."""
     return tuple(sorted({point.name for point in entry_points(group="latlab.predictors")}))
 
 
 def create(name: str, space: SearchSpace, *, seed: int = 0, **options: Any) -> Predictor:
-    """A fresh predictor called `name` for `space`; `options` go to its constructor. Raises `UnknownPredictorError`."""
+    """Create the predictor called `name` for `space`.
+
+    Args:
+        seed: seed of everything random in the predictor.
+        options: further arguments of its constructor.
+
+    Raises:
+        UnknownPredictorError: no installed predictor has that name.
+    """
     for point in entry_points(group="latlab.predictors", name=name):
         predictor: Predictor = point.load()(space, seed=seed, **options)
         return predictor

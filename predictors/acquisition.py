@@ -1,10 +1,11 @@
-"""Which architectures to measure next: those that leave the least variance over the whole space.
+"""The choice of the architectures to measure next: those whose labels lower the variance over the space most.
 
-Greedy A-optimal (Bayesian) design. With posterior covariance C and label noise s^2, a label of x lowers the
-variance at every r by C(r, x)^2 / (C(x, x) + s^2); the candidate with the largest mean reduction over a reference
-sample of the space is taken, C is updated as if it were measured, and so on. What counts is the variance about the mean
-over the reference: a common factor on all latencies changes no order, and any label settles it. No latency enters but
-through the predictor's hyper-parameters, so a choice can be made while earlier ones are still being measured.
+The method is greedy A-optimal (Bayesian) design. With posterior covariance C and label noise s^2, a label of x lowers
+the variance at every r by C(r, x)^2 / (C(x, x) + s^2). The candidate with the largest mean reduction over a reference
+sample of the space is chosen, C is updated as if it were measured, and the next one is chosen. The variance is counted
+about the mean over the reference sample, because a common factor on all latencies changes no order and any label
+determines it. Latencies have an influence only through the predictor's hyper-parameters, so architectures can be chosen
+while earlier ones are still being measured.
 
 Source: Chaloner and Verdinelli, Bayesian Experimental Design: A Review (1995), section 2.2.
 """
@@ -18,7 +19,12 @@ import numpy as np
 from latlab.predictors.base import Archs, Predictor
 from latlab.search_spaces import Architecture
 
-__all__ = ["choose"]
+__all__ = ["CANDIDATES", "REFERENCE", "choose"]
+
+CANDIDATES = 1500
+"""Random architectures among which the next one is chosen. More gain little, and the cost grows with the square."""
+REFERENCE = 600
+"""Random architectures over which the posterior variance is averaged. They represent the space."""
 
 
 def choose(
@@ -28,13 +34,16 @@ def choose(
     n: int,
     pending: Archs | Sequence[Architecture] = (),
 ) -> list[int]:
-    """The `n` candidates to measure next, best first, as positions in `candidates`.
+    """Return the `n` candidates to measure next, best first, as positions in `candidates`.
 
     Args:
-        predictor: fitted to what is measured (or to nothing: then the prior decides, and the choice is diverse).
-        candidates: what may be chosen, none of it measured or pending.
-        reference: a sample of the space over which the posterior variance is averaged.
-        pending: already chosen, label not there yet: counted as measured.
+        predictor: a predictor fitted to the labels so far. Without labels its prior decides, and the choice is diverse.
+        candidates: the architectures to choose from, none of them measured or pending.
+        reference: a sample of the space, over which the posterior variance is averaged.
+        pending: architectures that were chosen earlier and have no label yet; they count as measured.
+
+    Raises:
+        ValueError: there are fewer than `n` candidates.
     """
     if n > len(candidates):
         raise ValueError(f"{n} of {len(candidates)} candidates were asked for")

@@ -1,4 +1,4 @@
-"""What a predictor is: the contract that each one, built in or a user's own, fulfils."""
+"""The contract that every predictor fulfils, built in or a user's own, and the values that it takes and gives."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ __all__ = ["Archs", "FloatArray", "IntArray", "Prediction", "Predictor", "Source
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Archs = Sequence[Architecture] | IntArray
-"""Architectures, as values or as their genes: an integer array of shape (n, genes), which is the fast way."""
+"""Architectures, as values or as their genes: an integer array of shape (n, genes), which is faster."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceDevice:
-    """What is known of another device: latencies of m architectures, which need not be those of the other sources.
+    """The labels of another device: latencies of m architectures, which need not be those of the other sources.
 
-    Its arrays are in the same order: `genes` of shape (m, genes), `latency_ms` and `stderr_ms` of shape (m,).
+    The arrays are in the same order: `genes` of shape (m, genes), `latency_ms` and its standard errors `stderr_ms` of
+    shape (m,).
     """
 
     name: str
@@ -38,8 +39,8 @@ class SourceDevice:
 class Prediction:
     """Predicted latencies of n architectures in milliseconds, each field of shape (n,).
 
-    `std_ms` and the central 90 % interval are of a new measurement: they hold the uncertainty of the
-    fit and the noise of a label.
+    The standard deviation `std_ms` and the central 90 % interval from `lower_ms` to `upper_ms` describe a new
+    measurement: they include the uncertainty of the fit and the noise of a label.
     """
 
     mean_ms: FloatArray
@@ -49,68 +50,84 @@ class Prediction:
 
 
 class Predictor(ABC):
-    """Predicts the latency of any architecture of one space from a few measured ones.
+    """A predictor of the latency of any architecture of one space, from a few measured ones.
 
-    Life: `pretrain` on source devices (or not at all), then `adapt` to as many target devices as one likes, each
-    `adapt` from the pre-trained state. Whatever chance is involved comes from `seed`.
+    First `pretrain` it on source devices, or not at all; then `adapt` it to any number of target devices in turn. Each
+    `adapt` starts from the pre-trained state. Everything random comes from `seed`.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
-    """One line: what it is and where it comes from."""
+    """A line that says what it is and where it comes from."""
 
     def __init__(self, space: SearchSpace, *, seed: int = 0) -> None:
         self.space, self.seed = space, seed
 
     def pretrain(self, sources: Sequence[SourceDevice]) -> None:
-        """Learn from other devices, forgetting earlier ones and all adaptation. By default: nothing to learn."""
+        """Learn from other devices and forget earlier sources and all adaptation. The default learns nothing."""
         self.adapt([], [])
 
     def use_blocks(self, latency_ms: Mapping[str, float]) -> None:  # noqa: B027  (to do nothing is the default)
-        """Take what single blocks of the space took on the target itself, by their names in `space.blocks()`.
+        """Use latencies of single blocks of the space on the target, in ms by name (`search_spaces.blocks_of(space)`).
 
-        A predictor that has no use for them does nothing, as by default; others forget their adaptation.
+        The default ignores them. A predictor that uses them forgets its adaptation.
         """
 
     def wanted(self) -> tuple[Architecture, ...]:
-        """Architectures that must be measured before any other (they count in the budget). By default none."""
+        """Return the architectures that must be measured before any others and count in the budget; by default none."""
         return ()
 
     @abstractmethod
     def adapt(self, support: Archs, latency_ms: ArrayLike, stderr_ms: ArrayLike | None = None) -> None:
-        """Fit to the measured architectures, forgetting earlier ones.
+        """Fit to the measured architectures and forget earlier ones.
 
         Args:
             support: n measured architectures; n may be 0, which leaves the prior.
-            latency_ms: their latencies, all positive.
-            stderr_ms: standard errors of these, where known: a noisy label counts for less.
+            latency_ms: their latencies in ms, all positive, shape (n,).
+            stderr_ms: the standard errors of the latencies in ms, where known; a noisy label counts for less.
+
+        Raises:
+            ValueError: lengths differ, or a latency is not positive and finite.
         """
 
     @abstractmethod
     def predict(self, archs: Archs) -> Prediction:
-        """Predict `archs`. Needs `adapt` with at least one measurement (there is no scale without one)."""
+        """Predict the latencies of `archs`.
+
+        Raises:
+            ValueError: no label has been given to `adapt`, and without one the predictor knows no scale.
+        """
 
     @abstractmethod
     def leave_one_out(self) -> Prediction:
-        """Each measurement of the support predicted from all the others."""
+        """Predict each measurement of the support from all the others.
+
+        Raises:
+            ValueError: the support has fewer than two measurements.
+        """
 
     @abstractmethod
     def covariance(self, a: Archs, b: Archs) -> FloatArray:
-        """Posterior covariance of the noise-free log-latencies of `a` and `b`: shape (len(a), len(b)).
+        """Return the posterior covariance of the noise-free log-latencies of `a` and `b`: shape (len(a), len(b)).
 
-        Acquisition lives on this; without any measurement it is the prior's.
+        `acquisition.choose` depends on it. Without any measurement it is the prior covariance.
         """
 
     @property
     @abstractmethod
     def noise_variance(self) -> float:
-        """Variance that one more label would have, in log-latency."""
+        """Noise variance that one more label would have, in log-latency."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write the fitted predictor into `folder` (made where missing): safetensors and JSON, no pickle."""
+        """Write the fitted predictor into `folder`, made where it is missing: safetensors and JSON, never pickle."""
 
     @classmethod
     @abstractmethod
     def load(cls, folder: Path, space: SearchSpace) -> Self:
-        """The predictor that `save` wrote. Raises `ValueError` when the folder holds none of `space`."""
+        """Return the predictor that `save` wrote.
+
+        Raises:
+            ValueError: the folder holds no predictor of `space`, or one that this version cannot read; the message
+                then says to fit the predictor again.
+        """

@@ -1,6 +1,7 @@
-"""The simplest things that can be said of a network's latency, which every predictor must beat.
+"""The simplest predictors, which every other one must beat.
 
-What it costs in all (`flops`, `params`, `kernels`), and what other devices say of it (`source-mean`, `stacking`).
+The scores of `flops`, `params` and `kernels` are total costs of a network; those of `source-mean` and `stacking`
+combine its latencies on source devices.
 """
 
 from __future__ import annotations
@@ -23,16 +24,17 @@ __all__ = ["Flops", "Kernels", "Params", "SourceMean", "Stacking"]
 
 
 class _Total(ScorePredictor):
-    """The logarithm of one total cost."""
+    """A predictor whose score is the logarithm of one total cost."""
 
     cost: ClassVar[str]
+    """A name in `cost_totals.COSTS`."""
 
     def _scores(self, genes: IntArray) -> FloatArray:
         return np.log(totals(self.space)(genes, self.cost)[:, 0])
 
 
 class Flops(_Total):
-    """Multiply-accumulates."""
+    """A predictor by the number of multiply-accumulates."""
 
     name = "flops"
     title = "Multiply-accumulates; no source devices"
@@ -40,7 +42,7 @@ class Flops(_Total):
 
 
 class Params(_Total):
-    """Learned parameters."""
+    """A predictor by the number of learned parameters."""
 
     name = "params"
     title = "Parameters; no source devices"
@@ -48,7 +50,7 @@ class Params(_Total):
 
 
 class Kernels(_Total):
-    """Executed operators, as the network is written."""
+    """A predictor by the number of operators that the network as written executes."""
 
     name = "kernels"
     title = "Number of executed operators; no source devices"
@@ -56,7 +58,7 @@ class Kernels(_Total):
 
 
 class _FromSources(ScorePredictor):
-    """Of what the source devices would take, by a table fitted to each; without any source it is `flops`."""
+    """A predictor from latencies on the source devices, by a table fitted to each. Without sources it is `flops`."""
 
     def __init__(self, space: SearchSpace, *, seed: int = 0) -> None:
         super().__init__(space, seed=seed)
@@ -74,7 +76,7 @@ class _FromSources(ScorePredictor):
 
 
 class SourceMean(_FromSources):
-    """The mean of the source devices' log-latencies, each standardised."""
+    """A predictor by the mean of the source devices' log-latencies, each standardised."""
 
     name = "source-mean"
     title = "Mean of the source devices, each by a table fitted to it"
@@ -84,11 +86,12 @@ class SourceMean(_FromSources):
 
 
 class Stacking(_FromSources):
-    """The combination of the source devices that suits the support best.
+    """A predictor by the combination of the source devices that fits the support best.
 
-    log t = a + b m + sum_s d_s (f_s - m), f_s the log-latency of source s and m the mean of all: ridge regression,
-    penalty by leaving one out, so that few labels leave the mean and many choose among the sources (Breiman, Stacked
-    Regressions, 1996). Weights may be negative: a target outside of what the sources span needs differences.
+    log t = a + b m + sum_s d_s (f_s - m), with f_s the log-latency of source s and m the mean over the sources, is
+    fitted by ridge regression whose penalty is chosen by leaving one out. So with few labels the prediction stays near
+    the mean, and many labels choose among the sources (Breiman, Stacked Regressions, 1996). Weights may be negative,
+    because a target outside of the span of the sources is a difference of sources.
     """
 
     name = "stacking"
@@ -96,7 +99,7 @@ class Stacking(_FromSources):
     folds = 5
 
     MEAN_WEIGHT = 5.0
-    """By how much less the mean's weight is penalised than the differences'."""
+    """Factor on the column of the mean, so that its weight is penalised less than those of the differences."""
 
     def __init__(self, space: SearchSpace, *, seed: int = 0) -> None:
         super().__init__(space, seed=seed)
@@ -110,7 +113,7 @@ class Stacking(_FromSources):
     def _fit(self, genes: IntArray, log_latency: FloatArray, label_variance: FloatArray) -> None:
         design = self._design(genes)
         self._weights = ridge(design, log_latency, label_weights(label_variance)).coefficients
-        if not self._weights.any():  # too few labels to say anything: the mean
+        if not self._weights.any():  # with fewer than three labels `ridge` returns zeros: then the mean is the score
             self._weights[0] = 1.0
 
     def _scores(self, genes: IntArray) -> FloatArray:

@@ -2,7 +2,7 @@
 
 An MLP reads an architecture's choices, an encoding that does not depend on the space, and a learned embedding of the
 device. The paper's encodings are zero-cost proxies (synflow, jacov and eleven more, from networks run once) or the
-latencies of reference devices. Here it is the analytic cost of the network (`transfer.proxies`).
+latencies of reference devices. Here the encoding is the analytic cost of the network (`fine_tuning.proxies`).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ INTERACTION = 1000
 PRETRAINING = Schedule(epochs=150, batch=64, rate=4e-4, decay=5e-4)
 TRANSFER = Schedule(epochs=50, batch=10, rate=4e-4, decay=5e-4)
 RUNS = 3
-"""Fine-tunings whose predictions are averaged; they differ in the order of the measurements alone. The paper's code has
-ten, which takes three times as long."""
+"""Number of fine-tunings whose predictions are averaged; they differ only in the order of the measurements. The paper's
+code has ten, which takes three times as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Vectors:
 
 
 class Network(nn.Module):
-    """Scores in 0-1, shape (n,), of n architectures on the devices of the indices (n,)."""
+    """The network: it gives scores in 0-1, shape (n,), of n architectures on the devices of the indices (n,)."""
 
     def __init__(self, choices: int, proxies: int, devices: int) -> None:
         super().__init__()
@@ -63,11 +63,12 @@ class Network(nn.Module):
 
 
 class MultiPredict(TransferPredictor):
-    """Trained by absolute error to latencies scaled per device, then fine-tuned to the target several times.
+    """MultiPredict: trained by absolute error on latencies scaled per device, then fine-tuned to the target several
+    times.
 
-    Differences from the paper: analytic costs for proxies (above); the choices as a vector in every space, where the
-    authors read NAS-Bench-201 with a graph network; a target's scale is that of its measurements, where theirs is
-    that of the whole table.
+    It differs from the paper in three things. Analytic costs stand for the proxies (see above). The choices are a
+    vector in every space, while the authors read NAS-Bench-201 with a graph network. The labels of a target are scaled
+    by its measurements, while the authors scale by its whole table.
     """
 
     name = "multipredict"
@@ -86,5 +87,5 @@ class MultiPredict(TransferPredictor):
         )
 
     def _loss(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Sum of absolute errors against labels in 0.05-0.95, HELP's range, which a sigmoid can reach."""
+        """Return the sum of absolute errors against labels in 0.05-0.95, HELP's range, which a sigmoid can reach."""
         return F.l1_loss(scores, 0.05 + 0.9 * labels, reduction="sum")

@@ -2,12 +2,12 @@
 
     log t = w0 + sum_g Phi_g w_g + e,   w_g ~ N(0, s_g^2 I),   e_i ~ N(0, sigma^2 + (stderr_i / t_i)^2)
 
-with the feature groups g of `features.CostFeatures`. Everything is closed form in the n x n covariance of the
+with the feature groups g of `cost_features.CostFeatures`. Everything is closed form in the n x n covariance of the
 labels (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, equations 2.23-2.24; leave-one-out
 5.10-5.12). The scales s_g and sigma maximise the evidence (5.8) times a broad log-normal prior, without which three
 labels would fit themselves perfectly. Labels that the others contradict count less: e_i has Student-t tails, as a
 scale mixture whose weights come from the left-one-out residuals and enter the next round. Intervals are Student-t
-with n - tr(H) degrees of freedom, H the smoother matrix, but at most those of e_i.
+with n - tr(H) degrees of freedom, H being the smoother matrix, but at most with those of e_i.
 """
 
 from __future__ import annotations
@@ -29,24 +29,27 @@ from latlab.search_spaces import SearchSpace
 __all__ = ["Ridge"]
 
 PRIOR_SCALE = {"totals": 0.4, "global": 0.2, "local": 0.1}
-"""Prior medians of the scales s_g: latencies of one space spread over some tens of percent to a few times, mostly with
-the totals; deviations per class and per resolution are smaller."""
+"""Prior medians of the scales s_g. The latencies of a space spread over some tens of percent up to a few times, mostly
+with the totals; deviations per class and per resolution are smaller."""
 PRIOR_NOISE = 0.03
-"""Prior median of sigma: what is left of a label's noise and of the model's misfit, as a fraction of the latency."""
+"""Prior median of sigma, the noise that the standard errors leave out and the misfit of the model, as a fraction of the
+latency."""
 PRIOR_WIDTH = 1.0
-"""Standard deviation of the log-normal priors: a factor of e either way is nothing unusual."""
+"""Standard deviation of the log-normal priors: a factor of e either way is not unusual."""
 INTERCEPT_VARIANCE = 100.0
-"""The level is unknown: a factor of e^10 either way."""
+"""Prior variance of w0. The level is unknown: a factor of e^10 either way."""
 MIN_FREEDOM = 3.0
+"""Smallest number of degrees of freedom of the intervals."""
 TAIL_FREEDOM = 4.0
-"""Of the t distribution of a label's noise."""
+"""Degrees of freedom of the t distribution of a label's noise."""
 ROUNDS = 3
+"""Number of fits, each but the first with the weights that the residuals of the one before it give."""
 ROBUST_FROM = 5
-"""Fewer labels cannot say which of them is wrong."""
+"""Number of labels from which outliers are discounted: fewer cannot show which of them is wrong."""
 
 
 class Ridge(Predictor):
-    """The first predictor: simple, closed form, and needs no source devices."""
+    """A predictor in closed form that needs no source devices; it also plans the measurements of other predictors."""
 
     name = "ridge"
     title = "Bayesian ridge regression on analytic cost features; no source devices"
@@ -65,7 +68,7 @@ class Ridge(Predictor):
         self._support = self.space.architectures(support)
         self._tail = np.ones_like(self._y)
         for number in range(ROUNDS if len(self._support) >= ROBUST_FROM else 1):
-            if number:  # off by how many standard deviations from what the other labels say
+            if number:  # standard deviations between a label and its prediction from the other labels
                 surprise = self._alpha / np.sqrt(np.diag(self._inverse))
                 self._tail = (TAIL_FREEDOM + 1) / (TAIL_FREEDOM + surprise**2)
             self._log_scales = self._fit()
@@ -74,12 +77,12 @@ class Ridge(Predictor):
     # The prior covariance of log-latencies is a weighted sum of one kernel per group.
 
     def _kernels(self, a: Archs, b: Archs) -> FloatArray:
-        """Unscaled linear kernels, shape (groups, len(a), len(b))."""
+        """Return the linear kernel of each group, without its scale: shape (groups, len(a), len(b))."""
         left, right = self._features(a), self._features(b)
         return np.stack([left[g] @ right[g].T for g in self._groups])
 
     def _fit(self) -> FloatArray:
-        """Log of (s_g..., sigma) that maximise evidence times prior."""
+        """Return the logarithms of the s_g and of sigma, in this order, that maximise evidence times prior."""
         centre = np.log([*(PRIOR_SCALE[g] for g in self._groups), PRIOR_NOISE])
         n = len(self._support)
         if n < 2:
@@ -173,11 +176,14 @@ class Ridge(Predictor):
     @classmethod
     def load(cls, folder: Path, space: SearchSpace) -> Self:
         arrays, facts = files.load(folder, cls.name, space)
-        predictor = cls(space)
-        predictor._support = space.architectures(arrays["genes"])
-        predictor._y, predictor._label_variance = arrays["log_latency"], arrays["label_variance"]
-        predictor._log_scales, predictor._tail = arrays["log_scales"], arrays["tail"]
-        if facts["groups"] != predictor._groups or len(predictor._y) != len(predictor._support):
-            raise ValueError(f"{folder} does not hold a predictor of this version of latlab")
-        predictor._condition()
+        with files.restoring(folder):
+            predictor = cls(space)
+            predictor._support = space.architectures(arrays["genes"])
+            predictor._y, predictor._label_variance = arrays["log_latency"], arrays["label_variance"]
+            predictor._log_scales, predictor._tail = arrays["log_scales"], arrays["tail"]
+            if facts["groups"] != predictor._groups:
+                raise ValueError(f"its groups of features are {facts['groups']}, not {predictor._groups}")
+            if len(predictor._y) != len(predictor._support):
+                raise ValueError(f"it has {len(predictor._y)} labels of {len(predictor._support)} architectures")
+            predictor._condition()
         return predictor

@@ -1,4 +1,4 @@
-"""What can be built: search spaces, their architectures and their analytic costs.
+"""Search spaces, their architectures and the analytic costs of these. Only building a network imports torch.
 
 >>> from latlab.search_spaces import get
 >>> space = get("nasbench201")
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.metadata import entry_points
+from pkgutil import resolve_name
 
 from latlab.search_spaces.architecture import Architecture, ArchitectureError
 from latlab.search_spaces.base import SearchSpace
@@ -22,20 +23,21 @@ __all__ = [
     "Layer",
     "SearchSpace",
     "UnknownSpaceError",
+    "blocks_of",
     "get",
     "names",
 ]
 
 
 class UnknownSpaceError(ValueError):
-    """No space of that name is installed; the message lists those that are."""
+    """The error for a name that no installed space has; its message lists the installed ones."""
 
 
 def names(*, buildable: bool = False) -> tuple[str, ...]:
-    """The installed spaces (entry points of the group `latlab.search_spaces`).
+    """Return the names of the installed spaces (entry points of the group `latlab.search_spaces`), sorted.
 
     Args:
-        buildable: only those whose networks can be built, exported and measured.
+        buildable: leave out spaces whose networks cannot be built, and so cannot be exported and measured.
     """
     found = sorted({point.name for point in entry_points(group="latlab.search_spaces")})
     return tuple(name for name in found if not buildable or get(name).buildable)
@@ -43,13 +45,30 @@ def names(*, buildable: bool = False) -> tuple[str, ...]:
 
 @cache
 def get(name: str) -> SearchSpace:
-    """The space called `name`; `<space>-blocks` are the blocks of one. Raises `UnknownSpaceError`."""
+    """Return the space called `name`, the same object each time; `<space>-blocks` names the blocks of a space.
+
+    Raises:
+        UnknownSpaceError: no installed space has that name.
+    """
     for point in entry_points(group="latlab.search_spaces", name=name):
         space: SearchSpace = point.load()()
         return space
     whole = name.removesuffix(SUFFIX)
     if whole != name and whole in names():
-        blocks = get(whole).blocks()
+        blocks = blocks_of(get(whole))
         if blocks is not None:
             return blocks
     raise UnknownSpaceError(f"unknown search space {name!r}; installed are: {', '.join(names())}")
+
+
+@cache
+def blocks_of(space: SearchSpace) -> BlockSpace | None:
+    """Return the distinct blocks that the networks of `space` are made of, as a space of their own.
+
+    Returns:
+        None where the networks are not made of blocks (`SearchSpace.block_space`).
+    """
+    if space.block_space is None:
+        return None
+    blocks: BlockSpace = resolve_name(space.block_space)(space)
+    return blocks

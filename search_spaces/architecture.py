@@ -1,4 +1,4 @@
-"""An architecture: a point of a search space."""
+"""The architecture, a point of a search space, and the error for strings and genes that name none."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ __all__ = ["Architecture", "ArchitectureError"]
 
 
 class ArchitectureError(ValueError):
-    """An architecture string or its genes do not belong to the space; the message says what would."""
+    """The error for a string or genes that belong to no architecture of a space; its message says what would."""
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """One network of a space: a frozen, hashable value, equal when space and canonical string are equal.
+    """A network of a space, as a frozen, hashable value; two are equal when space and canonical string are equal.
 
-    Make one with `SearchSpace.parse`, `from_genes`, `sample` or `enumerate`, never by hand.
+    `SearchSpace.parse`, `from_genes`, `sample` and `enumerate` make valid ones; do not call the constructor.
     """
 
     space: str
+    """Name of the space."""
     text: str
+    """Canonical string."""
     genes: tuple[int, ...] = field(compare=False, repr=False)
+    """The choices as integers, in an order that the space defines."""
 
     def __str__(self) -> str:
         return self.text

@@ -1,8 +1,8 @@
 """The distinct blocks that the networks of a space are made of, as a search space of their own.
 
-Its architectures are blocks, each built as a small network, so that whatever measures networks measures blocks: a
-layer-wise lookup table. It also says which blocks a network has, as integers, so that whatever is a sum over blocks
-(costs, fitted tables) is one gather for a whole array of genes.
+Its architectures are blocks. Each is built as a small network, so that the code that measures networks also measures
+blocks; the result is a layer-wise lookup table. The space also lists the blocks of a network as integers, so that a
+sum over blocks (costs, fitted tables) is one array lookup for any number of networks.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from latlab.search_spaces.encodings import one_hot
 __all__ = ["SUFFIX", "BlockSpace"]
 
 SUFFIX = "-blocks"
-"""Behind the name of a space: the name of its blocks."""
+"""Ending that turns the name of a space into the name of its blocks: `fbnet-blocks`."""
 
 IntArray = NDArray[np.int64]
 
 
 class BlockSpace(SearchSpace):
-    """Blocks as architectures: the string is the block's name, the only gene its number."""
+    """A search space whose architectures are blocks: the string is the block's name, the only gene its number."""
 
     finite: ClassVar[bool] = True
     num_genes: ClassVar[int] = 1
@@ -37,7 +37,7 @@ class BlockSpace(SearchSpace):
 
     def __init__(self, whole: SearchSpace) -> None:
         self.whole = whole
-        # Instances differ in what other spaces have as a class: these blocks are those of one space or another.
+        # Class variables of other spaces are set per instance here: one class of blocks serves several spaces.
         self.name = whole.name + SUFFIX  # type: ignore[misc]
         self.title = f"Blocks of {whole.name}"  # type: ignore[misc]
         self.num_classes = whole.num_classes  # type: ignore[misc]
@@ -46,29 +46,34 @@ class BlockSpace(SearchSpace):
     @property
     @abstractmethod
     def block_names(self) -> tuple[str, ...]:
-        """Of every distinct block, in the order of their numbers."""
+        """Names of the distinct blocks; the position of a name is the number of its block."""
 
     @property
     @abstractmethod
     def kinds(self) -> IntArray:
-        """Of each block, shape (size,), the number of its kind: blocks of a kind differ in size only."""
+        """Number of each block's kind, shape (size,). Blocks of one kind differ in size only."""
 
     @property
     @abstractmethod
     def places(self) -> IntArray:
-        """Of each slot of a network, shape (slots,), the number of the choice that decides what is there."""
+        """Number of the choice that decides which block is in each slot of a network, shape (slots,)."""
 
     @property
     @abstractmethod
     def repeats(self) -> IntArray:
-        """Of each slot, shape (slots,), how often it is executed."""
+        """Number of times that a network executes each of its slots, shape (slots,)."""
 
     @abstractmethod
     def ids(self, genes: IntArray) -> IntArray:
-        """Numbers of the blocks of networks, from their genes (n, genes of the whole space): shape (n, slots).
+        """Return the number of the block in each slot of each network, -1 where a slot executes nothing.
 
-        -1 for a slot where nothing is executed. The layers of all blocks, repeated, are those of the network as
-        written.
+        The layers of these blocks, each `repeats` times, are the layers of the network as written.
+
+        Args:
+            genes: genes of n networks of the whole space, shape (n, genes).
+
+        Returns:
+            Shape (n, slots).
         """
 
     # What every space can do.
@@ -102,11 +107,11 @@ class BlockSpace(SearchSpace):
         return (self.from_genes([number]) for number in range(self.size))
 
     def references(self) -> tuple[Architecture, ...]:
-        """None: HELP's embedding is of networks."""
+        """Return an empty tuple, because HELP embeds a device by latencies of networks, not of blocks."""
         return ()
 
     def encode(self, archs: Sequence[Architecture] | NDArray[np.int64], encoding: str) -> np.ndarray:
-        """`one-hot`: the block."""
+        """Encode blocks as `one-hot`: one number per block of the space."""
         if encoding != "one-hot":
             raise self.unknown_encoding(encoding)
         return one_hot(self.genes(archs), [self.size])

@@ -1,4 +1,4 @@
-"""Encodings that several spaces share: one-hot choices, and chains of blocks as graphs."""
+"""Encodings that several spaces share: one-hot choices, and graphs of blocks in a row."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["chain", "one_hot"]
 
 
 def one_hot(choices: np.ndarray, counts: Sequence[int]) -> np.ndarray:
-    """One-hot codes side by side.
+    """Return the one-hot codes of g choices side by side.
 
     Args:
-        choices: integers, n x g; -1 is no choice, encoded as zeros.
-        counts: how many values each of the g choices has.
+        choices: integers, n x g; -1 means no choice and is encoded as zeros.
+        counts: number of values that each of the g choices has.
 
     Returns:
         float32, n x sum(counts).
@@ -29,7 +29,7 @@ def one_hot(choices: np.ndarray, counts: Sequence[int]) -> np.ndarray:
 
 
 def chain(present: np.ndarray, operations: np.ndarray) -> np.ndarray:
-    """Graphs of nodes in a row, where absent nodes are bridged.
+    """Return graphs whose nodes form a row; an edge bridges the nodes that are absent.
 
     Args:
         present: bool, n x v; the first and the last node of each row must be present.

@@ -1,33 +1,50 @@
-"""Numbers in which latency is close to linear: what a network executes, counted per kind of thing that has a price."""
+"""Features of any search space, counted from its layers: numbers in which latency is close to linear."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from latlab.search_spaces.architecture import Architecture
 from latlab.search_spaces.layers import Layer
 
-if TYPE_CHECKING:
-    from latlab.search_spaces.base import SearchSpace
-
-__all__ = ["layer_features"]
+__all__ = ["HasLayers", "layer_features"]
 
 SAMPLE = 300
-"""Architectures that fix which classes of layers a space has."""
+"""Number of architectures that are searched for classes of layers; a class that none of them has gets no columns."""
 QUANTITIES = 3
+"""Columns per class: number of layers, multiply-accumulates, bytes."""
 
 
-def layer_features(space: SearchSpace, genes: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Features of any space, from its layers: 1, then number, multiply-accumulates and bytes per class of layer.
+class HasLayers(Hashable, Protocol):
+    """The members of a search space that `layer_features` uses; `SearchSpace`, which imports this module, has them."""
 
-    A class is a kind, a kernel size and a reading of the graph (`SearchSpace.readings`; of parallel branches, the one
-    with the most layers). Slow, because layers are listed architecture by architecture: a space can do better.
+    @property
+    def size(self) -> int: ...
+
+    def sample(self, n: int, seed: int = 0) -> list[Architecture]: ...
+
+    def from_genes(self, genes: Sequence[int]) -> Architecture: ...
+
+    def readings(self, arch: Architecture) -> dict[str, tuple[tuple[Layer, ...], ...]]: ...
+
+
+def layer_features(space: HasLayers, genes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return 1, then the number, 10^6 multiply-accumulates and 10^6 bytes of each class of layer, per architecture.
+
+    A class is a reading of the graph (`SearchSpace.readings`), a kind and a kernel size. Of parallel branches the one
+    with the most layers counts. The function is slow, because it lists the layers of one architecture after another;
+    a space can count faster.
+
+    Args:
+        genes: shape (n, genes).
 
     Returns:
-        Shape (n, features), float64, the first column 1.
+        float64 of shape (n, features), the first column 1.
     """
     index = _classes(space)
     found = np.zeros((len(genes), 1 + QUANTITIES * len(index)))
@@ -42,8 +59,8 @@ def layer_features(space: SearchSpace, genes: NDArray[np.int64]) -> NDArray[np.f
 
 
 @cache
-def _classes(space: SearchSpace) -> dict[tuple[str, str, int], int]:
-    """Number of each class that a sample of the space has."""
+def _classes(space: HasLayers) -> dict[tuple[str, str, int], int]:
+    """Return the classes of layers that a sample of the space has, each with its position among the features."""
     found: set[tuple[str, str, int]] = set()
     for arch in space.sample(min(SAMPLE, space.size), 0):
         for reading, branches in space.readings(arch).items():

@@ -1,4 +1,7 @@
-"""Makers of `Layer`s, cached: tens of thousands of networks share a few thousand distinct layers."""
+"""`Layer`, an executed operator with its analytic costs, and functions that make one of each kind.
+
+The functions are cached because tens of thousands of networks share a few thousand distinct layers.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,10 @@ def conv(
     batch_norm: bool = True,
     bias: bool = False,
 ) -> Layer:
-    """A convolution with "same" padding, with the batch norm behind it if there is one.
+    """Return a convolution with "same" padding, together with the batch norm that follows it, if one does.
 
     Args:
-        size: height (= width) of the input.
+        size: height (= width) of the input in pixels.
     """
     if groups == in_channels == out_channels > 1:
         kind = "depthwise"
@@ -41,49 +44,49 @@ def conv(
 
 @cache
 def elementwise(name: str, kind: str, channels: int, size: int) -> Layer:
-    """An operator without parameters whose output has the shape of its (first) input."""
+    """Return an operator of the given kind without parameters, whose output has the shape of its (first) input."""
     return Layer(name, kind, 1, 1, 1, channels, channels, size, size, macs=0, params=0)
 
 
 @cache
 def batchnorm(name: str, channels: int, size: int) -> Layer:
-    """A batch norm that follows no convolution, so that it stays an operator of its own."""
+    """Return a batch norm that follows no convolution, so that runtimes execute it as an operator of its own."""
     return Layer(name, "batchnorm", 1, 1, 1, channels, channels, size, size, macs=0, params=2 * channels)
 
 
 @cache
 def pool(name: str, channels: int, size: int, kernel: int, stride: int) -> Layer:
-    """Average pooling."""
+    """Return an average pooling."""
     return Layer(name, "pool", kernel, stride, 1, channels, channels, size, size // stride, macs=0, params=0)
 
 
 @cache
 def mean(name: str, channels: int, size: int) -> Layer:
-    """Mean over height and width."""
+    """Return a mean over height and width."""
     return Layer(name, "mean", size, 1, 1, channels, channels, size, 1, macs=0, params=0)
 
 
 @cache
 def linear(name: str, in_features: int, out_features: int) -> Layer:
-    """A linear layer with bias."""
+    """Return a linear layer with bias."""
     macs = in_features * out_features
     return Layer(name, "linear", 1, 1, 1, in_features, out_features, 1, 1, macs, macs + out_features)
 
 
 BYTES_PER_ELEMENT = 4
-"""fp32."""
+"""Bytes of an fp32 number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One executed operator at batch size 1.
+    """An executed operator at batch size 1.
 
-    A batch norm that follows a convolution is counted with it (its parameters are in `params`), because
-    every inference runtime folds it; so are no other operators.
+    A batch norm that follows a convolution is counted with the convolution (its parameters are in `params`), because
+    every inference runtime folds it. No other operators are counted together.
     """
 
     name: str
-    """Where it is, e.g. `cell3.1<-0` or `stage2.block1.depthwise`."""
+    """Place in the network, e.g. `cell3.1<-0` or `stage2.block1.depthwise`."""
     kind: str
     """`conv` (dense, kernel > 1), `pointwise` (1x1), `grouped` (1x1 in groups), `depthwise`, `linear`,
     `batchnorm` (one that follows no convolution), `pool`, `add`, `relu`, `hswish`, `hsigmoid`, `mul`, `zero`,
@@ -94,16 +97,17 @@ class Layer:
     in_channels: int
     out_channels: int
     in_size: int
-    """Height (= width) of the input."""
+    """Height (= width) of the input in pixels."""
     out_size: int
+    """Height (= width) of the output in pixels."""
     macs: int
-    """Multiply-accumulates of convolutions, linear layers and `matmul`s; 0 for everything else."""
+    """Multiply-accumulates of convolutions, linear layers and `matmul`s; 0 for all other kinds."""
     params: int
-    """Learned parameters, batch norm's scale and shift included."""
+    """Number of learned parameters, batch norm's scale and shift included."""
 
     @property
     def in_elements(self) -> int:
-        """Elements of all inputs: `add` has two of one shape, `mul` a second of one element a channel."""
+        """Elements of all inputs. `add` has two inputs of one shape; the second input of `mul` has one per channel."""
         elements = self.in_channels * self.in_size**2
         if self.kind == "add":
             return 2 * elements

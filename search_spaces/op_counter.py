@@ -1,6 +1,6 @@
-"""What a module really executes: costs counted from the operators that reach torch's dispatcher.
+"""Costs of a torch module, counted from the operators that reach torch's dispatcher when it runs.
 
-This is how the analytic counts of `SearchSpace.layers` are checked, and how a module of one's own is counted.
+The tests check the analytic counts of `SearchSpace.layers` with it; users can count modules of their own.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["Observed", "observe"]
+__all__ = ["CountedOperator", "count_operators"]
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
-    """One executed operator at batch size 1; fields mean what they mean in `cost.Layer`."""
+class CountedOperator:
+    """An executed operator at batch size 1; the fields mean the same as those of `layers.Layer`."""
 
     kind: str
     macs: int
@@ -34,7 +34,7 @@ _KINDS = {
     "avg_pool2d": "pool",
     "mean": "mean",
     "add": "add",
-    # The copy that makes a transposed tensor contiguous.
+    # A channel shuffle reaches the dispatcher as the copy that makes the transposed tensor contiguous.
     "clone": "shuffle",
 }
 _BATCH_NORMS = {"native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"}
@@ -42,13 +42,13 @@ _FREE = {
     *("view", "_unsafe_view", "t", "transpose", "permute", "expand", "squeeze", "unsqueeze"),
     *("detach", "alias", "empty"),
 }
-"""Views, and what an operator allocates for its own use."""
+"""Operators that compute nothing: views, and buffers that another operator allocates for itself."""
 
 
-class _Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.rows: list[Observed] = []
+        self.rows: list[CountedOperator] = []
         self.last_convolution: Tensor | None = None
 
     def __torch_dispatch__(
@@ -70,7 +70,7 @@ class _Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             _, weight, bias, *_, groups = args
             params = weight.numel() + (bias.numel() if bias is not None else 0)
             macs = weight.numel() * math.prod(out.shape[2:])
-            self.rows.append(Observed(_convolution_kind(weight, groups), macs, params, elements))
+            self.rows.append(CountedOperator(_convolution_kind(weight, groups), macs, params, elements))
             self.last_convolution = out
         elif name in _BATCH_NORMS:
             x, scale, shift, *_ = args
@@ -78,15 +78,15 @@ class _Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if x is self.last_convolution:
                 self.rows[-1] = replace(self.rows[-1], params=self.rows[-1].params + params)
             else:
-                self.rows.append(Observed("batchnorm", 0, params, elements))
+                self.rows.append(CountedOperator("batchnorm", 0, params, elements))
         elif name in {"addmm", "mm"}:
             weight = args[-1]
             params = weight.numel() + (args[0].numel() if name == "addmm" else 0)
-            self.rows.append(Observed("linear", weight.numel(), params, elements))
+            self.rows.append(CountedOperator("linear", weight.numel(), params, elements))
         elif name == "mul":
-            self.rows.append(Observed("mul" if isinstance(args[1], Tensor) else "zero", 0, 0, elements))
+            self.rows.append(CountedOperator("mul" if isinstance(args[1], Tensor) else "zero", 0, 0, elements))
         else:
-            self.rows.append(Observed(_KINDS.get(name, name), 0, 0, elements))
+            self.rows.append(CountedOperator(_KINDS.get(name, name), 0, 0, elements))
 
 
 def _convolution_kind(weight: Tensor, groups: int) -> str:
@@ -97,18 +97,18 @@ def _convolution_kind(weight: Tensor, groups: int) -> str:
     return "pointwise" if groups == 1 else "grouped"
 
 
-def observe(module: nn.Module, input_shape: Sequence[int]) -> tuple[Observed, ...]:
-    """Runs `module` once and reports what it executed, in order.
+def count_operators(module: nn.Module, input_shape: Sequence[int]) -> tuple[CountedOperator, ...]:
+    """Run `module` once and return the operators that it executed, in order.
 
-    A batch norm right behind a convolution is counted with it, and views cost nothing, as in `cost.Layer`. An
-    operator that has no name there keeps torch's own.
+    As in `layers.Layer`, a batch norm directly after a convolution is counted with the convolution, and views are not
+    counted. An operator whose kind `Layer` does not know keeps torch's name.
 
     Args:
-        module: in eval mode.
-        input_shape: without the batch dimension.
+        module: a module in eval mode.
+        input_shape: shape of its input without the batch dimension.
     """
-    observer = _Observer()
+    counter = _OperatorCounter()
     x = torch.zeros(1, *input_shape)
-    with torch.no_grad(), observer:
+    with torch.no_grad(), counter:
         module(x)
-    return tuple(observer.rows)
+    return tuple(counter.rows)

@@ -1,7 +1,7 @@
-"""Torch parts that the spaces share: weights from a seed, calibrated batch norms, published activations.
+"""Torch modules that the spaces share, and `finish`, which sets weights from a seed and calibrates batch norms.
 
-Weights depend on (seed, parameter name) only. So a pruned network has the same weights as the unpruned one,
-and two architectures whose pruned graphs are identical export to identical bytes.
+The weights of a parameter depend on the seed, its name and its shape only. So a pruned network has the same weights as
+the unpruned one, and two architectures whose pruned graphs are identical export to identical bytes.
 """
 
 from __future__ import annotations
@@ -30,57 +30,61 @@ __all__ = [
 ]
 
 POOL_SIZE = 1 << 21
-"""Normal numbers per seed that all weights are cut from: more than the largest layer has, 1.77 million."""
+"""Number of normal random numbers per seed from which all weights are cut. The largest layer has 1.77 million."""
 
 CALIBRATION_IMAGES = 4
-"""Images that set the batch norms. Largest standard deviation behind any batch norm on held-out images, over
-30 random networks of NAS-Bench-201 (the worst space), and CPU time of a build: 1 image 21 (21 ms), 2 images
-19 (25 ms), 4 images 2.6 (24 ms), 8 images 2.4 (36 ms), 32 images 1.5 (136 ms). Four cost next to nothing."""
+"""Number of images that set the statistics of batch norms. The largest standard deviation after any batch norm on
+held-out images, over 30 random networks of NAS-Bench-201 (the worst space), and the CPU time of a build are: 1 image 21
+(21 ms), 2 images 19 (25 ms), 4 images 2.6 (24 ms), 8 images 2.4 (36 ms), 32 images 1.5 (136 ms). Four cost next to
+nothing."""
 
 
 class _Conv2d(nn.Conv2d):
     def reset_parameters(self) -> None:
-        """None: `finish` fills every parameter, and torch's initialisation takes four times as long."""
+        """Do nothing: `finish` fills every parameter, and torch's initialisation takes four times as long."""
 
 
 class _Linear(nn.Linear):
     def reset_parameters(self) -> None:
-        """None, as above."""
+        """Do nothing, for the same reason as `_Conv2d`."""
 
 
 def conv(
     in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1, bias: bool = False
 ) -> nn.Conv2d:
-    """A convolution with "same" padding and uninitialised weights."""
+    """Return a convolution with "same" padding and uninitialised weights."""
     module: nn.Conv2d = _Conv2d(
         in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=bias
     )
-    # Tracers and fusers look for exactly this class.
+    # Tracers and fusers recognise this class only, not subclasses of it.
     module.__class__ = nn.Conv2d
     return module
 
 
 def linear(in_features: int, out_features: int) -> nn.Linear:
-    """A linear layer with bias and uninitialised weights."""
+    """Return a linear layer with bias and uninitialised weights."""
     module: nn.Linear = _Linear(in_features, out_features)
     module.__class__ = nn.Linear
     return module
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
-    """A batch norm; momentum 1 lets one forward pass in training mode set its statistics (`finish`)."""
+    """Return a batch norm with momentum 1, so that one forward pass in training mode sets its statistics (`finish`)."""
     return nn.BatchNorm2d(channels, momentum=1.0)
 
 
 class Zero(nn.Module):
-    """NAS-Bench-201's `none`: zeros of the input's shape, computed from the input."""
+    """The operation `none` of NAS-Bench-201: zeros of the input's shape, computed from the input."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * 0.0
 
 
 class ChannelShuffle(nn.Module):
-    """Interleaves the groups of a grouped convolution (ShuffleNet). Fixed sizes keep graphs static."""
+    """A channel shuffle (ShuffleNet), which interleaves the groups of a grouped convolution.
+
+    Its sizes are fixed, so that exported graphs are static.
+    """
 
     def __init__(self, channels: int, groups: int, size: int) -> None:
         super().__init__()
@@ -92,14 +96,14 @@ class ChannelShuffle(nn.Module):
 
 
 class HardSwish(nn.Module):
-    """h_swish as it was published: x * relu6(x + 3) / 6."""
+    """The activation h_swish as it was published: x * relu6(x + 3) / 6."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * F.relu6(x + 3.0) / 6.0
 
 
 class HardSigmoid(nn.Module):
-    """Hard sigmoid as it was published: relu6(x + 3) / 6."""
+    """The hard sigmoid as it was published: relu6(x + 3) / 6."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu6(x + 3.0) / 6.0
@@ -133,16 +137,17 @@ def _fill(name: str, parameter: Tensor, is_batch_norm: bool, pool: Tensor) -> No
 
 @lru_cache(maxsize=8)
 def images(count: int, shape: tuple[int, int, int], seed: int) -> Tensor:
-    """Standard normal images, `count` x channels x height x width."""
+    """Return standard normal images, `count` x channels x height x width."""
     return torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed))
 
 
 @contextmanager
 def quick_pools() -> Iterator[None]:
-    """Meanwhile average pools run in a third of the time, with the same results to the bit.
+    """Run average pools in a third of the time inside the block, with bit-identical results.
 
-    torch's kernel for channels-last images is vectorised, the other one is not; with the images of a calibration it
-    took a fifth of a network of NAS-Bench-201. Not for tracing.
+    torch's kernel for channels-last images is vectorised, the kernel for contiguous images is not. The latter took a
+    fifth of the time of a NAS-Bench-201 network on the calibration images. Do not trace networks inside the block: the
+    graph would contain the changes of layout.
     """
     plain = nn.AvgPool2d.forward
 
@@ -159,10 +164,10 @@ def quick_pools() -> Iterator[None]:
 
 
 def finish(network: nn.Module, input_shape: tuple[int, int, int], seed: int) -> nn.Module:
-    """Gives `network` its weights and its batch norms their statistics; returns it in eval mode.
+    """Set the weights of `network` and the statistics of its batch norms, and return it in eval mode.
 
-    Without calibration an untrained FBNet's logits move by 1e-8 when the input changes, and a graph that
-    returns its bias would pass any comparison.
+    Without calibrated batch norms the logits of an untrained FBNet move by 1e-8 when the input changes, and a graph
+    that only returns its bias would pass any comparison of outputs.
     """
     pool = _pool(seed)
     with torch.no_grad(), quick_pools():

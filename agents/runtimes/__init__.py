@@ -1,4 +1,4 @@
-"""Inference runtimes behind one small contract, `Session`.
+"""The inference runtimes, all behind one small contract: `Session`.
 
 >>> from latlab.agents import runtimes
 >>> with runtimes.open("onnxruntime", "net.onnx") as session:
@@ -24,12 +24,12 @@ __all__ = ["NAMES", "Delegation", "DeviceClock", "Found", "Session", "TensorSpec
 
 class _Package(NamedTuple):
     module: str
-    """What to import."""
+    """The name to import."""
     distributions: tuple[str, ...]
-    """Who may have installed it."""
+    """The names on PyPI of the distributions that may have installed it."""
 
 
-# In order of preference. The packages' own names: what `import` takes, and what `pip install` takes.
+# In order of preference.
 _PACKAGES: dict[str, tuple[_Package, ...]] = {
     "onnxruntime": (_Package("onnxruntime", ("onnxruntime", "onnxruntime-gpu")),),
     "tflite": (
@@ -39,7 +39,7 @@ _PACKAGES: dict[str, tuple[_Package, ...]] = {
     "torchscript": (_Package("torch", ("torch",)),),
 }
 NAMES = tuple(_PACKAGES)
-"""The runtimes that latlab knows."""
+"""The names of the runtimes that latlab knows."""
 
 _INSTALL = {
     "onnxruntime": "pip install onnxruntime",
@@ -49,7 +49,7 @@ _INSTALL = {
 
 
 class Found(NamedTuple):
-    """An installed runtime. It may still fail to run a network: an import is not a health check."""
+    """An installed runtime. It may still fail to run a network: finding a package is not a health check."""
 
     module: str
     distribution: str
@@ -58,9 +58,10 @@ class Found(NamedTuple):
 
 @cache
 def find(name: str) -> Found:
-    """The installed package that provides runtime `name`, found without importing it.
+    """Return the installed package that provides runtime `name`, without importing it.
 
-    Of several, the one that comes first on the path: what was set up for latlab goes before the system's own.
+    If several packages provide it, the first one on `sys.path` is returned: latlab's own environment on the device
+    comes before the system's packages.
 
     Raises:
         AgentError: "runtime_missing", naming what to install; "bad_request" for a name not in `NAMES`.
@@ -82,7 +83,10 @@ def find(name: str) -> Found:
 
 
 def _found(package: _Package, home: str) -> Found:
-    """Who installed it: of two distributions in different places, the one where `import` finds the module."""
+    """Return the package with the version of the distribution that installed it.
+
+    If two distributions in different places provide the module, the one counts from whose place `import` takes it.
+    """
     installed = [(name, one) for name in package.distributions for one in metadata.distributions(name=name)]
     if not installed:
         return Found(package.module, package.module, "unknown")  # e.g. built from source
@@ -92,7 +96,12 @@ def _found(package: _Package, home: str) -> Found:
 
 
 def load_runtime(name: str) -> None:
-    """Imports the runtime's package, so that this is not taken for the network's loading time."""
+    """Import the runtime's package ahead of time, so that the import does not count as the network's loading time.
+
+    Raises:
+        AgentError: "runtime_missing" if the package is not installed or its import fails; "bad_request" for a name
+            not in `NAMES`.
+    """
     found = find(name)
     try:
         import_module(f".{name}", __name__).load()
@@ -110,16 +119,17 @@ def open(
     accelerator: str = "cpu",
     input_shape: Sequence[int] | None = None,
 ) -> Session:
-    """Loads a network.
+    """Load a network.
 
     Args:
         name: one of `NAMES`.
-        path: the network, in the runtime's own format.
-        threads: threads within one operator; operators run one after another.
+        path: the network's file, in the runtime's own format.
+        threads: number of threads within one operator. Operators run one after another.
         accelerator: `cpu`; for onnxruntime and torchscript also `cuda`, the first GPU that CUDA shows.
-        input_shape: with the batch, in the layout of the file. Needed where the file leaves it open, and must
-            agree where it does not. TorchScript files keep no shape at all: without `input_shape` such a
-            session has no `inputs` and no `random_inputs`, but takes whatever `set_inputs` gives.
+        input_shape: the input's shape with the batch, in the file's layout. It is required for dimensions that the
+            file leaves open, and must agree with those that the file fixes. A TorchScript file stores no shape:
+            without `input_shape` such a session has no `inputs` and no `random_inputs`, and `set_inputs` accepts
+            arrays of any shape.
 
     Raises:
         AgentError: kinds `bad_request`, `runtime_missing`, `unsupported_op`, `corrupt_artifact`,

@@ -1,4 +1,4 @@
-"""One loaded network in one inference runtime: the contract that every runtime fulfils."""
+"""The contract that every runtime fulfils: a `Session` is one network, loaded in one inference runtime."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Delegation", "DeviceClock", "Session", "TensorSpec", "check_accelera
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Name, shape (with the batch) and numpy dtype name of one input."""
+    """The name, the shape (with the batch) and the numpy dtype name of one input."""
 
     name: str
     shape: tuple[int, ...]
@@ -31,7 +31,10 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Delegation:
-    """How much of a graph runs on the fast kernels: `delegated` of `operators`, in `partitions` pieces."""
+    """How much of a TFLite graph runs on the delegate's fast kernels.
+
+    `delegated` of the graph's `operators` run there, in `partitions` connected pieces.
+    """
 
     operators: int
     delegated: int
@@ -39,69 +42,82 @@ class Delegation:
 
 
 class DeviceClock(Protocol):
-    """The clock of an accelerator that works through a queue: a call returns when its work is in line, not done.
+    """The clock of an accelerator that works through a queue: a call returns when its work is queued, not done.
 
-    `start` and `stop` put marks into the queue, before and behind the work; the device notes when it comes to them.
+    `start` and `stop` put marks into the queue, before and after the work. The device stamps a mark when it reaches it.
     """
 
-    def start(self) -> None: ...
+    def start(self) -> None:
+        """Queue the mark before the work."""
 
-    def stop(self) -> None: ...
+    def stop(self) -> None:
+        """Queue the mark after the work."""
 
     def wait(self) -> None:
-        """Returns when the device has nothing left to do, whatever queue it was in."""
+        """Return when the device has finished all of its work, in every queue."""
 
     def elapsed_ns(self) -> int:
-        """From the one mark to the other, after `wait`."""
+        """Return the nanoseconds between the two marks. Call it after `wait`."""
 
 
 class Session(ABC):
-    """A network, loaded, for fixed shapes. Not thread-safe. Close it, or use it in a `with` block."""
+    """A loaded network with fixed input shapes. It is not thread-safe. Close it, or use it in a `with` block."""
 
     runtime: str
-    """Name of the runtime, as `open_session` takes it."""
+    """The runtime's name, one of `runtimes.NAMES`."""
     version: str
-    """Version of the runtime's package."""
+    """The version of the runtime's package."""
     provider: str
-    """What executes the graph, in the runtime's own words, e.g. `CPUExecutionProvider`."""
+    """The component that executes the graph, under the runtime's own name, e.g. `CPUExecutionProvider`."""
     inputs: tuple[TensorSpec, ...]
+    """The inputs, in the graph's order. Empty for a TorchScript file that was opened without `input_shape`."""
     delegation: Delegation | None = None
-    """Known for TFLite only."""
+    """Which share of the graph a delegate runs. Only TFLite has one."""
     clock: DeviceClock | None = None
-    """What times a call of `running`; None where a call is done when it returns, and the host's clock does."""
+    """The device's clock that times a call of `running`. None if a call returns when its work is done: then the host's
+    clock times it.
+    """
     gpu: str | None = None
-    """Address on the PCI bus of the GPU that the network runs on, where it runs on one."""
+    """PCI bus address of the GPU that runs the network, or None."""
 
     @abstractmethod
     def set_inputs(self, arrays: Sequence[Array]) -> None:
-        """Takes one array an input, in the order of `inputs`. Raises `AgentError` ("bad_request")."""
+        """Set one array for each input, in the order of `inputs`.
+
+        Raises:
+            AgentError: "bad_request" if number, shapes or dtypes do not fit.
+        """
 
     @abstractmethod
     def invoke(self) -> None:
-        """Runs one inference on the inputs that were set, and keeps its outputs. Raises `AgentError`."""
+        """Run one inference on the inputs that were set, and keep its outputs.
+
+        Raises:
+            AgentError: what `explain` makes of the runtime's exception.
+        """
 
     @abstractmethod
     def outputs(self) -> list[Array]:
-        """Copies of the outputs of the last `invoke`, in the graph's order."""
+        """Return copies of the outputs of the last `invoke`, in the graph's order."""
 
     @abstractmethod
     def running(self) -> AbstractContextManager[Callable[[], object]]:
-        """Sets what is process-wide (threads, inference mode); yields the bare callable of one inference.
+        """Set what is process-wide (threads, inference mode), and yield the bare callable that runs one inference.
 
-        This is what gets timed, so nothing but the runtime's own call is in it. Its errors are the runtime's
-        own: pass them through `explain`.
+        That callable is what gets timed, so it contains only the runtime's own call. It raises the runtime's own
+        exceptions: pass them to `explain`.
         """
 
     @abstractmethod
     def explain(self, error: BaseException) -> AgentError:
-        """The `AgentError` that an exception of the runtime stands for."""
+        """Return the `AgentError` that describes an exception of the runtime."""
 
     @abstractmethod
     def close(self) -> None:
-        """Frees the network. More than once is fine."""
+        """Free the network. Closing twice is harmless."""
 
     def random_inputs(self, seed: int) -> list[Array]:
-        """Seeded inputs: standard normal for floats, 0 or 1 for the rest (valid as indices and masks)."""
+        """Return seeded random inputs: standard normal for floats, 0 or 1 for the rest (valid as indices and masks)."""
         import numpy as np
 
         rng = np.random.default_rng(seed)
@@ -114,7 +130,10 @@ class Session(ABC):
         return arrays
 
     def _check(self, arrays: Sequence[Array]) -> None:
-        """That `arrays` fit `inputs`; the runtimes' own checks differ, and some read past the end instead."""
+        """Raise `AgentError` unless `arrays` fit `inputs`.
+
+        The runtimes' own checks differ, and some read past the end of an array instead.
+        """
         if len(arrays) != len(self.inputs):
             raise AgentError("bad_request", f"the network takes {len(self.inputs)} inputs, not {len(arrays)}")
         for spec, array in zip(self.inputs, arrays):
@@ -138,15 +157,19 @@ class Session(ABC):
 
 
 def check_accelerator(runtime: str, accelerator: str, known: Sequence[str]) -> None:
-    """Raises `AgentError` when `runtime` cannot use `accelerator`: falling back silently would be a lie."""
+    """Raise `AgentError` ("bad_request") unless `accelerator` is `known`.
+
+    A silent fallback would time another processor than the one that was asked for.
+    """
     if accelerator not in known:
         raise AgentError("bad_request", f"{runtime} has no accelerator {accelerator!r} here; it has {', '.join(known)}")
 
 
 def fill_shape(name: str, declared: Sequence[int | None], given: Sequence[int] | None) -> tuple[int, ...]:
-    """The shape of input `name`: what the model declares, with `given` for its open dimensions (None).
+    """Return the shape of input `name`: what the model declares, with its open dimensions (None) taken from `given`.
 
-    Raises `AgentError` when a dimension stays open, or when `given` contradicts the model.
+    Raises:
+        AgentError: "bad_request" if a dimension stays open, or if `given` contradicts the model.
     """
     if given is None:
         if any(size is None for size in declared):

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU and on CUDA, with every graph optimisation."""
+"""ONNX Runtime (ORT) on the CPU and on CUDA, with all of its graph optimisations."""
 
 from __future__ import annotations
 
@@ -27,38 +27,42 @@ _DTYPES = {
     "tensor(bool)": "bool",
 }
 _DEVICE = "cuda"
-"""Where inputs and outputs of the second provider lie, in the words of ORT's bindings."""
+"""The place of the CUDA provider's inputs and outputs, as ORT's I/O binding names it."""
 _ERRORS_ONLY = 3
-# Keys of ORT's session configuration (onnxruntime_session_options_config_keys.h).
+# Keys of ORT's session configuration, from onnxruntime_session_options_config_keys.h.
 _NO_CPU = "session.disable_cpu_ep_fallback"
-"""Opening fails when any node is placed on the CPU. The CPU's provider must not be asked for then."""
+"""A setting that makes opening fail if any node is placed on the CPU. The CPU provider must then not be requested."""
 _RECORD = "session.record_ep_graph_assignment_info"
-"""Keeps which nodes are placed where."""
+"""A setting that makes ORT record which nodes it places on which provider."""
 
 
 def load() -> None:
+    """Import onnxruntime and switch its telemetry off."""
     import onnxruntime
 
-    # Microsoft's builds may report usage: nothing is sent from a device, nor does anything of the kind run beside a
-    # network.
+    # Microsoft's builds may report usage: a device sends nothing, and nothing extra runs while a network is timed.
     onnxruntime.disable_telemetry_events()
 
 
 def open_session(
     path: str, version: str, threads: int, accelerator: str, input_shape: Sequence[int] | None
 ) -> ONNXRuntimeSession:
+    """Load an ONNX file; the arguments are those of `runtimes.open`, and `version` is the package's."""
     check_accelerator("onnxruntime", accelerator, tuple(_PROVIDERS))
     kind = CUDASession if accelerator == "cuda" else ONNXRuntimeSession
     return kind(path, version, threads, input_shape)
 
 
 class ONNXRuntimeSession(Session):
-    """`onnxruntime.InferenceSession`. One timed inference is one `run`, numpy arrays in and out."""
+    """A session of `onnxruntime.InferenceSession`.
+
+    One timed inference is one `run`, which takes and returns numpy arrays.
+    """
 
     runtime = "onnxruntime"
     provider = _PROVIDERS["cpu"]
     remedy = ""
-    """What to do where the provider does not start; ORT itself says no more than its log does."""
+    """A hint for users if the provider does not start. ORT's exception does not give the reason; only its log does."""
 
     def __init__(self, path: str, version: str, threads: int, input_shape: Sequence[int] | None) -> None:
         self.version = version
@@ -75,7 +79,7 @@ class ONNXRuntimeSession(Session):
         self._outputs: list[Array] = []
 
     def _open(self, path: str, settings: Mapping[str, str] = {}, **provider_options: str) -> Any:
-        """A session of ORT with `provider` alone, and `settings` among its configuration."""
+        """Return an ORT session with `provider` as its only provider, and `settings` added to its configuration."""
         import onnxruntime as ort
 
         if self.provider not in ort.get_available_providers():
@@ -118,7 +122,7 @@ class ONNXRuntimeSession(Session):
 
     def explain(self, error: BaseException) -> AgentError:
         message = " ".join(str(error).split())
-        # Before it, C++ names the function that failed, at length.
+        # Before "CUDA failure" stands a long C++ function name.
         return AgentError(_kind(type(error).__name__, message), message[max(message.find("CUDA failure"), 0) :][:500])
 
     def close(self) -> None:
@@ -128,15 +132,15 @@ class ONNXRuntimeSession(Session):
 
 
 class CUDASession(ONNXRuntimeSession):
-    """The same on a GPU: inputs and outputs stay there, so that no copy is timed.
+    """An ONNX Runtime session on a GPU. Inputs and outputs stay on the GPU, so that no copy is timed.
 
-    ORT runs on a stream of ours and does not wait for it, as it would at the end of every run (issues 7225 and
-    28539 of ORT): events on that stream time the network, and what the host takes to launch it shows apart.
-    float32 is float32, as in `torchscript`.
+    ORT runs on latlab's own stream and does not wait for it, as it would by default at the end of every run (ORT's
+    issues 7225 and 28539). Events on that stream time the network, and the host's time to launch it is measured apart.
+    float32 stays float32 (no TF32), as in `torchscript`.
 
-    Every node must run on the GPU. ORT places nodes that compute nothing but shapes on the CPU on purpose;
-    they go when the shapes in the file are fixed, which is how latlab exports. What is left is an error, too:
-    its results travel between the processors in the midst of what is timed.
+    Every node must run on the GPU. ORT deliberately places nodes that only compute shapes on the CPU; they disappear
+    if the shapes in the file are fixed, which is how latlab exports. Any other node on the CPU is an error, because its
+    results would travel between the processors within the timed inference.
     """
 
     provider = _PROVIDERS["cuda"]
@@ -162,7 +166,7 @@ class CUDASession(ONNXRuntimeSession):
 
         from latlab.agents.runtimes.cuda import event_clock, pci_bus_id
 
-        if hasattr(ort, "preload_dlls"):  # since 1.21; finds the libraries that pip installed beside it
+        if hasattr(ort, "preload_dlls"):  # since 1.21; finds the CUDA libraries that pip installed next to ORT
             ort.preload_dlls()
         if self.provider not in ort.get_available_providers():
             raise AgentError(
@@ -178,7 +182,7 @@ class CUDASession(ONNXRuntimeSession):
         except AgentError as error:
             if "CPU EP" not in error.message:
                 raise
-            # Either the whole provider is missing, which this says, or some nodes are not for it.
+            # Either the whole provider is missing, which the next call reports, or it cannot run some nodes.
             session = super()._open(path, {_RECORD: "1"}, **on_gpu)
             raise AgentError("unsupported_op", _why_not_all_on(self.provider, session)) from error
 
@@ -213,7 +217,10 @@ class CUDASession(ONNXRuntimeSession):
 
 
 def _why_not_all_on(provider: str, session: Any) -> str:
-    """For a session that was opened with `_RECORD`: which operators ORT put on the CPU."""
+    """Return a message that names the operators ORT put on the CPU.
+
+    The session must have been opened with `_RECORD`.
+    """
     message = f"{provider} does not run all of the network"
     if hasattr(session, "get_provider_graph_assignment_info"):  # since 1.24
         parts = session.get_provider_graph_assignment_info()
@@ -224,7 +231,7 @@ def _why_not_all_on(provider: str, session: Any) -> str:
 
 
 def _declared(shape: Sequence[object]) -> list[int | None]:
-    """Symbolic dimensions come as strings or None."""
+    """Return the declared sizes, with None for open dimensions, which ORT gives as strings or None."""
     return [size if isinstance(size, int) else None for size in shape]
 
 
@@ -235,7 +242,7 @@ def _dtype(node: Any) -> str:
 
 
 def _kind(status: str, message: str) -> str:
-    """Failure kind from the class name of ORT's exception (its status code) and its text."""
+    """Return the failure kind, from the class name of ORT's exception (its status code) and from its text."""
     if (
         "bad_alloc" in message
         or "Failed to allocate memory" in message

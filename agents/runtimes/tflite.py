@@ -1,4 +1,4 @@
-"""TensorFlow Lite on the CPU, default delegate (XNNPACK): `ai_edge_litert`, or the older `tflite_runtime`."""
+"""TensorFlow Lite on the CPU with its default delegate (XNNPACK): `ai_edge_litert`, or the older `tflite_runtime`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ _UNREADABLE = ("Flatbuffer", "Could not open", "model allocation is null")
 
 
 def load() -> None:
+    """Import the interpreter."""
     _interpreter_class()
 
 
@@ -31,12 +32,13 @@ def _interpreter_class() -> Any:
 def open_session(
     path: str, version: str, threads: int, accelerator: str, input_shape: Sequence[int] | None
 ) -> TFLiteSession:
+    """Load a TFLite file; the arguments are those of `runtimes.open`, and `version` is the package's."""
     check_accelerator("tflite", accelerator, ("cpu",))
     return TFLiteSession(path, version, threads, input_shape)
 
 
 class TFLiteSession(Session):
-    """An allocated `Interpreter`. One timed inference is one `invoke`, as in `benchmark_model`."""
+    """A session of an allocated TFLite `Interpreter`. One timed inference is one `invoke`, as in `benchmark_model`."""
 
     runtime = "tflite"
 
@@ -84,7 +86,7 @@ class TFLiteSession(Session):
 
     def explain(self, error: BaseException) -> AgentError:
         if isinstance(error.__cause__, ImportError):
-            # tflite-runtime was built for numpy 1: under numpy 2 it imports, and fails at the first Interpreter.
+            # tflite-runtime was built for numpy 1: under numpy 2 it imports, but its first Interpreter fails.
             wheel = f"{error.__cause__}: the TFLite package {self.version} needs an older numpy (pip install 'numpy<2')"
             return AgentError("runtime_missing", wheel)
         return AgentError(_kind(error), " ".join(str(error).split())[:500])
@@ -94,7 +96,7 @@ class TFLiteSession(Session):
 
 
 def _declared(detail: Any) -> list[int | None]:
-    """Open dimensions are -1 in `shape_signature` (and 1 in `shape`)."""
+    """Return the declared sizes. Open dimensions are None here, -1 in `shape_signature`, and 1 in `shape`."""
     signature = detail.get("shape_signature")
     if signature is None or not len(signature):
         signature = detail["shape"]
@@ -108,7 +110,7 @@ def _dtype_name(dtype: Any) -> str:
 
 
 def _delegation(interpreter: Any) -> Delegation | None:
-    """Which operators XNNPACK took. None where the interpreter does not tell.
+    """Return how much of the graph XNNPACK runs, or None if the interpreter does not list its operators.
 
     After `allocate_tensors` the interpreter lists the file's own operators, then one DELEGATE node for each
     partition. An operator belongs to a partition if it lies on the way back from the partition's outputs to

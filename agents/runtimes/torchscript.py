@@ -18,6 +18,7 @@ __all__ = ["TorchScriptSession", "load", "open_session"]
 
 
 def load() -> None:
+    """Import torch, and let it run operators one after another."""
     import torch
 
     with suppress(RuntimeError):  # only possible before the first parallel region of the process
@@ -27,6 +28,7 @@ def load() -> None:
 def open_session(
     path: str, version: str, threads: int, accelerator: str, input_shape: Sequence[int] | None
 ) -> TorchScriptSession:
+    """Load a TorchScript file; the arguments are those of `runtimes.open`, and `version` is the package's."""
     check_accelerator("torchscript", accelerator, ("cpu", "cuda"))
     if accelerator == "cuda":
         return CUDASession(path, version, threads, input_shape)
@@ -34,9 +36,9 @@ def open_session(
 
 
 class TorchScriptSession(Session):
-    """A frozen `ScriptModule` in inference mode. One timed inference is one call of the module.
+    """A session of a frozen `ScriptModule` in inference mode. One timed inference is one call of the module.
 
-    Threads are process-wide in torch; they are set whenever this network is about to run.
+    The number of threads is process-wide in torch, so it is set again whenever this network is about to run.
     """
 
     runtime = "torchscript"
@@ -51,7 +53,7 @@ class TorchScriptSession(Session):
         try:
             torch.set_num_threads(threads)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit as such
+                warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit as a whole is deprecated
                 module: Any = self._torch.jit.load(path, map_location=self.provider)
                 if hasattr(module, "training"):  # a frozen module has no such attribute any more
                     module = torch.jit.freeze(module.eval())
@@ -64,7 +66,7 @@ class TorchScriptSession(Session):
                 raise AgentError("bad_request", f"the network has {len(names)} inputs: one shape does not say enough")
             if not input_shape or min(input_shape) < 1:
                 raise AgentError("bad_request", f"an input cannot have the shape {tuple(input_shape)}")
-            # The file keeps no types of inputs; images are what this is for.
+            # The file stores no input types. float32 suits images, the usual inputs.
             self.inputs = (TensorSpec(names[0], tuple(input_shape), "float32"),)
         else:
             self.inputs = ()
@@ -78,6 +80,11 @@ class TorchScriptSession(Session):
         self._arguments = tuple(self._torch.from_numpy(array).to(self.provider) for array in arrays)
 
     def random_inputs(self, seed: int) -> list[Array]:
+        """Return seeded random inputs.
+
+        Raises:
+            AgentError: "bad_request" without `input_shape`, because the file stores no shape.
+        """
         if not self.inputs:
             raise AgentError("bad_request", "a TorchScript file does not keep its input's shape: say it (--input)")
         return super().random_inputs(seed)
@@ -109,11 +116,11 @@ class TorchScriptSession(Session):
 
 
 class CUDASession(TorchScriptSession):
-    """The same on a GPU, on torch's default stream, timed by CUDA events around the call.
+    """A TorchScript session on a GPU: on torch's default stream, timed by CUDA events around the call.
 
-    float32 is float32 here: torch's own default lets convolutions round to TF32 (10 bits of mantissa), which
-    fails the comparison with eager outputs. cuDNN looks for the fastest algorithms of every convolution on its
-    first call (`cudnn.benchmark`): shapes do not change, and it is what ONNX Runtime does.
+    float32 stays float32: by default torch lets convolutions round to TF32 (10 bits of mantissa), which fails the
+    comparison with eager outputs. On each convolution's first call cuDNN searches for the fastest algorithm
+    (`cudnn.benchmark`): shapes do not change, and ONNX Runtime does the same.
     """
 
     provider = "cuda"
@@ -135,7 +142,7 @@ class CUDASession(TorchScriptSession):
     def invoke(self) -> None:
         super().invoke()
         try:
-            self._torch.cuda.synchronize()  # where an error of what was queued comes up
+            self._torch.cuda.synchronize()  # errors of queued work surface here
         except Exception as error:
             raise self.explain(error) from error
 
@@ -147,11 +154,11 @@ class CUDASession(TorchScriptSession):
 
     def close(self) -> None:
         super().close()
-        self._torch.cuda.empty_cache()  # torch keeps freed memory, which the next network may need elsewhere
+        self._torch.cuda.empty_cache()  # torch keeps freed memory, which the next network's runtime may need
 
 
 class TorchClock:
-    """CUDA events on torch's current stream, and the wait for all streams."""
+    """A `DeviceClock` of CUDA events on torch's current stream; `wait` waits for all streams."""
 
     def __init__(self, torch: Any) -> None:
         self._begin, self._end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -159,6 +166,7 @@ class TorchClock:
         self.wait = torch.cuda.synchronize
 
     def elapsed_ns(self) -> int:
+        """Return the nanoseconds between the two events."""
         return int(self._begin.elapsed_time(self._end) * 1e6)  # from milliseconds
 
 
@@ -175,7 +183,7 @@ def _why_no_cuda(torch: Any) -> str:
 
 
 def _brief(message: str) -> str:
-    """The reason, which TorchScript puts at the end of a quotation of the serialised code."""
+    """Return the reason, which TorchScript puts after a quotation of the serialised code, in at most 500 characters."""
     at = message.rfind("RuntimeError:")
     return " ".join(message[max(at, 0) :].split())[:500]
 

@@ -1,7 +1,7 @@
-"""What the device spends: counters of energy, and meters of power, of which each may be missing or refused.
+"""Energy counters and power meters of the device. Each of them may be missing or refused.
 
-One small class per source. None of them needs root by itself, but Linux keeps RAPL's counters for root since 2020
-(CVE-2020-8694), unless somebody has opened them: `chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj`.
+Each source is one small class. No source needs root by itself, but since 2020 (CVE-2020-8694) Linux reserves RAPL's
+counters for root, unless somebody opens them: `chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj`.
 """
 
 from __future__ import annotations
@@ -18,37 +18,38 @@ if TYPE_CHECKING:
 __all__ = ["RAPL", "BatteryMeter", "BoardMeters", "Energy", "Source"]
 
 _CHIPS = ("ina", "ltc2945", "pac19")
-"""Chips that measure what flows to a board or a part of it; other sensors may have to do with anything."""
+"""Name prefixes of chips that measure the current into a board or a part of it. Other sensors may measure anything."""
 _CHANNELS = range(1, 4)
-"""Of an INA3221, the chip with the most; its further numbers are sums and voltages across shunts."""
+"""Channels of an INA3221, the chip with the most of them. Its higher numbers are sums and shunt voltages."""
 _MICROAMPERES_FROM = 20_000
-"""A phone that computes draws more than 20 mA: smaller numbers are of drivers that count in mA."""
+"""A phone that computes draws more than 20 mA: a smaller number comes from a driver that reports mA instead of uA."""
 
 
 class Source(ABC):
-    """Something that knows energy or power. Names are unique over all sources."""
+    """A source of energy or power readings. Reading names are unique across all sources."""
 
     def __init__(self, files: Files) -> None:
         self._device = files
 
     @property
     def refused(self) -> list[str]:
-        """What of it is there, and may not be read."""
+        """The names of counters that exist but that this user may not read."""
         return []
 
     @abstractmethod
     def counters_uj(self) -> dict[str, int]:
-        """Energy spent since some moment, which only grows."""
+        """Return each counter's energy in microjoules since some fixed moment. A counter only grows."""
 
     @abstractmethod
     def power_mw(self) -> dict[str, float]:
-        """Power now, or over the meter's own short while."""
+        """Return each meter's power in milliwatts, now or averaged over the meter's own short interval."""
 
 
 class RAPL(Source):
-    """Packages of an x86 processor and the memory at them, from Intel's running average power limit (AMD has it too).
+    """The energy counters of x86 processor packages and their memory.
 
-    A package is all of a processor's cores, whoever keeps them busy.
+    They are Intel's running average power limit (RAPL); AMD has it, too. A package's counter covers all cores of the
+    processor, whatever program keeps them busy.
     """
 
     def __init__(self, files: Files) -> None:
@@ -58,14 +59,14 @@ class RAPL(Source):
             name, numbers = self._device.text(f"{zone}/name") or "", zone.rpartition("/")[2].split(":")[1:]
             if len(numbers) == 1 and name.startswith("package"):
                 self._zones[name] = zone
-            elif name == "dram":  # of the others, cores are a part of the package, and psys is neither a part nor a sum
+            elif name == "dram":  # the other zones: "core" is part of the package, "psys" neither a part nor a sum
                 self._zones[f"dram-{numbers[0]}"] = zone
         self._last: dict[str, int] = {}
         self._wrapped: dict[str, int] = {}
 
     @property
     def refused(self) -> list[str]:
-        """Counters that are there, and that this user may not read."""
+        """The names of counters that exist but that this user may not read."""
         return [name for name, zone in self._zones.items() if self._device.refuses(f"{zone}/energy_uj")]
 
     def counters_uj(self) -> dict[str, int]:
@@ -74,7 +75,7 @@ class RAPL(Source):
             count = self._device.number(f"{zone}/energy_uj")
             if count is None:
                 continue
-            if count < self._last.get(name, 0):  # it begins anew after some kilojoules, in minutes or hours
+            if count < self._last.get(name, 0):  # it wraps to 0 after some kilojoules: minutes or hours of work
                 most = self._device.number(f"{zone}/max_energy_range_uj")
                 self._wrapped[name] = self._wrapped.get(name, 0) + (most or self._last[name])
             self._last[name] = count
@@ -86,7 +87,7 @@ class RAPL(Source):
 
 
 class BoardMeters(Source):
-    """Chips between a board and its power supply, as Jetsons have them, or as people solder them to a Raspberry Pi."""
+    """Power meters between a board and its supply: built into Jetsons, or soldered to a Raspberry Pi by its owner."""
 
     def __init__(self, files: Files) -> None:
         super().__init__(files)
@@ -121,7 +122,10 @@ class BoardMeters(Source):
 
 
 class BatteryMeter(Source):
-    """A battery that is being emptied: what the whole phone draws. One that charges says nothing of that."""
+    """The power that a phone draws from its discharging battery.
+
+    A charging battery's current does not show that power.
+    """
 
     _FOLDER = "sys/class/power_supply/battery"
 
@@ -142,29 +146,29 @@ class BatteryMeter(Source):
 
 
 class NvidiaGPUs(Source):
-    """The boards of NVIDIA's GPUs, since the driver was loaded: `gpu 0`, by NVML's numbers."""
+    """The board energy of NVIDIA's GPUs since the driver was loaded, named `gpu 0` and so on by NVML's numbers."""
 
     def counters_uj(self) -> dict[str, int]:
         energies = {f"gpu {gpu.index}": gpu.energy_mj() for gpu in self._gpus()}
         return {name: 1000 * energy for name, energy in energies.items() if energy is not None}
 
     def power_mw(self) -> dict[str, float]:
-        """Of GPUs that count no energy (before Volta)."""
+        """Return the power of the GPUs that count no energy (before Volta), in milliwatts."""
         powers = {f"gpu {gpu.index}": gpu.power_mw() for gpu in self._gpus() if gpu.energy_mj() is None}
         return {name: power for name, power in powers.items() if power is not None}
 
     def _gpus(self) -> list[GPU]:
-        return gpus() if self._device.root == "/" else []  # the driver is the running system's
+        return gpus() if self._device.root == "/" else []  # the driver belongs to the running system
 
 
 SOURCES: tuple[type[Source], ...] = (RAPL, BoardMeters, BatteryMeter, NvidiaGPUs)
 
 
 class Energy(Knob):
-    """Counters in microjoules and meters in milliwatts, each under its name, and when they were read.
+    """All energy counters (microjoules) and power meters (milliwatts) by name, with the time of the reading.
 
-    `{"at_s": steady clock, "uj": {"package-0": 123, "gpu 0": 456}, "mw": {"battery": 2100.0}}`, and `"refused"`, a list
-    of counters, where there are some and they are kept from this user.
+    The value is `{"at_s": steady clock in seconds, "uj": {"package-0": 123, "gpu 0": 456}, "mw": {"battery": 2100.0}}`.
+    If this user may not read some counters, `"refused"` lists their names.
     """
 
     name = "energy"

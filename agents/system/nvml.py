@@ -1,7 +1,7 @@
-"""GPUs as NVIDIA's management library (NVML) sees them, through ctypes: clocks, heat, and who else computes there.
+"""GPUs as NVIDIA's management library (NVML) reports them, through ctypes: clocks, temperature, other processes.
 
-Names, numbers and structures are those of NVIDIA's "NVML API Reference Guide". A driver too old to know a
-function, or a GPU that refuses it, answers None: NVML is a witness here, nothing depends on it.
+Names, numbers and structures are those of NVIDIA's "NVML API Reference Guide". The answer is None if the driver is too
+old to know a function or the GPU refuses it: latlab runs on without NVML, it only knows less about the GPU.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _CLOCK_GRAPHICS, _CLOCK_SM = 0, 1
 _SENSOR_GPU = 0
 _INSUFFICIENT_SIZE = 7
 _TEXT = 96
-"""Bytes of the longest text that NVML gives: a device's name."""
+"""Size in bytes of the buffer for a text. NVML's longest text is a device's name."""
 _MEGABYTE = 1 << 20
 IDLE = "idle"
 _REASONS = {
@@ -32,7 +32,7 @@ _REASONS = {
     0x80: "power brake",
     0x100: "display clocks",
 }
-"""Bits of nvmlClocksEventReasons."""
+"""The bits of nvmlClocksEventReasons."""
 
 
 class _Memory(ctypes.Structure):
@@ -40,7 +40,7 @@ class _Memory(ctypes.Structure):
 
 
 class _Process(ctypes.Structure):
-    """nvmlProcessInfo_t since CUDA 11."""
+    """NVML's `nvmlProcessInfo_t` since CUDA 11."""
 
     _fields_ = (
         ("pid", ctypes.c_uint),
@@ -51,49 +51,52 @@ class _Process(ctypes.Structure):
 
 
 class GPU:
-    """One GPU. What is asked once stands in attributes; what changes is a method."""
+    """One GPU. Attributes are read once; methods ask again at each call."""
 
     def __init__(self, library: ctypes.CDLL, handle: ctypes.c_void_p) -> None:
         self._library, self._handle = library, handle
         self.name = self._text("nvmlDeviceGetName")
         self.index = self._number("nvmlDeviceGetIndex")
-        """NVML's number of it, which is not CUDA's."""
-        # SM and graphics clock are one on every GPU that still has a driver; defaults are known for the latter
-        # alone, and for data-centre GPUs alone.
+        """The GPU's number in NVML, which may differ from CUDA's."""
+        # SM clock and graphics clock are the same on every GPU that still has a driver. Only the graphics clock has
+        # a default, and only on data-centre GPUs.
         self.max_sm_mhz = self._number("nvmlDeviceGetMaxClockInfo", _CLOCK_SM)
         self.default_sm_mhz = self._number("nvmlDeviceGetDefaultApplicationsClock", _CLOCK_GRAPHICS) or self.max_sm_mhz
 
     def sm_mhz(self) -> int | None:
-        """Clock of the multiprocessors now."""
+        """Return the present clock of the multiprocessors in MHz."""
         return self._number("nvmlDeviceGetClockInfo", _CLOCK_SM)
 
     def power_mw(self) -> int | None:
-        """Of the whole board, over the last second on most GPUs."""
+        """Return the whole board's power in milliwatts, on most GPUs averaged over the last second."""
         return self._number("nvmlDeviceGetPowerUsage")
 
     def energy_mj(self) -> int | None:
-        """Of the whole board since the driver was loaded; Volta and later."""
+        """Return the whole board's energy in millijoules since the driver was loaded. Volta and later count it."""
         value = ctypes.c_ulonglong()
         return value.value if self._ask("nvmlDeviceGetTotalEnergyConsumption", ctypes.byref(value)) == 0 else None
 
     def throttle_reasons(self) -> list[str] | None:
-        """What holds the clocks below their maximum now."""
+        """Return the reasons that hold the clocks below their maximum now."""
         bits = ctypes.c_ulonglong()
-        # The second name is what drivers before 535 call it.
+        # Drivers before 535 know the second name only.
         for function in ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"):
             if self._ask(function, ctypes.byref(bits)) == 0:
                 return [reason for bit, reason in _REASONS.items() if bits.value & bit]
         return None
 
     def idle(self) -> bool:
-        """Whether the clocks are down because nothing has run lately: running something brings them up."""
+        """Return whether the clocks are low because nothing ran lately. Running something raises them."""
         return IDLE in (self.throttle_reasons() or ())
 
     def compute_pids(self) -> list[int] | None:
-        """Processes that compute on the GPU. In a container they may be missing, or have the host's numbers."""
+        """Return the ids of the processes that compute on the GPU.
+
+        In a container they may be missing, or be the host's ids.
+        """
         for function in ("nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetComputeRunningProcesses_v2"):
             room = 64
-            for _ in range(3):  # processes may come while the list is made
+            for _ in range(3):  # processes may start while the list is made
                 processes, count = (_Process * room)(), ctypes.c_uint(room)
                 status = self._ask(function, ctypes.byref(count), processes)
                 if status == 0:
@@ -104,10 +107,10 @@ class GPU:
         return None
 
     def company(self) -> str | None:
-        """Who else computes on the GPU that this process computes on, for a person; None for nobody.
+        """Return a sentence about other processes that compute on this process's GPU, or None if there are none.
 
-        One of the processes is this one, even where a container gives it another number. Programs that only
-        draw (a desktop) are no company.
+        One of the listed processes is this one, even if a container gives it another id. Programs that only draw (a
+        desktop) do not count.
         """
         pids = set(self.compute_pids() or ())
         if len(pids) < 2:
@@ -118,7 +121,7 @@ class GPU:
         return f"other processes compute on the GPU: {', '.join(map(str, sorted(others)[:8]))}"
 
     def state(self) -> dict[str, Any]:
-        """Everything that changes, under names with units; None for what the GPU does not tell."""
+        """Return everything that changes, under names with units; None for what the GPU does not report."""
         milliwatts, pids = self.power_mw(), self.compute_pids()
         memory = self._memory()
         return {
@@ -131,7 +134,7 @@ class GPU:
         }
 
     def facts(self) -> dict[str, Any]:
-        """Everything that does not change while a worker lives and bears on latency."""
+        """Return everything that bears on latency and does not change while a worker lives."""
         memory, cuda = self._memory(), ctypes.c_int()
         known = _call(self._library, "nvmlSystemGetCudaDriverVersion_v2", ctypes.byref(cuda)) == 0
         return {
@@ -164,12 +167,12 @@ class GPU:
 
 
 class NVML:
-    """The loaded library. It stays initialised for the life of the process: setting it up can take a second."""
+    """The loaded library. It stays initialised until the process ends, because initialising can take a second."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
         self.gpus: list[GPU] = []
-        """All of the machine, whatever CUDA_VISIBLE_DEVICES says."""
+        """All GPUs of the machine, whatever CUDA_VISIBLE_DEVICES says."""
         count = ctypes.c_uint()
         _call(library, "nvmlDeviceGetCount_v2", ctypes.byref(count))
         for index in range(count.value):
@@ -178,6 +181,7 @@ class NVML:
                 self.gpus.append(GPU(library, handle))
 
     def find(self, pci_bus_id: str) -> GPU | None:
+        """Return the GPU at an address on the PCI bus, or None."""
         handle = ctypes.c_void_p()
         function = "nvmlDeviceGetHandleByPciBusId_v2"
         if _call(self._library, function, pci_bus_id.encode(), ctypes.byref(handle)) != 0:
@@ -186,7 +190,7 @@ class NVML:
 
 
 def load(path: str) -> NVML | None:
-    """NVML, or None where it is not installed, or has no driver to talk to."""
+    """Load and initialise NVML from `path`; return None if it is not installed or finds no driver."""
     try:
         library = ctypes.CDLL(path)
     except OSError:
@@ -200,19 +204,22 @@ def _nvml() -> NVML | None:
 
 
 def gpus() -> list[GPU]:
-    """The GPUs of this machine. Where there is no NVML, that costs a search for its file, once."""
+    """Return the GPUs of this machine. Without NVML the first call costs a search for its file, later calls nothing."""
     nvml = _nvml()
     return [] if nvml is None else nvml.gpus
 
 
 def find(pci_bus_id: str | None) -> GPU | None:
-    """The GPU at an address on the PCI bus, which CUDA and NVML both use; their own numbers differ."""
+    """Return the GPU at an address on the PCI bus, or None.
+
+    CUDA and NVML share addresses; their device numbers differ.
+    """
     nvml = _nvml()
     return None if nvml is None or pci_bus_id is None else nvml.find(pci_bus_id)
 
 
 def _call(library: ctypes.CDLL, function: str, *arguments: Any) -> int:
-    """NVML's return code, 0 for success; -1 for a function that this driver does not have."""
+    """Return NVML's return code: 0 for success, -1 for a function that this driver does not have."""
     try:
         return int(getattr(library, function)(*arguments))
     except AttributeError:

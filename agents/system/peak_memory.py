@@ -1,4 +1,4 @@
-"""How much memory this process takes at its peak while it does something."""
+"""The peak memory that this process takes while it does something."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ _CLEAR_REFS = "/proc/self/clear_refs"
 
 
 class PeakMemory:
-    """Watches how far the resident memory of this process grows, from now on.
+    """Watches how far this process's resident memory grows from the object's creation on.
 
-    Linux keeps the most that it ever was (VmHWM of proc(5)), and forgets it when "5" is written to `clear_refs`. Where
-    that is refused there is `ru_maxrss`, which grows only where it was never that much before: a lower bound.
+    Linux keeps the highest value so far (VmHWM of proc(5)) and resets it when "5" is written to `clear_refs`. If Linux
+    refuses that, `ru_maxrss` is the substitute. Without the reset it only grows, so the result is a lower bound, and
+    unknown unless the process takes more than ever before.
     """
 
     def __init__(self, status: str = _STATUS, clear_refs: str = _CLEAR_REFS) -> None:
@@ -26,24 +27,21 @@ class PeakMemory:
         try:
             with open(clear_refs, "w", encoding="ascii") as file:
                 file.write("5")
-        except OSError:  # not Linux, or one without CONFIG_PROC_PAGE_MONITOR
+        except OSError:  # not Linux, or a kernel without CONFIG_PROC_PAGE_MONITOR
             return
         resident = self._read("VmRSS")
         if resident is not None:
             self._how, self._before_kib = "VmHWM", resident
 
     def grown(self) -> dict[str, Any] | None:
-        """`peak_mb`: megabytes of 10^6 bytes beyond what was there at the start, and `how` they were found.
-
-        None where that is not known.
-        """
+        """Return `peak_mb`, the growth in megabytes (10^6 bytes), and `how` it was found; None if it is unknown."""
         most = self._read("VmHWM") if self._how == "VmHWM" else _most_kib()
         if most is None or (most <= self._before_kib and self._how == "maxrss"):
             return None
         return {"peak_mb": max(0, most - self._before_kib) * 1024 / 1e6, "how": self._how}
 
     def _read(self, field: str) -> int | None:
-        """KiB in a line of `status`."""
+        """Return the KiB in one line of `status`, or None."""
         with suppress(OSError, ValueError, IndexError), open(self._status, encoding="ascii", errors="replace") as file:
             for line in file:
                 if line.startswith(f"{field}:"):
@@ -56,7 +54,7 @@ def _most_kib() -> int:
 
 
 def _give_back_what_is_free() -> None:
-    """Memory that an earlier network was given, and that waits to be used again, would hide what the next one takes."""
+    """Return freed memory to the system: if the next network reused it, that part of its memory would not show."""
     with suppress(ImportError, OSError, AttributeError):  # no ctypes, or a C library that is not glibc
         import ctypes
 

@@ -1,4 +1,4 @@
-"""What the worker does with its own process: which CPUs it runs on, where its streams go, when it must end."""
+"""The worker's handling of its own process: CPU affinity, standard streams, watchdog, exit."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ __all__ = ["Affinity", "leave", "program_hash", "take_over_stdio", "watchdog"]
 
 
 class Affinity:
-    """The CPUs that all threads of this process run on: at first, those that it was started on."""
+    """The CPUs that all threads of this process run on: initially those that it was started on."""
 
     def __init__(self) -> None:
         self._usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
         self._current: list[int] | None = None
 
     def pin(self, cpus: list[int] | None) -> None:
-        """Moves every thread to `cpus`; None means all that the process was started on.
+        """Move every thread to `cpus`; None means all CPUs that the process was started on.
 
-        Threads that a runtime starts later inherit it, so this comes before the runtime's loading.
+        Threads that a runtime starts later inherit the setting, so call this before the runtime loads.
+
+        Raises:
+            AgentError: "bad_request" if the process may not run on these CPUs.
         """
         if cpus == self._current:
             return
@@ -40,7 +43,7 @@ class Affinity:
 
 @contextmanager
 def watchdog(seconds: float) -> Iterator[None]:
-    """Ends this process after `seconds`, even from within native code that never returns to Python."""
+    """End this process after `seconds`, even from within native code that never returns to Python."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
@@ -50,10 +53,10 @@ def watchdog(seconds: float) -> Iterator[None]:
 
 
 def take_over_stdio() -> tuple[int, int]:
-    """Moves stdin and stdout to descriptors of their own, and returns them.
+    """Move stdin and stdout to new descriptors, and return the two descriptors.
 
-    Afterwards what a native library prints to stdout goes to stderr, and nothing can be read from stdin, so
-    that a chatty runtime cannot corrupt the protocol.
+    Afterwards, what a native library prints to stdout goes to stderr, and reading stdin yields nothing, so that a
+    chatty runtime cannot corrupt the protocol.
     """
     source, sink = os.dup(0), os.dup(1)
     os.dup2(2, 1)
@@ -64,7 +67,7 @@ def take_over_stdio() -> tuple[int, int]:
 
 
 def program_hash() -> str:
-    """Hash of the file that this process was started from."""
+    """Return the first 16 hex digits of the SHA-256 of the file that this process was started from."""
     try:
         with open(sys.argv[0], "rb") as file:
             return hashlib.sha256(file.read()).hexdigest()[:16]
@@ -73,6 +76,6 @@ def program_hash() -> str:
 
 
 def leave(code: int) -> NoReturn:
-    """Ends the process at once: tearing a runtime down takes long, and sometimes crashes."""
+    """End the process at once: shutting a runtime down takes long, and sometimes crashes."""
     sys.stderr.flush()
     os._exit(code)

@@ -1,4 +1,4 @@
-"""What telemetry is made of: a device's files, each of which may be missing, and knobs that read them."""
+"""The parts of telemetry: the device's files, each of which may be missing, and the base class of sensors."""
 
 from __future__ import annotations
 
@@ -18,21 +18,27 @@ _LIMIT = 1 << 63
 
 
 class Files:
-    """The files of a device, of which each may be missing.
+    """The files of a device. Each of them may be missing.
 
     Args:
-        root: where the device's file system begins.
+        root: path at which the device's file system begins.
     """
 
     def __init__(self, root: str = "/") -> None:
         self.root = root
 
     def find(self, pattern: str) -> list[str]:
-        """Files and folders; the pattern begins at the root, without a slash."""
+        """Return the files and folders that match `pattern`, which begins at the root without a slash.
+
+        Numbers sort by value: cpu10 comes after cpu9.
+        """
         return sorted(glob(os.path.join(self.root, pattern)), key=by_number)
 
     def text(self, path: str) -> str | None:
-        """What is in a file: one that was found, or one named from the root."""
+        """Return the stripped content of a file, or None.
+
+        `path` comes from `find`, or begins at the root, without a slash.
+        """
         try:
             with open(os.path.join(self.root, path), encoding="ascii", errors="replace") as file:
                 return file.read(1 << 16).strip()
@@ -40,31 +46,35 @@ class Files:
             return None
 
     def refuses(self, path: str) -> bool:
-        """Whether the file is there, and somebody else's."""
+        """Return whether the file exists but this user may not read it."""
         full = os.path.join(self.root, path)
         return os.path.exists(full) and not os.access(full, os.R_OK)
 
     def number(self, path: str) -> int | None:
-        """The whole number that is in a file, of at most 64 bits."""
+        """Return the whole number in a file, or None if there is none or it takes more than 64 bits."""
         value = parse(self.text(path), int)
         return value if value is not None and -_LIMIT <= value < _LIMIT else None
 
 
 class Knob(ABC):
-    """Something about the device that bears on latency."""
+    """A sensor: one reading of the device that bears on latency."""
 
     name: str
+    """The key of the reading in telemetry."""
 
     def __init__(self, files: Files) -> None:
         self._device = files
 
     @abstractmethod
     def read(self) -> Any:
-        """The value now, or None."""
+        """Return the present value, which JSON can hold, or None if the device does not report it."""
 
 
 def gpus() -> list[GPU]:
-    """The NVIDIA GPUs of this machine. Most have none, and need not load what asks for them before it is asked."""
+    """Return the NVIDIA GPUs of this machine.
+
+    The import waits for the first call, because most machines have no such GPU.
+    """
     try:
         from latlab.agents.system import nvml
     except ImportError:  # ctypes is missing in a Python that was built without libffi
@@ -73,6 +83,7 @@ def gpus() -> list[GPU]:
 
 
 def parse(text: str | None, convert: Callable[[str], T]) -> T | None:
+    """Return `convert(text)`, or None for an empty or malformed text."""
     try:
         return convert(text) if text else None
     except ValueError:
@@ -80,6 +91,6 @@ def parse(text: str | None, convert: Callable[[str], T]) -> T | None:
 
 
 def by_number(path: str) -> list[Any]:
-    """cpu10 after cpu9."""
+    """Return a sort key that puts cpu10 after cpu9."""
     digits = "".join(c if c.isdigit() else " " for c in path).split()
     return [int(digit) for digit in digits]

@@ -1,7 +1,7 @@
-"""The state of the device around a measurement: read from Linux's files, each of which may be missing.
+"""The state of the device around a measurement, read from Linux's files. Each of these may be missing.
 
-One small class per knob, as in pyperf's `system`: `read` gives a JSON value, or None where the device does
-not tell. Reading everything takes well under a millisecond; nothing is cached but the names of files.
+Each sensor is one small class, as in pyperf's `system`: `read` returns a JSON value, or None if the device does not
+report it. Reading all of them takes well under a millisecond. Only the names of files are cached.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CPUS = "sys/devices/system/cpu/cpu[0-9]*"
 
 
 class Temperature(Knob):
-    """Degrees Celsius of each thermal zone, under its type."""
+    """The temperature of each thermal zone in degrees Celsius, under the zone's type."""
 
     name = "temperature_c"
 
@@ -38,7 +38,7 @@ class Temperature(Knob):
 
 
 class Frequency(Knob):
-    """Clock of each CPU in MHz: what cpufreq says, else what /proc/cpuinfo says."""
+    """The clock of each CPU in MHz, from cpufreq, else from /proc/cpuinfo."""
 
     name = "frequency_mhz"
 
@@ -55,7 +55,7 @@ class Frequency(Knob):
 
 
 class HighestClock(Knob):
-    """The highest clock in MHz of each CPU, as it was made; it is none of `KNOBS`, because it does not change."""
+    """The highest clock of each CPU in MHz, by its design. It is not among `KNOBS`, because it does not change."""
 
     name = "max_mhz"
 
@@ -64,7 +64,7 @@ class HighestClock(Knob):
 
 
 class ClockLimit(Knob):
-    """The clock in MHz that each CPU may have now, which a thermal limit lowers, and a person can."""
+    """The highest clock in MHz that each CPU may run at now. A thermal limit or a person can lower it."""
 
     name = "clock_limit_mhz"
 
@@ -77,7 +77,7 @@ class ClockLimit(Knob):
 
 
 class Governor(Knob):
-    """Frequency governors in use, e.g. ["performance"]."""
+    """The frequency governors in use, e.g. ["performance"]."""
 
     name = "governor"
 
@@ -108,7 +108,7 @@ class Throttle(Knob):
 
 
 class Load(Knob):
-    """Load averages over 1, 5 and 15 minutes."""
+    """The load averages over 1, 5 and 15 minutes."""
 
     name = "load"
 
@@ -119,7 +119,7 @@ class Load(Knob):
 
 
 class CPUTime(Knob):
-    """Ticks since boot that all CPUs were busy, idle, or stolen by the hypervisor for somebody else."""
+    """CPU ticks since boot, summed over all CPUs: busy, idle, or stolen by the hypervisor for another guest."""
 
     name = "cpu_ticks"
 
@@ -133,7 +133,7 @@ class CPUTime(Knob):
 
 
 class Memory(Knob):
-    """Megabytes: free for use on the device, and the most that this process has held since it loaded a network."""
+    """Memory in MiB: what is available on the device, and this process's peak since `PeakMemory` last reset it."""
 
     name = "memory_mb"
 
@@ -148,7 +148,7 @@ class Memory(Knob):
 
 
 class Pressure(Knob):
-    """Microseconds since boot in which some task waited for a CPU (Linux's pressure stall information)."""
+    """Microseconds since boot during which some task waited for a CPU (Linux's pressure stall information)."""
 
     name = "pressure_us"
 
@@ -158,7 +158,7 @@ class Pressure(Knob):
 
 
 class Battery(Knob):
-    """Of a phone: how full it is, whether it charges, and its temperature."""
+    """A phone's battery: its charge in percent, its charging status, and its temperature in degrees Celsius."""
 
     name = "battery"
 
@@ -178,7 +178,7 @@ class Battery(Knob):
 
 
 class Preemption(Knob):
-    """How often this process was taken off its CPU against its will."""
+    """How often the system took this process off its CPU (involuntary context switches)."""
 
     name = "preemptions"
 
@@ -187,12 +187,12 @@ class Preemption(Knob):
 
 
 class GPUs(Knob):
-    """Clock, heat, power, memory and company of each NVIDIA GPU; see `nvml.GPU.state`."""
+    """Clock, temperature, power, memory and number of processes of each NVIDIA GPU; see `nvml.GPU.state`."""
 
     name = "gpu"
 
     def read(self) -> list[dict[str, Any]] | None:
-        # The library belongs to the running system, whose files begin at the root and nowhere else.
+        # NVML belongs to the running system, and only that system's files begin at "/".
         return [gpu.state() for gpu in gpus()] or None if self._device.root == "/" else None
 
 
@@ -209,21 +209,22 @@ KNOBS: tuple[type[Knob], ...] = (
     Battery,
     Preemption,
     GPUs,
-    Energy,  # the last one, so that what others take is not counted as the network's
+    Energy,  # last, so that the energy of reading the other sensors does not count as the network's
 )
+"""The sensors that `Telemetry` reads, in this order."""
 
 
 def _clocks(files: Files, paths: list[str]) -> list[float] | None:
-    """MHz, from files in kHz."""
+    """Return the clocks in MHz, read from files in kHz."""
     clocks = [files.number(path) for path in paths]
     return [clock / 1000 for clock in clocks if clock is not None] or None
 
 
 class Telemetry:
-    """All knobs of one device.
+    """All sensors of one device.
 
     Args:
-        root: where the device's file system begins.
+        root: path at which the device's file system begins.
     """
 
     def __init__(self, root: str = "/") -> None:
@@ -231,5 +232,5 @@ class Telemetry:
         self._knobs = [knob(files) for knob in KNOBS]
 
     def read(self) -> dict[str, Any]:
-        """Every knob's value under its name; None for what the device does not tell."""
+        """Read every sensor and return the values by name; None for what the device does not report."""
         return {knob.name: knob.read() for knob in self._knobs}

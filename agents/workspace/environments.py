@@ -1,4 +1,4 @@
-"""Runtimes of latlab's own on the device: wheels unpacked into the work folder, where only the worker sees them.
+"""Private Python environments on the device: wheels unpacked into the work folder, where only the worker sees them.
 
 The device needs neither pip nor a virtual environment nor the internet: the controller brings the wheels.
 `env/<id>` is one environment; `env/current` names the one in use.
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["ENVIRONMENT_ID", "Environments"]
 
 ENVIRONMENT_ID = re.compile(r"[0-9a-f]{16,64}")
+"""The form of an environment's id."""
 
 
 class Environments:
-    """The environments of a work folder, of which one is in use.
+    """The environments of a work folder, of which at most one is in use.
 
     Args:
         root: the work folder.
@@ -32,7 +33,7 @@ class Environments:
         self._root = os.path.join(root, "env")
 
     def current(self) -> str | None:
-        """The id of the environment in use."""
+        """Return the id of the environment in use, or None."""
         try:
             with open(os.path.join(self._root, "current"), encoding="ascii", errors="replace") as file:
                 name = file.read(128).strip()
@@ -41,30 +42,33 @@ class Environments:
         return name if ENVIRONMENT_ID.fullmatch(name) and os.path.isdir(os.path.join(self._root, name)) else None
 
     def activate(self) -> None:
-        """Puts the environment in use before everything else that is installed, but behind this very program."""
+        """Put the environment in use on `sys.path`: before all other packages, but after this program itself."""
         name = self.current()
         if name is not None:
             sys.path.insert(1, os.path.join(self._root, name))
 
     def holds(self, module: str) -> bool:
-        """Whether the environment in use has such a package or module."""
+        """Return whether the environment in use has this package or module."""
         name = self.current()
         return name is not None and any(
             os.path.exists(os.path.join(self._root, name, f"{module}{s}")) for s in ("", ".py")
         )
 
     def install(self, name: str, wheels: Sequence[Wheel], between: Callable[[], object] | None = None) -> None:
-        """Unpacks `wheels` and makes them the environment in use from the next worker on; removes all others.
+        """Unpack `wheels` and make them the environment in use from the next worker on.
+
+        All other environments are removed.
 
         Args:
-            name: the environment's id. One that is here under it is replaced.
+            name: the environment's id. An existing environment with this id is replaced.
+            wheels: the wheels to unpack.
             between: called before each file.
 
         Raises:
-            AgentError, OSError: as `unpack` does; what was in use stays so.
+            AgentError, OSError: as `unpack` raises them; the environment in use then stays in use.
         """
         from latlab.agents.workspace.wheel_unpack import (
-            unpack,  # zip archives take long to import, for something that happens once
+            unpack,  # lazy: zipfile takes long to import, and most workers install nothing
         )
 
         folder = os.path.join(self._root, name)
@@ -74,7 +78,7 @@ class Environments:
         os.mkdir(unfinished)
         try:
             unpack(wheels, unfinished, between)
-            os.sync()  # or a device whose plug is pulled has an environment of empty files
+            os.sync()  # without it, pulling the device's plug would leave an environment of empty files
             _remove(folder)
             os.rename(unfinished, folder)
         except BaseException:

@@ -1,11 +1,10 @@
-"""Who may use a device: one worker at a time, and the newest of them.
+"""The lease of a device: one worker at a time may use it, and the newest worker wins.
 
-In a work folder, `lock` is locked (flock) by the worker that has the device, and says who that is as one JSON
-line. The system frees the lock however a worker ends, so nothing is left behind. Where a lock can be lost (a
-network file system, a phone's SD card, a folder that was emptied), the token decides: every worker makes
-`lease/<n + 1>`, which only one can, and removes what came before; a worker whose own has gone is the older one,
-and does nothing more. `folder` names the work folder for good, so that a controller knows tokens of one folder
-from those of another.
+In a work folder, the worker that has the device locks the file `lock` (flock) and writes into it, as one JSON line, who
+it is. The system frees the lock however a worker ends, so nothing is left behind. Where a lock can be lost (a network
+file system, a phone's SD card, a folder that was emptied), the token decides: every worker makes `lease/<n + 1>`, which
+only one of them can, and removes the earlier ones. A worker whose token is gone is the older one, and stops working.
+The file `folder` holds the work folder's permanent id, so that a controller does not mix up tokens of two folders.
 """
 
 from __future__ import annotations
@@ -25,18 +24,20 @@ from latlab.agents.protocol.messages import WHO
 __all__ = ["Lease", "acquire_lease", "in_use"]
 
 LEASE_WAIT_S = 3.0
-"""How long to wait for a predecessor: one whose controller was killed ends within a model's loading time."""
+"""Seconds to wait for the previous worker: one whose controller was killed ends within a model's loading time."""
 _POLL_S = 0.02
 _PROGRAM = re.compile(r"latlab-worker[^/]*\.pyz|latlab\.agents\.worker")
 _FOLDER_ID = re.compile(r"[0-9a-f]{16}")
 
 
 class Lease:
-    """The right to use a device. It lasts until the process ends, or until a newer worker is there.
+    """The right to use a device. It lasts until the process ends, or until a newer worker takes the device.
 
     Args:
-        folder: the work folder's lasting name.
-        token: higher than that of every earlier worker of the folder.
+        folder: the work folder's permanent id.
+        token: a number higher than that of every earlier worker of the folder.
+        path: the token's folder. If it is gone, so is the lease.
+        descriptor: the open descriptor that holds the lock.
     """
 
     def __init__(self, folder: str, token: int, path: str, descriptor: int) -> None:
@@ -44,7 +45,7 @@ class Lease:
         self._path, self._descriptor = path, descriptor
 
     def check(self) -> None:
-        """Raises `AgentError` ("lease_lost") when a newer worker has the device."""
+        """Raise `AgentError` ("lease_lost") if a newer worker has the device."""
         try:
             os.stat(self._path)
         except OSError:
@@ -55,19 +56,20 @@ class Lease:
             ) from None
 
     def release(self) -> None:
-        """Frees the lock; the token stays, so that the next one is higher."""
+        """Free the lock. The token stays, so that the next one is higher."""
         os.close(self._descriptor)
 
 
 def acquire_lease(folder: str, owner: str | None = None, who: str | None = None) -> Lease:
-    """Takes a work folder for this process; what is there of an earlier worker of the same owner is ended.
+    """Take a work folder for this process; if an earlier worker of the same owner still has it, end that worker.
 
     Args:
-        owner: names the controller's run. Its earlier worker may live on behind a link that was cut.
-        who: of the form `WHO`, what others are told who find the folder in use.
+        folder: the work folder.
+        owner: names the controller's run. Its earlier worker may have survived on the far side of a broken connection.
+        who: text of the form `WHO`, shown to others who find the folder in use.
 
     Raises:
-        AgentError: "busy", naming who has it; "bad_request" when the folder cannot be used.
+        AgentError: "busy", naming who has the folder; "bad_request" if the folder cannot be used.
         OSError: one of `DISK_FULL`.
     """
     try:
@@ -90,7 +92,7 @@ def acquire_lease(folder: str, owner: str | None = None, who: str | None = None)
 
 
 def _lock(folder: str, owner: str | None) -> int:
-    """The descriptor that holds the lock."""
+    """Return the descriptor that holds the lock."""
     path = os.path.join(folder, "lock")
     until = time.monotonic() + LEASE_WAIT_S
     while True:
@@ -105,7 +107,7 @@ def _lock(folder: str, owner: str | None) -> int:
                 os.close(descriptor)
                 raise AgentError("busy", f"{folder} is {in_use(holder)}") from None
             if owner is not None and _end_predecessor(_holder(descriptor), owner, folder):
-                owner = None  # once is enough; a large one takes a moment to end
+                owner = None  # one kill is enough; a large process takes a moment to end
                 until = time.monotonic() + LEASE_WAIT_S
         except BaseException:
             os.close(descriptor)
@@ -115,7 +117,7 @@ def _lock(folder: str, owner: str | None) -> int:
 
 
 def in_use(holder: Mapping[str, object]) -> str:
-    """Who has a device and since when, from what a lock says, as far as that can be believed."""
+    """Return who has a device and since when, from the lock's content. Malformed parts are left out."""
     pid, who, since = (holder.get(name) for name in ("pid", "who", "since"))
     worker = f"worker process {pid if type(pid) is int else 'unknown'}"
     began = ""
@@ -129,7 +131,7 @@ def in_use(holder: Mapping[str, object]) -> str:
 
 
 def _is_at(path: str, descriptor: int) -> bool:
-    """Whether the file that was locked is still the one that others will find."""
+    """Return whether the locked file is still the one at `path`, which others will find."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except FileNotFoundError:
@@ -137,16 +139,16 @@ def _is_at(path: str, descriptor: int) -> bool:
 
 
 def _holder(descriptor: int) -> dict[str, object]:
-    """What the process that holds the lock wrote into it."""
+    """Return what the process that holds the lock wrote into it."""
     try:
         holder = json.loads(os.pread(descriptor, 512, 0))
-    except ValueError:  # it is about to
+    except ValueError:  # it has the lock, but has not written yet
         return {}
     return holder if isinstance(holder, dict) else {}
 
 
 def _end_predecessor(holder: dict[str, object], owner: str, folder: str) -> bool:
-    """Kills the worker that holds the lock, if it is one of this owner's."""
+    """Kill the worker that holds the lock if it belongs to this owner, and return whether it was killed."""
     pid = holder.get("pid")
     if holder.get("owner") != owner or type(pid) is not int or pid <= 1 or pid == os.getpid():
         return False
@@ -160,7 +162,7 @@ def _end_predecessor(holder: dict[str, object], owner: str, folder: str) -> bool
 
 
 def _is_worker_of(pid: int, folder: str) -> bool:
-    """Whether process `pid` is a worker of this folder; believed where there is no /proc to ask."""
+    """Return whether process `pid` is a worker of this folder. Without /proc, which would show it, return True."""
     if not os.path.isdir("/proc/self"):
         return True
     try:
@@ -172,21 +174,22 @@ def _is_worker_of(pid: int, folder: str) -> bool:
         return False
     for option, value in zip(words, words[1:]):
         if option == "--work":
-            # A relative folder is meant from where that process runs.
+            # A relative folder is relative to that process's working directory.
             with contextlib.suppress(OSError):
                 return os.path.samefile(os.path.join(f"/proc/{pid}/cwd", value), folder)
     return False
 
 
 def _next_token(folder: str) -> int:
-    """Makes `<n + 1>`, and then removes those before it."""
+    """Make the next higher token, remove the earlier ones, and return it."""
     while True:
         token = max(_tokens(folder), default=0) + 1
         try:
             os.mkdir(os.path.join(folder, str(token)))
-        except FileExistsError:  # somebody else was quicker, where locks do not work
+        except FileExistsError:  # another worker was quicker; possible only where locks do not work
             continue
-        # Once more: it may have been there, and removed for a higher one, since the first look.
+        # List them again: since the first look, this token may have been made and removed by another worker that
+        # then made a higher one.
         there = _tokens(folder)
         newest = max(there, default=0) == token
         for useless in [one for one in there if one < token] if newest else [token]:

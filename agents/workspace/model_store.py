@@ -1,6 +1,6 @@
-"""The networks in a worker's folder, named by the hash of their content and never trusted without it.
+"""The networks in a worker's folder. Each is named by its content's hash, and used only if the content matches.
 
-Wheels for the device's private environment come the same way, and go when they are unpacked.
+Wheels for the device's private environment come the same way, and are removed once they are unpacked.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ from latlab.agents.workspace.verified_files import SeenWhole, Signature, signatu
 __all__ = ["WHEEL", "ModelFolder"]
 
 WHEEL = ".whl"
+"""The file name suffix of a wheel."""
 _CHUNK = 1 << 20
 SPARE_BYTES = 1 << 20
-"""Left free on the disk besides a network that is on its way."""
+"""Bytes that stay free on the disk, besides the room for an arriving network."""
 STALE_S = 86400.0
-"""Age at which a part of a file in `incoming` is not waited for any more, nor a wheel for its installation."""
+"""Age in seconds at which a partial file in `incoming`, or a wheel that was not installed, is removed."""
 
 
 class ModelFolder:
-    """`incoming/<sha256>` is where a transport puts bytes; `models/<sha256><suffix>` is what was checked.
+    """The folder of pushed networks: arriving files in `incoming/<sha256>`, checked ones in `models/<sha256><suffix>`.
 
-    A file is hashed when it is adopted, and again whenever it changed since it was last seen whole (`seen`).
+    A file is hashed when it moves to `models`, and again if it has changed since its last check (`verified_files`).
 
     Args:
         root: the work folder.
-        max_bytes: the oldest networks go when all together take more than this. Wheels do not count.
+        max_bytes: if all networks together take more, the least recently used ones are removed. Wheels do not count.
     """
 
     def __init__(self, root: str, max_bytes: int) -> None:
@@ -45,12 +46,13 @@ class ModelFolder:
         self._sweep()
 
     def put(self, sha256: str, size: int, suffix: str) -> bool:
-        """Whether the network is here, adopting it from `incoming` if it arrived. False asks for a transfer.
+        """Return whether the network is here, after moving it to `models` if it has arrived in `incoming`.
 
-        For that, networks that were not used for the longest time make room where the disk is nearly full.
+        False means that it must be transferred. To make room for that on the disk, the least recently used networks are
+        removed first.
 
         Raises:
-            AgentError: "corrupt_artifact" when what arrived is something else; it is removed.
+            AgentError: "corrupt_artifact" if the arrived file does not match its hash or size; it is removed.
         """
         name = sha256 + suffix
         path = os.path.join(self._models, name)
@@ -79,11 +81,11 @@ class ModelFolder:
         return True
 
     def path(self, sha256: str, suffix: str) -> str:
-        """Where the network lies.
+        """Return the path of the network's file.
 
         Raises:
-            AgentError: "missing_artifact" when it was never put, or somebody removed it; "corrupt_artifact" when it
-                has changed since.
+            AgentError: "missing_artifact" if it was never put, or has been removed; "corrupt_artifact" if its content
+                is no longer the same.
         """
         name = sha256 + suffix
         path = os.path.join(self._models, name)
@@ -96,19 +98,22 @@ class ModelFolder:
         return path
 
     def signature(self, sha256: str, suffix: str) -> Signature | None:
-        """Of the network's file; None where it is gone, which harms no runtime that has it open."""
+        """Return the signature of the network's file, or None if it is gone.
+
+        A missing file does not harm a runtime that has it open already.
+        """
         try:
             return signature_of(os.path.join(self._models, sha256 + suffix))
         except FileNotFoundError:
             return None
 
     def remove(self, sha256: str, suffix: str) -> None:
-        """Forgets a file that is of no use any more."""
+        """Remove a file that is no longer needed."""
         with suppress(FileNotFoundError):
             os.unlink(os.path.join(self._models, sha256 + suffix))
 
     def arriving(self) -> list[tuple[str, int]]:
-        """What lies in `incoming`, with sizes: it changes while a transfer is under way."""
+        """Return names and sizes in bytes of the files in `incoming`. They change while a transfer is under way."""
         sizes = []
         with os.scandir(self._incoming) as found:
             for entry in found:
@@ -126,12 +131,12 @@ class ModelFolder:
         return whole
 
     def _touch(self, name: str) -> None:
-        # Kept here and not in the file's times: a hard link shares those with the controller's cache.
+        # Not kept in the file's own times, because a hard link shares those with the controller's cache.
         self._uses += 1
         self._last_use[name] = self._uses
 
     def _sweep(self) -> None:
-        """Removes what transfers and installations left behind that were cut off long ago."""
+        """Remove what interrupted transfers and installations left behind long ago."""
         for folder, suffix in ((self._incoming, ""), (self._models, WHEEL)):
             with os.scandir(folder) as found:
                 for entry in found:
@@ -141,7 +146,7 @@ class ModelFolder:
                             os.unlink(entry.path)
 
     def _evict(self, keep: str = "", room: int = 0) -> None:
-        """Drops the networks that were not used for the longest time until there is room: ours, and on the disk."""
+        """Remove the least recently used networks until they fit `max_bytes` and the disk has `room` bytes free."""
         entries = []
         with os.scandir(self._models) as found:
             for entry in found:

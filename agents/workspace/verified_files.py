@@ -1,4 +1,4 @@
-"""Which files of a worker's folder were hashed and found whole, remembered from one worker to the next."""
+"""A record of the files in a worker's folder that were hashed and found intact. It outlives the worker."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from contextlib import suppress
 __all__ = ["SeenWhole", "Signature", "signature_of"]
 
 Signature = tuple[int, ...]
-"""Of a file on disk: differs when it was exchanged or written to."""
+"""A file's inode number, size and times. It differs once the file was replaced or written to."""
 _FIELDS = ("st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
 _FILE = "whole"
 _BOOT = "/proc/sys/kernel/random/boot_id"
 
 
 class SeenWhole:
-    """Signatures of whole files, kept in `<root>/whole` beside the boot that they are of.
+    """The signatures of intact files, kept in `<root>/whole` together with the id of the system's boot.
 
-    A file whose inode, size and times are those of a file that was whole is that file, as long as the system has not
-    been down in between: what a power cut leaves on the disk may have the right size and times, and other bytes. Where
-    the system does not name its boots, nothing is kept. Hashing again would cost each worker 3 ms for 4 MB on a fast
-    machine, and a hundred on a small one.
+    A file whose inode, size and times have not changed since it was hashed is still intact, as long as the system has
+    not restarted in between: what a power cut leaves on the disk may have the right size and times, and other bytes. If
+    the system does not name its boots, nothing is kept. Without this record each worker would hash again, which takes 3
+    ms for 4 MB on a fast machine, and a hundred on a small one.
     """
 
     def __init__(self, root: str, boot_file: str = _BOOT) -> None:
@@ -34,20 +34,20 @@ class SeenWhole:
         self._recall()
 
     def knows(self, path: str, signature: Signature) -> bool:
-        """Whether that is the signature with which the file was whole."""
+        """Return whether the file was intact with this signature."""
         return self._signatures.get(os.path.basename(path)) == signature
 
     def add(self, path: str, signature: Signature) -> None:
-        """Remember that the file was hashed, after it had this signature, and is whole."""
+        """Record that the file is intact. It must have had this signature before it was hashed."""
         name = os.path.basename(path)
         self._signatures[name] = signature
         if self._boot:
-            # Where the disk is full, it will be hashed again.
+            # If the disk is full, the next worker hashes the file again.
             with suppress(OSError), open(self._path, "a", encoding="ascii") as file:
                 file.write(_line(name, signature))
 
     def _recall(self) -> None:
-        """Reads what is there of this boot, and writes it anew without what was said twice."""
+        """Read the record if it is of this boot, and rewrite it without repeated entries."""
         try:
             with open(self._path, encoding="ascii", errors="replace") as file:
                 boot, *lines = file.read(1 << 22).split("\n")
@@ -71,6 +71,7 @@ class SeenWhole:
 
 
 def signature_of(path: str) -> Signature:
+    """Return the signature of the file at `path`."""
     status = os.stat(path)
     return tuple(getattr(status, field) for field in _FIELDS)
 

@@ -1,7 +1,9 @@
-"""Unpacks wheels into a folder. They come from registries: nothing in them is trusted with a path, and nothing is run.
+"""Unpacking of wheels into a folder.
 
-Every entry is looked at before the first is written: names that lead anywhere but down, links, devices, entries
-larger than they say or than the disk has room for are refused, each with the wheel's name.
+Wheels come from registries, so no path in them is trusted and nothing in them is run.
+
+All entries are checked before the first is written. Refused are names that lead out of the folder, links, devices, and
+entries that are larger than they declare or than the disk has room for. The error names the wheel.
 """
 
 from __future__ import annotations
@@ -20,15 +22,15 @@ from latlab.agents.protocol.errors import AgentError
 __all__ = ["Wheel", "unpack"]
 
 MAX_FILE = 8 << 30
-"""Bytes of one unpacked file. The largest library of CUDA's has about one GiB."""
+"""The most bytes that one unpacked file may have. CUDA's largest library has about one GiB."""
 MAX_FILES = 200_000
-"""Entries of one wheel. torch has about 15,000."""
+"""The most entries that one wheel may have. torch has about 15,000."""
 MAX_TOTAL = 24 << 30
-"""Bytes of all together: torch with all of CUDA takes 7 GB."""
+"""The most bytes that all wheels together may unpack to: torch with all of CUDA takes 7 GB."""
 _CHUNK = 1 << 20
 _DATA = re.compile(r"[^/]+\.data")
 _PLACED = ("purelib", "platlib")
-"""What of a wheel's `.data` folder belongs to the packages; the rest are scripts, headers and the like."""
+"""The parts of a wheel's `.data` folder that belong to the packages; the rest are scripts, headers and the like."""
 _MARGIN = 64 << 20
 """Bytes of the disk that stay free."""
 
@@ -37,26 +39,28 @@ class Wheel(NamedTuple):
     """A wheel on the device."""
 
     name: str
-    """For messages."""
+    """The name that messages show."""
     path: str
 
 
 class _Entry(NamedTuple):
     info: zipfile.ZipInfo
     target: str
-    """Where it goes, relative to the environment, with `/`."""
+    """The path to write to, relative to the environment, with `/`."""
 
 
 def unpack(wheels: Sequence[Wheel], folder: str, between: Callable[[], object] | None = None) -> None:
-    """Puts the packages of `wheels` side by side into `folder`, an empty one.
+    """Unpack the packages of all `wheels` into the one empty folder `folder`.
 
     Args:
+        wheels: the wheels to unpack.
+        folder: an empty folder.
         between: called before each file.
 
     Raises:
-        AgentError: "corrupt_artifact" for a wheel that is none, or that reaches for what is not its own;
-            "no_space" when they do not fit on the disk.
-        OSError: for what the disk refuses.
+        AgentError: "corrupt_artifact" for a file that is not a wheel, or for an entry that is refused; "no_space" if
+            the packages do not fit on the disk.
+        OSError: if the disk refuses to write.
     """
     with ExitStack() as stack:
         archives = [stack.enter_context(_open(wheel)) for wheel in wheels]
@@ -85,7 +89,7 @@ def _open(wheel: Wheel) -> zipfile.ZipFile:
 
 
 def _plan(wheel: Wheel, archive: zipfile.ZipFile) -> list[_Entry]:
-    """What of a wheel goes where. Raises `AgentError` when a single entry is not as it should be."""
+    """Return where each of a wheel's entries goes. Raise `AgentError` if a single entry is refused."""
     infos = archive.infolist()
     if len(infos) > MAX_FILES:
         raise _refuse(wheel, f"it has {len(infos)} files")
@@ -112,8 +116,8 @@ def _plan(wheel: Wheel, archive: zipfile.ZipFile) -> list[_Entry]:
 
 
 def _parts(wheel: Wheel, info: zipfile.ZipInfo) -> list[str]:
-    """The names in an entry's path, none of which leads anywhere but down."""
-    name = info.orig_filename  # as it is in the archive: `filename` has been tidied up
+    """Return the names in an entry's path. Raise `AgentError` if the path leads out of the folder."""
+    name = info.orig_filename  # the raw name in the archive: zipfile has cleaned up `filename`
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise _refuse(wheel, f"{name!r:.100} is neither a file nor a folder (a link, perhaps)")
@@ -136,7 +140,7 @@ def _extract(wheel: Wheel, archive: zipfile.ZipFile, entry: _Entry, folder: str)
 
 
 def _content(wheel: Wheel, archive: zipfile.ZipFile, entry: _Entry) -> Iterator[bytes]:
-    """Never more than was announced, which is what the disk was found to have room for."""
+    """Yield the entry's bytes, never more than it declares: the check of the disk's room relied on that number."""
     left = entry.info.file_size
     try:
         with archive.open(entry.info) as source:

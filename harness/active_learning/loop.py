@@ -15,17 +15,14 @@ from numpy.typing import ArrayLike
 
 from latlab.harness.errors import BadInputError
 from latlab.harness.store.comparable import comparable
+from latlab.harness.store.vocabulary import Role, Status
 from latlab.predictors import Prediction, Predictor, create
-from latlab.predictors.acquisition import choose
+from latlab.predictors.acquisition import CANDIDATES, REFERENCE, choose
 from latlab.predictors.common.metrics import mape_percent, spearman
 from latlab.search_spaces import Architecture, SearchSpace
 
 __all__ = ["Loop", "refitted"]
 
-CANDIDATES = 500
-"""Random architectures among which the next is chosen; more bring little and cost the square."""
-REFERENCE = 300
-"""Random architectures over which the posterior variance is averaged: they stand for the space."""
 FAILURES_PER_BUDGET = 1.0
 """Failed networks are replaced, up to this many per network of the budget: then the fault is not theirs."""
 
@@ -103,7 +100,7 @@ class Loop:
         """Take in a finished row, or a running one with its latency so far."""
         view = self.view(self.space.parse(arch))
         self._pending.pop(view, None)
-        if status in ("ok", "running") and latency_ms is not None:
+        if status in (Status.OK, Status.RUNNING) and latency_ms is not None:
             self._measured[view] = (latency_ms, stderr_ms)
         else:
             self._measured.pop(view, None)
@@ -178,13 +175,13 @@ def refitted(space: SearchSpace, rows: pd.DataFrame, predictor: str | Predictor)
 
     Not to the hold-out, and to rows that are `comparable` only: labels of different policies are never pooled.
     """
-    rows = rows[(rows["status"] == "ok") & (rows["role"] != "holdout")]
+    rows = rows[(rows["status"] == Status.OK) & (rows["role"] != Role.HOLDOUT)]
     if rows.empty:
         return None
     alike = comparable(rows)
     loop = Loop(space, predictor, budget=0, as_written=bool(alike["as_written"].iloc[0]))
     for row in alike.to_dict("records"):
-        loop.record(row["arch"], "ok", row["latency_ms"], row["stderr_ms"])
+        loop.record(row["arch"], Status.OK, row["latency_ms"], row["stderr_ms"])
     try:
         loop.fit(always=True)
     except ValueError as error:

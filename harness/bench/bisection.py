@@ -1,9 +1,9 @@
-"""Tasks for any table: sources and targets that resemble each other as little as its devices permit.
+"""Hard tasks from any table: sources and targets that correlate as little as the table's devices permit.
 
-As NASFLAT makes its tasks (Akhauri and Abdelfattah, MLSys 2024): devices are the nodes of a complete graph whose edges
-weigh minus the Spearman correlation of two devices' latencies, Kernighan and Lin's heuristic (An Efficient Heuristic
-Procedure for Partitioning Graphs, Bell System Technical Journal 49, 1970) bisects it so that the cut weighs most, and
-the halves are trimmed to size. That is the cut with the least correlation across it.
+NASFLAT makes its tasks this way (Akhauri and Abdelfattah, MLSys 2024). Devices are the nodes of a complete graph, and
+an edge weighs minus the Spearman correlation of its devices' latencies. The heuristic of Kernighan and Lin (An
+Efficient Heuristic Procedure for Partitioning Graphs, Bell System Technical Journal 49, 1970) bisects the graph so that
+the cut has the greatest weight, which is the least correlation across it. Then both halves are trimmed to size.
 """
 
 from __future__ import annotations
@@ -22,25 +22,26 @@ from latlab.predictors.base import FloatArray
 __all__ = ["Bisection", "bisect", "correlations", "hard_splits"]
 
 SHARE = 0.75
-"""Of the devices, in each attempt: all of them would give the same bisection again and again."""
+"""The share of the devices in each attempt. All of them would give the same bisection each time."""
 ATTEMPTS = 50
+"""The number of bisections of random subsets."""
 COMMON = 20
-"""Architectures that two devices must both have measured, to say how they correlate."""
+"""The fewest architectures that two devices must both have measured for their correlation."""
 
 
 @dataclass(frozen=True)
 class Bisection:
-    """A split, and how its sides correlate on average: the lower, the harder."""
+    """A split, and the mean correlation across it. The lower the correlation, the harder the task."""
 
     split: Split
     across: float
 
 
 def hard_splits(table: LatencyTable, count: int, sources: int, targets: int, seed: int = 0) -> list[Bisection]:
-    """Up to `count` different splits of so many devices, hardest first.
+    """Return up to `count` different splits with so many sources and targets, the hardest first.
 
     Raises:
-        BadInputError: the table has too few devices, or devices without enough architectures in common.
+        BadInputError: the table has too few devices, or two devices have too few architectures in common.
     """
     devices = list(table.latency_ms)
     if len(devices) < sources + targets:
@@ -68,7 +69,11 @@ def hard_splits(table: LatencyTable, count: int, sources: int, targets: int, see
 
 
 def correlations(table: LatencyTable) -> FloatArray:
-    """Spearman's correlation of each pair of devices, over the architectures that both have measured."""
+    """Return Spearman's correlation of each pair of devices over the architectures that both measured, shape (d, d).
+
+    Raises:
+        BadInputError: two devices have too few architectures in common.
+    """
     names = list(table.latency_ms)
     rho = np.eye(len(names))
     for i, a in enumerate(names):
@@ -85,11 +90,11 @@ def correlations(table: LatencyTable) -> FloatArray:
 
 
 def bisect(weight: FloatArray, rng: np.random.Generator) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Two halves of the nodes (equal, or one apart) whose cut weighs little.
+    """Return two halves of the nodes (equal, or one apart) with a light cut.
 
     Args:
-        weight: of each edge, symmetric, shape (n, n); its diagonal does not matter.
-        rng: draws the first bisection, from which pairs are exchanged while that gains anything.
+        weight: weights of the edges, symmetric, shape (n, n). The diagonal is ignored.
+        rng: draws the first bisection. From there pairs are exchanged as long as that reduces the cut.
     """
     side = np.zeros(len(weight), dtype=bool)
     side[rng.permutation(len(weight))[: len(weight) // 2]] = True
@@ -102,7 +107,11 @@ def bisect(weight: FloatArray, rng: np.random.Generator) -> tuple[NDArray[np.int
 
 
 def _best_exchange(weight: FloatArray, side: NDArray[np.bool_]) -> tuple[float, list[int]]:
-    """One pass of the paper: exchange the best pair, lock it, and so on; then keep the best beginning of that."""
+    """Make one pass of the paper: exchange and lock the best pair until none is left, then keep the best prefix.
+
+    Returns:
+        How much lighter the cut becomes, and the nodes to exchange.
+    """
     side, free = side.copy(), np.ones(len(side), dtype=bool)
     gains: list[float] = []
     swaps: list[int] = []
@@ -123,7 +132,7 @@ def _best_exchange(weight: FloatArray, side: NDArray[np.bool_]) -> tuple[float, 
 def _trimmed(
     rho: FloatArray, own: NDArray[np.intp], others: NDArray[np.intp], sources: int, targets: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Without those, one by one, that correlate most with the other side."""
+    """Remove devices one by one, each time the one that correlates most with the other side."""
     while len(own) > sources or len(others) > targets:
         across = rho[np.ix_(own, others)]
         if len(own) - sources >= len(others) - targets:

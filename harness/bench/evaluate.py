@@ -1,4 +1,7 @@
-"""One predictor with one seed on one task: pre-trained once, adapted to each target with each budget, scored."""
+"""The evaluation of one predictor with one seed on one task.
+
+The predictor is pre-trained once, adapted to each target with each budget, and scored.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,12 @@ from latlab.search_spaces.hat.space import HATDecoder
 __all__ = ["CpuSeconds", "Score", "Unit", "adapt", "evaluate", "predicted_per_s", "within_depth"]
 
 TIMED = 10_000
-"""Architectures whose prediction is timed."""
+"""The number of architectures whose prediction is timed."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What is computed in one piece, and by one process: pre-training is shared by all targets and budgets."""
+    """The unit of work, for one process: all targets and budgets share one pre-training."""
 
     task: Task
     predictor: PredictorSpec
@@ -40,7 +43,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Score:
-    """How a predictor did on one target with one budget and one seed."""
+    """The scores of a predictor on one target with one budget and one seed."""
 
     device: str
     samples: int
@@ -50,19 +53,28 @@ class Score:
     mape_percent: float
     within_10_percent: float
     coverage_90: float
-    """Percent."""
+    """Percentage of latencies inside the predicted 90 % interval."""
     within_depth: float
-    """Spearman among networks of one depth, averaged; NaN where depth does not decide nearly all, as in HAT's space."""
+    """Mean Spearman correlation among networks of equal depth; NaN in all spaces but HAT's decoders.
+
+    In HAT's space depth decides nearly everything.
+    """
     pretrain_s: float
-    """Making the predictor included. Of a core's time, like the next two: a busy machine makes no predictor slow."""
+    """Seconds of CPU time to create and pre-train the predictor.
+
+    CPU time, also in the next two fields, does not grow on a
+    busy machine.
+    """
     select_s: float
+    """Seconds of CPU time to select the architectures to measure."""
     adapt_s: float
+    """Seconds of CPU time to fit the predictor to the measurements."""
     predict_per_s: float
-    """NaN but for the first seed: a rate depends on none."""
+    """Predictions per second of CPU time, measured once for all scores of seed 0; NaN for other seeds."""
 
 
 def evaluate(unit: Unit) -> list[Score]:
-    """Scores of `unit`; none for budgets that the predictor cannot work with (too small for what it wants, or zero)."""
+    """Return the scores of `unit`. Budgets that the predictor cannot work with (too small, or zero) give none."""
     table, protocol = unit.task.table(), PROTOCOLS[unit.protocol]
     scores: list[Score] = []
     per_s = float("nan")
@@ -83,7 +95,7 @@ def evaluate(unit: Unit) -> list[Score]:
                 except ValueError:
                     if n:
                         raise
-                    continue  # no scale without a measurement, says this predictor
+                    continue  # this predictor has no scale without a measurement
                 if unit.seed == 0 and not scores:
                     per_s = predicted_per_s(predictor, table)
                 truth, mean = table.column(device)[test], prediction.mean_ms
@@ -108,7 +120,11 @@ def evaluate(unit: Unit) -> list[Score]:
 
 
 def within_depth(predicted: FloatArray, truth: FloatArray, table: LatencyTable, rows: Positions) -> float:
-    """Spearman's correlation within each depth, weighted by how many networks have it; NaN but for HAT's decoders."""
+    """Return Spearman's correlation among networks of equal depth, averaged with the number of networks as weight.
+
+    Returns:
+        NaN for every space but HAT's decoders.
+    """
     if not isinstance(table.space, HATDecoder):
         return float("nan")
     depth = np.array([table.space.depth(genes) for genes in table.genes[rows].tolist()])
@@ -120,7 +136,7 @@ def within_depth(predicted: FloatArray, truth: FloatArray, table: LatencyTable, 
 
 @dataclass(frozen=True)
 class CpuSeconds:
-    """What a budget went for, and how long choosing and fitting took."""
+    """The measurements that a budget paid for, and the seconds of CPU time for choosing and fitting."""
 
     paid: Positions
     select_s: float
@@ -130,7 +146,11 @@ class CpuSeconds:
 def adapt(
     predictor: Predictor, table: LatencyTable, device: str, n: int, protocol: Protocol, selection: str, seed: int
 ) -> CpuSeconds | None:
-    """Choose `n` architectures of `device`, pay for them, and fit `predictor` to them; None where n is too small."""
+    """Choose `n` architectures of `device`, pay for them, and fit `predictor` to them.
+
+    Returns:
+        What was spent, or None if n is positive but smaller than what must be measured first.
+    """
     first, pool = protocol.first(table, device, predictor), protocol.pool(table, device)
     if n and n < len(first):
         return None
@@ -144,9 +164,10 @@ def adapt(
 
 
 def predicted_per_s(predictor: Predictor, table: LatencyTable) -> float:
-    """Architectures predicted per second from their genes: warm, features included, none of them predicted before.
+    """Return how many architectures per second of CPU time a warm predictor predicts, features included.
 
-    Where the space is small enough to be predicted whole, they are the table's own.
+    The architectures are the table's own in a space small enough to be predicted whole, else random ones that were not
+    predicted before.
     """
     space = table.space
     warm, *_ = np.split(table.genes, [200])

@@ -1,4 +1,4 @@
-"""Predictors as a command line names them: `ridge`, or with options of its constructor, `roost:synthetic=off`."""
+"""Predictors as the command line writes them: `ridge`, or with constructor options, `roost:synthetic=off`."""
 
 from __future__ import annotations
 
@@ -19,26 +19,29 @@ WORDS = {"on": True, "true": True, "yes": True, "off": False, "false": False, "n
 
 @dataclass(frozen=True)
 class PredictorSpec:
-    """A predictor's name and the keyword arguments of its constructor."""
+    """A predictor's name, and keyword arguments for its constructor."""
 
     name: str
     options: tuple[tuple[str, Option], ...] = ()
 
     @property
     def text(self) -> str:
-        """As it is written, options in alphabetical order."""
+        """The text that the command line would use, with the options in alphabetical order."""
         options = ",".join(f"{key}={_written(value)}" for key, value in sorted(self.options))
         return f"{self.name}:{options}" if options else self.name
 
     def create(self, space: SearchSpace, seed: int) -> Predictor:
-        """A fresh predictor."""
+        """Return a new predictor."""
         return predictors.create(self.name, space, seed=seed, **dict(self.options))
 
 
 def parse_specs(text: str) -> list[PredictorSpec]:
-    """`a,b:key=value,key=value,c`: a part with `=` and no `:` before it is one more option of what stands before.
+    """Parse `a,b:key=value,key=value,c`.
 
-    Raises `BadInputError` for a predictor or an option that there is not.
+    A part with `=` but without `:` is a further option of the predictor before it.
+
+    Raises:
+        BadInputError: there is no such predictor or option.
     """
     found: list[tuple[str, dict[str, Option]]] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -65,7 +68,7 @@ def parse_specs(text: str) -> list[PredictorSpec]:
 
 
 def _check(spec: PredictorSpec) -> None:
-    """Options are keyword arguments of the constructor; a misspelt one should not wait for the first task."""
+    """Check that the constructor takes the options, so that a misspelt one fails now and not at the first task."""
     points = list(entry_points(group="latlab.predictors", name=spec.name))
     if not points:
         raise BadInputError(f"unknown predictor {spec.name!r}; installed are: {', '.join(predictors.names())}")

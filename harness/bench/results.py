@@ -1,4 +1,4 @@
-"""From scores to what is reported: one record per task, predictor and budget; kept in a file as they are finished."""
+"""Records of the bench, one per task, predictor and budget, and the file that stores them as they are finished."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from latlab.harness.errors import BadInputError
 __all__ = ["Record", "ResultFile", "records"]
 
 Record = dict[str, Any]
-"""See `records`."""
+"""A JSON object; `records` describes its fields."""
 _QUALITY = ("spearman", "kendall", "mape_percent", "within_10_percent", "coverage_90")
 _TIMES = ("pretrain_s", "select_s", "adapt_s", "predict_per_s")
 _FIGURES = ("spearman_mean", "spearman_std", "kendall_mean", *_QUALITY[2:], *_TIMES)
@@ -25,12 +25,12 @@ _IDENTITY = ("task", "predictor", "selection", "protocol", "seeds", "source_samp
 
 
 def records(unit: Unit, seeds: int, scores: Sequence[Score]) -> list[Record]:
-    """One record per budget, from the scores of all seeds; one that the predictor cannot work with has no figures.
+    """Return one record per budget from the scores of all seeds. A budget too small for the predictor has no figures.
 
-    Every figure is averaged over the targets, then over the seeds; `spearman_std` is the standard deviation of the
-    former over the latter (None for one seed). `per_device` has the means over the seeds. `pretrain_s` is the longest,
-    because the first may prepare what the others share. HAT's records also have `spearman_within_depth`. What is not
-    defined (the rank of constant predictions) is None.
+    Every figure is averaged over the targets, then over the seeds. `spearman_std` is the standard deviation over the
+    seeds (None for one seed). `per_device` has the means over the seeds. `pretrain_s` is the longest, because the first
+    pre-training may prepare what the others reuse. HAT's records also have `spearman_within_depth`. A figure that is
+    not defined (the rank correlation of constant predictions) is None.
     """
     found = []
     for n in unit.samples:
@@ -67,7 +67,7 @@ def records(unit: Unit, seeds: int, scores: Sequence[Score]) -> list[Record]:
 
 
 def identity(unit: Unit, seeds: int) -> Record:
-    """What a record is of, but for its budget."""
+    """Return the fields that identify a record, except its budget."""
     return {
         "task": unit.task.name,
         "predictor": unit.predictor.text,
@@ -82,7 +82,7 @@ def _mean(scores: Iterable[Score]) -> dict[str, float]:
     own = list(scores)
     names = [field.name for field in fields(Score) if field.name not in ("device", "samples", "seed")]
     values = {name: np.array([getattr(one, name) for one in own]) for name in names}
-    # These are not of every score: a rate is measured once, depths matter in one space.
+    # Not every score has these two: the rate is measured once, depths matter in one space.
     values |= {name: values[name][~np.isnan(values[name])] for name in ("predict_per_s", "within_depth")}
     return {name: float(one.mean()) for name, one in values.items() if len(one)}
 
@@ -92,10 +92,10 @@ def _number(value: float) -> float | None:
 
 
 class ResultFile:
-    """Records, one JSON object per line: each task and predictor is added when finished, and is not computed again.
+    """A file of records, one JSON object per line. Finished tasks and predictors are appended, and not computed again.
 
     Raises:
-        BadInputError: the file cannot be read or written, or holds something else.
+        BadInputError: the file cannot be read or written, or its content is something else.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -103,7 +103,7 @@ class ResultFile:
         self._known: list[Record] = []
         if path is not None and path.exists():
             self._known = self._read(path)
-        self.add([])  # where nothing can be written, that is said before hours of work
+        self.add([])  # an unwritable file must fail now, not after hours of work
 
     def _read(self, path: Path) -> list[Record]:
         try:
@@ -112,7 +112,7 @@ class ResultFile:
             raise BadInputError(f"cannot read {path}: {error}") from error
         found = []
         for number, line in enumerate(lines, 1):
-            if not line or number == len(lines):  # the last has no line break only if its writing was cut off
+            if not line or number == len(lines):  # a last line without line break was cut off while it was written
                 continue
             try:
                 record = json.loads(line)
@@ -126,7 +126,7 @@ class ResultFile:
         return found
 
     def of(self, unit: Unit, seeds: int) -> list[Record]:
-        """The records of `unit` (whatever its seed) if they are complete; else none."""
+        """Return the records of `unit` (for any seed) if all of its budgets are present, else an empty list."""
         wanted = identity(unit, seeds)
         own = {
             record["samples"]: record
@@ -136,7 +136,11 @@ class ResultFile:
         return [own[n] for n in unit.samples] if set(unit.samples) <= set(own) else []
 
     def add(self, new: Sequence[Record]) -> None:
-        """Written at once."""
+        """Append records to the file.
+
+        Raises:
+            BadInputError: the file cannot be written.
+        """
         if self._path is None:
             return
         try:

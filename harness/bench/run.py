@@ -1,4 +1,4 @@
-"""The whole comparison: every task with every predictor, seeds side by side, finished results kept at once."""
+"""The whole comparison: every task with every predictor, seeds in parallel; finished records are stored at once."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB
 
 
 def one_thread() -> None:
-    """Linear algebra on one core: times are per core, and jobs side by side do not disturb each other.
+    """Limit linear algebra to one core, so that times are per core and parallel jobs do not disturb each other.
 
-    Libraries read this when they are first loaded, so it should come before that; PyTorch can be told later.
+    Libraries read the variables when they are first loaded, so call this before that. PyTorch can also be set later.
     """
     os.environ |= dict.fromkeys(THREADS, "1")
     if "torch" in sys.modules:
@@ -33,21 +33,21 @@ def one_thread() -> None:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came of a comparison."""
+    """The result of a comparison."""
 
     records: list[Record]
     failures: list[str]
-    """Of each task and predictor that raised an error: which, what it said, and where."""
+    """One text for each task and predictor that raised an error: which, the message, and where it was raised."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What a unit raised; exceptions themselves do not always survive the way between processes."""
+    """An error that a unit raised, as data: not every exception can be sent between processes."""
 
     message: str
     hint: str | None = None
     is_input: bool = False
-    """It is about what the user gave: nothing else is worth computing."""
+    """True if the user's input is wrong. Then the whole comparison ends."""
 
 
 def compare(
@@ -61,13 +61,14 @@ def compare(
     """Evaluate each of `units` with seeds 0, 1, ...
 
     Args:
-        units: their own seed is ignored.
-        jobs: processes; one works in this process.
-        results: holds what is not computed again, and gets what is.
-        finished: told of each unit with one seed (None), and of each with all seeds (its records).
+        units: what to evaluate. Their own seed is ignored.
+        seeds: the number of seeds.
+        jobs: the number of processes. With 1 the work is done in this process.
+        results: known records, which are not computed again. New ones are added.
+        finished: called with a unit and None after each seed, and with its records after all seeds.
 
     Raises:
-        BadInputError: what the user gave does not go together.
+        BadInputError: parts of the user's input do not fit together.
     """
     results = results or ResultFile(None)
     done: dict[int, list[Record]] = {}
@@ -98,7 +99,7 @@ def compare(
 
 
 def _evaluated(work: Sequence[tuple[int, Unit]], jobs: int) -> Iterator[tuple[int, list[Score] | Failure]]:
-    """Which unit, and its scores or what it raised, as they come."""
+    """Yield the index of each unit with its scores or its failure, as they finish."""
     one_thread()
     if jobs == 1:
         for i, unit in work:
@@ -109,7 +110,7 @@ def _evaluated(work: Sequence[tuple[int, Unit]], jobs: int) -> Iterator[tuple[in
     try:
         for future in as_completed(futures):
             yield futures[future], future.result()
-    except BaseException:  # also where the caller stops or is interrupted: a unit may take minutes
+    except BaseException:  # also if the caller stops or is interrupted: a unit may take minutes
         pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
             process.terminate()
@@ -118,7 +119,10 @@ def _evaluated(work: Sequence[tuple[int, Unit]], jobs: int) -> Iterator[tuple[in
 
 
 def _attempt(unit: Unit) -> list[Score] | Failure:
-    """A predictor may be anybody's: the others go on without it."""
+    """Evaluate a unit.
+
+    A predictor's exception becomes a `Failure`, so that a faulty plug-in does not stop the others.
+    """
     try:
         return evaluate(unit)
     except LatlabError as error:
@@ -129,5 +133,5 @@ def _attempt(unit: Unit) -> list[Score] | Failure:
 
 
 def _ignore_interrupts() -> None:
-    """Ctrl-C reaches the whole group; it is the first process that ends the others."""
+    """Ignore Ctrl-C, which reaches the whole process group: the first process ends the others."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Latency tables: one row per architecture, one column of milliseconds per device, NaN where nothing was measured."""
+"""Latency tables: one row per architecture, one column of milliseconds per device, NaN if nothing was measured."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ from latlab.search_spaces import Architecture, SearchSpace
 __all__ = ["LatencyTable", "Positions", "read_table"]
 
 Positions = NDArray[np.intp]
-"""Rows of a table."""
+"""Row indices of a table."""
 
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """Latencies of m architectures: `genes` int64 of shape (m, genes), each device's `latency_ms` of shape (m,)."""
+    """The latencies of m architectures.
+
+    `genes` is int64 of shape (m, genes); each device's `latency_ms` has shape (m,), with NaN where it has none.
+    """
 
     name: str
     space: SearchSpace
@@ -34,11 +37,15 @@ class LatencyTable:
     latency_ms: Mapping[str, FloatArray]
 
     def measured(self, device: str) -> Positions:
-        """The rows that `device` has a latency of."""
+        """Return the rows for which `device` has a latency."""
         return np.flatnonzero(~np.isnan(self.column(device)))
 
     def column(self, device: str) -> FloatArray:
-        """Latencies in ms, NaN where there is none. Raises `BadInputError`."""
+        """Return a device's latencies in milliseconds, NaN if not measured.
+
+        Raises:
+            BadInputError: the table has no such device.
+        """
         if device not in self.latency_ms:
             raise BadInputError(
                 f"{self.name} has no column {device!r}", f"Its devices are: {', '.join(self.latency_ms)}."
@@ -50,18 +57,18 @@ class LatencyTable:
         return {genes.tobytes(): row for row, genes in enumerate(self.genes)}
 
     def rows_of(self, archs: Sequence[Architecture]) -> Positions:
-        """Where `archs` stand, in their order; those that the table does not have are left out."""
+        """Return the rows of `archs`, in their order. Architectures that the table lacks are left out."""
         found = (self._row_of.get(genes.tobytes()) for genes in self.space.genes(archs))
         return np.array([row for row in found if row is not None], dtype=np.intp)
 
 
 def read_table(path: Path, space: str) -> LatencyTable:
-    """A Parquet or CSV file, of any form that `latlab import` takes; also HAT's tables of all its devices in one file.
+    """Read a Parquet or CSV file of any form that `latlab import` reads, or HAT's tables of all devices in one file.
 
     Rows of one architecture become one, with the mean of its latencies.
 
     Raises:
-        BadInputError: naming the file, and the column and row where one is wrong.
+        BadInputError: naming the file, and the column and row that is wrong.
     """
     space_named(space)
     if not path.is_file():
@@ -78,7 +85,7 @@ def read_table(path: Path, space: str) -> LatencyTable:
 
 
 def _latencies(column: Column, name: str) -> FloatArray:
-    """Of each architecture, checked and averaged."""
+    """Return the latency of each architecture, checked and averaged."""
     source = labelled(
         column.rows, column.latency, "ms", name, column.device, format="", files=(), sha256="", citation=""
     )
@@ -89,7 +96,7 @@ def _latencies(column: Column, name: str) -> FloatArray:
 
 
 def _hat(grid: Grid, space: str) -> list[Column]:
-    """Each set, a task on a device, is a device: they have different architectures."""
+    """Return HAT's sets as devices. A set is a task on a device; sets have different architectures."""
     (column,) = hat_columns(grid, "", space)
     sets = list(zip(grid.columns["task"], grid.columns["device"], strict=True))
     return [

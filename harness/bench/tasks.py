@@ -1,7 +1,8 @@
 """Tasks: which devices are known (sources), and which are new (targets).
 
-Sources: HELP (Lee et al., NeurIPS 2021) for ND, FD and OFA; NASFLAT (Akhauri and Abdelfattah, MLSys 2024) for the
-others, which it found by bisection. HAT (Wang et al., ACL 2020) has no such split: each of its sets is a target once.
+The splits are from HELP (Lee et al., NeurIPS 2021) for ND, FD and OFA, and from NASFLAT (Akhauri and Abdelfattah, MLSys
+2024), which found them by bisection, for the others. HAT (Wang et al., ACL 2020) has no split: each of its sets is a
+target once.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ __all__ = ["PUBLISHED", "Split", "Task", "published_task", "read_tasks", "write_
 
 @dataclass(frozen=True)
 class Split:
-    """Sources and the targets that are predicted with them."""
+    """Source devices, and the target devices that are predicted from them."""
 
     sources: tuple[str, ...]
     targets: tuple[str, ...]
@@ -31,16 +32,20 @@ class Split:
 
 @dataclass(frozen=True)
 class Task:
-    """One column of the comparison: splits of the devices of a table, over whose targets scores are averaged."""
+    """One column of the comparison: splits of a table's devices. Scores are averaged over all targets."""
 
     name: str
     space: str
     tables: tuple[Path, ...]
-    """Files with the same architectures in the same order; devices of a later one join those of the first."""
+    """Files with the same architectures in the same order. Their devices are joined."""
     splits: tuple[Split, ...]
 
     def table(self) -> LatencyTable:
-        """The latencies. Raises `BadInputError`, also where a device of the task has no column."""
+        """Return the latencies.
+
+        Raises:
+            BadInputError: a table cannot be read, or a device of the task has no column.
+        """
         table = _joined(self.tables, self.space)
         for split in self.splits:
             for device in (*split.sources, *split.targets):
@@ -59,7 +64,7 @@ def _joined(paths: tuple[Path, ...], space: str) -> LatencyTable:
 
 
 _Tables = tuple[str, tuple[str, ...]]
-"""Space and files."""
+"""The space, and the files' names."""
 _NB201: _Tables = ("nasbench201", ("nasbench201_latency_ms.parquet", "nasbench201_eagle_latency_ms.parquet"))
 _FBNET: _Tables = ("fbnet", ("fbnet_latency_ms.parquet",))
 _OFA: _Tables = ("ofa-mobilenetv3", ("ofa_mobilenetv3_latency_ms.parquet",))
@@ -151,7 +156,11 @@ PUBLISHED = (*_TASKS, "HAT")
 
 
 def published_task(name: str, folder: Path) -> Task:
-    """A task on the published tables, which lie in `folder`. Raises `BadInputError`."""
+    """Return a task on the published tables in `folder`.
+
+    Raises:
+        BadInputError: there is no such task, or a table is missing.
+    """
     if name not in PUBLISHED:
         raise BadInputError(
             f"unknown task {name!r}",
@@ -177,7 +186,11 @@ def published_task(name: str, folder: Path) -> Task:
 
 
 def read_tasks(path: Path) -> list[Task]:
-    """Tasks that `write_tasks` wrote; their table is named relative to their file. Raises `BadInputError`."""
+    """Return the tasks in a file of `write_tasks`. The table's path in it is relative to the file.
+
+    Raises:
+        BadInputError: the file cannot be read, or is no such file.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         table = path.parent / content["table"]
@@ -194,7 +207,11 @@ def read_tasks(path: Path) -> list[Task]:
 
 
 def write_tasks(path: Path, tasks: Sequence[Task]) -> None:
-    """`tasks`, all of one table and with one split each, for `read_tasks`. Raises `BadInputError`."""
+    """Write `tasks`, which share one table and have one split each, for `read_tasks`.
+
+    Raises:
+        BadInputError: the file cannot be written.
+    """
     content = {
         "table": os.path.relpath(tasks[0].tables[0].absolute(), path.absolute().parent),
         "space": tasks[0].space,

@@ -1,1 +1,1 @@
-"""The command line: words become calls of `Lab`."""
+"""The command line, which turns words into calls of `Lab`."""

@@ -1,4 +1,4 @@
-"""The commands that compare predictors on published or own latency tables. No device is needed."""
+"""The commands that compare predictors on published or own latency tables. They need no device."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ INTERRUPTED = 130
 
 
 class Selection(StrEnum):
-    """How the measured architectures are chosen."""
+    """Ways to choose the measured architectures."""
 
     random = "random"
     designed = "designed"
@@ -33,7 +33,7 @@ class Selection(StrEnum):
 
 
 class ProtocolName(StrEnum):
-    """What predictors get and are scored on."""
+    """Protocols: which measurements predictors get, and what they are scored on."""
 
     latlab = "latlab"
     help = "help"
@@ -45,7 +45,7 @@ TableOption = Annotated[
     Path | None,
     typer.Option(
         "--table",
-        help="Your own table: Parquet or CSV, a row per architecture (`arch`), a column of milliseconds per device.",
+        help="Your own table: Parquet or CSV, a row per architecture (`arch`), a column of latencies in ms per device.",
     ),
 ]
 SpaceOption = Annotated[str | None, typer.Option("--space", help="The search space of --table.")]
@@ -67,17 +67,17 @@ def predictors(
     samples: Annotated[
         str | None, typer.Option("--samples", help="Measurements of each target [default: 5,10,20, or the protocol's]")
     ] = None,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, max=1000, help="Repetitions.")] = 5,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=1000, help="Number of repetitions.")] = 5,
     selection: Annotated[
         Selection,
         typer.Option(
             "--selection",
-            help="`designed`: chosen at once by the predictor; `sequential`: in batches, each after a fit; "
-            "`diverse`: as NASFLAT does.",
+            help="How to choose the measurements. `designed`: all at once by the predictor; `sequential`: one by one, "
+            "each after a fit; `diverse`: as NASFLAT does.",
         ),
     ] = Selection.random,
     protocol: Annotated[
-        ProtocolName, typer.Option("--protocol", help="latlab's, or exactly a paper's.")
+        ProtocolName, typer.Option("--protocol", help="latlab's protocol, or that of a paper.")
     ] = ProtocolName.latlab,
     source_samples: Annotated[
         int | None,
@@ -85,22 +85,24 @@ def predictors(
     ] = None,
     table: TableOption = None,
     space: SpaceOption = None,
-    source: Annotated[str | None, typer.Option("--source", help="Columns of --table that are known: a,b,c")] = None,
-    target: Annotated[str | None, typer.Option("--target", help="Columns of --table that are new: d,e")] = None,
+    source: Annotated[str | None, typer.Option("--source", help="Source devices, as columns of --table: a,b,c")] = None,
+    target: Annotated[str | None, typer.Option("--target", help="Target devices, as columns of --table: d,e")] = None,
     ceiling: Annotated[
         bool,
         typer.Option(
-            "--ceiling", help="Also: what a flexible fit to thousands of samples reaches, and what noise leaves."
+            "--ceiling", help="Also estimate the best possible scores: by a fit to thousands of samples, and by noise."
         ),
     ] = False,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, max=1024, help="Processes, of one thread each.")] = 1,
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=1, max=1024, help="Number of processes, with one thread each.")
+    ] = 1,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Add each result to this file when finished; what it holds is not done again."),
+        typer.Option("--out", help="Add each finished result to this file; results in it are not computed again."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """How well predictors do on devices that they have not seen, from a few measurements of each.
+    """Score predictors on devices that they have not seen, with a few measurements of each.
 
     [dim]Examples:[/dim] latlab bench predictors --tasks ND,FD --samples 5,10,20 --selection designed
 
@@ -138,7 +140,7 @@ def predictors(
         for spec in specs
     ]
     for unit in units:
-        unit.task.table()  # what is wrong with a table is told before anything is computed
+        unit.task.table()  # a faulty table must fail before anything is computed
     results = ResultFile(out)
     try:
         with show.progress(len(units), seeds, quiet=as_json) as finished:
@@ -215,19 +217,19 @@ def _numbers(text: str) -> tuple[int, ...]:
 @app.command()
 def tasks(
     table: Annotated[
-        Path, typer.Option("--table", help="Parquet or CSV: a row per architecture, a column per device.")
+        Path, typer.Option("--table", help="Parquet or CSV: one row per architecture, one column per device.")
     ],
     space: Annotated[str, typer.Option("--space", help="The search space of the table.")],
     out: Annotated[
         Path | None, typer.Option("--out", help="Also write them to this .json file, for `bench predictors --tasks`.")
     ] = None,
-    count: Annotated[int, typer.Option("--count", min=1, max=50, help="How many, at most; the hardest.")] = 4,
-    sources: Annotated[int, typer.Option("--sources", min=1, help="Devices that are known.")] = 5,
-    targets: Annotated[int, typer.Option("--targets", min=1, help="Devices that are new.")] = 3,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the first bisections.")] = 0,
+    count: Annotated[int, typer.Option("--count", min=1, max=50, help="How many tasks at most; the hardest ones.")] = 4,
+    sources: Annotated[int, typer.Option("--sources", min=1, help="Number of source devices.")] = 5,
+    targets: Annotated[int, typer.Option("--targets", min=1, help="Number of target devices.")] = 3,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the first bisections.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Make hard tasks of any table: source and target devices that correlate as little as possible.
+    """Make hard tasks from any table: source and target devices that correlate as little as possible.
 
     [dim]Example:[/dim] latlab bench tasks --table mine.parquet --space fbnet --out tasks.json
     """

@@ -1,31 +1,29 @@
-"""The commands about devices themselves: what a person does with them before measuring."""
+"""The commands about devices, which prepare a measurement: init, devices, doctor, setup."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from latlab.harness.cli.options import STORE, InventoryOption, JsonOption, StoreOption, print_json
+from latlab.harness.targets import RUNTIMES
 
 __all__ = ["app"]
 
 app = typer.Typer()
 PANEL = "Your devices"
 
-
-class Package(StrEnum):
-    """Runtimes that come as packages."""
-
-    onnxruntime = "onnxruntime"
-    tflite = "tflite"
-    torchscript = "torchscript"
+if TYPE_CHECKING:
+    Package: TypeAlias = str
+else:  # the choices that typer offers are those of the one table
+    Package = StrEnum("Package", {name: name for name, runtime in RUNTIMES.items() if runtime.in_worker})
 
 
 class Flavour(StrEnum):
-    """What their packages are built for."""
+    """Accelerators that packages of runtimes are built for."""
 
     cpu = "cpu"
     cuda = "cuda"
@@ -34,10 +32,10 @@ class Flavour(StrEnum):
 @app.command(rich_help_panel=PANEL)
 def init(
     out: Annotated[Path, typer.Option("--out", help="The file to write.")] = Path("inventory.yaml"),
-    force: Annotated[bool, typer.Option("--force", help="Overwrite it where it is there already.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
     schema: Annotated[
         bool,
-        typer.Option("--schema", help="Only renew the JSON Schema beside it, for editors."),
+        typer.Option("--schema", help="Only renew the file's JSON Schema, which editors use."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -59,7 +57,7 @@ def init(
 
 @app.command(rich_help_panel=PANEL)
 def devices(
-    probe: Annotated[bool, typer.Option("--probe/--no-probe", help="Ask each device how it is.")] = True,
+    probe: Annotated[bool, typer.Option("--probe/--no-probe", help="Connect to each device.")] = True,
     store: StoreOption = STORE,
     inventory: InventoryOption = None,
     as_json: JsonOption = False,
@@ -119,19 +117,26 @@ def setup(
     device: Annotated[str, typer.Argument(metavar="DEVICE", help="A device of the inventory.")],
     runtime: Annotated[
         list[Package] | None,
-        typer.Option("--runtime", help="May be repeated [default: those of the device's targets, or what there is]"),
+        typer.Option(
+            "--runtime",
+            help="May be repeated [default: the targets' runtimes, else onnxruntime and tflite]",
+        ),
     ] = None,
     accelerator: Annotated[
-        Flavour | None, typer.Option("--accelerator", help="`cuda` for packages that use an NVIDIA GPU [default: cpu]")
+        Flavour | None,
+        typer.Option(
+            "--accelerator",
+            help="`cuda` for packages that use an NVIDIA GPU [default: cpu]",
+        ),
     ] = None,
     find_links: Annotated[
         list[str] | None,
-        typer.Option("--find-links", metavar="FOLDER", help="Where else wheels are, beside pip's own configuration."),
+        typer.Option("--find-links", metavar="FOLDER", help="A further folder with wheels; may be repeated."),
     ] = None,
     inventory: InventoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Install inference runtimes on a device, in a folder of latlab's own, and run a small network on each.
+    """Install inference runtimes on a device, in a folder that only latlab uses, and run a small network on each.
 
     [dim]Example:[/dim] latlab setup pi4 --runtime onnxruntime --runtime tflite
 

@@ -1,4 +1,4 @@
-"""Other people's latencies: the commands that read, list and remove them."""
+"""The commands that import, list and remove published latencies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ sources = typer.Typer(
 
 
 class Format(StrEnum):
-    """What published files look like."""
+    """Formats of published files."""
 
     auto = "auto"
     help = "help"
@@ -33,7 +33,7 @@ class Format(StrEnum):
 
 
 class Unit(StrEnum):
-    """Of latencies in a file."""
+    """Units of the latencies in a file."""
 
     ms = "ms"
     s = "s"
@@ -46,29 +46,31 @@ def import_(
         list[Path],
         typer.Argument(
             metavar="FILE...",
-            help="HELP's .pt files (the architectures beside the latencies), EAGLE's .pickle, HAT's .csv, OFA's lookup "
+            help="HELP's .pt files (architectures and latencies), EAGLE's .pickle, HAT's .csv, OFA's lookup "
             "tables (.yaml, all resolutions of a device), or a table of your own (.csv, .parquet).",
         ),
     ],
-    space: Annotated[str | None, typer.Option("--space", help="The search space, where the files do not tell.")] = None,
+    space: Annotated[
+        str | None, typer.Option("--space", help="The search space, if the files do not determine it.")
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(
-            "--device", help="What to call the device, or which of a table's to take [default: all, as named]"
+            "--device", help="The device's name, or the one column of a table to import [default: all, as named]"
         ),
     ] = None,
-    format_: Annotated[Format, typer.Option("--format", help="What the files must be.")] = Format.auto,
+    format_: Annotated[Format, typer.Option("--format", help="The files' format.")] = Format.auto,
     unit: Annotated[
-        Unit | None, typer.Option("--unit", help="Of the latencies [default: its publisher's, else ms]")
+        Unit | None, typer.Option("--unit", help="Unit of the latencies [default: the publisher's, else ms]")
     ] = None,
     store: StoreOption = STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Read latencies that others measured: predictors learn from these devices before they see yours.
+    """Import latencies that others measured: predictors learn from these devices before they see yours.
 
     [dim]Example:[/dim] latlab import fbnet/arch.pt fbnet/latency/*.pt
 
-    Files are data here, never programs: nothing is unpickled. What was imported before stays as it is.
+    No file is ever executed: nothing is unpickled. Earlier imports stay as they are.
     """
     from latlab.harness.importers.read import read_sources
     from latlab.harness.store.sources import keep
@@ -96,7 +98,7 @@ def list_(context: typer.Context, store: StoreOption = STORE, as_json: JsonOptio
     """
     if context.invoked_subcommand is not None:
         if store != STORE:
-            raise BadInputError(f"--store stands behind {context.invoked_subcommand}, not before it")
+            raise BadInputError(f"--store belongs after {context.invoked_subcommand}, not before it")
         return
     from latlab.harness.store.sources import listing
     from latlab.harness.store.store import Store
@@ -117,7 +119,7 @@ def remove_(
     store: StoreOption = STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove an imported source. What was measured here stays.
+    """Remove an imported source. Your own measurements stay.
 
     [dim]Example:[/dim] latlab sources remove eyeriss
     """

@@ -1,4 +1,4 @@
-"""The command line. Commands import what they need when they run, so that `--help` is quick."""
+"""The command `latlab`. Commands import what they need when they run, so that `--help` is quick."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from latlab.harness.cli.options import INTERRUPTED, complain
 from latlab.harness.errors import LatlabError
 
 __all__ = ["main"]
-
 
 app = typer.Typer(
     name="latlab",
@@ -41,12 +40,15 @@ app.add_typer(cli_import.sources, name="sources")
 
 
 def main() -> NoReturn:
-    """Entry point of the command: errors in plain words, exit codes 0 ok, 1 failed, 2 bad input."""
+    """Run the command line and exit: code 0 for success, 1 for a failure, 2 for bad input.
+
+    Errors are plain sentences.
+    """
     as_json = "--json" in sys.argv
     code = 0
     try:
         code = app(_spread_archs(sys.argv[1:]), standalone_mode=False) or 0
-        if code == INTERRUPTED:  # typer turns Ctrl-C into this
+        if code == INTERRUPTED:  # typer's exit code for Ctrl-C
             complain("interrupted", "Everything measured so far is in the store; the same command continues.", as_json)
     except LatlabError as error:
         complain(error.message, error.hint, as_json)
@@ -60,9 +62,9 @@ def main() -> NoReturn:
 
 
 def _spread_archs(words: list[str]) -> list[str]:
-    """`--arch A B C` as `--arch A --arch B --arch C`, which is what the parser takes.
+    """Return `--arch A B C` as `--arch A --arch B --arch C`, the form that the parser takes.
 
-    Only where nothing else can be meant: `measure` must have had its DEVICE before.
+    It changes only unambiguous commands: `measure` must have its DEVICE first.
     """
     if words[:1] == ["predict"]:
         start = 1
@@ -81,7 +83,7 @@ def _spread_archs(words: list[str]) -> list[str]:
 
 
 def _usage_error(error: Exception) -> int:
-    """What typer finds wrong with the arguments is shown as typer shows it; anything else is a bug and raised."""
+    """Print an error of typer about the arguments as typer does, and return its exit code; raise any other error."""
     show: Callable[[], None] | None = getattr(error, "show", None)
     exit_code = getattr(error, "exit_code", None)
     if show is None or exit_code is None:

@@ -1,4 +1,4 @@
-"""`latlab measure` and `latlab embed`."""
+"""The commands `latlab measure` and `latlab embed`."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from latlab.harness.cli.options import (
     target_options,
 )
 from latlab.harness.errors import BadInputError
+from latlab.harness.store.vocabulary import Status
 
 if TYPE_CHECKING:
     from latlab.harness.statistics.ranking import Resolve
@@ -46,11 +47,11 @@ app = typer.Typer()
 def measure(
     devices: DevicesArgument,
     space: Annotated[str | None, typer.Option("--space", help="A search space; `latlab spaces` lists them.")] = None,
-    count: Annotated[int | None, typer.Option("--count", min=1, help="This many random architectures.")] = None,
+    count: Annotated[int | None, typer.Option("--count", min=1, help="Measure this many random architectures.")] = None,
     arch: Annotated[list[str] | None, typer.Option("--arch", help="An architecture's string; may be repeated.")] = None,
-    file: Annotated[Path | None, typer.Option("--file", help="A file with an architecture's string per line.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", help="A file with one architecture string per line.")] = None,
     blocks: Annotated[
-        bool, typer.Option("--blocks", help="The space's blocks, each alone: a lookup table, for `--predictor lookup`.")
+        bool, typer.Option("--blocks", help="Measure the space's blocks one by one, for `--predictor lookup`.")
     ] = False,
     model: ModelOption = None,
     input_shape: InputOption = None,
@@ -64,18 +65,16 @@ def measure(
     new_session: NewSessionOption = False,
     resolve: Annotated[
         bool,
-        typer.Option(
-            "--resolve", help="Then add passes where intervals overlap and the order matters, and only there."
-        ),
+        typer.Option("--resolve", help="Then add passes to those networks whose order matters and is not certain yet."),
     ] = False,
     under: Annotated[
-        float | None, typer.Option("--under", metavar="MS", help="Of --resolve: which networks are below this?")
+        float | None, typer.Option("--under", metavar="MS", help="With --resolve: which networks are below MS?")
     ] = None,
-    top: Annotated[int | None, typer.Option("--top", metavar="K", help="Of --resolve: which K are fastest?")] = None,
+    top: Annotated[int | None, typer.Option("--top", metavar="K", help="With --resolve: which K are fastest?")] = None,
     ties: Annotated[
         float | None,
         typer.Option(
-            "--ties", metavar="PERCENT", help="Of --resolve: what differs by less is as good as equal [default: 1]"
+            "--ties", metavar="PERCENT", help="With --resolve: a smaller difference counts as equal [default: 1]"
         ),
     ] = None,
     most_seconds: Annotated[
@@ -83,10 +82,10 @@ def measure(
         typer.Option(
             "--most-seconds",
             metavar="S",
-            help="Of --resolve: timing that may be added on each target [default: as much as the labels took]",
+            help="With --resolve: most seconds of added timing on each target [default: as much as the labels took]",
         ),
     ] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="With every sample, in nanoseconds, in order.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Also print every sample in nanoseconds, in order.")] = False,
     store: StoreOption = STORE,
     inventory: InventoryOption = None,
     as_json: JsonOption = False,
@@ -157,7 +156,7 @@ def measure(
             for resolved in found.resolved:
                 show_resolved(resolved.to_json())
     _complain_of(found.errors, view.devices)
-    if view.failures or not (rows["status"] == "ok").any():
+    if view.failures or not (rows["status"] == Status.OK).any():
         raise typer.Exit(1)
 
 
@@ -257,12 +256,15 @@ def embed(
         else:
             console.show_table(own.drop(columns="target"), f"Hardware embedding of {target} in {space}")
     _complain_of(found.errors, view.devices)
-    if view.failures or (rows["status"] != "ok").any():
+    if view.failures or (rows["status"] != Status.OK).any():
         raise typer.Exit(1)
 
 
 def _complain_of(errors: Sequence[str], devices: Mapping[str, object]) -> None:
-    """Why the only device failed after it had measured something; of several, each was told as it happened."""
+    """Print why the only device failed after it had measured something.
+
+    With several devices, this was printed at once.
+    """
     for error in errors:
         if len(devices) == 1:
             complain(error, None, False)

@@ -1,4 +1,4 @@
-"""What several commands take, and how all of them print JSON."""
+"""Options and arguments that several commands share, and their JSON output."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from latlab.harness.errors import BadInputError
+from latlab.harness.targets import ACCELERATORS, DEFAULT_RUNTIME, RUNTIMES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,26 +44,14 @@ __all__ = [
 ]
 
 
-class Runtime(StrEnum):
-    """Inference runtimes."""
-
-    onnxruntime = "onnxruntime"
-    tflite = "tflite"
-    torchscript = "torchscript"
-    benchmark_model = "benchmark_model"
-
-
-class Accelerator(StrEnum):
-    """What executes networks."""
-
-    cpu = "cpu"
-    cuda = "cuda"
-    gpu = "gpu"
-    nnapi = "nnapi"
-
-
+if TYPE_CHECKING:
+    Runtime: TypeAlias = str
+    Accelerator: TypeAlias = str
+else:  # the choices that typer offers are those of the one table
+    Runtime = StrEnum("Runtime", {name: name for name in RUNTIMES})
+    Accelerator = StrEnum("Accelerator", {name: name for name in ACCELERATORS})
 STORE = Path("latlab.db")
-StoreOption = Annotated[Path, typer.Option("--store", help="The file that everything measured goes to.")]
+StoreOption = Annotated[Path, typer.Option("--store", help="The file with all measurements.")]
 InventoryOption = Annotated[
     Path | None,
     typer.Option("--inventory", help="The file that describes your devices [default: inventory.yaml]"),
@@ -70,10 +59,10 @@ InventoryOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 RuntimeOption = Annotated[
     Runtime | None,
-    typer.Option("--runtime", help="Inference runtime [default: the device's targets, else onnxruntime]"),
+    typer.Option("--runtime", help=f"Inference runtime [default: the device's targets, else {DEFAULT_RUNTIME}]"),
 ]
 AcceleratorOption = Annotated[
-    Accelerator | None, typer.Option("--accelerator", help="What executes the networks [default: cpu]")
+    Accelerator | None, typer.Option("--accelerator", help="The processor that executes the networks [default: cpu]")
 ]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, max=1024, help="Threads of the runtime [default: 1]")
@@ -81,12 +70,12 @@ ThreadsOption = Annotated[
 BatchOption = Annotated[
     int | None, typer.Option("--batch-size", min=1, max=65536, help="Images per inference [default: 1]")
 ]
-SeedOption = Annotated[int, typer.Option("--seed", help="Of every draw and of the weights.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of all random draws and of the weights.")]
 WrittenOption = Annotated[
     bool,
     typer.Option(
         "--as-written",
-        help="Time networks as published: edges that lead nowhere stay, activations and means in their long forms.",
+        help="Time networks as published: keep edges that lead nowhere, and the long forms of activations and means.",
     ),
 ]
 ModelOption = Annotated[
@@ -99,7 +88,11 @@ InputOption = Annotated[
 
 
 def parse_shape(text: str | None) -> list[int] | None:
-    """1x3x224x224. Raises `BadInputError`."""
+    """Return the numbers in a text such as 1x3x224x224.
+
+    Raises:
+        BadInputError: it is not a shape.
+    """
     if text is None:
         return None
     parts = text.lower().replace(",", "x").split("x")
@@ -109,7 +102,7 @@ def parse_shape(text: str | None) -> list[int] | None:
 
 
 def print_json(value: Any) -> None:
-    """One line on stdout."""
+    """Print a value as one line of JSON on stdout."""
     print(json.dumps(value, allow_nan=False, default=str), flush=True)
 
 
@@ -117,30 +110,22 @@ DevicesArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="DEVICE...",
-        help="Devices of the inventory, side by side; `local` is this machine, `all` is every one, and a full target "
-        "such as pi4/tflite/cpu/fp32/t4/b1 says how, too.",
+        help="Devices of the inventory, measured in parallel. `local` is this machine, `all` means every device. "
+        "A full target such as pi4/tflite/cpu/fp32/t4/b1 also sets runtime, accelerator, threads and batch size.",
     ),
 ]
-
-
 SpaceOption = Annotated[str, typer.Option("--space", help="A search space; `latlab spaces` lists them.")]
-
-
 PolicyOption = Annotated[
     str,
     typer.Option(
         "--policy",
         help="How networks are timed: `default`, `quick` or `thorough` (short passes, added until the interval is "
-        "narrow); `help`, `tflite` or `nvbench` (as those do); or a policy of the inventory.",
+        "narrow); `help`, `tflite` or `nvbench` (as those projects do); or a policy of the inventory.",
     ),
 ]
-
-
 PredictorOption = Annotated[
     str | None, typer.Option("--predictor", help="Which predictor to fit [default: latlab's own]")
 ]
-
-
 SourcesOption = Annotated[
     str,
     typer.Option(
@@ -149,28 +134,24 @@ SourcesOption = Annotated[
         help="Which other devices of the store the predictor learns from first; `latlab sources` lists them.",
     ),
 ]
-
-
 FactOption = Annotated[
     list[str] | None,
     typer.Option(
         "--fact",
         metavar="NAME=NUMBER",
-        help="What is known of the hardware, for predictors that take it: cores, clock_ghz, bandwidth_gbs, tops. "
+        help="A fact about the hardware, for predictors that use it: cores, clock_ghz, bandwidth_gbs, tops. "
         "May be repeated.",
     ),
 ]
-
-
 NewSessionOption = Annotated[
-    bool, typer.Option("--new-session", help="Measure again, beside what was measured before.")
+    bool, typer.Option("--new-session", help="Measure all networks again, in a new session; earlier ones stay.")
 ]
-
-
 INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
 
 
 def open_lab(store: Path, inventory: Path | None) -> Lab:
+    """Return a `Lab` on a store, with the devices of an inventory."""
     from latlab.harness.lab import Lab
 
     return Lab(store, inventory=inventory)
@@ -193,7 +174,7 @@ def predictor_options(name: str | None, sources: str, facts: Sequence[str] | Non
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as JSON types; what is missing is null."""
+    """Return rows as JSON types, with null for missing values."""
     import pandas as pd
 
     return [
@@ -203,6 +184,7 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def complain(message: str, hint: str | None, as_json: bool) -> None:
+    """Print an error and its hint on stderr, and for `--json` also as a JSON line on stdout."""
     if as_json:
         print_json({"error": message, "hint": hint})
     print(f"latlab: {message}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`latlab onboard`, `latlab predict` and `latlab report`."""
+"""The commands `latlab onboard`, `latlab predict` and `latlab report`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def onboard(
         typer.Option(
             "--holdout",
             min=0,
-            help="Also measure this many random networks, twice, that the predictor never sees.",
+            help="Also measure this many random networks twice; the predictor never sees them.",
         ),
     ] = 0,
     policy: PolicyOption = "default",
@@ -104,11 +104,15 @@ def onboard(
 def predict(
     target: Annotated[
         str,
-        typer.Option("--target", help="As `latlab show` lists them; or a device's name, if it has only one."),
+        typer.Option("--target", help="A target that `latlab show` lists; or a device's name, if it has only one."),
     ],
-    space: Annotated[str | None, typer.Option("--space", help="Needed where the target has several.")] = None,
+    space: Annotated[
+        str | None, typer.Option("--space", help="The search space; needed if the target has several.")
+    ] = None,
     arch: Annotated[list[str] | None, typer.Option("--arch", help="An architecture's string; may be repeated.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="The whole space, or a large sample of a larger one.")] = False,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Predict the whole space, or a large sample of a larger one.")
+    ] = False,
     predictor: PredictorOption = None,
     sources: SourcesOption = "all",
     fact: FactOption = None,
@@ -116,7 +120,7 @@ def predict(
     store: StoreOption = STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Predict networks that were not measured, from what the store holds of a target and of other devices.
+    """Predict networks that were not measured, from the store's measurements of the target and of other devices.
 
     [dim]Example:[/dim] latlab predict --target local/onnxruntime/cpu/fp32/t1/b1 --all --json
     """
@@ -132,7 +136,7 @@ def predict(
     with terminal.working("learning and predicting", quiet=as_json):
         found = Lab(store).predict(target, space=space, archs=arch, predictor=options, seed=seed)
     if not found.support:
-        console.warn(f"nothing was measured on {target}: this is what other devices and the prior say, no more")
+        console.warn(f"nothing was measured on {target}: this comes from other devices and the prior only")
     if as_json:
         for record in records(found.table):
             print_json(record)
@@ -144,8 +148,12 @@ def predict(
 @app.command()
 def report(
     store: StoreOption = STORE,
-    target: Annotated[str | None, typer.Option("--target", help="Or a device; where the store has several.")] = None,
-    space: Annotated[str | None, typer.Option("--space", help="Needed where the target has several.")] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", help="A target or a device; needed if the store has several.")
+    ] = None,
+    space: Annotated[
+        str | None, typer.Option("--space", help="The search space; needed if the target has several.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="The file to write.")] = Path("report.html"),
     predictor: PredictorOption = None,
     sources: SourcesOption = "all",
@@ -153,7 +161,7 @@ def report(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the report of what a store holds of a target: one self-contained HTML file.
+    """Write a report of a target's stored measurements: one self-contained HTML file.
 
     [dim]Example:[/dim] latlab report --target local/onnxruntime/cpu/fp32/t1/b1 --space nasbench201 --out report.html
     """

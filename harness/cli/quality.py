@@ -1,4 +1,4 @@
-"""How good labels are: the command that judges what a store holds."""
+"""The command that judges the labels in a store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def quality(
         str | None,
         typer.Argument(
             metavar="[STORE|TARGET]",
-            help="A store, to judge all its targets; or a target or device of --store [default: all of --store]",
+            help="A store, to judge all of its targets; or a target or device of --store [default: all of --store]",
         ),
     ] = None,
     space: Annotated[str | None, typer.Option("--space", help="Only this space.")] = None,
@@ -30,11 +30,11 @@ def quality(
     out: Annotated[Path | None, typer.Option("--out", help="Also write charts and figures to this .html file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell how far measured labels can be trusted, and whether they are fit for training a predictor.
+    """Judge how reliable measured labels are, and whether they are fit for training a predictor.
 
     [dim]Example:[/dim] latlab quality local --out quality.html
 
-    Measure the same networks twice first (`latlab measure ... --new-session`): noise between sessions shows only there.
+    First measure the same networks twice (`latlab measure ... --new-session`): only that shows noise between sessions.
     """
     from latlab.harness.lab import Lab
     from latlab.harness.report.quality.page import write_page

@@ -1,4 +1,4 @@
-"""`latlab spaces`, `latlab show` and `latlab export`."""
+"""The commands `latlab spaces`, `latlab show` and `latlab export`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import typer
 
 from latlab.harness.cli.options import STORE, JsonOption, StoreOption, print_json, records
 from latlab.harness.errors import BadInputError
+from latlab.harness.store.vocabulary import Status
 
 
 class TableFormat(StrEnum):
-    """Files that `export` writes."""
+    """Formats of the files that `export` writes."""
 
     parquet = "parquet"
     csv = "csv"
@@ -53,13 +54,13 @@ def show(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="A store.")] = STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a store holds: a line per campaign and session, and why networks failed."""
+    """Show the content of a store: a line per campaign and session, and why networks failed."""
     from latlab.harness.store.store import Store
     from latlab.harness.terminal import results as terminal
 
     opened = Store(store, must_exist=True)
     campaigns, rows = opened.campaigns(), opened.table()
-    failures = rows[rows["status"] != "ok"][["target", "space", "arch", "status", "error"]]
+    failures = rows[rows["status"] != Status.OK][["target", "space", "arch", "status", "error"]]
     if as_json:
         print_json({"store": str(store), "campaigns": records(campaigns), "failures": records(failures)})
     else:
@@ -71,14 +72,14 @@ def export(
     out: Annotated[Path, typer.Option("--out", help="The file to write.")],
     store: StoreOption = STORE,
     format_: Annotated[
-        TableFormat | None, typer.Option("--format", help="What to write [default: by the file's suffix]")
+        TableFormat | None, typer.Option("--format", help="The file's format [default: by its suffix]")
     ] = None,
     target: Annotated[str | None, typer.Option("--target", help="Only this target.")] = None,
     space: Annotated[str | None, typer.Option("--space", help="Only this space.")] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="With the raw samples of every pass, in nanoseconds.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Include the raw samples of every pass, in nanoseconds.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write everything measured to a Parquet or CSV file, one row per measurement.
+    """Write all measurements to a Parquet or CSV file, one row per measurement.
 
     [dim]Example:[/dim] latlab export --out measured.csv
     """

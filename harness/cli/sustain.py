@@ -1,4 +1,4 @@
-"""The command that puts a device under load for minutes."""
+"""The command that keeps a device under load for minutes."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from latlab.harness.cli.options import (
     target_options,
 )
 from latlab.harness.errors import BadInputError
+from latlab.harness.store.vocabulary import Status
 
 if TYPE_CHECKING:
     from latlab.harness.sustained import Result
@@ -41,7 +42,7 @@ def sustain(
     device: Annotated[
         str,
         typer.Argument(
-            metavar="DEVICE", help="A device of the inventory, of whose targets the first is taken; or a full target."
+            metavar="DEVICE", help="A device of the inventory, whose first target is used; or a full target."
         ),
     ],
     space: Annotated[str | None, typer.Option("--space", help="The search space of --arch.")] = None,
@@ -49,7 +50,7 @@ def sustain(
     model: ModelOption = None,
     input_shape: InputOption = None,
     minutes: Annotated[
-        float, typer.Option("--minutes", min=0.05, max=10080, help="How long, on the device's clock.")
+        float, typer.Option("--minutes", min=0.05, max=10080, help="Minutes to run, on the device's clock.")
     ] = 30.0,
     runtime: RuntimeOption = None,
     accelerator: AcceleratorOption = None,
@@ -58,19 +59,19 @@ def sustain(
     as_written: WrittenOption = False,
     seed: SeedOption = 0,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Also draw it: an .html page, an .svg or a .png file.")
+        Path | None, typer.Option("--out", help="Also draw a chart: an .html page, an .svg or a .png file.")
     ] = None,
     store: StoreOption = STORE,
     inventory: InventoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run one network for minutes without a pause: what heat and power limits leave of its latency.
+    """Run one network for minutes without a pause, to see how heat and power limits change its latency.
 
     [dim]Examples:[/dim] latlab sustain pi4 --model net.onnx --minutes 30 --out sustained.html
 
     latlab sustain toy --space fbnet --arch 0,1,2,... --minutes 10
 
-    Nothing is lost on Ctrl-C. The same command begins anew, because a device that has cooled down cannot go on.
+    Nothing is lost on Ctrl-C. The same command starts over, because a device that has cooled down cannot continue.
     """
     from latlab.harness.lab import Lab
     from latlab.harness.report.sustained.page import SUFFIXES
@@ -102,16 +103,16 @@ def sustain(
             if view.run is None or not view.run.readings:
                 raise
             result, interrupted = view.run.result(), True
-    _tell(result, store, out, as_json)
+    _show(result, store, out, as_json)
     if result.error:
         print(f"latlab: {result.error}", file=sys.stderr)
     if interrupted:
         sys.exit(INTERRUPTED)
-    if result.status != "ok" or result.error:
+    if result.status != Status.OK or result.error:
         raise typer.Exit(1)
 
 
-def _tell(result: Result, store: Path, out: Path | None, as_json: bool) -> None:
+def _show(result: Result, store: Path, out: Path | None, as_json: bool) -> None:
     from latlab.harness.report.sustained.page import write_chart
     from latlab.harness.terminal.sustained import show_result
 

@@ -19,7 +19,7 @@ from latlab.harness.errors import LatlabError
 from latlab.harness.exporters import Artifact, ArtifactCache, CacheError, ExportError
 from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.paths import cache_folder
-from latlab.harness.targets import BENCHMARK_MODEL, RUNTIME_FORMATS, Target
+from latlab.harness.targets import BENCHMARK_MODEL, RUNTIMES, Target
 from latlab.harness.transports import ConnectError, DeviceConfig, DeviceLostError, WorkerError
 
 __all__ = ["Examination", "Finding", "examine", "examine_controller"]
@@ -270,7 +270,7 @@ class _DeviceExaminer:
 
 def _known(runtimes: Sequence[str]) -> list[str]:
     """Each once, without those that a newer or a lying worker made up."""
-    return [runtime for runtime in RUNTIME_FORMATS if runtime in runtimes]
+    return [runtime for runtime in RUNTIMES if runtime in runtimes]
 
 
 def _at_batch_1(target: Target) -> Target:

@@ -223,7 +223,7 @@ class DeviceSession:
         except WorkerError as error:
             if error.kind in DEVICE_FAULTS:
                 raise self._fault(error) from error
-            if error.kind == "runtime_missing" and self.target.runtime != "benchmark_model":
+            if error.kind == "runtime_missing" and self.target.runtime != BENCHMARK_MODEL:
                 # It would be the same with every network. (A phone's delegate may refuse one and take the next.)
                 raise BadInputError(
                     f"device {self.name} cannot run {self.target}: {error.message}",

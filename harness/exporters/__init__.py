@@ -1,10 +1,12 @@
-"""From an architecture to a file that a runtime executes: compared with eager PyTorch, kept, made ahead.
+"""Exports of networks: from an architecture to a file that a runtime executes and that agrees with eager PyTorch.
+
+Files are cached, and exported ahead of the device.
 
 >>> from latlab.harness.exporters import ArtifactCache, ExportPool, ExportRequest
 >>> with ExportPool(ArtifactCache(folder), workers=2) as pool:                        # doctest: +SKIP
 ...     artifact = pool.submit(ExportRequest("fbnet", text, "tflite")).result()
 
-Importing this costs no torch; exporting does.
+Importing this package does not import torch; exporting does.
 """
 
 from latlab.harness.exporters.base import (

@@ -1,7 +1,7 @@
-"""What an exporter is, what it is asked for and what comes out; nothing here imports torch.
+"""The exporter's contract, its requests and its results. Nothing here imports torch.
 
-An exporter turns an eval-mode `nn.Module` into one file that one runtime executes. The rest of this folder is
-the same for all of them: `pipeline.py` builds, exports and compares, `cache.py` keeps, `pool.py` works ahead.
+An exporter turns an eval-mode `nn.Module` into one file that one runtime executes. All exporters share the rest of
+this folder: `pipeline.py` builds, exports and compares, `cache.py` stores files, `pool.py` exports ahead.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 
 
 class ExportError(Exception):
-    """A network could not be exported. That is data too: it becomes a row of this `kind`.
+    """A network could not be exported. That is a result, too: the network gets a row with this `kind`.
 
     Kinds: `unsupported_op` (the format or its writer lacks an operator, which the message names),
     `export_mismatch` (the file disagrees with eager PyTorch), `crash`, `out_of_memory`.
@@ -44,20 +44,21 @@ class ExportError(Exception):
 
     @property
     def message(self) -> str:
+        """The message as text."""
         return str(self)
 
 
 class CacheError(Exception):
-    """The folder of artifacts cannot be used: not writable, disk full. No network's fault, never a row."""
+    """The cache folder cannot be used: it is not writable, or the disk is full. That says nothing about a network."""
 
 
 class UnknownFormatError(ValueError):
-    """No exporter of that name is installed; the message lists those that are."""
+    """No exporter of that name is installed. The message lists those that are."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
-    """One network in one format."""
+    """A request for one network in one format."""
 
     space: str
     arch: str
@@ -65,9 +66,9 @@ class ExportRequest:
     batch_size: int = 1
     precision: str = "fp32"
     seed: int = 0
-    """Of the weights."""
+    """Seed of the random weights."""
     as_written: bool = False
-    """Keep dead edges and the published forms of activations and means."""
+    """If true, dead edges stay, and activations and means keep their published form."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -76,32 +77,43 @@ class ExportRequest:
             raise ValueError(f"unknown precision {self.precision!r}; exporters write fp32")
 
     def key(self, version: str) -> str:
-        """Content address in hex: covers every field, and `version` of all software that shapes the file."""
+        """Return a hash of all fields and of `version`, as 40 hex digits.
+
+        Args:
+            version: the versions of all software that shapes the file.
+        """
         text = json.dumps({**asdict(self), "version": version}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """How the file's outputs compare with eager PyTorch's (the rule is in `parity.py`)."""
+    """The comparison of the file's outputs with eager PyTorch's. The rule is in `parity.py`."""
 
     inputs: int
-    """Different images that both were given."""
+    """Number of different images in the comparison."""
     max_abs_diff: float
+    """Largest absolute difference of any output element."""
     output_change: float
     """Largest change of any output element between two of the images, in eager PyTorch."""
     tolerance: float
-    """`max_abs_diff` may not exceed this."""
+    """The largest `max_abs_diff` that passes."""
     passed: bool
     exempt: str | None = None
-    """Why the output does not depend on the input, where it does not; then the constant is compared."""
+    """The reason why the output does not depend on the input, or None if it does.
+
+    If it does not, its constant is compared.
+    """
     contrast: float = 1.0
-    """More than 1 where the images had to be enlarged before eager PyTorch agreed with itself."""
+    """The images' contrast was raised by this factor until eager PyTorch agreed with itself; 1 if it did at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """An exported and compared file."""
+    """An exported file that passed the comparison with eager PyTorch.
+
+    Fields that end in `_s` are durations in seconds.
+    """
 
     key: str
     path: Path
@@ -110,7 +122,7 @@ class Artifact:
     format: str
     batch_size: int
     input_shape: tuple[int, ...]
-    """As the file takes it, batch first: NCHW for ONNX and TorchScript, NHWC for TFLite."""
+    """The input's shape in the file's layout, batch first: NCHW for ONNX and TorchScript, NHWC for TFLite."""
     parity: Parity
     build_s: float
     export_s: float
@@ -118,20 +130,27 @@ class Artifact:
     exporter: str
     exporter_version: str
     operators: dict[str, int]
-    """How many of each operator the file holds, in the format's own names."""
+    """The number of each operator in the file, by the format's own operator names."""
 
     def to_json(self) -> dict[str, Any]:
-        """All fields as JSON types."""
+        """Return all fields as JSON types."""
         return {**asdict(self), "path": str(self.path)}
 
     def facts(self) -> dict[str, Any]:
-        """What of it goes into rows."""
+        """Return the fields that go into a result row's `artifact` column, as JSON types.
+
+        Path, hash and durations are left out: they differ between runs, or rows have columns of their own for them.
+        """
         elsewhere = ("path", "sha256", "build_s", "export_s", "parity_s")
         return {name: value for name, value in self.to_json().items() if name not in elsewhere}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Artifact:
-        """The reverse of `to_json`. Raises `KeyError`, `TypeError` or `ValueError` if it is none."""
+        """Return the artifact that `to_json` described.
+
+        Raises:
+            KeyError, TypeError, ValueError: `data` describes no artifact.
+        """
         values = {field.name: data[field.name] for field in fields(cls)}
         values["path"] = Path(values["path"])
         values["input_shape"] = tuple(values["input_shape"])
@@ -140,52 +159,57 @@ class Artifact:
 
 
 class Exporter(ABC):
-    """Writes one format. A user's own is a subclass, registered as entry point of group `latlab.exporters`.
+    """A writer of one format.
 
-    Its module must be importable without torch (import it inside `export`), because a controller that
-    only asks for `suffix` or `version` must start quickly.
+    A user's own exporter is a subclass, registered as an entry point of the group `latlab.exporters`. Its module must
+    not import torch at the top (import it inside `export`), because a controller that only needs `suffix` or `version`
+    must start quickly.
     """
 
     name: ClassVar[str]
-    """The format, equal to the name of the entry point."""
+    """The format's name, equal to the name of the entry point."""
     suffix: ClassVar[str]
-    """Of its files, with the dot."""
+    """The suffix of its files, with the dot."""
     runtime: ClassVar[str]
-    """What executes its files (`latlab.agents.runtimes`)."""
+    """The runtime that executes its files; one of `latlab.agents.runtimes.NAMES`."""
     channels_last: ClassVar[bool] = False
-    """Whether 4-D inputs and outputs of the file are NHWC where the module's are NCHW."""
+    """True if the file's 4-D inputs and outputs are NHWC; the module's are NCHW."""
 
     @property
     @abstractmethod
     def version(self) -> str:
-        """Versions and options of whatever shapes the bytes of the file."""
+        """Versions and options of everything that shapes the bytes of the file."""
 
     @abstractmethod
     def export(self, module: nn.Module, example: Tensor, path: Path) -> dict[str, int]:
-        """Writes `module` (in eval mode), for inputs of exactly `example`'s shape, to `path`.
+        """Write `module` (in eval mode), for inputs of exactly `example`'s shape, to `path`.
 
-        Deterministic: the same module gives the same bytes.
+        An exporter is deterministic: the same module gives the same bytes.
 
         Returns:
-            How many of each operator the file holds.
+            The number of each operator in the file.
 
         Raises:
-            ExportError: `unsupported_op`, naming it.
+            ExportError: `unsupported_op`, naming the operator.
         """
 
     def file_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape that the file takes where the module takes `shape`."""
+        """Return the input's shape in the file, for the module's input `shape`."""
         return (shape[0], *shape[2:], shape[1]) if self.channels_last and len(shape) == 4 else shape
 
 
 def names() -> tuple[str, ...]:
-    """The installed formats (entry points of the group `latlab.exporters`)."""
+    """Return the names of the installed formats (entry points of the group `latlab.exporters`)."""
     return tuple(sorted({point.name for point in entry_points(group="latlab.exporters")}))
 
 
 @cache
 def get_exporter(name: str) -> Exporter:
-    """The exporter of format `name`. Raises `UnknownFormatError`."""
+    """Return the exporter of format `name`.
+
+    Raises:
+        UnknownFormatError: no such exporter is installed.
+    """
     for point in entry_points(group="latlab.exporters", name=name):
         exporter: Exporter = point.load()()
         return exporter

@@ -1,10 +1,10 @@
-"""Exported networks, kept: a folder of files named by content, and beside them what is known of each.
+"""A cache of exported networks: a folder of files named by content, with a description of each.
 
     files/<sha256>.onnx     the networks; two requests that give the same graph share one
     entries/<key>.json      one `Artifact` per request, written after its file
 
-Everything is written under another name, flushed to the disk and renamed: what has its name is whole. `get`
-verifies size and hash all the same, because disks fail and people edit. Processes may share a folder.
+Each file is written under a temporary name, flushed to the disk and renamed, so a file with its final name is complete.
+`get` verifies size and hash nevertheless, because disks fail and people edit files. Processes may share the folder.
 """
 
 from __future__ import annotations
@@ -32,20 +32,21 @@ __all__ = ["ArtifactCache"]
 
 GIBIBYTE = 2**30
 KEEP_S = 3600.0
-"""Nothing used more recently is evicted: it may be on its way to a device."""
+"""A file used within so many seconds is not evicted: it may be on its way to a device."""
 
 SCAN_SHARE = 64
-"""The folder's size is counted again after each 1/64 of the limit written: it may overshoot by that."""
+"""The folder's size is measured again after each 1/64 of the limit written, so it may exceed the limit by that."""
 
 EVICT_TO = 0.9
-"""Eviction leaves this share of the limit, so that it is not needed again at once."""
+"""Eviction reduces the folder to this share of the limit, so that the next eviction is not due at once."""
 
 
 class ArtifactCache:
-    """Artifacts by request, at most `max_bytes` of them, the least recently used evicted first.
+    """A cache of artifacts by request, of at most `max_bytes`; the least recently used ones are evicted first.
 
     Args:
-        folder: made where there is none. Must be writable.
+        folder: a writable folder. It is made if it does not exist.
+        max_bytes: the limit of the files' total size.
 
     Raises:
         CacheError: the folder cannot be made or written.
@@ -56,7 +57,7 @@ class ArtifactCache:
         self.max_bytes = max_bytes
         self._files = self.folder / "files"
         self._entries = self.folder / "entries"
-        self._written: int | None = None  # bytes since the folder's size was last counted; None: never counted
+        self._written: int | None = None  # bytes since the folder's size was last measured; None: never measured
         with self._writing():
             self._files.mkdir(parents=True, exist_ok=True)
             self._entries.mkdir(exist_ok=True)
@@ -64,15 +65,18 @@ class ArtifactCache:
                 pass
 
     def get(self, request: ExportRequest) -> Artifact | None:
-        """The artifact of `request`, or None: never a file that is not, byte for byte, what was exported."""
+        """Return the artifact of `request`, or None.
+
+        A file that is not byte for byte what was exported is never returned.
+        """
         return self._read(self.key(request))
 
     def ensure(self, request: ExportRequest) -> Artifact:
-        """The artifact of `request`, exported now unless it is there.
+        """Return the artifact of `request`; export it if the cache lacks it.
 
         Raises:
             ExportError: the network cannot be exported, or the file disagrees with eager PyTorch.
-            CacheError: the folder cannot be written; the disk is full.
+            CacheError: the folder cannot be written, or the disk is full.
         """
         from latlab.harness.exporters.pipeline import produce
 
@@ -84,12 +88,12 @@ class ArtifactCache:
             return self.keep(path, produce(request, path), exporter, self.key(request), request.batch_size)
 
     def key(self, request: ExportRequest) -> str:
-        """Content address of what `request` gives with the software as it is installed now."""
+        """Return the key of `request` with the software that is installed now."""
         return request.key(_version(request.space, request.format))
 
     @contextmanager
     def temporary(self, exporter: Exporter) -> Iterator[Path]:
-        """A path in the cache's folder for a file to be written and then kept; gone afterwards."""
+        """Yield a path in the cache's folder for a file to write and then `keep`. It is removed afterwards."""
         handle, name = tempfile.mkstemp(dir=self._files, prefix="tmp-", suffix=exporter.suffix)
         os.close(handle)
         path = Path(name)
@@ -99,7 +103,18 @@ class ArtifactCache:
             path.unlink(missing_ok=True)
 
     def keep(self, temporary: Path, product: Product, exporter: Exporter, key: str | None, batch_size: int) -> Artifact:
-        """Gives a written file its place and its entry; `key` None stands for the file's own hash."""
+        """Move a written file to its place, write its entry and return the artifact.
+
+        Args:
+            temporary: the written file.
+            product: what is known about it.
+            exporter: the exporter that wrote it.
+            key: the entry's name; None for the file's own hash.
+            batch_size: the batch size of its input.
+
+        Raises:
+            CacheError: the folder cannot be written, or the disk is full.
+        """
         with self._writing():
             content = temporary.read_bytes()
             sha256 = hashlib.sha256(content).hexdigest()
@@ -143,7 +158,7 @@ class ArtifactCache:
         entry = self._entries / f"{key}.json"
         try:
             artifact = Artifact.from_json(json.loads(entry.read_bytes()))
-            # The folder may have moved since.
+            # Not the entry's own path: the folder may have moved since.
             path = self._path(artifact.sha256, get_exporter(artifact.format).suffix)
             content = path.read_bytes()
         except (OSError, ValueError, KeyError, TypeError):
@@ -151,12 +166,12 @@ class ArtifactCache:
         if len(content) != artifact.size_bytes or hashlib.sha256(content).hexdigest() != artifact.sha256:
             return None
         for used in (path, entry):
-            with suppress(OSError):  # somebody else's folder can be read, too
+            with suppress(OSError):  # a folder that belongs to another user may be readable only
                 os.utime(used)
         return replace(artifact, path=path)
 
     def _make_room(self, written: int) -> None:
-        """Evicts what was used least recently, where the folder has outgrown `max_bytes`."""
+        """Evict the least recently used files if the folder has grown larger than `max_bytes`."""
         if self._written is not None and self._written + written < self.max_bytes / SCAN_SHARE:
             self._written += written
             return
@@ -167,7 +182,7 @@ class ArtifactCache:
         oldest_kept = time.time() - KEEP_S
         evicted = False
         for path, stat in files:
-            abandoned = path.name.startswith("tmp-")  # by a worker that was killed
+            abandoned = path.name.startswith("tmp-")  # a worker was killed while it wrote
             if stat.st_mtime < oldest_kept and (abandoned or total > target):
                 path.unlink(missing_ok=True)
                 total -= stat.st_size
@@ -176,7 +191,7 @@ class ArtifactCache:
             self._drop_orphans(oldest_kept)
 
     def _drop_orphans(self, oldest_kept: float) -> None:
-        """Removes entries whose file is gone; not young ones, whose file may just be on its way."""
+        """Remove entries whose file is gone. Young ones stay, because their file may still be about to appear."""
         files = {path.stem for path, _ in _stats(self._files)}
         for path, stat in _stats(self._entries):
             if stat.st_mtime >= oldest_kept:
@@ -201,7 +216,7 @@ class ArtifactCache:
 
 
 def _stats(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """The files of a folder; those that vanish meanwhile are left out."""
+    """Yield the files of a folder; files that vanish meanwhile are left out."""
     for entry in os.scandir(folder):
         with suppress(FileNotFoundError):
             yield Path(entry.path), entry.stat()
@@ -217,10 +232,10 @@ def _flush(path: Path) -> None:
 
 @cache
 def _version(space: str, file_format: str) -> str:
-    """The exporter's version and a digest of all source code that shapes the file.
+    """Return the exporter's version with a digest of all source code that shapes the file.
 
-    Version numbers change with releases, code with every edit: without the digest whoever works on a space
-    or an exporter would be served yesterday's networks.
+    A version number changes with a release, code changes with every edit: without the digest, a developer of a space or
+    an exporter would get files that older code wrote.
     """
     exporter = get_exporter(file_format)
     folders = [Path(__file__).parent, Path(inspect.getfile(search_spaces)).parent]

@@ -11,5 +11,5 @@ __all__ = ["campaign_options"]
 
 
 def campaign_options(target: Target, as_written: bool) -> dict[str, Any]:
-    """What else makes labels differ, so that it belongs to a campaign's identity: how the files were made."""
+    """Return the export options that change latencies and therefore identify a campaign: how its files were made."""
     return {"as_written": as_written, "exporter": get_exporter(target.format).version}

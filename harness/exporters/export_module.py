@@ -1,4 +1,4 @@
-"""Exporting a module of the user's own, which belongs to no search space."""
+"""Export of a user's own module, which belongs to no search space."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ __all__ = ["export_module"]
 
 
 def export_module(module: nn.Module, format: str, input_shape: Sequence[int], folder: Path) -> Artifact:
-    """Exports `module` into a cache in `folder`, compared with eager PyTorch as every artifact is.
+    """Export `module` into a cache in `folder`, and compare the file with eager PyTorch as for every artifact.
 
-    Always exports: nothing says whether the module is the one of the last time. The key is the file's hash.
+    This exports every time, because nothing shows whether the module has changed since. The file's hash is its key.
 
     Args:
-        module: takes one float32 tensor, gives one tensor or several. Put into eval mode.
-        input_shape: as the module takes it, batch first.
+        module: takes one float32 tensor, and returns one tensor or several. It is put into eval mode.
+        format: the exporter's name.
+        input_shape: the module's input shape, batch first.
+        folder: the cache's folder.
 
     Raises:
         ExportError: it cannot be exported, or the file disagrees with eager PyTorch.

@@ -1,4 +1,4 @@
-"""ONNX through PyTorch's trace-based exporter."""
+"""The ONNX exporter, which uses PyTorch's trace-based exporter."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["ONNXExporter"]
 
 OPSET = 17
-"""Old enough for the runtimes of older devices; has every operator of the built-in spaces."""
+"""The operator set's version: old enough for older devices' runtimes; it has all operators of the built-in spaces."""
 
 
 class ONNXExporter(Exporter):
-    """`*.onnx` with a constant batch size, batch norms folded, fp32.
+    """The exporter of `*.onnx` files with a constant batch size, folded batch norms and fp32 weights.
 
     `dynamo=False`, because the newer exporter takes ten times as long for the same graph.
     """
@@ -43,13 +43,13 @@ class ONNXExporter(Exporter):
 
         content = BytesIO()
         with torch.no_grad(), warnings.catch_warnings(), onnx_shortcuts():
-            # The exporter announces its own deprecation, and tracing that sizes become constants.
+            # The exporter warns that it is deprecated, and tracing warns that sizes become constants.
             warnings.simplefilter("ignore")
             try:
                 torch.onnx.export(
                     module,
                     (example,),
-                    content,  # type: ignore[arg-type]  # this exporter takes a file, too
+                    content,  # type: ignore[arg-type]  # the trace-based exporter takes a file, too
                     dynamo=False,
                     opset_version=OPSET,
                     input_names=["input"],

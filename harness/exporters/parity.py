@@ -1,10 +1,10 @@
-"""Whether an exported file computes what eager PyTorch computes.
+"""The comparison of an exported file's outputs with eager PyTorch's.
 
 The rule: on at least four images, no output element differs by more than 1e-4 of the largest change of any
 output element between two images. Untrained networks hardly react to their input unless their batch norms are
 calibrated; so the yardstick is that reaction, not the size of the outputs, and a graph that only returns its
-bias fails. Where the output cannot depend on the input (an unconnected cell) the rule says nothing:
-such a network is exempt, counted, and held to its constant.
+bias fails. If the output cannot depend on the input (an unconnected cell), the rule does not apply: such a
+network is exempt, is counted as exempt, and its constant output is compared.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 __all__ = ["compare", "parity_images"]
 
 TOLERANCE = 1e-4
-"""Of the output's largest change."""
+"""The tolerance as a share of the output's largest change."""
 
 CONTRASTS = (0.8, 0.9, 1.1, 1.2, 1.0)
-"""Standard deviations of the images: four, and a fifth for large batches.
+"""Standard deviations of the images: four images, and a fifth for larger batches.
 
 They differ because all white noise of one contrast looks much the same to a classifier.
 """
 
 DOUBT = 0.25
-"""Where eager PyTorch's own rounding error exceeds this share of the tolerance, a comparison proves nothing.
+"""If eager PyTorch's own rounding error exceeds this share of the tolerance, a comparison proves nothing.
 
 Behind the 45 convolutions in a row of some networks of NAS-Bench-201, each with a batch norm and a ReLU, rounding
 errors have grown a thousandfold: eager PyTorch then disagrees with itself in double precision, or in another batch,
@@ -46,14 +46,15 @@ by more than the rule allows. Images of larger contrast move the output more tha
 """
 
 MAX_CONTRAST = 4.0
-"""The images' contrast is doubled up to this, while there is doubt."""
+"""While a comparison proves nothing, the images' contrast is doubled, up to this factor."""
 
 
 def parity_images(shape: Sequence[int], seed: int = 1) -> Tensor:
-    """The images compared: n x `shape[1:]`, normal with `CONTRASTS`, for an input of `shape` (batch first).
+    """Return the images to compare on: n x `shape[1:]`, normal with `CONTRASTS`, for an input of `shape` (batch first).
 
-    Four; or five where the batch is larger, repeated to fill it, so that a large batch costs eager PyTorch no
-    more than a small one. Five, because rows that trade places do so at distances that are powers of two.
+    There are four images, or five if the batch is larger; they are repeated to fill the batch, so that a large batch
+    costs eager PyTorch no more than a small one. Five, because mixed-up rows usually lie a power of two apart, and no
+    power of two is a multiple of five.
     """
     import torch
 
@@ -72,17 +73,20 @@ def compare(
     rows_independent: bool = True,
     seed: int = 1,
 ) -> Parity:
-    """Runs the file at `path` in its real runtime beside `module`.
+    """Run the file at `path` in its real runtime and compare its outputs with `module`'s.
 
     Args:
-        shape: of the module's input, batch first.
-        constant: the output is known not to depend on the input.
-        rows_independent: each row of the output depends on its row of the input alone, so eager PyTorch may
-            take the images in one batch of its own; false for modules that we know nothing of.
-        seed: of the images.
+        module: the network in eval mode.
+        exporter: the exporter that wrote the file.
+        path: the file.
+        shape: shape of the module's input, batch first.
+        constant: true if the output is known not to depend on the input.
+        rows_independent: true if each row of the output depends only on its row of the input; then eager PyTorch runs
+            all images in one batch. False for modules that latlab knows nothing about.
+        seed: seed of the images.
 
     Raises:
-        ExportError: the runtime does not load or run the file, in its kind.
+        ExportError: the runtime does not load or run the file; its kind is the runtime's.
     """
     images = parity_images(shape, seed)
     contrast = 1.0
@@ -122,20 +126,20 @@ def _compare_once(
 
 
 def _rows(images: int, batch: int) -> Array:
-    """Which image is which row of which batch: batches x batch."""
+    """Return which image is which row of which batch, as an array of batches x batch."""
     batches = -(-images // batch)
     return (np.arange(batches * batch) % images).reshape(batches, batch)
 
 
 def _rounding_error(module: nn.Module, images: Tensor, batch: int) -> float:
-    """How far eager PyTorch is from itself in double precision; 0 where it does not run in that."""
+    """Return how far eager PyTorch is from its own result in double precision, or 0 if it cannot run in that."""
     import torch
 
     rows = torch.from_numpy(_rows(len(images), batch)[0])
     with torch.inference_mode():
         try:
             exact = _arrays(copy.deepcopy(module).double()(images[rows].double()))
-        except (RuntimeError, TypeError):  # e.g. single precision written into `forward`
+        except (RuntimeError, TypeError):  # e.g. `forward` casts to single precision
             return 0.0
         single = _arrays(module(images[rows]))
     return max(float(np.abs(a - b).max()) for a, b in zip(exact, single, strict=True))
@@ -147,7 +151,7 @@ def _arrays(output: Any) -> list[Array]:
 
 
 def _run(exporter: Exporter, path: Path, inputs: Sequence[Array]) -> list[list[Array]]:
-    """Outputs of each input, in the layout of the file."""
+    """Return the outputs for each input, in the file's layout."""
     shape = exporter.file_shape(inputs[0].shape)
     results = []
     try:

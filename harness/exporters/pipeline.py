@@ -1,4 +1,4 @@
-"""From a request to a compared file: build, export, parity. Runs in the process that holds torch."""
+"""The steps from a request to a compared file: build, export, compare. They run in the process that imports torch."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ __all__ = ["Product", "export_and_compare", "produce"]
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """What `Artifact` says of a file, before the file has its place."""
+    """A written file's facts before it is in the cache. Fields that end in `_s` are durations in seconds."""
 
     input_shape: tuple[int, ...]
-    """As the file takes it."""
+    """The input's shape in the file's layout."""
     parity: Parity
     build_s: float
     export_s: float
     parity_s: float
     operators: dict[str, int]
+    """The number of each operator in the file."""
 
 
 def produce(request: ExportRequest, path: Path) -> Product:
-    """Builds the requested network, writes it to `path` and compares the file with it.
+    """Build the requested network, export it to `path`, and compare the file with the network.
 
     Raises:
-        ExportError: whatever went wrong with the network. `OSError`, `UnknownSpaceError`, `ArchitectureError`
-            and `UnknownFormatError` pass through: they are no network's fault.
+        ExportError: anything that is wrong with the network. `OSError`, `UnknownSpaceError`, `ArchitectureError`
+            and `UnknownFormatError` pass through, because they say nothing about a network.
     """
     exporter = get_exporter(request.format)
     space = search_spaces.get(request.space)
@@ -61,10 +62,10 @@ def export_and_compare(
     constant: bool,
     rows_independent: bool,
 ) -> Product:
-    """Writes `module` for inputs of `shape` (batch first) to `path` and compares.
+    """Export `module` for inputs of `shape` (batch first) to `path`, and compare the file with the module.
 
     Raises:
-        ExportError: `export_mismatch` if the file computes something else; what exporter and runtime raise.
+        ExportError: `export_mismatch` if the file computes something else; or what exporter and runtime raise.
     """
     import torch
 
@@ -97,7 +98,7 @@ def export_and_compare(
 
 
 def _explained(error: Exception, doing: str) -> ExportError:
-    """An unexpected exception of torch or an exporter, as a row's kind and one line."""
+    """Return an unexpected exception of torch or an exporter as an `ExportError`, with its message on one line."""
     text = " ".join(str(error).split())[:500] or type(error).__name__
     out_of_memory = isinstance(error, MemoryError) or "can't allocate memory" in text or "bad_alloc" in text
     return ExportError("out_of_memory" if out_of_memory else "crash", f"{doing}: {text}")

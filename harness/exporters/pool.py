@@ -1,8 +1,8 @@
-"""Exporting ahead of the device, in processes of their own.
+"""Export in separate processes, ahead of the device.
 
-Each worker process is driven by one thread here. A worker that dies (a crash in native code, no memory left)
-takes only the export that it was at with it, and is replaced. While a network is timed on this machine the workers
-can be paused: SIGSTOP takes effect within microseconds and loses nothing.
+One thread here drives each worker process. If a worker dies (a crash in native code, no memory left), only its current
+export is lost, and a new worker takes its place. While a network is timed on this machine, the workers can be paused:
+SIGSTOP takes effect within microseconds and loses nothing.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from latlab import search_spaces
 from latlab.harness.exporters.base import Artifact, CacheError, ExportError, ExportRequest, get_exporter
 from latlab.harness.exporters.cache import ArtifactCache
 
-__all__ = ["ExportPool", "stay_on"]
+__all__ = ["ExportPool", "pin_thread"]
 
 TIMEOUT_S = 900.0
-"""An export that takes longer hangs. The slowest known, a batch of 32 at 224 pixels, takes seconds."""
+"""Seconds after which an export counts as hung. The slowest one known, a batch of 32 at 224 pixels, takes seconds."""
 
 STDERR_TAIL = 2000
 CLOSED = "the pool was closed before the export ended"
@@ -39,10 +39,11 @@ Job = tuple[ExportRequest, "Future[Artifact]"]
 
 
 class ExportPool:
-    """Worker processes that export into `cache`. A context manager.
+    """Worker processes that export into `cache`. Use it in a `with` block.
 
     Args:
-        workers: processes, each of one thread; they start with the first request that the cache lacks.
+        cache: where artifacts are looked up and stored.
+        workers: number of processes, each with one thread. They start at the first request that the cache lacks.
         cpus: the cores that they may use; None for all.
     """
 
@@ -57,15 +58,15 @@ class ExportPool:
 
     @property
     def busy(self) -> bool:
-        """Whether a worker is at an export, or starting."""
+        """True while a worker exports or starts."""
         return any(worker.busy for worker in self._workers)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """No worker computes meanwhile; they go on where they were. Threads may share it: the last to leave resumes.
+        """Pause all workers within the `with` block; they resume where they were.
 
-        What waits for an export in here waits for ever. A killed controller leaves no stopped process behind
-        (`worker.end_with_parent`).
+        Several threads may pause at the same time; the workers resume when the last one leaves. Waiting for an export
+        inside the block never ends. A killed controller leaves no stopped process behind (`worker.end_with_parent`).
         """
         with self._pause_lock:
             self._pauses += 1
@@ -82,12 +83,13 @@ class ExportPool:
                         worker.resume()
 
     def submit(self, request: ExportRequest) -> Future[Artifact]:
-        """Starts an export; requests are served in order.
+        """Queue an export. Requests are served in order.
 
         The future raises what `ArtifactCache.ensure` raises, and `ExportError` ("crash") if the worker died.
 
         Raises:
-            UnknownSpaceError, ArchitectureError, UnknownFormatError: at once, for what nobody can serve.
+            UnknownSpaceError, ArchitectureError, UnknownFormatError: immediately, for a request that cannot be served.
+            RuntimeError: the pool is closed.
         """
         self.check(request)
         future: Future[Artifact] = Future()
@@ -95,14 +97,14 @@ class ExportPool:
         return future
 
     def check(self, request: ExportRequest) -> None:
-        """Raises what `submit` raises at once."""
+        """Raise what `submit` raises immediately."""
         if self._closed:
             raise RuntimeError("the pool is closed")
         search_spaces.get(request.space).parse(request.arch)
         get_exporter(request.format)
 
     def close(self) -> None:
-        """Ends the workers. Exports that have not ended are cancelled or fail; the cache stays whole."""
+        """End the workers. Unfinished exports are cancelled or fail; the cache stays consistent."""
         self._closed = True
         with suppress(queue.Empty):
             while True:
@@ -123,15 +125,15 @@ class ExportPool:
         self.close()
 
 
-def stay_on(cpus: Collection[int] | None) -> None:
-    """Keeps the thread that calls this off all other cores: one of them may time a network."""
+def pin_thread(cpus: Collection[int] | None) -> None:
+    """Keep the calling thread on `cpus`, because a network may be timed on another core."""
     if cpus and hasattr(os, "sched_setaffinity"):
         with suppress(OSError):
             os.sched_setaffinity(0, cpus)
 
 
 class _Worker:
-    """One process and the thread that talks to it."""
+    """One worker process and the thread that drives it."""
 
     def __init__(self, cache: ArtifactCache, cpus: tuple[int, ...], jobs: queue.SimpleQueue[Job | None]) -> None:
         self._cache = cache
@@ -139,7 +141,7 @@ class _Worker:
         self._jobs = jobs
         self._process: subprocess.Popen[str] | None = None
         self._stderr: IO[bytes] | None = None
-        self._lock = threading.Lock()  # held where the process is started, ended, paused or resumed
+        self._lock = threading.Lock()  # held while the process is started, ended, paused or resumed
         self._stopped = False
         self._paused_at: float | None = None
         self._paused_s = 0.0
@@ -158,7 +160,7 @@ class _Worker:
         with self._lock:
             self._paused_at = time.monotonic()
             if self._process is not None:
-                self._process.send_signal(signal.SIGSTOP)  # which does nothing where it has died
+                self._process.send_signal(signal.SIGSTOP)  # does nothing if it has died
 
     def resume(self) -> None:
         with self._lock:
@@ -167,12 +169,12 @@ class _Worker:
                 self._process.send_signal(signal.SIGCONT)
 
     def _paused(self) -> float:
-        """Seconds of pause until now."""
+        """Return the seconds that it has been paused so far."""
         since = self._paused_at
         return self._paused_s + (0.0 if since is None else time.monotonic() - since)
 
     def _serve(self) -> None:
-        stay_on(self._cpus)
+        pin_thread(self._cpus)
         while (job := self._jobs.get()) is not None:
             request, future = job
             if not future.set_running_or_notify_cancel():
@@ -213,7 +215,7 @@ class _Worker:
         return Artifact.from_json(answer["artifact"])
 
     def _kill_when_hung(self, process: subprocess.Popen[str], answered: threading.Event, hung: threading.Event) -> None:
-        """Ends a process that does not answer in time, of which pauses are no part."""
+        """Kill a process that does not answer within `TIMEOUT_S`; the time that it is paused does not count."""
         start, granted, wait_s = self._paused(), 0.0, TIMEOUT_S
         while not answered.wait(wait_s):
             wait_s = self._paused() - start - granted
@@ -230,8 +232,8 @@ class _Worker:
             if self._process is None or self._process.poll() is not None:
                 self._end()
                 self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
-                # -P: what lies in the current folder must not shadow a module. A process group of its own:
-                # Ctrl-C is for the controller, which then closes the pool.
+                # -P: a file in the current folder must not shadow a module. Own process group: Ctrl-C must reach
+                # only the controller, which then closes the pool.
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", "-m", "latlab.harness.exporters.worker", str(self._cache.folder)]
                     + [str(number) for number in (self._cache.max_bytes, *self._cpus)],
@@ -247,7 +249,7 @@ class _Worker:
             return self._process
 
     def _death(self) -> str:
-        """How the process ended, and the last that it said."""
+        """Return how the process ended, and the end of its error output."""
         assert self._process is not None
         assert self._stderr is not None
         code = self._process.wait()
@@ -262,6 +264,6 @@ class _Worker:
             self._process.kill()
             self._process.wait()
             for stream in (self._process.stdin, self._process.stdout, self._stderr):
-                with suppress(OSError):  # what could not be written to a dead process
+                with suppress(OSError):  # closing flushes, which fails if the process is dead
                     stream.close()  # type: ignore[union-attr]
             self._process = None

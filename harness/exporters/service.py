@@ -1,4 +1,4 @@
-"""Exported networks for whoever asks: each is made once, however many devices want it, and kept."""
+"""Exported networks for all devices of a run: each network is exported once, however many devices need it."""
 
 from __future__ import annotations
 
@@ -11,50 +11,54 @@ from types import TracebackType
 from typing import Self
 
 from latlab.harness.exporters import Artifact, ArtifactCache, ExportError, ExportPool, ExportRequest
-from latlab.harness.exporters.pool import stay_on
+from latlab.harness.exporters.pool import pin_thread
 
 __all__ = ["Exports"]
 
-
 CLOSED = "the export was ended before it had begun"
 _Entry = tuple[Future[Artifact], list[Future[Artifact]]]
-"""An export under way, and the futures of those who wait for it."""
+"""An export under way, and the futures of the callers that wait for it."""
 
 
 class Exports:
-    """The cache of exported networks and the processes that fill it. A context manager; threads may share it.
+    """The cache of exported networks, and the processes that fill it. Use it in a `with` block; threads may share it.
 
     Args:
-        workers: processes that export.
+        cache: where artifacts are looked up and stored.
+        workers: number of processes that export.
         cpus: the cores that they may use; None for all.
     """
 
     def __init__(self, cache: ArtifactCache, workers: int = 1, cpus: Collection[int] | None = None) -> None:
         self._cache, self.workers = cache, workers
         self._pool = ExportPool(cache, workers, cpus)
-        # Reading and checking a file of the cache may take as long as timing a network: no device waits for it.
-        self._reader = ThreadPoolExecutor(1, "artifacts", stay_on, (cpus,))
+        # A thread of its own: reading and checking a cached file may take as long as timing a network, and no device
+        # should wait for it.
+        self._reader = ThreadPoolExecutor(1, "artifacts", pin_thread, (cpus,))
         self._lock = threading.Lock()
         self._known: dict[ExportRequest, Artifact] = {}
         self._shared: dict[ExportRequest, _Entry] = {}
 
     def submit(self, request: ExportRequest) -> Future[Artifact]:
-        """The artifact of `request`, from memory, the cache, an export under way or a new one.
+        """Return a future of the artifact of `request`: from memory, the cache, an export under way or a new one.
 
-        The future is the caller's own: cancelling it stops the export only where nobody else waits for it. It raises
-        what `ExportPool.submit`'s raises.
+        The future belongs to the caller: cancelling it stops the export only if no other caller waits for it. It raises
+        what the future of `ExportPool.submit` raises.
+
+        Raises:
+            UnknownSpaceError, ArchitectureError, UnknownFormatError: immediately, for a request that cannot be served.
         """
         self._pool.check(request)
         mine: Future[Artifact] = Future()
         known = self._known.get(request)
-        if known is not None and known.path.is_file():  # the cache is bounded: files go
+        if known is not None and known.path.is_file():  # it may have been evicted: the cache's size is limited
             mine.set_result(known)
         else:
             self._reader.submit(self._find, request, mine)
         return mine
 
     def _find(self, request: ExportRequest, mine: Future[Artifact]) -> None:
-        """In the cache, or have it exported."""
+        """Look the request up in the cache, or have it exported."""
         try:
             found = self._cache.get(request)
             if found is None:
@@ -64,12 +68,12 @@ class Exports:
             if mine.set_running_or_notify_cancel():
                 mine.set_exception(error)
             return
-        self._known[request] = _for_nothing(found)
+        self._known[request] = _without_durations(found)
         if mine.set_running_or_notify_cancel():
             mine.set_result(self._known[request])
 
     def _share(self, request: ExportRequest, mine: Future[Artifact]) -> None:
-        """Wait for the export with those who wait already, or begin it."""
+        """Join the callers that wait for this export, or start it."""
         if mine.cancelled():
             return
         with self._lock:
@@ -84,13 +88,13 @@ class Exports:
 
     @property
     def busy(self) -> bool:
-        """Whether an export is being computed."""
+        """True while an export is computed."""
         return self._pool.busy
 
     def paused(self) -> AbstractContextManager[None]:
-        """While in there no export is computed: for passes on this machine that exporting would disturb.
+        """Pause all exports within the `with` block, for passes on this machine that exporting would disturb.
 
-        Entering and leaving take some 10 us a worker. Do not wait for an export in there: none will come.
+        Entering and leaving take some 10 us per worker. Waiting for an export inside the block never ends.
         """
         return self._pool.paused()
 
@@ -102,11 +106,15 @@ class Exports:
             if mine in waiting:
                 waiting.remove(mine)
             idle = not waiting and self._shared.get(request) is entry
-        if idle:  # outside the lock: its callbacks run here
+        if idle:  # outside the lock, because cancelling runs the future's callbacks in this thread
             shared.cancel()
 
     def _hand_out(self, request: ExportRequest, entry: _Entry) -> None:
-        """The first who asked bears the cost in its row; for the others the network was there."""
+        """Give the artifact to all callers that wait for it.
+
+        The first caller's artifact carries the export's durations, so that its row reports the cost. The others'
+        durations are zero.
+        """
         shared, waiting = entry
         with self._lock:
             if self._shared.get(request) is entry:
@@ -118,11 +126,11 @@ class Exports:
                 mine.set_exception(error)
                 continue
             artifact = shared.result()
-            self._known[request] = _for_nothing(artifact)
-            mine.set_result(artifact if number == 0 else _for_nothing(artifact))
+            self._known[request] = _without_durations(artifact)
+            mine.set_result(artifact if number == 0 else _without_durations(artifact))
 
     def close(self) -> None:
-        """Ends the processes. Exports that have not ended fail; the cache stays whole."""
+        """End the processes. Unfinished exports fail; the cache stays consistent."""
         self._reader.shutdown()
         self._pool.close()
 
@@ -135,6 +143,6 @@ class Exports:
         self.close()
 
 
-def _for_nothing(artifact: Artifact) -> Artifact:
-    """What was spent when it was made was not spent now."""
+def _without_durations(artifact: Artifact) -> Artifact:
+    """Return the artifact with zero durations: nothing was spent on it now."""
     return replace(artifact, build_s=0.0, export_s=0.0, parity_s=0.0)

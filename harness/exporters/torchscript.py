@@ -1,4 +1,4 @@
-"""TorchScript: traced, frozen, saved."""
+"""The TorchScript exporter: trace, freeze, save."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["TorchScriptExporter"]
 
 
 class TorchScriptExporter(Exporter):
-    """`*.pt`: the graph that `torch.jit.freeze(torch.jit.trace(...))` gives, batch norms folded, fp32.
+    """The exporter of `*.pt` files: the graph of `torch.jit.freeze(torch.jit.trace(...))`, batch norms folded, fp32.
 
-    torch calls TorchScript deprecated; it stays behind this class so that torch.export can take its place.
+    torch has deprecated TorchScript. Exports depend on it in this module only, so that torch.export can take its place.
     """
 
     name: ClassVar[str] = "torchscript"
@@ -36,7 +36,7 @@ class TorchScriptExporter(Exporter):
         import torch
 
         with torch.no_grad(), warnings.catch_warnings(), _without_gradients(module):
-            warnings.simplefilter("ignore")  # tracing announces that sizes become constants
+            warnings.simplefilter("ignore")  # tracing warns that sizes become constants
             graph = _frozen_graph(module, example)
             create: Any = torch._C._create_function_from_graph
             path.write_bytes(create("forward", graph).save_to_buffer())
@@ -45,11 +45,11 @@ class TorchScriptExporter(Exporter):
 
 
 def _frozen_graph(module: nn.Module, example: Tensor) -> Any:
-    """The graph of `module` with its weights as constants, after the passes of `torch.jit.freeze`.
+    """Return the graph of `module` with its weights as constants, after the passes of `torch.jit.freeze`.
 
-    The public functions would give the same graph in five times the time, and leak: they register a class
-    for each module, whose weights stay in memory until the process ends, and whose name in the file ends in a
-    number that counts the traces of this process.
+    The public functions would give the same graph in five times the time, and leak: they register a class for each
+    module. The class keeps the weights in memory until the process ends, and its name in the file ends in a number that
+    counts the traces of this process.
     """
     import torch
 
@@ -64,7 +64,8 @@ def _frozen_graph(module: nn.Module, example: Tensor) -> Any:
     passes._jit_pass_constant_propagation(graph)
     passes._jit_pass_constant_pooling(graph)
     passes._jit_pass_dce(graph)
-    # Every node remembers the Python stack that made it: paths of this machine, and the line that called us.
+    # Every node stores the Python stack that made it, with paths of this machine, so the same network would give
+    # different bytes.
     blank = graph.create("prim::Constant")
     for node in graph.nodes():
         node.copyMetadata(blank)
@@ -73,7 +74,7 @@ def _frozen_graph(module: nn.Module, example: Tensor) -> Any:
 
 @contextmanager
 def _without_gradients(module: nn.Module) -> Iterator[None]:
-    """Only parameters that require no gradient may become constants."""
+    """Let no parameter require a gradient meanwhile, because only such parameters may become constants."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)

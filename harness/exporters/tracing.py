@@ -1,7 +1,7 @@
-"""Tracing modules, and torch's ONNX exporter, without what costs most of their time and leaves nothing in the file.
+"""Quicker tracing of modules and a quicker ONNX exporter. Both skip slow steps of torch that leave nothing in the file.
 
-Files are the same to the byte (tests/harness/exporters/test_tracing.py compares). All of it stands on private parts
-of torch, so a shortcut is taken only where this torch has the part that it replaces.
+The files are identical to the byte (tests/harness/exporters/test_tracing.py compares them). All shortcuts replace
+private parts of torch, so a shortcut is taken only if the installed torch has the part that it replaces.
 """
 
 from __future__ import annotations
@@ -26,14 +26,16 @@ _PATCHING = threading.Lock()
 
 
 def trace(module: nn.Module, inputs: Sequence[Tensor], state: Sequence[Tensor] = (), **options: Any) -> tuple[Any, Any]:
-    """The TorchScript graph of `module`, and its outputs for `inputs`, without gradients.
+    """Return the TorchScript graph of `module` without gradients, and the module's outputs for `inputs`.
 
-    The tracer notes the Python stack at every operation: each frame of it costs a network of NAS-Bench-201 0.8 ms, of
-    39 ms. So the module runs in a thread of its own, whose stack is empty, and submodules are called in two frames
+    The tracer records the Python stack at every operation: each frame of the stack costs a network of NAS-Bench-201 0.8
+    ms, of 39 ms. So the module runs in a new thread, whose stack is empty, and submodules are called in two frames
     where torch takes four.
 
     Args:
-        state: tensors of the module that become inputs of the graph, after `inputs`; others become constants.
+        module: the module to trace.
+        inputs: example inputs.
+        state: tensors of the module that become inputs of the graph, after `inputs`. Others become constants.
         options: further arguments of `torch._C._create_graph_by_tracing`.
     """
     import torch
@@ -55,7 +57,7 @@ def trace(module: nn.Module, inputs: Sequence[Tensor], state: Sequence[Tensor] =
 
 
 def _in_a_thread(function: Callable[[], Any]) -> Any:
-    """What `function` returns or raises, called with nothing below it on the stack."""
+    """Return or raise what `function` does, called in a new thread with an empty stack."""
     future: Future[Any] = Future()
 
     def run() -> None:
@@ -70,7 +72,7 @@ def _in_a_thread(function: Callable[[], Any]) -> Any:
 
 @contextmanager
 def _short_calls(module: nn.Module) -> Iterator[None]:
-    """Meanwhile modules that are traced are called as `nn.Module.__call__` does it where nothing hooks into it."""
+    """Call traced modules directly meanwhile: the same as `nn.Module.__call__` does if no hook is registered."""
     import torch
 
     kind: Any = torch.nn.Module
@@ -86,7 +88,7 @@ def _short_calls(module: nn.Module) -> Iterator[None]:
 
     def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         state: Any = tracing()
-        if not state:  # another thread
+        if not state:  # another thread, which does not trace
             return original(self, *args, **kwargs)
         scope = scopes.get(self)
         if not scope:
@@ -108,7 +110,7 @@ def _short_calls(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def onnx_shortcuts() -> Iterator[None]:
-    """Meanwhile `torch.onnx.export(..., dynamo=False)` of a module takes two thirds of its time."""
+    """Make `torch.onnx.export(..., dynamo=False)` of a module take two thirds of its time, within the `with` block."""
     import torch
 
     try:
@@ -120,10 +122,10 @@ def onnx_shortcuts() -> Iterator[None]:
     replacements: list[tuple[Any, str, Callable[[Any], Any]]] = [
         (utils, "_trace_and_get_graph_from_model", lambda _: _traced),
         (utils, "_split_tensor_list_constants", lambda original: partial(_split_tensor_lists, original)),
-        # They look for faults of the exporter itself, after each of its steps.
+        # The lint passes search for faults of the exporter itself, after each of its steps.
         (passes, "_jit_pass_lint", lambda _: lambda *_: None),
         (passes, "_jit_pass_onnx_lint", lambda _: lambda *_: None),
-        # Asked for the signature of the same few functions again and again.
+        # The exporter asks for the signature of the same few functions again and again.
         (symbolic_helper, "inspect", lambda _: SimpleNamespace(signature=cache(inspect.signature))),
     ]
     kept: list[tuple[Any, str, Any]] = []
@@ -139,7 +141,7 @@ def onnx_shortcuts() -> Iterator[None]:
 
 
 def _traced(model: nn.Module, args: tuple[Tensor, ...]) -> tuple[Any, Any]:
-    """The graph whose inputs are `args` and the state of `model`, in that order, and the outputs."""
+    """Return the graph whose inputs are `args` and the state of `model`, in that order, and the outputs."""
     import torch
 
     unique: Any = torch.jit._unique_state_dict  # type: ignore[attr-defined]
@@ -147,7 +149,10 @@ def _traced(model: nn.Module, args: tuple[Tensor, ...]) -> tuple[Any, Any]:
 
 
 def _split_tensor_lists(original: Callable[[Any, Any], None], graph: Any, block: Any) -> None:
-    """torch's own asks every constant in a slow way for its type; hardly ever is there one that matters."""
+    """Run torch's function only if some constant is a tensor list.
+
+    torch's function checks the type of every constant slowly, and hardly any is a tensor list.
+    """
     if any(_is_tensor_list(node.output().type()) for node in graph.findAllNodes("prim::Constant", True)):
         original(graph, block)
 

@@ -1,4 +1,4 @@
-"""A model of the user's own: a file in one of the formats, or a Python factory that is exported here."""
+"""A user's own model: a file in one of the formats, or a Python factory whose module is exported here."""
 
 from __future__ import annotations
 
@@ -16,38 +16,44 @@ from latlab.agents import runtimes
 from latlab.agents.protocol.errors import AgentError
 from latlab.harness.errors import BadInputError
 from latlab.harness.exporters import Artifact, CacheError, ExportError, Parity, export_module
-from latlab.harness.targets import RUNTIME_FORMATS, Target
+from latlab.harness.targets import DEFAULT_RUNTIME, RUNTIMES, Target
 
 __all__ = ["OwnModel", "locate"]
 
-SUFFIX_RUNTIMES = {".onnx": "onnxruntime", ".tflite": "tflite", ".pt": "torchscript", ".pth": "torchscript"}
+SUFFIX_RUNTIMES = {suffix: name for name, runtime in RUNTIMES.items() for suffix in runtime.suffixes}
+"""The runtime of a model file, by its suffix."""
 NO_COMPARISON = Parity(0, 0.0, 0.0, 0.0, True, "a file of the user's own: there is nothing to compare it with")
+"""The parity of a file that the user brings: there is no PyTorch module to compare it with."""
 
 
 @dataclass(frozen=True)
 class OwnModel:
-    """What `--model` names, resolved."""
+    """The model that `--model` names."""
 
     name: str
-    """The file or factory, and the shape of its input where one was chosen."""
+    """The file or factory, followed by the shape of its input if it is known."""
     runtime: str
     batch_size: int
     artifact: Callable[[Path], Artifact]
-    """Given the cache folder: the file to push, exported first where it must be."""
+    """Returns the file to push, for a cache folder. A factory's module is exported first."""
 
     def target(self, usual: Target) -> Target:
-        """The file decides the format; a device that has another runtime for it as its usual one takes that."""
-        fits = usual.format == RUNTIME_FORMATS[self.runtime]
+        """Return `usual` with this model's runtime and batch size.
+
+        The model's format decides: if the device's usual runtime takes that format it is kept, else it is replaced.
+        """
+        fits = usual.format == RUNTIMES[self.runtime].format
         return replace(usual, runtime=usual.runtime if fits else self.runtime, batch_size=self.batch_size)
 
 
 def locate(model: str, input_shape: Sequence[int] | None, runtime: str | None, batch_size: int | None) -> OwnModel:
-    """Resolve `net.onnx`, `net.tflite`, `net.pt` or `package.module:factory`.
+    """Return the model that `net.onnx`, `net.tflite`, `net.pt` or `package.module:factory` names.
 
     Args:
-        input_shape: with the batch, as the file (or the factory's module) takes it.
-        runtime: for a factory, default `onnxruntime`; a file's suffix decides by itself.
-        batch_size: fills an open batch; must agree with `input_shape` where both are given.
+        model: a path or a factory.
+        input_shape: the input's shape with the batch, as the file (or the factory's module) takes it.
+        runtime: the runtime of a factory's module, by default `onnxruntime`. A file's suffix decides for a file.
+        batch_size: the batch size where the file leaves it open. It must agree with `input_shape` if both are given.
 
     Raises:
         BadInputError: naming the file or the factory.
@@ -63,7 +69,7 @@ def locate(model: str, input_shape: Sequence[int] | None, runtime: str | None, b
             raise BadInputError(f"{model} runs in {needed}, not in {runtime}", "Leave --runtime out.")
         return _from_file(Path(model), needed, input_shape, batch_size)
     if ":" in model:
-        return _from_factory(model, input_shape, runtime or "onnxruntime")
+        return _from_factory(model, input_shape, runtime or DEFAULT_RUNTIME)
     raise BadInputError(
         f"{model!r} is not a model", "Give a .onnx, .tflite or .pt file, or package.module:factory with --input."
     )
@@ -88,7 +94,7 @@ def _from_file(path: Path, runtime: str, input_shape: Sequence[int] | None, batc
             path=path,
             sha256=digest,
             size_bytes=path.stat().st_size,
-            format=RUNTIME_FORMATS[runtime],
+            format=RUNTIMES[runtime].format,
             batch_size=shape[0] if shape else 1,
             input_shape=shape,
             parity=NO_COMPARISON,
@@ -105,7 +111,10 @@ def _from_file(path: Path, runtime: str, input_shape: Sequence[int] | None, batc
 
 
 def _declared(path: Path, runtime: str) -> tuple[int | None, ...] | None:
-    """The shape that the file gives its only input, None for open sides; None where it does not say or has several."""
+    """Return the shape that the file declares for its only input, None for open sides.
+
+    The result is None if the file does not declare it or has several inputs.
+    """
     if runtime == "onnxruntime":
         return _declared_in_onnx(path)
     if runtime == "torchscript":
@@ -140,7 +149,7 @@ def _declared_in_onnx(path: Path) -> tuple[int | None, ...] | None:
 def _settled(
     path: Path, declared: tuple[int | None, ...] | None, asked: Sequence[int] | None, batch_size: int | None
 ) -> tuple[int, ...]:
-    """The shape to run; () where the file alone must know (several inputs)."""
+    """Return the shape to run, or () if the runtime must read it from the file (several inputs)."""
     if declared is None:
         if asked is None and path.suffix in (".pt", ".pth"):
             raise BadInputError(f"{path} does not say what input it takes", "Add --input, for example 1x3x224x224.")
@@ -164,13 +173,13 @@ def _settled(
 def _from_factory(model: str, input_shape: Sequence[int] | None, runtime: str) -> OwnModel:
     if input_shape is None:
         raise BadInputError(f"{model} needs the shape of its input", "Add --input, for example 1x3x224x224.")
-    if runtime not in RUNTIME_FORMATS:
-        raise BadInputError(f"unknown runtime {runtime!r}", f"Choose one of: {', '.join(RUNTIME_FORMATS)}.")
+    if runtime not in RUNTIMES:
+        raise BadInputError(f"unknown runtime {runtime!r}", f"Choose one of: {', '.join(RUNTIMES)}.")
     module = _call(model)
 
     def artifact(cache: Path) -> Artifact:
         try:
-            return export_module(module, RUNTIME_FORMATS[runtime], tuple(input_shape), cache / "own")
+            return export_module(module, RUNTIMES[runtime].format, tuple(input_shape), cache / "own")
         except ExportError as error:
             raise BadInputError(
                 f"{model} cannot be exported: {error.message} ({error.kind})",
@@ -183,12 +192,15 @@ def _from_factory(model: str, input_shape: Sequence[int] | None, runtime: str) -
 
 
 def _call(model: str) -> Any:
-    """The module that the factory makes, or that stands under its name. The user's own code runs, as they asked."""
+    """Return the module that the factory makes, or that the name stands for.
+
+    This runs the user's code, as they asked.
+    """
     from torch import nn
 
     package, _, attribute = model.partition(":")
     if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # a console script's path lacks the current folder, where a user's code lies
+        sys.path.insert(0, os.getcwd())  # a console script's path lacks the current folder, where users keep code
     try:
         module = getattr(importlib.import_module(package), attribute)
         if not isinstance(module, nn.Module):

@@ -1,6 +1,6 @@
-"""The process that exports for `ExportPool`: one request a line on stdin, one answer a line on stdout.
+"""The worker process of `ExportPool`: one request per line on stdin, one answer per line on stdout.
 
-Ends at the end of stdin, so no worker outlives its pool by more than one export, nor at all where it is stopped.
+It ends when stdin ends, so it outlives its pool by one export at most. `end_with_parent` ends it even when stopped.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ from latlab.harness.exporters.base import CacheError, ExportError, ExportRequest
 from latlab.harness.exporters.cache import ArtifactCache
 
 NICENESS = 10
+"""Priority of exports on this machine: lower than that of everything that runs with the usual 0."""
 PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
+    """Serve requests until stdin ends."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("max_bytes", type=int)
     parser.add_argument("cpus", type=int, nargs="*")
     arguments = parser.parse_args()
-    # Whatever native libraries print must not get among the answers.
+    # What native libraries print must not mix with the answers.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     end_with_parent()
@@ -40,7 +42,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    gc.freeze()  # what torch's import leaves behind is not worth looking through again and again
+    gc.freeze()  # torch's import leaves many objects that stay; collecting need not look at them each time
     cache: ArtifactCache | None = None
     for line in sys.stdin:
         try:
@@ -52,10 +54,10 @@ def main() -> None:
 
 
 def end_with_parent() -> None:
-    """Has the kernel kill this process when the thread that started it ends, even while it is stopped.
+    """Let the kernel kill this process when the thread that started it ends, even while this process is stopped.
 
-    Elsewhere than on Linux, and before this, POSIX's rule for process groups whose parent dies does nearly as well:
-    stopped members get SIGHUP and SIGCONT.
+    This works on Linux only. Elsewhere, POSIX's rule for process groups whose parent dies does nearly as well: stopped
+    members get SIGHUP and SIGCONT.
     """
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):

@@ -1,1 +1,1 @@
-"""Reads latency files that others published, and tables of the user's own."""
+"""Readers of published latency files, and of users' own tables."""

@@ -1,8 +1,8 @@
-"""The latency tables of Hardware-Aware Transformers: an encoder's and a decoder's milliseconds per row.
+"""The latency tables of Hardware-Aware Transformers (HAT): an encoder's and a decoder's milliseconds per row.
 
-A row describes a network by averages over its layers. Encoders and decoders are spaces of their own, because HAT times
-them apart; a decoder's latency may depend on the encoder only through its width. Different networks that the averages
-do not tell apart become one, with their mean.
+A row describes a network by averages over its layers. Encoders and decoders are separate spaces, because HAT times
+them separately; a decoder's latency may depend on the encoder only through its width. Different networks with the same
+averages become one, with their mean latency.
 """
 
 from __future__ import annotations
@@ -36,15 +36,23 @@ SIDES = {
         ("decoder_arbitrary_ende_attn_avg", True),
     )),
 }  # fmt: skip
-"""Of each space: its latency, its depth, and the columns of its genes; an average times the depth is the gene."""
+"""The latency column, the depth column and the genes' columns of each space.
+
+In a column marked True, the table has an average over the layers, so the gene is the value times the depth.
+"""
 
 
 def is_hat(columns: Sequence[str]) -> bool:
+    """Return whether a table's columns are those of HAT's tables."""
     return all(latency in columns for latency, _, _ in SIDES.values())
 
 
 def hat_columns(grid: Grid, device: str, given: str | None) -> list[Column]:
-    """The encoder and the decoder, or the one that is `given`. Raises `BadInputError` naming the row and column."""
+    """Return the latencies of the encoders and of the decoders, or of the space `given` only.
+
+    Raises:
+        BadInputError: naming the row and the column that is wrong.
+    """
     if given is not None and given not in SIDES:
         raise BadInputError(f"{grid.name}: HAT's tables are of {' and '.join(SIDES)}, not of {given}")
     found = []

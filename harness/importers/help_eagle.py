@@ -1,4 +1,4 @@
-"""Files of plain values (pickles, PyTorch's archives) as HELP and EAGLE publish them."""
+"""Readers of files of plain values (pickles, PyTorch's archives) as HELP and EAGLE publish them."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ FBNET_GENES = 22
 
 
 def is_latencies(value: Any) -> bool:
-    """A list of numbers: what HELP keeps of a device."""
+    """Return whether `value` is a non-empty list of numbers, HELP's form of a device's latencies."""
     return isinstance(value, list) and len(value) > 0 and all(type(item) in (int, float) for item in value)
 
 
 def is_architectures(value: Any) -> bool:
-    """A list of architectures, or the dict around one."""
+    """Return whether `value` is a list of architectures, or a dict that holds one under "arch"."""
     value = _inner(value)
     return isinstance(value, list) and len(value) > 0 and all(type(item) in (list, dict, tuple) for item in value)
 
 
 def is_eagle(value: Any) -> bool:
-    """A dict from operation indices to seconds."""
+    """Return whether `value` is a dict with tuples as keys, EAGLE's form of a device's latencies."""
     return isinstance(value, dict) and len(value) > 0 and all(type(key) is tuple for key in value)
 
 
@@ -53,14 +53,17 @@ def _inner(value: Any) -> Any:
 
 
 def official_rows() -> Rows:
-    """NAS-Bench-201 in the official order, which is HELP's."""
+    """Return all of NAS-Bench-201 in the official order, which HELP uses, too."""
     space = get(NASBENCH201)
     archs = list(space.enumerate())
     return Rows(space, archs, np.arange(len(archs)), _indices(len(archs)))
 
 
 def latencies(value: Sequence[float]) -> Floats:
-    """As HELP's lists have them."""
+    """Return a list of HELP's as an array.
+
+    If a number is too large for a float, all become infinite and are refused later.
+    """
     try:
         return np.array(value, dtype=np.float64)
     except OverflowError:
@@ -68,9 +71,17 @@ def latencies(value: Sequence[float]) -> Floats:
 
 
 def help_rows(value: Any, given: str | None, name: str) -> Rows:
-    """The architectures of FBNet (22 operation indices each) or OFA (`ks`, `e`, `d`, `r`).
+    """Return the rows for HELP's architectures of FBNet (22 operation indices each) or OFA (`ks`, `e`, `d`, `r`).
 
-    HELP timed FBNet in its CIFAR-100 setting, which is taken where no space is given.
+    HELP timed FBNet in its CIFAR-100 setting, so that is the default space for them.
+
+    Args:
+        value: the file's content.
+        given: the space, or None to find it.
+        name: the file's name in errors.
+
+    Raises:
+        BadInputError: naming the index of the architecture that is wrong.
     """
     genes = [_genes(item, name, place) for place, item in enumerate(_inner(value))]
     if given is None and all(len(one) == FBNET_GENES for one in genes):
@@ -95,10 +106,14 @@ def _genes(item: Any, name: str, place: int) -> list[int]:
 
 
 def eagle_rows(value: dict[Any, Any], name: str) -> tuple[Rows, Floats]:
-    """EAGLE's operation indices are NAS-Bench-201's own (none, skip, 1x1, 3x3, pool), its edges those of the string.
+    """Return the rows and the latencies (in seconds) of EAGLE's dict for one device.
 
-    The published table bears it out: exactly the connected networks are there, in no other order of the operations
-    or edges, and every latency is that which the table has for the network.
+    EAGLE's operation indices are NAS-Bench-201's own (none, skip, 1x1, 3x3, pool), and its edges have the order of the
+    architecture string. The published table confirms it: with this order of operations and edges, and with no other,
+    exactly the connected networks are present, and every latency agrees with the table's.
+
+    Raises:
+        BadInputError: naming the key that is wrong.
     """
     space, keys = get(NASBENCH201), list(value)
     where = [f"key {key!r:.60}" for key in keys]
@@ -129,5 +144,5 @@ def _indices(count: int) -> list[str]:
 
 
 def stem(path: Path) -> str:
-    """The device that a file is named after."""
+    """Return the file's name up to the first dot: the device that the file is named after."""
     return path.name.split(".")[0] or path.name

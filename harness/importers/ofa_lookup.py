@@ -1,7 +1,7 @@
 """Lookup tables of Once-for-all: the latency of every block on a device, in one YAML file per resolution.
 
-A layer-wise table holds no whole network, but it says what each would take: the sum of its blocks. So it becomes a
-source device with those sums for a sample of the space. Which of the two widths it is of, its blocks say.
+A layer-wise table contains no whole network, but predicts each one: the sum of its blocks. So it becomes a source
+device with those sums for a sample of the space. The blocks show which of the space's two widths the table is of.
 """
 
 from __future__ import annotations
@@ -38,27 +38,36 @@ __all__ = ["CITATION", "Lookup", "device_of", "is_lookup", "read_lookup", "summe
 CITATION = "lookup tables of Once-for-all (Cai et al., ICLR 2020) and CompOFA (Sahni et al., ICLR 2021), Apache-2.0"
 _TABLE = re.compile(r"[_-]?[0-9]{3}[_-]?lookup[_-]?table$", re.IGNORECASE)
 SUMS = 2000
-"""Architectures whose sums are taken."""
+"""The number of sampled architectures whose sums are computed."""
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """The blocks of one file."""
+    """The blocks of one file: their mean latencies by name, in the file's unit."""
 
     path: Path
     space: OFAMobileNetV3
     resolution: int
     latency: Mapping[str, float]
     variance: Mapping[str, float]
-    """Of the mean over the counted runs."""
+    """The variance of each block's mean latency over the counted runs."""
 
 
 def is_lookup(value: Any) -> bool:
+    """Return whether `value` is the content of a lookup table."""
     return isinstance(value, dict) and any(str(key).startswith("expanded_conv-input:") for key in value)
 
 
 def read_lookup(path: Path, given: str | None) -> Lookup:
-    """Raises `BadInputError` naming file, line and block."""
+    """Read a lookup table.
+
+    Args:
+        path: the YAML file.
+        given: the space, or None to find it by the stem.
+
+    Raises:
+        BadInputError: naming file, line and block of what is wrong.
+    """
     document = read_document(path, "the lookup table")
     if document.problems:
         raise BadInputError(document.problems[0])
@@ -92,7 +101,7 @@ def _number(document: Document, block: str, facts: Any, field: str) -> float:
 
 
 def _space_of(path: Path, blocks: Mapping[str, Any], given: str | None) -> tuple[OFAMobileNetV3, int]:
-    """The space and the resolution whose stem the table has."""
+    """Return the space and the resolution whose stem is in the table."""
     fitting = []
     for space in map(get, names()):
         if isinstance(space, OFAMobileNetV3) and given in (None, space.name):
@@ -131,7 +140,7 @@ def _name(block: Block) -> str:
 
 
 def _names(space: OFAMobileNetV3, resolution: int, choices: Sequence[Sequence[tuple[int, int]]]) -> list[str]:
-    """The entries that a network is the sum of."""
+    """Return the table's entries whose sum is the network's latency."""
     blocks = blocks_of(resolution, choices, space.width)
     *_, last, final, mixed = widths(space.width)
     small = blocks[-1].out_size
@@ -151,13 +160,20 @@ def _all_blocks(space: OFAMobileNetV3, resolution: int) -> set[str]:
 
 
 def device_of(paths: Sequence[Path]) -> str:
-    """The device whose tables these are: what their names share, without `160_lookup_table`; else their folder's."""
+    """Return the device that these tables belong to.
+
+    It is what the files' names share, without `160_lookup_table`, else the name of their folder.
+    """
     names = {_TABLE.sub("", path.stem).strip("_-. ") for path in paths}
     return names.pop() or paths[0].absolute().parent.name if len(names) == 1 else paths[0].absolute().parent.name
 
 
 def summed(tables: Sequence[Lookup]) -> tuple[Rows, Floats, Floats]:
-    """Rows, latencies and their standard errors of sampled architectures at the resolutions of `tables`."""
+    """Sample architectures at the resolutions of `tables`, and return their rows, latencies and standard errors.
+
+    Raises:
+        BadInputError: the tables differ in space, or share a resolution.
+    """
     by_resolution = {table.resolution: table for table in tables}
     space = tables[0].space
     for table in tables:

@@ -1,7 +1,7 @@
-"""Latencies that others measured, from their files: source devices for the store.
+"""The reading of published latency files: each becomes one or more source devices for the store.
 
-Nothing is unpickled or run (`pickles`), every format is recognised by its content, and every mistake names the file
-and the place.
+Nothing is unpickled or run (`safe_pickle`), every format is recognised by its content, and every error names the file
+and the place in it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["FORMATS", "UNITS", "SourceTable", "read_sources"]
 
 FORMATS = ("auto", "help", "eagle", "hat", "ofa-lookup", "csv", "parquet")
 _USUAL_UNIT = {"eagle": "s"}
-"""What each publisher writes; the others milliseconds."""
+"""The unit that a publisher uses, if it is not milliseconds."""
 _TEXT = {".csv": "csv", ".tsv": "csv", ".yaml": "ofa-lookup", ".yml": "ofa-lookup", ".json": "json"}
 _LISTS = "a list of latencies, or of architectures"
 _WAY_OUT = (
@@ -49,16 +49,19 @@ def read_sources(
     format: str = "auto",
     unit: str | None = None,
 ) -> list[SourceTable]:
-    """The source devices in `paths`.
+    """Return the source devices in `paths`.
 
-    HELP keeps architectures and latencies in different files, which are named together; the lookup tables of one
-    device, one per resolution, too.
+    HELP stores architectures and latencies in different files, which must be named together. So must the lookup tables
+    of one device, one per resolution.
 
     Args:
-        space: the search space, where the file does not tell.
-        device: what to call the device, by default what its file or column is called; of a table that has a column of
-            this name, only that one is taken.
-        unit: of the latencies (`UNITS`), where it is not the publisher's.
+        paths: the files.
+        space: the search space, if the file does not determine it.
+        device: the device's name; by default that of its file or column. If a table has a column of this name, only
+            that
+            column is read.
+        format: one of `FORMATS`; `auto` recognises it.
+        unit: unit of the latencies (`UNITS`), if it is not the publisher's.
 
     Raises:
         BadInputError: naming file and byte, line, row or key of what is wrong.
@@ -103,7 +106,7 @@ def _open(path: Path, wanted: str, space: str | None) -> _File:
 
 
 def _read(path: Path, data: bytes, space: str | None) -> tuple[str, Any]:
-    """The format that the content is of, and what it says."""
+    """Return the content's format, and the content."""
     name, kind = str(path), _TEXT.get(path.suffix.lower())
     if data.startswith(b"PAR1"):
         return "parquet", grids.read_parquet(path)
@@ -192,7 +195,7 @@ def _table(
 
 
 def _renamed(column: grids.Column, all_: Sequence[grids.Column], device: str | None) -> grids.Column:
-    """With the name that the user gives, where there is one device to give it to."""
+    """Return the column with the name that the user gives. That needs a table of one device."""
     if device is None or column.device == device:
         return column
     if len({one.device for one in all_}) > 1:

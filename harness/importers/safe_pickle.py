@@ -1,9 +1,10 @@
-"""Numbers and text out of pickles, without ever unpickling.
+"""A reader of numbers and text in pickles that never unpickles.
 
 A pickle is a program, and unpickling runs it. This interpreter knows only the instructions that make lists, dicts,
-tuples, numbers, text, truth values and None; any other, above all one that would import or call something, ends the
-reading with its name and place. What a file may cost in memory and time is bounded: bytes, instructions, nesting, and
-what repeated references to one list stand for. A `.pt` file of PyTorch 1.6 or later is a zip archive around a pickle.
+tuples, numbers, text, truth values and None. Any other instruction, above all one that would import or call something,
+ends the reading with an error that names the instruction and its place. A file's cost in memory and time is limited:
+bytes, instructions, nesting, and the values that repeated references to one list stand for. A `.pt` file of PyTorch 1.6
+or later is a zip archive around a pickle.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from latlab.harness.errors import BadInputError
 __all__ = ["MAX_BYTES", "read_pickle", "read_torch"]
 
 MAX_BYTES = 64_000_000
-"""Of a file, and of the pickle in an archive: a million latencies take nine."""
+"""The most bytes of a file, and of the pickle in an archive. A million latencies take nine million."""
 MAX_STEPS = 5_000_000
-"""Instructions, and values that references to lists stand for."""
+"""The most instructions, plus the values that references to lists stand for."""
 MAX_DEPTH = 16
 MAX_MARKS = 64
 MAX_INTEGER = 2**63
@@ -45,7 +46,15 @@ _WAY_OUT = (
 
 
 def read_torch(data: bytes, name: str) -> Any:
-    """The value in a `.pt` archive. `name` is what errors call the file. Raises `BadInputError`."""
+    """Return the value in a `.pt` archive.
+
+    Args:
+        data: the file's bytes.
+        name: the file's name in errors.
+
+    Raises:
+        BadInputError: it is not such an archive, or holds more than plain data.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             found = [one for one in archive.infolist() if one.filename.rpartition("/")[2] == PICKLE_IN_ARCHIVE]
@@ -63,13 +72,23 @@ def read_torch(data: bytes, name: str) -> Any:
 
 
 def read_pickle(data: bytes, name: str) -> Any:
-    """The value of a pickle of plain data. Raises `BadInputError` naming the byte where it is anything else."""
+    """Return the value of a pickle of plain data.
+
+    Args:
+        data: the pickle's bytes.
+        name: the file's name in errors.
+
+    Raises:
+        BadInputError: naming the byte at which it is anything else.
+    """
     if len(data) > MAX_BYTES:
         raise BadInputError(f"{name}: more than {MAX_BYTES:,} bytes")
     return _Reader(data, name).read()
 
 
 class _Reader:
+    """An interpreter for one pickle, with the stack and the memo of pickle's own machine."""
+
     def __init__(self, data: bytes, name: str) -> None:
         self._data, self._name = data, name
         self._stack: list[Any] = []
@@ -77,12 +96,15 @@ class _Reader:
         """The stacks under the marks."""
         self._memo: dict[int, Any] = {}
         self._depths: dict[int, int] = {}
-        """Nesting of every list, dict and tuple, by identity; one that is gone leaves its entry to its successor."""
+        """The nesting depth of every list, dict and tuple, by its id.
+
+        A new object may get a freed one's id, and replaces it.
+        """
         self._steps = 0
         self._at = 0
 
     def read(self) -> Any:
-        for opcode, argument, position in self._instructions():  # which end with STOP, or with an error
+        for opcode, argument, position in self._instructions():  # they end with STOP or an error
             self._at = position
             self._count(1)
             if opcode == "STOP":
@@ -180,14 +202,17 @@ class _Reader:
         self._nest(target, items)
 
     def _nest(self, outer: Any, items: Iterable[Any]) -> None:
-        """Note that `items` are in `outer`."""
+        """Record that `items` are inside `outer`."""
         inside = max((self._depths[id(item)] for item in items if type(item) in (list, dict, tuple)), default=0)
         self._depths[id(outer)] = depth = max(self._depths[id(outer)], inside + 1)
         if depth > MAX_DEPTH:
             self._stop(f"nested more than {MAX_DEPTH} deep")
 
     def _copy(self, value: Any) -> Any:
-        """What a reference stands for; a copy, so that nothing can contain itself and everything is counted."""
+        """Return a copy of the value that a reference stands for.
+
+        With copies nothing can contain itself, and everything counts towards `MAX_STEPS`.
+        """
         made: Any
         if type(value) is list:
             self._count(len(value))

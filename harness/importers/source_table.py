@@ -1,4 +1,4 @@
-"""What every format comes to: a source device, its labels checked."""
+"""The common result of all formats: a source device with checked labels."""
 
 from __future__ import annotations
 
@@ -17,61 +17,65 @@ from latlab.search_spaces import Architecture, ArchitectureError, SearchSpace, g
 __all__ = ["UNITS", "Rows", "SourceTable", "device_name", "fitting_space", "labelled", "numbers", "rows_of"]
 
 UNITS = {"ms": 1.0, "s": 1e3, "us": 1e-3}
-"""Milliseconds in each."""
+"""Milliseconds per unit."""
 PLAUSIBLE_MS = (1e-3, 1e5)
-"""The median latency of a space's networks lies in there on any device; outside, the unit is wrong."""
+"""Bounds of a space's median latency in milliseconds on any device. Outside them, the unit is wrong."""
 LOOKED_AT = 20
-"""Rows by which the space is told."""
+"""The number of rows that decide which space a file is of."""
 RESERVED = ("all", "none")
+"""Words with a meaning of their own on the command line, so no source may have them as its name."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class SourceTable:
-    """Latencies of one device in one space, as a file gave them; arrays of shape (m,), in the same order."""
+    """The latencies of one device in one space, from a file; arrays have shape (m,), in the order of `archs`."""
 
     name: str
     space: str
     archs: Sequence[Architecture]
-    """All different."""
+    """The m architectures, all different."""
     latency_ms: Floats
     stderr_ms: Floats | None
     format: str
     unit: str
     files: tuple[str, ...]
     sha256: str
-    """Of all that it was made from."""
+    """Hash of all files that it was made from."""
     citation: str
-    """Whose data it is, and their licence where known."""
+    """The publication of the data, and its licence if it is known."""
     notes: tuple[str, ...] = ()
-    """What was done to the labels."""
+    """Sentences about what was done to the labels."""
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """The architectures of a file: the different ones, and which of these each row is."""
+    """The architectures of a file: the different ones, and for each row the index of its own."""
 
     space: SearchSpace
     archs: Sequence[Architecture]
     which: NDArray[np.intp]
-    """Index into `archs` of every row."""
+    """The index into `archs` of each row."""
     where: Sequence[str]
-    """What errors call each row."""
+    """The name of each row in errors."""
 
 
 def rows_of(space: SearchSpace, archs: Sequence[Architecture], where: Sequence[str]) -> Rows:
-    """`archs` are those of all rows; the same one may be there several times."""
+    """Return the rows for `archs`, one architecture per row, with possible repetitions."""
     positions: dict[Architecture, int] = {}
     which = np.array([positions.setdefault(arch, len(positions)) for arch in archs], dtype=np.intp)
     return Rows(space, list(positions), which, where)
 
 
 def fitting_space(values: Sequence[Any], given: str | None, name: str, parse: str) -> SearchSpace:
-    """The space `given`, or the only installed one that takes the first of `values`.
+    """Return the space `given`, or the only installed one that accepts the first `LOOKED_AT` of `values`.
 
     Args:
-        parse: the method of a space that takes them: `parse` or `from_genes`.
+        values: architectures in some form.
+        given: a space's name, or None.
+        name: the file's name in errors.
+        parse: the method of a space that reads the values: `parse` or `from_genes`.
 
     Raises:
         BadInputError: naming the spaces to choose from, or what is wrong with the values.
@@ -101,7 +105,11 @@ def fitting_space(values: Sequence[Any], given: str | None, name: str, parse: st
 
 
 def numbers(values: Sequence[Any], where: Sequence[str], column: str, name: str) -> Floats:
-    """`values` as floats; what is empty, None or NaN was not measured. Raises `BadInputError` naming the row."""
+    """Return `values` as floats; NaN for those not measured (empty, None, NA or NaN).
+
+    Raises:
+        BadInputError: naming the row whose value is not a number.
+    """
     try:
         return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -121,15 +129,19 @@ def numbers(values: Sequence[Any], where: Sequence[str], column: str, name: str)
 
 def labelled(rows: Rows, latency: Floats, unit: str, name: str, device: str, stderr: Floats | None = None,
              **facts: Any) -> SourceTable:  # fmt: skip
-    """The source device of one column of latencies.
+    """Return one column of latencies as a source device. Repeated architectures get the mean of their rows.
 
     Args:
-        latency: of every row, in `unit`; NaN where it was not measured.
-        name: what errors call the file.
+        rows: the architectures of the rows.
+        latency: each row's latency in `unit`; NaN if it was not measured.
+        unit: one of `UNITS`.
+        name: the file's name in errors.
+        device: the device's name.
+        stderr: each row's standard error in `unit`, if known.
         facts: the other fields of `SourceTable`.
 
     Raises:
-        BadInputError: for a latency that is no latency, or no latency at all.
+        BadInputError: a latency is not positive and finite, there is none, or their median is implausible.
     """
     scale = UNITS[unit]
     measured = ~np.isnan(latency)
@@ -175,7 +187,7 @@ def labelled(rows: Rows, latency: Floats, unit: str, name: str, device: str, std
 def _merged(
     rows: Rows, labels: Floats, places: NDArray[np.intp], inverse: NDArray[np.intp], counts: NDArray[np.intp]
 ) -> str:
-    """In words, which labels are means."""
+    """Return a note about which labels are means of several rows."""
     several = np.flatnonzero(counts > 1)
     low, high = np.full(len(counts), np.inf), np.zeros(len(counts))
     np.minimum.at(low, inverse, labels)
@@ -189,7 +201,13 @@ def _merged(
 
 
 def device_name(text: str, where: str) -> str:
-    """A source's name: a target's slashes, and what separates names on the command line, become hyphens."""
+    """Return `text` as a source's name: slashes, commas and blanks become hyphens.
+
+    Slashes separate the parts of a target, commas and blanks the names on the command line.
+
+    Raises:
+        BadInputError: no valid name is left.
+    """
     name = re.sub(r"[/,\s]+", "-", text.strip()).strip("-")
     if not name or len(name) > 100 or not name.isprintable() or name in RESERVED:
         raise BadInputError(f"{where}: {text!r:.60} cannot be a source's name", "Choose one with --device NAME.")

@@ -1,4 +1,4 @@
-"""Tables of a user's own: CSV and Parquet, one row per architecture or one per measurement."""
+"""Readers of users' own tables: CSV and Parquet, one row per architecture or one per measurement."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ __all__ = ["Column", "Grid", "columns_of", "read_csv", "read_parquet"]
 MAX_BYTES = 64_000_000
 MAX_CELLS = 20_000_000
 MAX_PARQUET_BYTES = 1_000_000_000
-"""Unpacked, as the file itself says it."""
+"""The most bytes of the unpacked table, as the file's metadata give them."""
 OFA_COLUMNS = ("r", "d", "ks", "e")
-"""In the order of an OFA space's genes."""
+"""The columns of an OFA architecture, in the order of the space's genes."""
 DEVICES = ("device", "target")
+"""Names of the column that holds each row's device."""
 IGNORED = ("index", "Unnamed: 0", "", "__index_level_0__")
-"""Columns that writing a table's row numbers leaves behind."""
+"""Names of columns in which other programs write a table's row numbers."""
 _FORMS = (
     "A table has a column `arch` with canonical strings, or `ops`, or `ks`, `e`, `d` and `r`; and a column of "
     "latencies per device, or `device` and `latency_ms`."
@@ -34,17 +35,17 @@ _FORMS = (
 
 @dataclass(frozen=True)
 class Grid:
-    """A table as text or values, not interpreted yet."""
+    """A table's cells, not interpreted yet."""
 
     name: str
     columns: dict[str, Sequence[Any]]
     where: Sequence[str]
-    """What errors call each row."""
+    """The name of each row in errors."""
 
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """One device's latencies in one space, for every row; NaN where not measured."""
+    """The latencies of one device in one space, one per row; NaN if not measured."""
 
     device: str
     rows: Rows
@@ -53,7 +54,11 @@ class Column:
 
 
 def read_csv(path: Path) -> Grid:
-    """Separated by commas, semicolons or tabs. Raises `BadInputError` naming the line."""
+    """Read a table separated by commas, semicolons or tabs.
+
+    Raises:
+        BadInputError: naming the line that is wrong.
+    """
     name = str(path)
     columns: list[list[str]] = []
     where = []
@@ -84,6 +89,11 @@ def read_csv(path: Path) -> Grid:
 
 
 def read_parquet(path: Path) -> Grid:
+    """Read a Parquet file.
+
+    Raises:
+        BadInputError: it cannot be read, or is too large.
+    """
     import pyarrow
     import pyarrow.parquet
 
@@ -112,11 +122,15 @@ def _grid(name: str, header: Sequence[str], columns: Sequence[Sequence[Any]], wh
 
 
 def columns_of(grid: Grid, given: str | None, only: str | None = None) -> list[Column]:
-    """The devices of a table, which may be of several spaces where a column `space` says so.
+    """Return the latencies of each device in a table. A column `space` allows several spaces in one table.
 
     Args:
-        given: the space, where the user says it.
-        only: a device to take alone, if the table has it.
+        grid: the table.
+        given: the space, if the user names it.
+        only: a device; if the table has it, no other is read.
+
+    Raises:
+        BadInputError: naming the row and the column that is wrong.
     """
     columns = {key: values for key, values in grid.columns.items() if key not in IGNORED}
     keep = np.array([str(one) == "ok" for one in columns["status"]]) if "status" in columns else None
@@ -141,7 +155,7 @@ def columns_of(grid: Grid, given: str | None, only: str | None = None) -> list[C
 def _by_space(
     columns: dict[str, Sequence[Any]], keep: np.ndarray | None, count: int, given: str | None
 ) -> list[tuple[str | None, np.ndarray]]:
-    """The rows of each space."""
+    """Return the rows of each space. Rows of `latlab export` that have no label or are of user models are left out."""
     rows = np.arange(count) if keep is None else np.flatnonzero(keep)
     if "space" not in columns:
         return [(given, rows)]
@@ -182,7 +196,7 @@ def _rows(columns: dict[str, Sequence[Any]], given: str | None, where: Sequence[
 
 
 def _integers(value: Any, where: str, column: str, name: str) -> list[int]:
-    """From a list, a number, or text such as `[3, 5]` or `3_5`."""
+    """Return the whole numbers in a list, a number, or a text such as `[3, 5]` or `3_5`."""
     if isinstance(value, str) and re.fullmatch(r"[\[(]?\s*\d{1,6}([\s,;_]+\d{1,6})*\s*[\])]?", value.strip()):
         return [int(one) for one in re.findall(r"\d+", value)]
     items = value if isinstance(value, list) else [value]
@@ -196,7 +210,7 @@ def _integers(value: Any, where: str, column: str, name: str) -> list[int]:
 
 
 def _long(columns: dict[str, Sequence[Any]], rows: Rows, name: str, only: str | None) -> list[Column]:
-    """A row per measurement, as `latlab export` writes it."""
+    """Return the columns of a table with one row per measurement, as `latlab export` writes it."""
     devices = np.array([str(one) for one in columns[next(one for one in DEVICES if one in columns)]], dtype=object)
     latency = numbers(columns["latency_ms"], rows.where, "latency_ms", name)
     stderr = numbers(columns["stderr_ms"], rows.where, "stderr_ms", name) if "stderr_ms" in columns else None

@@ -1,1 +1,1 @@
-"""`inventory.yaml`: the user's devices and timing policies."""
+"""The file `inventory.yaml`: the user's devices and timing policies."""

@@ -1,4 +1,4 @@
-"""SSH hosts and phones that this machine knows of."""
+"""The SSH hosts and phones that this machine knows of."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from latlab.harness.text import printable
 
 __all__ = ["Phone", "SSHHost", "phones", "ssh_hosts"]
 
-
 ADB_SERVER = ("127.0.0.1", 5037)
-
-
 ADB_S = 2.0
-
-
+"""Seconds to wait for the server's answer."""
 _ADB_INTERFACE = ("ff", "42", "01")
-"""Class, subclass and protocol of a USB interface that adb uses."""
+"""Class, subclass and protocol of the USB interface that adb uses."""
 
 
 class SSHHost(NamedTuple):
-    """A host of ~/.ssh/config."""
+    """A host of ~/.ssh/config, with its HostName if one is set."""
 
     alias: str
     address: str | None
 
 
 class Phone(NamedTuple):
-    """A device that adb would find."""
+    """A phone that adb can see."""
 
     serial: str
     state: str
-    """`device` where it can be used; `unauthorized` where it has not said yes to this machine's key yet; `USB`."""
+    """adb's word for it: `device` is ready, `unauthorized` must first confirm this machine's key on its screen.
+
+    `USB` is a
+    phone that is plugged in but unknown to adb's server.
+    """
     model: str
 
 
 def ssh_hosts(config: Path | None = None) -> list[SSHHost]:
-    """Hosts that ~/.ssh/config names one by one, without patterns. Nothing in it is run or included."""
+    """Return the hosts that ~/.ssh/config names without patterns. Nothing in the file is run or included."""
     config = config or Path.home() / ".ssh" / "config"
     try:
         with config.open(encoding="utf-8", errors="replace") as file:
@@ -65,7 +65,7 @@ def ssh_hosts(config: Path | None = None) -> list[SSHHost]:
 
 
 def phones() -> list[Phone]:
-    """What adb's server knows, if it runs, and what is plugged in; nothing is started for it."""
+    """Return the phones that adb's server knows, if it runs, and those plugged in by USB. This starts no server."""
     known = {phone.serial: phone for phone in _plugged_in()}
     known |= {phone.serial: phone for phone in _adb_server()}
     return [phone for phone in known.values() if re.fullmatch(r"[A-Za-z0-9._:-]{1,64}", phone.serial)]

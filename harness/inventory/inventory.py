@@ -1,6 +1,6 @@
-"""The devices a user owns, and timing policies of their own, from `inventory.yaml`.
+"""The reader of `inventory.yaml`, which holds the user's devices and timing policies.
 
-Without a file there is `local`, the machine in front of you.
+Without a file the only device is `local`, this machine.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ __all__ = ["Inventory", "LocalDevice", "load_inventory", "policy_named", "schema
 DEFAULT_FILE = "inventory.yaml"
 DEFAULT_TRANSPORT = "local"
 SECTIONS = {"devices": "device", "policies": "policy"}
-"""Parts of a file, and what is named in each."""
+"""The sections of a file, and the word for one entry of each."""
 MAX_PROBLEMS = 20
-"""Of a file, that are told at once."""
+"""The most problems of one file that are reported at once."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _WANTED = {
     "too_short": "at least one is wanted here",
@@ -41,17 +41,17 @@ _WANTED = {
     "model_attributes_type": "`name: value` pairs are wanted here",
     "dict_type": "`name: value` pairs are wanted here",
 }
-"""Where pydantic's own words are a programmer's."""
+"""Messages that replace those of pydantic that are written for programmers."""
 
 
 class Inventory:
-    """Every device by its name, in the file's order. `local` always exists.
+    """The devices by name, in the file's order. `local` always exists.
 
     Args:
-        devices: as the file has them.
+        devices: the file's devices.
         path: the file, for messages.
-        lacking: what a device cannot be used for want of (a key file, say); it keeps nobody from using the others.
-        policies: timing policies beside the presets, by name.
+        lacking: what a device lacks (a key file, say), so that it cannot be used. The other devices can.
+        policies: the file's timing policies by name, in addition to the presets.
     """
 
     def __init__(
@@ -67,7 +67,11 @@ class Inventory:
         self._lacking = dict(lacking or {})
 
     def device(self, name: str) -> DeviceConfig:
-        """Raises `BadInputError` when the inventory has no such device, or one that cannot be used."""
+        """Return the device `name`.
+
+        Raises:
+            BadInputError: the inventory has no such device, or it lacks something.
+        """
         if name in self._lacking:
             raise BadInputError(self._lacking[name])
         if name in self.devices:
@@ -81,13 +85,13 @@ class Inventory:
         )
 
     def select(self, words: Sequence[str]) -> list[tuple[str, Target | None]]:
-        """The devices that a command's words mean: names, full targets, or `all` of the file.
+        """Return the devices that a command's words stand for: names, full targets, or `all` for those of the file.
 
         Returns:
-            (device, target) in the order given; target None where the word named only the device.
+            Pairs (device, target) in the given order; the target is None if the word names only the device.
 
         Raises:
-            BadInputError: for an unknown device, or one named twice.
+            BadInputError: a device is unknown, or named twice.
         """
         chosen: list[tuple[str, Target | None]] = []
         for word in words:
@@ -109,10 +113,10 @@ class Inventory:
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of an inventory file, for editors."""
+    """Return the JSON Schema of an inventory file, which editors use."""
     made = _file_model().model_json_schema()
     for name in names():
-        if name != DEFAULT_TRANSPORT:  # a device that does not say it is of one transport, and not of all
+        if name != DEFAULT_TRANSPORT:  # without the field a device matches the default transport only
             made["$defs"][get(name).__name__].setdefault("required", []).append("transport")
     properties, nothing = made["properties"], {"type": "null"}
     devices = properties["devices"]
@@ -124,7 +128,7 @@ def schema() -> dict[str, Any]:
 
 @cache
 def _file_model() -> type[BaseModel]:
-    """A file whose devices are of the installed transports, told apart by `transport` (default `local`)."""
+    """Return the model of a file. A device's `transport` (default `local`) selects the model of the device."""
     configs = [Annotated[get(name), Tag(name)] for name in names()]
     device = Annotated[Union[tuple(configs)], Discriminator(_transport_of)]  # type: ignore[valid-type]  # noqa: UP007
     fields: dict[str, Any] = {
@@ -140,7 +144,7 @@ def _transport_of(value: object) -> str | None:
 
 
 def load_inventory(path: Path | None = None) -> Inventory:
-    """The inventory in `path`, else in $LATLAB_INVENTORY, else in ./inventory.yaml where that exists.
+    """Return the inventory in `path`, else in $LATLAB_INVENTORY, else in ./inventory.yaml if that exists.
 
     Raises:
         BadInputError: naming file, line and field of everything that is wrong.
@@ -183,7 +187,7 @@ def load_inventory(path: Path | None = None) -> Inventory:
 
 
 def _with_empty_sections(value: Any) -> Any:
-    """A file of comments has no devices and no policies, and a device may have nothing but a name."""
+    """Return the content with empty dicts for empty sections and for devices that are only a name."""
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -217,7 +221,10 @@ def _check_device(document: Document, name: str, device: DeviceConfig) -> None:
 
 
 def _problems(value: Any, errors: Iterable[Any]) -> list[tuple[Location, str]]:
-    """Where the file is wrong and how. Of a field that may be a list, only what concerns the form that it has."""
+    """Return the places that are wrong, and how.
+
+    If a field may be a list or a single value, pydantic tries both; only the problems of the form that was given count.
+    """
     found: dict[tuple[Location, str], None] = {}
     for error in errors:
         location, inside, branch = _locate(value, error["loc"])
@@ -227,10 +234,10 @@ def _problems(value: Any, errors: Iterable[Any]) -> list[tuple[Location, str]]:
 
 
 def _locate(value: Any, loc: Sequence[str | int]) -> tuple[Location, Any, str | None]:
-    """What pydantic's location means in the file, which has neither transports' names nor types in between.
+    """Translate pydantic's location to one in the file, which lacks the names of transports and types.
 
     Returns:
-        The location, the value of the field, and the name of the type that was tried on it where there are several.
+        The location, the field's value, and the name of the type that pydantic tried on it if it tried several.
     """
     if loc[:1] == ("devices",) and len(loc) > 2:
         loc = (*loc[:2], *loc[3:])
@@ -251,7 +258,7 @@ def _locate(value: Any, loc: Sequence[str | int]) -> tuple[Location, Any, str | 
 
 
 def _model_of_field(model: type[BaseModel], name: str | int) -> type[BaseModel] | None:
-    """Of a field that is a group of fields, such as `cooldown`."""
+    """Return the model of a field that is a group of fields, such as `cooldown`, or None."""
     field = model.model_fields.get(str(name))
     kinds = get_args(field.annotation) or (field.annotation,) if field else ()
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
@@ -281,7 +288,7 @@ def _explain(value: Any, location: Location, error: Any) -> tuple[Location, str]
 
 
 def _instead(value: Any, location: Location) -> str:
-    """The fields that there are."""
+    """Return the most similar field, or all that exist, as the end of a sentence."""
     model: type[BaseModel] | None = None
     if len(location) == 1:
         model = _file_model()
@@ -300,7 +307,11 @@ def _instead(value: Any, location: Location) -> str:
 
 
 def policy_named(name: str, inventory: Inventory | None = None) -> TimingPolicy:
-    """A preset, or one of the inventory's."""
+    """Return a preset, or one of the inventory's policies.
+
+    Raises:
+        BadInputError: there is none of that name.
+    """
     known = {**PRESETS, **(inventory.policies if inventory else {})}
     if name not in known:
         own = f" Your own belong into {inventory.path}, under `policies:`." if inventory else ""

@@ -1,4 +1,4 @@
-"""`latlab init`: a first inventory, with this machine and what can be found near it, and its schema for editors."""
+"""The file that `latlab init` writes: an inventory with this machine and the devices found near it, and its schema."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from latlab.harness.text import printable
 __all__ = ["inventory_text", "schema_path", "write", "write_schema"]
 
 MOST = 20
-"""Found hosts or phones that are written down; a larger ~/.ssh/config is somebody's who needs no examples."""
+"""The most hosts or phones that are written. The owner of a larger ~/.ssh/config needs no examples."""
 
 
 def write(path: Path, *, force: bool = False) -> None:
-    """Writes an inventory, and its schema beside it.
+    """Write an inventory, and its schema next to it.
 
     Raises:
-        BadInputError: there is one and `force` is not given; or it cannot be written.
+        BadInputError: the file exists and `force` is not given; or it cannot be written.
     """
     text = inventory_text(schema_path(path).name, ssh_hosts(), phones())
     try:
@@ -42,12 +42,16 @@ def write(path: Path, *, force: bool = False) -> None:
 
 
 def schema_path(inventory: Path) -> Path:
-    """Beside the inventory: inventory.schema.json for inventory.yaml."""
+    """Return the schema's path next to the inventory: inventory.schema.json for inventory.yaml."""
     return inventory.with_name(f"{inventory.stem}.schema.json")
 
 
 def write_schema(inventory: Path) -> Path:
-    """Writes the JSON Schema of inventories. Raises `BadInputError`."""
+    """Write the JSON Schema for an inventory, and return its path.
+
+    Raises:
+        BadInputError: it cannot be written.
+    """
     path = schema_path(inventory)
     try:
         path.write_text(json.dumps(schema(), indent=1) + "\n", encoding="utf-8")
@@ -57,7 +61,7 @@ def write_schema(inventory: Path) -> Path:
 
 
 def inventory_text(schema_name: str, hosts: list[SSHHost], found: list[Phone]) -> str:
-    """An inventory in which this machine and a simulated device are ready for use, and the rest is commented out."""
+    """Return an inventory with this machine and a simulated device ready for use, and everything else commented out."""
     return "\n".join(
         [
             f"# yaml-language-server: $schema={schema_name}",
@@ -71,12 +75,12 @@ def inventory_text(schema_name: str, hosts: list[SSHHost], found: list[Phone]) -
             "  local:                       # this machine",
             *(f"    # {line}" for line in _own_facts()),
             "    transport: local",
-            "    targets:                   # what commands measure unless they are told otherwise",
+            "    targets:                   # what commands measure by default",
             "      - runtime: onnxruntime   # or tflite, torchscript; [onnxruntime, tflite] means both",
             "        threads: 1",
             "        batch_size: 1",
             "",
-            "  toy:                         # a device that does not exist, to try things out with",
+            "  toy:                         # a simulated device, to try commands with",
             "    transport: simulated",
             "    kind: pi4                  # or ideal, phone, gpu, server",
             "    seed: 0",
@@ -100,7 +104,7 @@ def _own_facts() -> list[str]:
 
 
 def _ssh_lines(hosts: list[SSHHost]) -> Iterator[str]:
-    yield "  # Linux machines with an SSH server: remove the # of what you want. `latlab doctor NAME` walks through it,"
+    yield "  # Linux machines with an SSH server: remove the # of those you want. `latlab doctor NAME` checks one,"
     yield "  # `latlab setup NAME` installs the runtimes there."
     for one in hosts or [SSHHost("pi4", None)]:
         comment = "   # of ~/.ssh/config" if hosts else "   # a name, an address or a host of ~/.ssh/config"
@@ -123,7 +127,7 @@ _BENCHMARK_MODEL = (
 
 def _phone_lines(found: list[Phone]) -> Iterator[str]:
     yield "  # Android phones, by cable (serial) or over Wi-Fi (host), with USB debugging allowed in developer options."
-    yield "  # They need no Python, but TensorFlow Lite's program benchmark_model, a file that you have to get."
+    yield "  # They need no Python, but TensorFlow Lite's program benchmark_model, which you must download."
     for one in found:
         note = {"device": "", "USB": ""}.get(one.state, f"   # now {one.state}: look at its screen")
         yield f"  # {_name(one.model or one.serial)}:"
@@ -153,5 +157,5 @@ def _phone_lines(found: list[Phone]) -> Iterator[str]:
 
 
 def _name(text: str) -> str:
-    """As a device's name."""
+    """Return `text` as a valid device name."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-_.").lower()[:64] or "device"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+
+from scipy import special
 
 from latlab.harness.exporters.service import Exports
 
@@ -71,6 +72,4 @@ def exports_change_latency(ratios: Sequence[float]) -> bool:
     """
     above = sum(ratio > 1 + SHOWS for ratio in ratios)
     below = sum(ratio < 1 / (1 + SHOWS) for ratio in ratios)
-    count = len(ratios)
-    ways = sum(math.comb(count, k) for k in range(max(above, below), count + 1))
-    return ways < CHANCE * math.pow(2, count)
+    return bool(special.bdtrc(max(above, below) - 1, len(ratios), 0.5) < CHANCE)

@@ -1,1 +1,1 @@
-"""`latlab setup`: installs runtimes on a device that has neither pip nor internet."""
+"""The implementation of `latlab setup`, which installs runtimes on a device that has neither pip nor internet."""

@@ -1,4 +1,4 @@
-"""What a device takes: the tags of wheels (PEPs 425, 600, 656) and the values of requirements' conditions (PEP 508)."""
+"""A device as pip sees it: the tags of its wheels (PEPs 425, 600, 656) and its environment markers (PEP 508)."""
 
 from __future__ import annotations
 
@@ -12,35 +12,41 @@ from latlab.harness.errors import LatlabError
 __all__ = ["Platform"]
 
 _ON_32_BITS = {"aarch64": "armv7l", "armv8l": "armv7l", "x86_64": "i686"}
-"""A 64-bit kernel names itself even to programs of 32 bits, as on many Raspberry Pis."""
+"""Names of the 32-bit machine by 64-bit name: a 64-bit kernel reports its own name even to 32-bit programs, as on many
+Raspberry Pis.
+"""
 _NAMES = {"arm64": "aarch64", "amd64": "x86_64", "i386": "i686", "i586": "i686"}
 _OLDEST_GLIBC = {"x86_64": 5, "i686": 5}
 _OLDEST_GLIBC_ELSEWHERE = 17
 _NAMED_GLIBC = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 _COMMON_MUSL = (1, 2)
-"""Of every system since 2020."""
+"""A musl version that every system since 2020 has at least; it is assumed if the device does not report one."""
 
 
 @dataclass(frozen=True)
 class Platform:
-    """A device as the authors of wheels see it."""
+    """The platform of a device, as wheels' tags describe it."""
 
     machine: str
-    """x86_64, aarch64, armv7l..., of Python and not of the kernel."""
+    """The machine that Python runs as, not the kernel: x86_64, aarch64, armv7l, ..."""
     python: str
-    """Full version, e.g. 3.11.2."""
+    """The full version, e.g. 3.11.2."""
     abi: str
-    """e.g. cp311."""
+    """The ABI tag, e.g. cp311."""
     libc: str
-    """glibc or musl."""
+    """The C library: glibc or musl."""
     libc_version: tuple[int, int]
 
     @classmethod
     def of(cls, name: str, hello: Mapping[str, Any]) -> Platform:
-        """From the reply to a hello.
+        """Return the platform that the reply to a hello describes.
+
+        Args:
+            name: the device's name in errors.
+            hello: the reply.
 
         Raises:
-            LatlabError: for a device that no wheels of runtimes are made for; it says what to do instead.
+            LatlabError: no wheels of runtimes exist for the device; its hint names the alternative.
         """
         system, libc, abi = hello.get("platform"), hello.get("libc"), hello.get("abi")
         if hello.get("simulated"):
@@ -76,11 +82,12 @@ class Platform:
 
     @property
     def python_short(self) -> str:
+        """Python's version without the patch number, e.g. 3.11."""
         return ".".join(self.python.split(".")[:2])
 
     @property
     def tags(self) -> list[str]:
-        """Platform tags of wheels that run there, the most specific first."""
+        """The platform tags of wheels that run there, the most specific first."""
         major, minor = self.libc_version
         if self.libc == "musl":
             return [*(f"musllinux_{major}_{n}_{self.machine}" for n in range(minor, -1, -1)), f"linux_{self.machine}"]
@@ -93,7 +100,7 @@ class Platform:
 
     @property
     def pip_arguments(self) -> list[str]:
-        """That make pip choose for this platform and not for its own."""
+        """Options that make pip choose wheels for this platform instead of its own."""
         words = ["--python-version", self.python_short, "--implementation", "cp"]
         for abi in (self.abi, "abi3", "none"):
             words += ["--abi", abi]
@@ -103,7 +110,7 @@ class Platform:
 
     @property
     def markers(self) -> dict[str, str]:
-        """The environment in which the conditions of requirements are evaluated."""
+        """The environment in which the markers of requirements are evaluated."""
         full = re.match(r"[0-9.]+((a|b|rc)[0-9]+)?", self.python)
         return {
             "implementation_name": "cpython",

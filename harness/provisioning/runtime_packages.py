@@ -1,56 +1,55 @@
-"""Which distributions hold a runtime, for which devices: the facts of registries that pip cannot know."""
+"""The distributions that provide each runtime, by platform: facts about registries that pip cannot know."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 
 from latlab.harness.provisioning.platforms import Platform
+from latlab.harness.targets import RUNTIMES
 
-__all__ = ["ON_CUDA", "RUNTIMES", "Choice", "UnavailableError", "choices"]
+__all__ = ["INSTALLABLE", "ON_CUDA", "Choice", "UnavailableError", "choices"]
 
-RUNTIMES = ("onnxruntime", "tflite", "torchscript")
-"""What can be set up. TFLite's benchmark_model is no package."""
-ON_CUDA = ("onnxruntime", "torchscript")
-"""Runtimes that an NVIDIA GPU makes a difference to."""
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 PIWHEELS = "https://www.piwheels.org/simple"
-"""Builds of pure C extensions, numpy among them, for 32-bit Raspberry Pis."""
+"""An index with builds of C extensions, numpy among them, for 32-bit Raspberry Pis."""
 OLD_TFLITE = ("tflite-runtime", "numpy<2")
-"""Built for numpy 1: with numpy 2 it imports, and fails at the first network."""
+"""The older TFLite package. It was built for numpy 1: with numpy 2 it imports, but fails at the first network."""
 TORCH_AARCH64 = "torch<2.11"
-"""Later ones pull CUDA on any aarch64 Linux."""
+"""Later versions require CUDA's libraries on any aarch64 Linux."""
 OLDER_TORCH = "2.8.0"
-"""The last that runs on Python 3.9."""
+"""The last version that runs on Python 3.9."""
 
 
 class UnavailableError(Exception):
-    """Nobody publishes the runtime for such a device; the message says what there is instead."""
+    """No distribution of the runtime exists for the device. The message names alternatives."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One way to get a runtime."""
+    """One way to install a runtime: requirements, and the indexes that have them."""
 
     requirements: tuple[str, ...]
     indexes: tuple[str, ...] = ()
-    """Asked besides those of pip's configuration."""
+    """Indexes to search in addition to those of pip's configuration."""
 
 
 def choices(runtime: str, platform: Platform, accelerator: str = "cpu") -> list[Choice]:
-    """Ways to get `runtime` on such a device, the best first; which of them exist, pip finds out.
+    """Return the ways to get `runtime` for a platform, the best first. pip finds out which of them exist.
 
     Args:
+        runtime: one of `RUNTIMES`.
+        platform: the device's platform.
         accelerator: `cpu`, or `cuda` for machines with an NVIDIA GPU.
 
     Raises:
         UnavailableError: there is none.
     """
-    makers = {"onnxruntime": _onnxruntime, "tflite": _tflite, "torchscript": _torchscript}
     if platform.libc == "musl":
         raise UnavailableError(f"no wheel of {runtime} for musl ({platform}): take a system with glibc, such as Debian")
-    return makers[runtime](platform, accelerator)
+    return _CHOICES[runtime](platform, accelerator)
 
 
 def _onnxruntime(platform: Platform, accelerator: str) -> list[Choice]:
@@ -80,12 +79,12 @@ def _torchscript(platform: Platform, accelerator: str) -> list[Choice]:
     _only(platform, "torch", "x86_64", "aarch64")
     own = _own("torch")
     if accelerator == "cuda":
-        # A folder that pip is told to look into may have the CPU build, which would count as the newer one.
+        # A folder given with --find-links may contain the CPU build, which pip would take for the newer version.
         no_cpu = f"!={own}+cpu"
         return [Choice((f"torch=={own},{no_cpu}", "numpy")), Choice((f"torch>=2.4,{no_cpu}", "numpy"))]
     if platform.machine == "aarch64":
         return [Choice((TORCH_AARCH64, "numpy"))]
-    # `+cpu` is said in full: torch of the same version without it is the CUDA build, and would do just as well.
+    # `+cpu` must be in the requirement: the same version without it is the CUDA build, and would satisfy pip, too.
     return [Choice((f"torch=={version}+cpu", "numpy"), (TORCH_CPU_INDEX,)) for version in (own, OLDER_TORCH)]
 
 
@@ -97,5 +96,16 @@ def _only(platform: Platform, what: str, *machines: str) -> None:
 
 @cache
 def _own(distribution: str) -> str:
-    """The version that latlab itself runs with, without what tells builds apart."""
+    """Return the version that latlab itself runs with, without the build's suffix."""
     return metadata.version(distribution).partition("+")[0]
+
+
+_CHOICES: dict[str, Callable[[Platform, str], list[Choice]]] = {
+    "onnxruntime": _onnxruntime,
+    "tflite": _tflite,
+    "torchscript": _torchscript,
+}
+INSTALLABLE = tuple(_CHOICES)
+"""Runtimes that `latlab setup` can install: those of the worker."""
+ON_CUDA = tuple(name for name in INSTALLABLE if "cuda" in RUNTIMES[name].accelerators)
+"""Runtimes that have packages of their own for NVIDIA GPUs."""

@@ -1,7 +1,7 @@
-"""`latlab setup`: runtimes for a device that needs neither pip nor the internet, brought there as wheels and proved.
+"""Installation of runtimes on a device that needs neither pip nor the internet; each runtime then runs a network.
 
-The worker says what the device is; this machine's pip fetches what fits; the worker unpacks it into a private
-environment in its work folder; and each runtime then runs a small real network, because an import proves nothing.
+The worker reports the device's platform, this machine's pip fetches wheels for it, and the worker unpacks them into a
+private environment in its work folder. Each runtime then runs a small real network, because an import proves nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.paths import cache_folder
 from latlab.harness.provisioning.platforms import Platform
-from latlab.harness.provisioning.runtime_packages import ON_CUDA, RUNTIMES, Choice, UnavailableError, choices
+from latlab.harness.provisioning.runtime_packages import INSTALLABLE, ON_CUDA, Choice, UnavailableError, choices
 from latlab.harness.provisioning.wheels import NoWheelError, Wheel, WheelFetcher
 from latlab.harness.transports import ConnectError, DeviceConfig, DeviceLostError, WorkerError
 from latlab.harness.transports.config import TargetsConfig
@@ -30,38 +30,45 @@ from latlab.harness.transports.config import TargetsConfig
 __all__ = ["SetUp", "set_up"]
 
 USUAL = ("onnxruntime", "tflite")
-"""Set up where neither the command nor the inventory names a runtime; torch is large."""
+"""The runtimes to set up if neither the command nor the inventory names one. torch is too large to be among them."""
 HELLO_S = 180.0
-"""An emulated Pi needs a minute for its first words."""
+"""Seconds to wait for the first reply: an emulated Pi needs a minute."""
 IDLE_S = 3600.0
 INSTALL_S = 600.0
 UNPACKED_BYTES_PER_S = 50e3
-"""Of a slow card in a slow device, per byte of a wheel: a bound for what hangs, no estimate."""
+"""Slowest unpacking in bytes of wheels per second, on a slow card in a slow device.
+
+It limits a hang; it is no estimate.
+"""
 
 
 @dataclass(frozen=True)
 class SetUp:
-    """What was done, and what the runtimes then did."""
+    """The result of setting a device up: what was installed, and whether each runtime then ran a network."""
 
     device: str
     platform: Platform
     environment: str
     wheels: list[Wheel]
     brought_bytes: int
-    """0 where all was there already."""
+    """Bytes of the wheels sent to the device; 0 if the device had all of them."""
     unavailable: dict[str, str]
-    """Runtimes that were not asked for by name, and why they cannot be had now."""
+    """The runtimes that cannot be installed, with the reason.
+
+    Runtimes that the command named are never here: they raise.
+    """
     findings: list[Finding]
-    """One for each runtime: whether it ran a network."""
+    """One finding for each runtime and target: whether it ran a network."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """How long fetching, bringing and proving took."""
+    """Seconds for the steps `fetch`, `bring` and `prove`."""
 
     @property
     def ok(self) -> bool:
-        """Whether each runtime ran."""
+        """True if each runtime ran a network."""
         return bool(self.findings) and all(finding.state != "failed" for finding in self.findings)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON types, for `--json`."""
         return {
             "device": self.device,
             "platform": str(self.platform),
@@ -84,18 +91,20 @@ def set_up(
     find_links: Sequence[str] = (),
     say: Callable[[str], object] = lambda _: None,
 ) -> SetUp:
-    """Installs runtimes on a device, in a place of latlab's own, and has each of them run a network.
+    """Install runtimes on a device, in an environment that only latlab uses, and let each of them run a network.
 
     Args:
-        runtimes: of `RUNTIMES`; default: those of the device's targets, else the usual ones that exist for it. What
-            was set up there before stays.
-        accelerator: `cpu` or `cuda`; default: `cuda` where a target of the device says so, or it was set up so before.
+        name: the device.
+        inventory: the inventory that has it.
+        runtimes: some of `INSTALLABLE`. By default those of the device's targets, else the usual ones that exist for
+            it. Runtimes from an earlier setup stay.
+        accelerator: `cpu` or `cuda`. By default `cuda` if a target of the device uses it or an earlier setup did.
         find_links: folders or pages with further wheels.
-        say: told each step as it begins.
+        say: called with the name of each step when it begins.
 
     Raises:
-        LatlabError: the device is not reached, is in use, or is one that no wheels are made for; pip is missing or
-            finds nothing. A runtime that was installed and does not run is a finding.
+        LatlabError: the device cannot be reached, is in use, or has a platform without wheels; or pip is missing or
+            finds nothing. A runtime that was installed but does not run is a finding, not an error.
     """
     config = inventory.device(name)
     named = _named(config, name, runtimes)
@@ -121,12 +130,12 @@ def set_up(
         return SetUp(name, platform, environment, wheels, brought_bytes, unavailable, findings, seconds)
 
     if hello.environment_id == environment:
-        say("all is there already; running a network on each runtime")
+        say("the device has all of them; running a network on each runtime")
         done = result(_prove(name, config, inventory, provided, accelerator), 0, time.perf_counter())
         if done.ok:
             return done
     size = sum(wheel.path.stat().st_size for wheel in wheels)
-    say(f"bringing {len(wheels)} wheels, {size / 1e6:.0f} MB")
+    say(f"sending {len(wheels)} wheels, {size / 1e6:.0f} MB")
     with _worker(name, config, owner) as (worker, _):
         for wheel in wheels:
             worker.push(wheel.path, hashes[wheel.path.name], ".whl")
@@ -141,19 +150,22 @@ def set_up(
 def _named(config: DeviceConfig, name: str, runtimes: Sequence[str] | None) -> list[str]:
     if runtimes is None:
         targets = [target.runtime for target in config.all_targets(name)] if config.targets else USUAL
-        runtimes = [runtime for runtime in dict.fromkeys(targets) if runtime in RUNTIMES]
-    unknown = [runtime for runtime in runtimes if runtime not in RUNTIMES]
+        runtimes = [runtime for runtime in dict.fromkeys(targets) if runtime in INSTALLABLE]
+    unknown = [runtime for runtime in runtimes if runtime not in INSTALLABLE]
     if unknown or not runtimes:
         raise BadInputError(
             f"{unknown[0] if unknown else 'no runtime of ' + name} is nothing to set up",
-            f"Choose with --runtime from: {', '.join(RUNTIMES)}.",
+            f"Choose with --runtime from: {', '.join(INSTALLABLE)}.",
         )
     return list(dict.fromkeys(runtimes))
 
 
 def _private(hello: Hello) -> list[str]:
-    """Runtimes that were set up before: an environment is replaced as a whole."""
-    return [runtime for runtime in RUNTIMES if runtime in hello.environment_runtimes]
+    """Return the runtimes of the device's private environment.
+
+    They are installed again, because an environment is replaced as a whole.
+    """
+    return [runtime for runtime in INSTALLABLE if runtime in hello.environment_runtimes]
 
 
 def _accelerator(config: DeviceConfig, name: str, hello: Hello) -> str:
@@ -164,9 +176,9 @@ def _accelerator(config: DeviceConfig, name: str, hello: Hello) -> str:
 
 @contextmanager
 def _worker(name: str, config: DeviceConfig, owner: str) -> Iterator[tuple[WorkerClient, Hello]]:
-    """A greeted worker, its failures as errors for people."""
+    """Yield a worker that has answered a hello, with its reply; its failures become `LatlabError`."""
     try:
-        with config.open(name, RUNTIMES[0]) as transport:
+        with config.open(name, INSTALLABLE[0]) as transport:
             worker = WorkerClient(transport)
             yield worker, worker.hello(HELLO_S, owner, IDLE_S)
     except WorkerError as error:
@@ -185,7 +197,7 @@ def _worker(name: str, config: DeviceConfig, owner: str) -> Iterator[tuple[Worke
 def _fetch(
     fetcher: WheelFetcher, runtimes: Sequence[str], accelerator: str, *, needed: Sequence[str]
 ) -> tuple[list[Wheel], dict[str, str]]:
-    """Wheels for all runtimes together, because they share numpy; and which runtimes there are none for."""
+    """Return wheels for all runtimes together, because they share numpy, and the runtimes for which there are none."""
     roots: list[str] = []
     indexes: list[str] = []
     wheels: list[Wheel] = []
@@ -225,7 +237,7 @@ def _explain(runtime: str, ways: Sequence[Choice], failures: Sequence[NoWheelErr
 def _prove(
     name: str, config: DeviceConfig, inventory: Inventory, runtimes: Sequence[str], accelerator: str
 ) -> list[Finding]:
-    """What the doctor finds of these runtimes, on a worker that sees the new environment."""
+    """Return the doctor's findings about these runtimes, from a worker that uses the new environment."""
     asked = [(runtime, accelerator if runtime in ON_CUDA else "cpu") for runtime in runtimes]
     targets = [TargetsConfig.model_validate({"runtime": one, "accelerator": on}) for one, on in asked]
     narrowed = config.model_copy(update={"targets": targets})
@@ -233,7 +245,7 @@ def _prove(
     labels = [f"runtime {runtime}" for runtime in runtimes]
     labels += [f"target {str(one).partition('/')[2]}" for one in narrowed.all_targets(name)]
     findings = [finding for finding in examination.findings if finding.check in labels]
-    # Where it never came to the runtimes, what it failed of is the answer.
+    # If the doctor stopped before the runtimes, its failure is the result.
     return findings or [finding for finding in examination.findings if finding.state == "failed"]
 
 

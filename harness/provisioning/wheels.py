@@ -1,7 +1,7 @@
-"""Wheels for another machine: which distributions hold a runtime for it, and fetching them with what they need.
+"""Fetching of wheels for another machine, with all that they require.
 
-pip chooses versions and fetches files, told which tags the device takes. What a wheel needs is read here and not
-left to pip, because pip asks the conditions of requirements ("only on x86_64") of the machine it runs on: torch for
+pip chooses versions and fetches files for the device's tags. The requirements of a wheel are resolved here and not
+by pip, because pip evaluates their markers ("only on x86_64") for the machine it runs on: torch for
 a Raspberry Pi would drag in the CUDA libraries of the controller.
 """
 
@@ -30,13 +30,16 @@ __all__ = ["NoWheelError", "Wheel", "WheelFetcher"]
 
 PIP_S = 3600.0
 ROUNDS = 20
-"""Levels of requirements, and changes of mind about a version; torch with all of CUDA takes four."""
+"""The most rounds of downloads; each level of requirements takes one, and each change of a version.
+
+torch with all of CUDA takes four.
+"""
 _NOT_FOUND = re.compile(r"No matching distribution found for (\S+)")
 _UNREACHED = re.compile(r"connection broken by|Could not fetch URL|Network is unreachable|Max retries exceeded")
 
 
 class NoWheelError(Exception):
-    """Nothing fits the device. `offline`: some package index was not reached, so it may yet exist."""
+    """No wheel fits the device. If `offline` is true, some package index was not reached, so one may exist there."""
 
     def __init__(self, requirement: str, platform: Platform, *, offline: bool) -> None:
         super().__init__(f"there is no wheel of {requirement} for {platform}")
@@ -49,24 +52,27 @@ class Wheel:
 
     path: Path
     name: str
-    """Normalised."""
+    """The distribution's normalised name."""
     version: Version
     requires: tuple[Requirement, ...]
+    """The requirements in the wheel's metadata, with markers."""
 
 
 @dataclass(frozen=True)
 class _Want:
+    """The version and extras that are required of one distribution so far."""
+
     specifier: SpecifierSet
     extras: frozenset[str]
 
 
 class WheelFetcher:
-    """Fetches wheels for one device; what was fetched once is kept, also for when there is no internet.
+    """A fetcher of wheels for one device. Fetched wheels are kept, so later calls need no internet for them.
 
     Args:
-        platform: the device.
+        platform: the device's platform.
         folder: where wheels are kept.
-        find_links: further folders or pages with wheels, as pip's option of that name.
+        find_links: further folders or pages with wheels, like pip's option of that name.
     """
 
     def __init__(self, platform: Platform, folder: Path, find_links: Sequence[str] = ()) -> None:
@@ -75,13 +81,15 @@ class WheelFetcher:
         self._chosen: dict[str, Wheel] = {}
 
     def fetch(self, requirements: Iterable[str], indexes: Sequence[str] = ()) -> list[Wheel]:
-        """Wheels that meet the requirements, theirs included.
+        """Return wheels that meet the requirements, and those that they require in turn.
 
         Args:
-            indexes: asked besides those of pip's own configuration.
+            requirements: requirements as in PEP 508.
+            indexes: indexes to search in addition to those of pip's configuration.
 
         Raises:
-            NoWheelError: nothing fits; `LatlabError` when pip is missing or fails otherwise.
+            NoWheelError: no wheel fits.
+            LatlabError: pip is missing, or fails otherwise.
         """
         roots = [Requirement(text) for text in requirements]
         before = dict(self._chosen)
@@ -106,7 +114,7 @@ class WheelFetcher:
         raise LatlabError(f"the requirements of {', '.join(map(str, roots))} contradict each other on {self.platform}")
 
     def _closure(self, roots: Sequence[Requirement]) -> dict[str, _Want]:
-        """What is needed as far as it is known: the requirements of wheels that are not here yet are not."""
+        """Return what is required as far as it is known: the wheels that are still missing may require more."""
         wants: dict[str, _Want] = {}
         todo = list(roots)
         while todo:
@@ -173,7 +181,11 @@ class WheelFetcher:
 
 
 def _read(path: Path) -> Wheel:
-    """What a wheel says of itself. Raises `BadInputError` for one that is none."""
+    """Return a wheel with the requirements from its metadata.
+
+    Raises:
+        BadInputError: it cannot be read; it is then removed.
+    """
     try:
         name, version, _, _ = parse_wheel_filename(path.name)
         with zipfile.ZipFile(path) as archive:

@@ -1,4 +1,4 @@
-"""The report of a campaign: one self-contained HTML file with charts, tables and a verdict in words."""
+"""Reports: self-contained HTML files with charts and tables, and a verdict in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good the predictor is: predicted against measured, and how that came with the number of samples."""
+"""Charts of the predictor's accuracy: predicted against measured latency, and the learning curve."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from latlab.harness.report.chart import Chart, by_role, handle, is_holdout, lege
 from latlab.harness.report.data import Headline
 from latlab.harness.report.svg import inline_svg
 from latlab.harness.report.theme import COLOURS, figure, quiet, scale_axis
+from latlab.harness.store.vocabulary import Role
 from latlab.harness.text import correlation, ms, percent, tick
 
 __all__ = ["learning_curve", "predicted_against_measured"]
@@ -22,7 +23,15 @@ __all__ = ["learning_curve", "predicted_against_measured"]
 def predicted_against_measured(
     compared: pd.DataFrame, train_predictions: Literal["leave-one-out", "in-sample"]
 ) -> Chart | None:
-    """Predicted over measured latency with 90 % intervals, and below it the error in per cent."""
+    """Return a chart of predicted over measured latency with 90 % intervals, and the error in per cent below it.
+
+    Args:
+        compared: predictions with measured latencies (`ReportData.compared`).
+        train_predictions: how the samples' predictions were made.
+
+    Returns:
+        None if nothing can be compared.
+    """
     if compared.empty:
         return None
     drawn, left_out = thin_out(compared)
@@ -57,7 +66,7 @@ def predicted_against_measured(
         part = error[rows.index]
         points(below, rows["latency_ms"], part.clip(-reach, reach), kind, f"{kind}-errors")
         titles[f"{kind}-points"] = titles[f"{kind}-errors"] = [_tooltip(row) for _, row in rows.iterrows()]
-        name = "hold-out" if kind == "holdout" else f"samples ({train_predictions})"
+        name = "hold-out" if kind == Role.HOLDOUT else f"samples ({train_predictions})"
         shown.append((kind, f"{len(compared[is_holdout(compared) == (kind == 'holdout')]):,} {name}"))
     legend_above(top, [handle(kind, name) for kind, name in shown])
     top.set_ylabel("predicted, ms")
@@ -67,13 +76,13 @@ def predicted_against_measured(
     fig.align_ylabels([top, below])
 
     learnt = {
-        "leave-one-out": "Samples are predicted by what was learnt from the others only (leave-one-out).",
-        "in-sample": "Samples are predicted by what was learnt from them (in-sample): they flatter it.",
+        "leave-one-out": "Each sample is predicted by a predictor fitted to the others only (leave-one-out).",
+        "in-sample": "The predictor was fitted to the samples themselves (in-sample), so their errors look too small.",
     }[train_predictions]
     caption = (
         "Vertical bars: 90 % intervals of the prediction. Line: perfect prediction; band: within 10 % of it. "
-        + (f"{learnt} " if any(kind == "train" for kind, _ in shown) else "")
-        + ("Hold-out networks were never shown to the predictor." if shown[0][0] == "holdout" else "")
+        + (f"{learnt} " if any(kind == Role.TRAIN for kind, _ in shown) else "")
+        + ("The predictor never saw the hold-out networks." if shown[0][0] == Role.HOLDOUT else "")
     ).strip() + left_out
     return Chart(
         inline_svg(fig, "predicted", "Predicted latency against measured latency, with 90 % intervals", titles),
@@ -83,9 +92,9 @@ def predicted_against_measured(
 
 
 def _intervals(axes: Axes, rows: pd.DataFrame, kind: str) -> None:
-    """All error bars of one kind as a single broken line: one element instead of hundreds."""
+    """Draw all error bars of one kind as a single broken line: one SVG element instead of hundreds."""
     rows = rows[rows["lower_ms"].notna() & rows["upper_ms"].notna()]
-    # The axis may be logarithmic: an interval that reaches zero runs out of the plot.
+    # The axis may be logarithmic: an interval that reaches zero is cut below the plot's edge.
     floor = max(axes.get_ylim()[0], 0.0) / 2 or 1e-9
     x = np.repeat(rows["latency_ms"].to_numpy(float), 3)
     y = np.column_stack([rows["lower_ms"].clip(lower=floor), rows["upper_ms"], np.full(len(rows), np.nan)]).ravel()
@@ -103,7 +112,7 @@ def _tooltip(row: pd.Series) -> str:
 
 
 def learning_curve(curve: pd.DataFrame, headline: Headline) -> Chart | None:
-    """Rank correlation and error against the number of samples."""
+    """Return a chart of rank correlation and mean error against the number of samples, or None if neither is known."""
     ranked = curve[curve["loo_spearman"].notna() | curve["holdout_spearman"].notna()]
     if ranked.empty and curve["loo_mape_percent"].notna().sum() == 0:
         return None
@@ -162,15 +171,15 @@ def learning_curve(curve: pd.DataFrame, headline: Headline) -> Chart | None:
     below.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
     fig.align_ylabels([top, below])
     caption = (
-        "Leave-one-out: each sample is ranked by a predictor that learnt from all the others. "
-        "The scale of the rank correlation is stretched towards 1, where the differences matter."
+        "Leave-one-out: each sample is predicted by a predictor fitted to all the others. "
+        "The scale of the rank correlation is stretched towards 1, where differences matter."
     )
     label = "Rank correlation and mean error against the number of samples measured"
     return Chart(inline_svg(fig, "learning", label, titles), "What each further sample brought", caption)
 
 
 def _correlation_axis(axes: Axes, values: list[float]) -> None:
-    """A scale on which .96 and .98 are as far apart as .8 and .9, about: -log10(1.01 - r)."""
+    """Set a scale on which .96 and .98 are about as far apart as .8 and .9: -log10(1.01 - r)."""
 
     def stretch(r: np.ndarray) -> np.ndarray:
         return np.asarray(-np.log10(np.maximum(1.01 - np.asarray(r, dtype=float), 1e-6)))

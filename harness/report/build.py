@@ -1,4 +1,4 @@
-"""From the store and the loop to the report's data."""
+"""The collection of a report's data from the store and the active-learning loop."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from latlab.harness.active_learning.loop import Loop, refitted
 from latlab.harness.active_learning.onboarding import NOISY_PERCENT, Holdout, Onboarding, OnboardingRun
 from latlab.harness.architectures import space_named
 from latlab.harness.report import Headline, ReportData, write_report
-from latlab.harness.statistics.verdict_counts import in_words as verdicts_in_words
-from latlab.harness.statistics.verdict_counts import verdict_counts
 from latlab.harness.store.store import Store
+from latlab.harness.store.verdict_counts import in_words as verdicts_in_words
+from latlab.harness.store.verdict_counts import verdict_counts
+from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Role, Status
 from latlab.harness.text import in_words
 from latlab.predictors import Prediction, Predictor
 from latlab.search_spaces import SearchSpace
@@ -24,7 +25,7 @@ from latlab.search_spaces import SearchSpace
 __all__ = ["measurements_frame", "onboarding_report", "store_report"]
 
 SPACE_SAMPLE = 1500
-"""Architectures of the space that the report draws: enough to see its shape."""
+"""The number of the space's architectures that the report draws, enough to show its shape."""
 
 
 def onboarding_report(result: Onboarding, run: OnboardingRun) -> Path:
@@ -65,26 +66,30 @@ def onboarding_report(result: Onboarding, run: OnboardingRun) -> Path:
 def store_report(
     store: Store, rows: pd.DataFrame, predictor: Predictor | None, sources: Sequence[str], path: Path
 ) -> Path:
-    """The report of stored measurements of one target and space (`rows`, with raw passes).
+    """Write the report of stored measurements, and return its path.
 
-    Where three or more networks of a space are there, the predictor is fitted to all but the hold-out.
+    If at least three networks of a space were measured, the predictor is fitted to all but the hold-out.
 
     Args:
-        predictor: pre-trained on `sources` (their names); None for a model of one's own, of which there is no space.
+        store: the store.
+        rows: its measurements of one target and space, with raw passes.
+        predictor: pre-trained on `sources`. None for a user's own model, which belongs to no space.
+        sources: the source devices' names.
+        path: the file to write.
     """
-    space = None if rows["space"].iloc[0] == "model" else space_named(str(rows["space"].iloc[0]))
+    space = None if rows["space"].iloc[0] == USER_MODEL_SPACE else space_named(str(rows["space"].iloc[0]))
     prints = rows["fingerprint_id"].dropna()
     facts = store.facts(prints.iloc[-1]) if len(prints) else {}
     loop = None if space is None or predictor is None else refitted(space, rows, predictor)
     enough = loop is not None and loop.measured >= 3
-    good = rows[rows["status"] == "ok"]
+    good = rows[rows["status"] == Status.OK]
     noise = (100 * good["stderr_ms"] / good["latency_ms"]).median()
     data = ReportData(
         target=str(rows["target"].iloc[0]),
         space=str(rows["space"].iloc[0]),
         facts=_facts(facts, rows, ", ".join(sorted(set(rows["policy"]))))
         | ({"Predictor": predictor.name, "Prior": in_words(sources)} if predictor and enough else {}),
-        headline=Headline(failed=int((rows["status"] != "ok").sum())),
+        headline=Headline(failed=int((rows["status"] != Status.OK).sum())),
         measurements=measurements_frame(rows, space),
         predictions=_compared(loop, None, None) if loop and enough else pd.DataFrame(),
         learning_curve=loop.learning_curve([], []) if loop and enough else pd.DataFrame(),
@@ -95,7 +100,7 @@ def store_report(
 
 
 def measurements_frame(rows: pd.DataFrame, space: SearchSpace | None) -> pd.DataFrame:
-    """Store rows as the report wants them: with the analytic cost of each network, and one order for all."""
+    """Return store rows as the report needs them: with MACs and parameters of each network, and a common `order`."""
     frame = rows.copy()
     frame["order"] = range(1, len(frame) + 1)
     if space is not None:
@@ -124,13 +129,13 @@ def _facts(facts: dict[str, Any], rows: pd.DataFrame, policy: str) -> dict[str, 
 
 
 def _compared(loop: Loop, holdout: Holdout | None, prediction: Prediction | None) -> pd.DataFrame:
-    """Training rows predicted from the others (leave-one-out), and the hold-out."""
+    """Return the training rows with leave-one-out predictions, and the hold-out with its predictions."""
     frames = []
     if loop.measured >= 3:
         archs = [arch.text for arch in loop.support()]
-        frames.append(_beside(archs, loop.support_ms(), loop.predictor.leave_one_out(), "train"))
+        frames.append(_beside(archs, loop.support_ms(), loop.predictor.leave_one_out(), Role.TRAIN))
     if holdout is not None and prediction is not None and len(holdout.archs):
-        frames.append(_beside([a.text for a in holdout.archs], holdout.latency_ms, prediction, "holdout"))
+        frames.append(_beside([a.text for a in holdout.archs], holdout.latency_ms, prediction, Role.HOLDOUT))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 

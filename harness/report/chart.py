@@ -1,4 +1,4 @@
-"""A chart of the report, and the small things that several charts draw."""
+"""A chart of the report, and the elements that several charts draw."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from latlab.harness.report.theme import COLOURS
+from latlab.harness.store.vocabulary import Role
 
 __all__ = ["MAX_POINTS", "Chart", "by_role", "handle", "is_holdout", "legend_above", "points", "thin_out"]
 
 MAX_POINTS = 800
-"""Points drawn in one chart: more are neither legible nor small."""
+"""The most points that one chart draws: more are not legible, and make the file large."""
 LEGEND_PX = 11
-"""Between a plot and the legend above it."""
+"""Pixels between a plot and the legend above it."""
 
 
 @dataclass(frozen=True)
@@ -32,17 +33,18 @@ class Chart:
 
 
 def is_holdout(frame: pd.DataFrame) -> pd.Series:
-    return frame["role"] == "holdout"
+    """Return a mask of the hold-out's rows."""
+    return frame["role"] == Role.HOLDOUT
 
 
 def by_role(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """("holdout", its rows) and ("train", all others), in the order of drawing, unless empty."""
+    """Return ("holdout", its rows) and ("train", all other rows) in the order of drawing. Empty groups are left out."""
     held = is_holdout(frame)
     return [(kind, rows) for kind, rows in (("holdout", frame[held]), ("train", frame[~held])) if len(rows)]
 
 
 def thin_out(frame: pd.DataFrame, limit: int = MAX_POINTS) -> tuple[pd.DataFrame, str]:
-    """At most `limit` rows, evenly spaced, and a sentence for the caption if any were left out."""
+    """Return at most `limit` rows, evenly spaced, and a sentence for the caption if any were left out."""
     if len(frame) <= limit:
         return frame, ""
     keep = np.unique(np.linspace(0, len(frame) - 1, limit).round().astype(int))
@@ -50,11 +52,11 @@ def thin_out(frame: pd.DataFrame, limit: int = MAX_POINTS) -> tuple[pd.DataFrame
 
 
 def points(axes: Axes, x: Sequence[float] | pd.Series, y: Sequence[float] | pd.Series, kind: str, gid: str) -> None:
-    """Marks of one kind: what the predictor learnt from is a filled diamond, hold-out an open circle.
+    """Draw one kind of mark: samples of the predictor are filled diamonds, the hold-out is open circles.
 
-    Shape and filling tell them apart as well as colour, for grey print and for every eye.
+    Shape and filling distinguish them as well as colour, for grey print and for colour-blind readers.
     """
-    hollow = kind == "holdout"
+    hollow = kind == Role.HOLDOUT
     colour = COLOURS["holdout" if hollow else "train"]
     axes.scatter(
         x,
@@ -71,16 +73,16 @@ def points(axes: Axes, x: Sequence[float] | pd.Series, y: Sequence[float] | pd.S
 
 
 def handle(kind: str, name: str, *, line: bool = False) -> Line2D:
-    """What stands in a legend for the marks of `points`, with or without a line through them."""
+    """Return the legend's entry for the marks of `points`, with or without a line through them."""
     return Line2D(
         [],
         [],
         linestyle="-" if line else "",
         linewidth=1.4,
         color=COLOURS[kind],
-        marker="o" if kind == "holdout" else "D",
+        marker="o" if kind == Role.HOLDOUT else "D",
         markersize=5,
-        markerfacecolor=COLOURS["paper" if kind == "holdout" else kind],
+        markerfacecolor=COLOURS["paper" if kind == Role.HOLDOUT else kind],
         markeredgecolor=COLOURS[kind],
         markeredgewidth=1.2,
         label=name,
@@ -88,7 +90,7 @@ def handle(kind: str, name: str, *, line: bool = False) -> Line2D:
 
 
 def legend_above(axes: Axes, handles: Sequence[Line2D | Patch]) -> None:
-    """One line above the plot, never on the data."""
+    """Draw the legend in one line above the plot, so that it never covers data."""
     if handles:
         up = 1 + LEGEND_PX / axes.get_window_extent().height
         names = [str(each.get_label()) for each in handles]

@@ -1,4 +1,4 @@
-"""The first things a reader wants to know: a few figures, and one sentence that says what they mean."""
+"""The head of the report: the most important figures as tiles, and a verdict in words."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import math
 
 from latlab.harness.report.data import Headline, ReportData, rank_correlation, typical_noise_percent
 from latlab.harness.report.tiles import Tile
+from latlab.harness.store.vocabulary import Role
 from latlab.harness.text import correlation, count, duration, ms, percent
 
 __all__ = ["tiles", "verdict"]
 
 AT_CEILING = 0.01
-"""A rank correlation this close to that of measuring twice is as good as the labels can tell."""
+"""If the rank correlation is this close to that of two measurements, the labels cannot show a better one."""
 NEAR_CEILING = 0.03
+"""If the rank correlation is this close to that of two measurements, little can be gained."""
 ENOUGH = 5
-"""Tiles besides the wall clock's: more do not fit into one line."""
+"""The most tiles besides the one of the wall clock. More do not fit into one line."""
 FEW = 30
-"""Below this many hold-out networks, figures on them are rough."""
+"""Fewer hold-out networks than this give rough figures."""
 
 
 def _known(value: float | None) -> float | None:
@@ -24,11 +26,11 @@ def _known(value: float | None) -> float | None:
 
 
 def tiles(data: ReportData) -> list[Tile]:
-    """At most six, the most wanted first; a figure that is not known has no tile."""
+    """Return at most six tiles, the most important first. An unknown figure has no tile."""
     head, ok, failures, compared = data.headline, data.ok(), data.failures(), data.compared()
     failed = len(failures) if head.failed is None else head.failed
     noise = typical_noise_percent(ok)
-    holdout = int((compared["role"] == "holdout").sum())
+    holdout = int((compared["role"] == Role.HOLDOUT).sum())
     found: list[Tile] = []
 
     spearman, ceiling = _known(head.holdout_spearman), _known(head.holdout_retest_spearman)
@@ -81,9 +83,9 @@ def tiles(data: ReportData) -> list[Tile]:
                 )
             )
     roles = ok.groupby("role")["arch"].nunique()  # one network of several sessions counts once
-    learnt = int(roles.get("train", 0))
+    learnt = int(roles.get(Role.TRAIN, 0))
     parts = [count(learnt, "sample")] if learnt else []
-    parts += [f"{roles['holdout']:,} hold-out"] if roles.get("holdout") else []
+    parts += [f"{roles[Role.HOLDOUT]:,} hold-out"] if roles.get(Role.HOLDOUT) else []
     parts += [f"{failed:,} failed"] if failed and len(found) + 1 >= ENOUGH else []
     found.append(
         Tile("Networks measured", f"{ok['arch'].nunique():,}", note=", ".join(parts) if len(parts) > 1 else "")
@@ -104,7 +106,7 @@ def _timing(head: Headline, wall_s: float) -> str:
 
 
 def verdict(data: ReportData) -> str:
-    """How good the predictor is and what limits it, in plain words; without one, what was measured."""
+    """Return a few plain sentences: how good the predictor is and what limits it, or else what was measured."""
     head, ok = data.headline, data.ok()
     if _known(head.holdout_spearman) is not None or _known(head.holdout_mape_percent) is not None:
         return _with_holdout(data)
@@ -129,7 +131,7 @@ def verdict(data: ReportData) -> str:
 def _with_holdout(data: ReportData) -> str:
     head = data.headline
     compared = data.compared()
-    n = int((compared["role"] == "holdout").sum())
+    n = int((compared["role"] == Role.HOLDOUT).sum())
     spearman, ceiling = _known(head.holdout_spearman), _known(head.holdout_retest_spearman)
     mape, coverage = _known(head.holdout_mape_percent), _known(head.coverage_90)
     whom = f"On {count(n, 'network')} it never saw" if n else "On networks it never saw"
@@ -170,12 +172,12 @@ def _measured_only(data: ReportData) -> str:
 
 
 def _leave_one_out(data: ReportData) -> float | None:
-    """Rank correlation of the last leave-one-out predictions: of the curve, or else of `predictions`."""
+    """Return the rank correlation of the last leave-one-out predictions: of the curve, or else of `predictions`."""
     last = _last(data, "loo_spearman")
     if last is not None:
         return last
     rows = data.compared()
-    rows = rows[rows["role"] != "holdout"]
+    rows = rows[rows["role"] != Role.HOLDOUT]
     if data.train_predictions != "leave-one-out":
         return None
     return rank_correlation(rows["latency_ms"], rows["predicted_ms"])
@@ -187,7 +189,7 @@ def _last(data: ReportData, column: str) -> float | None:
 
 
 def _improving(data: ReportData) -> bool:
-    """Whether the error still fell by a tenth over the last third of the learning curve."""
+    """Return whether the error fell by a tenth over the last third of the learning curve."""
     errors = data.curve()["loo_mape_percent"].dropna()
     if len(errors) < 4:
         return False
@@ -195,6 +197,9 @@ def _improving(data: ReportData) -> bool:
 
 
 def _off(coverage: float, n: int) -> int:
-    """-1 or +1 where right 90 % intervals of `n` networks would so rarely hold so few or so many; else 0."""
+    """Return -1 or +1 if so few or so many of `n` networks would hardly lie in correct 90 % intervals; else 0.
+
+    The test is a two-sided normal approximation at 5 %.
+    """
     tolerance = 1.96 * math.sqrt(0.09 / n) if n else 0.1
     return 0 if abs(coverage - 0.9) <= tolerance else -1 if coverage < 0.9 else 1

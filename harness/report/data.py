@@ -1,4 +1,4 @@
-"""What a report is made from, and the plain facts that charts, tables and sentences derive from it."""
+"""The data that a report is made from, and simple facts derived from it for charts, tables and sentences."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from latlab.harness.store.vocabulary import Status
 from latlab.harness.text import clean
 
 __all__ = [
@@ -41,60 +42,67 @@ def _empty(columns: Sequence[str]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Headline:
-    """The figures of this run; `None` where there is none.
+    """The figures of this run; None for those that are not known.
 
     Names that end in `_percent` run from 0 to 100, all others from 0 to 1 (correlations from -1).
     """
 
     failed: int | None = None
+    """The number of networks without a latency."""
     holdout_spearman: float | None = None
     holdout_retest_spearman: float | None = None
-    """Rank correlation of two separate measurements of the hold-out: what its own noise permits."""
+    """Rank correlation of two separate measurements of the hold-out: the highest that its own noise permits."""
     holdout_mape_percent: float | None = None
     holdout_within_10_percent: float | None = None
-    """Percentage of the hold-out predicted to within 10 % of the measured latency."""
+    """Percentage of the hold-out whose prediction is within 10 % of the measured latency."""
     coverage_90: float | None = None
-    """Share of the hold-out inside its 90 % interval; .9 would be right."""
+    """Share of the hold-out inside its 90 % intervals; 0.9 is correct."""
     wall_s: float | None = None
+    """Seconds that the run took."""
     timing_share: float | None = None
-    """Share of `wall_s` in which the device was timing; of its own time, and maybe above 1, if it is `simulated`."""
+    """Share of `wall_s` in which the device was timing.
+
+    For a simulated device it counts simulated time, so it may exceed 1.
+    """
     simulated: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class ReportData:
-    """Everything that a report shows. Frames may be empty, and columns that nobody filled may be missing.
+    """Everything that a report shows. Frames may be empty, and columns may be missing.
 
-    `measurements`: one row per attempt (`MEASUREMENT_COLUMNS`); `status` is "ok" or a kind of failure, `role`
-    one of train, holdout, reference, listed; `order` counts in the sequence of measuring; `passes` holds
-    lists of lists of ns, one list per pass. `predictions`: one row per measured network, with the 90 %
-    interval. `learning_curve`: one row per refit. `space_sample`: networks drawn from the space, with what
-    the predictor says of them.
+    `measurements`: one row per attempt (`MEASUREMENT_COLUMNS`); `status` is "ok" or a kind of failure, `role` is train,
+    holdout, reference or listed; `order` counts in the sequence of measuring; `passes` holds lists of lists of
+    nanoseconds, one list per pass. `predictions`: one row per measured network, with the 90 % interval.
+    `learning_curve`: one row per refit. `space_sample`: networks drawn from the space, with their predictions.
     """
 
     target: str
-    """For example `local/onnxruntime/cpu/fp32/t1/b1`."""
+    """The target's name, e.g. `local/onnxruntime/cpu/fp32/t1/b1`."""
     space: str
     facts: Mapping[str, str] = field(default_factory=dict)
-    """Shown as they are, in this order: CPU, operating system, runtime, policy, seed, predictor, dates..."""
+    """Names and values, shown in this order: CPU, operating system, runtime, policy, seed, predictor, dates..."""
     headline: Headline = field(default_factory=Headline)
     measurements: pd.DataFrame = field(default_factory=lambda: _empty(MEASUREMENT_COLUMNS))
     predictions: pd.DataFrame = field(default_factory=lambda: _empty(PREDICTION_COLUMNS))
     learning_curve: pd.DataFrame = field(default_factory=lambda: _empty(LEARNING_CURVE_COLUMNS))
     space_sample: pd.DataFrame = field(default_factory=lambda: _empty(SPACE_SAMPLE_COLUMNS))
     notes: Sequence[str] = ()
-    """Warnings in plain words."""
+    """Warnings as plain sentences."""
     train_predictions: Literal["leave-one-out", "in-sample"] = "leave-one-out"
-    """How the rows of `predictions` that are not hold-out were predicted."""
+    """How those rows of `predictions` were predicted that are not hold-out."""
 
     def ok(self) -> pd.DataFrame:
-        """Measurements with a latency, all columns present, in the order of measuring."""
+        """Return the measurements with a latency in the order of measuring, with all columns."""
         frame = self._measurements()
-        frame = frame[(frame["status"] == "ok") & (frame["latency_ms"] > 0)]
+        frame = frame[(frame["status"] == Status.OK) & (frame["latency_ms"] > 0)]
         return frame.sort_values("order", kind="stable").reset_index(drop=True)
 
     def networks(self) -> pd.DataFrame:
-        """One row per architecture: of one measured in several sessions, the mean latency and its standard error."""
+        """Return one row per architecture.
+
+        If it was measured in several sessions, the latency is their mean, with that mean's standard error.
+        """
         ok = self.ok()
         ok["variance"] = ok["stderr_ms"] ** 2
         groups = ok.groupby("arch", sort=False)
@@ -103,25 +111,27 @@ class ReportData:
         return found.reset_index()
 
     def failures(self) -> pd.DataFrame:
-        """Attempts without a latency, in the order of measuring."""
+        """Return the attempts without a latency, in the order of measuring."""
         frame = self._measurements()
-        frame = frame[~((frame["status"] == "ok") & (frame["latency_ms"] > 0))]
+        frame = frame[~((frame["status"] == Status.OK) & (frame["latency_ms"] > 0))]
         return frame.sort_values("order", kind="stable").reset_index(drop=True)
 
     def attempts(self) -> pd.DataFrame:
-        """All measurements, failed or not, all columns present."""
+        """Return all measurements, failed or not, with all columns."""
         return self._measurements()
 
     def compared(self) -> pd.DataFrame:
-        """Predictions that have a measured latency to stand beside."""
+        """Return the predictions of networks with a measured latency."""
         frame = _complete(self.predictions, PREDICTION_TEXT, PREDICTION_NUMBERS)
         return frame[(frame["latency_ms"] > 0) & (frame["predicted_ms"] > 0)].reset_index(drop=True)
 
     def curve(self) -> pd.DataFrame:
+        """Return the learning curve, ordered by the number of samples."""
         frame = _complete(self.learning_curve, (), LEARNING_CURVE_COLUMNS)
         return frame[frame["n"].notna()].sort_values("n", kind="stable").reset_index(drop=True)
 
     def sample(self) -> pd.DataFrame:
+        """Return the networks drawn from the space that have MACs and a prediction."""
         frame = _complete(self.space_sample, ("arch",), ("macs", "predicted_ms", "std_ms"))
         return frame[(frame["macs"] > 0) & (frame["predicted_ms"] > 0)].reset_index(drop=True)
 
@@ -135,11 +145,11 @@ class ReportData:
 
 
 def _complete(frame: pd.DataFrame, text: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
-    """A copy with exactly these columns, text cleaned: missing text is "", what is no finite number NaN."""
+    """Return a copy with exactly these columns. Text is cleaned; missing text is "", and no finite number is NaN."""
     columns: dict[str, pd.Series] = {}
     for name in text:
         values = frame[name] if name in frame else pd.Series("", index=frame.index)
-        # Kept as objects: pandas' own strings refuse what is not valid Unicode before `clean` has seen it.
+        # Not pandas' own strings: they refuse invalid Unicode, which `clean` would have replaced.
         texts = ["" if absent else clean(str(value)) for value, absent in zip(values, values.isna(), strict=True)]
         columns[name] = pd.Series(texts, index=frame.index, dtype=object)
     for name in numbers:
@@ -150,20 +160,20 @@ def _complete(frame: pd.DataFrame, text: Sequence[str], numbers: Sequence[str]) 
 
 
 def _samples(value: object) -> list[np.ndarray]:
-    """Passes as arrays of ms; [] where none were kept."""
+    """Return the passes as arrays of milliseconds, [] if none were stored."""
     if not isinstance(value, (list, tuple, np.ndarray)):
         return []
     return [np.asarray(one, dtype=float) / 1e6 for one in value if len(one)]
 
 
 def rank_correlation(a: pd.Series, b: pd.Series) -> float | None:
-    """Spearman's rank correlation; None with fewer than three pairs or without any spread."""
+    """Return Spearman's rank correlation, or None for fewer than three pairs or for constant values."""
     if len(a) < 3 or a.nunique() < 2 or b.nunique() < 2:
         return None
     return float(np.corrcoef(a.rank(), b.rank())[0, 1])
 
 
 def typical_noise_percent(ok: pd.DataFrame) -> float | None:
-    """Median standard error of a latency, in per cent of it; None where no error was estimated."""
+    """Return the median standard error as a percentage of the latency, or None if no error was estimated."""
     relative = (ok["stderr_ms"] / ok["latency_ms"]).dropna()
     return float(relative.median() * 100) if len(relative) else None

@@ -1,4 +1,4 @@
-"""HTML pages from templates, written whole or not at all."""
+"""HTML pages from templates. A page's file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from latlab.harness.text import duration
 
 __all__ = ["environment", "stylesheet", "write_whole"]
 
-
 _FOLDER = Path(__file__).parent
 
 
 def write_whole(text: str, path: Path) -> Path:
-    """Write a page; its absolute path. Missing folders are made. The file appears whole or not at all."""
+    """Write a page, and return its absolute path. Missing folders are made. The file appears complete or not at all."""
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -35,7 +34,10 @@ def write_whole(text: str, path: Path) -> Path:
 
 
 def environment(*folders: Path) -> Environment:
-    """Templates of the report, and of more `folders`; what they are given is foreign text, and escaped."""
+    """Return the environment of the report's templates, and of those in `folders`.
+
+    It escapes all text that it is given.
+    """
     found = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -51,22 +53,23 @@ def environment(*folders: Path) -> Environment:
 
 
 def stylesheet() -> Markup:
+    """Return the CSS of all pages."""
     return Markup((_FOLDER / "report.css").read_text(encoding="utf-8"))
 
 
 def _breakable(arch: str) -> Markup:
-    """An architecture string, escaped, that may be broken where its parts end rather than anywhere."""
+    """Return an architecture string, escaped, with line breaks allowed only where its parts end."""
     parts = re.split(r"(?<=[|,+;/ ])" if re.search(r"[|,+;/ ]", arch) else r"(?<=[_-])", arch)
     return Markup("<wbr>").join(part for part in parts if part)
 
 
 def _code(text: str) -> Markup:
-    """Escaped; what stands between backticks, as messages write commands, set as such."""
+    """Return text, escaped, with the parts between backticks (commands in messages) set as code."""
     return Markup(re.sub(r"`([^`\n]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _umask() -> int:
-    """The process's umask: the only way to read it is to set it."""
+    """Return the process's umask. It can only be read by setting it."""
     mask = os.umask(0o022)
     os.umask(mask)
     return mask

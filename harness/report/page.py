@@ -1,4 +1,4 @@
-"""Putting the page together."""
+"""The page of the onboarding report."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ __all__ = ["render", "write_report"]
 
 
 def write_report(report: ReportData, path: Path) -> Path:
-    """Write `report` as one HTML file and return its absolute path.
+    """Write `report` as one HTML file, and return its absolute path. The same data gives the same bytes.
 
-    The same data gives the same bytes. Raises `OSError` where it cannot be written.
+    Raises:
+        OSError: the file cannot be written.
     """
     return write_whole(render(report), path)
 
 
 def render(report: ReportData) -> str:
-    """The page as text. All of `report` is foreign text: Jinja2 escapes it, ElementTree inside the charts."""
+    """Return the page as text. No text of `report` is trusted: Jinja2 escapes it, and ElementTree inside the charts."""
     ok, failed, compared = report.ok(), report.failures(), report.compared()
     networks = report.networks()
     spent = stages(report.attempts())

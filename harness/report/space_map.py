@@ -1,4 +1,4 @@
-"""Where the measured networks lie in the space: cost against latency, and how both are distributed."""
+"""A map of the space: cost against latency, with the measured networks, and the distribution of both."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from numpy.typing import NDArray
 from latlab.harness.report.chart import Chart, by_role, handle, is_holdout, legend_above, points, thin_out
 from latlab.harness.report.svg import inline_svg
 from latlab.harness.report.theme import COLOURS, figure, scale_axis
+from latlab.harness.store.vocabulary import Role
 from latlab.harness.text import millions, ms, tick
 
 __all__ = ["space_map"]
 
 ENOUGH = 3
-"""Measured networks that make a picture."""
+"""The fewest measured networks for a chart of their own."""
 CELL_PX = 9.0
-"""Width of a hexagon."""
+"""The width of a hexagon in pixels."""
 SHADES = (0.16, 0.32, 0.52, 0.76)
-"""Opacity of the hexagons, from few networks to many."""
+"""The opacity of the hexagons, from few networks to many."""
 
 
 def space_map(sample: pd.DataFrame, ok: pd.DataFrame) -> Chart | None:
-    """MACs against latency: the space as the predictor sees it, and the measured networks as measured.
+    """Return a chart of MACs against latency: the space as predicted, and the measured networks as measured.
 
-    `sample` may be large: it is drawn as a few shades of hexagons. Where it is empty, the measured networks
-    are shown alone, if they are enough to make a picture.
+    `sample` may be large: it is drawn as hexagons in a few shades. If it is empty, the measured networks
+    are drawn alone, if there are enough of them; else the result is None.
     """
     measured = ok[ok["macs"] > 0]
     if sample.empty:
         return _measured_alone(measured) if len(measured) >= ENOUGH else None
-    # The hold-out is drawn at random: it would only hide the samples that were chosen.
+    # The hold-out is left out: it is a random draw, and would only hide the samples that the predictor chose.
     measured, left_out = thin_out(measured[~is_holdout(measured)])
     macs, predicted = sample["macs"].to_numpy(float), sample["predicted_ms"].to_numpy(float)
 
@@ -61,8 +62,8 @@ def space_map(sample: pd.DataFrame, ok: pd.DataFrame) -> Chart | None:
         handles.insert(0, handle("train", "measured"))
     legend_above(above, handles)
     caption = (
-        "The stronger the shade of a cell, the more networks of the space the predictor puts there. "
-        "Along the sides: their distribution, and a tick for each network measured to learn from." + left_out
+        "The stronger the shade of a cell, the more networks of the space the predictor expects there. "
+        "Along the sides: their distribution, and a tick for each measured sample." + left_out
     )
     label = "Multiply-accumulates against latency: the space and the measured networks"
     return Chart(inline_svg(fig, "space", label, titles), "Where the samples lie in the space", caption)
@@ -79,7 +80,7 @@ def _measured_alone(measured: pd.DataFrame) -> Chart:
     for kind, rows in by_role(measured):
         points(axes, rows["macs"], rows["latency_ms"], kind, f"space-{kind}")
         titles[f"space-{kind}"] = _titles(rows)
-        handles.append(handle(kind, "hold-out" if kind == "holdout" else "measured"))
+        handles.append(handle(kind, "hold-out" if kind == Role.HOLDOUT else "measured"))
     legend_above(axes, handles)
     svg = inline_svg(fig, "space", "Multiply-accumulates against measured latency", titles)
     return Chart(svg, "Cost and latency", left_out.strip())
@@ -100,7 +101,7 @@ def _titles(rows: pd.DataFrame) -> list[str]:
 
 
 def _cloud(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
-    """Hexagons in px, so that they are regular on any scale; one path a shade, however many networks."""
+    """Draw hexagons in pixels, which are regular on any scale, as one path per shade for any number of networks."""
     places = axes.transData.transform(np.column_stack([x, y]))
     centres, counts = hexagons(places, CELL_PX)
     share = np.log(counts) / np.log(max(counts.max(), 2))
@@ -113,7 +114,7 @@ def _cloud(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
         if len(here):
             corners = (here[:, None, :] + outline[None]).reshape(-1, 2)
             path = Path(corners, np.tile(codes, len(here)))
-            # A transform of its own keeps the patch from changing the limits of the axes.
+            # The identity transform keeps the patch from changing the limits of the axes.
             axes.add_patch(
                 PathPatch(
                     path,
@@ -127,10 +128,10 @@ def _cloud(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
 
 
 def hexagons(places: NDArray[np.float64], width: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Centres (n x 2) of the occupied cells of a hexagonal grid, and how many of `places` lie in each.
+    """Return the centres (n x 2) of the occupied cells of a hexagonal grid, and how many of `places` are in each.
 
-    Of two rectangular grids, one shifted by half a cell, each place goes to the nearer point (Carr et al.
-    1987, Scatterplot matrix techniques for large N).
+    The grid consists of two rectangular grids, one of them shifted by half a cell. Each place belongs to the nearer
+    point of the two (Carr et al. 1987, Scatterplot matrix techniques for large N).
     """
     size = np.array([width, width * np.sqrt(3)])
     first = np.round(places / size) * size

@@ -1,4 +1,4 @@
-"""Whether the device held still: latency in the order of measuring, and from pass to pass."""
+"""Charts of the device's stability: latency in the order of measuring, and from pass to pass."""
 
 from __future__ import annotations
 
@@ -12,20 +12,32 @@ from numpy.typing import NDArray
 from latlab.harness.report.chart import Chart, by_role, handle, legend_above, points, thin_out
 from latlab.harness.report.svg import inline_svg
 from latlab.harness.report.theme import COLOURS, figure, quiet, scale_axis
+from latlab.harness.store.vocabulary import Role
 from latlab.harness.text import ms, percent, tick
 
 __all__ = ["agreement_of_passes", "order_of_measuring"]
 
 SMOOTHING = 9
-"""Networks in the running median of the drift."""
+"""The number of networks in the running median of the drift."""
 ENOUGH = 5
-"""Networks from which on the spread of passes over networks says anything."""
+"""The fewest networks for which the spread of their passes is shown."""
 PARTS = 5
-"""A single pass is cut into this many parts, to see whether it drifts within itself."""
+"""A single pass is cut into this many parts, to show whether it drifts within itself."""
 
 
 def order_of_measuring(ok: pd.DataFrame, failures: pd.DataFrame, compared: pd.DataFrame) -> Chart | None:
-    """Latency in the order of measuring, and below it by how much it exceeds its prediction."""
+    """Return a chart of latency in the order of measuring.
+
+    If at least `SMOOTHING` networks have a prediction, a second panel shows how far each lies above it.
+
+    Args:
+        ok: the measurements.
+        failures: the attempts without a latency, drawn as crosses.
+        compared: predictions with measured latencies.
+
+    Returns:
+        None for fewer than two measurements.
+    """
     if len(ok) < 2:
         return None
     drawn, left_out = thin_out(ok)
@@ -47,7 +59,7 @@ def order_of_measuring(ok: pd.DataFrame, failures: pd.DataFrame, compared: pd.Da
         titles[f"order-{kind}"] = [
             f"{row['arch']}\nnumber {row['order']:.0f}\n{ms(row['latency_ms'])} ms" for _, row in rows.iterrows()
         ]
-        handles.append(handle(kind, "hold-out" if kind == "holdout" else "samples" if drift else "measured"))
+        handles.append(handle(kind, "hold-out" if kind == Role.HOLDOUT else "samples" if drift else "measured"))
     if len(failures):
         lost, _ = thin_out(failures)
         titles["order-failed"] = [f"{row['arch']}\n{row['status']}" for _, row in lost.iterrows()]
@@ -68,7 +80,7 @@ def order_of_measuring(ok: pd.DataFrame, failures: pd.DataFrame, compared: pd.Da
 
 
 def _failed(axes: Axes, order: NDArray[np.float64]) -> Line2D:
-    """Crosses along the lower edge; returns their stand-in for the legend."""
+    """Draw crosses along the lower edge, and return their legend entry."""
     axes.scatter(
         order,
         np.full(len(order), 0.025),
@@ -94,7 +106,7 @@ def _failed(axes: Axes, order: NDArray[np.float64]) -> Line2D:
 
 
 def _above_prediction(ok: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
-    """`order` and `percent`: by how much each measured latency exceeds its prediction."""
+    """Return `order` and `percent`: how far each measured latency lies above its prediction."""
     predicted = compared.drop_duplicates("arch").set_index("arch")["predicted_ms"]
     rows = ok[ok["arch"].isin(predicted.index)]
     percents = (rows["latency_ms"] / rows["arch"].map(predicted).astype(float) - 1) * 100
@@ -103,7 +115,7 @@ def _above_prediction(ok: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
 
 def _drift(axes: Axes, excess: pd.DataFrame) -> None:
     shown, _ = thin_out(excess)
-    # The axis follows the bulk: one wild network must not flatten the drift of all others.
+    # The axis fits 95 % of the networks: one outlier must not flatten the drift of all others.
     reach = max(5.0, float(excess["percent"].abs().quantile(0.95)) * 1.4)
     axes.axhline(0, color=COLOURS["muted"], linewidth=0.9, zorder=1)
     axes.scatter(
@@ -128,7 +140,10 @@ def _signed_percent(value: float, _: object = None) -> str:
 
 
 def agreement_of_passes(ok: pd.DataFrame) -> Chart | None:
-    """How each pass deviates from its network's median over all passes; of a single pass, each fifth."""
+    """Return a chart of each pass's deviation from its network's median over all passes, or None for too few networks.
+
+    If the networks have a single pass, its fifths are compared instead.
+    """
     rows = [_cut(passes) for passes in ok["passes"] if len(passes)]
     parts = max((len(row) for row in rows), default=0)
     if parts < 2 or len(rows) < ENOUGH:

@@ -1,4 +1,4 @@
-"""Where the time went: what the device did, and what was prepared beside it."""
+"""A chart of where the time went: on the device, and in export workers at the same time."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ __all__ = ["where_time_went"]
 
 
 def where_time_went(found: Sequence[Stage], name: str = "stages") -> Chart | None:
+    """Return a bar of stages for the device and one for the export workers, or None without stages.
+
+    Args:
+        found: the stages with their seconds.
+        name: the prefix of ids in the SVG, for pages with several of these charts.
+    """
     if not found:
         return None
     lanes = [lane for lane in ("device", "export workers") if any(stage.lane == lane for stage in found)]
@@ -44,7 +50,7 @@ def where_time_went(found: Sequence[Stage], name: str = "stages") -> Chart | Non
             )
             bars[0].set_gid(gid)
             titles.append(f"{stage.name}: {duration(stage.seconds)}, {stage.share * 100:.0f} % of all stages")
-            # A label only where it fits; the table beside the chart has them all.
+            # A label is drawn only if it fits; the table next to the chart has all of them.
             if stage.seconds / longest * 464 > 7.5 * len(stage.name) + 4:
                 axes.annotate(
                     stage.name,
@@ -65,11 +71,11 @@ def where_time_went(found: Sequence[Stage], name: str = "stages") -> Chart | Non
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 3, 5, 6, 10] if not minutes else [1, 1.2, 3, 6, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 60:g}" if minutes else f"{value:g}"))
     axes.set_xlabel("minutes" if minutes else "seconds")
-    caption = "All runs that these measurements are from, together."
+    caption = "The total of all runs that these measurements are from."
     if len(lanes) == 2:
         caption += (
             " Export workers prepare the next networks while the device times this one, so their time (the sum "
-            "over all workers) runs beside the device's, not before it."
+            "over all workers) overlaps with the device's."
         )
     svg = inline_svg(
         fig,

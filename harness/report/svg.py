@@ -1,4 +1,4 @@
-"""From a matplotlib figure to SVG that lives inside an HTML page: CSS colours, tooltips, no foreign names."""
+"""The conversion of a matplotlib figure to SVG inside an HTML page: with CSS colours, tooltips and unique ids."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ _MARKS = ("use", "path")
 
 
 def inline_svg(figure: Figure, name: str, label: str, titles: Mapping[str, Sequence[str]] | None = None) -> Markup:
-    """The figure as an `<svg>` element.
+    """Return the figure as an `<svg>` element.
 
-    `name` prefixes every id, so that several charts can share a page. `label` is what a screen reader says.
-    `titles` gives, for the artist with that gid, one tooltip per mark, in the order in which the marks were
-    drawn; where the number of marks is another one (matplotlib leaves out what is not finite), that artist
-    goes without tooltips rather than with wrong ones. Texts may hold anything: they are escaped.
+    Args:
+        figure: the figure, in the stand-in colours of `theme.COLOURS`.
+        name: a prefix of every id, so that several charts can share a page.
+        label: the text for screen readers.
+        titles: tooltips by artist (its gid), one per mark in the order of drawing; they are escaped. matplotlib leaves
+            out marks that are not finite; if the numbers then differ, the artist gets no tooltips at all.
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -63,7 +65,7 @@ def _drop(root: ET.Element, tags: set[str]) -> None:
 
 
 def _marks(group: ET.Element) -> Iterator[ET.Element]:
-    """The marks of a collection, whether matplotlib wrote them as `use` or, when they are few, as `path`."""
+    """Yield the marks of a collection. matplotlib writes them as `use`, or as `path` if they are few."""
     for child in group:
         if child.tag in _MARKS:
             yield child
@@ -83,7 +85,7 @@ def _add_titles(root: ET.Element, gid: str, texts: Sequence[str]) -> None:
 
 
 def _hoist_styles(root: ET.Element) -> None:
-    """Write the style that all marks of a group share once, at the group: hundreds of points repeat it."""
+    """Move a style that all marks of a group share to the group, because hundreds of points would repeat it."""
     for group in root.iter("g"):
         children = [child for child in group if child.tag in _MARKS]
         styles = {child.get("style") for child in children}
@@ -94,7 +96,7 @@ def _hoist_styles(root: ET.Element) -> None:
 
 
 def _rename(root: ET.Element, name: str) -> None:
-    """Number the ids that something refers to, under the chart's own prefix; forget all others."""
+    """Number the ids that something refers to, with the chart's own prefix, and remove all others."""
     used: dict[str, str] = {}
 
     def new(old: str) -> str:
@@ -123,7 +125,7 @@ def _restyle(element: ET.Element) -> None:
 
 
 def _font(declarations: str) -> str:
-    """Leave size and weight to the chart, the family to the style sheet."""
+    """Keep size and weight in the chart, and leave the font family to the style sheet."""
     kept = []
     for declaration in declarations.split(";"):
         key, _, value = declaration.strip().partition(":")

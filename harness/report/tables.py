@@ -1,4 +1,4 @@
-"""The report's tables, as rows of ready text."""
+"""The report's tables as rows of formatted text."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from latlab.harness.store.vocabulary import Status
 from latlab.harness.text import clean, millions, ms, percent
 
 __all__ = ["MAX_FAILURES", "Failure", "Network", "extremes", "failure_kinds", "failures"]
 
 EACH_END = 5
-"""Networks shown at each end of the ranking..."""
+"""The number of networks shown at each end of the ranking."""
 EACH_END_LONG = 3
-"""...where their names are longer than `LONG` characters, so that the table stays as high as a chart."""
+"""The same for names longer than `LONG` characters, so that the table stays as high as a chart."""
 LONG = 80
 MAX_FAILURES = 50
 MAX_ERROR_CHARACTERS = 400
@@ -21,6 +22,8 @@ MAX_ERROR_CHARACTERS = 400
 
 @dataclass(frozen=True)
 class Network:
+    """A row of the table of networks."""
+
     rank: int
     arch: str
     latency: str
@@ -28,11 +31,13 @@ class Network:
     predicted: str
     macs: str
     left_out_before: int
-    """Networks between this row and the one before that the table leaves out."""
+    """The number of networks that the table leaves out between this row and the row before."""
 
 
 @dataclass(frozen=True)
 class Failure:
+    """A row of the table of failures."""
+
     arch: str
     role: str
     kind: str
@@ -40,7 +45,7 @@ class Failure:
 
 
 def extremes(networks: pd.DataFrame, compared: pd.DataFrame) -> list[Network]:
-    """The fastest and the slowest networks measured; all of them if they are few."""
+    """Return the fastest and the slowest measured networks, or all of them if they are few."""
     ranked = networks.sort_values(["latency_ms", "arch"], kind="stable").reset_index(drop=True)
     predicted = dict(zip(compared["arch"], compared["predicted_ms"], strict=True))
     shown = list(range(len(ranked)))
@@ -66,7 +71,7 @@ def extremes(networks: pd.DataFrame, compared: pd.DataFrame) -> list[Network]:
 
 
 def failures(failed: pd.DataFrame) -> list[Failure]:
-    """The first `MAX_FAILURES` failures with their reasons."""
+    """Return the first `MAX_FAILURES` failures with their reasons."""
     return [
         Failure(
             arch=clean(row["arch"], 300),
@@ -79,12 +84,12 @@ def failures(failed: pd.DataFrame) -> list[Failure]:
 
 
 def failure_kinds(failed: pd.DataFrame) -> list[tuple[str, int]]:
-    """How many failures of each kind, the commonest first."""
+    """Return the number of failures of each kind, the most common first."""
     kinds = pd.Series([_kind(row) for _, row in failed.iterrows()], dtype=object)
     counts = sorted(kinds.value_counts().items(), key=lambda item: (-item[1], str(item[0])))
     return [(str(kind), int(number)) for kind, number in counts]
 
 
 def _kind(row: pd.Series) -> str:
-    # "ok" without a latency can only come from a broken table, and must not read as a success.
-    return clean(row["status"], 60) if row["status"] not in ("", "ok") else "no latency"
+    # Only a broken table has "ok" without a latency, and that must not look like a success.
+    return clean(row["status"], 60) if row["status"] not in ("", Status.OK) else "no latency"

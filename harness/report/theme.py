@@ -1,7 +1,7 @@
-"""How a chart looks: figures of a given size in px, and colours that the style sheet decides.
+"""The look of the charts: sizes in pixels, and colours that the style sheet decides.
 
-Charts are drawn in stand-in colours that `svg.py` turns into the CSS variables of the same name, so that one
-SVG serves the light scheme, the dark scheme and the printer.
+Charts are drawn in stand-in colours, which `svg.py` replaces with the CSS variables of the same name, so that one
+SVG fits the light scheme, the dark scheme and the printer.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _NAMES = (
     *("build", "export", "parity", "push", "load", "warm", "measure"),
 )
 COLOURS = {name: f"#c0de{index:02x}" for index, name in enumerate(_NAMES, start=1)}
-"""Stand-in colour of each CSS variable `--name`."""
+"""The stand-in colour of each CSS variable `--name`."""
 
 FONT_PX = 12.0
 LOG_FROM_RATIO = 3.0
-"""Axes whose largest value is at least this many times the smallest are logarithmic."""
+"""An axis is logarithmic if its largest value is at least this many times the smallest."""
 
 _RC: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -73,7 +73,7 @@ _RC: dict[Any, Any] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The report's settings on top of matplotlib's defaults; the caller's own come back afterwards."""
+    """Apply the report's settings on top of matplotlib's defaults, within the `with` block."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_RC)
@@ -81,12 +81,12 @@ def style() -> Iterator[None]:
 
 
 def figure(width_px: float, height_px: float) -> Figure:
-    """An empty figure in which one unit of the SVG is one CSS px, and one point of a font too."""
+    """Return an empty figure in which one SVG unit is one CSS pixel, and so is one point of a font."""
     return Figure(figsize=(width_px / 72, height_px / 72), dpi=72)
 
 
 def quiet(axes: Axes, *, grid: str = "y") -> None:
-    """Faint grid lines for one axis ("x", "y", "both"); no tick marks where grid lines do their work."""
+    """Draw faint grid lines for one axis ("x", "y", "both"), and no tick marks on a y axis that has grid lines."""
     if grid:
         axes.grid(True, axis="both" if grid == "both" else "x" if grid == "x" else "y")
     if grid in ("y", "both"):
@@ -102,9 +102,17 @@ def scale_axis(
     label: Callable[[float], str],
     room: float = 0.06,
 ) -> bool:
-    """Set limits, scale and plain ticks of axis "x" or "y" so that `values` fit; is it logarithmic?
+    """Set limits, scale and plain ticks of axis "x" or "y" so that `values` fit.
 
-    `values` are finite; `room` is the share of the axis left free at each end.
+    Args:
+        axes: the plot.
+        which: the axis.
+        values: finite numbers.
+        label: formats a tick.
+        room: the share of the axis that stays free at each end.
+
+    Returns:
+        Whether the axis is logarithmic.
     """
     low, high = float(np.min(values)), float(np.max(values))
     log = low > 0 and high / low >= LOG_FROM_RATIO
@@ -127,7 +135,7 @@ def scale_axis(
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers between `low` and `high` (> 0): four to seven of them where that can be."""
+    """Return round numbers between `low` and `high` (> 0), four to seven of them if possible."""
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     best: list[float] = []
     for step in (

@@ -1,4 +1,4 @@
-"""A tile: one figure at the top of a page."""
+"""A tile: one figure at the head of a page."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ __all__ = ["Tile"]
 
 @dataclass(frozen=True)
 class Tile:
+    """A figure with its name, unit and a short note. `warn` highlights it."""
+
     label: str
     value: str
     unit: str = ""

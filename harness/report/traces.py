@@ -1,4 +1,4 @@
-"""Every run of a few networks, to see outliers and drift with one's own eyes."""
+"""Charts with every run of a few networks, which show outliers and drift to the eye."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from latlab.harness.text import clean, ms, percent
 __all__ = ["sample_traces"]
 
 MAX_SAMPLES = 300
-"""Samples drawn in one trace."""
+"""The most samples that one chart draws, besides outliers."""
 BULK = 0.95
-"""The scale follows this share of the samples; runs far beyond it are triangles at the top edge."""
+"""The scale fits this share of the samples. Runs far above it are triangles at the top edge."""
 
 
 def sample_traces(ok: pd.DataFrame) -> list[Chart]:
-    """Every run of the fastest, the median, the slowest and the noisiest network, on one common scale.
+    """Return charts of every run of the fastest, the median, the slowest and the noisiest network, with a common scale.
 
-    In units of the network's reported latency, so that a noisy network looks noisy whatever its speed.
+    The unit is the network's reported latency, so that a noisy network looks noisy at any speed.
     """
     chosen = _typical_networks(ok[ok["passes"].map(len) > 0])
     if not chosen:
@@ -37,7 +37,7 @@ def sample_traces(ok: pd.DataFrame) -> list[Chart]:
 
 
 def _typical_networks(rows: pd.DataFrame) -> dict[str, pd.Series]:
-    """Up to four different networks under the names of what they stand for."""
+    """Return up to four different networks by what they are typical of."""
     if rows.empty:
         return {}
     rows = rows.reset_index(drop=True)

@@ -1,8 +1,7 @@
 """From raw samples to a latency and its error bar: pure functions of recorded numbers.
 
-The one implementation, used on the device and by the controller. Samples are nanoseconds in their order of
-measurement; a pass is one short run of samples, and a network is measured in several passes spread out in
-time.
+Samples are nanoseconds in their order of measurement; a pass is one short run of samples, and a network is measured in
+several passes spread out in time.
 
 Sources:
     Tukey and McLaughlin (1963), Sankhya A 25, 331-352: the trimmed mean and its Winsorised standard error.
@@ -10,8 +9,6 @@ Sources:
     Kendall (1954), Biometrika 41, 403-404: the bias of autocorrelations.
     Gelman (2006), Bayesian Analysis 1, 515-534: half-Cauchy priors where groups are few.
     Smyth (2004), Stat. Appl. Genet. Mol. Biol. 3, 3: variances of many, shrunk towards what is usual.
-    Wallace (1959), Ann. Math. Stat. 30, 1121-1130: normal approximations of Student's t.
-    Abramowitz and Stegun (1964), Handbook of Mathematical Functions, 26.7: Student's t.
 """
 
 from __future__ import annotations
@@ -20,11 +17,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import NormalDist, fmean, median
-from typing import TYPE_CHECKING, NamedTuple
+from statistics import NormalDist, fmean
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from latlab.harness.timing_policy import TimingPolicy
+import numpy as np
+from scipy import special
+
+from latlab.harness.timing_policy import TimingPolicy
 
 __all__ = [
     "EFFECTS",
@@ -35,7 +34,6 @@ __all__ = [
     "autocorrelation",
     "between_stderr",
     "needs_pass",
-    "quantile",
     "summarise",
     "t_quantile",
     "trimmed_mean",
@@ -49,8 +47,6 @@ CONFIDENCE = 0.95
 BATCHES = 20
 """Batch means: as many batches as give a usable variance, each long enough to outlast correlations."""
 MIN_BATCH = 20
-SERIES_LIMIT = 200
-"""Degrees of freedom from which the expansion of t around the normal is exact to 1e-9."""
 NO_EFFECT = 0.7
 """Probability, before anything is measured, that passes differ by no more than their samples explain."""
 USUAL_EFFECT = 3.0
@@ -103,13 +99,6 @@ class Summary:
     """The 95 % interval."""
     passes: int
     samples: int
-    within_ms: float
-    """What the standard error would be if passes differed only by their samples' scatter."""
-    between_ms: float | None
-    """The standard error from how the passes differ; None for a single pass."""
-    median_ms: float
-    min_ms: float
-    max_ms: float
     autocorrelation: float
     """Of successive samples of a pass (lag 1), between -.3 and .95."""
 
@@ -287,11 +276,6 @@ def summarise(passes: Sequence[Sequence[int]], trim: float, noise_model: NoiseMo
         high_ms=(latency + half) / _NS_PER_MS,
         passes=len(passes),
         samples=len(samples),
-        within_ms=within / _NS_PER_MS,
-        between_ms=None if between is None else between / _NS_PER_MS,
-        median_ms=median(samples) / _NS_PER_MS,
-        min_ms=min(samples) / _NS_PER_MS,
-        max_ms=max(samples) / _NS_PER_MS,
         autocorrelation=correlation,
     )
 
@@ -331,21 +315,16 @@ def _half_width(within: float, freedom: float, between: float | None, passes: in
     most = max(logs)
     weights = [math.exp(log - most) for log in logs]
     whole = sum(weights)
-    mixture = [(weight / whole, scale) for weight, scale in zip(weights, scales, strict=True) if weight > 1e-5 * whole]
-    low, high = min(scale for _, scale in mixture), 15 * max(scale for _, scale in mixture)
+    kept = [(weight / whole, scale) for weight, scale in zip(weights, scales, strict=True) if weight > 1e-5 * whole]
+    share, scale = (np.array(column) for column in zip(*kept, strict=True))
+    low, high = scale.min(), 15 * scale.max()
     while high - low > 2e-4 * high:
         middle = (low + high) / 2
-        if sum(weight * _two_sided_t(middle / scale, total) for weight, scale in mixture) < CONFIDENCE:
+        if share @ (1 - 2 * special.stdtr(total, -middle / scale)) < CONFIDENCE:
             low = middle
         else:
             high = middle
-    return (low + high) / 2
-
-
-def _two_sided_t(t: float, freedom: float) -> float:
-    """P(|T| < t) for any number of degrees of freedom, to about .001 from three on: Wallace (1959)."""
-    z = (8 * freedom + 1) / (8 * freedom + 3) * math.sqrt(freedom * math.log1p(t * t / freedom))
-    return math.erf(z / math.sqrt(2))
+    return float(low + high) / 2
 
 
 def needs_pass(
@@ -365,57 +344,11 @@ def needs_pass(
     return summarise(passes, policy.trim, noise_model).relative_half_width > policy.precision
 
 
-def quantile(samples: Sequence[float], p: float) -> float:
-    """The `p` quantile, interpolated linearly (Hyndman and Fan's type 7, as in numpy)."""
-    if not samples or not 0 <= p <= 1:
-        raise ValueError("a quantile needs samples, and a p between 0 and 1")
-    ordered = sorted(samples)
-    place = p * (len(ordered) - 1)
-    below = math.floor(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
-
-
-def t_quantile(p: float, degrees_of_freedom: int) -> float:
-    """The `p` quantile of Student's t with a whole number of degrees of freedom, to about 1e-9."""
+def t_quantile(p: float, degrees_of_freedom: float) -> float:
+    """Return the `p` quantile of Student's t distribution."""
     if not 0 < p < 1 or degrees_of_freedom < 1:
         raise ValueError("a quantile of t needs 0 < p < 1 and at least one degree of freedom")
-    if p == 0.5:
-        return 0.0
-    if p < 0.5:
-        return -t_quantile(1 - p, degrees_of_freedom)
-    if degrees_of_freedom > SERIES_LIMIT:
-        return _t_expansion(NormalDist().inv_cdf(p), degrees_of_freedom)
-    # A(t | v) = P(|T| < t) rises with the angle atan(t / sqrt(v)), which is bounded: bisect that.
-    low, high = 0.0, math.pi / 2
-    for _ in range(80):
-        middle = (low + high) / 2
-        if _two_sided(middle, degrees_of_freedom) < 2 * p - 1:
-            low = middle
-        else:
-            high = middle
-    return math.sqrt(degrees_of_freedom) * math.tan((low + high) / 2)
-
-
-def _two_sided(theta: float, v: int) -> float:
-    """P(|T| < t) for t = sqrt(v) tan(theta): Abramowitz and Stegun 26.7.3 (odd v) and 26.7.4 (even v)."""
-    sine, cosine = math.sin(theta), math.cos(theta)
-    total, term = 0.0, cosine if v % 2 else 1.0
-    for k in range(3 if v % 2 else 2, v + 1, 2):
-        total += term
-        term *= cosine**2 * (k - 1) / k
-    return (theta + sine * total) * 2 / math.pi if v % 2 else sine * total
-
-
-def _t_expansion(x: float, v: int) -> float:
-    """Abramowitz and Stegun 26.7.5: t around the normal quantile `x`, for large v."""
-    terms = (
-        (x**3 + x) / 4,
-        (5 * x**5 + 16 * x**3 + 3 * x) / 96,
-        (3 * x**7 + 19 * x**5 + 17 * x**3 - 15 * x) / 384,
-        (79 * x**9 + 776 * x**7 + 1482 * x**5 - 1920 * x**3 - 945 * x) / 92160,
-    )
-    return x + sum(term / float(v) ** power for power, term in enumerate(terms, start=1))
+    return float(special.stdtrit(degrees_of_freedom, p))
 
 
 def _cut(count: int, trim: float) -> int:

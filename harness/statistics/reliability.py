@@ -12,7 +12,7 @@ Sources:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import combinations
 from typing import NamedTuple
 
@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
-from latlab.harness.statistics.drift import Observation
 from latlab.predictors.common.metrics import kendall, spearman
 
 __all__ = [
@@ -31,7 +30,6 @@ __all__ = [
     "between_sessions",
     "ceiling",
     "correlation",
-    "pass_residuals",
     "retest",
     "self_correlation",
 ]
@@ -231,21 +229,6 @@ def correlation(residuals: ArrayLike, covariate: ArrayLike) -> Correlation:
         return Correlation(math.nan, math.nan, len(a))
     found = stats.spearmanr(a, b)
     return Correlation(float(found.statistic), float(found.pvalue), len(a))
-
-
-def pass_residuals(points: Sequence[Observation]) -> Floats:
-    """By how much each pass is above the mean of its network's passes, shape (n,); NaN for a network with one pass.
-
-    What is left of drift when these go with time, or of heat when they go with temperature.
-    """
-    if not points:
-        return np.empty(0)
-    log_ms = np.array([point.log_ms for point in points])
-    numbers: dict[object, int] = {}
-    network = np.array([numbers.setdefault(point.network, len(numbers)) for point in points], dtype=np.intp)
-    counts = np.bincount(network)
-    means = np.bincount(network, log_ms) / counts
-    return np.where(counts[network] > 1, log_ms - means[network], np.nan)
 
 
 _ENDS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)

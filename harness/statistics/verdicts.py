@@ -159,9 +159,9 @@ def throttled(records: Sequence[RecordedPass], usual_mhz: float | None) -> str:
         usual_mhz: the clock that is usual on this device, in MHz; None where it does not report one.
     """
     for place, record in enumerate(records, start=1):
-        if record.telemetry.get("throttled") is True:
+        if _mapping(record.telemetry).get("throttled") is True:
             return f"pass {place} ran with a throttled clock"
-        before, after = (throttle_state(record.telemetry.get(when)) for when in ("before", "after"))
+        before, after = (throttle_state(_mapping(record.telemetry).get(when)) for when in ("before", "after"))
         for state in (before, after):
             if state and state.now:
                 return f"the device was throttled in pass {place} (its bits are {state.value:#x})"
@@ -189,7 +189,7 @@ def _gpu_reasons(record: RecordedPass) -> set[str]:
 
 def _hot_step(records: Sequence[RecordedPass], trim: float) -> str:
     """The latency makes a step where no telemetry tells of a clock, and the temperature moves the same way."""
-    first, last = hottest_c(records[0].telemetry.get("before")), hottest_c(records[-1].telemetry.get("after"))
+    first, last = _hottest_c(records[0], "before"), _hottest_c(records[-1], "after")
     if first is None or last is None or abs(last - first) < LEAST_WARMING_C:
         return ""
     values, noise = _series(records, trim)
@@ -210,6 +210,10 @@ def _hot_step(records: Sequence[RecordedPass], trim: float) -> str:
     if best < (STEP_T * noise) ** 2 or abs(size) < LEAST_STEP or (size > 0) != (last > first):
         return ""
     return f"runs became {_longer(size)} at once, while it went from {first:.0f} to {last:.0f} °C"
+
+
+def _hottest_c(record: RecordedPass, when: str) -> float | None:
+    return hottest_c(_mapping(record.telemetry).get(when))
 
 
 # Drift

@@ -1,1 +1,1 @@
-"""Everything that is drawn on a terminal, with rich."""
+"""All drawing on a terminal, with rich."""

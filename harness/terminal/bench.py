@@ -1,4 +1,4 @@
-"""The comparison on the screen: tasks side by side, predictors and budgets below each other, then published figures."""
+"""The bench's comparison on the screen: predictors and budgets as rows, tasks as columns, published figures below."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ __all__ = ["progress", "show_comparison", "show_tasks"]
 Row = tuple[str, str, int]
 """Predictor, selection and budget."""
 GAP, LABEL, CELL = 2, 24, 12
-"""Columns of the terminal between those of a table, and least widths."""
+"""Characters between two columns of a table, and the least widths of the first and of the other columns."""
 MEAN = "mean"
 
 
 def show_comparison(records: Sequence[Record], references: Sequence[Record] = ()) -> None:
-    """Spearman per task, then the other figures of each predictor and budget, averaged over the tasks.
+    """Print Spearman per task, then the other figures of each predictor and budget, averaged over the tasks.
 
     Args:
-        references: what `reference_of` says of the tasks, where it was asked.
+        records: the bench's records.
+        references: records of `reference_of` for the tasks, if they were computed.
     """
     if not records:
         return
@@ -57,7 +58,7 @@ def _ranks(
     cells: Mapping[Any, Record],
     references: Sequence[Record],
 ) -> Table:
-    """The tasks (or `MEAN`) that there is room for: what was computed, and below what was published."""
+    """Return a table of the tasks (or `MEAN`) in `names`: computed rows, then published ones."""
     table = Table(box=None, padding=(0, GAP, 0, 0), header_style="dim")
     table.add_column("predictor", no_wrap=True, min_width=LABEL)
     table.add_column("n", justify="right", min_width=4)
@@ -83,7 +84,7 @@ def _ranks(
 
 
 def show_tasks(tasks: Sequence[Task], bisections: Sequence[Bisection]) -> None:
-    """Sources, targets, and how they correlate on average."""
+    """Print each task's sources and targets, and how they correlate on average."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("task", no_wrap=True)
     table.add_column("Spearman", justify="right")
@@ -140,14 +141,14 @@ def _deviation(std: float | None) -> str:
 
 
 def _mean(values: Sequence[float | None]) -> str:
-    """A mean over some of the tasks would flatter or slight: it is given only of all."""
+    """Return the mean over all tasks. With a task missing it would mislead, so the result is then "-"."""
     known = [value for value in values if value is not None]
     return f"{sum(known) / len(known):.3f}" if len(known) == len(values) else "-"
 
 
 @contextlib.contextmanager
 def progress(units: int, seeds: int, *, quiet: bool) -> Iterator[Callable[[Unit, Sequence[Record] | None], None]]:
-    """How far a comparison is, on stderr: a bar, or a line per finished task and predictor where it is no terminal."""
+    """Show a comparison's progress on stderr: a bar, or without a terminal a line per finished task and predictor."""
     screen = Console(stderr=True)
     if not screen.is_terminal:
         count = 0

@@ -1,4 +1,4 @@
-"""A curve in a terminal, of Braille dots: two across and four down in each character."""
+"""Curves in a terminal from Braille dots, two across and four down in each character."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 
 def curve(xs: Sequence[float], ys: Sequence[float], width: int, height: int, low: float, high: float) -> list[str]:
-    """`height` lines of `width` characters, from the highest value down.
+    """Return `height` lines of `width` characters, from the highest value down.
 
     Args:
-        xs: places from 0 to 1, ascending.
+        xs: positions from 0 to 1, ascending.
         ys: values, drawn between `low` and `high` and joined.
+        width: characters per line.
+        height: number of lines.
+        low: the value at the bottom.
+        high: the value at the top.
     """
     columns, rows = 2 * width, 4 * height
     cells = [[_BLANK] * width for _ in range(height)]
@@ -33,7 +37,7 @@ def curve(xs: Sequence[float], ys: Sequence[float], width: int, height: int, low
 
 
 def sparkline(values: Sequence[float | None], low: float, high: float) -> str:
-    """A character for each value; a space for one that is not known."""
+    """Return one bar character for each value, and a space for an unknown one."""
     return "".join(" " if one is None else _BARS[_level(one, low, high, len(_BARS))] for one in values)
 
 

@@ -1,4 +1,4 @@
-"""The console that everything is drawn on, and tables on it."""
+"""The console for all output, and tables on it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from latlab.harness.terminal.progress import MAX_ROWS
 
 __all__ = ["console", "show_table", "warn"]
 
-
 WIDTH_OF_FILES = 200
+"""Characters per line in a file or a pipe."""
 
 
 def console() -> Console:
-    """Standard output; into a file or a pipe, lines are not cut to a terminal's width."""
+    """Return a console on stdout. In a file or a pipe, lines are not cut to a terminal's width."""
     screen = Console()
     return screen if screen.is_terminal else _FileConsole(width=WIDTH_OF_FILES, soft_wrap=True)
 
 
 class _FileConsole(Console):
-    """Lines end where their text ends: tables are padded, which only a terminal hides."""
+    """A console that strips blanks at the ends of lines: they pad tables, which shows only in a file."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         with self.capture() as captured:
@@ -35,12 +35,12 @@ class _FileConsole(Console):
 
 
 def warn(message: str) -> None:
-    """On stderr, whatever form the results take."""
+    """Print a warning on stderr, also if the results are JSON."""
     Console(stderr=True).print(f"[yellow]latlab: {escape(message)}[/yellow]", soft_wrap=True)
 
 
 def show_table(frame: pd.DataFrame, title: str) -> None:
-    """Any table of results; numbers with four significant digits."""
+    """Print a table of results, with four significant digits."""
     screen = console()
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", title=escape(title), title_justify="left")
     for name in frame.columns:

@@ -1,4 +1,4 @@
-"""What people see of their devices in a terminal: how they are, and what the doctor found."""
+"""Devices in a terminal: their state, the doctor's findings, and what was set up."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ __all__ = ["examining", "setting_up", "show_controller", "show_examination", "sh
 
 MARKS = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 STATES = {"ready": "green", "in use": "cyan", "not asked": "dim", "not set up": "yellow"}
-"""Red for all others."""
+"""Colours of the states; all others are red."""
 WIDE = 110
-"""Columns from which on devices are rows of a table."""
+"""The least width of a terminal, in characters, that shows devices as rows of a table."""
 MAX_TARGETS = 3
 
 
 @contextlib.contextmanager
 def examining(names: Sequence[str]) -> Iterator[Callable[[Examination], None]]:
-    """Shows examinations as they come, and a spinner on stderr that names the devices still to come."""
+    """Yield a function that prints an examination. On stderr a spinner names the devices that are not examined yet."""
     screen = Console(stderr=True)
     if not screen.is_terminal:
         yield show_examination
@@ -42,7 +42,7 @@ def examining(names: Sequence[str]) -> Iterator[Callable[[Examination], None]]:
     with screen.status(waiting()) as status:
 
         def show(examination: Examination) -> None:
-            status.stop()  # it would be drawn into the lines
+            status.stop()  # else the spinner would be drawn into the lines
             show_examination(examination)
             left.remove(examination.device)
             if left:
@@ -53,12 +53,14 @@ def examining(names: Sequence[str]) -> Iterator[Callable[[Examination], None]]:
 
 
 def show_controller(findings: Sequence[Finding]) -> None:
+    """Print the doctor's findings about this machine."""
     screen = console()
     screen.print("[bold]latlab[/bold] on this machine")
     screen.print(_lines(findings))
 
 
 def show_examination(examination: Examination) -> None:
+    """Print the doctor's findings about a device, and the verdict."""
     screen = console()
     where = _where(examination.config.transport, examination.config.address)
     screen.print(f"\n[bold]{escape(examination.device)}[/bold]  [dim]{where}[/dim]")
@@ -89,7 +91,7 @@ def _lines(findings: Sequence[Finding]) -> Table:
 
 @contextlib.contextmanager
 def setting_up(device: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
-    """A spinner on stderr that tells each step as it begins."""
+    """Yield a function that shows the name of the current step next to a spinner on stderr."""
     screen = Console(stderr=True)
     if quiet or not screen.is_terminal:
         yield lambda _: None
@@ -99,10 +101,11 @@ def setting_up(device: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
 
 
 def show_set_up(done: SetUp) -> None:
+    """Print which packages were installed, and whether each runtime works."""
     screen = console()
     screen.print(f"[bold]{escape(done.device)}[/bold]  [dim]{escape(str(done.platform))}[/dim]")
     packages = ", ".join(f"{wheel.name} {wheel.version}" for wheel in done.wheels)
-    brought = f"{done.brought_bytes / 1e6:.0f} MB brought" if done.brought_bytes else "all was there already"
+    brought = f"{done.brought_bytes / 1e6:.0f} MB sent" if done.brought_bytes else "all of them were on the device"
     lines = [Finding("packages", "ok", f"{packages} ({brought})")]
     lines += [Finding(f"runtime {name}", "warning", why) for name, why in done.unavailable.items()]
     screen.print(_lines([*lines, *done.findings]))
@@ -113,6 +116,7 @@ def show_set_up(done: SetUp) -> None:
 
 
 def show_overview(devices: Sequence[Overview], inventory: Path, store: Path) -> None:
+    """Print each device's state and measurements: a table on a wide screen, else a block per device."""
     screen = console()
     if screen.width >= WIDE:
         screen.print(_table(devices))
@@ -125,7 +129,7 @@ def show_overview(devices: Sequence[Overview], inventory: Path, store: Path) -> 
     facts = [f"devices of {inventory}" if inventory.exists() else f"there is no {inventory}: `latlab init` writes one"]
     facts.append(f"measurements of {store}" if store.exists() else f"nothing was measured yet ({store})")
     if all(one.state == "not asked" for one in devices):
-        facts.append("none was asked how it is")
+        facts.append("no device was contacted")
     screen.print(escape("; ".join(facts)), style="dim")
 
 
@@ -176,7 +180,7 @@ def _state(one: Overview) -> str:
 
 
 def _targets(one: Overview) -> str:
-    """One thread on the CPU and one image at a time go without saying."""
+    """Return short names of the targets; one thread, the CPU and batch size 1 are left out."""
     shown = []
     for target in one.targets[:MAX_TARGETS]:
         runtime, accelerator, _, threads, batch = target.split("/")
@@ -198,7 +202,7 @@ def _incident(one: Overview) -> str:
 
 
 def _ago(moment: str | None) -> str:
-    """How long ago, roughly."""
+    """Return roughly how long ago it was."""
     if moment is None:
         return ""
     seconds = (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()

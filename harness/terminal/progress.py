@@ -1,4 +1,4 @@
-"""What people see while devices work, on stderr: a live table, a bar, or now and then a line."""
+"""Progress of devices on stderr: a live table, a bar, or a line from time to time."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from latlab.harness.fleet.jobs import Incident, RunListener
+from latlab.harness.store.vocabulary import Role
 from latlab.harness.text import milliseconds
 
 if TYPE_CHECKING:
@@ -31,53 +32,60 @@ if TYPE_CHECKING:
 __all__ = ["MAX_ROWS", "View", "watching", "working"]
 
 MAX_ROWS = 30
-"""Rows of a table that are shown; the rest is counted."""
+"""The most rows of a table that are shown; the others are counted."""
 HEARTBEAT_S = 30.0
-"""Without a live display, how often a long run says how far its devices are."""
-ROLES = {"train": "measured", "holdout": "hold-out", "reference": "reference", "listed": "measured"}
+"""Seconds between two lines of progress if there is no live display."""
+ROLES: dict[str, str] = {
+    Role.TRAIN: "measured",
+    Role.HOLDOUT: "hold-out",
+    Role.REFERENCE: "reference",
+    Role.LISTED: "measured",
+}
 STYLES = {"lost": "yellow", "quarantined": "red", "failed": "red", "done": "green"}
 GAP = 2
-"""Columns of the terminal between two of the table."""
+"""Characters between two columns of the table."""
 NOTE_WIDTH = 20
-"""Characters below which a device's target or trouble is not worth a column."""
-# Least widths, so that columns do not come and go with what a device just does.
+"""The least characters for the last column, with a device's target or trouble."""
+# Least widths, so that columns do not come and go when a device changes its state.
 NEEDED = {"device": 6, "doing": 11, "networks": 8}
 OPTIONAL = {"latency": 9, "a minute": 8, "temp.": 6}
-"""The most wanted first; they are shown where there is room."""
+"""Columns that are shown if there is room, the most important first."""
 
 
 class View:
-    """Looks on while devices work: what went wrong is told at once, and how far they are every `HEARTBEAT_S`."""
+    """A view of devices at work: prints incidents at once, and the devices' progress every `HEARTBEAT_S`."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self.devices: Mapping[str, DeviceState] = {}
         self.failures = 0
-        """Devices or jobs that were given up."""
-        self._told = time.monotonic()
+        """The number of devices or jobs that were given up."""
+        self._printed_at = time.monotonic()
 
     def watch(self, devices: Mapping[str, DeviceState]) -> None:
+        """Show these devices. Their states change while they work."""
         self.devices = devices
 
     def observe(self, event: Measurement | Incident) -> None:
+        """Take an event of a device: a measurement or an incident."""
         if isinstance(event, Incident):
-            self._tell(event)
+            self._report(event)
         self._beat()
 
-    def _tell(self, event: Incident) -> None:
+    def _report(self, event: Incident) -> None:
         given_up = event.kind in ("quarantined", "failed")
         self.failures += given_up
         if given_up and len(self.devices) < 2:
-            return  # the command itself ends with that
+            return  # the command itself ends with this error
         style = {"back": "green", "lost": "yellow"}.get(event.kind, "red")
         message = _first_line(event.message, event.device)
         self._print(f"[{style}]{event.kind}[/{style}]  {escape(event.device)}: {escape(message)}")
 
     def _beat(self) -> None:
-        """A line for each device at work: without, a long run looks like a hung one in a log."""
-        if time.monotonic() - self._told < HEARTBEAT_S:
+        """Print a line for each busy device, because without it a long run looks hung in a log."""
+        if time.monotonic() - self._printed_at < HEARTBEAT_S:
             return
-        self._told = time.monotonic()
+        self._printed_at = time.monotonic()
         busy = [state for state in self.devices.values() if state.state in ("running", "lost")]
         for state in busy[:MAX_ROWS]:
             failed = f" ({state.failed} failed)" if state.failed else ""
@@ -92,14 +100,17 @@ class View:
         return RunListener(self.observe, self.watch, None if quiet else self.say)
 
     def say(self, line: str) -> None:
-        """Show a line."""
+        """Print a line."""
         self._print(escape(line))
 
     def _print(self, line: str) -> None:
         self._console.print(line, soft_wrap=not self._console.is_terminal, highlight=False)
 
     def __rich__(self) -> RenderableType:
-        """A row per device while they work: columns as there is room, and none but the last one ever cut."""
+        """Return a table with a row per device.
+
+        It has as many columns as there is room for; only the last may be cut.
+        """
         states = sorted(self.devices.values(), key=lambda state: state.state == "done")
         rows = [_cells(state) for state in states[:MAX_ROWS]]
         widths = {
@@ -156,8 +167,10 @@ def _first_line(message: str, device: str) -> str:
 
 @contextlib.contextmanager
 def watching(title: str, *, quiet: bool) -> Iterator[View]:
-    """What devices do, on stderr: a live table of them, or a bar where there is one. Lines now and then where `quiet`
-    or stderr is no terminal.
+    """Yield a view of the devices on stderr.
+
+    It is a live table, or a bar if there is one device. Without a terminal, or if `quiet`, it prints lines from time
+    to time.
     """
     console = Console(stderr=True)
     view = _LiveView(console, title) if console.is_terminal and not quiet else View(console)
@@ -195,7 +208,7 @@ class _LiveView(View):
 
     def observe(self, event: Measurement | Incident) -> None:
         if isinstance(event, Incident):
-            self._tell(event)
+            self._report(event)
         elif isinstance(self._live, Progress):
             what = milliseconds(event.latency_ms) if event.latency_ms is not None else event.status
             self._live.update(self._task, advance=1, last=f"[dim]{ROLES.get(event.role, event.role)}[/dim] {what}")
@@ -207,7 +220,7 @@ class _LiveView(View):
 
 @contextlib.contextmanager
 def working(title: str, *, quiet: bool) -> Iterator[None]:
-    """A spinner on stderr."""
+    """Show a spinner on stderr within the `with` block."""
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         yield

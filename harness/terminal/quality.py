@@ -1,4 +1,4 @@
-"""How good labels are, on the screen."""
+"""The quality of labels on the screen."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLOURS = {"fit": "green", "usable": "yellow", "unfit": "red", "unknown": "yello
 
 
 def show_quality(found: Sequence[Quality]) -> None:
-    """A block for each target and space."""
+    """Print a block for each target and space."""
     screen = console()
     for place, one in enumerate(found):
         if place:
@@ -44,7 +44,7 @@ def _show(screen: Console, one: Quality) -> None:
 
 
 def _sessions(one: Quality) -> Table:
-    """A row per session: what drifted, and whether labels hang on order or temperature."""
+    """Return a table with a row per session: its drift, and whether labels depend on order or temperature."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     names = ("session", "networks", "drift", "removed", "order", "with time", "temperature", "timing")
     for name in names:

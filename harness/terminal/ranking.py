@@ -1,4 +1,4 @@
-"""What people see of a question of order (`latlab measure --resolve`)."""
+"""The result of `latlab measure --resolve` on the screen."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from latlab.harness.text import milliseconds
 __all__ = ["show_resolved"]
 
 SHORT_OF = {
-    "seconds": "the seconds to spend are used up: the same command goes on, --most-seconds gives it more",
-    "passes": "these networks have all the passes that one may have",
+    "seconds": "the allowed seconds are used up: the same command goes on, --most-seconds allows more",
+    "passes": "these networks have as many passes as a network may have",
 }
+"""Why networks stayed undecided, by what was exhausted."""
 
 
 def show_resolved(resolved: Mapping[str, Any]) -> None:
-    """How a question stands on one target: what `Resolved.to_json` gives."""
+    """Print how a question is answered on one target, from `Resolved.to_json`."""
     screen = console()
     networks = resolved["networks"]
     title = f"{escape(resolved['target'])}: {resolved['question']}, of {len(networks)} networks"
@@ -57,7 +58,7 @@ def _counts(resolved: Mapping[str, Any]) -> str:
 
 
 def _lines(resolved: Mapping[str, Any]) -> list[tuple[int, str]]:
-    """Ranks worth a line, and what is said of them: the fastest where they were asked for, else what is undecided."""
+    """Return the ranks to print, each with its words: the fastest networks if asked for, else undecided ones."""
     rank = {one["arch"]: place for place, one in enumerate(resolved["networks"])}
     top = resolved["top"]
     lines = []

@@ -1,4 +1,4 @@
-"""What people see in a terminal: results on stdout; progress, on stderr, is `terminal_live`'s."""
+"""Results on stdout. Progress on stderr is in `progress`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
-from latlab.harness.statistics.verdict_counts import in_words as verdicts_in_words
-from latlab.harness.statistics.verdict_counts import verdict_counts
+from latlab.harness.store.verdict_counts import in_words as verdicts_in_words
+from latlab.harness.store.verdict_counts import verdict_counts
+from latlab.harness.store.vocabulary import Status
 from latlab.harness.terminal.console import console, show_table
 from latlab.harness.terminal.progress import MAX_ROWS, watching, working
 from latlab.harness.text import in_words, milliseconds
@@ -32,10 +33,11 @@ __all__ = [
 ]
 
 WIDE = 90
-"""Columns of the terminal from which on campaigns are shown with policy, seed and the time of the last row."""
+"""The least width of a terminal, in characters, that shows campaigns with policy, seed and the time of the last row."""
 
 
 def show_onboarding(result: Onboarding) -> None:
+    """Print the result of an onboarding."""
     screen = console()
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
@@ -80,19 +82,20 @@ def show_onboarding(result: Onboarding) -> None:
 
 
 def show_prior(sources: Sequence[str]) -> None:
-    """Which devices a predictor was pre-trained on."""
+    """Print which devices the predictor was pre-trained on."""
     console().print(f"prior: {escape(in_words(sources))}", style="dim")
 
 
 def show_measurements(rows: pd.DataFrame, store: Path, *, raw: bool) -> None:
+    """Print measured rows: one per architecture, or a summary of each target."""
     screen = console()
     targets = rows["target"].nunique()
     screen.print(_rows_of_one(rows, raw) if targets < 2 or raw else _rows_of_many(rows))
     if len(rows) > MAX_ROWS and targets < 2:
         screen.print(f"... and {len(rows) - MAX_ROWS} more; all are in {escape(str(store))}", style="dim")
-    failed = int((rows["status"] != "ok").sum())
-    kept = " (kept; --new-session tries again)" if (~rows["status"].isin(["ok", "device_lost"])).any() else ""
-    lost = int((rows["status"] == "device_lost").sum())
+    failed = int((rows["status"] != Status.OK).sum())
+    kept = " (kept; --new-session tries again)" if (~rows["status"].isin([Status.OK, Status.DEVICE_LOST])).any() else ""
+    lost = int((rows["status"] == Status.DEVICE_LOST).sum())
     again = f" {lost} were lost with their device: the same command measures them." if lost else ""
     screen.print(
         f"{len(rows) - failed} measured, {failed} failed{kept}{_noise(rows)}.{again} All is in {escape(str(store))}.",
@@ -102,10 +105,10 @@ def show_measurements(rows: pd.DataFrame, store: Path, *, raw: bool) -> None:
 
 
 def _noise(rows: pd.DataFrame) -> str:
-    """The typical standard error, on which targets it is worrying, and how many labels are in doubt."""
+    """Return the typical standard error, the targets on which it is too large, and how many labels are in doubt."""
     from latlab.harness.active_learning.onboarding import NOISY_PERCENT
 
-    good = rows[rows["status"] == "ok"]
+    good = rows[rows["status"] == Status.OK]
     errors = (100 * good["stderr_ms"] / good["latency_ms"]).groupby(good["target"], sort=False).median().dropna()
     if errors.empty:
         return ""
@@ -118,14 +121,14 @@ def _noise(rows: pd.DataFrame) -> str:
 
 
 def _rows_of_one(rows: pd.DataFrame, raw: bool) -> Table:
-    """A row per architecture."""
+    """Return a table with a row per architecture."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("architecture", overflow="fold")
     for name in ("latency", "std. error", "status"):
         table.add_column(name, justify="left" if name == "status" else "right", no_wrap=name != "status")
     several = rows["target"].nunique() > 1
     for row in rows.head(MAX_ROWS).to_dict("records"):
-        ok = row["status"] == "ok"
+        ok = row["status"] == Status.OK
         table.add_row(
             escape(f"{row['target']} {row['arch']}" if several else str(row["arch"])),
             milliseconds(row["latency_ms"]) if ok else "-",
@@ -139,13 +142,13 @@ def _rows_of_one(rows: pd.DataFrame, raw: bool) -> Table:
 
 
 def _rows_of_many(rows: pd.DataFrame) -> Table:
-    """A row per target: how much was measured, and how fast it is."""
+    """Return a table with a row per target: how many networks were measured, and how fast they are."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("target", overflow="fold")
     for name in ("measured", "failed", "fastest", "median", "slowest", "std. error"):
         table.add_column(name, justify="right", no_wrap=True)
     for target, own in rows.groupby("target", sort=False):
-        good = own[own["status"] == "ok"]
+        good = own[own["status"] == Status.OK]
         failed = len(own) - len(good)
         cells = ["-"] * 4
         if len(good):
@@ -160,6 +163,7 @@ def _rows_of_many(rows: pd.DataFrame) -> Table:
 
 
 def show_spaces(spaces: Sequence[SearchSpace]) -> None:
+    """Print the search spaces."""
     screen = console()
     for space in spaces:
         size = f"{space.size:,}" if space.size < 1e6 else f"{space.size:.2g}"
@@ -170,7 +174,7 @@ def show_spaces(spaces: Sequence[SearchSpace]) -> None:
 
 
 def show_sources(store: Path, listed: pd.DataFrame) -> None:
-    """A line per device and space, and what was done to imported labels."""
+    """Print a line per device and space, and notes about imported labels."""
     screen = console()
     if listed.empty:
         screen.print(f"{escape(str(store))} knows of no device yet: latlab import, latlab measure")
@@ -189,10 +193,11 @@ def show_sources(store: Path, listed: pd.DataFrame) -> None:
             screen.print(f"{escape(row['name'])} of {escape(row['space'])}: {escape(row['notes'])}", style="dim")
     cited = sorted({one for one in listed["citation"].dropna() if one})
     if cited:
-        screen.print(f"Data of others: {escape('; '.join(cited))}. Cite them, and mind their licences.", style="dim")
+        screen.print(f"Published data: {escape('; '.join(cited))}. Cite it, and mind its licences.", style="dim")
 
 
 def show_store(store: Path, campaigns: pd.DataFrame, failures: pd.DataFrame) -> None:
+    """Print a line per campaign and session, and the failures."""
     if campaigns.empty:
         console().print(f"{escape(str(store))} is empty: nothing has been measured yet")
         return

@@ -1,4 +1,4 @@
-"""A run of minutes in a terminal: while it lasts, and what came of it."""
+"""A sustained run in a terminal: while it lasts, and its result."""
 
 from __future__ import annotations
 
@@ -29,29 +29,30 @@ __all__ = ["SustainView", "following", "show_result"]
 HEIGHT = 8
 LEAST_WIDTH, MOST_WIDTH = 20, 72
 LABEL = 10
-"""Characters of the axis at the left."""
+"""Characters of the axis on the left."""
 FLAT = 0.02
-"""A curve that moves by less than this share is drawn as flat as it is."""
+"""A curve that changes by less than this share is drawn flat."""
 SHOWN = 12
-"""Windows of the table: what happens goes on for minutes."""
+"""The number of windows in the table: under sustained load, changes take minutes."""
 
 
 class SustainView(View):
-    """Looks on while one network runs: the curve so far where there is a terminal, else a line now and then."""
+    """A view of one network's sustained run: the curve so far in a terminal, else a line from time to time."""
 
     def __init__(self, screen: Console) -> None:
         super().__init__(screen)
         self.run: Run | None = None
-        self._told = time.monotonic()
+        self._printed_at = time.monotonic()
 
     def follow(self, run: Run) -> None:
+        """Show this run."""
         self.run = run
 
     def observe(self, event: Measurement | Incident) -> None:
         if isinstance(event, Incident):
-            self._tell(event)
-        elif self.run is not None and self.run.readings and time.monotonic() - self._told > HEARTBEAT_S:
-            self._told = time.monotonic()
+            self._report(event)
+        elif self.run is not None and self.run.readings and time.monotonic() - self._printed_at > HEARTBEAT_S:
+            self._printed_at = time.monotonic()
             self._print(escape(_state(self.run)))
 
     def watch(self, devices: Mapping[str, DeviceState]) -> None:
@@ -61,7 +62,7 @@ class SustainView(View):
 class _LiveSustainView(SustainView):
     def observe(self, event: Measurement | Incident) -> None:
         if isinstance(event, Incident):
-            self._tell(event)
+            self._report(event)
 
     def __rich__(self) -> RenderableType:
         run = self.run
@@ -83,7 +84,7 @@ class _LiveSustainView(SustainView):
 
 @contextlib.contextmanager
 def following(*, quiet: bool) -> Iterator[SustainView]:
-    """What is seen on stderr while it lasts."""
+    """Yield a view of the run on stderr."""
     screen = Console(stderr=True)
     if quiet or not screen.is_terminal:
         yield SustainView(screen)
@@ -94,7 +95,7 @@ def following(*, quiet: bool) -> Iterator[SustainView]:
 
 
 def _state(run: Run) -> str:
-    """How it stands, in a line."""
+    """Return the state of the run in one line."""
     readings = list(run.readings)
     now, began = readings[-1], readings[0]
     heat = f", {now.temperature_c:.0f} °C" if now.temperature_c is not None else ""
@@ -108,7 +109,10 @@ def _state(run: Run) -> str:
 
 
 def _curve(readings: Sequence[SustainedPass], screen_width: int, seconds: float) -> list[str]:
-    """Latency over minutes, with heat below; quick, from passes' medians, because it is drawn while they run."""
+    """Return lines with latency over time, and temperature below.
+
+    It uses the medians of passes, because it must be quick: it is drawn while the run lasts.
+    """
     width = max(LEAST_WIDTH, min(MOST_WIDTH, screen_width - LABEL - 2))
     dots: dict[int, list[float]] = {}
     heats: dict[int, list[float]] = {}
@@ -137,13 +141,14 @@ def _curve(readings: Sequence[SustainedPass], screen_width: int, seconds: float)
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
-    """Of the axis: a flat curve is not blown up."""
+    """Return the axis's limits. A nearly flat curve is not magnified."""
     low, high = min(values), max(values)
     room = max(0.0, FLAT * high - (high - low)) / 2
     return low - room, high + room
 
 
 def show_result(result: Result, store: Path, out: Path | None) -> None:
+    """Print the curve, a table of windows, and the figures."""
     screen = console()
     found = result.summary
     if found is None:
@@ -157,14 +162,14 @@ def show_result(result: Result, store: Path, out: Path | None) -> None:
         screen.print(f"[dim]{name:<11}[/dim] {escape(text)}", highlight=False, soft_wrap=True)
     end = f" Plot: {escape(str(out))}." if out else ""
     screen.print(
-        f"Every run is in {escape(str(store))}; it makes no label.{end} The same command begins anew.",
+        f"Every run is in {escape(str(store))}; it makes no label.{end} The same command starts over.",
         style="dim",
         soft_wrap=True,
     )
 
 
 def _table(shown: Sequence[Window]) -> Table:
-    """A row per window; columns of what the device tells."""
+    """Return a table with a row per window, and columns for what the device reports."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("from", justify="right", no_wrap=True)
     columns: list[tuple[str, Callable[[Window], str]]] = [

@@ -12,11 +12,11 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from latlab.harness.targets import RUNTIME_FORMATS, Target
+from latlab.harness.targets import ACCELERATORS, BENCHMARK_MODEL, DEFAULT_RUNTIME, RUNTIMES, Target
 from latlab.harness.text import printable
 
 if TYPE_CHECKING:
@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = ["ClockDemand", "Cooldown", "DeviceConfig", "File", "Problem", "Strict", "TargetsConfig"]
 
-Runtime = Literal["onnxruntime", "tflite", "torchscript", "benchmark_model"]
-Accelerator = Literal["cpu", "cuda", "gpu", "nnapi"]
+if TYPE_CHECKING:
+    Runtime: TypeAlias = str
+    Accelerator: TypeAlias = str
+else:  # pydantic checks, and the JSON schema lists, what the one table has
+    Runtime, Accelerator = Literal[tuple(RUNTIMES)], Literal[ACCELERATORS]
+_T = TypeVar("_T")
 Some = Field(min_length=1)
 Count = Annotated[int, Field(ge=1)]
 CPU = Annotated[int, Field(ge=0)]
@@ -45,7 +49,7 @@ class Strict(BaseModel):
 class TargetsConfig(Strict):
     """Ways to run networks on a device; where a field is a list, every combination is a target."""
 
-    runtime: Runtime | Annotated[list[Runtime], Some] = "onnxruntime"
+    runtime: Runtime | Annotated[list[Runtime], Some] = DEFAULT_RUNTIME
     accelerator: Accelerator | Annotated[list[Accelerator], Some] = "cpu"
     threads: Count | Annotated[list[Count], Some] = 1
     batch_size: Count | Annotated[list[Count], Some] = 1
@@ -53,9 +57,16 @@ class TargetsConfig(Strict):
 
     def targets(self, device: str) -> list[Target]:
         """Raises `BadInputError` for a combination that makes no sense."""
-        fields = (self.runtime, self.accelerator, self.threads, self.batch_size)
-        choices = itertools.product(*(field if isinstance(field, list) else [field] for field in fields))
-        return [Target(device, r, a, "fp32", t, b) for r, a, t, b in choices]  # type: ignore[arg-type]
+        runtimes, accelerators = _listed(self.runtime), _listed(self.accelerator)
+        choices = itertools.product(runtimes, accelerators, _listed(self.threads), _listed(self.batch_size))
+        return [
+            Target(device, runtime, accelerator, threads=threads, batch_size=batch_size)
+            for runtime, accelerator, threads, batch_size in choices
+        ]
+
+
+def _listed(value: _T | list[_T]) -> list[_T]:
+    return value if isinstance(value, list) else [value]
 
 
 class Cooldown(Strict):
@@ -129,7 +140,7 @@ class DeviceConfig(Strict):
 
     @abstractmethod
     def open(self, name: str, runtime: str) -> Transport:
-        """The transport to the device called `name`, not started, for a runtime of `RUNTIME_FORMATS`."""
+        """The transport to the device called `name`, not started, for a runtime of `RUNTIMES`."""
 
     @property
     def address(self) -> str:
@@ -139,7 +150,7 @@ class DeviceConfig(Strict):
     @property
     def default_runtime(self) -> str:
         """The runtime that commands take where neither they nor `targets` name one."""
-        return "onnxruntime"
+        return DEFAULT_RUNTIME
 
     def problems(self) -> Iterator[Problem]:
         """What an inventory that says this had better say otherwise: where, and what is wrong there."""
@@ -174,7 +185,7 @@ def _missing(field: str, path: Path | None) -> Iterator[Problem]:
 
 def _of_benchmark_model(device: DeviceConfig, problem: str) -> Iterator[Problem]:
     for number, one in enumerate(device.targets):
-        if "benchmark_model" in (one.runtime if isinstance(one.runtime, list) else [one.runtime]):
+        if BENCHMARK_MODEL in (one.runtime if isinstance(one.runtime, list) else [one.runtime]):
             yield ("targets", number, "runtime"), problem
 
 
@@ -195,6 +206,3 @@ def _bare_host(host: str | None) -> str | None:
         own = "as fields of their own" if len(parts) > 1 else "as a field of its own"
         raise ValueError(printable(f"write {fields} {own} ({', '.join(parts)}) beside host: {bare}"))
     return host
-
-
-assert set(Runtime.__args__) == set(RUNTIME_FORMATS)  # type: ignore[attr-defined]

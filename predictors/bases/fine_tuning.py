@@ -1,9 +1,9 @@
-"""Predictors that train a network on source devices and fine-tune it to a target: what NASFLAT and MultiPredict share.
+"""A base class for predictors that train a network on source devices and fine-tune it to a target.
 
-Every device has a learned embedding. Pre-training fits the network and the embeddings of all source devices together.
-For a target, the embedding of the most similar source is copied, and then all weights are fine-tuned on the few
-measurements of the target, each time from the pre-trained weights (Akhauri and Abdelfattah, Multi-Predict, AutoML
-2023; On Latency Predictors for Neural Architecture Search, MLSys 2024, section 5).
+NASFLAT and MultiPredict share it. Every device has a learned embedding. Pre-training fits the network and the
+embeddings of all source devices together. For a target, the embedding of the most similar source is copied, and then
+all weights are fine-tuned on the few measurements of the target, each time from the pre-trained weights (Akhauri and
+Abdelfattah, Multi-Predict, AutoML 2023; On Latency Predictors for Neural Architecture Search, MLSys 2024, section 5).
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ __all__ = ["DEVICES", "Inputs", "Schedule", "Settings", "TransferPredictor", "ml
 DEVICES = "devices.weight"
 """Name of a network's table of device embeddings, one row per device."""
 MIN_RANKED = 3
-"""Measurements from which Spearman's correlation says something, so that there is a most similar source."""
+"""Number of measurements from which Spearman's correlation is informative enough to find the most similar source."""
 CHUNK = 512
-"""Architectures predicted at a time: what they need stays in the caches."""
+"""Number of architectures predicted at a time, such that intermediate results stay in the processor's cache."""
 
 State = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A training: AdamW whose rate falls along a cosine from `rate` to `final_rate`."""
+    """The schedule of a training with AdamW, whose learning rate falls along a cosine from `rate` to `final_rate`."""
 
     epochs: int
     batch: int
@@ -55,9 +55,9 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a paper trains with.
+    """The training settings of a paper.
 
-    Predictions are means over the last `last_epochs` epochs of each of `runs` fine-tunings.
+    Predictions are means over the weights after each of the last `last_epochs` epochs of each of `runs` fine-tunings.
     """
 
     pretraining: Schedule
@@ -67,7 +67,7 @@ class Settings:
 
 
 class Inputs(Protocol):
-    """Architectures as a network takes them; indexed by a tensor of rows."""
+    """Architectures in the form that a network takes, which can be indexed by a tensor of rows."""
 
     def __len__(self) -> int: ...
 
@@ -76,7 +76,7 @@ class Inputs(Protocol):
 
 @dataclass(slots=True)
 class _Labelled:
-    """m measurements: inputs, index of their device (m,), labels (m,) in [0, 1]."""
+    """Labels of m architectures: their inputs, the indices of their devices (m,), the labels (m,) in [0, 1]."""
 
     inputs: Inputs
     device: Tensor
@@ -84,13 +84,13 @@ class _Labelled:
 
 
 class TransferPredictor(ScorePredictor):
-    """Pre-training, choice of the most similar source, fine-tuning and files; a subclass says what network and loss.
+    """A predictor that pre-trains a network, chooses the most similar source and fine-tunes to the target.
 
-    Where the papers compare the latencies of source and target on the support, here those of the source are the
-    network's predictions: a source has in general not measured the target's support. With fewer than three
-    measurements there is nothing to compare and nothing to fine-tune: then the source that agrees best with the other
-    sources (greatest mean Spearman) stands for the target. Without sources nothing is trained: the score is the sum of
-    the logarithms of MACs, parameters, bytes and operators, standardised.
+    A subclass provides the network and the loss. The papers compare the latencies of source and target on the support.
+    Here the network's predictions stand for the latencies of the source, because a source has in general not measured
+    the target's support. Fewer than three measurements are too few to compare sources or to fine-tune; then the source
+    that agrees best with the other sources (greatest mean Spearman correlation) stands for the target. Without sources
+    nothing is trained: the score is the sum of the standardised logarithms of MACs, parameters, bytes and operators.
     """
 
     folds: ClassVar[int] = 5
@@ -99,30 +99,31 @@ class TransferPredictor(ScorePredictor):
         super().__init__(space, seed=seed)
         self.settings = self._default_settings() if settings is None else settings
         self._source: State = {}
-        """Weights after pre-training; empty without."""
+        """Weights after pre-training; empty before."""
         self._typical = 0
+        """Index of the source that agrees best with the others."""
         self._members: list[State] = []
-        """Weights whose predictions are averaged, each for one device; none: the score is the analytic cost."""
+        """Weights whose predictions are averaged, each for one device. Without any, the score is the analytic cost."""
 
-    # What a subclass says.
+    # Methods that a subclass overrides.
 
     @abstractmethod
     def _default_settings(self) -> Settings:
-        """The paper's, for `self.space`."""
+        """Return the paper's settings for `self.space`."""
 
     @abstractmethod
     def _network(self, devices: int) -> nn.Module:
-        """A fresh network: `network(inputs, device)` gives scores (n,) for indices of devices (n,) below `devices`."""
+        """Return a new network. `network(inputs, device)` gives scores (n,) for device indices (n,) below `devices`."""
 
     @abstractmethod
     def _inputs(self, genes: IntArray) -> Inputs:
-        """`genes` (n, genes) as the network takes them."""
+        """Return architectures `genes` (n, genes) in the form that the network takes."""
 
     @abstractmethod
     def _loss(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Loss of a batch, both of shape (b,); labels are min-max scaled per device."""
+        """Return the loss of a batch; scores and labels have shape (b,), labels are scaled to 0-1 per device."""
 
-    # What a predictor does.
+    # The contract of `ScorePredictor`.
 
     def pretrain(self, sources: Sequence[SourceDevice]) -> None:
         """Train from scratch on all sources, which may have measured different architectures.
@@ -171,7 +172,7 @@ class TransferPredictor(ScorePredictor):
         return np.asarray(self._evaluate(self._members, genes).mean(axis=0), dtype=np.float64)
 
     def _costs(self, genes: IntArray) -> FloatArray:
-        """Standardised logarithms of what the whole architecture costs: shape (n, len(COSTS))."""
+        """Return the standardised logarithms of the total costs of architectures: shape (n, len(COSTS))."""
         centre, scale = self._cost_scale
         return (np.log(totals(self.space)(genes)) - centre) / scale
 
@@ -186,18 +187,18 @@ class TransferPredictor(ScorePredictor):
 
     @cached_property
     def _module(self) -> nn.Module:
-        """The network for one device without weights: those of `_members` are put in."""
+        """The network for one device on torch's meta device, without weights: `_evaluate` passes those of a state."""
         with torch.device("meta"):
             return self._network(1).eval()
 
     def _for_device(self, device: int) -> State:
-        """The pre-trained weights with only the embedding of one source."""
+        """Return the pre-trained weights with the embedding of one source only."""
         return {**self._source, DEVICES: self._source[DEVICES][device : device + 1]}
 
     def _train(
         self, examples: _Labelled, devices: int, schedule: Schedule, start: State | None, seed: int
     ) -> list[State]:
-        """Weights after each of the last epochs, trained from `start` or, where that is None, from random ones."""
+        """Train from the weights `start`, or from random ones where it is None, and return those of the last epochs."""
         n, states = len(examples.label), []
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(seed)
@@ -220,12 +221,12 @@ class TransferPredictor(ScorePredictor):
         return states
 
     def _source_scores(self, genes: IntArray) -> FloatArray:
-        """What each source device would score for `genes`, by the pre-trained network: (sources, n)."""
+        """Return the scores of `genes` on each source device by the pre-trained network: shape (sources, n)."""
         return self._evaluate([self._for_device(device) for device in range(len(self._source[DEVICES]))], genes)
 
     @torch.inference_mode()
     def _evaluate(self, states: Sequence[State], genes: IntArray) -> FloatArray:
-        """Scores by weights for one device each, shape (states, n)."""
+        """Return the scores by each of several weights for one device: shape (states, n)."""
         parts = [np.empty((len(states), 0))]
         for start in range(0, len(genes), CHUNK):
             inputs = self._inputs(genes[start : start + CHUNK])
@@ -253,28 +254,29 @@ class TransferPredictor(ScorePredictor):
 
 
 def mlp(*widths: int) -> nn.Sequential:
-    """Linear layers between these widths, a ReLU after each."""
+    """Return linear layers between these widths, with a ReLU after each."""
     return nn.Sequential(*(nn.Sequential(nn.Linear(i, o), nn.ReLU()) for i, o in pairwise(widths)))
 
 
 def proxies(space: SearchSpace, genes: IntArray) -> NDArray[np.float32]:
-    """What stands for zero-cost proxies: analytic costs (n, p), each of standard deviation 1 over the space.
+    """Return the analytic costs that stand for zero-cost proxies: shape (n, p), of standard deviation 1 over the space.
 
-    The papers' thirteen proxies score a whole architecture, FLOPs and parameters among them; most need the network
-    built and run once on a batch of images. These are as cheap as a sum, and know each class of operator.
+    The papers' thirteen proxies score a whole architecture, FLOPs and parameters among them; most need the network to
+    be built and run once on a batch of images. Analytic costs are as cheap as a sum, and distinguish the classes of
+    operators.
     """
     costs = cost_features(space)(genes)
-    # The groups come scaled down by the roots of their widths.
+    # `cost_features` divides each group by the root of its width.
     columns = [costs[name] * np.sqrt(max(costs[name].shape[1], 1)) for name in CostFeatures.GROUPS]
     return np.concatenate(columns, axis=1).astype(np.float32)
 
 
 def _min_max(latency: FloatArray) -> Tensor:
-    """Scaled to 0-1; zeros where all are equal."""
+    """Return latencies scaled to 0-1; zeros where all are equal."""
     low, high = float(np.min(latency)), float(np.max(latency))
     return torch.tensor((np.asarray(latency) - low) / ((high - low) or 1.0), dtype=torch.float32)
 
 
 def _rho(a: FloatArray, b: FloatArray) -> float:
-    """Spearman's correlation; 0 where it is not defined (a constant)."""
+    """Return Spearman's correlation; 0 where it is not defined (fewer than three pairs, or a constant)."""
     return float(np.nan_to_num(spearman(a, b)))

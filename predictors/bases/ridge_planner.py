@@ -1,4 +1,4 @@
-"""What predictors without covariances of their own choose by: an A-optimal design needs them."""
+"""A base class for predictors without covariances, which the choice of measurements (`acquisition`) needs."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from latlab.predictors.base import Archs, FloatArray, IntArray, Predictor
 from latlab.predictors.common.log_latency import from_log
 from latlab.predictors.ridge import Ridge
 
-__all__ = ["Planned"]
+__all__ = ["RidgePlanned"]
 
 
-class Planned(Predictor):
-    """Leaves the choice of what to measure next to a planner: `ridge`, fitted to the same support when it is asked."""
+class RidgePlanned(Predictor):
+    """A predictor whose covariances are those of `ridge`, which is fitted to the same support when they are needed."""
 
     _genes: IntArray
     _log_latency: FloatArray
     _label_variance: FloatArray
 
     def _new_support(self) -> None:
-        """The planner's fit is of no use any more: to be called by `adapt`."""
+        """Drop the planner, whose fit is out of date. Every `adapt` must call this."""
         self.__dict__.pop("_planner", None)
 
     @cached_property
@@ -29,7 +29,7 @@ class Planned(Predictor):
         return planner
 
     def covariance(self, a: Archs, b: Archs) -> FloatArray:
-        """Of `ridge`, fitted to the same support."""
+        """Return the posterior covariance of `ridge` fitted to the same support: shape (len(a), len(b))."""
         return self._planner.covariance(a, b)
 
     @property

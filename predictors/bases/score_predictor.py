@@ -1,7 +1,7 @@
-"""Predictors that give a score, higher for slower networks, in any unit: this base class makes milliseconds of it.
+"""A base class for predictors that compute a score, higher for slower networks, in any unit.
 
-A subclass says what the score is (`_scores`) and, where it learns from the support, how (`_fit`); it never sees
-milliseconds, intervals, files or the choice of what to measure.
+A subclass computes the score (`_scores`) and, where the score is learned from the support, fits it (`_fit`). This class
+turns scores into milliseconds and intervals, writes files and provides covariances.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from latlab.predictors.base import Archs, FloatArray, IntArray, Prediction
-from latlab.predictors.bases.ridge_planner import Planned
+from latlab.predictors.bases.ridge_planner import RidgePlanned
 from latlab.predictors.common import serialization as files
 from latlab.predictors.common.log_latency import log_labels
 from latlab.predictors.common.score_to_latency import Line
@@ -24,26 +24,26 @@ from latlab.search_spaces import SearchSpace
 __all__ = ["ScorePredictor"]
 
 SAMPLE = 256
-"""Architectures over which scores are standardised, so that folds whose scores differ in unit can be put together."""
+"""Number of architectures over which scores are standardised, so that scores of different folds can be joined."""
 SLOPE_WIDTH = 0.3
-"""Prior deviation of the slope of scores that are log-latencies."""
+"""Prior standard deviation of the slope, around 1, for scores that are log-latencies."""
 OWN = ("genes", "log_latency", "label_variance", "z")
-"""Names of the arrays that this class keeps; a subclass's state has others."""
+"""Names of the saved arrays of this class; those of a subclass have other names."""
 
 
-class ScorePredictor(Planned):
-    """Maps a score to latency by a robust Bayesian line with a positive slope (`line.Line`).
+class ScorePredictor(RidgePlanned):
+    """A predictor that maps a score to latency by a robust Bayesian line with a positive slope (`Line`).
 
-    Which networks are slower is the score's word alone. What to measure next is a planner's (`ridge`, fitted to the
-    same support): an A-optimal choice needs covariances, which a score has not.
+    So the score alone determines the order of the predictions. A score has no covariances; those of `ridge`, fitted to
+    the same support, are used to choose what to measure.
     """
 
     folds: ClassVar[int] = 0
-    """Where `_fit` learns from the support, into how many parts it is cut so that the line is fitted to scores of
-    architectures that the score has not seen; 0 where the score does not depend on the support."""
+    """Number of folds of the support where `_fit` learns from it, so that the line is fitted to scores of architectures
+    that the score was not fitted to; 0 where the score does not depend on the support."""
 
     is_log_latency: ClassVar[bool] = False
-    """Whether a score is log-latency up to a constant, so that the line's slope should be about 1."""
+    """True where a score is log-latency up to a constant, so that the line's slope should be about 1."""
 
     def __init__(self, space: SearchSpace, *, seed: int = 0) -> None:
         super().__init__(space, seed=seed)
@@ -51,27 +51,29 @@ class ScorePredictor(Planned):
         self._log_latency = self._label_variance = np.empty(0)
         self._line = Line(np.empty(0), np.empty(0), np.empty(0))
 
-    # What a subclass says.
+    # Methods that a subclass overrides.
 
     def _fit(self, genes: IntArray, log_latency: FloatArray, label_variance: FloatArray) -> None:
-        """Learn the score from n labels (n >= 0), forgetting earlier ones and keeping what `pretrain` taught.
+        """Fit the score to n labels (n >= 0); forget earlier labels and keep what `pretrain` learned.
 
-        Called several times in each `adapt`, last with the whole support. By default there is nothing to learn.
+        Each `adapt` calls it once per fold, and last with the whole support. The default learns nothing.
         """
 
     @abstractmethod
     def _scores(self, genes: IntArray) -> FloatArray:
-        """Scores of shape (n,) of the architectures `genes` (n, genes): higher is slower. A linear relation with
-        log-latency is best."""
+        """Return scores (n,) of architectures `genes` (n, genes), higher for slower ones.
+
+        Predictions are best where scores are linear in log-latency.
+        """
 
     def _state(self) -> files.Arrays:
-        """Arrays that `save` keeps beside the support, by name; `_restore` gets them back. By default none."""
+        """Return the arrays that `save` writes in addition to the support, by name, for `_restore`; by default none."""
         return {}
 
     def _restore(self, arrays: dict[str, NDArray[Any]]) -> None:
-        """Take over what `_state` gave, as after `pretrain` and `_fit`."""
+        """Set the state that `_state` returned, so that it is as after `pretrain` and `_fit`."""
 
-    # What a predictor does.
+    # The contract of `Predictor`.
 
     def adapt(self, support: Archs, latency_ms: ArrayLike, stderr_ms: ArrayLike | None = None) -> None:
         self._log_latency, self._label_variance = log_labels(support, latency_ms, stderr_ms)
@@ -93,7 +95,7 @@ class ScorePredictor(Planned):
         return Line(z, self._log_latency, self._label_variance, self._scale, SLOPE_WIDTH * self._scale)
 
     def _unseen_scores(self) -> FloatArray | None:
-        """Standardised score of each label by a fit to other parts of the support; None where there is no need."""
+        """Return the standardised score of each label by a fit to the other folds; None where there are no folds."""
         n = len(self._genes)
         parts = min(self.folds, n)
         if parts < 2:
@@ -124,7 +126,7 @@ class ScorePredictor(Planned):
         return self._line.predict(self._standard_scores(self.space.genes(archs)))
 
     def leave_one_out(self) -> Prediction:
-        """Of the line; with `folds`, the score of a label is that of a fit to the other parts of the support."""
+        """Predict each label by the line through the others; with `folds`, its score is a fit to the other folds."""
         if len(self._genes) < 2:
             raise ValueError("leaving one out needs at least two measurements")
         return self._line.leave_one_out()
@@ -137,11 +139,12 @@ class ScorePredictor(Planned):
     @classmethod
     def load(cls, folder: Path, space: SearchSpace) -> Self:
         arrays, facts = files.load(folder, cls.name, space)
-        predictor = cls(space, seed=int(facts["seed"]))
-        genes, log_latency, label_variance, z = (arrays.pop(name) for name in OWN)
-        predictor._genes, predictor._log_latency, predictor._label_variance = genes, log_latency, label_variance
-        predictor._restore(arrays)
-        if len(genes):
-            predictor._standardise()
-        predictor._line = predictor._fitted_line(z)
+        with files.restoring(folder):
+            predictor = cls(space, seed=int(facts["seed"]))
+            genes, log_latency, label_variance, z = (arrays.pop(name) for name in OWN)
+            predictor._genes, predictor._log_latency, predictor._label_variance = genes, log_latency, label_variance
+            predictor._restore(arrays)
+            if len(genes):
+                predictor._standardise()
+            predictor._line = predictor._fitted_line(z)
         return predictor

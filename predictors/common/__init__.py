@@ -1,1 +1,1 @@
-"""Arithmetic that predictors share."""
+"""Functions that predictors share: labels, cost features, regressions, metrics, files."""

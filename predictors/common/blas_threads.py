@@ -1,7 +1,7 @@
 """Linear algebra on one thread.
 
-The matrices here are small and many. A thread per core then spends its time waiting for the others, and on a busy
-machine, where one of them does not run, all wait for that one: minutes instead of seconds.
+The matrices of the predictors are small and many, and with a thread per core the threads mostly wait for each other. On
+a busy machine, where one of them does not run, all wait for that one: minutes instead of seconds.
 """
 
 from __future__ import annotations
@@ -21,6 +21,6 @@ def _controller() -> ThreadpoolController:
 
 
 def one_thread() -> AbstractContextManager[Any]:
-    """While it is open, BLAS and LAPACK use one thread in this process."""
+    """Return a context manager in which BLAS and LAPACK use one thread in this process."""
     limit: AbstractContextManager[Any] = _controller().limit(limits=1, user_api="blas")
     return limit

@@ -1,9 +1,8 @@
-"""Analytic cost features: a network as the totals of what its layers cost, read in two ways.
+"""Analytic cost features of a network: sums of the costs of its layers, as written and with dead edges removed.
 
-Nothing is measured or run: `SearchSpace.layers` gives every operator's cost, as written and with dead edges removed,
-and this module adds them up per class of operator. A class is a kind and kernel size (`depthwise 5`), and, in the
-local group, also the side of its output, because the same multiply-accumulate costs more at some resolutions than at
-others.
+Nothing is measured or run: `SearchSpace.layers` gives every operator's cost in both readings, and this module adds the
+costs up per class of operator. A class is a kind and a kernel size (`depthwise 5`); in the local group it is also the
+height of the output, because a multiply-accumulate costs more at some resolutions than at others.
 """
 
 from __future__ import annotations
@@ -21,11 +20,12 @@ from latlab.search_spaces import Architecture, Layer, SearchSpace
 __all__ = ["CostFeatures", "cost_features"]
 
 SAMPLE = 1000
-"""Architectures that fix which features vary and their scale: a property of the space, not of what is measured."""
+"""Number of architectures that determine which features vary and by how much. So the features are a property of the
+space and not of the measured architectures."""
 TOTALS = ("macs", "bytes", "operators")
 READINGS = ("written", "live")
 MAX_LAYERS = 200_000
-"""Different layers remembered; a space that makes new ones for every architecture must not fill the memory."""
+"""Number of layers that are remembered: a space that makes new ones per architecture must not fill the memory."""
 
 
 class CostFeatures:
@@ -56,7 +56,7 @@ class CostFeatures:
         for group in self.GROUPS:
             columns = np.array([i for i, name in enumerate(names) if _group(name) == group])
             values = raw[:, columns]
-            # Identical columns (live equal to written, say) would count their cost twice; constant ones say nothing.
+            # Identical columns (live equal to written, say) would count their cost twice; constant ones are useless.
             first = np.unique(values.round(9), axis=1, return_index=True)[1]
             varies = values.std(axis=0) > 1e-9 * (1 + np.abs(values.mean(axis=0)))
             self._columns[group] = columns[[i for i in sorted(first) if varies[i]]]
@@ -66,7 +66,7 @@ class CostFeatures:
         self._scale = raw[:, self._order].std(axis=0) * np.sqrt(widths)
 
     def __call__(self, archs: Archs) -> dict[str, FloatArray]:
-        """Group name -> array of shape (len(archs), columns of the group)."""
+        """Return the features of each group by its name, of shape (len(archs), columns of the group)."""
         table = np.array([self._row(arch) for arch in self.space.architectures(archs)], dtype=np.float64).reshape(
             len(archs), len(self._order)
         )
@@ -74,7 +74,7 @@ class CostFeatures:
         return dict(zip(self.GROUPS, np.split(table, ends[:-1], axis=1), strict=True))
 
     def columns(self, group: str) -> list[str]:
-        """What each column of a group counts."""
+        """Return the names of a group's columns, such as `live depthwise 5 work`."""
         return [str(name) for name in self._names[self._columns[group]]]
 
     def _row(self, arch: Architecture) -> NDArray[np.float32]:
@@ -88,7 +88,7 @@ class CostFeatures:
         return self.space.layers(arch, live=False), self.space.layers(arch, live=True)
 
     def _raw(self, arch: Architecture) -> FloatArray:
-        """Totals per class, written then live; the first ones as logarithms."""
+        """Return the sums per class, as written and then live; the totals over all classes as logarithms."""
         if len(self._index) >= MAX_LAYERS:  # here and not while rows of this architecture are being collected
             self._index.clear()
         written, live = ([self._position(layer) for layer in layers] for layers in self._layers(arch))
@@ -97,7 +97,10 @@ class CostFeatures:
         return sums.ravel()
 
     def _position(self, layer: Layer) -> int:
-        """Row of `_table` that holds a layer's costs. Spaces reuse their layer objects, so identity finds most."""
+        """Return the row of `_table` that holds a layer's costs.
+
+        Layers are looked up by identity, which is quick, and finds most of them because spaces reuse their objects.
+        """
         known = self._index.get(id(layer))
         if known is not None:
             return known[1]
@@ -106,9 +109,9 @@ class CostFeatures:
             self._table = np.concatenate([self._table, np.zeros_like(self._table)])
         self._table[row] = 0
         for name, cost in _costs(layer):
-            if name in self._classes:  # a class that the sample never had cannot be scaled
+            if name in self._classes:  # a class that the sample does not have cannot be scaled
                 self._table[row, self._classes[name]] = cost
-        self._index[id(layer)] = layer, row  # the reference keeps the identity from being given to another
+        self._index[id(layer)] = layer, row  # while the layer is referenced, no other object gets its id
         return row
 
 
@@ -128,5 +131,5 @@ def _group(name: str) -> str:
 
 @cache
 def cost_features(space: SearchSpace) -> CostFeatures:
-    """The features of a space, made once per process."""
+    """Return the features of a space, the same object each time, because making them takes a while."""
     return CostFeatures(space)

@@ -1,4 +1,4 @@
-"""What networks cost in all, as written: one gather for a whole array of genes where the space is made of blocks."""
+"""Total costs of networks as written, by one array lookup for all of them where the space is made of blocks."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from functools import cache
 import numpy as np
 
 from latlab.predictors.base import FloatArray, IntArray
-from latlab.search_spaces import BlockSpace, Layer, SearchSpace
+from latlab.search_spaces import BlockSpace, Layer, SearchSpace, blocks_of
 
 __all__ = ["COSTS", "Totals", "block_costs", "totals"]
 
 COSTS = ("macs", "params", "bytes", "operators")
 CHUNK = 20_000
-"""Architectures at a time: what is gathered for them stays in the processor's cache."""
+"""Number of architectures at a time, such that their block costs stay in the processor's cache."""
 
 
 def _costs(layers: Sequence[Layer]) -> list[int]:
@@ -23,20 +23,24 @@ def _costs(layers: Sequence[Layer]) -> list[int]:
 
 @cache
 def block_costs(blocks: BlockSpace) -> FloatArray:
-    """Costs of each block, in the order of `COSTS`: shape (blocks + 1, 4), zeros in the last row (block -1)."""
+    """Return the costs of each block in the order of `COSTS`: shape (blocks + 1, 4), the last row (block -1) zeros."""
     table = [_costs(blocks.layers(block)) for block in blocks.enumerate()]
     return np.array([*table, [0] * len(COSTS)], dtype=np.float64)
 
 
 class Totals:
-    """Costs of architectures of one space: multiply-accumulates, parameters, bytes moved, operators executed."""
+    """A function that gives costs of a space's architectures: multiply-accumulates, parameters, bytes, operators."""
 
     def __init__(self, space: SearchSpace) -> None:
-        self.space, self._blocks = space, space.blocks()
+        self.space, self._blocks = space, blocks_of(space)
         self._known: dict[bytes, list[int]] = {}
 
     def __call__(self, genes: IntArray, *costs: str) -> FloatArray:
-        """Shape (n, costs), for names of `COSTS`; all of them where none is named."""
+        """Return the named costs, all of `COSTS` where none is named, of architectures `genes` (n, genes).
+
+        Returns:
+            Shape (n, costs).
+        """
         columns = [COSTS.index(cost) for cost in costs or COSTS]
         if self._blocks is None:
             return self._one_by_one(genes)[:, columns]
@@ -58,5 +62,5 @@ class Totals:
 
 @cache
 def totals(space: SearchSpace) -> Totals:
-    """Of a space, made once per process."""
+    """Return the `Totals` of a space, the same object each time, because it remembers costs."""
     return Totals(space)

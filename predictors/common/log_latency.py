@@ -1,4 +1,4 @@
-"""What predictors share about labels: checking them, and turning log-latency back into milliseconds."""
+"""Labels as log-latencies: their check and conversion, and predictions of log-latency in milliseconds."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from latlab.predictors.base import Archs, FloatArray, Prediction
 __all__ = ["from_log", "in_ms", "log_labels"]
 
 CENTRAL = 0.90
-"""Probability of the stated intervals."""
+"""Probability that the predicted interval holds a new measurement."""
 
 
 def log_labels(
     support: Archs, latency_ms: ArrayLike, stderr_ms: ArrayLike | None = None
 ) -> tuple[FloatArray, FloatArray]:
-    """Log-latencies of the support and the variance of their noise, each of shape (n,).
+    """Return the log-latencies of the support and the variances of their noise, each of shape (n,).
 
-    The variance is (stderr / latency)^2, first order; 0 where the standard error is not known.
+    A variance is (stderr / latency)^2, to first order; 0 where the standard error is not known.
 
     Raises:
         ValueError: lengths differ, or a latency is not positive and finite.
@@ -34,7 +34,7 @@ def log_labels(
 
 
 def from_log(log_latency: FloatArray, label_variance: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The reverse of `log_labels`: latencies and standard errors in ms, each of shape (n,)."""
+    """Return latencies and standard errors in ms, each of shape (n,): the inverse of `log_labels`."""
     latency = np.exp(log_latency)
     return latency, latency * np.sqrt(label_variance)
 
@@ -42,13 +42,14 @@ def from_log(log_latency: FloatArray, label_variance: FloatArray) -> tuple[Float
 def in_ms(
     mean: FloatArray, variance: FloatArray, freedom: FloatArray | float, shift: FloatArray | float | None = None
 ) -> Prediction:
-    """Predictions in milliseconds from Student-t ones of log-latency.
+    """Return predictions in milliseconds for log-latencies with Student-t distributions.
 
     Args:
-        mean, variance: of log-latency, shape (n,).
-        freedom: degrees of freedom of the interval, one or of shape (n,); mean and deviation are those of a log-normal.
-        shift: what is added to `mean` before it becomes the mean in ms: by default variance / 2, as of a log-normal.
-            A constant keeps the order of `mean`.
+        mean, variance: mean and variance of the log-latencies, shape (n,).
+        freedom: degrees of freedom of the interval, a number or of shape (n,). The standard deviation in ms is that of
+            a log-normal distribution, because a Student-t in log-latency has none in ms.
+        shift: term that is added to `mean` before it becomes the mean in ms; by default variance / 2, which gives the
+            mean of a log-normal distribution. A constant keeps the order of `mean`.
     """
     width = stats.t.ppf((1 + CENTRAL) / 2, freedom) * np.sqrt(variance)
     mean_ms = np.exp(mean + (variance / 2 if shift is None else shift))

@@ -1,4 +1,4 @@
-"""How good predictions are: rank correlation, relative error, coverage."""
+"""Metrics of predictions against measurements: rank correlation, relative error, coverage of intervals."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ __all__ = ["coverage_percent", "kendall", "mape_percent", "spearman", "within_pe
 
 
 def spearman(a: FloatArray, b: FloatArray) -> float:
-    """Spearman's rank correlation, ties averaged; NaN for fewer than three pairs or a constant input."""
+    """Return Spearman's rank correlation with averaged ties; NaN for fewer than three pairs or a constant input."""
     if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
     return float(stats.spearmanr(a, b).statistic)
 
 
 def kendall(a: FloatArray, b: FloatArray) -> float:
-    """Kendall's tau-b; NaN for fewer than three pairs or a constant input."""
+    """Return Kendall's tau-b; NaN for fewer than three pairs or a constant input."""
     if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
     return float(stats.kendalltau(a, b).statistic)
 
 
 def mape_percent(predicted: FloatArray, measured: FloatArray) -> float:
-    """Mean absolute percentage error."""
+    """Return the mean absolute error in percent of the measurements; NaN where there are none."""
     return float(100 * np.mean(np.abs(predicted - measured) / measured)) if len(measured) else float("nan")
 
 
 def within_percent(predicted: FloatArray, measured: FloatArray, percent: float = 10) -> float:
-    """Share of predictions, in percent, that miss the measurement by at most `percent` of it."""
+    """Return the percentage of predictions whose error is at most `percent` of the measurement; NaN for none."""
     if not len(measured):
         return float("nan")
     return float(100 * np.mean(np.abs(predicted - measured) <= percent / 100 * measured))
 
 
 def coverage_percent(prediction: Prediction, measured: FloatArray) -> float:
-    """Share of measurements, in percent, inside the stated 90 % interval."""
+    """Return the percentage of measurements inside the predicted 90 % interval; NaN for none."""
     if not len(measured):
         return float("nan")
     inside = (prediction.lower_ms <= measured) & (measured <= prediction.upper_ms)

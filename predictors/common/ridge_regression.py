@@ -11,18 +11,19 @@ from latlab.predictors.base import FloatArray
 __all__ = ["RidgeFit", "label_weights", "ridge", "tail_weights"]
 
 PENALTIES = np.logspace(-4, 4, 33)
-"""Tried, in units of the mean squared row of the design."""
+"""Penalties that are tried, in units of the mean squared row of the design."""
 LABEL_NOISE = 0.03
-"""What a label's logarithm is off by beside its stated error."""
+"""Error of a label's log-latency in addition to its standard error."""
 
 FREEDOM = 4.0
-"""Of the t distribution of errors, of which outliers are part."""
+"""Degrees of freedom of the t distribution of errors, whose tails are the outliers."""
 ROUNDS = 3
+"""Number of fits, each but the first with the weights that the residuals of the one before it give."""
 
 
 @dataclass(frozen=True)
 class RidgeFit:
-    """y = intercept + x coefficients. The intercept is not penalised."""
+    """A fitted function y = intercept + x coefficients. The intercept is not penalised."""
 
     intercept: float
     coefficients: FloatArray
@@ -32,22 +33,22 @@ class RidgeFit:
 
 
 def label_weights(label_variance: FloatArray) -> FloatArray:
-    """How much labels of these variances (of log-latency) count, between 0 and 1: shape as given."""
+    """Return the weights, between 0 and 1, of labels with these variances of log-latency, of the same shape."""
     return np.asarray(1 / (1 + label_variance / LABEL_NOISE**2))
 
 
 def tail_weights(residual: FloatArray) -> FloatArray:
-    """What outliers among residuals (n,) count for: weights of t_4 errors of the residuals' own median size."""
+    """Return weights (n,) that discount outliers among residuals (n,), as t_4 errors of their median size would."""
     size = max(1.4826 * float(np.median(np.abs(residual))), LABEL_NOISE) if len(residual) else 1.0
     return np.asarray((FREEDOM + 1) / (FREEDOM + (residual / size) ** 2))
 
 
 def ridge(x: FloatArray, y: FloatArray, weight: FloatArray | None = None, rounds: int = ROUNDS) -> RidgeFit:
-    """Fit y (n,) to x (n, d), the penalty being that of `PENALTIES` with the least weighted error left-one-out.
+    """Fit y (n,) to x (n, d) with the penalty of `PENALTIES` that has the least weighted leave-one-out error.
 
-    With fewer than three labels nothing can be chosen: the coefficients are 0. Left-one-out residuals are
-    r_i / (1 - h_i), h_i the leverage (Hastie et al., The Elements of Statistical Learning, 2nd edition, section 7.10).
-    Labels that the others contradict count less: after the first round their residuals weight them (`tail_weights`).
+    With fewer than three labels no penalty can be chosen, and the coefficients are 0. Leave-one-out residuals are
+    r_i / (1 - h_i), h_i being the leverage (Hastie et al., The Elements of Statistical Learning, 2nd edition, section
+    7.10). Labels that the others contradict count less: after the first round residuals weight them (`tail_weights`).
     """
     n, d = x.shape
     weight = np.ones(n) if weight is None else weight
@@ -61,7 +62,7 @@ def ridge(x: FloatArray, y: FloatArray, weight: FloatArray | None = None, rounds
 
 
 def _best(x: FloatArray, y: FloatArray, weight: FloatArray) -> tuple[RidgeFit, FloatArray]:
-    """The fit with the best penalty, and what each label is off by when it is left out."""
+    """Return the fit with the best penalty, and the residual of each label when it is left out."""
     share = weight / weight.sum()
     centre, level, root = share @ x, float(share @ y), np.sqrt(weight)
     left, singular, right = _thin_svd((x - centre) * root[:, None])
@@ -82,8 +83,11 @@ def _best(x: FloatArray, y: FloatArray, weight: FloatArray) -> tuple[RidgeFit, F
 
 
 def _thin_svd(x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Left vectors, singular values and right vectors, without those of no weight: by the smaller Gram matrix, which
-    is several times quicker than a decomposition of x and exact enough for penalties far above rounding errors."""
+    """Return left vectors, singular values and right vectors of x, without those whose singular value is 0.
+
+    They come from the smaller Gram matrix, which is several times quicker than a decomposition of x and exact enough
+    for penalties far above rounding errors.
+    """
     tall = len(x) > x.shape[1]
     square, vectors = np.linalg.eigh(x.T @ x if tall else x @ x.T)
     kept = square > 1e-12 * max(float(square[-1]), np.finfo(float).tiny)

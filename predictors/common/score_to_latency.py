@@ -1,9 +1,9 @@
-"""A line from a score to log-latency that holds from one label on: Bayesian, robust, never falling.
+"""A robust Bayesian line from a score to log-latency, which one label is enough to fit and which never falls.
 
     log t_i = a + b z_i + e_i,   e_i ~ t_4(0, s^2 + v_i),   b ~ N(slope, slope_sd^2) cut off at 0,   s^2 ~ inv-chi^2
 
 z is a score in standard deviations over the space, v_i the known variance of a label. The heavy tails are a scale
-mixture of normals, fitted by expectation-maximisation: E: w_i = 5 / (4 + r_i^2 / (s^2 + v_i)); M: (a, b) by weighted
+mixture of normals, fitted by expectation-maximisation. E: w_i = 5 / (4 + r_i^2 / (s^2 + v_i)). M: (a, b) by weighted
 least squares under the prior, s^2 from the residuals with the line's own uncertainty added to them (Gelman et al.,
 Bayesian Data Analysis, 3rd edition, sections 14.2, 17.2 and 17.4).
 """
@@ -22,19 +22,24 @@ from latlab.predictors.common.log_latency import in_ms
 __all__ = ["Line"]
 
 SLOPE, SLOPE_SD = 0.3, 0.3
-"""Log-latency per standard deviation of a score, for want of better: what latencies of one space spread over."""
+"""Prior mean and deviation of the slope, in log-latency per standard deviation of a score. The log-latencies of a space
+spread over about as much."""
 LEVEL_SD = 30.0
-"""Of the intercept around the labels' median: unknown."""
+"""Prior deviation of the intercept around the labels' median: it is unknown."""
 NOISE, NOISE_FREEDOM = 0.1, 2.0
-"""Prior of s, and how many labels it counts for."""
+"""Prior value of s, and the number of labels that this prior counts for."""
 FREEDOM = 4.0
-"""Of the t distribution of a label."""
+"""Degrees of freedom of the t distribution of a label."""
 STEPS = 60
+"""Number of expectation-maximisation steps."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """The posterior given scores `z`, log-latencies `y` and label variances, all of shape (n,); n may be 0."""
+    """The posterior of the line, given scores `z`, log-latencies `y` and label variances, each of shape (n,).
+
+    n may be 0, which leaves the prior.
+    """
 
     z: FloatArray
     y: FloatArray
@@ -44,7 +49,7 @@ class Line:
 
     @cached_property
     def _fit(self) -> tuple[FloatArray, FloatArray, FloatArray, float]:
-        """Mean and covariance of (a, b) before the cut-off, precision of each label, s^2."""
+        """Mean and covariance of (a, b) before b is cut off at 0, the precision of each label, and s^2."""
         design = self._design(self.z)
         prior = np.diag([LEVEL_SD**-2, self.slope_sd**-2])
         pull = prior @ np.array([np.median(self.y) if len(self.y) else 0.0, self.slope])
@@ -67,17 +72,17 @@ class Line:
 
     @property
     def noise_variance(self) -> float:
-        """Variance of one more label's logarithm around the line, outliers aside."""
+        """Variance of the log-latency of one more label around the line, if it is no outlier."""
         return self._fit[3] + (float(np.median(self.label_variance)) if len(self.y) else 0.0)
 
     def predict(self, z: FloatArray) -> Prediction:
-        """Predictions at scores `z`; their means rise with z, whatever the uncertainty of the slope."""
+        """Predict latencies in ms at scores `z` (m,); the means rise with z, however uncertain the slope is."""
         line, covariance, _, _ = self._fit
         design = self._design(z)
         return self._in_ms(design @ _cut(line, covariance), _quadratic(design, covariance))
 
     def leave_one_out(self) -> Prediction:
-        """Each label from all the others, their weights and s^2 held: closed form in the residuals."""
+        """Predict each label from all the others, in closed form: the weights and s^2 stay those of all labels."""
         line, covariance, precision, _ = self._fit
         design = self._design(self.z)
         means, variances = np.empty_like(self.y), np.empty_like(self.y)
@@ -93,9 +98,9 @@ class Line:
 
 
 def _cut(line: FloatArray, covariance: FloatArray) -> FloatArray:
-    """Mean of (a, b) given b > 0."""
+    """Return the mean of (a, b) given b > 0."""
     deviation = np.sqrt(covariance[1, 1])
-    # The hazard function by logarithms: its parts underflow far from 0.
+    # The hazard function is computed by logarithms because its parts underflow far from 0.
     below = line[1] / deviation
     hazard = np.exp(stats.norm.logpdf(below) - stats.norm.logcdf(below))
     return np.asarray(line + covariance[:, 1] / deviation * hazard)

@@ -1,19 +1,21 @@
-"""How predictors are kept: arrays in a safetensors file, everything else in a JSON file beside it. Never pickle."""
+"""Fitted predictors as files: arrays in a safetensors file, everything else in a JSON file next to it. No pickle."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from latlab.search_spaces import SearchSpace
 
-__all__ = ["Arrays", "load", "save"]
+__all__ = ["Arrays", "load", "restoring", "save"]
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -28,17 +30,43 @@ def save(folder: Path, predictor: str, space: SearchSpace, arrays: Arrays, facts
 
 
 def load(folder: Path, predictor: str, space: SearchSpace) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """What `save` wrote: arrays and facts.
+    """Return the arrays, among which `genes` of shape (n, genes) must be, and the facts that `save` wrote.
 
     Raises:
-        ValueError: the folder holds no such predictor, or one of another space.
+        ValueError: the folder holds no such predictor, one of another space, or files that cannot be read; the message
+            says which, and for the last that the predictor is to be fitted again.
     """
     stem = predictor.replace("-", "_")
-    try:
-        facts = json.loads((folder / f"{stem}.json").read_text())
-        arrays = load_file(folder / f"{stem}.safetensors")
-    except FileNotFoundError as error:
-        raise ValueError(f"{folder} holds no predictor {predictor}: {error.filename} is missing") from error
-    if facts["space"] != space.name:
-        raise ValueError(f"{folder} holds a predictor of {facts['space']}, not of {space.name}")
+    with restoring(folder):
+        try:
+            facts = json.loads((folder / f"{stem}.json").read_text())
+            arrays = load_file(folder / f"{stem}.safetensors")
+        except (FileNotFoundError, NotADirectoryError) as error:
+            absent = error.filename
+        else:
+            absent, saved_for = None, facts["space"]
+    if absent is not None:
+        raise ValueError(f"{folder} holds no predictor {predictor}: {absent} is missing")
+    if saved_for != space.name:
+        raise ValueError(f"{folder} holds a predictor of {saved_for}, not of {space.name}")
+    with restoring(folder):
+        width = arrays["genes"].shape[1]
+        if width != space.num_genes:
+            raise ValueError(f"its architectures have {width} genes, those of {space.name} {space.num_genes}")
     return arrays, facts
+
+
+@contextmanager
+def restoring(folder: Path) -> Iterator[None]:
+    """Turn whatever goes wrong with the contents of `folder` inside the block into one `ValueError`.
+
+    A folder of another version of latlab, or a damaged one, shows in many ways: a key that is missing, an array of
+    another shape, weights that fit no network. The user can do one thing about all of them, and the message says it.
+    """
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise ValueError(
+            f"{folder} does not hold a predictor of this version of latlab ({reason}): fit the predictor again"
+        ) from error

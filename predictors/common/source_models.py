@@ -1,4 +1,4 @@
-"""Tables fitted to source devices: what each would take for architectures that it never measured."""
+"""Regressions fitted to source devices, which estimate the latencies of architectures that a source did not measure."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from latlab.search_spaces import SearchSpace
 __all__ = ["SourceTables"]
 
 SAMPLE = 512
-"""Architectures over which each source is standardised."""
+"""Number of architectures over which each source is standardised."""
 
 
 class SourceTables:
-    """Log-latencies of the source devices of one space, each by ridge regression on costs and one-hot choices.
+    """Estimated log-latencies of the source devices of a space, each by ridge regression on costs and one-hot choices.
 
     The devices need not have measured the same architectures.
     """
@@ -34,7 +34,7 @@ class SourceTables:
         self._intercepts = np.empty(0)
 
     def fit(self, sources: Sequence[SourceDevice]) -> None:
-        """Forget earlier sources and fit to these; may be none."""
+        """Fit to these sources, possibly none, and forget earlier ones."""
         fits = []
         for source in sources:
             labels, variance = log_labels(source.genes, source.latency_ms, source.stderr_ms)
@@ -51,21 +51,23 @@ class SourceTables:
         self._intercepts = (self._intercepts - over.mean(axis=0)) / scale
 
     def __call__(self, genes: IntArray) -> FloatArray:
-        """Log-latencies, of mean 0 and deviation 1 over the space: shape (n, sources).
+        """Return log-latencies on each source, of mean 0 and standard deviation 1 over the space: shape (n, sources).
 
-        Where there are no sources, one column: the logarithm of the multiply-accumulates.
+        Without sources there is one column, the logarithm of the multiply-accumulates.
         """
         if not len(self._intercepts):
             return np.log(totals(self._space)(genes, "macs"))
         return np.asarray(self._design(genes) @ self._coefficients + self._intercepts)
 
     def _design(self, genes: IntArray) -> FloatArray:
-        """Shape (n, features), each group of columns of variance about 1."""
+        """Return the design of the regressions, shape (n, features); each group of columns has variance about 1."""
         choices = self._space.encode(genes, "one-hot") / np.sqrt(self._space.num_genes)
         return np.hstack([*cost_features(self._space)(genes).values(), choices])
 
     def state(self) -> files.Arrays:
+        """Return the arrays that `restore` takes."""
         return {"source_coefficients": self._coefficients, "source_intercepts": self._intercepts}
 
     def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Set the regressions to those of `state`."""
         self._coefficients, self._intercepts = arrays["source_coefficients"], arrays["source_intercepts"]

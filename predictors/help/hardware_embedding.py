@@ -1,4 +1,4 @@
-"""Devices as HELP sees them: an embedding from ten reference architectures, and labels on a common scale."""
+"""HELP's description of devices: an embedding from ten reference architectures, and labels on a common scale."""
 
 from __future__ import annotations
 
@@ -25,34 +25,36 @@ __all__ = [
 ]
 
 LOW, SPAN = 0.05, 0.9
-"""Labels of a source's pool lie between 0.05 and 0.95."""
+"""Smallest label of a source's pool, and the difference to the largest: labels are between 0.05 and 0.95."""
 STOOD_IN = 80
-"""Measurements of a source from which missing references are estimated: enough, and fast."""
+"""Number of measurements of a source from which missing references are estimated: enough, and fast."""
 LEVEL_VARIANCE = 100.0
-"""Of a device's mean log-latency: unknown."""
+"""Prior variance of a device's mean log-latency, which is unknown."""
 PRIOR_DEVICES, PRIOR_DEVIATION = 2.0, 0.2
-"""How a device departs from the mean source where there are few sources to tell: independent deviations of 20 %."""
+"""Prior of a device's deviations from the mean source: independent ones of 20 %, which count for two devices."""
 TWO_POINTS = 3
-"""Measurements from which both ends of the scale are fitted."""
+"""Number of measurements from which both ends of the scale are fitted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Labels are 0.05 + 0.9 (latency - low) / (high - low); latencies in ms."""
+    """The scale of a device's labels: 0.05 + 0.9 (latency - low) / (high - low), latencies in ms."""
 
     low: float
     high: float
 
     def labels(self, latency: FloatArray) -> FloatArray:
+        """Return the labels of latencies in ms."""
         return LOW + SPAN * (latency - self.low) / (self.high - self.low)
 
     def latency(self, labels: FloatArray) -> FloatArray:
+        """Return the latencies in ms of labels."""
         return self.low + (labels - LOW) / SPAN * (self.high - self.low)
 
 
 @dataclass(frozen=True, slots=True)
 class SourcePool:
-    """What a source has: m labelled architectures, and log-latencies of the references (10,)."""
+    """The data of a source: m labelled architectures, and the log-latencies of the references (10,)."""
 
     genes: IntArray
     labels: FloatArray
@@ -61,29 +63,32 @@ class SourcePool:
 
 
 def measured_references(space: SearchSpace, genes: IntArray, log_latency: FloatArray) -> FloatArray:
-    """Log-latencies of HELP's ten references in their order, NaN where `genes` do not include one."""
+    """Return the log-latencies of HELP's ten references in their order, NaN for those that `genes` do not include."""
     row = {one.tobytes(): i for i, one in enumerate(np.ascontiguousarray(genes))}
     found = [row.get(one.tobytes()) for one in space.genes(space.references())]
     return np.array([np.nan if i is None else log_latency[i] for i in found])
 
 
 def is_reference(space: SearchSpace, genes: IntArray) -> NDArray[np.bool_]:
-    """Which of `genes` (n, genes) are among HELP's references, shape (n,)."""
+    """Return which of `genes` (n, genes) are among HELP's references, shape (n,)."""
     same = (genes[:, None] == space.genes(space.references())).all(axis=2)
     return np.asarray(same.any(axis=1))
 
 
 def embedding(log_references: FloatArray) -> FloatArray:
-    """Min-max scaled latencies of the references; one half each where they are all the same."""
+    """Return the latencies of the references scaled to 0-1; 0.5 for each where they are all the same."""
     latency = np.exp(log_references - log_references.max())
     spread = float(np.ptp(latency))
     return np.asarray(latency - latency.min()) / spread if spread > 0 else np.full(len(latency), 0.5)
 
 
 def source_pool(space: SearchSpace, source: SourceDevice, trimmed: float, seed: int) -> SourcePool:
-    """The pool of a source: its measurements but the references, without the share `trimmed` at either end.
+    """Return the pool of a source: its measurements without the references and without the ends of its latencies.
 
     References that the source has not measured are estimated by `ridge` from (up to 80 of) its measurements.
+
+    Args:
+        trimmed: share of the measurements that is dropped at either end.
 
     Raises:
         ValueError: fewer than four measurements remain, or one is not positive and finite.
@@ -113,11 +118,11 @@ def source_pool(space: SearchSpace, source: SourceDevice, trimmed: float, seed: 
 
 
 def impute(log_references: FloatArray, sources: FloatArray) -> FloatArray:
-    """Fill in the references of a target that are not measured (NaN), from those of the sources (devices, 10).
+    """Estimate the references of a target that are not measured (NaN) from those of the sources (devices, 10).
 
-    A device's log-latencies are the sources' mean, plus a level of its own, plus a normal deviation whose covariance is
-    that of the sources, shrunk towards independent deviations of 20 %. What is missing is the mean given what is
-    measured; without any, it is the mean source.
+    In the model, a device's log-latencies are the sources' mean, plus a level of its own, plus a normal deviation whose
+    covariance is that of the sources, shrunk towards independent deviations of 20 %. Missing references are the mean
+    given the measured ones; if none is measured, all are those of the mean source.
     """
     centre = np.asarray(sources.mean(axis=0), dtype=np.float64)
     mean = np.asarray(centre - centre.mean(), dtype=np.float64)
@@ -132,11 +137,16 @@ def impute(log_references: FloatArray, sources: FloatArray) -> FloatArray:
 
 
 def label_scale(latency: FloatArray, guess: FloatArray, sources: Sequence[Scale]) -> Scale:
-    """The scale of a target, of which nobody knows the ends of its pool.
+    """Estimate the scale of a target, whose smallest and largest latency are not known.
 
-    It is the one on which n measurements (n >= 1) agree best with the labels `guess` (n,) that the network gives them
-    before it has adapted. From three measurements on mean and spread agree; with fewer, or where the two do not rise
-    together, the mean alone, and the ratio of the ends is the sources' typical one.
+    On this scale n measurements (n >= 1) agree with the labels that the network gives them before it adapts. From three
+    measurements on, mean and spread agree. With fewer, or where the two do not rise together, only the means agree, and
+    the ratio of the ends is the sources' typical one.
+
+    Args:
+        latency: measurements in ms, shape (n,).
+        guess: labels by the network, shape (n,).
+        sources: scales of the sources.
     """
     share = (guess - LOW) / SPAN
     rise = float((latency - latency.mean()) @ (guess - guess.mean()))
@@ -150,5 +160,5 @@ def label_scale(latency: FloatArray, guess: FloatArray, sources: Sequence[Scale]
 
 
 def _scale(low: float, high: float) -> Scale:
-    """Never empty: a source may have measured the same latency everywhere."""
+    """Return a scale whose ends differ, even if a source has the same latency everywhere."""
     return Scale(low, max(high, low * (1 + 1e-6)))

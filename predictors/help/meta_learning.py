@@ -1,7 +1,7 @@
-"""Meta-training: Meta-SGD (second order, one rate per parameter) over devices.
+"""Meta-training by Meta-SGD (second order, one rate per parameter) over devices.
 
-The T tasks of an episode are one batch: their weights differ, so a layer is a batched matrix product, and the sum of
-their losses has the gradient of each with respect to its own weights.
+The T tasks of an episode are one batch. Their weights differ, so a layer is a batched matrix product, and the gradient
+of the sum of their losses contains the gradient of each loss with respect to its own weights.
 """
 
 from __future__ import annotations
@@ -21,33 +21,38 @@ __all__ = ["Pool", "Settings", "adapted", "draw", "meta_loss", "meta_train"]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How HELP is trained; the defaults are the paper's and its code's."""
+    """The settings of HELP's training; the defaults are those of the paper and its code."""
 
     episodes: int = 2000
+    """Number of episodes of meta-training."""
     rate: float = 1e-4
-    """Adam's."""
+    """Learning rate of Adam."""
     devices: int = 8
-    """Tasks of an episode."""
+    """Number of tasks of an episode."""
     support: int = 10
+    """Number of labels in the support of a task."""
     queries: int = 200
+    """Number of labels on which an adapted task is tested."""
     steps: int = 2
-    """Of the inner loop."""
+    """Number of gradient steps of the inner loop."""
     kl_weight: float = 0.1
+    """Weight of the divergence of z in the loss."""
     trimmed: float = 0.1
-    """Share of a source's pool that is dropped at either end of its latencies."""
+    """Share of a source's measurements that is dropped at either end of its latencies."""
     held_out: float = 0.15
-    """Share of a source's pool that selects the weights and is not trained on."""
+    """Share of a source's pool that is held out to select the weights."""
     check_every: int = 50
-    """Episodes between looks at what was held out."""
+    """Number of episodes between checks on the held-out labels."""
     patience: int = 0
-    """Looks without a better one after which training stops; 0: never."""
+    """Number of checks without improvement after which training stops; 0 means never."""
     monte_carlo: int = 10
-    """Samples of z whose predictions are averaged."""
+    """Number of samples of z whose predictions are averaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A device: `x` (m, ...), labels `y` (m,) and `embedding` (10,); `held_x` and `held_y` select the weights."""
+    """The tensors of a device: inputs `x` (m, ...), labels `y` (m,), the held-out `held_x` and `held_y`, and its
+    `embedding` (10,)."""
 
     x: Tensor
     y: Tensor
@@ -57,7 +62,10 @@ class Pool:
 
 
 def draw(meta: Meta, embedding: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A sample of z (T, 603) for each embedding (T, 10), differentiable, and its divergence from N(0, 1) (T,)."""
+    """Draw z (T, 603) for each embedding (T, 10), differentiably, and return it with the divergences from N(0, 1) (T,).
+
+    The divergence is that of the distribution from which z is drawn.
+    """
     mean, deviation = posterior(meta.inference, embedding)
     return mean + deviation * torch.randn(mean.shape, generator=generator), kl(mean, deviation)
 
@@ -65,12 +73,12 @@ def draw(meta: Meta, embedding: Tensor, generator: torch.Generator) -> tuple[Ten
 def adapted(
     trunk: Trunk, meta: Meta, z: Tensor, x: Tensor, y: Tensor, embedding: Tensor, *, steps: int, train: bool
 ) -> Params:
-    """Weights of T tasks after `steps` full-batch gradient steps on their supports.
+    """Return the weights of T tasks after `steps` full-batch gradient steps on their supports.
 
     Args:
-        z: (T, 603).
-        x, y: supports, (T, n, ...) and (T, n).
-        embedding: (T, 10).
+        z: modulation of the weights of each task, (T, 603).
+        x, y: inputs and labels of the supports, (T, n, ...) and (T, n).
+        embedding: embeddings of the devices, (T, 10).
         train: keep the graph, for gradients through the steps (second order); otherwise the result is detached.
     """
     params = modulated(meta.weights, z)
@@ -97,9 +105,9 @@ def meta_loss(
     generator: torch.Generator,
     settings: Settings,
 ) -> Tensor:
-    """Mean squared error of the queries after adaptation, and 0.1 times the sum of the tasks' divergences.
+    """Return the mean squared error of the queries after adaptation, plus `kl_weight` times the sum of the divergences.
 
-    (The published code adds the last task's divergence once per task, which has the same expectation.)
+    The published code adds the last task's divergence once per task, which has the same expectation.
     """
     z, divergence = draw(meta, embedding, generator)
     params = adapted(trunk, meta, z, *support, embedding, steps=settings.steps, train=True)
@@ -115,11 +123,11 @@ def meta_train(
     validation: Sequence[Pool] = (),
     report: Callable[[int, float], None] | None = None,
 ) -> Meta:
-    """Meta-train on `pools`; the weights that rank held-out architectures best, or the last if none are held out.
+    """Meta-train on `pools` and return the weights that rank held-out architectures best, else the last weights.
 
     Args:
-        validation: devices that are not trained on, and take part in the selection.
-        report: called with the episode and the mean Spearman correlation at each look at what was held out.
+        validation: devices that are not trained on, but take part in the selection of the weights.
+        report: function that is called at each check with the episode and the mean Spearman correlation over devices.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.enable_grad():
@@ -165,9 +173,9 @@ def meta_train(
 def _held_out_rho(
     trunk: Trunk, meta: Meta, pools: Sequence[Pool], supports: int, settings: Settings, seed: int
 ) -> float:
-    """Mean Spearman correlation over devices: adapted to a support, tested on what was held out.
+    """Return the mean Spearman correlation over devices, each adapted to a support and tested on held-out labels.
 
-    Supports and z are the same each time, so that looks differ by the weights alone.
+    Supports and z are the same each time, so that checks differ only in the weights.
     """
     generator = torch.Generator().manual_seed(seed)
     n = min(len(pool.held_y) for pool in pools)

@@ -1,8 +1,8 @@
-"""HELP's network: an architecture beside a device's embedding, into one label.
+"""HELP's network, which reads an architecture and the embedding of a device and gives a label.
 
-Everything is written for T tasks side by side. A task is a device (or one sample of z), and every task has its own
-weights: tensors of shape (T, in, out), so that all tasks together are one batched matrix product per layer. Where the
-weights are still common to all tasks they are views that repeat without copies.
+All functions take T tasks at once. A task is a device (or one sample of z), and every task has its own weights: tensors
+of shape (T, in, out), so that a layer is one batched matrix product for all tasks. Weights that are still common to all
+tasks are expanded views, not copies.
 """
 
 from __future__ import annotations
@@ -25,57 +25,66 @@ __all__ = ["EMBEDDING", "Meta", "Params", "Trunk", "forward", "initial", "kl", "
 Params = dict[str, Tensor]
 
 EMBEDDING = 10
-"""Reference architectures, whose latencies embed a device."""
+"""Number of reference architectures, whose latencies embed a device."""
 HIDDEN = 100
 HEAD = 2 * HIDDEN
 LAYERS = 3
-"""Of the head: 200 -> 200 -> 200 -> 1."""
+"""Number of layers of the head: 200 -> 200 -> 200 -> 1."""
 Z = LAYERS * (HEAD + 1)
-"""A factor for each input of each layer of the head, and an offset for each layer."""
+"""Length of z: a factor for each input of each layer of the head, and an offset for each layer."""
 Z_SCALE = 0.01
 INFERENCE = 10
 GCN_LAYERS = 4
 GCN_START = 0.05
 RATE = 1e-3
-"""What each learned rate of the inner loop starts from."""
+"""Initial value of each learned rate of the inner loop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """What meta-training learns: initial weights, a rate for each of them, and the network that infers z."""
+    """The result of meta-training: initial weights, a rate for each of them, and the weights of the network for z."""
 
     weights: Params
     rates: Params
     inference: Params
 
     def tensors(self) -> list[Tensor]:
+        """Return all tensors, for the optimiser."""
         return [value for params in (self.weights, self.rates, self.inference) for value in params.values()]
 
     def copy(self) -> Meta:
-        """Detached, with its own memory."""
+        """Return a detached copy with its own memory."""
         parts = (self.weights, self.rates, self.inference)
         return Meta(*({name: value.detach().clone() for name, value in params.items()} for params in parts))
 
 
 class Trunk(ABC):
-    """The part that reads architectures."""
+    """The part of the network that reads architectures."""
 
     @abstractmethod
     def inputs(self, genes: IntArray) -> Tensor:
-        """What the trunk takes, one row per architecture: float32 of shape (n, ...)."""
+        """Return the inputs of the trunk for architectures `genes` (n, genes): float32 of shape (n, ...)."""
 
     @abstractmethod
     def initial(self, generator: torch.Generator) -> Params:
-        """Fresh weights, without the dimension of tasks."""
+        """Return new weights, without the dimension of tasks."""
 
     @abstractmethod
     def __call__(self, params: Params, x: Tensor) -> Tensor:
-        """(T, n, ...) or (1, n, ...), if all tasks read the same architectures, -> (T, n, HIDDEN)."""
+        """Return the embeddings (T, n, HIDDEN) of architectures with inputs `x`.
+
+        Args:
+            params: weights of T tasks.
+            x: (T, n, ...), or (1, n, ...) if all tasks read the same architectures.
+        """
 
 
 class MLPTrunk(Trunk):
-    """d -> 100 -> 100 on a vector per architecture: HELP's own (132 numbers for FBNet, 145 for OFA) where the space has
-    it, and all choices as one-hot codes where it has not."""
+    """Layers d -> 100 -> 100 on a vector per architecture.
+
+    The vector is HELP's own (132 numbers for FBNet, 145 for OFA) where the space has it, and else all choices as
+    one-hot codes.
+    """
 
     def __init__(self, space: SearchSpace) -> None:
         self._space = space
@@ -93,23 +102,23 @@ class MLPTrunk(Trunk):
 
 
 class GCNTrunk(Trunk):
-    """NAS-Bench-201: four graph convolutions 8 -> 100 -> 100 -> 100 -> 100, read at a global node.
+    """Four graph convolutions 8 -> 100 -> 100 -> 100 -> 100 on cells of NAS-Bench-201, read at a global node.
 
-    The nodes are those of the space's `graph` encoding (input, six operations, output) and the global node, which all
-    others point to. A layer is relu((A^T + I) H W + b): every node adds its predecessors to itself. The last layer
-    needs the global node alone.
+    The nodes are those of the space's `graph` encoding (input, six operations, output) and the global node, to which
+    all others lead. A layer is relu((A^T + I) H W + b): every node adds its predecessors to itself. The last layer is
+    computed at the global node only.
 
-    A node whose ancestors are few looks the same in many cells, so what can be shared is computed once per task: the
-    input (1 row), an operation on the input (5, whichever edge), an operation on the output of such a one (25). Each
-    architecture then has three nodes of its own: the edge 2 -> 3, which two edges feed, the output and the global node.
-    Each of these three receives some of the shared nodes, and all of its own nodes before it.
+    A node with few ancestors is the same in many cells, so such nodes are computed once per task and shared: the input
+    (1 row), an operation on the input (5, whichever edge), an operation on the output of one of these (25). Each
+    architecture has three further nodes of its own: the edge 2 -> 3, into which two edges lead, the output and the
+    global node. Each of these three receives some of the shared nodes, and all own nodes before it.
     """
 
     OPS = 5
     SHARED = 1 + OPS + OPS**2
     OWN = 3
     FEATURES = OPS + 3
-    """Input, five operations, output, global."""
+    """Number of kinds of node: input, five operations, output, global."""
 
     def __init__(self, space: SearchSpace) -> None:
         self._space = space
@@ -129,15 +138,15 @@ class GCNTrunk(Trunk):
         self._shared_inputs = arrivals @ features
 
     def _on_input(self, op: Any) -> Any:
-        """Row of operation `op` on the cell's input."""
+        """Return the row of operation `op` on the cell's input."""
         return 1 + op
 
     def _on_edge(self, op: Any, previous: Any) -> Any:
-        """Row of operation `op` on the output of operation `previous`, which is on the cell's input."""
+        """Return the row of operation `op` on the output of operation `previous`, which is on the cell's input."""
         return 1 + self.OPS + self.OPS * op + previous
 
     def inputs(self, genes: IntArray) -> Tensor:
-        """(n, 3, 31 + 8): how often each shared node arrives at each own one, and the first layer's own inputs."""
+        """Return, for each own node, how often each shared node leads into it, and its first inputs: (n, 3, 31 + 8)."""
         by_edge = dict(zip(EDGES, torch.tensor(genes).T, strict=True))
         to_1, to_2, to_3 = (self._on_input(by_edge[node, 0]) for node in (1, 2, 3))
         between = self._on_edge(by_edge[2, 1], by_edge[1, 0])
@@ -162,7 +171,7 @@ class GCNTrunk(Trunk):
 
     def __call__(self, params: Params, x: Tensor) -> Tensor:
         tasks, n = len(params["gcn1.weight"]), x.shape[1]
-        # Node by node, so that products over shared nodes and over features see contiguous matrices.
+        # Rows are ordered node by node, so that products over shared nodes and over features have contiguous matrices.
         x = x.transpose(1, 2).reshape(len(x), self.OWN * n, -1).expand(tasks, -1, -1)
         arrivals = x[:, :, : self.SHARED].contiguous()
         shared = _relu_affine(params, "gcn1", self._shared_inputs[None])
@@ -176,12 +185,12 @@ class GCNTrunk(Trunk):
 
 
 def trunk_of(space: SearchSpace) -> Trunk:
-    """As in the paper: graph convolutions for NAS-Bench-201, else layers of linear maps."""
+    """Return the trunk for a space, as in the paper: graph convolutions for NAS-Bench-201, else linear layers."""
     return GCNTrunk(space) if space.name == "nasbench201" else MLPTrunk(space)
 
 
 def initial(trunk: Trunk, generator: torch.Generator) -> Meta:
-    """Fresh weights; those of the head's first layer are kept in two halves, for the architecture and the device."""
+    """Return new weights; those of the head's first layer are in two halves, for the architecture and the device."""
     weights = {
         **trunk.initial(generator),
         **_linear("device1", EMBEDDING, HIDDEN, generator),
@@ -201,28 +210,28 @@ def initial(trunk: Trunk, generator: torch.Generator) -> Meta:
 
 
 def forward(trunk: Trunk, params: Params, x: Tensor, embedding: Tensor) -> Tensor:
-    """Labels of shape (T, n) of architectures `x` on devices `embedding` (T, 10)."""
+    """Return labels of shape (T, n) of architectures `x` on devices `embedding` (T, 10)."""
     device = _relu_affine(params, "device2", _relu_affine(params, "device1", embedding[:, None]))
-    # What the device adds to the first layer is the same for all n architectures.
+    # The contribution of the device to the first layer is the same for all n architectures.
     offset = torch.baddbmm(params["head1.bias"][:, None], device, params["head1.device"])
     hidden = torch.baddbmm(offset, trunk(params, x), params["head1.arch"]).relu_()
     return _affine(params, "head3", _relu_affine(params, "head2", hidden))[..., 0]
 
 
 def posterior(inference: Params, embedding: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of z, each (T, 603), from embeddings (T, 10)."""
+    """Return mean and standard deviation of z, each (T, 603), for embeddings (T, 10)."""
     hidden = F.relu(embedding @ inference["inference1.weight"] + inference["inference1.bias"])
     mean, deviation = (hidden @ inference["inference2.weight"] + inference["inference2.bias"]).chunk(2, dim=1)
     return mean, F.softplus(deviation)
 
 
 def kl(mean: Tensor, deviation: Tensor) -> Tensor:
-    """Divergence from N(0, 1), shape (T,)."""
+    """Return the Kullback-Leibler divergence of N(mean, deviation^2), each (T, Z), from N(0, 1): shape (T,)."""
     return (0.5 * (mean**2 + deviation**2 - 1) - deviation.log()).sum(dim=1)
 
 
 def modulated(weights: Params, z: Tensor) -> Params:
-    """Weights per task for `z` (T, 603): W (1 + 0.01 z) over inputs, b + 0.01 z in the head; the rest is shared."""
+    """Return weights per task for `z` (T, 603): W (1 + 0.01 z) over inputs and b + 0.01 z in the head, else shared."""
     factors = 1 + Z_SCALE * z[:, : LAYERS * HEAD, None]
     offsets = Z_SCALE * z[:, LAYERS * HEAD :, None]
     params = {name: value.expand(len(z), *value.shape) for name, value in weights.items()}
@@ -241,7 +250,7 @@ def modulated(weights: Params, z: Tensor) -> Params:
 
 
 def _affine(params: Params, name: str, x: Tensor) -> Tensor:
-    """(T or 1, n, in) -> (T, n, out)."""
+    """Return x W + b: (T or 1, n, in) -> (T, n, out)."""
     weight, bias = params[f"{name}.weight"], params[f"{name}.bias"]
     return torch.baddbmm(bias[:, None], x.expand(len(weight), -1, -1), weight)
 
@@ -255,7 +264,7 @@ def _uniform(shape: tuple[int, ...], limit: float, generator: torch.Generator) -
 
 
 def _linear(name: str, inputs: int, outputs: int, generator: torch.Generator) -> Params:
-    """As PyTorch starts a linear layer."""
+    """Return the weights of a linear layer, drawn as PyTorch draws them."""
     limit = 1 / math.sqrt(inputs)
     return {
         f"{name}.weight": _uniform((inputs, outputs), limit, generator),

@@ -1,4 +1,4 @@
-"""HELP as a predictor: meta-trained on source devices, adapted by two gradient steps."""
+"""The predictor `help`: a network meta-trained on source devices and adapted by two gradient steps."""
 
 from __future__ import annotations
 
@@ -32,29 +32,31 @@ __all__ = ["Help", "Settings"]
 
 PARTS = ("weights", "rates", "inference")
 CHUNK = 256
-"""Architectures predicted at a time: what they need stays in the caches."""
+"""Number of architectures predicted at a time, such that intermediate results stay in the processor's cache."""
 SMALLEST_HELD_OUT = 20
-"""With fewer held-out architectures a device selects nothing, and trains on all it has."""
+"""Number of held-out architectures below which none are held out, and a device's whole pool is trained on."""
 
 
 class Help(ScorePredictor):
-    """HELP's protocol counts ten references and ten further measurements. Here all n measurements are the support.
+    """HELP: a network that is meta-learned on source devices and adapted to a target in two steps.
 
-    A device's embedding is its latencies on ten reference architectures. Sources that have not measured them all get
-    estimates (`devices.source_pool`); for a target with fewer than ten, the rest follows from the sources
-    (`devices.impute`). Labels are on the scale of a source's pool; a target's, which HELP's code takes from 720
-    latencies that nobody has paid for, comes from its support (`devices.label_scale`).
+    HELP's protocol has ten references and ten further measurements; here all n measurements are the support. A device's
+    embedding is its latencies on ten reference architectures. Sources that have not measured them all get estimates
+    (`hardware_embedding.source_pool`); the missing ones of a target follow from the sources
+    (`hardware_embedding.impute`). Labels are on the scale of a source's pool. HELP's code takes the scale of a target
+    from 720 of its latencies, which a user does not have; here it comes from the support
+    (`hardware_embedding.label_scale`).
 
-    Without source devices there is nothing to adapt: the score is then the analytic cost of an architecture.
+    Without source devices there is nothing to adapt, and the score is the analytic cost of an architecture.
 
     Args:
-        episodes: how many to meta-train; by default the paper's.
-        patience: looks at held-out architectures (one every 50 episodes) without a better one after which
-            meta-training stops; 0: never.
-        trimmed: share of a source's measurements dropped at either end of its latencies; 0 if they come trimmed.
-        as_published: adapt to the measurements beyond the references only (where there are any), and predict from the
+        episodes: number of episodes of meta-training; by default the paper's.
+        patience: number of checks on held-out architectures (one every 50 episodes) without improvement after which
+            meta-training stops; 0 means never.
+        trimmed: share of a source's measurements dropped at either end of its latencies; 0 if they are trimmed already.
+        as_published: adapt only to the measurements that are not references (where there are any), and predict from the
             last sample of z alone instead of the mean over ten, as the published code does for rank correlations.
-        settings: everything else; the arguments above replace what it says.
+        settings: all other settings; the arguments above replace those in it.
     """
 
     name: ClassVar[str] = "help"
@@ -83,21 +85,22 @@ class Help(ScorePredictor):
         self.as_published = as_published
         self._trunk = trunk_of(space)
         self._meta: Meta | None = None
-        """None without sources."""
+        """Meta-learned weights; None without sources."""
         self._scales: list[Scale] = []
         self._references = np.empty((0, EMBEDDING))
         """Log-latencies of the sources' references."""
         self._adapted: tuple[Params, torch.Tensor] | None = None
-        """Weights for each sample of z, and the embedding as often."""
+        """Weights for each sample of z, and the embedding of the device, repeated for each."""
 
     def wanted(self) -> tuple[Architecture, ...]:
+        """Return HELP's ten references, whose latencies embed the target."""
         return self.space.references()
 
     def pretrain(self, sources: Sequence[SourceDevice], validation: Sequence[SourceDevice] = ()) -> None:
         """Meta-train from scratch; sources may have measured different architectures.
 
         Args:
-            sources: best with the references among what they have measured.
+            sources: devices to train on; embeddings are exact for those that have measured the references.
             validation: devices that help to select the weights and are not trained on.
 
         Raises:
@@ -120,7 +123,7 @@ class Help(ScorePredictor):
         self.adapt([], [])
 
     def _tensors(self, pool: SourcePool, random: np.random.Generator) -> Pool:
-        """Split into what is trained on and what is held out."""
+        """Return the tensors of a pool, randomly split into labels to train on and held-out labels."""
         x, y = self._trunk.inputs(pool.genes), torch.tensor(pool.labels, dtype=torch.float32)
         order = torch.from_numpy(random.permutation(len(y)))
         count = int(self.settings.held_out * len(y))
@@ -163,7 +166,8 @@ class Help(ScorePredictor):
             x = self._trunk.inputs(genes[start : start + CHUNK])[None]
             parts.append(forward(self._trunk, params, x, device).mean(dim=0).numpy())
         labels = np.concatenate(parts)
-        # A label may say less than nothing: below half the fastest measurement the logarithm goes on as its tangent.
+        # Labels may stand for negative latencies. So below half of the fastest measurement the logarithm is continued
+        # by its tangent.
         latency = self._scale_ms.latency(labels) / self._smallest_ms
         return np.where(latency > 1, np.log(np.maximum(latency, 1)), latency - 1)
 
@@ -194,6 +198,8 @@ class Help(ScorePredictor):
 
 
 def _paper(space: SearchSpace) -> Settings:
-    """Published settings per space; 2,000 episodes also for FBNet, where the published script has 4,000 and nothing
-    improves after about 1,600."""
+    """Return the published settings for a space.
+
+    FBNet has 2,000 episodes too, where the published script has 4,000, because nothing improves after about 1,600.
+    """
     return Settings() if space.name == "nasbench201" else Settings(rate=1e-3)

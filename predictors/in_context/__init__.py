@@ -1,1 +1,1 @@
-"""Latency in context: a transformer that is trained on many devices and reads a new one from a few measurements."""
+"""In-context prediction of latency: a transformer, trained on many devices, reads the measurements of a new one."""

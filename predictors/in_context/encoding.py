@@ -1,4 +1,4 @@
-"""What the network knows of an architecture: analytic costs, its choices, and the axes along which devices differ."""
+"""The network's inputs for an architecture: analytic costs, choices, and the axes along which devices differ."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ __all__ = ["Encoding"]
 FloatTable = NDArray[np.float32]
 
 LIMIT = 6.0
-"""Standard deviations at which a feature is cut: no architecture may lie far from all that the network has seen."""
+"""Number of standard deviations at which a feature is cut off, so that no input is far from those of the training."""
 RIDGE = 0.003
 """Penalty of the regression of the principal components on the features, per architecture."""
 PLAIN = 0.3
-"""Weight of the plain features beside the components: what they add are details."""
+"""Weight of the plain features relative to the components, to which they add only details."""
 
 
 class Encoding:
-    """Maps genes to inputs of the network.
+    """A function from genes to inputs of the network.
 
-    The plain features are the analytic costs of `features.CostFeatures`, which stand for the paper's zero-cost
+    The plain features are the analytic costs of `cost_features.CostFeatures`, which stand for the paper's zero-cost
     proxies (they come from the same counts, need no data and rank latency better), and the one-hot choices, each
-    standardised over a sample. Before them come principal components: the directions in which the log-latencies of
-    the training devices vary, as linear functions of the plain features, weighted by the fourth root of their
-    variance. They hold no information that the plain features lack, but without them the network spends most of its
-    training on finding them.
+    standardised over a sample. Before them are principal components: the directions in which the log-latencies of the
+    training devices vary, as linear functions of the plain features, weighted by the fourth root of their variance.
+    They hold no information that the plain features lack, but without them the network spends most of its training on
+    finding them.
     """
 
     def __init__(self, space: SearchSpace, centre: FloatArray, scale: FloatArray, components: FloatArray) -> None:
@@ -40,18 +40,23 @@ class Encoding:
 
     @classmethod
     def fitted(cls, space: SearchSpace, sample: IntArray) -> Self:
-        """Standardised over `sample` (m, genes), with no components yet."""
+        """Return an encoding that is standardised over `sample` (m, genes) and has no components yet."""
         values = _raw(space, sample)
         scale = values.std(axis=0)
         constant = scale < 1e-9 * (1 + np.abs(values.mean(axis=0)))
         return cls(space, values.mean(axis=0), np.where(constant, 1.0, scale), np.zeros((values.shape[1], 0)))
 
     def plain(self, genes: IntArray) -> FloatArray:
-        """Plain features of shape (len(genes), f)."""
+        """Return the plain features of architectures: shape (len(genes), f)."""
         return np.asarray(np.clip((_raw(self._space, genes) - self._centre) / self._scale, -LIMIT, LIMIT))
 
     def find_components(self, plain: FloatArray, log_latency: FloatArray, count: int) -> None:
-        """Add up to `count` components, found from log-latencies (devices, m) of m architectures (m, f)."""
+        """Find up to `count` components and add them to the inputs.
+
+        Args:
+            plain: plain features of m architectures, (m, f).
+            log_latency: their log-latencies on the training devices, (devices, m).
+        """
         count = min(count, *log_latency.shape)
         rows = log_latency - log_latency.mean(axis=1, keepdims=True)
         rows = rows / rows.std(axis=1, keepdims=True)
@@ -62,21 +67,25 @@ class Encoding:
         self._components = np.linalg.solve(gram, plain.T @ axes) * np.sqrt(np.sqrt(values / values[0]))
 
     def inputs(self, plain: FloatArray) -> FloatTable:
-        """Inputs of the network from plain features: (m, components + f)."""
+        """Return the inputs of the network for plain features (m, f): shape (m, components + f)."""
         return np.concatenate([plain @ self._components, PLAIN * plain], axis=1).astype(np.float32)
 
     def __call__(self, genes: IntArray) -> FloatTable:
-        """Inputs of the network, (len(genes), components + f)."""
+        """Return the inputs of the network for architectures: shape (len(genes), components + f)."""
         return self.inputs(self.plain(genes))
 
     @property
     def arrays(self) -> dict[str, FloatArray]:
-        """All that `restored` needs."""
+        """The arrays from which `restored` makes the encoding again."""
         return {"centre": self._centre, "scale": self._scale, "components": self._components}
 
     @classmethod
     def restored(cls, space: SearchSpace, arrays: dict[str, FloatArray]) -> Self:
-        """The encoding that gave `arrays`. Raises `ValueError` when the space's features have changed since."""
+        """Return the encoding whose `arrays` these are.
+
+        Raises:
+            ValueError: the number of the space's features has changed since.
+        """
         encoding = cls(space, arrays["centre"], arrays["scale"], arrays["components"])
         features = _raw(space, space.genes(space.sample(1, 0))).shape[1]
         if features != len(encoding._centre):

@@ -1,9 +1,9 @@
 """The prior-data-fitted network: a transformer that reads measurements and predicts others in one forward pass.
 
-Measured architectures attend to each other; an architecture that is asked for attends to the measured ones only,
-so that predictions do not depend on what else is asked for, and what the measured ones give to each layer
-is computed once (Mueller et al., Transformers Can Do Bayesian Inference, ICLR 2022, section 3: the same attention
-mask). No positional encoding: the order of the measurements does not matter.
+Measured architectures attend to each other. A queried architecture attends to the measured ones only, so that a
+prediction does not depend on the other queries, and the keys and values of the measured ones are computed once (Mueller
+et al., Transformers Can Do Bayesian Inference, ICLR 2022, section 3, has the same attention mask). There is no
+positional encoding, because the order of the measurements does not matter.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from torch import Tensor, nn
 __all__ = ["Context", "InContextNetwork", "Shape", "StudentT"]
 
 MIN_FREEDOM = 2.5
-"""The variance must exist, with something to spare."""
+"""Smallest number of degrees of freedom; the variance exists above 2."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of the network: `features` of an architecture, `width` of a token, `layers` blocks of `heads` heads."""
+    """The sizes of the network: `features` of an architecture, `width` of a token, `layers` blocks of `heads` heads."""
 
     features: int
     width: int = 64
@@ -33,7 +33,7 @@ class Shape:
 
 
 class Context(NamedTuple):
-    """What queries need of the measured architectures: keys and values of each layer, and the device's summary.
+    """The part of the measured architectures that queries read: keys and values of each layer, and the device's token.
 
     `keys_values` has a pair per layer, each (devices, heads, n, width / heads); `device` is (devices, 1, width).
     """
@@ -43,14 +43,14 @@ class Context(NamedTuple):
 
 
 class StudentT(NamedTuple):
-    """Predicted distributions of standardised log-latencies, each field of shape (devices, queries)."""
+    """The predicted distributions of standardised log-latencies, each field of shape (devices, queries)."""
 
     mean: Tensor
     scale: Tensor
     freedom: Tensor
 
     def negative_log_likelihood(self, y: Tensor) -> Tensor:
-        """Of `y` (devices, queries), elementwise."""
+        """Return the negative log-likelihood of each of `y` (devices, queries), in the same shape."""
         half = (self.freedom + 1) / 2
         normaliser = torch.lgamma(self.freedom / 2) - torch.lgamma(half) + 0.5 * torch.log(math.pi * self.freedom)
         z = (y - self.mean) / self.scale
@@ -58,7 +58,7 @@ class StudentT(NamedTuple):
 
 
 class _Block(nn.Module):
-    """Pre-norm attention to the context, and a perceptron."""
+    """A transformer block: pre-norm attention to the context, then a perceptron."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class _Block(nn.Module):
 
 
 class InContextNetwork(nn.Module):
-    """Distributions of query latencies given a context of measured ones."""
+    """The network: it gives distributions of queried latencies in a context of measured ones."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -99,12 +99,12 @@ class InContextNetwork(nn.Module):
         )
 
     def read(self, x: Tensor, y: Tensor, device: Tensor) -> Context:
-        """Read measurements.
+        """Read measurements and return the context for queries.
 
         Args:
             x: features of the measured architectures, (devices, n, features).
             y: their standardised log-latencies, and standard errors of these (0 if unknown), (devices, n, 2).
-            device: logarithms of the scale that y was divided by, relative to a typical device, and of n, (devices, 2).
+            device: logarithms of the scale that divided y, relative to a typical device, and of n, (devices, 2).
         """
         summary = self.device(device)[:, None]
         tokens = self.architecture(x) + self.latency(y) + summary
@@ -115,7 +115,7 @@ class InContextNetwork(nn.Module):
         return Context(pairs, summary)
 
     def forward(self, context: Context, x: Tensor) -> StudentT:
-        """Predict architectures with features `x` (devices, queries, features)."""
+        """Return the distributions of architectures with features `x` (devices, queries, features)."""
         tokens = self.architecture(x) + context.device
         for block, pair in zip(self._blocks, context.keys_values, strict=True):
             tokens = block(tokens, pair)

@@ -1,9 +1,9 @@
-"""In-context learning of latency: measurements are read, not learned from.
+"""The predictor `in-context`: a trained network reads the measurements of a device, and no weight changes.
 
-After In-Context Learning for Latency Estimation (AutoML 2024 workshop, openreview.net/forum?id=Sin3j9XWX7), in its
-best setting, "Synthetic HW + ZCP", and Mueller et al., Transformers Can Do Bayesian Inference (ICLR 2022). What
-differs from the paper: synthetic devices are roofline models beside its mixtures of real ones, analytic costs stand
-for its zero-cost proxies, the output is a Student-t distribution, and training takes minutes of one core.
+It follows In-Context Learning for Latency Estimation (AutoML 2024 workshop, openreview.net/forum?id=Sin3j9XWX7) in its
+best setting, "Synthetic HW + ZCP", and Mueller et al., Transformers Can Do Bayesian Inference (ICLR 2022). It differs
+from the paper: synthetic devices are roofline models as well as the paper's mixtures of real ones, analytic costs stand
+for its zero-cost proxies, the output is a Student-t distribution, and training takes minutes on one core.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from latlab.predictors.base import Archs, FloatArray, Prediction, SourceDevice
-from latlab.predictors.bases.ridge_planner import Planned
+from latlab.predictors.bases.ridge_planner import RidgePlanned
 from latlab.predictors.common import serialization as files
 from latlab.predictors.common.log_latency import from_log, in_ms, log_labels
 from latlab.predictors.in_context.encoding import Encoding
@@ -30,21 +30,21 @@ from latlab.search_spaces import SearchSpace
 __all__ = ["InContext"]
 
 CHUNK = 1024
-"""Architectures predicted at a time: what they need stays in the caches."""
+"""Number of architectures predicted at a time, such that intermediate results stay in the processor's cache."""
 CHUNK_CONTEXT = 8192
-"""Measurements read at a time where each of many contexts leaves one out."""
+"""Number of measurements read at a time where each of many contexts leaves one out."""
 
 
-class InContext(Planned):
-    """A prior-data-fitted network that has seen many devices and recognises a new one.
+class InContext(RidgePlanned):
+    """A prior-data-fitted network that is trained on many devices and recognises a new one.
 
     `pretrain` trains a transformer on thousands of synthetic devices and the source devices, each shown through a
-    few measurements; with no sources it trains on synthetic devices alone. `adapt` only reads the support: no
+    few measurements; without sources it trains on synthetic devices only. `adapt` only reads the support: no
     weight changes. Intervals are those of the network's own predictive distribution, a Student-t in log-latency.
     Its loss is the likelihood of measured latencies, not their order.
 
-    Before `pretrain` there is no network, and `ridge` predicts in its place. It also plans what to measure: a network
-    that predicts one architecture at a time has no covariances.
+    Before `pretrain` there is no network, and `ridge` predicts in its place. Covariances are always those of `ridge`,
+    because a network that predicts one architecture at a time has none.
     """
 
     name: ClassVar[str] = "in-context"
@@ -57,7 +57,7 @@ class InContext(Planned):
         self.adapt([], [])
 
     def pretrain(self, sources: Sequence[SourceDevice]) -> None:
-        """Train from scratch, two to three minutes of one core.
+        """Train the network from scratch, which takes two to three minutes on one core.
 
         Raises:
             ValueError: a source has fewer than two measurements, or one that is not positive and finite.
@@ -92,7 +92,7 @@ class InContext(Planned):
         return _prediction(np.concatenate(parts, axis=1))
 
     def leave_one_out(self) -> Prediction:
-        """Exact: every measurement is asked for in the context of the others."""
+        """Predict every measurement in the context of the others, which is exact."""
         n = len(self._genes)
         if n < 2:
             raise ValueError("leaving one out needs at least two measurements")
@@ -112,7 +112,7 @@ class InContext(Planned):
     def _distribution(
         self, network: InContextNetwork, context: Context, x: torch.Tensor, unit: Standardised
     ) -> FloatArray:
-        """Mean, scale and degrees of freedom of log-latency: shape (3, devices, queries)."""
+        """Return mean, scale and degrees of freedom of log-latencies: shape (3, devices, queries)."""
         mean, scale, freedom = (values.numpy().astype(np.float64) for values in network(context, x))
         return np.stack([unit.centre + mean * unit.scale, scale * unit.scale, freedom])
 
@@ -129,17 +129,15 @@ class InContext(Planned):
     @classmethod
     def load(cls, folder: Path, space: SearchSpace) -> Self:
         arrays, facts = files.load(folder, cls.name, space)
-        predictor = cls(space, seed=int(facts["seed"]))
-        if "shape" in facts:
-            try:
+        with files.restoring(folder):
+            predictor = cls(space, seed=int(facts["seed"]))
+            if "shape" in facts:
                 predictor._restore(arrays, facts)
-            except (KeyError, TypeError, RuntimeError, ValueError) as error:
-                raise ValueError(f"{folder} does not hold a predictor of this version of latlab: {error}") from error
-        predictor.adapt(arrays["genes"], *from_log(arrays["log_latency"], arrays["label_variance"]))
+            predictor.adapt(arrays["genes"], *from_log(arrays["log_latency"], arrays["label_variance"]))
         return predictor
 
     def _restore(self, arrays: files.Arrays, facts: Mapping[str, Any]) -> None:
-        """Take over what `pretrain` gave."""
+        """Set the state that `pretrain` gave."""
         named = {name: arrays[f"encoding/{name}"] for name in ("centre", "scale", "components")}
         self._encoding = Encoding.restored(self.space, named)
         self._typical = float(facts["typical"])
@@ -153,7 +151,7 @@ class InContext(Planned):
 
 
 def _folds(n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Chunks of (left out (k,), kept (k, n - 1))."""
+    """Iterate over chunks of (positions left out (k,), positions kept (k, n - 1))."""
     size = max(CHUNK_CONTEXT // n, 1)
     for start in range(0, n, size):
         left = np.arange(start, min(start + size, n))
@@ -162,6 +160,9 @@ def _folds(n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def _prediction(distribution: FloatArray) -> Prediction:
-    """From Student-t distributions of log-latency (3, n). Means in ms do not exist: medians stand for them."""
+    """Return predictions from Student-t distributions of log-latency (3, n), with medians for means in ms.
+
+    The mean in ms of such a distribution does not exist.
+    """
     mean, scale, freedom = distribution
     return in_ms(mean, scale**2, freedom, shift=0.0)

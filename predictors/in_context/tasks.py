@@ -1,4 +1,4 @@
-"""Few-shot tasks to train on: devices, real, synthetic and in between, each seen through a few noisy measurements."""
+"""Few-shot tasks to train on: source devices, synthetic devices and mixtures, each with a few noisy measurements."""
 
 from __future__ import annotations
 
@@ -20,50 +20,52 @@ from latlab.search_spaces import SearchSpace
 __all__ = ["Batch", "Tasks", "TasksSettings", "scale_of"]
 
 PRIOR_LABELS = 4.0
-"""How many labels the typical spread of the space is worth when a device's spread is estimated from few."""
+"""Number of labels that the typical spread of the space counts for when a device's spread is estimated from few."""
 RIDGE = 0.02
-"""Penalty per label of the regression that fills what a source device did not measure."""
+"""Penalty per label of the regression that estimates the latencies that a source device did not measure."""
 NOISE = (0.005, 0.4)
-"""Standard deviation of a label's noise as a part of the device's spread: log-uniform between a GPU at a large batch
-and a telephone that rounds to milliseconds."""
+"""Range of the standard deviation of a label's noise, as a share of the device's spread. It is log-uniform between that
+of a GPU at a large batch size and that of a phone that rounds to milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class TasksSettings:
-    """What tasks are made of."""
+    """The settings of the tasks."""
 
     architectures: int = 3000
-    """All tasks are about these; those that source devices measured come first."""
+    """Number of architectures in all tasks together; those that source devices measured come first."""
     pool: int = 1024
-    """Synthetic devices at a time."""
+    """Number of synthetic devices at a time."""
     source_share: float = 0.5
     """Share of the tasks that are about source devices, where there are any."""
     components: int = 32
+    """Number of principal components in the encoding."""
 
 
 class Batch(NamedTuple):
-    """Tasks of one size: rows of the table of inputs and what was measured, each of shape (tasks, n + queries)."""
+    """Tasks of one size; each field has shape (tasks, n + queries)."""
 
     rows: NDArray[np.intp]
+    """Rows of the architectures in `Tasks.inputs`."""
     log_latency: FloatArray
     stderr: FloatArray
     """Standard deviation of a noise of known size that is not in `log_latency` yet; 0 for most tasks."""
 
 
 def scale_of(log_latency: FloatArray, typical: float) -> FloatArray:
-    """Spread of log-latencies (..., n) around their mean, shrunk towards the typical one of the space: (..., 1)."""
+    """Return the spread of log-latencies (..., n) around their mean, shrunk towards the typical spread: (..., 1)."""
     squares = (log_latency - log_latency.mean(axis=-1, keepdims=True)) ** 2
     total = squares.sum(axis=-1, keepdims=True) + PRIOR_LABELS * typical**2
     return np.asarray(np.sqrt(total / (PRIOR_LABELS + log_latency.shape[-1] - 1)))
 
 
 class Tasks:
-    """Draws tasks.
+    """The generator of tasks.
 
     The paper trains on real devices and on "synthetic hardware" that mixes them. Here a task's device is a source
-    device, or a roofline model of no device in particular (`roost.synthetic`), or a mixture of two of a sort,
-    of latencies or of their logarithms; then its response may be stretched or compressed, a smooth function of the
-    features that no model knows is added, and noise, sometimes with heavy tails, sometimes of a known size.
+    device, or a synthetic device of a roofline model (`synthetic.devices`), or a mixture of two, of latencies or of
+    their logarithms. Then its log-latencies may be stretched or compressed, a smooth random function of the features is
+    added, and noise, sometimes with heavy tails, sometimes of a known size.
     """
 
     def __init__(
@@ -81,12 +83,12 @@ class Tasks:
         self._sources = np.stack([self._complete(source, genes, plain) for source in sources]) if sources else None
         self.typical = float(np.median(self._pool.std(axis=1)))
         """Median spread of log-latency over synthetic devices."""
-        # Real devices count more than imaginary ones, but never so much that the others' axes are lost.
+        # Sources count three times, but not more, so that the axes of the synthetic devices are not lost.
         known = self._pool if self._sources is None else np.concatenate([self._pool, *[self._sources] * 3])
         self.encoding.find_components(plain, known, settings.components)
         self._plain = plain.astype(np.float32)
         self.inputs: FloatTable = self.encoding.inputs(plain)
-        """What the network reads of each architecture: (architectures, features)."""
+        """Inputs of the network for each architecture: (architectures, features)."""
 
     def _architectures(self, space: SearchSpace, measured: Sequence[IntArray]) -> IntArray:
         count = min(self._settings.architectures, space.size)
@@ -99,7 +101,7 @@ class Tasks:
         return both[np.sort(first)[:count]]
 
     def _complete(self, source: SourceDevice, genes: IntArray, plain: FloatArray) -> FloatArray:
-        """Centred log-latencies of a source device for `genes`: measured, or else by ridge regression."""
+        """Return centred log-latencies of a source device for `genes`: measured, or else by ridge regression."""
         try:
             y, _ = log_labels(source.genes, source.latency_ms)
         except ValueError as error:
@@ -118,15 +120,15 @@ class Tasks:
         return np.asarray(values - values.mean(axis=1, keepdims=True))
 
     def refresh(self) -> None:
-        """Take new synthetic devices."""
+        """Draw new synthetic devices."""
         self._pool = self._synthetic()
 
     def normal(self, shape: tuple[int, ...]) -> FloatArray:
-        """Standard normal numbers."""
+        """Draw standard normal numbers."""
         return self._rng.standard_normal(shape)
 
     def draw(self, tasks: int, total: int) -> Batch:
-        """`tasks` devices, each with `total` different architectures and their measured log-latencies."""
+        """Draw `tasks` devices, each with `total` different architectures and their measured log-latencies."""
         rng = self._rng
         total = min(total, len(self.inputs))
         rows = np.stack([rng.choice(len(self.inputs), total, replace=False) for _ in range(tasks)])

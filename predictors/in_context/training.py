@@ -1,4 +1,4 @@
-"""Pre-training: the network learns to predict on many tasks what it has not been shown of each."""
+"""Pre-training: on many tasks, the network learns to predict the labels of a task that it is not shown."""
 
 from __future__ import annotations
 
@@ -20,22 +20,24 @@ __all__ = ["Settings", "Standardised", "train"]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the network is built and trained; the defaults take two to three minutes of one core."""
+    """The settings of the network and its training; the defaults take two to three minutes on one core."""
 
     steps: int = 4000
     batch: int = 32
-    """Tasks a step."""
+    """Number of tasks in a step."""
     queries: int = 48
-    """Architectures asked for in each task."""
+    """Number of queried architectures in each task."""
     largest: int = 32
-    """Measurements shown in each task: from 1 to this, log-uniform, the same for the tasks of a step."""
+    """Largest number of measurements shown in a task. The number is log-uniform from 1, and the same for all tasks of a
+    step."""
     refresh: int = 100
-    """Steps after which there are new synthetic devices."""
+    """Number of steps after which new synthetic devices are drawn."""
     rate: float = 1.5e-3
     """Largest learning rate; it rises over a twentieth of the steps, then falls along a cosine."""
     decay: float = 1e-4
+    """Weight decay of AdamW."""
     memory: float = 0.99
-    """The weights that count are an exponential mean over about 1 / (1 - memory) steps."""
+    """Decay of the exponential mean of the weights over steps, which is the result: it spans 1 / (1 - memory) steps."""
     width: int = 64
     layers: int = 3
     heads: int = 4
@@ -43,27 +45,32 @@ class Settings:
 
 
 class Standardised:
-    """How log-latencies of devices are told to the network: around the mean of the measured ones, in their scale."""
+    """The standardisation of devices' log-latencies for the network, by mean and spread of the measured ones."""
 
     def __init__(self, measured: FloatArray, typical: float, largest: int) -> None:
-        """`measured` is (devices, n); beyond `largest` the network is told that n is that."""
+        """Standardise by log-latencies `measured` (devices, n).
+
+        Args:
+            typical: typical spread of log-latencies in the space.
+            largest: largest n that the network knows from its training; a larger n is passed to it as this.
+        """
         self.centre = measured.mean(axis=1, keepdims=True)
         self.scale = scale_of(measured, typical)
         count = np.full_like(self.scale, math.log(min(measured.shape[1], largest)))
         self.device = _tensor(np.concatenate([np.log(self.scale / typical), count], axis=1))
-        """(devices, 2), see `InContextNetwork.read`."""
+        """The argument `device` of `InContextNetwork.read`, (devices, 2)."""
 
     def labels(self, log_latency: FloatArray, stderr: FloatArray) -> Tensor:
-        """(devices, n, 2), see `InContextNetwork.read`."""
+        """Return the argument `y` of `InContextNetwork.read`, (devices, n, 2)."""
         return _tensor(np.stack([(log_latency - self.centre) / self.scale, stderr / self.scale], axis=2))
 
     def targets(self, log_latency: FloatArray) -> Tensor:
-        """(devices, queries)."""
+        """Return standardised log-latencies of queries, (devices, queries)."""
         return _tensor((log_latency - self.centre) / self.scale)
 
 
 def train(tasks: Tasks, settings: Settings, seed: int) -> InContextNetwork:
-    """The trained network, in eval mode; the same for the same seed (and number of threads)."""
+    """Train a network and return it in eval mode; seed and number of threads determine the result."""
     rng = np.random.default_rng(seed)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
@@ -91,10 +98,10 @@ def train(tasks: Tasks, settings: Settings, seed: int) -> InContextNetwork:
 
 
 def _loss(network: InContextNetwork, tasks: Tasks, inputs: Tensor, n: int, settings: Settings) -> Tensor:
-    """Mean negative log-likelihood of queries, given n measurements of each device."""
+    """Return the mean negative log-likelihood of queries, given n measurements of each device."""
     batch = tasks.draw(settings.batch, n + settings.queries)
     shown, stderr = batch.log_latency[:, :n], batch.stderr[:, :n]
-    # A label of known noise is that much further off; those asked for are as good as the device's own noise lets them.
+    # Shown labels also have the noise of known size; queried ones have only the device's own noise.
     shown = shown + stderr * tasks.normal(shown.shape)
     unit = Standardised(shown, tasks.typical, settings.largest)
     x = inputs[torch.from_numpy(batch.rows)]

@@ -1,15 +1,15 @@
-"""NASFLAT's network: graph layers gated by what operation a node is and on which device it runs.
+"""NASFLAT's network: graph layers gated by the operation of a node and the device on which it runs.
 
-A first, small graph network (`operation`) reads the cell and says, at its output node, what surrounds an operation
-there; with it each node's embedding, 40 numbers of the operation and 8 of the device, is refined to 48. The refined
-embeddings gate the layers of the main graph network, whose nodes are averaged and, beside an embedding of scores of
-the whole architecture, read by an MLP. Each graph layer is the mean of a dense graph flow and a graph attention layer
-(sections 5.1 and 5.2; the layers are those of FLAN, Akhauri and Abdelfattah, Encodings for Prediction-based Neural
-Architecture Search, ICML 2024).
+A first, small graph network reads the cell; its output node describes the surroundings of the operations. With it each
+node's embedding, 40 numbers of the operation and 8 of the device, is refined to 48 numbers. The refined embeddings gate
+the layers of the main graph network. An MLP reads the average of its nodes, together with an embedding of scores of the
+whole architecture. Each graph layer is the mean of a dense graph flow and a graph attention layer (sections 5.1 and
+5.2; the layers are those of FLAN, Akhauri and Abdelfattah, Encodings for Prediction-based Neural Architecture Search,
+ICML 2024).
 
-The mathematics is the authors', the order of computation is not: nodes carry nothing of their own but whether they
-are the input, so the first layer's sums are the same for all architectures with the same graph; gates of the first
-network depend on (operation, device) alone and are looked up in a table; of its last layer only the output is made.
+The mathematics is the authors', the order of computation is not. The only property of a node is whether it is the
+input, so the first layer's sums are the same for all architectures with the same graph. The gates of the first network
+depend on (operation, device) only and are looked up in a table. Of its last layer only the output node is computed.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ DROPOUT = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Graphs:
-    """n graphs of v nodes, the first the input, the last the output.
+    """n graphs of v nodes, of which the first is the input and the last the output.
 
-    `operation` (n, v) are indices; `into` (n, v, v), or (1, v, v) where all have the same edges, is 1 where an edge
-    leads into the row's node from the column's; `absent` (n, v) marks nodes that a graph has not, None if it has all;
-    `costs` (n, c) are scores of whole architectures.
+    `operation` (n, v) are indices. `into` (n, v, v), or (1, v, v) where all graphs have the same edges, is 1 where an
+    edge leads into the row's node from the column's. `absent` (n, v) marks nodes that a graph does not have; it is None
+    if all graphs have all nodes. `costs` (n, c) are scores of whole architectures.
     """
 
     operation: Tensor
@@ -55,13 +55,13 @@ class Graphs:
 
 
 class GraphLayer(nn.Module):
-    """Mean of dense graph flow and graph attention, (n, v, inputs) -> (n, v, WIDTH).
+    """The mean of a dense graph flow and a graph attention layer, (n, v, inputs) -> (n, v, WIDTH).
 
     Flow:       s(G e) * (A x W) + x W + b
     Attention:  norm(s(G' e) * (P x W')),  P_ij = softmax_j(A_ij leaky(a . (W' x_i * W' x_j)))
 
-    with e the embeddings of the nodes' operations and A the edges into each node. As in the authors' code a node
-    without an edge to i keeps the weight exp(0) in P_i; nodes that are absent get none.
+    with e the embeddings of the nodes' operations and A the edges into each node. As in the authors' code, a node
+    without an edge to i keeps the weight exp(0) in P_i; absent nodes have weight 0.
     """
 
     def __init__(self, inputs: int) -> None:
@@ -77,7 +77,7 @@ class GraphLayer(nn.Module):
             nn.init.uniform_(parameter, -(WIDTH**-0.5), WIDTH**-0.5)
 
     def gates(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """Gates of flow and attention for `embedding` (..., EMBEDDING)."""
+        """Return the gates of flow and attention for `embedding` (..., EMBEDDING), each (..., WIDTH)."""
         return torch.sigmoid(self.flow_gate(embedding)), torch.sigmoid(self.value_gate(embedding))
 
     def forward(
@@ -88,21 +88,24 @@ class GraphLayer(nn.Module):
         absent: Tensor | None,
         nodes: Tensor | slice = slice(None),
     ) -> Tensor:
-        """Of the nodes `nodes`, whose gates are `gates`. Dimensions of size 1 stand for graphs that are alike."""
+        """Return the layer's output at the nodes `nodes`, whose gates are `gates`.
+
+        A first dimension of size 1 stands for graphs that are all the same.
+        """
         flow, value = self.flow(x), self.value(x)
         into = into[:, nodes]
         weights = _softmax((value[:, nodes] * self.attend) @ value.mT, into, absent)
         return self._mean(gates, into @ flow, flow[:, nodes], weights @ value)
 
     def at_output(self, x: Tensor, into: Tensor, gates: tuple[Tensor, Tensor], absent: Tensor | None) -> Tensor:
-        """`forward` at the last node only: (n, 1, WIDTH), for a v-th of the work."""
+        """Return `forward` at the last node only, (n, 1, WIDTH), for a v-th of the work."""
         own, into = x[:, -1:], into[:, -1:]
         query = (self.value(own) * self.attend) @ self.value.weight
         weights = _softmax(query @ x.mT, into, absent)
         return self._mean(gates, self.flow(into @ x), self.flow(own), self.value(weights @ x))
 
     def _mean(self, gates: tuple[Tensor, Tensor], received: Tensor, own: Tensor, attended: Tensor) -> Tensor:
-        # Both halves end in a bias per channel: they are added once, where the normalisation adds its own.
+        # Both halves end in a bias per channel. Their sum is added once, where the normalisation adds its own bias.
         bias = self.norm.bias + self.bias
         attention = F.layer_norm(gates[1] * attended, (WIDTH,), self.norm.weight, bias)
         return 0.5 * (torch.addcmul(own, gates[0], received) + attention)
@@ -116,7 +119,7 @@ def _softmax(logits: Tensor, into: Tensor, absent: Tensor | None) -> Tensor:
 
 
 class Network(nn.Module):
-    """Scores (n,) of n graphs, each on the device of an index (n,)."""
+    """The network: it gives scores (n,) of n graphs, each on the device of an index (n,)."""
 
     def __init__(self, operations: int, costs: int, devices: int) -> None:
         super().__init__()
@@ -139,13 +142,13 @@ class Network(nn.Module):
         nodes = into.shape[-1]
         x = self.node(torch.stack((self.input_node, *[self.other_node] * (nodes - 1))))[None]
 
-        # All (operation, device) embeddings, and what is computed of them alone; `own` are rows of this table.
+        # `table` has all (operation, device) embeddings, and `own` the row of each node.
         devices = len(self.devices.weight)
         operation = self.operations.weight[:, None].expand(-1, devices, -1)
         table = torch.cat([operation, self.devices.weight.expand(len(operation), -1, -1)], dim=2).flatten(0, 1)
         own = graphs.operation * devices + device[:, None]
         if len(into) == 1 and absent is None:
-            # The first layer depends on operation, device and where the node stands: less than the nodes of a batch.
+            # The first layer depends on operation, device and kind of node: fewer cases than nodes in a batch.
             kinds, kind = _kinds(into[0])
             flow_gate, value_gate = self.first.gates(table)
             y = F.relu(self.first(x, into, (flow_gate[:, None], value_gate[:, None]), None, kinds))
@@ -170,14 +173,15 @@ class Network(nn.Module):
 
 
 def _dropout_mlp(*widths: int) -> nn.Sequential:
-    """`mlp` with dropout behind each layer."""
+    """Return `mlp` with dropout after each layer."""
     return nn.Sequential(*(nn.Sequential(mlp(*pair), nn.Dropout(DROPOUT)) for pair in pairwise(widths)))
 
 
 def _kinds(into: Tensor) -> tuple[Tensor, Tensor]:
-    """Nodes that the first layer can tell from each other, one of each kind, and the kind of every node (v,).
+    """Return one node of each kind that the first layer can distinguish, and the kind of every node (v,).
 
-    It sees whether a node is the input, and how many edges come from the input and from other nodes.
+    The first layer depends on whether a node is the input, and on the numbers of its edges from the input and from
+    other nodes.
     """
     is_input = torch.zeros(len(into))
     is_input[0] = 1

@@ -1,4 +1,4 @@
-"""NASFLAT as a predictor: what its network sees of a space, its loss and its schedules."""
+"""The predictor `nasflat`: the inputs of its network, its loss and its schedules."""
 
 from __future__ import annotations
 
@@ -17,24 +17,26 @@ __all__ = ["Nasflat", "ranking_loss"]
 
 MARGIN = 0.1
 PAIRS = 4
-"""Pairs that are compared, per architecture of a batch."""
+"""Number of pairs that are compared per architecture of a batch."""
 
 PRETRAINING = Schedule(epochs=150, batch=128, rate=1e-3, decay=1e-5, final_rate=1e-6)
 TRANSFER = {
     "nasbench201": Schedule(epochs=40, batch=16, rate=3e-3, decay=1e-5, final_rate=1e-6),
     "fbnet": Schedule(epochs=30, batch=16, rate=1e-3, decay=1e-5, final_rate=1e-6),
 }
-"""The authors' schedules of fine-tuning per space; other spaces get FBNet's, the gentler one."""
+"""The authors' schedules of fine-tuning per space; other spaces use FBNet's, which has the lower rate."""
 LAST_EPOCHS = 4
+"""Number of last epochs whose predictions are averaged."""
 
 
 class Nasflat(TransferPredictor):
-    """Graph network trained to rank, with one embedding of 8 numbers per device.
+    """NASFLAT: a graph network trained to rank, with one embedding of 8 numbers per device.
 
-    As published but for: logarithms of MACs, parameters, bytes and operators stand for the zero-cost proxies that the
-    authors add to the graph (without either the network cannot tell where in a chain an operation stands); a batch is
-    scored once and its pairs are taken from that, where the authors score each pair's halves again; predictions, not
-    correlations, are averaged over the last four epochs. Works for spaces with the encoding `graph`.
+    It works for spaces with the encoding `graph`, and differs from the paper in three things. The logarithms of MACs,
+    parameters, bytes and operators stand for the zero-cost proxies that the authors add to the graph (without either,
+    the network cannot distinguish positions in a chain). A batch is scored once and its pairs are taken from these
+    scores, while the authors score both halves of each pair. Predictions, not correlations, are averaged over the last
+    four epochs.
     """
 
     name = "nasflat"
@@ -69,10 +71,11 @@ class Nasflat(TransferPredictor):
 
 
 def ranking_loss(scores: Tensor, labels: Tensor) -> Tensor:
-    """Pairwise hinge max(0, 0.1 - sign(label difference) * score difference), mean over random pairs.
+    """Return the pairwise hinge loss max(0, 0.1 - sign(label difference) * score difference), mean over random pairs.
 
-    Up to 4 b pairs of the b architectures, of all with different labels. Architectures of different devices are
-    compared too, by labels scaled per device, as the authors do: it makes scores of devices comparable.
+    Up to 4 b pairs are drawn from all pairs of the b architectures with different labels. As in the authors' code,
+    architectures of different devices are compared too, by labels scaled per device; this makes scores of devices
+    comparable.
     """
     rows, columns = torch.triu_indices(len(scores), len(scores), 1)
     difference = labels[rows] - labels[columns]

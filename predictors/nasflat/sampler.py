@@ -1,9 +1,9 @@
-"""NASFLAT's choice of what to measure on a target: apart from each other, and spread over what is usual and unusual.
+"""NASFLAT's choice of the architectures to measure on a target, which makes a sample diverse without any latency.
 
-Half of the sample has one architecture of each k-means cluster of an encoding, the one nearest to its centre; the
-other half one at random of each of as many equally large buckets of mean cosine similarity to all candidates (On
-Latency Predictors for Neural Architecture Search, section 4). The authors encode by zero-cost proxies; here it is the
-analytic cost of the network, for which nothing is run. No latency is looked at.
+Half of the sample consists of the architectures nearest to the centres of k-means clusters of an encoding. For the
+other half the candidates are sorted by their mean cosine similarity to all candidates and cut into equally large
+buckets, and one is drawn from each (On Latency Predictors for Neural Architecture Search, section 4). The authors
+encode by zero-cost proxies; here the encoding is the analytic cost of the network, for which nothing is run.
 """
 
 from __future__ import annotations
@@ -19,12 +19,26 @@ __all__ = ["sample", "sample_encodings"]
 
 
 def sample(space: SearchSpace, candidates: IntArray, n: int, *, seed: int = 0) -> IntArray:
-    """Rows of `candidates` (m, genes) to measure: n different ones. Raises `ValueError` when n exceeds m."""
+    """Choose n different rows of `candidates` (m, genes) to measure.
+
+    Returns:
+        Positions in `candidates`, shape (n,).
+
+    Raises:
+        ValueError: n exceeds m.
+    """
     return sample_encodings(proxies(space, candidates).astype(np.float64), n, seed=seed)
 
 
 def sample_encodings(encodings: FloatArray, n: int, *, seed: int = 0) -> IntArray:
-    """Rows of `encodings` (m, d) to measure: n different ones, as above. Raises `ValueError` when n exceeds m."""
+    """Choose n different rows of `encodings` (m, d), as `sample` does.
+
+    Returns:
+        Positions in `encodings`, shape (n,).
+
+    Raises:
+        ValueError: n exceeds m.
+    """
     m = len(encodings)
     if not 0 <= n <= m:
         raise ValueError(f"{n} of {m} candidates were asked for")

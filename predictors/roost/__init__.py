@@ -1,4 +1,4 @@
-"""ROOST: roofline-synthesised device transfer, latlab's own predictor."""
+"""ROOST, Roofline-Synthesised Transfer: latlab's own predictor and its default. README.md derives the model."""
 
 from latlab.predictors.roost.predictor import Roost
 

@@ -1,7 +1,7 @@
-"""How fast a device is in absolute terms, as far as that can be said without measuring it.
+"""The level of a device without any label: an estimate of its mean latency over the space in milliseconds.
 
-The prior over cost tables says which networks of a space are slower, not how many milliseconds they take. A label
-says that at once; without any, the level is what the source devices have, or what the hardware's peak rates suggest.
+The prior over cost tables determines which networks of a space are slower, not how many milliseconds they take. One
+label determines that. Without labels the level comes from hardware facts, or else from the levels of source devices.
 """
 
 from __future__ import annotations
@@ -24,33 +24,39 @@ FACTS = {
     "bandwidth_gbs": "memory bandwidth in gigabytes per second",
     "launch_us": "overhead of one kernel in microseconds (0 by default)",
 }
-"""Hardware facts and what they mean."""
+"""Hardware facts that are accepted, with their meanings."""
 
 SAMPLE = 100
+"""Number of architectures over which the mean work of the space is taken."""
 EFFICIENCY = 0.25
 """Share of its peak rates that a runtime typically reaches with the small layers of such networks."""
 WITH_FACTS = 0.8
-"""Logarithmic standard deviation of latency around that estimate: a factor of 2.2 either way."""
+"""Standard deviation of log-latency around the estimate from facts: a factor of 2.2 either way."""
 UNKNOWN_GMACS, UNKNOWN = 10.0, 2.0
-"""Without facts and sources: effective rate in giga-multiply-accumulates a second, and a factor of 7 either way."""
+"""Without facts and sources, the assumed effective rate in giga-multiply-accumulates per second, and the standard
+deviation of log-latency around it: a factor of 7 either way."""
 LEAST_SPREAD = 1.0
-"""Source devices are seldom a fair sample of what there is: their spread counts for at least this."""
+"""Smallest standard deviation of log-latency that is assumed over source devices, which are seldom a fair sample."""
 MACS_PER_CYCLE = 8.0
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """Logarithm of the mean latency over the space in ms, and its variance."""
+    """An estimate of a device's level: the logarithm of its mean latency over the space in ms, and the variance."""
 
     log_ms: float
     variance: float
 
 
 def level_of(space: SearchSpace, sources: Sequence[SourceTable], facts: Mapping[str, float]) -> Level:
-    """From hardware facts, else from source devices, else a guess.
+    """Estimate the level of a device from hardware facts, else from source devices, else by a guess.
+
+    Args:
+        sources: tables of the source devices.
+        facts: hardware facts of the device, by their names in `FACTS`.
 
     Raises:
-        ValueError: a fact is unknown or not positive, or facts do not give a rate.
+        ValueError: a fact is unknown or not positive, or the facts give no compute rate.
     """
     for name, value in facts.items():
         if name not in FACTS:
@@ -67,14 +73,14 @@ def level_of(space: SearchSpace, sources: Sequence[SourceTable], facts: Mapping[
 
 
 def _mean_work(space: SearchSpace) -> tuple[float, float, float]:
-    """Multiply-accumulates, bytes and kernels of a typical network."""
+    """Return the mean multiply-accumulates, bytes and kernels of a network of the space."""
     networks = [space.layers(arch, live=True) for arch in space.sample(min(SAMPLE, space.size), 0)]
     macs, moved = ([sum(getattr(layer, cost) for layer in net) for net in networks] for cost in ("macs", "bytes"))
     return float(np.mean(macs)), float(np.mean(moved)), float(np.mean([len(net) for net in networks]))
 
 
 def _from_facts(space: SearchSpace, facts: Mapping[str, float]) -> float:
-    """Roofline estimate of the mean latency over the space, in ms."""
+    """Return a roofline estimate of the mean latency over the space in ms (`synthetic.devices` has the source)."""
     macs, moved, kernels = _mean_work(space)
     if "tops" in facts:
         rate = facts["tops"] * 1e12 / 2

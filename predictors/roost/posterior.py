@@ -1,21 +1,21 @@
-"""The posterior over cost tables, given labels of the target device: a mixture of Gaussians, then its two moments.
+"""The posterior over cost tables, given labels of the target device: a mixture of Gaussians, and its two moments.
 
 For component k with mean mu and covariance S, scale s and noise sigma, and n labels with features Phi (n, d):
 
     log t = log(Phi w) + e,   w = c u,   u ~ N(mu, s^2 S + L^2 mu mu'),   e_i ~ N(0, sigma^2 / g_i + v_i)
 
-c is the ratio of the labels to what mu predicts (geometric mean), L lets the level move from there, v_i is the known
-variance of label i (its squared relative standard error). The model is linear in w but for the logarithm, which one or
-two Gauss-Newton steps linearise at the posterior mean: with f = Phi w there, log t = log f + (Phi / f)(w - w_f). Then
-everything is that of a Gaussian linear model (Rasmussen and Williams, 2006, chapter 2), in the space of the labels (n
-x n) or of the tables (rank x rank), whichever is smaller. The evidence of (k, s, sigma), tempered, times its prior is
-its weight: Laplace's approximation.
+c is the geometric mean of the ratios of the labels to what mu predicts, L lets the level move from there, v_i is the
+known variance of label i (its squared relative standard error). The model is linear in w except for the logarithm,
+which two Gauss-Newton steps linearise at the posterior mean: with f = Phi w there, log t = log f + (Phi / f)(w - w_f).
+The rest is a Gaussian linear model (Rasmussen and Williams, 2006, chapter 2), computed in the space of the labels (n
+x n) or of the tables (rank x rank), whichever is smaller. The weight of (k, s, sigma) is its tempered evidence times
+its prior (Laplace's approximation).
 
-Outliers: Student-t noise as a scale mixture. g_i ~ Gamma(nu / 2, nu / 2) is replaced by its expectation under the
-posterior of the round before (EM; Lange, Little and Taylor, JASA 1989), shared by all components.
+Outliers are discounted by Student-t noise as a scale mixture. g_i ~ Gamma(nu / 2, nu / 2) is replaced by its
+expectation under the posterior of the round before (EM; Lange, Little and Taylor, JASA 1989), shared by all components.
 
 The mixture is collapsed to its mean and covariance in the space of tables in milliseconds, so that a prediction costs
-one product of features and table, and the fitted table can be read.
+one product of features and table, and users can read the fitted table.
 """
 
 from __future__ import annotations
@@ -32,41 +32,43 @@ from latlab.predictors.roost.prior import LEAST, Component
 __all__ = ["LEVEL", "NOISES", "Posterior", "condition"]
 
 NOISES = np.array([0.005, 0.01, 0.02, 0.04, 0.08, 0.16])
-"""Values of sigma: relative noise of a label that is not in its standard error, and misfit."""
+"""Values of sigma: relative noise that the standard errors of labels leave out, and misfit of the model."""
 TYPICAL_NOISE, NOISE_WIDTH = 0.02, 1.0
 """Median and logarithmic standard deviation of sigma's prior."""
 SCALE_WIDTH = 0.8
 """Logarithmic standard deviation of s around the middle of a component's scales."""
 LEVEL = 1.0
-"""L: how far the level may move from the labels' mean ratio, relative."""
+"""L, the relative standard deviation of the level around the mean ratio of the labels."""
 TEMPERATURE = 1.5
-"""Evidence is raised to 1 / this: it assumes a component to be exact, and picks one too early."""
+"""Temperature: evidence is raised to 1 / this, because it takes components for exact and so chooses one too early."""
 STEPS = 2
-"""Gauss-Newton steps behind the first linearisation, which is at the prior mean."""
+"""Number of Gauss-Newton steps after the first linearisation, which is at the prior mean."""
 NU = 4.0
+"""Degrees of freedom of the noise."""
 ROUNDS = 2
-"""Of reweighting outliers, the first with equal weights."""
+"""Number of fits, the first with equal weights of the labels, the others with outliers discounted."""
 PRUNED, KEPT = 64, 8
-"""With more labels than that, components are first weighed by as many of them, and the best ones kept."""
+"""With more than `PRUNED` labels, that many of them select the `KEPT` best components; only these are fitted to all."""
 NEGLIGIBLE = 1e-4
 """Weight below which a component is left out of the moments."""
 
 
 @dataclass(frozen=True, slots=True)
 class Posterior:
-    """Mean and covariance of the target's cost table, in ms per unit of (scaled) feature, and what noise is left."""
+    """The mean and covariance of the target's cost table, in ms per unit of (scaled) feature, and the noise."""
 
     mean: FloatArray
     covariance: FloatArray
     noise: float
-    """Expected sigma^2."""
+    """Posterior mean of sigma^2."""
     precision: FloatArray
     """g of each label, shape (n,): 1 for an ordinary one, near 0 for an outlier."""
     weights: FloatArray
     """Posterior weight of each component, shape (components,)."""
     left_out_mean: FloatArray
-    """Of log-latency, each label predicted from all the others (weights and noise being those of all), shape (n,)."""
+    """Mean log-latency of each label predicted from all the others, at the weights and noise of all, shape (n,)."""
     left_out_variance: FloatArray
+    """Variance of the same predictions, shape (n,)."""
 
 
 def condition(
@@ -77,16 +79,18 @@ def condition(
     *,
     robust: bool = True,
 ) -> Posterior:
-    """The posterior after n >= 1 labels.
+    """Return the posterior after n >= 1 labels.
 
     Args:
-        features: scaled, shape (n, d).
-        log_latency, label_variance: of the labels, shape (n,).
-        robust: whether outliers are discounted.
+        components: the prior (`prior.mixture`).
+        features: scaled features of the labelled architectures, shape (n, d).
+        log_latency: logarithms of the labels in ms, shape (n,).
+        label_variance: known variances of these, shape (n,).
+        robust: discount outliers.
     """
     kept = list(range(len(components)))
     if len(log_latency) > PRUNED:
-        # A spread of the labels, not the first ones: those may be one batch of a design.
+        # Labels are taken evenly over all, because the first ones may be one batch of a design.
         some = np.linspace(0, len(log_latency) - 1, PRUNED).round().astype(int)
         first = [_Fit(c, features[some], log_latency[some], label_variance[some], np.ones(PRUNED)) for c in components]
         best = sorted(kept, key=lambda k: -float(logsumexp(first[k].evidence / TEMPERATURE)))
@@ -107,7 +111,7 @@ def _fits(
     label_variance: FloatArray,
     precision: FloatArray,
 ) -> tuple[list[_Fit], list[FloatArray]]:
-    """The components to keep, each fitted, and their posterior weights, each of shape (scales, noises)."""
+    """Fit the components to keep, and return the fits and their posterior weights, each of shape (scales, noises)."""
     fits = [_Fit(components[k], features, log_latency, label_variance, precision) for k in kept]
     evidence = np.concatenate([fit.evidence.ravel() for fit in fits]) / TEMPERATURE
     split = np.split(np.exp(evidence - logsumexp(evidence)), np.cumsum([fit.evidence.size for fit in fits])[:-1])
@@ -115,7 +119,7 @@ def _fits(
 
 
 class _Fit:
-    """One component given the labels, for all its scales and all noises: arrays of shape (scales, noises, ...)."""
+    """A component conditioned on the labels, for all its scales and noises: arrays of shape (scales, noises, ...)."""
 
     def __init__(
         self,
@@ -129,13 +133,13 @@ class _Fit:
         start = np.maximum(features @ component.mean, LEAST)
         level = float(np.exp(np.mean(log_latency - np.log(start))))
         self.centre = level * component.mean
-        # Columns of a square root of the prior covariance, the last one moves the level.
+        # `root` is a square root of the prior covariance; one more column, `self.level`, moves the level.
         root = level * component.root
         self.scales, self.root, self.level = scales, root, LEVEL * self.centre
         self.sigma2 = NOISES**2
         noise = self.sigma2[:, None] / precision + label_variance
         self.noise = noise
-        self.ordinary = self.sigma2[:, None] + label_variance  # of labels that are no outliers
+        self.ordinary = self.sigma2[:, None] + label_variance  # the noise of labels that are no outliers
         prior = features @ self.centre
         columns = np.concatenate([features @ root, (features @ self.level)[:, None]], axis=1)
         stretch = np.concatenate([np.repeat(scales[:, None], root.shape[1], axis=1), np.ones((len(scales), 1))], axis=1)
@@ -155,7 +159,10 @@ class _Fit:
         self.evidence = -0.5 * (self.rest * self.alpha).sum(axis=-1) - 0.5 * self.log_determinant + prior_log
 
     def _solve(self) -> None:
-        """K = B B' + N: alpha = K^-1 rest, log |K|, diagonal of K^-1, and B' alpha, where the posterior mean lies."""
+        """Compute, with K = B B' + N: alpha = K^-1 rest, log |K|, the diagonal of K^-1, and B' alpha.
+
+        B' alpha is the posterior mean in units of the columns of the prior's square root.
+        """
         design, noise = self.design, self.noise
         n, rank = design.shape[-2:]
         if n <= rank:
@@ -178,7 +185,7 @@ class _Fit:
         self.along = np.einsum("abnr,abn->abr", design, self.alpha)
 
     def moments(self, a: int, b: int) -> tuple[FloatArray, FloatArray]:
-        """Posterior mean (d,) and covariance (d, d) of the table for scale `a` and noise `b`."""
+        """Return the posterior mean (d,) and covariance (d, d) of the table for scale `a` and noise `b`."""
         root = np.concatenate([self.root * self.scales[a], self.level[:, None]], axis=1)
         if self.shrunk is None:
             design = self.design[a, b]
@@ -190,7 +197,7 @@ class _Fit:
 
 
 def _reweighted(fits: Sequence[_Fit], weights: Sequence[FloatArray]) -> FloatArray:
-    """E[g_i] given the posterior of each label's error, in units of its noise."""
+    """Return E[g_i], shape (n,), given the posterior of each label's error in units of its noise."""
     squared = np.zeros(fits[0].noise.shape[-1])
     for fit, weight in zip(fits, weights, strict=True):
         error2 = (fit.noise * fit.alpha) ** 2 + fit.noise - fit.noise**2 * fit.inverse_diagonal
@@ -201,6 +208,7 @@ def _reweighted(fits: Sequence[_Fit], weights: Sequence[FloatArray]) -> FloatArr
 def _collapsed(
     fits: Sequence[_Fit], weights: Sequence[FloatArray], kept: Sequence[int], count: int, precision: FloatArray
 ) -> Posterior:
+    """Return the first two moments of the mixture, of the table and of each label left out."""
     d = len(fits[0].centre)
     total, noise = 0.0, 0.0
     mean, second = np.zeros(d), np.zeros((d, d))

@@ -1,9 +1,9 @@
-"""ROOST, Roofline-Synthesised Transfer: a Bayesian linear model of latency with a prior over imaginary devices.
+"""ROOST, Roofline-Synthesised Transfer: a Bayesian linear model of latency with a prior over synthetic devices.
 
-Latency is close to linear in what a network executes (`SearchSpace.features`), so a device is a table of costs. What
-tables are plausible is known before anything is measured: thousands of synthetic devices, drawn from a roofline
-model, and the user's other devices form a mixture of Gaussians (`prior.py`). Labels of the target condition it in
-closed form (`posterior.py`). Nothing is trained by gradient: pre-training takes seconds, adapting milliseconds.
+Latency is close to linear in counts of what a network executes (`SearchSpace.features`), so a device is a table of
+costs. The prior over such tables is a mixture of Gaussians from thousands of synthetic devices, drawn from a roofline
+model, and from the user's other devices (`prior.py`). Labels of the target condition it in closed form
+(`posterior.py`). Nothing is trained by gradient descent: pre-training takes seconds, adapting milliseconds.
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ from latlab.search_spaces import SearchSpace
 __all__ = ["Roost"]
 
 CHUNK = 20_000
-"""Architectures at a time: their features stay in the processor's cache."""
+"""Number of architectures at a time, such that their features stay in the processor's cache."""
 PRIOR_NOISE = 0.03
-"""Relative noise of a label that is not yet measured, as long as none is."""
+"""Relative noise that is assumed of labels as long as there are none."""
 LEAST_OF_SHORTEST = 0.1
-"""A prediction is at least this share of the shortest label: linear costs may be negative far from all labels."""
+"""Smallest prediction as a share of the shortest label; linear costs may be negative far from all labels."""
 CALIBRATION = 10.0
-"""How many labels' worth of trust the model's own variance has against the errors of leaving labels out."""
+"""Number of labels that the model's own variance counts for against the errors of leaving labels out."""
 TAIL = float(stats.t.ppf(0.95, NU) / stats.norm.ppf(0.95)) ** 2
-"""sigma is the scale of a Student t: the variance of the Gaussian with the same central 90 % is this many sigma^2."""
+"""Variance, in units of sigma^2, of the Gaussian that has the same central 90 % as the Student t with scale sigma."""
 LARGEST = 3.0
-"""Standardised errors count for no more in the calibration: outliers are the noise model's business."""
+"""Largest standardised error in the calibration; the noise model takes care of outliers."""
 
 
 class Roost(Predictor):
     """The default predictor.
 
     Args:
-        synthetic: whether synthetic devices are part of the prior; without them only source devices are.
-        sources: whether source devices are; without them `pretrain` learns nothing.
-        robust: whether outliers among the labels are discounted (Student-t instead of Gaussian noise).
-        facts: what is known of the target's hardware, for predictions without any label (`level.FACTS`).
+        synthetic: include synthetic devices in the prior; otherwise it has source devices only, if there are any.
+        sources: include source devices in the prior; otherwise `pretrain` learns nothing.
+        robust: discount outliers among the labels (Student-t instead of Gaussian noise).
+        facts: hardware facts of the target, for predictions without any label (`latency_scale.FACTS`).
     """
 
     name = "roost"
@@ -126,7 +126,7 @@ class Roost(Predictor):
         return self._noise + known
 
     def _linearised(self, archs: Archs) -> tuple[FloatArray, FloatArray]:
-        """Expected latency (n,), in ms once there are labels, and features over it (n, d)."""
+        """Return the expected latency (n,), in ms once there are labels, and the features divided by it (n, d)."""
         features = self._scaled(archs)
         expected = np.maximum(features @ self._mean, self._least or LEAST)
         return expected, features / expected[:, None]
@@ -136,14 +136,14 @@ class Roost(Predictor):
         return np.asarray(self._linearised(a)[1] @ covariance @ self._linearised(b)[1].T)
 
     def predict(self, archs: Archs) -> Prediction:
-        """Predict `archs`; without any label from the prior alone, with the level that sources and facts suggest."""
+        """Predict `archs`; without any label, from the prior and the level that facts or sources give."""
         genes = self.space.genes(archs)
         mean, variance = np.empty(len(genes)), np.empty(len(genes))
         for start in range(0, len(genes), CHUNK):
             part = slice(start, start + CHUNK)
             expected, design = self._linearised(genes[part])
             mean[part] = np.log(expected)
-            # Of a log-normal with this relative variance; the same where it is small.
+            # The variance in log of a log-normal with this relative variance; the two agree where they are small.
             variance[part] = np.log1p(np.maximum(((design @ self._covariance) * design).sum(axis=1), 0))
         if self._posterior is None:
             return in_ms(mean + self._level.log_ms, variance + self._level.variance, np.inf, 0.0)
@@ -156,7 +156,7 @@ class Roost(Predictor):
         return self._in_ms(self._posterior.left_out_mean, self._posterior.left_out_variance)
 
     def _in_ms(self, mean: FloatArray, variance: FloatArray) -> Prediction:
-        """Medians and intervals; the variance is corrected by how well left-out labels were predicted."""
+        """Return medians and intervals, with the variance corrected by the errors of predicting left-out labels."""
         return in_ms(mean, variance * self._calibration, CALIBRATION + len(self._genes), 0.0)
 
     def save(self, folder: Path) -> None:
@@ -181,23 +181,24 @@ class Roost(Predictor):
         files.save(folder, self.name, self.space, arrays, facts)
 
     def _fingerprint(self) -> str:
-        """Of the synthetic prior, which is made anew and not kept: tables mean something only in its units."""
+        """Return a hash of the synthetic prior, in whose units tables are; the prior is not saved but made again."""
         rounded = np.concatenate([self._prior.scale, self._prior.broad.mean]).astype(np.float32).round(3)
         return hashlib.sha256(rounded.tobytes()).hexdigest()[:16]
 
     @classmethod
     def load(cls, folder: Path, space: SearchSpace) -> Self:
         arrays, facts = files.load(folder, cls.name, space)
-        predictor = cls(space, **facts["options"])
-        if facts["prior"] != predictor._fingerprint():
-            raise ValueError(f"{folder} was written by another version of latlab; fit the predictor again")
-        kept = zip(
-            facts["sources"],
-            arrays["source_means"],
-            arrays["source_covariances"],
-            arrays["source_mean_ms"].tolist(),
-            strict=True,
-        )
-        predictor._set_sources([SourceTable(*table) for table in kept])
-        predictor.adapt(arrays["genes"], *from_log(arrays["log_latency"], arrays["label_variance"]))
+        with files.restoring(folder):
+            predictor = cls(space, **facts["options"])
+            if facts["prior"] != predictor._fingerprint():
+                raise ValueError("its synthetic prior is another one")
+            kept = zip(
+                facts["sources"],
+                arrays["source_means"],
+                arrays["source_covariances"],
+                arrays["source_mean_ms"].tolist(),
+                strict=True,
+            )
+            predictor._set_sources([SourceTable(*table) for table in kept])
+            predictor.adapt(arrays["genes"], *from_log(arrays["log_latency"], arrays["label_variance"]))
         return predictor

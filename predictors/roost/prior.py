@@ -1,13 +1,13 @@
 """The prior over devices: a mixture of Gaussians in the space of cost tables.
 
 A device is a cost table w: the latency of an architecture with features phi (`SearchSpace.features`, scaled) is phi . w
-plus noise. Tables are scaled so that the mean latency over a sample of the space is 1; how fast a device is in absolute
-terms is left to the labels (`posterior.py`).
+plus noise. Tables are scaled so that the mean latency over a sample of the space is 1; the labels determine the level
+of a device, in milliseconds (`posterior.py`).
 
-Synthetic devices (`synthetic.py`) become tables by regression of their latencies on the features; clusters of tables,
-within each reading of the graph, are the first components. Source devices become tables by robust Bayesian regression
-under the synthetic prior: each is the centre of a component that is as wide as a cluster, and together they span one
-more, around their mean with their covariance.
+Synthetic devices (`synthetic/devices.py`) become tables by regression of their latencies on the features. Clusters of
+these tables, within each reading of the graph, are the first components. Source devices become tables by robust
+Bayesian regression under the synthetic prior. Each is the centre of components as wide as a cluster, and together they
+span further components around their mean with their covariance.
 """
 
 from __future__ import annotations
@@ -28,45 +28,48 @@ from latlab.search_spaces import SearchSpace
 __all__ = ["Component", "SourceTable", "SyntheticPrior", "fit_source", "floor_variance", "mixture", "synthetic_prior"]
 
 SAMPLE = 600
-"""Architectures that synthetic devices measure."""
+"""Number of architectures that synthetic devices measure."""
 DEVICES = 3000
+"""Number of synthetic devices."""
 CLUSTERS = 24
+"""Approximate number of clusters of synthetic devices."""
 ASPECTS = 12
-"""Principal components of log-latency by which devices are clustered."""
+"""Number of principal components of log-latency by which devices are clustered."""
 RIDGE = 1e-4
-"""Keeps a table small where the features are collinear: relative to the squared relative errors of the regression."""
+"""Penalty that keeps a table small where the features are collinear, against squared relative errors."""
 LEAST = 0.02
-"""No network takes less than this share of the mean, where tables alone speak: there latencies have logarithms."""
+"""Smallest latency of a network, as a share of the mean, where only tables determine it; its logarithm must exist."""
 WORST_FIT = 0.5
-"""Synthetic devices whose latencies are this far (relative, root mean square) from linear in the features are left out;
-in practice few or none."""
+"""Relative root mean square error of the regression from which a synthetic device is left out; few or none are."""
 BATCH = 250
-"""Devices whose regressions are solved together."""
+"""Number of devices whose regressions are solved together."""
 SHARED = 0.15
-"""Share of the pooled covariance in each cluster's: a cluster of few devices knows little about its own."""
+"""Share of the pooled covariance in that of each cluster, because a cluster of few devices determines its own badly."""
 ABSOLUTE = 0.02
-"""Error of a linear model in units of the typical latency, beside its relative error: a network that takes a hundredth
-of that (a runtime folded it to nothing, say) must not be fitted to some percent of its own latency."""
+"""Error of a linear model in units of the typical latency, in addition to its relative error: a network that takes a
+hundredth of the typical latency (a runtime folds it, say) must not be fitted to some percent of its own latency."""
 FREEDOM = 4.0
-"""Of the Student-t by which a source device's outliers are discounted."""
+"""Degrees of freedom of the Student-t by which outliers of a source device are discounted."""
 FIT_ROUNDS = 4
-"""Few: with many, whatever a source does quite differently to few networks (folding them, say) becomes an outlier."""
+"""Number of reweightings for a source. With many, a source that treats few networks differently (folds them, say) would
+have these discounted as outliers."""
 
 SOURCE_SCALES = (0.15, 0.5, 1.5)
-"""How far a target may be from a source device, in units of the spread within a cluster of synthetic ones."""
+"""Distances of a target from a source device, in units of the spread within a cluster of synthetic devices."""
 SYNTHETIC_SCALES = (0.5, 1.0, 2.0)
 SPAN_SCALES = (0.7, 1.5)
 SPAN_WIDTHS = (0.05, 0.3)
-"""How far a target may leave what the sources span, as a share of a cluster's covariance."""
+"""Covariances of a target outside of the span of the sources, as shares of a cluster's covariance."""
 WEIGHTS = {"synthetic": 2.0, "broad": 1.0, "source": 0.3, "span": 0.3}
-"""Prior weights of all components of a kind together."""
+"""Prior weights of each kind of component, all components of the kind together."""
 
 
 @dataclass(frozen=True)
 class Component:
-    """w ~ N(mean, s^2 covariance), s one of `scales`."""
+    """A component of the prior: w ~ N(mean, s^2 covariance), with s one of `scales`."""
 
     kind: str
+    """A key of `WEIGHTS`."""
     mean: FloatArray
     covariance: FloatArray
     weight: float
@@ -74,7 +77,7 @@ class Component:
 
     @cached_property
     def root(self) -> FloatArray:
-        """A square root of the covariance, shape (d, rank): found once, for it is the dear part of conditioning."""
+        """A square root of the covariance, shape (d, rank), kept because it is the expensive part of conditioning."""
         values, vectors = np.linalg.eigh(self.covariance)
         large = values > 1e-10 * values[-1]
         return np.asarray(vectors[:, large] * np.sqrt(values[large]))
@@ -82,32 +85,33 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class SourceTable:
-    """The cost table of a source device: posterior mean and covariance, for mean latency 1; and that mean latency."""
+    """The cost table of a source device: posterior mean and covariance, scaled to mean latency 1 over the space."""
 
     name: str
     mean: FloatArray
     covariance: FloatArray
     mean_ms: float
+    """Mean latency over the space in ms."""
 
 
 @dataclass(frozen=True, slots=True)
 class SyntheticPrior:
-    """What the synthetic devices of a space have in common."""
+    """The prior from the synthetic devices of a space."""
 
     scale: FloatArray
-    """By which raw features are divided, shape (d,): their standard deviation over the sample, 1 if constant."""
+    """Divisors of the raw features, shape (d,): their standard deviations over the sample, 1 where constant."""
     sample: FloatArray
     """Scaled features of the sample, shape (m, d)."""
     clusters: tuple[Component, ...]
     broad: Component
-    """All synthetic devices as one Gaussian."""
+    """One Gaussian for all synthetic devices."""
     pooled: FloatArray
     """Mean covariance within clusters, shape (d, d)."""
 
 
 @lru_cache(maxsize=16)
 def synthetic_prior(space: SearchSpace, seed: int = 0) -> SyntheticPrior:
-    """The prior from synthetic devices; takes seconds, once per process and space."""
+    """Return the prior from synthetic devices, which takes seconds to make and is made once per process and space."""
     with one_thread():
         return _synthetic_prior(space, seed)
 
@@ -145,7 +149,15 @@ def _synthetic_prior(space: SearchSpace, seed: int) -> SyntheticPrior:
 
 
 def _tables(features: FloatArray, latency: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Ridge regression of 1 on features / latency, so that errors are relative: tables (S, d), their errors (S,)."""
+    """Fit tables by ridge regression of 1 on features / latency, so that errors are relative.
+
+    Args:
+        features: shape (m, d).
+        latency: shape (S, m).
+
+    Returns:
+        The tables (S, d) and their root mean square errors (S,).
+    """
     d = features.shape[1]
     above = np.triu_indices(d)
     products = features[:, above[0]] * features[:, above[1]]
@@ -162,7 +174,10 @@ def _tables(features: FloatArray, latency: FloatArray) -> tuple[FloatArray, Floa
 
 
 def _clusters(log_latency: FloatArray, reading: IntArray, seed: int) -> IntArray:
-    """Label of each device, from its standardised log-latencies (S, m): k-means of the principal components."""
+    """Return the cluster of each device, by k-means of the principal components of its log-latencies (S, m).
+
+    Devices with different readings of the graph are never in one cluster.
+    """
     centred = log_latency - log_latency.mean(axis=1, keepdims=True)
     centred = centred - centred.mean(axis=0)
     left, singular, _ = np.linalg.svd(centred, full_matrices=False)
@@ -177,15 +192,15 @@ def _clusters(log_latency: FloatArray, reading: IntArray, seed: int) -> IntArray
 
 
 def floor_variance(latency_ms: FloatArray) -> FloatArray:
-    """Variance of log-latencies that comes from absolute errors of the model (`ABSOLUTE`): shape (n,)."""
+    """Return the variances of log-latencies, shape (n,), that come from absolute errors of the model (`ABSOLUTE`)."""
     return np.asarray((ABSOLUTE * np.median(latency_ms) / latency_ms) ** 2)
 
 
 def fit_source(prior: SyntheticPrior, device: SourceDevice, features: FloatArray) -> SourceTable:
-    """The table of a source device from its m labels, outliers discounted (iteratively reweighted, Student-t).
+    """Fit the table of a source device to its m labels, with outliers discounted (iteratively reweighted, Student-t).
 
     Args:
-        features: of its architectures, scaled, shape (m, d).
+        features: scaled features of its architectures, shape (m, d).
     """
     latency = device.latency_ms / device.latency_ms.mean()
     relative = features / latency[:, None]
@@ -206,7 +221,11 @@ def fit_source(prior: SyntheticPrior, device: SourceDevice, features: FloatArray
 
 
 def mixture(prior: SyntheticPrior, sources: Sequence[SourceTable], *, synthetic: bool = True) -> tuple[Component, ...]:
-    """All components, weights summing to 1. Without `synthetic`, only sources (if there are any) make the prior."""
+    """Return the components of the prior, whose weights sum to 1.
+
+    Args:
+        synthetic: include the synthetic devices; they are always included where there are no sources.
+    """
     found: list[Component] = []
     if synthetic or not sources:
         share = WEIGHTS["synthetic"]

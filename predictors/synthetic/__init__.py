@@ -1,1 +1,1 @@
-"""Synthetic devices, drawn from a roofline model."""
+"""Synthetic devices, drawn from a roofline model, and the workloads that they measure."""

@@ -1,7 +1,7 @@
-"""Synthetic devices: what thousands of imaginary processors and runtimes would measure.
+"""Synthetic devices: latencies that thousands of imaginary processors and runtimes would have.
 
-A device is drawn from a roofline model (Williams, Waterman and Patterson, CACM 2009) with what separates real
-runtimes from it. A layer with `macs` multiply-accumulates that moves `bytes` takes
+A device is drawn from a roofline model (Williams, Waterman and Patterson, CACM 2009), extended by the ways in which
+real runtimes depart from it. A layer with `macs` multiply-accumulates that moves `bytes` takes
 
     compute = batch * macs / (rate(kind) * use(channels) * use(parallelism))
     memory  = (batch * activations + parameters) / bandwidth(kind)
@@ -9,11 +9,11 @@ runtimes from it. A layer with `macs` multiply-accumulates that moves `bytes` ta
 
 p = 1 adds the two, large p overlaps them; q = 1 adds a launch overhead per kernel, large q hides it behind the work of
 kernels launched before. `use` falls with few channels (vector units, padding to multiples of a quantum) and with little
-parallel work. Element-wise layers may be fused into their neighbours. A network is one reading of the graph
-(`SearchSpace.readings`), the slowest of its branches. Deviations are log-normal per kind and kernel size, per kind and
-resolution, and per layer.
+parallel work. Element-wise layers may be fused into their neighbours. A device executes one reading of the graph
+(`SearchSpace.readings`), and a network takes as long as the slowest branch. Deviations are log-normal per kind and
+kernel size, per kind and resolution, and per layer.
 
-Every number is a ratio, so absolute speed plays no role: latencies come out with mean 1 over the sample.
+Every number is a ratio, so absolute speed plays no role: latencies are scaled to mean 1 over the sample.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ __all__ = ["Devices", "synthesise"]
 
 HEAVY = ("conv", "pointwise", "grouped", "depthwise", "linear")
 WRITTEN = 0.25
-"""Share of devices whose runtime executes the graph as it is written (a space's first reading), as frameworks do;
-compilers' readings share the rest."""
+"""Share of devices whose runtime executes the graph as written (a space's first reading), as frameworks do; the other
+readings, which are those of compilers, share the rest equally."""
 WIDTHS = (0.4, 0.25, 0.25)
 """Largest logarithmic standard deviations per kind and kernel size, per kind and resolution, and per layer."""
 KIND_SPREAD = 0.3
 """Logarithmic standard deviation of the rate of a kind of layer."""
 FUSED = {"relu": 0.7, "hswish": 0.6, "hsigmoid": 0.5, "zero": 0.6, "add": 0.4, "batchnorm": 0.7, "mul": 0.3}
-"""How often runtimes fuse a kind into its neighbour, or drop it."""
+"""Probability that a runtime fuses layers of a kind into their neighbours, or drops them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Devices:
-    """S synthetic devices."""
+    """The latencies of S synthetic devices."""
 
     latency: FloatArray
-    """Shape (S, m), mean 1 over the m architectures of the sample."""
+    """Latencies of m architectures, shape (S, m), each row of mean 1."""
     reading: IntArray
-    """Which reading of the graph each executes: shape (S,)."""
+    """Number of the reading of the graph that each device executes, shape (S,)."""
 
 
 def synthesise(workload: Workload, count: int, seed: int) -> Devices:
-    """Draw `count` devices and let them measure the workload."""
+    """Draw `count` devices and return their latencies of the workload's architectures."""
     rng = np.random.default_rng(seed)
     price = _prices(workload, count, rng)
     names = list(workload.readings)
@@ -69,7 +69,7 @@ def synthesise(workload: Workload, count: int, seed: int) -> Devices:
 
 
 def _prices(workload: Workload, count: int, rng: np.random.Generator) -> FloatArray:
-    """Time of each layer on each device, in arbitrary units: shape (L, count)."""
+    """Return the time of each layer on each device, in arbitrary units: shape (L, count)."""
     facts = {name: values[:, None] for name, values in workload.facts.items()}
     kinds, kind = workload.kinds, workload.kind
 
@@ -80,16 +80,16 @@ def _prices(workload: Workload, count: int, rng: np.random.Generator) -> FloatAr
         return rng.uniform(low, high, count)
 
     def among(*names: str) -> NDArray[np.bool_]:
-        """Which layers are of one of these kinds: shape (L, 1)."""
+        """Return which layers are of one of these kinds: shape (L, 1)."""
         return np.isin(np.array(kinds)[kind], names)[:, None]
 
     batch = 2.0 ** rng.integers(0, 9, count)
-    # Dense convolutions run at the peak rate, everything else somewhat below; each kind deviates by itself.
+    # Dense convolutions run at the peak rate, all other kinds somewhat below it; each kind has its own deviation.
     lag = np.zeros((len(kinds), count))
     for row, name in enumerate(kinds):
         lag[row] = {"conv": 0.0, "linear": 0.5, "pointwise": 0.3, "grouped": 0.8, "depthwise": 1.2}.get(name, 0.5)
     lag = lag * uniform(0, 2) + KIND_SPREAD * normal(len(kinds), count)
-    # Vector width or array size: fewer channels than that leave part of the machine idle.
+    # `lanes` is a vector width or array size: fewer channels than that leave part of the machine idle.
     lanes = np.exp(uniform(np.log(1), np.log(128)))
     quantum = 2.0 ** rng.integers(0, 6, count)
     inputs = facts["in_channels"] / facts["groups"]
@@ -108,7 +108,7 @@ def _prices(workload: Workload, count: int, rng: np.random.Generator) -> FloatAr
     memory = memory + window * np.exp(uniform(-3, 3)) * balance / 4
     p = rng.choice([1.0, 2.0, 4.0], count)
     work = (compute**p + memory**p) ** (1 / p)
-    # Launch overhead against the work of a typical layer: from nothing to nothing else.
+    # The launch overhead, relative to the work of a typical layer, is between negligible and dominant.
     typical = np.exp(np.log(np.maximum(work, 1e-30))[heavy[:, 0] if heavy.any() else slice(None)].mean(axis=0))
     launch = typical * np.exp(uniform(np.log(1e-3), np.log(30))) * np.exp(0.25 * normal(len(kinds), count))[kind]
     q = rng.choice([1.0, 1.0, 4.0], count)

@@ -1,4 +1,4 @@
-"""What a sample of architectures executes, as arrays: distinct layers, and how often each network runs each."""
+"""The workload of a sample of architectures as arrays: the distinct layers, and how often each network runs each."""
 
 from __future__ import annotations
 
@@ -18,27 +18,29 @@ FACTS = ("kernel", "stride", "groups", "in_channels", "out_channels", "in_size",
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """m architectures in terms of L distinct layers (same kind and shape, wherever they stand)."""
+    """m architectures as counts of L distinct layers; layers of the same kind and shape are the same, wherever they
+    are."""
 
     kinds: tuple[str, ...]
-    """Kinds of layers, e.g. `conv`."""
+    """Kinds of layers, such as `conv`."""
     kind: IntArray
-    """Kind of each layer, an index into `kinds`: shape (L,)."""
+    """Kind of each layer as an index into `kinds`, shape (L,)."""
     facts: dict[str, FloatArray]
-    """Numbers of each layer by name (see `search_spaces.cost.Layer`): shape (L,)."""
+    """Attributes of the layers by name (see `search_spaces.layers.Layer`), each of shape (L,)."""
     readings: dict[str, tuple[sparse.csr_array, IntArray]]
-    """Reading -> (runs, owner): `runs` of shape (branches, L) counts executions of each layer in each branch, `owner`
-    of shape (branches,) is the architecture of each branch, in rising order and none missing."""
+    """(runs, owner) of each reading: `runs` of shape (branches, L) counts executions of each layer in each branch,
+    `owner` of shape (branches,) is the architecture of each branch, in rising order and with none missing."""
 
 
 def workload_of(space: SearchSpace, archs: Sequence[Architecture]) -> Workload:
-    """The workload of `archs` in every reading of the space."""
+    """Return the workload of `archs` in every reading of the space."""
     index: dict[tuple[str, ...] | tuple[object, ...], int] = {}
     layers: list[Layer] = []
     known: dict[int, tuple[Layer, int]] = {}
 
     def position(layer: Layer) -> int:
-        # Spaces reuse their layer objects, so identity finds most; the reference keeps it from being given to another.
+        # Looking up by identity is quick, and finds most because spaces reuse their layer objects. While `known`
+        # references a layer, no other object gets its id.
         hit = known.get(id(layer))
         if hit is None:
             signature = (layer.kind, *(getattr(layer, fact) for fact in FACTS))

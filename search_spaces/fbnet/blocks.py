@@ -1,4 +1,4 @@
-"""FBNet's blocks: 12 distinct positions x nine operations, stem and head."""
+"""The blocks of FBNet's networks: 12 distinct positions x nine operations, stem and head."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ from latlab.search_spaces.fbnet.skeleton import (
     positions,
     stem_layers,
 )
+from latlab.search_spaces.fbnet.space import FBNet
 from latlab.search_spaces.layers import Layer
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch is heavy, and only `build` needs it
     from torch import nn
-
-    from latlab.search_spaces.fbnet.space import FBNet
 
 __all__ = ["FBNetBlocks"]
 
@@ -33,7 +32,7 @@ STEM, HEAD = "stem", "head"
 
 
 class FBNetBlocks(BlockSpace):
-    """Names: `stem`, `head`, and a position with its operation: `stage2.first/k3_e6`, `stage2.later/k5_e1_g2`."""
+    """The blocks of FBNet: `stem`, `head`, and positions with operations: `stage2.first/k3_e6`, `stage2.later/skip`."""
 
     whole: FBNet
 
@@ -43,7 +42,7 @@ class FBNetBlocks(BlockSpace):
 
     @cached_property
     def _blocks(self) -> dict[str, tuple[int, int]]:
-        """Name -> (place, operation) of its first occurrence; a skip that keeps the shape is no block."""
+        """(place, operation) where each block occurs first, by name. A skip that keeps the shape is no block."""
         found: dict[str, tuple[int, int]] = {}
         for place, at in enumerate(positions(self.setting)):
             for number, op in enumerate(OPS):
@@ -69,6 +68,7 @@ class FBNetBlocks(BlockSpace):
 
     @cached_property
     def _table(self) -> NDArray[np.int64]:
+        """Number of the block for each place and operation, -1 where nothing is executed: shape (22, 9)."""
         names = [[_name(at, number) for number in range(len(OPS))] for at in positions(self.setting)]
         return np.array([[self._index.get(name, -1) for name in row] for row in names])
 
@@ -91,6 +91,7 @@ class FBNetBlocks(BlockSpace):
         return layers_of(self.setting, *self._blocks[arch.text])
 
     def build(self, arch: Architecture, *, seed: int = 0, as_written: bool = False) -> nn.Module:
+        # Imported here because they import torch, which counting and predicting do without.
         from latlab.search_spaces.fbnet import modules
         from latlab.search_spaces.torch_modules import finish
 

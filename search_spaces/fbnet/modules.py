@@ -1,4 +1,4 @@
-"""FBNet's networks as torch modules."""
+"""The networks of FBNet as torch modules."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _conv_bn_relu(
 
 
 class Block(nn.Module):
-    """1x1 (groups) - shuffle - depthwise - 1x1 (groups), and the identity where shapes allow it."""
+    """An inverted bottleneck: 1x1 in groups, shuffle, depthwise, 1x1 in groups; plus the input where shapes allow."""
 
     def __init__(self, position: Position, op: Op) -> None:
         super().__init__()
@@ -42,12 +42,12 @@ class Block(nn.Module):
 
 
 def stem(setting: Setting) -> nn.Sequential:
-    """What comes before the 22 layers."""
+    """Return the module before the 22 layers."""
     return _conv_bn_relu(3, STEM_CHANNELS, 3, setting.stem_stride)
 
 
 def layer(position: Position, op: Op | None) -> nn.Module | None:
-    """One of the 22 layers; None where it keeps its input."""
+    """Return the module of one of the 22 layers, None where it returns its input."""
     if op is not None:
         return Block(position, op)
     if position.is_identity_shaped:
@@ -56,7 +56,7 @@ def layer(position: Position, op: Op | None) -> nn.Module | None:
 
 
 class Tail(nn.Module):
-    """What comes after the 22 layers.
+    """The modules after the 22 layers: 1x1 convolution, mean, classifier.
 
     Args:
         earlier: modules of a subclass that run before, so that exported files list weights in that order.
@@ -75,7 +75,7 @@ class Tail(nn.Module):
 
 
 class Network(Tail):
-    """Stem, 22 layers, head. A skip that keeps the shape has no module at all."""
+    """A network: stem, 22 layers, tail. A skip that keeps the shape has no module."""
 
     stem: nn.Sequential
     body: nn.Sequential

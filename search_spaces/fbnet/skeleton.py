@@ -1,4 +1,4 @@
-"""The skeleton of FBNet: operations, positions, stages and layers."""
+"""The skeleton of FBNet: its operations, stages and positions, and the layers that each executes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ __all__ = ["OPS", "Op", "Position", "Setting", "head_layers", "layers_of", "posi
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """One choice of a layer: an inverted bottleneck's kernel, expansion and groups of the 1x1 layers."""
+    """An operation that a position can have: an inverted bottleneck with a kernel, an expansion and groups of its 1x1
+    layers."""
 
     name: str
     kernel: int
@@ -32,63 +33,56 @@ OPS: tuple[Op | None, ...] = (
     Op("k5_e6", 5, 6, 1),
     None,  # skip
 )
-
-
+"""Operations of a position; a gene is an index into them."""
 SKIP = len(OPS) - 1
-
-
 LAYERS = 22
-
-
 STAGE_LAYERS = (1, 4, 4, 4, 4, 4, 1)
-
-
 STAGE_CHANNELS = (16, 24, 32, 64, 112, 184, 352)
-
-
 STEM_CHANNELS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What differs between the two data sets."""
+    """The numbers that differ between the two data sets."""
 
     size: int
+    """Height (= width) of the images in pixels."""
     stem_stride: int
     strides: tuple[int, ...]
+    """Stride of the first layer of each of the seven stages."""
     head_channels: int
     num_classes: int
 
 
 IMAGENET = Setting(224, 2, (1, 2, 2, 2, 1, 2, 1), 1984, 1000)
-
-
 CIFAR100 = Setting(32, 1, (1, 1, 2, 2, 1, 2, 1), 1504, 100)
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a layer stands: what it receives and what it must give."""
+    """A place for one of the 22 layers, with the shapes of its input and output."""
 
     name: str
     in_channels: int
     out_channels: int
     stride: int
     size: int
-    """Height (= width) of its input."""
+    """Height (= width) of the input in pixels."""
 
     @property
     def out_size(self) -> int:
+        """Height (= width) of the output in pixels."""
         return self.size // self.stride
 
     @property
     def is_identity_shaped(self) -> bool:
+        """True where input and output have the same shape."""
         return self.stride == 1 and self.in_channels == self.out_channels
 
 
 @cache
 def positions(setting: Setting) -> tuple[Position, ...]:
-    """The 22 layers of `setting`."""
+    """Return the positions of the 22 layers."""
     found = []
     channels, size = STEM_CHANNELS, setting.size // setting.stem_stride
     for stage, (count, out_channels, stride) in enumerate(
@@ -103,7 +97,7 @@ def positions(setting: Setting) -> tuple[Position, ...]:
 
 @cache
 def stem_layers(setting: Setting) -> tuple[Layer, ...]:
-    """What is executed before the 22 layers."""
+    """Return the layers before the 22 positions."""
     return (
         layers.conv("stem.conv", 3, STEM_CHANNELS, setting.size, 3, setting.stem_stride),
         layers.elementwise("stem.relu", "relu", STEM_CHANNELS, positions(setting)[0].size),
@@ -112,7 +106,7 @@ def stem_layers(setting: Setting) -> tuple[Layer, ...]:
 
 @cache
 def head_layers(setting: Setting) -> tuple[Layer, ...]:
-    """What is executed after the 22 layers."""
+    """Return the layers after the 22 positions."""
     last, channels = positions(setting)[-1], setting.head_channels
     return (
         layers.conv("head.conv", last.out_channels, channels, last.out_size),
@@ -124,7 +118,7 @@ def head_layers(setting: Setting) -> tuple[Layer, ...]:
 
 @cache
 def layers_of(setting: Setting, place: int, op_index: int) -> tuple[Layer, ...]:
-    """What one of the 22 layers executes."""
+    """Return the layers that an operation executes at a place (0-21)."""
     at, op = positions(setting)[place], OPS[op_index]
     name, size, wide = at.name, at.size, at.out_channels
     if op is None:

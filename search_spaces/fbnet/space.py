@@ -1,6 +1,6 @@
 """FBNet's search space (Wu et al., CVPR 2019) as HW-NAS-Bench measured it: 22 layers of nine operations.
 
-Two settings: ImageNet (224 px), and CIFAR-100 (32 px), which is that of the published latency tables.
+There are two settings: ImageNet (224 px), and CIFAR-100 (32 px), to which the published latency tables belong.
 """
 
 from __future__ import annotations
@@ -29,10 +29,8 @@ from latlab.search_spaces.fbnet.skeleton import (
 )
 from latlab.search_spaces.layers import Layer
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch is heavy, and only `build` needs it
     from torch import nn
-
-    from latlab.search_spaces.block_space import BlockSpace
 
 __all__ = ["FBNet", "FBNetCIFAR", "FBNetImageNet"]
 
@@ -49,17 +47,18 @@ _REFERENCES = (
     "0_7_6_7_3_3_6_1_7_4_3_7_7_0_8_4_8_5_6_8_5_1",
     "1_2_4_0_7_3_0_5_6_4_5_7_0_1_4_3_2_3_3_3_0_6",
 )
-"""The ten architectures that HELP's hardware embedding measures."""
+"""The ten architectures whose latencies are HELP's embedding of a device."""
 
 
 class FBNet(SearchSpace):
-    """What both settings share."""
+    """The base class of both settings. Genes are the operations of the 22 layers, as indices into `skeleton.OPS`."""
 
     setting: ClassVar[Setting]
     size: ClassVar[int] = 9**LAYERS
     can_be_dead: ClassVar[bool] = False
     num_genes: ClassVar[int] = LAYERS
     encodings: ClassVar[tuple[str, ...]] = ("one-hot", "graph", "help")
+    block_space: ClassVar[str | None] = "latlab.search_spaces.fbnet.blocks:FBNetBlocks"
 
     def from_genes(self, genes: Sequence[int]) -> Architecture:
         genes = self.integers(genes)
@@ -93,7 +92,7 @@ class FBNet(SearchSpace):
         return self.from_genes([rng.choice(pair) for pair in zip(a.genes, b.genes, strict=True)])
 
     def references(self) -> tuple[Architecture, ...]:
-        """HELP's, found for the CIFAR-100 setting; the same ops in the ImageNet setting."""
+        """Return HELP's architectures, chosen in the CIFAR-100 setting; ImageNet uses the same operations."""
         return tuple(map(self.parse, _REFERENCES))
 
     def input_shape(self, arch: Architecture) -> tuple[int, int, int]:
@@ -103,14 +102,11 @@ class FBNet(SearchSpace):
         body = (layer for place, op in enumerate(arch.genes) for layer in layers_of(self.setting, place, op))
         return (*stem_layers(self.setting), *body, *head_layers(self.setting))
 
-    def blocks(self) -> BlockSpace:
-        from latlab.search_spaces.fbnet.blocks import FBNetBlocks
-
-        return FBNetBlocks(self)
-
     def features(self, genes: NDArray[np.int64]) -> NDArray[np.float64]:
-        """1, then how many layers have each of the 12 positions x 9 operations (layers of one stage but the first are
-        alike): 109 columns."""
+        """Return 1, then the number of layers with each of 12 kinds of position x 9 operations: 109 columns.
+
+        The layers of a stage after its first have positions of one kind, because their shapes are the same.
+        """
         names = [(at.name.partition(".")[0], at.in_channels, at.stride) for at in positions(self.setting)]
         kinds = list(dict.fromkeys(names))
         columns = 1 + np.array([kinds.index(name) for name in names]) * len(OPS) + genes
@@ -121,9 +117,10 @@ class FBNet(SearchSpace):
         return counts
 
     def encode(self, archs: Sequence[Architecture] | NDArray[np.int64], encoding: str) -> np.ndarray:
-        """`one-hot`: 198 numbers, 22 layers x 9 operations.
+        """Encode architectures as `one-hot`, `help` or `graph`.
 
-        `help`: HELP's 132, per layer [op < 4, 4 <= op < 8, one-hot of op % 4], zeros for skip.
+        `one-hot`: 198 numbers, 22 layers x 9 operations.
+        `help`: HELP's 132 numbers, per layer [op < 4, 4 <= op < 8, one-hot of op % 4], zeros for skip.
         `graph`: 24 x (24 + 11). Nodes are the input, the 22 layers, the output, in a chain; operations are
         input, the nine of `OPS`, output.
         """
@@ -142,7 +139,8 @@ class FBNet(SearchSpace):
         return chain(np.ones(operations.shape[:2], bool), operations)
 
     def build(self, arch: Architecture, *, seed: int = 0, as_written: bool = False) -> nn.Module:
-        """The network; as written and pruned are the same, because nothing in it is dead."""
+        """Build the network. `as_written` changes nothing, because no layer is dead."""
+        # Imported here because they import torch, which counting and predicting do without.
         from latlab.search_spaces.fbnet.modules import Network
         from latlab.search_spaces.torch_modules import finish
 

@@ -1,10 +1,10 @@
-"""What HAT's encoders and decoders execute, as HAT measures them (its `latency_dataset.py` and `transformer_super.py`).
+"""Layers of HAT's encoders and decoders, as HAT measures them (its `latency_dataset.py` and `transformer_super.py`).
 
 A dummy sentence of `TOKENS` tokens goes through the encoder at once. The decoder then makes `TOKENS` tokens one by one,
 for `BEAM` hypotheses side by side; keys and values of earlier tokens are kept, and those of the encoder's output are
 computed at the first step only.
 
-Here size is always 1, and the channels of a layer are all the elements that go in or come out.
+In these layers sizes are always 1, and the channels of a layer are all the elements of its input or output.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from latlab.search_spaces.layers import Layer
 __all__ = ["TOKENS", "VOCABULARY", "decoder_layers", "encoder_layers", "spread"]
 
 TOKENS = 30
-"""Of the WMT tasks, in and out; IWSLT has 23, which scales nearly all costs alike."""
+"""Length of the sentence, in and out, in the WMT tasks. IWSLT has 23, which scales nearly all costs alike."""
 BEAM = 5
-"""Default of fairseq's `--beam`, which the configurations leave alone."""
+"""Number of hypotheses: the default of fairseq's `--beam`, which HAT's configurations do not change."""
 ATTENTION = 512
-"""Width of queries, keys and values (`qkv-dim`), however many heads share it."""
+"""Width of queries, keys and values together for all heads (`qkv-dim`); it does not depend on their number."""
 VOCABULARY = 32_768
-"""Of WMT'14 En-De; other tasks differ by a factor that all decoders of one embedding width share."""
+"""Size of WMT'14 En-De's vocabulary; other tasks differ by a factor that all decoders of one embedding width share."""
 KEPT = 16
-"""Tokens that a step attends to, half-way through the sentence."""
+"""Number of tokens that a step attends to, half-way through the sentence."""
 
 
 def spread(total: int, count: int) -> list[int]:
-    """`total` as `count` integers as equal as can be, the larger ones first."""
+    """Split `total` into `count` integers that are as equal as possible, the larger ones first."""
     each, more = divmod(total, count)
     return [each + 1] * more + [each] * (count - more)
 
@@ -45,7 +45,7 @@ def _linear(name: str, rows: int, inputs: int, outputs: int, bias: bool = True) 
 
 
 def _add_and_norm(name: str, rows: int, width: int) -> list[Layer]:
-    """HAT's base configurations normalise behind the addition."""
+    """Return the residual addition and the layer norm after it, the order of HAT's base configurations."""
     return [
         _layer(f"{name}.add", "add", rows * width, rows * width),
         _layer(f"{name}.norm", "layernorm", rows * width, rows * width, 0, 2 * width),
@@ -53,7 +53,12 @@ def _add_and_norm(name: str, rows: int, width: int) -> list[Layer]:
 
 
 def _attention(name: str, rows: int, keys: int, sentences: int, heads: int, width: int) -> list[Layer]:
-    """From queries, keys and values to the block's output. `rows` queries in all, `keys` keys in each sentence."""
+    """Return the layers from queries, keys and values to the output of an attention block.
+
+    Args:
+        rows: number of queries in all sentences together.
+        keys: number of keys in each sentence.
+    """
     queried, kept, weights = rows * ATTENTION, sentences * keys * ATTENTION, heads * rows * keys
     macs = rows * keys * ATTENTION
     return [
@@ -75,12 +80,12 @@ def _feed_forward(name: str, rows: int, width: int, middle: int) -> list[Layer]:
 
 
 def encoder_layers(width: int, middles: Sequence[int], heads: Sequence[int]) -> tuple[Layer, ...]:
-    """The whole encoder on one sentence.
+    """Return the layers of the whole encoder on one sentence.
 
     Args:
-        width: of the embedding.
+        width: embedding width.
         middles: feed-forward width of each layer.
-        heads: of each layer's self-attention.
+        heads: number of heads of each layer's self-attention.
     """
     found: list[Layer] = []
     for place, (middle, own) in enumerate(zip(middles, heads, strict=True), start=1):
@@ -101,18 +106,18 @@ def decoder_layers(
     cross_heads: Sequence[int],
     attended: Sequence[int],
 ) -> tuple[Layer, ...]:
-    """One step of the decoder, half-way through the sentence: its costs are those of the mean step.
+    """Return the layers of one decoder step half-way through the sentence, whose costs are those of the mean step.
 
-    Keys and values of the encoder's output are computed once for the sentence: a step has its share of the products,
-    though all of the parameters. Latency of the whole sentence is that of `TOKENS` such steps.
+    Keys and values of the encoder's output are computed once per sentence. So a step counts its share of their
+    multiply-accumulates, but all of their parameters. The latency of a sentence is that of `TOKENS` such steps.
 
     Args:
-        encoder_width: of the encoder's embedding, which is what keys and values are computed from.
-        width: of the decoder's embedding.
+        encoder_width: embedding width of the encoder, from whose output keys and values are computed.
+        width: embedding width of the decoder.
         middles: feed-forward width of each layer.
-        heads: of each layer's self-attention.
-        cross_heads: of each layer's attention to the encoder.
-        attended: how many of the encoder's last layers each layer attends to (HAT's arbitrary attention).
+        heads: number of heads of each layer's self-attention.
+        cross_heads: number of heads of each layer's attention to the encoder.
+        attended: number of the encoder's last layers that each layer attends to (HAT's arbitrary attention).
     """
     found: list[Layer] = []
     for place, (middle, own, cross, last) in enumerate(zip(middles, heads, cross_heads, attended, strict=True), 1):
@@ -121,7 +126,7 @@ def decoder_layers(
             _linear(f"{name}.self.qkv", BEAM, width, 3 * ATTENTION),
             *_attention(f"{name}.self", BEAM, KEPT, BEAM, own, width),
         ]
-        if last > 1:  # HAT's code puts the outputs together anew at each step
+        if last > 1:  # HAT's code concatenates the outputs again at each step
             together = BEAM * TOKENS * last * encoder_width
             found.append(_layer(f"{name}.cross.concat", "concat", together, together))
         found += [

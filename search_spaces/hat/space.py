@@ -1,8 +1,8 @@
 """The Transformers of HAT (Wang et al., ACL 2020), for predictions from its published latency tables.
 
-The tables describe a network by averages over its layers, so an architecture here is what they tell apart: embedding
-widths, depth, and sums over the layers. The tables of all tasks were drawn from one set of choices (HAT's
-`configs/*/latency_dataset/*.yml`), so that they share one space for encoders and one for decoders.
+The tables describe a network by averages over its layers. So an architecture here consists of what the tables
+distinguish: embedding widths, depth, and sums over the layers. The tables of all tasks were drawn from one set of
+choices (HAT's `configs/*/latency_dataset/*.yml`), so they share one space for encoders and one for decoders.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from latlab.search_spaces.encodings import one_hot
 from latlab.search_spaces.hat.layers import TOKENS, VOCABULARY, decoder_layers, encoder_layers, spread
 from latlab.search_spaces.layers import Layer
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch is heavy, and nothing here needs it when it runs
     from torch import nn
 
 __all__ = ["HATDecoder", "HATEncoder"]
@@ -41,26 +41,27 @@ ENCODER_DEPTH = 6
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One integer of an architecture: a choice, or the sum of a choice of every layer."""
+    """The description of a gene: an integer that is a choice, or the sum over the layers of each layer's choice."""
 
     letter: str
     meaning: str
     choices: tuple[int, ...]
     norm: float
-    """By which HAT's latency predictor divides the choice or its average (`feature-norm`)."""
+    """Divisor of the choice or of its average in HAT's latency predictor (`feature-norm`)."""
     summed: bool = False
+    """True where the gene is a sum over the layers."""
 
 
 @cache
 def _sums(choices: tuple[int, ...], depth: int) -> tuple[int, ...]:
-    """What `depth` of the choices can add up to, ascending."""
+    """Return the sums that `depth` of the choices can give, ascending."""
     if depth == 0:
         return (0,)
     return tuple(sorted({total + choice for total in _sums(choices, depth - 1) for choice in choices}))
 
 
 def _split(total: int, choices: tuple[int, ...], depth: int, rng: Random) -> list[int]:
-    """Random choices of `depth` layers that add up to `total`."""
+    """Draw choices of `depth` layers that add up to `total`."""
     parts = []
     for left in range(depth - 1, -1, -1):
         parts.append(rng.choice([choice for choice in choices if total - choice in _sums(choices, left)]))
@@ -73,7 +74,7 @@ def _other(values: Sequence[int], value: int, rng: Random) -> int:
 
 
 class _HAT(SearchSpace):
-    """What encoders and decoders share."""
+    """The base class of the encoder and the decoder space."""
 
     fields: ClassVar[tuple[Field, ...]]
     depths: ClassVar[tuple[int, ...]]
@@ -85,14 +86,14 @@ class _HAT(SearchSpace):
 
     @abstractmethod
     def depth(self, genes: Sequence[int]) -> int:
-        """How many layers."""
+        """Return the number of layers."""
 
     def _values(self, field: Field, depth: int) -> tuple[int, ...]:
-        """What a field can be in networks of `depth` layers."""
+        """Return the values that a field can have in networks of `depth` layers."""
         return _sums(field.choices, depth) if field.summed else field.choices
 
     def from_genes(self, genes: Sequence[int]) -> Architecture:
-        """`genes` are the numbers of the string, in its order."""
+        """Return the architecture whose string has these numbers, in this order."""
         genes = self.integers(genes)
         if len(genes) != len(self.fields):
             raise ArchitectureError(
@@ -128,7 +129,7 @@ class _HAT(SearchSpace):
         return self.from_genes([int(part[1:]) for part in parts])
 
     def random(self, rng: Random) -> Architecture:
-        """Drawn as HAT drew its tables: widths, depth and each layer's choices uniformly (so sums are not uniform)."""
+        """Draw as HAT drew its tables: widths, depth and each layer's choices uniformly, so sums are not uniform."""
         genes: list[int] = []
         for field in self.fields:
             count = self.depth(genes) if field.summed else 1
@@ -136,10 +137,10 @@ class _HAT(SearchSpace):
         return self.from_genes(genes)
 
     def mutate(self, arch: Architecture, rng: Random) -> Architecture:
-        """Changes a width, the depth, or one choice of one layer.
+        """Change a width, the depth, or one choice of one layer.
 
-        Which layers a sum stands for is drawn at random. A decoder that grows gets random layers behind its own, one
-        that shrinks loses its last ones.
+        The layers behind a sum are not known, so they are drawn at random. A decoder that grows gets random layers
+        after its own, one that shrinks loses its last layers.
         """
         genes, depth = list(arch.genes), self.depth(arch.genes)
         place = rng.randrange(len(self.fields))
@@ -159,7 +160,10 @@ class _HAT(SearchSpace):
         return self.from_genes(genes)
 
     def crossover(self, a: Architecture, b: Architecture, rng: Random) -> Architecture:
-        """A sum that the child's depth cannot give comes from the parent whose depth it has."""
+        """Return a child that takes each gene from a random parent.
+
+        A sum that is impossible at the child's depth comes from the parent that has this depth.
+        """
         genes: list[int] = []
         for at, (field, *pair) in enumerate(zip(self.fields, a.genes, b.genes, strict=True)):
             gene = rng.choice(pair)
@@ -169,20 +173,21 @@ class _HAT(SearchSpace):
         return self.from_genes(genes)
 
     def references(self) -> tuple[Architecture, ...]:
-        """Ten random ones, drawn once (`sample(10, 0)`), because HELP has none for this space."""
+        """Return ten architectures that were drawn once (`sample(10, 0)`), because HELP has none for this space."""
         return tuple(map(self.parse, self.drawn))
 
     def input_shape(self, arch: Architecture) -> tuple[int, int, int]:
-        """One channel of embedded tokens: (1, tokens, embedding width)."""
+        """Return (1, tokens, embedding width): one channel of embedded tokens."""
         letters = [field.letter for field in self.fields]
         return (1, TOKENS, arch.genes[letters.index("d")])
 
     def encode(self, archs: Sequence[Architecture] | NDArray[np.int64], encoding: str) -> np.ndarray:
-        """`hat`: the fields in the string's order as HAT's latency predictor has them: choices and averages over the
-        layers, divided by the paper's norms. Of HAT's ten features these are the ones that its tables' encoder
-        (its constant depth left out) or decoder latencies can depend on.
+        """Encode architectures as `hat` or `one-hot`.
 
-        `one-hot`: every value that a choice or a sum can take.
+        `hat`: the features of HAT's latency predictor, in the string's order: choices, and averages over the layers,
+        divided by the paper's norms. Of HAT's ten features these are the ones on which its tables' encoder latencies
+        (without the constant depth) or decoder latencies can depend.
+        `one-hot`: one number for every value that a choice or a sum can have.
         """
         if encoding not in self.encodings:
             raise self.unknown_encoding(encoding)
@@ -201,8 +206,11 @@ class _HAT(SearchSpace):
         return {value for depth in self.depths for value in self._values(field, depth)}
 
     def build(self, arch: Architecture, *, seed: int = 0, as_written: bool = False) -> nn.Module:
-        """Raises `NotImplementedError`: the tables do not say which layer has which choice, and a decoder's latency
-        is that of a loop over steps, not of one graph."""
+        """Raise `NotImplementedError`, because these spaces have no networks.
+
+        The tables do not say which layer has which choice, and the latency of a decoder is that of a loop over steps,
+        not of one graph.
+        """
         raise NotImplementedError(
             f"{self.name} has no networks to build: HAT's tables know only averages over layers. "
             "The space is for predictions from latency tables"
@@ -210,9 +218,10 @@ class _HAT(SearchSpace):
 
 
 class HATEncoder(_HAT):
-    """HAT's encoders: always six layers.
+    """HAT's encoders, which always have six layers.
 
-    Strings: `d640|f9216|h28`: embedding width, sum of the feed-forward widths, sum of the self-attention heads.
+    A string such as `d640|f9216|h28` has the embedding width, the sum of the feed-forward widths and the sum of the
+    self-attention heads.
     """
 
     name: ClassVar[str] = "hat-encoder"
@@ -237,26 +246,27 @@ class HATEncoder(_HAT):
         return ENCODER_DEPTH
 
     def features(self, genes: NDArray[np.int64]) -> NDArray[np.float64]:
-        """1 and the products that matrix multiplications cost: 6 columns."""
+        """Return 1 and the products in which the costs of the matrix multiplications are linear: 6 columns."""
         d, f, h = (genes / [field.norm for field in self.fields]).T
         return np.stack([np.ones(len(genes)), d, f, d * f, h, d * h], axis=1)
 
     def enumerate(self) -> Iterator[Architecture]:
-        """In ascending order of width, then sums."""
+        """Iterate in ascending order of the width, then of the sums."""
         return map(self.from_genes, product(*(self._values(field, ENCODER_DEPTH) for field in self.fields)))
 
     def layers(self, arch: Architecture, *, live: bool = False) -> tuple[Layer, ...]:
-        """One sentence; sums are spread evenly over the layers. Both readings are the same: nothing is dead."""
+        """Return the layers for one sentence, with sums spread evenly over the layers. `live` changes nothing."""
         width, middles, heads = arch.genes
         return encoder_layers(width, spread(middles, ENCODER_DEPTH), spread(heads, ENCODER_DEPTH))
 
 
 class HATDecoder(_HAT):
-    """HAT's decoders: one to six layers.
+    """HAT's decoders, which have one to six layers.
 
-    Strings: `e640|d512|l4|f7680|h10|x22|a6`: embedding widths of encoder and decoder, layers, and the sums over these
-    of feed-forward widths, self-attention heads, heads of the attention to the encoder, and of how many of the
-    encoder's last layers each attends to. Of the encoder only its width matters, through the keys and values.
+    A string such as `e640|d512|l4|f7680|h10|x22|a6` has the embedding widths of encoder and decoder, the number of
+    layers, and the sums over the layers of feed-forward widths, of self-attention heads, of heads of the attention to
+    the encoder, and of the numbers of the encoder's last layers that each attends to. The only property of the encoder
+    that matters is its width, through the keys and values.
     """
 
     name: ClassVar[str] = "hat-decoder"
@@ -294,13 +304,17 @@ class HATDecoder(_HAT):
         return genes[2]
 
     def features(self, genes: NDArray[np.int64]) -> NDArray[np.float64]:
-        """1, what is done in each layer (their number, with the width, and each sum), and the products that matrix
-        multiplications cost: 10 columns."""
+        """Return 10 columns: 1, costs of each layer, and products in which matrix multiplications are linear.
+
+        The costs of each layer are the number of layers, alone and times the width, and each sum.
+        """
         e, d, l, f, h, x, a = (genes / [field.norm for field in self.fields]).T  # noqa: E741
         return np.stack([np.ones(len(genes)), d, l, l * d, f, d * f, h, x, a, a * e], axis=1)
 
     def layers(self, arch: Architecture, *, live: bool = False) -> tuple[Layer, ...]:
-        """One step in the middle of the sentence (`hat_layers.decoder_layers`); sums are spread evenly over the
-        layers. Both readings are the same: nothing is dead."""
+        """Return the layers of one step in the middle of the sentence (`layers.decoder_layers`).
+
+        Sums are spread evenly over the layers. `live` changes nothing, because no layer is dead.
+        """
         encoder_width, width, depth, *sums = arch.genes
         return decoder_layers(encoder_width, width, *(spread(total, depth) for total in sums))

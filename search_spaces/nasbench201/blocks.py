@@ -1,4 +1,4 @@
-"""The blocks of NAS-Bench-201's networks: an edge's operation in each of the three stages, and what is in all."""
+"""The blocks of NAS-Bench-201's networks: each operation of an edge in each stage, and the blocks of every network."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from latlab.search_spaces.block_space import BlockSpace
 from latlab.search_spaces.layers import Layer, elementwise
 from latlab.search_spaces.nasbench201.cell import EDGES, OPS, edge_layers, head_layers, reduction_layers, stem_layers
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch is heavy, and only `build` needs it
     from torch import nn
 
 __all__ = ["NASBench201Blocks"]
 
 STAGES, CELLS = 3, 5
 EDGE_OPS = tuple(number for number, op in enumerate(OPS) if op != "skip_connect")
-"""A skip is no operation."""
+"""Operations of an edge that execute something; a skip executes nothing."""
 COMMON = ("stem", "reduction1", "reduction2", "head")
+"""Blocks that every network has once."""
 ADDITIONS = sum(node > 1 for node, _ in EDGES) - 2
-"""Of a cell as written: every edge adds to its node, but for each node's first."""
+"""Number of additions in a cell as written: every edge adds to its node, except the first edge of each node."""
 
 
 class NASBench201Blocks(BlockSpace):
-    """Names: `stage2/nor_conv_3x3`, `stage2/add`, and `stem`, `reduction1`, `reduction2`, `head`."""
+    """The blocks of NAS-Bench-201: `stage2/nor_conv_3x3`, `stage2/add`, `stem`, `reduction1`, `reduction2`, `head`."""
 
     @cached_property
     def block_names(self) -> tuple[str, ...]:
@@ -42,7 +43,7 @@ class NASBench201Blocks(BlockSpace):
 
     @cached_property
     def _fixed(self) -> list[int]:
-        """Blocks of every network."""
+        """Numbers of the blocks that every network has."""
         return list(range(len(EDGE_OPS) * STAGES, self.size))
 
     @cached_property
@@ -63,7 +64,7 @@ class NASBench201Blocks(BlockSpace):
 
     @staticmethod
     def _parts(arch: Architecture) -> tuple[int, str]:
-        """Stage from 0 and operation; of what is not in a cell, -1 and its name."""
+        """Return the stage, counted from 0, and the operation; for a block outside of the cells, -1 and its name."""
         stage, _, op = arch.text.partition("/")
         return (int(stage.removeprefix("stage")) - 1, op) if op else (-1, stage)
 
@@ -76,7 +77,7 @@ class NASBench201Blocks(BlockSpace):
         return (16 << stage, 32 >> stage, 32 >> stage)
 
     def layers(self, arch: Architecture, *, live: bool = False) -> tuple[Layer, ...]:
-        """The layers of `none` are those as written, zeros; nothing is executed where `live`."""
+        """Return the layers of a block. A block of `none` multiplies by zero as written; `live`, it has no layers."""
         stage, op = self._parts(arch)
         if op in ("stem", "head"):
             return stem_layers() if op == "stem" else head_layers(self.num_classes)
@@ -95,6 +96,7 @@ class NASBench201Blocks(BlockSpace):
         return arch.text.endswith("/none")
 
     def build(self, arch: Architecture, *, seed: int = 0, as_written: bool = False) -> nn.Module:
+        # Imported here because they import torch, which counting and predicting do without.
         from latlab.search_spaces.nasbench201 import modules
         from latlab.search_spaces.torch_modules import finish
 
@@ -110,5 +112,5 @@ class NASBench201Blocks(BlockSpace):
             made = modules.Sum()
         else:
             made = modules.operation(op, channels)
-        assert made is not None  # as of a skip, which is no block
+        assert made is not None  # only a skip has no module, and it is no block
         return finish(made, self.input_shape(arch), seed)

@@ -1,4 +1,4 @@
-"""The cell of NAS-Bench-201: operations, edges, and the layers they stand for."""
+"""The cell of NAS-Bench-201: its operations and edges, and the layers that cell and skeleton execute."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ __all__ = ["EDGES", "OPS", "edge_layers", "head_layers", "reduction_layers", "st
 
 
 OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
-
+"""Operations of an edge; a gene is an index into them."""
 
 EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))
 """(node, source) of the six genes, in the order of the string."""
 
-
 PATHS = ((3,), (0, 4), (1, 5), (0, 2, 5))
-"""The edges of each path from the input of a cell to its output."""
+"""Edges of each path from the input of a cell to its output."""
 
 
 def format_genes(genes: Sequence[int]) -> str:
-    """`|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`."""
+    """Return the string of a cell: `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`."""
     a, b, c, d, e, f = (OPS[gene] for gene in genes)
     return f"|{a}~0|+|{b}~0|{c}~1|+|{d}~0|{e}~1|{f}~2|"
 
 
 def to_unique_str(genes: Sequence[int]) -> str:
-    """The authors' label of a cell, `to_unique_str(consider_zero=True)`: 6,466 over the space.
+    """Return the authors' label of a cell, `to_unique_str(consider_zero=True)`; the space has 6,466 labels.
 
-    Each node is the sorted sum of its inputs, with skips replaced by their source and `#` for an edge that is
-    `none` or whose source is exactly `#`. A sum of several `#` is not collapsed, and two labels may stand for
-    the same function: it is a label, not "the same graph".
+    The label writes each node as the sorted sum of its inputs, replaces a skip by its source and writes `#` for an edge
+    that is `none` or whose source is exactly `#`. A sum of several `#` is not collapsed, so cells with different labels
+    may compute the same function.
     """
     nodes = ["0"]
     for node in (1, 2, 3):
@@ -53,7 +52,7 @@ def to_unique_str(genes: Sequence[int]) -> str:
 
 @cache
 def edge_layers(cell: int, edge: int, op: int, channels: int, size: int) -> tuple[Layer, ...]:
-    """What an edge executes; a skip is nothing."""
+    """Return the layers that an edge executes; a skip executes none."""
     node, source = EDGES[edge]
     name = f"cell{cell}.{node}<-{source}"
     if OPS[op] == "none":
@@ -71,7 +70,7 @@ def edge_layers(cell: int, edge: int, op: int, channels: int, size: int) -> tupl
 
 @cache
 def reduction_layers(name: str, channels: int, size: int) -> tuple[Layer, ...]:
-    """The residual block that halves `size` and doubles `channels`, both those of its input."""
+    """Return the layers of a residual block that halves `size` and doubles `channels`, both given for its input."""
     wide, small = 2 * channels, size // 2
     return (
         layers.elementwise(f"{name}.a.relu", "relu", channels, size),
@@ -86,13 +85,13 @@ def reduction_layers(name: str, channels: int, size: int) -> tuple[Layer, ...]:
 
 @cache
 def stem_layers() -> tuple[Layer, ...]:
-    """What is executed before the cells."""
+    """Return the layers before the cells."""
     return (layers.conv("stem.conv", 3, 16, 32, 3),)
 
 
 @cache
 def head_layers(num_classes: int) -> tuple[Layer, ...]:
-    """What is executed after the cells."""
+    """Return the layers after the cells."""
     return (
         layers.batchnorm("last.batchnorm", 64, 8),
         layers.elementwise("last.relu", "relu", 64, 8),
@@ -103,7 +102,7 @@ def head_layers(num_classes: int) -> tuple[Layer, ...]:
 
 @cache
 def reaching_edges(genes: tuple[int, ...]) -> tuple[bool, ...]:
-    """Of each edge, whether it has an operation and its result reaches the output."""
+    """Return, for each edge, whether it has an operation and its result reaches the output."""
     reaches = {3}
     for (node, source), op in reversed(list(zip(EDGES, genes, strict=True))):
         if op and node in reaches:
@@ -113,7 +112,7 @@ def reaching_edges(genes: tuple[int, ...]) -> tuple[bool, ...]:
 
 @cache
 def live_edges(genes: tuple[int, ...]) -> tuple[bool, ...]:
-    """Of each edge, whether it receives something (a path from the input) and reaches the output."""
+    """Return, for each edge, whether a path from the input leads to it and its result reaches the output."""
     receives = {0}
     for (node, source), op in zip(EDGES, genes, strict=True):
         if op and source in receives:

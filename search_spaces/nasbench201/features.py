@@ -1,4 +1,4 @@
-"""What the cells of NAS-Bench-201 execute, counted in the several ways that runtimes read their graph."""
+"""Features of NAS-Bench-201's cells: operations counted in each of the ways in which runtimes read the graph."""
 
 from __future__ import annotations
 
@@ -12,19 +12,28 @@ from latlab.search_spaces.nasbench201.cell import EDGES, PATHS
 __all__ = ["all_features"]
 
 PATH_COSTS = ((0, 0, 1, 1, 0), (0, 0, 1, 1, 1), (0, 0, 1, 1, 2), (0, 0, 1, 2, 1), (0, 0, 1, 2, 3), (0, 0, 1, 3, 0.5))
-"""Relative costs of the five operations by which critical paths are measured: which path is critical depends on what a
-device finds slow, and the length is linear in the costs only as long as the path stays the same."""
+"""Relative costs of the five operations, several sets of them, by which the lengths of critical paths are computed.
+Which path is critical depends on the costs of a device, and the length is linear in these costs only while the critical
+path stays the same; so there are several columns."""
 
 
 @cache
 def all_features() -> NDArray[np.float64]:
-    """Features of all cells, in the order of their genes as a number in base 5: shape (15625, features).
+    """Return the features of all cells, in the order of their genes as a number in base 5: shape (15625, features).
 
-    Columns: 1; of the edges as written, the number of each operation but skips; of edges that reach the output,
-    of those that receive something, and of those that do both, the number of each operation; of these the additions,
-    the distinct inputs of pools and of ReLUs (equal operations merged); distinct inputs of pools and ReLUs as written;
-    for cells without a path, whose output is constant, what they would execute as written (a runtime may fold
-    the whole network); and critical paths.
+    The columns are, in order:
+
+    - 1;
+    - the number of edges of each operation except skips, as written;
+    - the same for edges whose result reaches the output, then (without `none`) for edges that a path from the input
+      leads to, then (with skips) for live edges, which fulfil both;
+    - the number of additions of live edges;
+    - the number of distinct inputs of pools and of ReLUs, for live edges and as written (a compiler may merge equal
+      operations on the same input);
+    - 1 for cells without a live edge, whose output is constant, and their numbers of operations as written (a runtime
+      may fold the whole network);
+    - the length of the longest live path at each set of `PATH_COSTS`, and of the longest path as written at the last
+      three.
     """
     genes = np.arange(5**6)[:, None] // 5 ** np.arange(6) % 5
     target, source = np.array(EDGES).T
@@ -44,13 +53,13 @@ def all_features() -> NDArray[np.float64]:
         return [((genes == op) & keep).sum(axis=1) for op in ops]
 
     def inputs(keep: NDArray[np.bool_], *ops: int) -> NDArray[np.int64]:
-        """From how many nodes an edge with one of the operations starts."""
+        """Return the number of nodes from which an edge with one of these operations starts."""
         wanted = np.isin(genes, ops) & keep
         starts = np.stack([wanted[:, source == node].any(axis=1) for node in range(3)])
         return np.asarray(starts.sum(axis=0))
 
     def longest(keep: NDArray[np.bool_], costs: tuple[float, ...]) -> NDArray[np.float64]:
-        """Of the paths along edges to keep, the length of the longest; 0 where there is none."""
+        """Return the length of the longest path along the edges to keep; 0 where there is none."""
         lengths = np.array(costs)[genes]
         paths = [np.where(keep[:, path].all(axis=1), lengths[:, path].sum(axis=1), 0) for path in map(list, PATHS)]
         return np.asarray(np.max(paths, axis=0))

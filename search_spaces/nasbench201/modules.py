@@ -1,4 +1,4 @@
-"""NAS-Bench-201's skeleton as torch modules."""
+"""The networks of NAS-Bench-201 as torch modules."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _relu_conv_bn(in_channels: int, out_channels: int, kernel: int, stride: int 
 
 
 def operation(op: str, channels: int) -> nn.Module | None:
-    """Module of an edge; None stands for the identity, which costs nothing."""
+    """Return the module of an edge's operation, None for the identity, which needs no module."""
     if op == "nor_conv_1x1":
         return _relu_conv_bn(channels, channels, 1)
     if op == "nor_conv_3x3":
@@ -27,9 +27,9 @@ def operation(op: str, channels: int) -> nn.Module | None:
 
 
 class Cell(nn.Module):
-    """A cell of the given edges (node, source, operation); an edge's modules are named `edge<node>_<source>`.
+    """A cell of the given edges (node, source, operation); the module of an edge is named `edge<node>_<source>`.
 
-    Where the output receives nothing it is zeros.
+    A cell without edges returns zeros.
     """
 
     def __init__(self, edges: Sequence[tuple[int, int, str]], channels: int) -> None:
@@ -52,7 +52,7 @@ class Cell(nn.Module):
 
 
 class Residual(nn.Module):
-    """The reduction between stages: stride 2, twice as many channels."""
+    """The residual block between two stages, which halves the size and doubles the channels."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -74,12 +74,12 @@ class Sum(nn.Module):
 
 
 def stem() -> nn.Sequential:
-    """What comes before the cells."""
+    """Return the module before the cells."""
     return nn.Sequential(conv(3, 16, 3), batch_norm(16))
 
 
 class Tail(nn.Module):
-    """What comes after the cells.
+    """The modules after the cells: batch norm, ReLU, mean, classifier.
 
     Args:
         earlier: modules of a subclass that run before, so that exported files list weights in that order.
@@ -98,7 +98,7 @@ class Tail(nn.Module):
 
 
 class Network(Tail):
-    """Stem, three stages of five cells with 16, 32 and 64 channels, residual blocks between, classifier."""
+    """A network: stem, three stages of five cells with 16, 32 and 64 channels, residual blocks between them, tail."""
 
     stem: nn.Sequential
     body: nn.Sequential

@@ -1,6 +1,6 @@
-"""NAS-Bench-201 (Dong & Yang, ICLR 2020): cells of four nodes and six edges, five operations an edge.
+"""NAS-Bench-201's search space (Dong and Yang, ICLR 2020): cells of four nodes, six edges and five operations.
 
-Official index, class labels (`to_unique_str`, 6,466 of them) and skeleton follow the authors' definition.
+The official index, the labels of cells (`cell.to_unique_str`, 6,466 of them) and the skeleton follow the authors.
 """
 
 from __future__ import annotations
@@ -31,17 +31,16 @@ from latlab.search_spaces.nasbench201.cell import (
     reduction_layers,
     stem_layers,
 )
+from latlab.search_spaces.nasbench201.features import all_features
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch is heavy, and only `build` needs it
     from torch import nn
-
-    from latlab.search_spaces.block_space import BlockSpace
 
 __all__ = ["NASBench201"]
 
 
 _REFERENCES = (11982, 431, 55, 9, 14451, 8636, 9881, 13479, 6196, 1462)
-"""HELP's reference devices are embedded by their latencies on these official indices."""
+"""Official indices of the ten architectures whose latencies are HELP's embedding of a device."""
 
 _EXAMPLE = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|none~2|"
 
@@ -54,13 +53,8 @@ def _official_order() -> tuple[tuple[int, ...], ...]:
 
 
 @cache
-def _official_index() -> dict[tuple[int, ...], int]:
-    return {genes: index for index, genes in enumerate(_official_order())}
-
-
-@cache
 def _adjacency() -> np.ndarray:
-    """float32, 8 x 8: input, six edges, output; from row to column."""
+    """Return the adjacency of input, six edges and output, from row to column: float32, 8 x 8."""
     adjacency = np.zeros((8, 8), np.float32)
     for i, (node, source) in enumerate(EDGES, start=1):
         if source == 0:
@@ -74,7 +68,10 @@ def _adjacency() -> np.ndarray:
 
 
 class NASBench201(SearchSpace):
-    """The CIFAR-10 networks of NAS-Bench-201: 15,625 cells in a fixed skeleton, 32x32 input, 10 classes."""
+    """The CIFAR-10 networks of NAS-Bench-201: 15,625 cells in a fixed skeleton, 32x32 input, 10 classes.
+
+    Genes are the operations of the six edges, as indices into `cell.OPS`.
+    """
 
     name: ClassVar[str] = "nasbench201"
     title: ClassVar[str] = "NAS-Bench-201: 15,625 cells of 6 edges x 5 operations, CIFAR-10, 32 px"
@@ -83,6 +80,7 @@ class NASBench201(SearchSpace):
     num_classes: ClassVar[int] = 10
     num_genes: ClassVar[int] = 6
     encodings: ClassVar[tuple[str, ...]] = ("one-hot", "graph")
+    block_space: ClassVar[str | None] = "latlab.search_spaces.nasbench201.blocks:NASBench201Blocks"
 
     def from_genes(self, genes: Sequence[int]) -> Architecture:
         genes = self.integers(genes)
@@ -125,7 +123,7 @@ class NASBench201(SearchSpace):
         return self.from_genes([rng.choice(pair) for pair in zip(a.genes, b.genes, strict=True)])
 
     def canonical(self, arch: Architecture) -> Architecture:
-        """Dead edges become `none`."""
+        """Return the cell whose dead edges are `none`."""
         live = live_edges(arch.genes)
         return self.from_genes([op if keep else 0 for op, keep in zip(arch.genes, live, strict=True)])
 
@@ -136,14 +134,14 @@ class NASBench201(SearchSpace):
         return map(self.from_genes, _official_order())
 
     def at(self, index: int) -> Architecture:
-        """The architecture of the official index. Raises `ArchitectureError`."""
+        """Return the architecture with the official index.
+
+        Raises:
+            ArchitectureError: the index is outside of 0-15624.
+        """
         if not 0 <= index < self.size:
             raise ArchitectureError(f"{self.name}: index {index} is not in 0-{self.size - 1}")
         return self.from_genes(_official_order()[index])
-
-    def index_of(self, arch: Architecture) -> int:
-        """The official index."""
-        return _official_index()[arch.genes]
 
     def references(self) -> tuple[Architecture, ...]:
         return tuple(map(self.at, _REFERENCES))
@@ -159,10 +157,10 @@ class NASBench201(SearchSpace):
         return self._layers_of(edges or [(3, 3, 0)])
 
     def _layers_of(self, edges: Sequence[tuple[int, int, int]], *, merge: bool = False) -> tuple[Layer, ...]:
-        """What a network executes whose cells have the given edges (edge, node, operation).
+        """Return the layers of a network whose cells have the given edges (edge, node, operation).
 
         Args:
-            merge: equal operations on the same input (average pools, the ReLUs before convolutions) are done once.
+            merge: execute equal operations on the same input (average pools, the ReLUs before convolutions) once.
         """
         additions = [node == previous for (_, node, _), (_, previous, _) in itertools.pairwise(edges)]
         found = [*stem_layers()]
@@ -185,11 +183,12 @@ class NASBench201(SearchSpace):
         return tuple(found)
 
     def readings(self, arch: Architecture) -> dict[str, tuple[tuple[Layer, ...], ...]]:
-        """What compilers and runtimes remove, merge or run in parallel.
+        """Return the layers that are left after what compilers and runtimes remove, merge or run in parallel.
 
-        `written`: everything. `folded`: the same, but a network whose output is constant folds to its tail. `reaching`:
-        edges that reach the output. `live`: those that also receive something. `merged`: of these, equal operations
-        on the same input once. `critical-written`, `critical-live`: the paths of the graph, on parallel branches.
+        `written`: all edges. `reaching`: the edges whose result reaches the output. `live`: those of them that a path
+        from the input leads to. `folded`: all edges, but a network whose output is constant is folded to its tail.
+        `critical-written` and `critical-live`: every path of the graph as a parallel branch. `merged`: the live edges,
+        with equal operations on the same input executed once.
         """
         genes = arch.genes
         every = [(edge, node, op) for edge, ((node, _), op) in enumerate(zip(EDGES, genes, strict=True))]
@@ -210,24 +209,18 @@ class NASBench201(SearchSpace):
             found["folded"] = (head_layers(self.num_classes),)
         return found | {"merged": (self._layers_of(alive or [(3, 3, 0)], merge=True),)}
 
-    def blocks(self) -> BlockSpace:
-        from latlab.search_spaces.nasbench201.blocks import NASBench201Blocks
-
-        return NASBench201Blocks(self)
-
     def features(self, genes: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Operations counted in the readings that `readings` lists, and lengths of critical paths."""
-        from latlab.search_spaces.nasbench201.features import all_features
-
+        """Return operations counted in several readings of the graph, and lengths of critical paths."""
         found: NDArray[np.float64] = all_features()[genes @ 5 ** np.arange(6)]
         return found
 
     def encode(self, archs: Sequence[Architecture] | NDArray[np.int64], encoding: str) -> np.ndarray:
-        """`one-hot`: 30 numbers, six edges x five operations.
+        """Encode cells as `one-hot` or `graph`.
 
+        `one-hot`: 30 numbers, six edges x five operations.
         `graph`: 8 x (8 + 7). Nodes are the input, the six edges in the order of the string, the output (edges
         are nodes, as in BRP-NAS and NASFLAT); operations are input, the five of `OPS`, output. The adjacency
-        is the same for all cells, as written: `none` is an operation, not a missing edge.
+        is the same for all cells, because `none` is an operation here, not a missing edge.
         """
         genes = self.genes(archs)
         if encoding == "one-hot":
@@ -241,6 +234,7 @@ class NASBench201(SearchSpace):
         return np.concatenate([adjacency, operations], axis=2)
 
     def build(self, arch: Architecture, *, seed: int = 0, as_written: bool = False) -> nn.Module:
+        # Imported here because they import torch, which counting and predicting do without.
         from latlab.search_spaces.nasbench201.modules import Network
         from latlab.search_spaces.torch_modules import finish
 

@@ -1,4 +1,4 @@
-"""The blocks of OFA's MobileNetV3 networks: stage, place, kernel, expansion, at each resolution."""
+"""The blocks of OFA's MobileNetV3 networks: a stage, a place in it, a kernel and an expansion, at each resolution."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from latlab.search_spaces.ofa_mobilenetv3.skeleton import (
     stem_layers,
     widths,
 )
+from latlab.search_spaces.ofa_mobilenetv3.space import OFAMobileNetV3
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch is heavy, and only `build` needs it
     from torch import nn
-
-    from latlab.search_spaces.ofa_mobilenetv3.space import OFAMobileNetV3
 
 __all__ = ["OFABlocks"]
 
 STEM, FIRST, HEAD = "stem", "first", "head"
 ENDS = (STEM, FIRST, HEAD)
+"""Blocks that every network has once; `first` is the fixed block before the stages."""
 BODY = tuple(product(range(1, STAGES + 1), ("first", "later"), KERNELS, EXPANSIONS))
 
 
 class OFABlocks(BlockSpace):
-    """Names: `r224/stem`, `r224/first`, `r224/head`, and `r224/stage2.first/k5e4`, `r224/stage2.later/k5e4`."""
+    """The blocks of OFA: `r224/stem`, `r224/first`, `r224/head`, `r224/stage2.first/k5e4`, `r224/stage2.later/k5e4`."""
 
     whole: OFAMobileNetV3
 
@@ -73,7 +73,7 @@ class OFABlocks(BlockSpace):
         return np.asarray(found)
 
     def _block(self, arch: Architecture) -> tuple[int, str, Block]:
-        """Resolution, kind, and the block: of the stem and the head its neighbour."""
+        """Return the resolution, the kind and the inverted bottleneck; for stem and head, the one next to it."""
         kind, step = divmod(arch.genes[0], len(RESOLUTIONS))
         resolution = RESOLUTIONS[step]
         choice = (KERNELS[0], EXPANSIONS[0])
@@ -101,6 +101,7 @@ class OFABlocks(BlockSpace):
         return head_layers(block.out_size, width, classes) if name == HEAD else block_layers(block)
 
     def build(self, arch: Architecture, *, seed: int = 0, as_written: bool = False) -> nn.Module:
+        # Imported here because they import torch, which counting and predicting do without.
         from latlab.search_spaces.ofa_mobilenetv3 import modules
         from latlab.search_spaces.torch_modules import finish
 

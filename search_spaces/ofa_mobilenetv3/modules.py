@@ -14,7 +14,7 @@ __all__ = ["InvertedBottleneck", "Network", "SqueezeExcite", "Tail", "stem"]
 
 
 def _mean(x: Tensor, as_written: bool) -> Tensor:
-    """Mean over height and width, which stay as 1 x 1."""
+    """Return the mean over height and width, which are kept as 1 x 1; as written it is two means in a row."""
     if as_written:
         return x.mean(3, keepdim=True).mean(2, keepdim=True)
     return x.mean((2, 3), keepdim=True)
@@ -27,7 +27,7 @@ def _activation(has_hswish: bool, as_written: bool) -> nn.Module:
 
 
 class SqueezeExcite(nn.Module):
-    """Scales each channel by a function of all channels' means."""
+    """Squeeze and excite: it scales each channel by a learned function of the means of all channels."""
 
     def __init__(self, channels: int, middle: int, as_written: bool) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class SqueezeExcite(nn.Module):
 
 
 class InvertedBottleneck(nn.Module):
-    """1x1 - depthwise - squeeze and excite - 1x1, and the identity where shapes allow it."""
+    """An inverted bottleneck: 1x1, depthwise, squeeze and excite, 1x1; plus its input where shapes allow it."""
 
     def __init__(self, block: Block, as_written: bool) -> None:
         super().__init__()
@@ -72,12 +72,12 @@ class InvertedBottleneck(nn.Module):
 
 
 def stem(channels: int, as_written: bool) -> nn.Sequential:
-    """What comes before the blocks."""
+    """Return the module before the blocks."""
     return nn.Sequential(conv(3, channels, 3, 2), batch_norm(channels), _activation(True, as_written))
 
 
 class Tail(nn.Module):
-    """What comes after the blocks: final expansion, mean, feature mix, classifier.
+    """The modules after the blocks: final expansion, mean, feature mix, classifier.
 
     Args:
         earlier: modules of a subclass that run before, so that exported files list weights in that order.
@@ -100,7 +100,7 @@ class Tail(nn.Module):
 
 
 class Network(Tail):
-    """Stem, blocks, and what comes after them."""
+    """A network: stem, blocks, tail."""
 
     stem: nn.Sequential
     body: nn.Sequential

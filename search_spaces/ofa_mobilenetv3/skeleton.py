@@ -1,4 +1,4 @@
-"""The blocks of OFA's MobileNetV3 networks, and what they execute."""
+"""The skeleton of OFA's MobileNetV3 networks: choices, blocks, and the layers that each executes."""
 
 from __future__ import annotations
 
@@ -11,29 +11,40 @@ from latlab.search_spaces.layers import Layer
 
 __all__ = ["Block", "block_layers", "blocks_of", "head_layers", "layers_of", "make_divisible", "stem_layers", "widths"]
 
+RESOLUTIONS = tuple(range(128, 225, 4))
+"""Height (= width) of the images in pixels."""
+DEPTHS = (2, 3, 4)
+"""Number of blocks of a stage."""
+KERNELS = (3, 5, 7)
+EXPANSIONS = (3, 4, 6)
+STAGES = 5
+MAX_DEPTH = 4
+SLOTS = STAGES * MAX_DEPTH
+"""Number of blocks of the deepest network; genes have a kernel and an expansion for each."""
+
 BASE_WIDTHS = (16, 16, 24, 40, 80, 112, 160, 960, 1280)
-"""Stem, first block, five stages, final expansion, feature mix."""
+"""Channels of the stem, the first block, the five stages, the final expansion and the feature mix, at width 1."""
 STRIDES = (1, 2, 2, 2, 1, 2)
 HSWISH = (False, False, False, True, True, True)
 SE = (False, False, True, False, True, True)
-"""Of the first block and the five stages."""
+"""True where a block has squeeze and excite. `STRIDES`, `HSWISH` and `SE` list the first block and the five stages."""
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
-    """The nearest multiple of `divisor` that is at least 90 % of `value`."""
+    """Return the nearest multiple of `divisor`, or the next larger one where that is less than 90 % of `value`."""
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * value else rounded
 
 
 @cache
 def widths(multiplier: float) -> tuple[int, ...]:
-    """`BASE_WIDTHS` at a width multiplier."""
+    """Return `BASE_WIDTHS` times the multiplier, rounded by `make_divisible`."""
     return tuple(make_divisible(width * multiplier) for width in BASE_WIDTHS)
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One inverted bottleneck."""
+    """The numbers of an inverted bottleneck."""
 
     name: str
     in_channels: int
@@ -45,22 +56,26 @@ class Block:
     has_hswish: bool
     has_se: bool
     size: int
-    """Height (= width) of its input."""
+    """Height (= width) of the input in pixels."""
 
     @property
     def activation(self) -> str:
+        """Kind of its activations, as in `Layer.kind`."""
         return "hswish" if self.has_hswish else "relu"
 
     @property
     def has_identity(self) -> bool:
+        """True where the input is added to the output."""
         return self.stride == 1 and self.in_channels == self.out_channels
 
     @property
     def out_size(self) -> int:
+        """Height (= width) of the output in pixels."""
         return -(-self.size // self.stride)
 
     @property
     def se_channels(self) -> int:
+        """Channels between the two convolutions of squeeze and excite."""
         return make_divisible(self.middle_channels // 4)
 
 
@@ -89,10 +104,12 @@ def _block(width: float, stage: int, place: int, size: int, kernel: int, expansi
 
 
 def blocks_of(resolution: int, stages: Sequence[Sequence[tuple[int, int]]], width: float) -> tuple[Block, ...]:
-    """All blocks of a network, the first (fixed) one included.
+    """Return all blocks of a network, the first (fixed) one included.
 
     Args:
+        resolution: height (= width) of the images in pixels.
         stages: (kernel, expansion) of the blocks of each of the five stages.
+        width: the width multiplier.
     """
     size = -(-resolution // 2)
     found = [_first(width, size)]
@@ -106,7 +123,7 @@ def blocks_of(resolution: int, stages: Sequence[Sequence[tuple[int, int]]], widt
 
 @cache
 def block_layers(block: Block) -> tuple[Layer, ...]:
-    """What a block executes."""
+    """Return the layers of a block."""
     name, middle, size, out_size = block.name, block.middle_channels, block.size, block.out_size
     found = []
     if block.has_expansion:
@@ -136,7 +153,7 @@ def block_layers(block: Block) -> tuple[Layer, ...]:
 
 @cache
 def stem_layers(resolution: int, width: float) -> tuple[Layer, ...]:
-    """What is executed before the blocks."""
+    """Return the layers before the blocks."""
     stem = widths(width)[0]
     return (
         layers.conv("stem.conv", 3, stem, resolution, 3, 2),
@@ -146,7 +163,7 @@ def stem_layers(resolution: int, width: float) -> tuple[Layer, ...]:
 
 @cache
 def head_layers(size: int, width: float, num_classes: int) -> tuple[Layer, ...]:
-    """What is executed after the blocks, whose output has `size`."""
+    """Return the layers after the blocks, whose output has `size` pixels a side."""
     *_, last, final, mixed = widths(width)
     return (
         layers.conv("final.conv", last, final, size),
@@ -159,34 +176,13 @@ def head_layers(size: int, width: float, num_classes: int) -> tuple[Layer, ...]:
 
 
 def layers_of(blocks: Sequence[Block], resolution: int, width: float, num_classes: int) -> tuple[Layer, ...]:
-    """What the network of `blocks` executes."""
+    """Return the layers of the network of `blocks`."""
     body = (layer for block in blocks for layer in block_layers(block))
     return (*stem_layers(resolution, width), *body, *head_layers(blocks[-1].out_size, width, num_classes))
 
 
-RESOLUTIONS = tuple(range(128, 225, 4))
-
-
-DEPTHS = (2, 3, 4)
-
-
-KERNELS = (3, 5, 7)
-
-
-EXPANSIONS = (3, 4, 6)
-
-
-STAGES = 5
-
-
-MAX_DEPTH = 4
-
-
-SLOTS = STAGES * MAX_DEPTH
-
-
 def stages(genes: Sequence[int]) -> list[list[tuple[int, int]]]:
-    """(kernel, expansion) of the blocks of each stage that `genes` use."""
+    """Return (kernel, expansion) of the blocks of each stage, without the slots that the depths leave unused."""
     depths, kernels, expansions = genes[1:6], genes[6 : 6 + SLOTS], genes[6 + SLOTS :]
     return [
         [(kernels[stage * MAX_DEPTH + i], expansions[stage * MAX_DEPTH + i]) for i in range(depth)]

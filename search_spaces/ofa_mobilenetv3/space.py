@@ -27,10 +27,8 @@ from latlab.search_spaces.ofa_mobilenetv3.skeleton import (
     stages,
 )
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch is heavy, and only `build` needs it
     from torch import nn
-
-    from latlab.search_spaces.block_space import BlockSpace
 
 __all__ = ["OFAMobileNetV3", "OFAMobileNetV3Wide"]
 
@@ -47,7 +45,7 @@ _REFERENCES = (
     "r152|k7e4,k3e4|k3e6,k7e3,k3e6,k5e4|k5e4,k5e4,k5e4|k5e3,k5e4,k3e6,k5e4|k5e6,k5e3,k3e3,k7e3",
     "r200|k3e3,k3e3,k7e4,k7e6|k7e6,k7e6,k7e4,k7e3|k5e6,k7e3,k3e3|k3e3,k5e3,k5e6,k3e3|k3e6,k7e6",
 )
-"""The ten architectures that HELP's hardware embedding measures."""
+"""The ten architectures whose latencies are HELP's embedding of a device."""
 
 
 def _other(values: Sequence[int], value: int, rng: Random) -> int:
@@ -55,7 +53,7 @@ def _other(values: Sequence[int], value: int, rng: Random) -> int:
 
 
 def _index_in(values: Sequence[int], array: np.ndarray) -> np.ndarray:
-    """Index of each element in `values`, -1 for none."""
+    """Return the index of each element in `values`, -1 for elements that are not in it."""
     table = np.full(max(values) + 1, -1)
     table[list(values)] = range(len(values))
     found: np.ndarray = table[array]
@@ -65,7 +63,8 @@ def _index_in(values: Sequence[int], array: np.ndarray) -> np.ndarray:
 class OFAMobileNetV3(SearchSpace):
     """OFA's MobileNetV3 at width 1.0; resolutions 128-224 in steps of 4, 1,000 classes.
 
-    Strings: `r204|k7e6,k5e4|...`, the resolution and then the blocks of each of the five stages.
+    A string such as `r204|k7e6,k5e4|...` has the resolution, then the blocks of each of the five stages. Genes are the
+    resolution, five depths, 20 kernels and 20 expansions, with zeros in slots that a depth leaves unused.
     """
 
     name: ClassVar[str] = "ofa-mobilenetv3"
@@ -77,9 +76,10 @@ class OFAMobileNetV3(SearchSpace):
     num_classes: ClassVar[int] = 1000
     num_genes: ClassVar[int] = 1 + STAGES + 2 * SLOTS
     encodings: ClassVar[tuple[str, ...]] = ("one-hot", "graph", "help", "ofa")
+    block_space: ClassVar[str | None] = "latlab.search_spaces.ofa_mobilenetv3.blocks:OFABlocks"
 
     def from_genes(self, genes: Sequence[int]) -> Architecture:
-        """From (resolution, 5 depths, 20 kernels, 20 expansions); what lies beyond a depth is ignored."""
+        """Return the architecture of (resolution, 5 depths, 20 kernels, 20 expansions); unused slots are ignored."""
         genes = self.integers(genes)
         if len(genes) != 1 + STAGES + 2 * SLOTS:
             raise ArchitectureError(
@@ -133,16 +133,16 @@ class OFAMobileNetV3(SearchSpace):
         return self.from_genes(genes)
 
     def random(self, rng: Random) -> Architecture:
-        """Uniform over the resolution, each depth, and each kernel and expansion (not over architectures)."""
+        """Draw resolution, depths, kernels and expansions, each uniformly (which is not uniform over architectures)."""
         return self._from_stages(
             rng.choice(RESOLUTIONS),
             [[(rng.choice(KERNELS), rng.choice(EXPANSIONS)) for _ in range(rng.choice(DEPTHS))] for _ in range(STAGES)],
         )
 
     def mutate(self, arch: Architecture, rng: Random) -> Architecture:
-        """Changes the resolution, a depth, or a kernel or an expansion that is used.
+        """Change the resolution, a depth, or a kernel or an expansion that is used.
 
-        A stage that grows keeps its blocks and gets random ones behind them.
+        A stage that grows keeps its blocks and gets random ones after them.
         """
         resolution, parts = arch.genes[0], stages(arch.genes)
         used = sum(map(len, parts))
@@ -165,7 +165,7 @@ class OFAMobileNetV3(SearchSpace):
         return self._from_stages(resolution, parts)
 
     def crossover(self, a: Architecture, b: Architecture, rng: Random) -> Architecture:
-        """A block that only one parent has comes from that parent."""
+        """Return a child that takes each choice from a random parent; a block that one parent lacks is the other's."""
         parts = []
         for pair in zip(stages(a.genes), stages(b.genes), strict=True):
             part = []
@@ -176,26 +176,25 @@ class OFAMobileNetV3(SearchSpace):
         return self._from_stages(rng.choice((a.genes[0], b.genes[0])), parts)
 
     def references(self) -> tuple[Architecture, ...]:
-        """HELP's, found for width 1.0 and used at both widths."""
+        """Return HELP's architectures, which were chosen at width 1.0 and are used at both widths."""
         return tuple(map(self.parse, _REFERENCES))
 
     def input_shape(self, arch: Architecture) -> tuple[int, int, int]:
         return (3, arch.genes[0], arch.genes[0])
 
     def layers(self, arch: Architecture, *, live: bool = False) -> tuple[Layer, ...]:
-        """Both readings are the same: nothing is dead, and an activation counts as one operator."""
+        """Return the layers; `live` changes nothing, because no layer is dead. An activation counts as one operator."""
         blocks = blocks_of(arch.genes[0], stages(arch.genes), self.width)
         return layers_of(blocks, arch.genes[0], self.width, self.num_classes)
 
-    def blocks(self) -> BlockSpace:
-        from latlab.search_spaces.ofa_mobilenetv3.blocks import OFABlocks
-
-        return OFABlocks(self)
-
     def features(self, genes: NDArray[np.int64]) -> NDArray[np.float64]:
-        """1, r, r^2 (r the resolution over 224), then of the first and of the later blocks of each stage their number,
-        their summed expansions, and their summed expansions times kernel areas, each as it is and times r^2: what does
-        not depend on the resolution (launches, weights) and what does (work, activations). 63 columns."""
+        """Return 63 columns of counts and sums over blocks, by stage.
+
+        The columns are 1, r and r^2, where r is the resolution over 224; then, for the first and for the later blocks
+        of each stage, their number, the sum of their expansions and the sum of expansion times kernel area; then the
+        same times r^2. The former stand for costs that do not depend on the resolution (kernel launches, weights), the
+        latter for those that do (multiply-accumulates, activations).
+        """
         count = len(genes)
         r = genes[:, :1] / RESOLUTIONS[-1]
         kernels, expansions = genes[:, 1 + STAGES :].reshape(count, 2, STAGES, MAX_DEPTH).swapaxes(0, 1).astype(float)
@@ -205,7 +204,7 @@ class OFAMobileNetV3(SearchSpace):
         return np.hstack([np.ones((count, 1)), r, r**2, blocks, blocks * r**2])
 
     def encode(self, archs: Sequence[Architecture] | NDArray[np.int64], encoding: str) -> np.ndarray:
-        """Blocks beyond the depth are zeros in all encodings.
+        """Encode architectures as `one-hot`, `help`, `ofa` or `graph`. Unused slots are zeros in all of them.
 
         `one-hot`: 160 numbers: 25 resolutions, 5 x 3 depths, 20 x 3 kernels, 20 x 3 expansions.
         `help`: HELP's 145: 60 kernels, 60 expansions, 25 resolutions.
@@ -236,7 +235,8 @@ class OFAMobileNetV3(SearchSpace):
         return np.hstack([one_hot(steps, [len(RESOLUTIONS)]), depths, blocks])
 
     def build(self, arch: Architecture, *, seed: int = 0, as_written: bool = False) -> nn.Module:
-        """The network; as written it has the published forms of h_swish, hard sigmoid and means."""
+        """Build the network; as written it has the published forms of h_swish, hard sigmoid and means."""
+        # Imported here because they import torch, which counting and predicting do without.
         from latlab.search_spaces.ofa_mobilenetv3.modules import Network
         from latlab.search_spaces.torch_modules import finish
 

@@ -13,7 +13,7 @@ from latlab.predictors.common.cost_totals import COSTS, totals
 from latlab.predictors.common.metrics import coverage_percent, mape_percent, spearman
 from latlab.predictors.common.ridge_regression import ridge
 from latlab.predictors.lookup_table import Lookup
-from latlab.search_spaces import BlockSpace, SearchSpace, get
+from latlab.search_spaces import BlockSpace, SearchSpace, blocks_of, get
 
 SPACES = ("nasbench201", "fbnet", "ofa-mobilenetv3")
 FROM_SOURCES = ("source-mean", "stacking")
@@ -35,7 +35,7 @@ def block_latency(blocks: BlockSpace, seed: int = 0) -> FloatArray:
 
 def device(space: SearchSpace, genes: IntArray, seed: int = 0, noise: float = 0.0) -> FloatArray:
     """Latencies of whole networks on the device of `block_latency`."""
-    blocks = space.blocks()
+    blocks = blocks_of(space)
     assert blocks is not None
     costs = np.append(block_latency(blocks, seed), 0.0)
     latency = 0.1 + costs[blocks.ids(genes)] @ blocks.repeats
@@ -153,7 +153,7 @@ def test_lookup_learns_blocks_from_networks(name: str) -> None:
 def test_measured_blocks_need_hardly_a_network(name: str, tmp_path: Path) -> None:
     """Each block was timed with the overhead of a call, which a network pays once; a third was not timed at all."""
     space = get(name)
-    blocks = space.blocks()
+    blocks = blocks_of(space)
     assert blocks is not None
     measured = 0.03 + block_latency(blocks)
     known = {

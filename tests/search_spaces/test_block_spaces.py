@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from latlab.search_spaces import Architecture, ArchitectureError, BlockSpace, Layer, UnknownSpaceError, get
-from latlab.search_spaces.op_counter import observe
+from latlab.search_spaces import Architecture, ArchitectureError, BlockSpace, Layer, UnknownSpaceError, blocks_of, get
+from latlab.search_spaces.fbnet.space import FBNetCIFAR
+from latlab.search_spaces.op_counter import count_operators
 from latlab.search_spaces.torch_modules import images
 
 WHOLE = ("nasbench201", "fbnet", "fbnet-imagenet", "ofa-mobilenetv3", "ofa-mobilenetv3-w1.2")
@@ -56,7 +57,7 @@ def test_blocks_build_what_they_cost(blocks: BlockSpace) -> None:
         if name in blocks.block_names:
             chosen[name] = blocks.parse(name)
     for arch in chosen.values():
-        seen = observe(blocks.build(arch, as_written=True), blocks.input_shape(arch))
+        seen = count_operators(blocks.build(arch, as_written=True), blocks.input_shape(arch))
         assert sum(layer.macs for layer in seen) == sum(layer.macs for layer in blocks.layers(arch)), arch
         assert sum(layer.params for layer in seen) == sum(layer.params for layer in blocks.layers(arch)), arch
 
@@ -86,3 +87,19 @@ def test_as_written_reaches_the_blocks() -> None:
     x = images(2, blocks.input_shape(arch), 1)
     written, short = (blocks.build(arch, as_written=flag)(x) for flag in (True, False))
     assert torch.allclose(written, short, atol=1e-4)
+
+
+def test_the_registry_knows_the_blocks_of_a_space() -> None:
+    assert blocks_of(get("fbnet")) is get("fbnet-blocks")
+    assert blocks_of(get("hat-encoder")) is None
+    assert blocks_of(get("fbnet-blocks")) is None
+
+
+def test_a_users_variant_of_a_space_has_its_blocks() -> None:
+    class Own(FBNetCIFAR):
+        name = "own"
+
+    blocks = blocks_of(Own())
+    assert blocks is not None
+    assert blocks.name == "own-blocks"
+    assert blocks.size == SIZES["fbnet"]

@@ -1,7 +1,8 @@
-"""TFLite, written directly: fx trace, conv-BN folding, NHWC, flatbuffer.
+"""The TFLite exporter. It writes the file directly: fx trace, folding of batch norms, NHWC, flatbuffer.
 
-`trace.py` turns the module into nodes; `lower.py` walks them and calls one function an operator
-(`windows.py`, `elementwise.py`, `shapes.py`), which adds to a `Graph` (`graph.py`); `write.py` serialises it.
+`trace.py` turns the module into nodes. `lowering.py` walks them and calls one function per operator
+(`conv_pool_ops.py`, `elementwise.py`, `shape_ops.py`), which adds to a `Graph` (`graph.py`). `flatbuffer.py` serialises
+the graph.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ __all__ = ["TFLiteExporter"]
 
 
 class TFLiteExporter(Exporter):
-    """`*.tflite` with NHWC inputs and outputs, fp32."""
+    """The exporter of `*.tflite` files with NHWC inputs and outputs, fp32."""
 
     name: ClassVar[str] = "tflite"
     suffix: ClassVar[str] = ".tflite"

@@ -1,4 +1,4 @@
-"""Operators that slide a window: convolutions and pools. And the linear layer, a convolution without one."""
+"""Lowerings of convolutions, pools and linear layers."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def _pair(value: int | tuple[int, ...] | list[int]) -> Pair:
 
 
 def _window(size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> tuple[Pair, int | None]:
-    """Output (height, width), and the TFLite padding that equals PyTorch's; None if it takes a PAD.
+    """Return the output's (height, width), and the TFLite padding that equals PyTorch's, or None if none does.
 
-    PyTorch pads both sides alike. TFLite's SAME pads the end more where the total is odd, so for stride 2
-    they often differ although the sizes agree.
+    PyTorch pads both sides alike. If the total is odd, TFLite's SAME pads the end more, so for stride 2
+    they often differ although the sizes agree. Then a PAD operator is needed.
     """
     out, same, valid = [], True, True
     for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True):
@@ -44,7 +44,7 @@ def _window(size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pai
 
 
 def _pad(graph: Graph, x: Value, padding: Pair, fill: float = 0.0) -> Value:
-    """Pads height and width on both sides; `x` and the result are NHWC."""
+    """Pad height and width by `padding` on both sides, and return the NHWC result."""
     (h, w), (n, c, height, width) = padding, x.shape
     shape = (n, c, height + 2 * h, width + 2 * w)
     amounts = graph.constant(np.array([[0, 0], [h, h], [w, w], [0, 0]], np.int32))
@@ -66,7 +66,7 @@ def conv2d(
     dilation: int | tuple[int, ...] = 1,
     groups: int = 1,
 ) -> Value:
-    """Dense, grouped and depthwise convolution. `weight`: out x in/groups x height x width."""
+    """Lower a dense, grouped or depthwise convolution. `weight`: out x in/groups x height x width."""
     if not isinstance(weight, Tensor) or len(input.shape) != 4:
         unsupported("a convolution whose weights are computed or whose input is not 4-D")
     x = graph.reorder(input, NHWC)
@@ -101,7 +101,7 @@ def conv2d(
 
 
 def conv2d_layer(graph: Graph, layer: nn.Conv2d, x: Value, batch_norm: nn.BatchNorm2d | None = None) -> Value:
-    """A convolution layer, with the batch norm after it folded in."""
+    """Lower a convolution layer, with the batch norm after it folded in."""
     if layer.padding_mode != "zeros":
         unsupported(f"padding mode {layer.padding_mode!r}")
     weight: Tensor = layer.weight
@@ -138,7 +138,7 @@ def avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Value:
-    """Mean over windows. TFLite's never counts padding, so a padding that counts is a PAD of its own."""
+    """Lower an average pool. TFLite never counts padding in the mean, so padding that counts becomes a PAD operator."""
     x = graph.reorder(input, NHWC)
     kernel, pads, size = _pair(kernel_size), _pair(padding), _pair(x.shape[2:])
     strides = _pair(stride) if stride else kernel
@@ -163,7 +163,7 @@ def max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Value:
-    """Maximum over windows; padding never wins."""
+    """Lower a maximum pool. Padding never is the maximum."""
     x = graph.reorder(input, NHWC)
     kernel, pads, size = _pair(kernel_size), _pair(padding), _pair(x.shape[2:])
     strides = _pair(stride) if stride else kernel
@@ -171,7 +171,7 @@ def max_pool2d(
         unsupported("max_pool2d with dilation, ceil_mode or return_indices")
     out, padding_code = _window(size, kernel, strides, pads, (1, 1))
     if padding_code is None:
-        # Behind a ReLU zeros never win either, and XNNPACK takes PAD but not PADV2.
+        # After a ReLU a padding of zeros is never the maximum either, and XNNPACK runs PAD (zeros) but not PADV2.
         producer = graph.producer(x.tensor)
         never_negative = producer is not None and producer.code in ("RELU", "RELU6")
         x, padding_code = _pad(graph, x, pads, 0.0 if never_negative else LOWEST), VALID
@@ -180,19 +180,21 @@ def max_pool2d(
 
 @lowers_layer(nn.AvgPool2d)
 def avg_pool2d_layer(graph: Graph, layer: nn.AvgPool2d, x: Value) -> Value:
+    """Lower an average pool layer."""
     pads, counted, divisor = layer.padding, layer.count_include_pad, layer.divisor_override
     return avg_pool2d(graph, x, layer.kernel_size, layer.stride, pads, layer.ceil_mode, counted, divisor)
 
 
 @lowers_layer(nn.MaxPool2d)
 def max_pool2d_layer(graph: Graph, layer: nn.MaxPool2d, x: Value) -> Value:
+    """Lower a maximum pool layer."""
     pads, dilation, indices = layer.padding, layer.dilation, layer.return_indices
     return max_pool2d(graph, x, layer.kernel_size, layer.stride, pads, dilation, layer.ceil_mode, indices)
 
 
 @lowers(F.adaptive_avg_pool2d)
 def adaptive_avg_pool2d(graph: Graph, input: Value, output_size: int | tuple[int | None, ...] | None) -> Value:
-    """Global mean, or windows that divide the input evenly."""
+    """Lower a global mean, or an adaptive pool whose windows divide the input evenly."""
     x = graph.reorder(input, NHWC)
     wanted = (output_size, output_size) if output_size is None or isinstance(output_size, int) else output_size
     out = (wanted[0] or x.shape[2], wanted[1] or x.shape[3])
@@ -208,12 +210,13 @@ def adaptive_avg_pool2d(graph: Graph, input: Value, output_size: int | tuple[int
 
 @lowers_layer(nn.AdaptiveAvgPool2d)
 def adaptive_avg_pool2d_layer(graph: Graph, layer: nn.AdaptiveAvgPool2d, x: Value) -> Value:
+    """Lower an adaptive average pool layer."""
     return adaptive_avg_pool2d(graph, x, layer.output_size)
 
 
 @lowers(F.linear)
 def linear(graph: Graph, input: Value, weight: Tensor, bias: Tensor | None = None) -> Value:
-    """x @ weight.T + bias over the last dimension. `weight`: out x in."""
+    """Lower x @ weight.T + bias over the last dimension. `weight`: out x in."""
     if not isinstance(weight, Tensor):
         unsupported("a linear layer whose weights are computed")
     rank = len(input.shape)
@@ -231,4 +234,5 @@ def linear(graph: Graph, input: Value, weight: Tensor, bias: Tensor | None = Non
 
 @lowers_layer(nn.Linear)
 def linear_layer(graph: Graph, layer: nn.Linear, x: Value) -> Value:
+    """Lower a linear layer."""
     return linear(graph, x, layer.weight, layer.bias)

@@ -1,4 +1,4 @@
-"""Operators that work on each element: activations, arithmetic, batch norms that no convolution takes in."""
+"""Lowerings of operators that work element by element: activations, arithmetic, batch norms that stay separate."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Operand = Value | Tensor | float | int
 
 
 def _constant(graph: Graph, operand: Tensor | float | int, like: Value) -> tuple[int, tuple[int, ...]]:
-    """A constant operand as a tensor in the order of `like`, and its shape in PyTorch's order."""
+    """Return a constant operand as a tensor stored in the order of `like`, and its shape in PyTorch's order."""
     array = torch.as_tensor(operand, dtype=torch.float32).detach()
     if array.numel() == 1:
         return graph.constant(array.reshape(()).numpy()), ()
@@ -31,11 +31,11 @@ def _constant(graph: Graph, operand: Tensor | float | int, like: Value) -> tuple
 
 
 def _binary(graph: Graph, code: str, a: Operand, b: Operand) -> Value:
-    """Arithmetic with PyTorch's broadcasting."""
+    """Emit an arithmetic operator with PyTorch's broadcasting."""
     if isinstance(a, Value) and isinstance(b, Value):
         if len(a.shape) != len(b.shape):
             unsupported(f"arithmetic of {a.shape} with {b.shape}: the ranks differ")
-        # The smaller one moves, as the factors of squeeze-and-excitation do.
+        # The smaller operand is transposed, e.g. the factors of squeeze-and-excitation.
         order = a.order if np.prod(a.shape) >= np.prod(b.shape) else b.order
         a, b = graph.reorder(a, order), graph.reorder(b, order)
         shape = np.broadcast_shapes(a.shape, b.shape)
@@ -57,6 +57,7 @@ def _binary(graph: Graph, code: str, a: Operand, b: Operand) -> Value:
 
 @lowers(operator.add, operator.iadd, torch.add, methods=("add", "add_"))
 def add(graph: Graph, input: Operand, other: Operand, *, alpha: float = 1) -> Value:
+    """Lower an addition."""
     if alpha != 1:
         unsupported("add with alpha")
     return _binary(graph, "ADD", input, other)
@@ -64,6 +65,7 @@ def add(graph: Graph, input: Operand, other: Operand, *, alpha: float = 1) -> Va
 
 @lowers(operator.sub, operator.isub, torch.sub, methods=("sub", "sub_"))
 def sub(graph: Graph, input: Operand, other: Operand, *, alpha: float = 1) -> Value:
+    """Lower a subtraction."""
     if alpha != 1:
         unsupported("sub with alpha")
     return _binary(graph, "SUB", input, other)
@@ -71,13 +73,15 @@ def sub(graph: Graph, input: Operand, other: Operand, *, alpha: float = 1) -> Va
 
 @lowers(operator.mul, operator.imul, torch.mul, methods=("mul", "mul_"))
 def mul(graph: Graph, input: Operand, other: Operand) -> Value:
+    """Lower a multiplication."""
     return _binary(graph, "MUL", input, other)
 
 
 @lowers(operator.truediv, operator.itruediv, torch.div, methods=("div", "div_"))
 def div(graph: Graph, input: Operand, other: Operand) -> Value:
+    """Lower a division."""
     if isinstance(other, int | float) and other != 0:
-        # A multiplication is what every converter makes of this; it differs in the last bit.
+        # Every converter multiplies by the inverse here; the result differs in the last bit.
         return _binary(graph, "MUL", input, 1.0 / other)
     return _binary(graph, "DIV", input, other)
 
@@ -88,16 +92,19 @@ def _unary(graph: Graph, code: str, x: Value) -> Value:
 
 @lowers(F.relu, F.relu_, torch.relu, torch.relu_, methods=("relu", "relu_"))
 def relu(graph: Graph, input: Value, inplace: bool = False) -> Value:
+    """Lower a ReLU."""
     return _unary(graph, "RELU", input)
 
 
 @lowers(F.relu6)
 def relu6(graph: Graph, input: Value, inplace: bool = False) -> Value:
+    """Lower a ReLU6."""
     return _unary(graph, "RELU6", input)
 
 
 @lowers(torch.clamp, methods=("clamp", "clamp_"))
 def clamp(graph: Graph, input: Value, min: float | None = None, max: float | None = None) -> Value:
+    """Lower a clamp to [0, 6] or [0, infinity). Other limits are not supported."""
     if (min, max) == (0, 6):
         return relu6(graph, input)
     if (min, max) == (0, None):
@@ -107,24 +114,25 @@ def clamp(graph: Graph, input: Value, min: float | None = None, max: float | Non
 
 @lowers(F.hardswish)
 def hardswish(graph: Graph, input: Value, inplace: bool = False) -> Value:
-    """x * relu6(x + 3) / 6."""
+    """Lower x * relu6(x + 3) / 6."""
     return _unary(graph, "HARD_SWISH", input)
 
 
 @lowers(F.hardsigmoid)
 def hardsigmoid(graph: Graph, input: Value, inplace: bool = False) -> Value:
-    """relu6(x + 3) / 6; TFLite has no operator of its own for it."""
+    """Lower relu6(x + 3) / 6, for which TFLite has no operator."""
     return mul(graph, relu6(graph, add(graph, input, 3.0)), 1.0 / 6.0)
 
 
 @lowers(torch.sigmoid, F.sigmoid, methods=("sigmoid",))
 def sigmoid(graph: Graph, input: Value) -> Value:
+    """Lower a logistic sigmoid."""
     return _unary(graph, "LOGISTIC", input)
 
 
 @lowers(F.silu)
 def silu(graph: Graph, input: Value, inplace: bool = False) -> Value:
-    """x * sigmoid(x)."""
+    """Lower x * sigmoid(x)."""
     return mul(graph, input, sigmoid(graph, input))
 
 
@@ -146,6 +154,7 @@ _activation_layers()
 
 @lowers(F.dropout, F.dropout2d)
 def dropout(graph: Graph, input: Value, p: float = 0.5, training: bool = True, inplace: bool = False) -> Value:
+    """Lower a dropout in eval mode, which does nothing."""
     if training:
         unsupported("dropout in training mode")
     return input
@@ -153,6 +162,7 @@ def dropout(graph: Graph, input: Value, p: float = 0.5, training: bool = True, i
 
 @lowers_layer(nn.Identity, nn.Dropout, nn.Dropout2d)
 def identity_layer(graph: Graph, layer: nn.Module, x: Value) -> Value:
+    """Lower a layer that does nothing in eval mode."""
     if layer.training and not isinstance(layer, nn.Identity):
         unsupported("dropout in training mode")
     return x
@@ -160,7 +170,7 @@ def identity_layer(graph: Graph, layer: nn.Module, x: Value) -> Value:
 
 @lowers_layer(nn.BatchNorm1d, nn.BatchNorm2d)
 def batch_norm_layer(graph: Graph, layer: nn.BatchNorm1d | nn.BatchNorm2d, x: Value) -> Value:
-    """A batch norm that no convolution takes in: a scale and a shift per channel (dimension 1)."""
+    """Lower a batch norm that was not folded into a convolution: a scale and a shift per channel (dimension 1)."""
     if layer.training:
         unsupported("batch norm in training mode")
     ones = (1,) * (len(x.shape) - 2)

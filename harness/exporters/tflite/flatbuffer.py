@@ -1,4 +1,4 @@
-"""Writes a `Graph` as a TFLite flatbuffer, through the schema classes that ship with ai_edge_litert."""
+"""The writer of a `Graph` as a TFLite flatbuffer, with the schema classes that ship with ai_edge_litert."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["serialize"]
 SCHEMA_VERSION = 3
 FILE_IDENTIFIER = b"TFL3"
 ALIGNMENT = 16
-"""Of constants, as the schema demands (`force_align`); runtimes map them without copying."""
+"""Alignment of constants in bytes, as the schema demands (`force_align`): runtimes map them without copying."""
 
 OPTIONS = {
     "ADD": "AddOptions",
@@ -36,7 +36,7 @@ OPTIONS = {
     "SUB": "SubOptions",
     "TRANSPOSE": "TransposeOptions",
 }
-"""The options table that belongs to each operator; operators that are not named have none."""
+"""The schema's options table of each operator; operators not listed have none."""
 
 TENSOR_TYPES = {np.dtype(np.float32): schema.TensorType.FLOAT32, np.dtype(np.int32): schema.TensorType.INT32}
 
@@ -60,7 +60,7 @@ class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
 
 
 def _version(operator: Operator, tensors: list[TensorInfo]) -> int:
-    """The first version of the operator's contract that covers this use (TensorFlow's `op_version.cc`)."""
+    """Return the lowest version of the operator that covers this use (TensorFlow's `op_version.cc`)."""
     first = tensors[operator.inputs[0]].shape
     if operator.code == "CONV_2D" and tensors[operator.inputs[1]].shape[3] != first[3]:
         return 6  # grouped
@@ -91,7 +91,7 @@ def _operator(operator: Operator, code_index: int, renumbered: dict[int, int]) -
 
 
 def serialize(graph: Graph) -> memoryview:
-    """The file's bytes; the same graph gives the same bytes."""
+    """Return the file's bytes. The same graph gives the same bytes."""
     names = {tensor: f"input_{i}" for i, tensor in enumerate(graph.inputs)}
     for i, operator in enumerate(graph.operators):
         for tensor in operator.inputs:
@@ -99,7 +99,7 @@ def serialize(graph: Graph) -> memoryview:
         names[operator.output] = f"{operator.code.lower()}_{i}"
     for i, tensor in enumerate(graph.outputs):
         names.setdefault(tensor, f"output_{i}")
-    renumbered = {tensor: i for i, tensor in enumerate(names)}  # only what is used, in order of use
+    renumbered = {tensor: i for i, tensor in enumerate(names)}  # only used tensors, in order of use
 
     buffers = [schema.BufferT()]  # buffer 0 is the empty one that activations refer to
     tensors = []
@@ -139,7 +139,7 @@ def serialize(graph: Graph) -> memoryview:
         ],
         buffers=buffers,
     )
-    # A builder that has to grow copies all it holds, so it begins large enough.
+    # A builder that has to grow copies all of its content, so it starts large enough.
     builder = flatbuffers.Builder(size)
     builder.Finish(model.Pack(builder), file_identifier=FILE_IDENTIFIER)
     return memoryview(builder.Bytes)[builder.Head() :]
@@ -147,5 +147,5 @@ def serialize(graph: Graph) -> memoryview:
 
 def _operator_code(code: str, version: int) -> Any:
     number = getattr(schema.BuiltinOperator, code)
-    # Readers older than 2020 know only the first field, a byte whose last value says "look in the other".
+    # Readers from before 2020 know the deprecated field only. It is a byte; its value 127 refers to the new field.
     return schema.OperatorCodeT(builtinCode=number, deprecatedBuiltinCode=min(number, 127), version=version)

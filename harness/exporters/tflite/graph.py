@@ -1,7 +1,7 @@
 """A TFLite graph in memory: tensors and operators, before they are written.
 
-Values remember the shape that PyTorch gave them *and* the order in which their dimensions are stored, so
-that NCHW becomes NHWC by bookkeeping: `permute` costs nothing until an operator needs a certain order.
+A value stores the shape that PyTorch gave it *and* the order in which its dimensions are stored, so that going from
+NCHW to NHWC is bookkeeping: `permute` adds no operator until another operator needs a certain order.
 """
 
 from __future__ import annotations
@@ -35,48 +35,53 @@ HAS_BIAS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 """Operators whose third input is added to each channel of the output."""
 
 SHARED_BYTES = 4096
-"""Constants up to this size are stored once however often they occur; larger ones are weights."""
+"""Equal constants of at most this many bytes are stored once. Larger ones are weights, which hardly ever repeat."""
 
 
 def channels_last(rank: int) -> tuple[int, ...]:
-    """The order in which TFLite stores dimensions: NHWC for images, as in PyTorch for everything else."""
+    """Return the order in which TFLite stores dimensions: NHWC for images, PyTorch's order for everything else."""
     return (0, 2, 3, 1) if rank == 4 else tuple(range(rank))
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What a node of the traced graph becomes: a tensor, and how to read it."""
+    """The result of a node of the traced graph: a tensor, and how to read it."""
 
     tensor: int
+    """The tensor's index in `Graph.tensors`."""
     shape: tuple[int, ...]
-    """In PyTorch's order of dimensions."""
+    """The shape in PyTorch's order of dimensions."""
     order: tuple[int, ...]
-    """Stored dimension `i` is PyTorch's dimension `order[i]`."""
+    """The stored dimension `i` is PyTorch's dimension `order[i]`."""
 
     @property
     def stored(self) -> tuple[int, ...]:
-        """The shape as it is stored."""
+        """The shape in stored order."""
         return tuple(self.shape[dim] for dim in self.order)
 
 
 @dataclass(slots=True)
 class TensorInfo:
+    """A tensor of the graph: its stored shape, and its content if it is a constant."""
+
     shape: tuple[int, ...]
     data: np.ndarray | None = None
-    """The content of a constant."""
+    """The content of a constant; None for an input or an operator's output."""
 
 
 @dataclass(slots=True)
 class Operator:
+    """An operator of the graph. In- and outputs are indices in `Graph.tensors`."""
+
     code: str
-    """Name in the schema's `BuiltinOperator`."""
+    """Its name in the schema's `BuiltinOperator`."""
     inputs: tuple[int, ...]
     output: int
     options: Options = field(default_factory=dict)
 
 
 class Graph:
-    """Tensors and operators in order of execution. What would repeat an operator reuses its output."""
+    """Tensors, and operators in order of execution. An operator that would repeat an earlier one reuses its output."""
 
     def __init__(self) -> None:
         self.tensors: list[TensorInfo] = []
@@ -88,18 +93,19 @@ class Graph:
         self._producers: dict[int, Operator] = {}
 
     def tensor(self, shape: tuple[int, ...], data: np.ndarray | None = None) -> int:
+        """Add a tensor of stored shape `shape`, and return its index."""
         self.tensors.append(TensorInfo(shape, data))
         return len(self.tensors) - 1
 
     def input(self, shape: tuple[int, ...]) -> Value:
-        """A new input of the graph, `shape` in PyTorch's order."""
+        """Add an input of the graph, with `shape` in PyTorch's order."""
         order = channels_last(len(shape))
         value = Value(self.tensor(tuple(shape[dim] for dim in order)), shape, order)
         self.inputs.append(value.tensor)
         return value
 
     def constant(self, array: np.ndarray) -> int:
-        """A constant tensor, as it is to be stored (float32 or int32)."""
+        """Add a constant with the array's shape and dtype (float32 or int32), and return its index."""
         if array.nbytes > SHARED_BYTES:
             return self.tensor(array.shape, array)
         key = (array.dtype.str, array.shape, array.tobytes())
@@ -108,7 +114,7 @@ class Graph:
         return self._constants[key]
 
     def emit(self, code: str, inputs: Sequence[int], shape: tuple[int, ...], **options: int | bool) -> int:
-        """Appends an operator; returns its output tensor of (stored) `shape`."""
+        """Append an operator, and return the index of its output, whose stored shape is `shape`."""
         key = (code, tuple(inputs), shape, tuple(options.items()))
         if key not in self._emitted:
             operator = Operator(code, tuple(inputs), self.tensor(shape), options)
@@ -118,11 +124,11 @@ class Graph:
         return self._emitted[key]
 
     def producer(self, tensor: int) -> Operator | None:
-        """The operator that computes `tensor`, if one does."""
+        """Return the operator that computes `tensor`, or None for inputs and constants."""
         return self._producers.get(tensor)
 
     def reorder(self, value: Value, order: tuple[int, ...]) -> Value:
-        """The same value stored in `order`; a TRANSPOSE if it is not."""
+        """Return the same value stored in `order`, with a TRANSPOSE or RESHAPE if it is stored otherwise."""
         if value.order == order:
             return value
         result = Value(value.tensor, value.shape, order)
@@ -134,13 +140,13 @@ class Graph:
         return Value(tensor, value.shape, order)
 
     def reshape_stored(self, tensor: int, old: tuple[int, ...], new: tuple[int, ...]) -> int:
-        """`tensor` with stored shape `new`; the data stay where they are."""
+        """Return `tensor` with the stored shape `new`; no data move."""
         if old == new:
             return tensor
         return self.emit("RESHAPE", [tensor, self.constant(np.array(new, np.int32))], new)
 
     def fold_shifts(self) -> None:
-        """Moves a constant that is added to each channel into the bias before it (the +3 of a hard sigmoid)."""
+        """Fold an added constant per channel into the bias of the operator before it (the +3 of a hard sigmoid)."""
         readers = self._readers()
         kept = []
         for operator in self.operators:
@@ -164,7 +170,7 @@ class Graph:
         self.operators = kept
 
     def fuse_activations(self) -> None:
-        """Moves each ReLU and ReLU6 into the operator before it, where nobody else reads what is between."""
+        """Fuse each ReLU and ReLU6 into the operator before it, if no other operator reads the value between them."""
         readers = self._readers()
         kept = []
         for operator in self.operators:
@@ -192,5 +198,5 @@ class Graph:
         self._producers[tensor] = operator
 
     def histogram(self) -> dict[str, int]:
-        """How many of each operator."""
+        """Return the number of each operator."""
         return dict(sorted(Counter(operator.code for operator in self.operators).items()))

@@ -1,4 +1,4 @@
-"""From a traced module to a TFLite graph: walks the nodes with known shapes, one registered function each."""
+"""The translation of a traced module to a TFLite graph: it visits the nodes and calls the lowering of each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from latlab.harness.exporters.tflite import elementwise, shape_ops  # noqa: F401 (they register their operators)
+from latlab.harness.exporters.tflite import elementwise, shape_ops  # noqa: F401 (importing registers their operators)
 from latlab.harness.exporters.tflite.conv_pool_ops import conv2d_layer
 from latlab.harness.exporters.tflite.graph import Graph, Value, channels_last
 from latlab.harness.exporters.tflite.registry import FUNCTIONS, LAYERS, METHODS, unsupported
@@ -18,12 +18,12 @@ __all__ = ["lower"]
 
 
 def lower(module: nn.Module, input_shape: tuple[int, ...]) -> Graph:
-    """The TFLite graph of `module` in eval mode for one float32 input of `input_shape`.
+    """Return the TFLite graph of `module` in eval mode for one float32 input of `input_shape`.
 
     Raises:
-        ExportError: `unsupported_op`, naming it.
+        ExportError: `unsupported_op`, naming the operator.
     """
-    module = nn.Sequential(module)  # the tracer looks into its root, even where that is a single layer
+    module = nn.Sequential(module)  # the tracer looks inside its root, which may be a layer with a lowering itself
     nodes = trace(module)
     modules = dict(module.named_modules())
     graph = Graph()
@@ -67,7 +67,7 @@ def _call(lowering: Callable[..., Any] | None, name: str, graph: Graph, args: An
     try:
         return lowering(graph, *args, **kwargs)
     except (TypeError, AttributeError) as error:
-        # Arguments that the lowering does not take.
+        # The lowering does not take these arguments.
         unsupported(f"{name} used like this ({error})")
 
 
@@ -83,7 +83,8 @@ def _is_constant(args: Any, kwargs: Any) -> bool:
 
 
 def _method(graph: Graph, name: str, args: Any, kwargs: Any) -> Any:
-    # What depends on parameters and sizes only is executed on the spot, but may change neither.
+    # Without a traced value among the arguments the method runs now; in-place methods do not, because they would
+    # change the module's parameters.
     if _is_constant(args, kwargs) and not name.endswith("_"):
         return getattr(args[0], name)(*args[1:], **kwargs)
     return _call(METHODS.get(name), f"the method {name!r}", graph, args, kwargs)

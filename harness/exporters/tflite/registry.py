@@ -1,4 +1,4 @@
-"""What lowers which operator: one registry for functions, one for tensor methods, one for layers."""
+"""The registry of lowerings: functions, tensor methods and layers, each with the function that lowers it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["FUNCTIONS", "LAYERS", "METHODS", "lowers", "lowers_layer", "unsuppor
 Lowering = TypeVar("Lowering", bound=Callable[..., Any])
 
 FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {}
-"""`torch.relu` -> f(graph, *its arguments, **its keyword arguments)."""
+"""Maps e.g. `torch.relu` to its lowering, called as f(graph, *arguments, **keyword arguments)."""
 
 METHODS: dict[str, Callable[..., Any]] = {}
-"""`relu` of `x.relu()` -> f(graph, x, *its arguments, **its keyword arguments)."""
+"""Maps e.g. `relu` of `x.relu()` to its lowering, called as f(graph, x, *arguments, **keyword arguments)."""
 
 LAYERS: dict[type[nn.Module], Callable[..., Any]] = {}
-"""`nn.ReLU` -> f(graph, layer, *its inputs)."""
+"""Maps e.g. `nn.ReLU` to its lowering, called as f(graph, layer, *inputs)."""
 
 
 def lowers(*functions: Callable[..., Any], methods: tuple[str, ...] = ()) -> Callable[[Lowering], Lowering]:
-    """Registers what it decorates for these functions and methods; it takes `graph`, then their arguments."""
+    """Register the decorated function for these functions and methods. It takes `graph`, then their arguments."""
 
     def register(lowering: Lowering) -> Lowering:
         FUNCTIONS.update(dict.fromkeys(functions, lowering))
@@ -35,7 +35,7 @@ def lowers(*functions: Callable[..., Any], methods: tuple[str, ...] = ()) -> Cal
 
 
 def lowers_layer(*layers: type[nn.Module]) -> Callable[[Lowering], Lowering]:
-    """Registers what it decorates for layers of exactly these classes; it takes `graph`, layer, inputs."""
+    """Register the decorated function for layers of exactly these classes. It takes `graph`, the layer, its inputs."""
 
     def register(lowering: Lowering) -> Lowering:
         LAYERS.update(dict.fromkeys(layers, lowering))
@@ -45,5 +45,5 @@ def lowers_layer(*layers: type[nn.Module]) -> Callable[[Lowering], Lowering]:
 
 
 def unsupported(what: str) -> NoReturn:
-    """Gives up on a network: never a wrong graph."""
+    """Raise `ExportError` ("unsupported_op"): a wrong graph is never written."""
     raise ExportError("unsupported_op", f"the TFLite writer does not support {what}")

@@ -1,4 +1,4 @@
-"""Operators that move, join or sum over dimensions. Most are bookkeeping and leave nothing in the file."""
+"""Lowerings of operators that move, join or average over dimensions. Most only change a value's shape and order."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__: list[str] = []
 
 
 def _groups(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """Splits a reshape into the smallest independent parts: (dimensions of `old`, dimensions of `new`).
+    """Split a reshape into the smallest independent parts: (dimensions of `old`, dimensions of `new`).
 
-    Dimensions of size 1 belong to none. `(8, 6, 5) -> (8, 2, 3, 5)` gives `[0]-[0], [1]-[1, 2], [2]-[3]`.
+    Dimensions of size 1 are in no part. `(8, 6, 5) -> (8, 2, 3, 5)` gives `[0]-[0], [1]-[1, 2], [2]-[3]`.
     """
     left = [dim for dim, size in enumerate(old) if size != 1]
     right = [dim for dim, size in enumerate(new) if size != 1]
@@ -36,7 +36,7 @@ def _groups(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], lis
 
 
 def _stored_order(dims: list[int], shape: Sequence[int]) -> tuple[int, ...]:
-    """An order with the dimensions of size > 1 in the sequence `dims`: NHWC or PyTorch's where possible."""
+    """Return an order with the dimensions of size > 1 in the sequence `dims`: NHWC or PyTorch's if possible."""
     rank = len(shape)
     for order in (channels_last(rank), tuple(range(rank))):
         if [dim for dim in order if shape[dim] != 1] == dims:
@@ -46,10 +46,10 @@ def _stored_order(dims: list[int], shape: Sequence[int]) -> tuple[int, ...]:
 
 @lowers(torch.reshape, methods=("view", "reshape"))
 def reshape(graph: Graph, input: Value, *shape: int | Sequence[int]) -> Value:
-    """PyTorch's reshape of a tensor that is stored in another order.
+    """Lower PyTorch's reshape of a tensor that may be stored in another order.
 
-    Parts of the shape that do not change stay where they are stored, so a channel shuffle costs the
-    one TRANSPOSE that it is, and flattening an image the one that makes it NCHW again.
+    Parts of the shape that do not change stay where they are stored. So a channel shuffle costs only the one TRANSPOSE
+    that it is, and flattening an image only the one that restores NCHW.
     """
     sizes = [int(size) for part in shape for size in (part if isinstance(part, Sequence) else [part])]
     if -1 in sizes:
@@ -59,7 +59,7 @@ def reshape(graph: Graph, input: Value, *shape: int | Sequence[int]) -> Value:
         unsupported(f"reshaping {input.shape} to {tuple(sizes)}")
     groups = _groups(input.shape, sizes)
     group_of = {dim: group for group in groups for dim in group[0]} if groups else {}
-    # Each part must lie together and in PyTorch's order before it can be cut differently.
+    # A part's dimensions must be adjacent and in PyTorch's order before the part can be split differently.
     parts: list[tuple[list[int], list[int]]] = []
     for dim in input.order:
         if dim in group_of and group_of[dim] not in parts:
@@ -76,6 +76,7 @@ def reshape(graph: Graph, input: Value, *shape: int | Sequence[int]) -> Value:
 
 @lowers(torch.flatten, methods=("flatten",))
 def flatten(graph: Graph, input: Value, start_dim: int = 0, end_dim: int = -1) -> Value:
+    """Lower a flatten."""
     rank = len(input.shape)
     start, end = start_dim % rank, end_dim % rank
     merged = math.prod(input.shape[start : end + 1])
@@ -84,11 +85,13 @@ def flatten(graph: Graph, input: Value, start_dim: int = 0, end_dim: int = -1) -
 
 @lowers_layer(nn.Flatten)
 def flatten_layer(graph: Graph, layer: nn.Flatten, x: Value) -> Value:
+    """Lower a flatten layer."""
     return flatten(graph, x, layer.start_dim, layer.end_dim)
 
 
 @lowers(torch.squeeze, methods=("squeeze",))
 def squeeze(graph: Graph, input: Value, dim: int | Sequence[int] | None = None) -> Value:
+    """Lower a squeeze."""
     rank = len(input.shape)
     dims = range(rank) if dim is None else [d % rank for d in ([dim] if isinstance(dim, int) else dim)]
     return reshape(graph, input, [size for i, size in enumerate(input.shape) if size != 1 or i not in dims])
@@ -96,13 +99,14 @@ def squeeze(graph: Graph, input: Value, dim: int | Sequence[int] | None = None) 
 
 @lowers(torch.unsqueeze, methods=("unsqueeze",))
 def unsqueeze(graph: Graph, input: Value, dim: int) -> Value:
+    """Lower an unsqueeze."""
     at = dim % (len(input.shape) + 1)
     return reshape(graph, input, (*input.shape[:at], 1, *input.shape[at:]))
 
 
 @lowers(torch.permute, methods=("permute",))
 def permute(graph: Graph, input: Value, *dims: int | Sequence[int]) -> Value:
-    """Another name for the same stored data."""
+    """Lower a permute: the stored data stay, only their order's bookkeeping changes."""
     wanted = [dim % len(input.shape) for part in dims for dim in (part if isinstance(part, Sequence) else [part])]
     order = tuple(wanted.index(dim) for dim in input.order)
     return Value(input.tensor, tuple(input.shape[dim] for dim in wanted), order)
@@ -110,6 +114,7 @@ def permute(graph: Graph, input: Value, *dims: int | Sequence[int]) -> Value:
 
 @lowers(torch.transpose, methods=("transpose",))
 def transpose(graph: Graph, input: Value, dim0: int, dim1: int) -> Value:
+    """Lower a transpose, as a permute."""
     dims = list(range(len(input.shape)))
     dims[dim0], dims[dim1] = dims[dim1], dims[dim0]
     return permute(graph, input, dims)
@@ -117,12 +122,13 @@ def transpose(graph: Graph, input: Value, dim0: int, dim1: int) -> Value:
 
 @lowers(methods=("contiguous",))
 def contiguous(graph: Graph, input: Value) -> Value:
+    """Lower `contiguous`, which changes no value."""
     return input
 
 
 @lowers(torch.channel_shuffle, F.channel_shuffle)
 def channel_shuffle(graph: Graph, input: Value, groups: int) -> Value:
-    """Interleaves `groups` groups of channels (ShuffleNet)."""
+    """Lower a channel shuffle, which interleaves `groups` groups of channels (ShuffleNet)."""
     n, c, *size = input.shape
     split = reshape(graph, input, (n, groups, c // groups, *size))
     return reshape(graph, transpose(graph, split, 1, 2), input.shape)
@@ -130,11 +136,13 @@ def channel_shuffle(graph: Graph, input: Value, groups: int) -> Value:
 
 @lowers_layer(nn.ChannelShuffle)
 def channel_shuffle_layer(graph: Graph, layer: nn.ChannelShuffle, x: Value) -> Value:
+    """Lower a channel shuffle layer."""
     return channel_shuffle(graph, x, layer.groups)
 
 
 @lowers(torch.cat, torch.concat)
 def cat(graph: Graph, tensors: Sequence[Value], dim: int = 0) -> Value:
+    """Lower a concatenation."""
     first = tensors[0]
     if not all(isinstance(x, Value) and len(x.shape) == len(first.shape) for x in tensors):
         unsupported("concatenation with constants or of different ranks")
@@ -148,6 +156,7 @@ def cat(graph: Graph, tensors: Sequence[Value], dim: int = 0) -> Value:
 
 @lowers(torch.mean, methods=("mean",))
 def mean(graph: Graph, input: Value, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Value:
+    """Lower a mean over dimensions."""
     rank = len(input.shape)
     dims = range(rank) if dim is None else [d % rank for d in ([dim] if isinstance(dim, int) else dim)]
     axes = sorted(input.order.index(d) for d in dims)
@@ -164,16 +173,19 @@ def mean(graph: Graph, input: Value, dim: int | Sequence[int] | None = None, kee
 
 @lowers(methods=("size",))
 def size(graph: Graph, input: Value, dim: int | None = None) -> int | tuple[int, ...]:
+    """Return the sizes, which are constants of the traced graph."""
     return input.shape if dim is None else input.shape[dim]
 
 
 @lowers(methods=("dim",))
 def rank(graph: Graph, input: Value) -> int:
+    """Return the number of dimensions."""
     return len(input.shape)
 
 
 @lowers(getattr)
 def attribute(graph: Graph, input: Value, name: str) -> tuple[int, ...] | int:
+    """Return `shape` or `ndim`; other attributes are not supported."""
     if name == "shape":
         return input.shape
     if name == "ndim":

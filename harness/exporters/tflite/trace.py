@@ -1,4 +1,4 @@
-"""From an `nn.Module` to a list of nodes: symbolic tracing, and which batch norms go into a convolution."""
+"""The tracing of an `nn.Module` to a list of nodes, and the choice of batch norms to fold into convolutions."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ __all__ = ["foldable_batch_norms", "folded", "trace"]
 
 
 def trace(module: nn.Module) -> fx.Graph:
-    """The operators of `module`, with `torch.nn` layers as single nodes and dead code removed.
+    """Return the operators of `module`, with `torch.nn` layers as single nodes and dead code removed.
 
     Raises:
-        ExportError: `unsupported_op`, where what is executed depends on the data.
+        ExportError: `unsupported_op`, if the control flow depends on the input.
     """
     try:
         graph = fx.Tracer().trace(module)
     except fx.proxy.TraceError as error:
         raise ExportError("unsupported_op", f"control flow that depends on the input: {error}") from error
-    # No operator that can be lowered has side effects; the default check wants a compiled GraphModule.
+    # No operator that can be lowered has side effects. torch's own check would need a compiled GraphModule.
     graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
     return graph
 
 
 def foldable_batch_norms(graph: fx.Graph, modules: dict[str, nn.Module]) -> dict[fx.Node, fx.Node]:
-    """Batch norm -> the convolution that takes it in: the one before it, where nobody else reads that one."""
+    """Return the batch norms to fold, each with the convolution before it, whose output no other node reads."""
     pairs = {}
     for node in graph.nodes:
         if node.op != "call_module" or type(modules[node.target]) is not nn.BatchNorm2d:
@@ -44,7 +44,11 @@ def foldable_batch_norms(graph: fx.Graph, modules: dict[str, nn.Module]) -> dict
 
 
 def folded(batch_norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
-    """A batch norm in eval mode as (scale, shift) per channel: y = x * scale + shift."""
+    """Return a batch norm in eval mode as (scale, shift) per channel: y = x * scale + shift.
+
+    Raises:
+        ExportError: `unsupported_op`, if it has no running statistics.
+    """
     if batch_norm.running_mean is None or batch_norm.running_var is None:
         raise ExportError("unsupported_op", "batch norm without running statistics")
     scale = torch.rsqrt(batch_norm.running_var + batch_norm.eps)

@@ -1,1 +1,1 @@
-"""The page that `latlab quality --out` writes."""
+"""The HTML page that `latlab quality --out` writes."""

@@ -1,6 +1,6 @@
-"""The charts of a target's labels: do they repeat, how noisy are they, do they hang on when they were measured.
+"""Charts of a target's labels: do they repeat, how noisy are they, do they depend on when they were measured.
 
-Each takes the `name` under which its SVG stands: several targets share a page.
+Each function takes the `name` that prefixes the ids in its SVG, because several targets share a page.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ __all__ = ["measured_again", "noise_by_latency", "residual_by_order", "verdict_b
 
 WIDTH = 540
 SMOOTHING = 9
-"""Networks in the running median over the order of measuring."""
+"""The number of networks in the running median over the order of measuring."""
 BULK = 0.97
-"""Of points, that an axis of deviations follows: one wild network must not flatten all others."""
+"""An axis of deviations fits this share of the points: one outlier must not flatten all others."""
 KEYS = {True: "good", False: "flagged"}
 
 
 def _marks(axes: Axes, x: pd.Series, y: pd.Series, good: bool, gid: str) -> None:
-    """Filled circles, or crosses for what is flagged: told apart in grey print too."""
+    """Draw filled circles, or crosses for flagged labels, which differ in grey print, too."""
     if good:
         axes.scatter(x, y, s=16, color=COLOURS["measure"], linewidths=0, alpha=0.75, zorder=4, gid=gid)
     else:
@@ -45,7 +45,10 @@ def _key(good: bool, number: int) -> Line2D:
 
 
 def measured_again(first: Sitting, second: Sitting, name: str) -> Chart | None:
-    """Labels of the same networks in two sittings, and below by how many per cent they differ."""
+    """Return a chart of labels of the same networks in two measurement sessions, and their difference in per cent.
+
+    The result is None for fewer than three networks in common.
+    """
     both = first.labels.merge(second.labels, left_index=True, right_index=True, suffixes=("_a", "_b"))
     if len(both) < 3:
         return None
@@ -76,17 +79,21 @@ def measured_again(first: Sitting, second: Sitting, name: str) -> Chart | None:
     below.set_ylabel("difference")
     below.set_xlabel("first, ms")
     fig.align_ylabels([top, below])
-    caption = f"{count(len(both), 'network')} measured in two sessions; the line is no difference." + left_out
+    caption = f"{count(len(both), 'network')} measured in two sessions; on the line both agree." + left_out
     return Chart(
         inline_svg(fig, f"{name}-again", "Two measurements of the same networks", titles), "Measured again", caption
     )
 
 
 def noise_by_latency(labels: pd.DataFrame, name: str) -> Chart | None:
-    """The standard error of each label, in per cent of it, against its latency.
+    """Return a chart of each label's standard error, in per cent of its latency, against the latency.
 
     Args:
-        labels: of all sittings (`Sitting.labels`).
+        labels: the labels of all measurement sessions (`Sitting.labels`).
+        name: the prefix of ids in the SVG.
+
+    Returns:
+        None for fewer than three labels with an error.
     """
     known = labels[labels["stderr_ms"] > 0]
     if len(known) < 3:
@@ -118,18 +125,22 @@ def noise_by_latency(labels: pd.DataFrame, name: str) -> Chart | None:
     legend_above(axes, [*keys, dashes])
     axes.set_ylabel("standard error")
     axes.set_xlabel("latency, ms")
-    caption = "How far a label may be from what the same session would give at length." + left_out
+    caption = "How far a label may be from the mean of a very long measurement in the same session." + left_out
     return Chart(
         inline_svg(fig, f"{name}-noise", "Standard error against latency", titles), "How noisy labels are", caption
     )
 
 
 def residual_by_order(sittings: Sequence[tuple[Sitting, pd.Series]], against: str, name: str) -> Chart | None:
-    """What a label is above its expectation, in the order of measuring, one sitting below the other.
+    """Return a chart of the labels' residuals in the order of measuring, one measurement session below the other.
 
     Args:
-        sittings: at most three, with the residuals of their networks (logarithms, by network).
+        sittings: at most three sessions, each with the residuals of its networks (logarithms, by network).
         against: what a label is compared with, in words.
+        name: the prefix of ids in the SVG.
+
+    Returns:
+        None if no session has enough networks.
     """
     shown = [(one, rest.dropna()) for one, rest in sittings]
     shown = [(one, rest) for one, rest in shown if len(rest) >= SMOOTHING]
@@ -164,14 +175,14 @@ def residual_by_order(sittings: Sequence[tuple[Sitting, pd.Series]], against: st
     fig.supylabel("above expectation", x=4 / WIDTH, ha="left", fontsize=theme.FONT_PX)
     caption = (
         f"By how much each label lies above {against}, and the running median of {SMOOTHING} in a row. "
-        "A slope or a step means that labels hang on when they were measured."
+        "A slope or a step means that labels depend on when they were measured."
     )
     label = "Residuals in the order of measuring"
-    return Chart(inline_svg(fig, f"{name}-residual", label, titles), "Do labels hang on their order?", caption)
+    return Chart(inline_svg(fig, f"{name}-residual", label, titles), "Do labels depend on their order?", caption)
 
 
 def _deviations(axes: Axes, percents: pd.Series) -> float:
-    """An axis for signed percentages about zero; how far it reaches."""
+    """Set up an axis of signed percentages around zero, and return its limit."""
     reach = max(1.0, 1.4 * float(percents.abs().quantile(BULK)))
     axes.axhline(0, color=COLOURS["muted"], linewidth=0.9, zorder=1)
     axes.set_ylim(-reach * 1.05, reach * 1.05)
@@ -186,7 +197,7 @@ def _signed(value: float, _: object = None) -> str:
 
 
 def verdict_bars(verdicts: Mapping[str, int], name: str) -> Chart | None:
-    """How many labels have which verdict."""
+    """Return a chart of the number of labels with each verdict, or None without labels."""
     total = sum(verdicts.values())
     if not total:
         return None
@@ -213,7 +224,7 @@ def verdict_bars(verdicts: Mapping[str, int], name: str) -> Chart | None:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
     axes.set_xlabel("labels")
     caption = (
-        "The gravest doubt about each label: the clock was throttled, the latency drifted, somebody else used the "
-        "processor, runs come in two kinds, or the interval stayed wide."
+        "The most serious doubt about each label: the clock was throttled, the latency drifted, another program used "
+        "the processor, the runs form two groups, or the interval stayed wide."
     )
     return Chart(inline_svg(fig, f"{name}-verdicts", "Verdicts on labels", titles), "Verdicts", caption)

@@ -1,4 +1,4 @@
-"""The page of `latlab quality`: charts and figures of each target and space, in one self-contained HTML file."""
+"""The page of `latlab quality`: charts and figures of each target and space in one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -23,10 +23,15 @@ from latlab.harness.text import clean, fine_correlation, percent
 __all__ = ["render", "write_page"]
 
 SHOWN_SESSIONS = 3
+"""The number of last sessions whose residuals are drawn."""
 
 
 def write_page(found: Sequence[Quality], path: Path) -> Path:
-    """Write the page; its absolute path. Raises `BadInputError` where it cannot be written."""
+    """Write the page, and return its absolute path.
+
+    Raises:
+        BadInputError: it cannot be written.
+    """
     try:
         return write_whole(render(found), path)
     except OSError as error:
@@ -34,6 +39,7 @@ def write_page(found: Sequence[Quality], path: Path) -> Path:
 
 
 def render(found: Sequence[Quality]) -> str:
+    """Return the page as text."""
     with theme.style():
         parts = [_part(one, f"q{number}") for number, one in enumerate(found)]
     template = environment(Path(__file__).parent).get_template("quality.html")
@@ -68,19 +74,19 @@ def _tiles(one: Quality) -> list[Tile]:
     if not math.isnan(one.ceiling.spearman):
         note = "rank of a perfect predictor" if one.between is not None else "at most: one session only"
         if one.slow_ceiling < one.ceiling.spearman:
-            note = f"{fine_correlation(one.slow_ceiling)} with what goes with time"
+            note = f"{fine_correlation(one.slow_ceiling)} including drift over time"
         warn = one.fitness.grade == "unfit"
         found.append(Tile("Ceiling", fine_correlation(one.ceiling.spearman), note=note, warn=warn))
     if one.again is not None:
-        note = f"error bars foretell {fine_correlation(one.again.expected.retest)}"
+        note = f"error bars predict {fine_correlation(one.again.expected.retest)}"
         warn = one.again.retest.spearman < one.again.expected.low
         found.append(Tile("Test-retest", fine_correlation(one.again.retest.spearman), note=note, warn=warn))
     if labels.stderr_percent is not None:
         found.append(Tile("Standard error", percent(labels.stderr_percent), "%", "median, within a session"))
     if one.between is not None and one.between.specific_percent is not None:
-        found.append(Tile("Between sessions", percent(one.between.specific_percent), "%", "of a network, beyond that"))
+        found.append(Tile("Between sessions", percent(one.between.specific_percent), "%", "of a network, in addition"))
     if labels.verdicts:
         good = labels.verdicts.get("", 0)
-        found.append(Tile("Good labels", f"{100 * good / sum(labels.verdicts.values()):.0f}", "%", "without any doubt"))
+        found.append(Tile("Good labels", f"{100 * good / sum(labels.verdicts.values()):.0f}", "%", "without a doubt"))
     found.append(Tile("Networks", f"{labels.networks:,}", note=f"{labels.failed:,} failed" if labels.failed else ""))
     return found

@@ -1,1 +1,1 @@
-"""The page that `latlab sustain --out` writes."""
+"""The HTML page that `latlab sustain --out` writes."""

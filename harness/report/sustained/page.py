@@ -1,4 +1,4 @@
-"""A run of minutes as a picture: latency, heat, clock and power over time."""
+"""A chart of a sustained run: latency, temperature, clock and power over time."""
 
 from __future__ import annotations
 
@@ -29,14 +29,19 @@ from latlab.harness.text import clean, ms, percent, tick
 __all__ = ["SUFFIXES", "write_chart"]
 
 SUFFIXES = (".html", ".svg", ".png")
+"""The kinds of file that `write_chart` can write."""
 WIDTH, TALL, LOW = 820, 250, 120
 BINS = 240
-"""Windows that are drawn: more are narrower than a line."""
+"""The number of windows that are drawn. More would be narrower than a line."""
 DPI = 144
 
 
 def write_chart(result: Result, path: Path) -> Path:
-    """Write an HTML page, an SVG or a PNG, as the name's suffix says. Raises `OSError`."""
+    """Write an HTML page, an SVG or a PNG, depending on the name's suffix, and return the path.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     assert result.summary is not None
     suffix = path.suffix.lower()
     if suffix == ".html":
@@ -92,7 +97,7 @@ def _tiles(found: Sustained) -> list[Tile]:
 
 @contextmanager
 def _plain_colours() -> Iterator[Mapping[str, str]]:
-    """The light scheme's colours in place of the stand-ins for style sheets, for files that have none."""
+    """Use the light scheme's colours instead of the stand-ins, for files without a style sheet."""
     light = dict(reversed(re.findall(r"--([a-z]+): (#[0-9a-f]{6})", stylesheet())))
     by_code = {code: light[name] for name, code in COLOURS.items()}
     rc = {key: by_code[value] for key, value in mpl.rcParams.items() if isinstance(value, str) and value in by_code}
@@ -159,7 +164,7 @@ def _latency(axes: Axes, bins: Sequence[Window], unit_s: float, colours: Mapping
 
 
 def _spans(bins: Sequence[Window]) -> list[tuple[float, float]]:
-    """Where the clock was throttled for most of the time, windows next to each other joined."""
+    """Return the intervals in which the clock was throttled for most of the time; adjacent windows are joined."""
     spans: list[tuple[float, float]] = []
     for one in bins:
         if one.throttled_s <= 0.5 * (one.end_s - one.start_s):

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from latlab.agents.protocol.errors import AgentError
+from latlab.harness.targets import RUNTIMES
 from latlab.harness.transports.simulated.config import FaultKind, ScheduledFault, SimulatedDevice, Verb
 from latlab.harness.transports.simulated.faults import FaultPlan
 from latlab.harness.transports.simulated.latency_process import LatencyProcess
@@ -18,9 +19,9 @@ from latlab.harness.transports.simulated.presets import KINDS
 from latlab.harness.transports.simulated.roofline import Roofline, by_size, network_cost, spellings
 from latlab.harness.transports.simulated.storage import Folder, Memory, Storage
 
-__all__ = ["RUNTIMES", "SIMULATED", "Device"]
+__all__ = ["SIMULATED", "SIMULATED_RUNTIMES", "Device"]
 
-RUNTIMES = ("onnxruntime", "tflite", "torchscript")
+SIMULATED_RUNTIMES = tuple(name for name, runtime in RUNTIMES.items() if runtime.in_worker)
 SIMULATED = "simulated"
 """What stands wherever a real device names its software, so that no row can pass for a measurement."""
 
@@ -100,7 +101,9 @@ class Device:
             },
             "gpus": [],
             "memory_bytes": kind.memory_gb << 30,
-            "runtimes": {name: {"version": SIMULATED, "package": SIMULATED, "why": None} for name in RUNTIMES},
+            "runtimes": {
+                name: {"version": SIMULATED, "package": SIMULATED, "why": None} for name in SIMULATED_RUNTIMES
+            },
             "clock_resolution_ns": 1,
             "fingerprint": {**self._identity, "id": self._identity_hash},
         }

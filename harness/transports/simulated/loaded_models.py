@@ -14,8 +14,8 @@ from latlab.agents.protocol.errors import AgentError
 from latlab.agents.protocol.load_request import LoadRequest
 from latlab.agents.protocol.messages import Fields
 from latlab.agents.protocol.pass_request import MAX_RUNS, PassRequest
-from latlab.harness.targets import ACCELERATORS
-from latlab.harness.transports.simulated.device import RUNTIMES, SIMULATED, Device
+from latlab.harness.targets import ACCELERATORS, RUNTIMES
+from latlab.harness.transports.simulated.device import SIMULATED, SIMULATED_RUNTIMES, Device
 from latlab.harness.transports.simulated.roofline import by_size, network_cost
 from latlab.harness.transports.simulated.storage import ModelFile
 
@@ -30,11 +30,11 @@ _READ_BYTES_PER_S = 200e6
 _FIRST = 1.5
 """A first inference takes this many times what the next ones take."""
 _FORMATS = {
-    "onnxruntime": ("an ONNX file", 0, b"\x08"),
+    "onnx": ("an ONNX file", 0, b"\x08"),
     "tflite": ("a Flatbuffer of TFLite", 4, b"TFL3"),
     "torchscript": ("a TorchScript archive", 0, b"PK"),
 }
-"""What a file of a runtime is called, and which bytes it has where."""
+"""File formats: what a file of it is called, and which bytes it has where."""
 
 
 class _Loaded(NamedTuple):
@@ -59,8 +59,10 @@ class SimulatedModels:
         asked = LoadRequest.read(fields)
         runtime, accelerator, affinity = asked.runtime, asked.accelerator, asked.affinity
         shape, label = asked.input_shape, asked.network
-        if runtime not in RUNTIMES:
-            raise AgentError("bad_request", f"unknown runtime {runtime!r}; here there are: {', '.join(RUNTIMES)}")
+        if runtime not in SIMULATED_RUNTIMES:
+            raise AgentError(
+                "bad_request", f"unknown runtime {runtime!r}; here there are: {', '.join(SIMULATED_RUNTIMES)}"
+            )
         if accelerator not in ACCELERATORS:
             raise AgentError("bad_request", f"unknown accelerator {accelerator!r}; known: {', '.join(ACCELERATORS)}")
         cpus = self._device.cpus
@@ -95,7 +97,7 @@ class SimulatedModels:
 
     def _refuse(self, runtime: str, file: ModelFile, label: str, shape: list[int] | None) -> None:
         """Raises `AgentError` for what a real runtime would refuse."""
-        name, offset, magic = _FORMATS[runtime]
+        name, offset, magic = _FORMATS[RUNTIMES[runtime].format]
         if not file.head[offset:].startswith(magic):
             raise AgentError("corrupt_artifact", f"the file is not {name}")
         cost, faults = network_cost(label), self._device.config.faults

@@ -13,7 +13,7 @@ from latlab.harness.active_learning.predictor_factory import PredictorOptions, p
 from latlab.harness.errors import BadInputError
 from latlab.harness.store.store import Store
 from latlab.predictors.lookup_table import Lookup
-from latlab.search_spaces import get
+from latlab.search_spaces import blocks_of, get
 
 SPACE = get("fbnet")
 
@@ -48,7 +48,7 @@ def test_blocks_are_measured_resumed_and_used(lab: Lab) -> None:
 def test_what_is_not_executed_is_not_measured(tmp_path: Path) -> None:
     from latlab.harness.architectures import some_blocks
 
-    blocks = get("nasbench201").blocks()
+    blocks = blocks_of(get("nasbench201"))
     assert blocks is not None
     names = {block.text for block in some_blocks(blocks, None, 0, as_written=False)}
     assert len(names) == blocks.size - 3

@@ -33,23 +33,23 @@ class Busy:
 @pytest.mark.parametrize(("slower", "shows"), [(1.0, False), (1.003, False), (1.03, True), (1.2, True)])
 def test_exports_wait_where_they_show(slower: float, shows: bool) -> None:
     exports = Busy(slower)
-    company = ExportContention(cast(Exports, exports))
-    assert company.shows is None
-    company.compare(exports.latency, PAIRS)
-    assert company.shows is shows
+    contention = ExportContention(cast(Exports, exports))
+    assert contention.changes_latency is None
+    contention.compare(exports.latency, PAIRS)
+    assert contention.changes_latency is shows
     before = exports.pauses
-    with company.quiet():
+    with contention.without_exports():
         assert exports.alone is shows
-    company.compare(exports.latency, PAIRS)  # it is known: nothing is timed any more
+    contention.compare(exports.latency, PAIRS)  # it is known: nothing is timed any more
     assert exports.pauses == before + shows
 
 
 def test_until_it_is_known_exports_wait() -> None:
     exports = Busy(1.0)
-    company = ExportContention(cast(Exports, exports))
-    company.compare(exports.latency, PAIRS - 1)
+    contention = ExportContention(cast(Exports, exports))
+    contention.compare(exports.latency, PAIRS - 1)
     exports.busy = False
-    company.compare(exports.latency, PAIRS)  # nothing to compare with
-    assert company.shows is None
-    with company.quiet():
+    contention.compare(exports.latency, PAIRS)  # nothing to compare with
+    assert contention.changes_latency is None
+    with contention.without_exports():
         assert exports.alone

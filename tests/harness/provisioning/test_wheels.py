@@ -15,9 +15,9 @@ from wheelhouse import Wheelhouse
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.provisioning.platforms import Platform
 from latlab.harness.provisioning.runtime_packages import (
+    INSTALLABLE,
     ON_CUDA,
     PIWHEELS,
-    RUNTIMES,
     TORCH_CPU_INDEX,
     UnavailableError,
     choices,
@@ -147,10 +147,10 @@ def test_old_devices_have_old_numpy() -> None:
         ("onnxruntime", OLD_PI, "cpu", "no wheel of onnxruntime for armv7l: that device has tflite only"),
         ("torchscript", OLD_PI, "cpu", "no wheel of torch for armv7l: that device has tflite only"),
         ("onnxruntime", PI, "cuda", "Jetson"),
-        *((runtime, ALPINE, "cpu", "musl") for runtime in RUNTIMES),
+        *((runtime, ALPINE, "cpu", "musl") for runtime in INSTALLABLE),
         *(
             (runtime, Platform("riscv64", "3.12.1", "cp312", "glibc", (2, 39)), "cpu", "riscv64")
-            for runtime in RUNTIMES
+            for runtime in INSTALLABLE
         ),
     ],
 )
@@ -160,7 +160,7 @@ def test_what_nobody_publishes(runtime: str, platform: Platform, accelerator: st
 
 
 def test_runtimes_of_gpus_are_runtimes() -> None:
-    assert set(ON_CUDA) < set(RUNTIMES)
+    assert set(ON_CUDA) < set(INSTALLABLE)
 
 
 # Fetching it
