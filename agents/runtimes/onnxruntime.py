@@ -256,7 +256,8 @@ def _kind(status: str, message: str) -> str:
         return "runtime_missing"
     if status == "NotImplemented" or "is not a registered function/op" in message or "No Op registered for" in message:
         return "unsupported_op"
-    unreadable = status == "InvalidArgument" and "Load model from" in message
+    # An empty file: ONNX Runtime 1.31 calls it an invalid argument, older ones a failure.
+    unreadable = (status == "InvalidArgument" and "Load model from" in message) or "does not have a graph" in message
     if unreadable or status in ("InvalidProtobuf", "NoModel", "NoSuchFile", "InvalidGraph"):
         return "corrupt_artifact"
     return "crash"

@@ -1,0 +1,1 @@
+../../../harness/latlab/__init__.py

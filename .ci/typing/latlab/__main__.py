@@ -1,0 +1,1 @@
+../../../harness/latlab/__main__.py

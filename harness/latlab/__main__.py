@@ -1,0 +1,5 @@
+"""`python -m latlab` is the command `latlab`."""
+
+from latlab.harness.cli.main import main
+
+main()
