@@ -80,12 +80,12 @@ def private(environments: Environments) -> dict[str, Any] | None:
     name = environments.current()
     if name is None:
         return None
-    theirs = []
+    private_runtimes = []
     for runtime in runtimes.NAMES:
         with suppress(AgentError):
             if environments.holds(runtimes.find(runtime).module):
-                theirs.append(runtime)
-    return {"id": name, "runtimes": theirs}
+                private_runtimes.append(runtime)
+    return {"id": name, "runtimes": private_runtimes}
 
 
 def affinity() -> list[int] | None:

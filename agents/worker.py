@@ -115,7 +115,7 @@ class Worker:
             fields = Fields(request)
             number = fields.integer("id", 0, 1 << 53)
             verb = fields.text("verb", _NAME)
-            result = self._do(verb, fields)
+            result = self._dispatch(verb, fields)
             return {"id": number, "ok": True, **result}, verb == "bye"
         except AgentError as error:
             failure = error
@@ -130,7 +130,7 @@ class Worker:
         reply = {"id": number, "ok": False, "error": {"kind": failure.kind, "message": failure.message}}
         return reply, failure.kind == "lease_lost"
 
-    def _do(self, verb: str, fields: Fields) -> dict[str, Any]:
+    def _dispatch(self, verb: str, fields: Fields) -> dict[str, Any]:
         if self._lease is not None:
             self._lease.check()
         if verb == "hello":
@@ -153,7 +153,7 @@ class Worker:
         who = fields.optional_text("who", WHO)
         idle_s = fields.optional_number("idle_s", 1, MAX_IDLE_S)
         if self._lease is None:
-            self._begin(owner, who)
+            self._take_device(owner, who)
         assert self._lease is not None
         self._idle_s = idle_s or IDLE_S
         return {
@@ -166,7 +166,7 @@ class Worker:
             **host.describe(),
         }
 
-    def _begin(self, owner: str | None, who: str | None) -> None:
+    def _take_device(self, owner: str | None, who: str | None) -> None:
         """Takes the device."""
         lease = acquire_lease(self._work, owner, who)
         try:

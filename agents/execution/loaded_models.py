@@ -35,9 +35,9 @@ _ONE_RUN = PassRequest(warmup=0, runs=1)
 
 
 @dataclass
-class _Loaded:
+class _LoadedModel:
     session: runtimes.Session
-    asked: LoadRequest
+    request: LoadRequest
     signature: Signature | None
     """Of its file, when that was last known to be what the hash says."""
     usual_ns: float
@@ -56,26 +56,26 @@ class LoadedModels:
     def __init__(self, models: ModelFolder, telemetry: Telemetry, between: Callable[[], object]) -> None:
         self._models, self._telemetry, self._between = models, telemetry, between
         self._affinity = Affinity()
-        self._loaded: dict[int, _Loaded] = {}
+        self._loaded: dict[int, _LoadedModel] = {}
         self._handles = 0
         self._announced = ""
         self._overhead_ns: float | None = None
 
     def load(self, fields: Fields) -> dict[str, Any]:
-        asked = LoadRequest.read(fields)
-        path = self._models.path(asked.sha256, asked.suffix)
-        signature = self._models.signature(asked.sha256, asked.suffix)
-        with self._named(asked.network, "loading"), watchdog(LOAD_LIMIT_S):
-            self._affinity.pin(asked.affinity)  # before the runtime starts its threads, which inherit it
+        request = LoadRequest.read(fields)
+        path = self._models.path(request.sha256, request.suffix)
+        signature = self._models.signature(request.sha256, request.suffix)
+        with self._naming_network(request.network, "loading"), watchdog(LOAD_LIMIT_S):
+            self._affinity.pin(request.affinity)  # before the runtime starts its threads, which inherit it
             started = time.perf_counter_ns()
-            runtimes.load_runtime(asked.runtime)
+            runtimes.load_runtime(request.runtime)
             imported = time.perf_counter_ns()
             memory = PeakMemory()
             opening = time.perf_counter_ns()
-            session = runtimes.open(asked.runtime, path, asked.threads, asked.accelerator, asked.input_shape)
+            session = runtimes.open(request.runtime, path, request.threads, request.accelerator, request.input_shape)
             opened = time.perf_counter_ns()
             try:
-                session.set_inputs(session.random_inputs(asked.seed))
+                session.set_inputs(session.random_inputs(request.seed))
                 (first_ns,), _ = self._samples(session, Sampling(_ONE_RUN), LOAD_LIMIT_S)
             except BaseException:
                 session.close()
@@ -83,7 +83,7 @@ class LoadedModels:
         gpu = _gpu(session)
         gc.freeze()  # what a runtime's import leaves behind is not worth looking through again and again
         self._handles += 1
-        self._loaded[self._handles] = _Loaded(session, asked, signature, first_ns)
+        self._loaded[self._handles] = _LoadedModel(session, request, signature, first_ns)
         return {
             "handle": self._handles,
             "import_ns": imported - started,
@@ -99,49 +99,49 @@ class LoadedModels:
 
     def time(self, fields: Fields) -> dict[str, Any]:
         handle = fields.integer("handle", 0, 1 << 53)
-        loaded = self._loaded_as(handle)
-        asked = PassRequest.read(fields)
-        warmup = Warmup(asked)
+        loaded = self._find(handle)
+        request = PassRequest.read(fields)
+        warmup = Warmup(request)
         deadline_s = fields.number("deadline_s", 0, 86400)
         started = time.perf_counter()
         self._check_file(handle, loaded)
-        with self._named(loaded.asked.network, "timing"), watchdog(deadline_s + WATCHDOG_GRACE_S):
-            self._affinity.pin(loaded.asked.affinity)
+        with self._naming_network(loaded.request.network, "timing"), watchdog(deadline_s + WATCHDOG_GRACE_S):
+            self._affinity.pin(loaded.request.affinity)
             gpu = _gpu(loaded.session)
             before = self._telemetry.read()
             warmup_ns, _ = self._samples(loaded.session, warmup, deadline_s)
-            calls = self._calls(loaded, warmup_ns, asked.overheads)
+            calls = self._calls(loaded, warmup_ns, request.overheads)
             at_s = time.perf_counter()
-            samples_ns, besides = self._samples(
-                loaded.session, Sampling(asked), deadline_s - (at_s - started), gpu, calls
+            samples_ns, extra = self._samples(
+                loaded.session, Sampling(request), deadline_s - (at_s - started), gpu, calls
             )
             company = gpu.company() if gpu else None
         self._check_file(handle, loaded)
         if samples_ns:
             loaded.usual_ns = usual_call_ns(samples_ns)
         if calls > 1:
-            besides["calls"] = calls
+            extra["calls"] = calls
         if warmup.settled is not None:
-            besides["settled"] = warmup.settled
+            extra["settled"] = warmup.settled
         if company:
-            besides["warnings"] = [company]
+            extra["warnings"] = [company]
         telemetry = {"before": before, "after": self._telemetry.read()}
         return {
             "warmup_ns": warmup_ns,
             "samples_ns": samples_ns,
             "at_s": at_s,
             "telemetry": telemetry,
-            **besides,
+            **extra,
         }
 
     def unload(self, fields: Fields) -> dict[str, Any]:
         handles = fields.integers("handles", 0, 1 << 53, MAX_RUNS)
         for handle in handles:
-            self._loaded_as(handle).session.close()
+            self._find(handle).session.close()
             del self._loaded[handle]
         return {"loaded": len(self._loaded)}
 
-    def _calls(self, loaded: _Loaded, warmup_ns: list[int], overheads: int) -> int:
+    def _calls(self, loaded: _LoadedModel, warmup_ns: list[int], overheads: int) -> int:
         """Calls in a sample of the host's clock."""
         if not overheads or loaded.session.clock is not None:
             return 1
@@ -167,16 +167,16 @@ class LoadedModels:
         except Exception as error:
             raise session.explain(error) from error
 
-    def _check_file(self, handle: int, loaded: _Loaded) -> None:
+    def _check_file(self, handle: int, loaded: _LoadedModel) -> None:
         """That the file behind a handle is still what was loaded: runtimes map it, and read it when they please.
 
         A look at the file's state, unless that has changed (a further hard link changes it, too).
         """
-        signature = self._models.signature(loaded.asked.sha256, loaded.asked.suffix)
+        signature = self._models.signature(loaded.request.sha256, loaded.request.suffix)
         if signature is None or signature == loaded.signature:
             return
         try:
-            self._models.path(loaded.asked.sha256, loaded.asked.suffix)
+            self._models.path(loaded.request.sha256, loaded.request.suffix)
         except AgentError as error:
             if error.kind != "corrupt_artifact":
                 raise
@@ -186,7 +186,7 @@ class LoadedModels:
         loaded.signature = signature
 
     @contextmanager
-    def _named(self, label: str, doing: str) -> Iterator[None]:
+    def _naming_network(self, label: str, doing: str) -> Iterator[None]:
         """Names the network in failures, and in the last words of a process that does not survive it."""
         if label and label != self._announced:
             with suppress(OSError):
@@ -200,7 +200,7 @@ class LoadedModels:
                 raise
             raise AgentError(error.kind, f"{error.message} ({label})") from error
 
-    def _loaded_as(self, handle: int) -> _Loaded:
+    def _find(self, handle: int) -> _LoadedModel:
         if handle not in self._loaded:
             raise AgentError("bad_request", f"nothing is loaded under handle {handle}")
         return self._loaded[handle]

@@ -51,31 +51,31 @@ class Warmup:
     TFLite's `warmup_min_secs` and goes before both. With `most` 0 the halves are not compared.
     """
 
-    def __init__(self, asked: PassRequest) -> None:
-        self._asked = asked
-        self.begins = asked.most_warmup > 0
-        self.fewest = asked.warmup
-        open_ended = asked.warmup_s or asked.max_warmup > asked.warmup
-        self.goal = f"at least {asked.warmup}" if open_ended else str(asked.warmup)
+    def __init__(self, request: PassRequest) -> None:
+        self._request = request
+        self.begins = request.most_warmup > 0
+        self.fewest = request.warmup
+        open_ended = request.warmup_s or request.max_warmup > request.warmup
+        self.goal = f"at least {request.warmup}" if open_ended else str(request.warmup)
         self.settled: bool | None = None
         """Whether the halves agreed in the end; None where that was not asked."""
         self._recent: deque[int] = deque(maxlen=2 * LONGEST_HALF)
         self._count = 0
 
     def enough(self, sample_ns: int, elapsed_ns: int) -> bool:
-        asked = self._asked
+        request = self._request
         self._count += 1
         self._recent.append(sample_ns)
         if self._count >= MAX_RUNS:
             return True
-        if self._count < asked.warmup or elapsed_ns < asked.warmup_s * 1e9:
+        if self._count < request.warmup or elapsed_ns < request.warmup_s * 1e9:
             return False
-        if not asked.max_warmup:
+        if not request.max_warmup:
             return True
         half = min(max(self._count // 4, 1), LONGEST_HALF)
         last = list(self._recent)[-2 * half :]
         self.settled = len(last) == 2 * half and halves_agree(last)
-        return self.settled or self._count >= asked.max_warmup
+        return self.settled or self._count >= request.max_warmup
 
 
 def halves_agree(samples: Sequence[int]) -> bool:
@@ -117,24 +117,24 @@ class Sampling:
     stop="stdrel" (min-samples, min-time, timeout).
     """
 
-    def __init__(self, asked: PassRequest) -> None:
-        self._asked = asked
-        self._most = asked.most_runs
+    def __init__(self, request: PassRequest) -> None:
+        self._request = request
+        self._most = request.most_runs
         self.begins = self._most > 0
-        self.fewest = asked.runs
-        self.goal = str(asked.runs) if self._most == asked.runs else f"at least {asked.runs}"
-        self._stdrel = Stdrel() if asked.stop == "stdrel" else None
+        self.fewest = request.runs
+        self.goal = str(request.runs) if self._most == request.runs else f"at least {request.runs}"
+        self._stdrel = Stdrel() if request.stop == "stdrel" else None
         self._count = self._total_ns = 0
 
     def enough(self, sample_ns: int, elapsed_ns: int) -> bool:
-        asked = self._asked
+        request = self._request
         self._count += 1
         self._total_ns += sample_ns
         if self._stdrel is not None:
             self._stdrel.add(sample_ns)
-        if self._count >= self._most or (asked.max_pass_s and elapsed_ns >= asked.max_pass_s * 1e9):
+        if self._count >= self._most or (request.max_pass_s and elapsed_ns >= request.max_pass_s * 1e9):
             return True
-        if self._count < asked.runs or self._total_ns < asked.pass_s * 1e9:
+        if self._count < request.runs or self._total_ns < request.pass_s * 1e9:
             return False
         return self._stdrel is None or self._stdrel.content
 

@@ -20,7 +20,7 @@ from latlab.predictors.acquisition import choose
 from latlab.predictors.common.metrics import mape_percent, spearman
 from latlab.search_spaces import Architecture, SearchSpace
 
-__all__ = ["Loop", "refitted"]
+__all__ = ["ClosedLoop", "refitted"]
 
 CANDIDATES = 500
 """Random architectures among which the next is chosen; more bring little and cost the square."""
@@ -30,7 +30,7 @@ FAILURES_PER_BUDGET = 1.0
 """Failed networks are replaced, up to this many per network of the budget: then the fault is not theirs."""
 
 
-class Loop:
+class ClosedLoop:
     """Proposes what to measure next and keeps the predictor fitted to what was measured.
 
     Args:
@@ -55,7 +55,7 @@ class Loop:
     ) -> None:
         self.space = space
         self.predictor = create(predictor, space, seed=seed) if isinstance(predictor, str) else predictor
-        self._budget, self._until, self._as_written = budget, until_percent, as_written
+        self._budget, self._until_percent, self._as_written = budget, until_percent, as_written
         self._wanted = dict.fromkeys(self.predictor.wanted())
         count = min(CANDIDATES, space.size)
         reference = space.sample(min(REFERENCE, space.size), random.Random(f"reference/{seed}"))
@@ -122,10 +122,10 @@ class Loop:
             if self.failed > FAILURES_PER_BUDGET * self._budget or self.good_enough():
                 return
             taken = {*self._measured, *self._pending, *self._failed}
-            asked_for = next((arch for arch in self._wanted if arch not in taken), None)
-            if asked_for is not None:
-                self._pending[asked_for] = None
-                yield asked_for.text
+            required = next((arch for arch in self._wanted if arch not in taken), None)
+            if required is not None:
+                self._pending[required] = None
+                yield required.text
                 continue
             candidates = [arch for arch in self._candidates if arch not in taken]
             if not candidates:
@@ -139,10 +139,10 @@ class Loop:
 
     def good_enough(self) -> bool:
         """Whether the expected error over the space has come down to what was asked for."""
-        if self._until is None or self.measured < 5:
+        if self._until_percent is None or self.measured < 5:
             return False
         self.fit(always=True)
-        return self.expected_error_percent() <= self._until
+        return self.expected_error_percent() <= self._until_percent
 
     def expected_error_percent(self) -> float:
         """Root mean square of the predictions' relative standard deviation over the space."""
@@ -173,7 +173,7 @@ class Loop:
         return curve
 
 
-def refitted(space: SearchSpace, rows: pd.DataFrame, predictor: str | Predictor) -> Loop | None:
+def refitted(space: SearchSpace, rows: pd.DataFrame, predictor: str | Predictor) -> ClosedLoop | None:
     """A loop fitted to stored rows of one target and space (`Store.table`); None where there are none.
 
     Not to the hold-out, and to rows that are `comparable` only: labels of different policies are never pooled.
@@ -182,7 +182,7 @@ def refitted(space: SearchSpace, rows: pd.DataFrame, predictor: str | Predictor)
     if rows.empty:
         return None
     alike = comparable(rows)
-    loop = Loop(space, predictor, budget=0, as_written=bool(alike["as_written"].iloc[0]))
+    loop = ClosedLoop(space, predictor, budget=0, as_written=bool(alike["as_written"].iloc[0]))
     for row in alike.to_dict("records"):
         loop.record(row["arch"], "ok", row["latency_ms"], row["stderr_ms"])
     try:

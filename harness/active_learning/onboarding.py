@@ -16,7 +16,7 @@ import pandas as pd
 
 from latlab.harness.active_learning.holdout import holdout_of
 from latlab.harness.active_learning.latency_table import latency_table, whole_space
-from latlab.harness.active_learning.loop import Loop
+from latlab.harness.active_learning.loop import ClosedLoop
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for
 from latlab.harness.active_learning.source_devices import signature
 from latlab.harness.errors import LatlabError
@@ -138,7 +138,7 @@ class OnboardingRun:
     """All that an onboarding has measured and learnt, before anything is written."""
 
     plan: OnboardingPlan
-    loop: Loop
+    loop: ClosedLoop
     """With the predictor, fitted to all labels."""
     holdout: Holdout | None
     prediction: Prediction | None
@@ -173,9 +173,9 @@ def onboard(
     onboardings = []
     for plan in plans:
         # Before a device is taken: it would wait, and would be disturbed where it is this machine.
-        if listener.say:
+        if listener.announce:
             sources = in_words([one.name for one in plan.sources])
-            listener.say(f"{plan.target}: predictor {plan.predictor.name}, prior: {sources}")
+            listener.announce(f"{plan.target}: predictor {plan.predictor.name}, prior: {sources}")
         onboardings.append(OnboardingJob(store, plan))
     jobs = [Job(one.plan.target, one.work, total=one.total) for one in onboardings]
     errors = run_jobs(jobs, listener)
@@ -201,7 +201,7 @@ class OnboardingJob:
         """Measure until the budget is spent, then the hold-out; what a job does on its device."""
         plan = self.plan
         holdout_archs = holdout_of(plan.space, plan.holdout, plan.seed, self._predictor.wanted())
-        self._loop = Loop(
+        self._loop = ClosedLoop(
             plan.space,
             self._predictor,
             budget=plan.budget,

@@ -9,7 +9,7 @@ import pandas as pd
 
 from latlab.harness.active_learning.block_latencies import block_latencies
 from latlab.harness.active_learning.latency_table import latency_table, whole_space
-from latlab.harness.active_learning.loop import Loop, refitted
+from latlab.harness.active_learning.loop import ClosedLoop, refitted
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for
 from latlab.harness.active_learning.source_devices import ENOUGH_LABELS, SourceFilter, source_devices, thinned
 from latlab.harness.architectures import is_block_space, parse_archs, space_named
@@ -70,7 +70,7 @@ def predict(
     chosen_space = space_named(space)
     wanted = parse_archs(chosen_space, archs) if archs is not None else whole_space(chosen_space)
     fitted, sources = trained_predictor(store, inventory, target, chosen_space, table, (), predictor, seed)
-    loop = refitted(chosen_space, table, fitted) or Loop(chosen_space, fitted, budget=0, seed=seed)
+    loop = refitted(chosen_space, table, fitted) or ClosedLoop(chosen_space, fitted, budget=0, seed=seed)
     try:
         prediction = loop.predict(wanted)
     except ValueError as error:

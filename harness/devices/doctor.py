@@ -105,70 +105,70 @@ class _DeviceExaminer:
         try:
             targets = self._config.all_targets(self._name)
         except LatlabError as error:
-            self._note("inventory", "failed", error.message, error.hint or "")
+            self._report("inventory", "failed", error.message, error.hint or "")
             return
-        theirs = [target for target in targets if target.runtime != BENCHMARK_MODEL]
-        for group in (theirs, [target for target in targets if target.runtime == BENCHMARK_MODEL]):
+        worker_targets = [target for target in targets if target.runtime != BENCHMARK_MODEL]
+        for group in (worker_targets, [target for target in targets if target.runtime == BENCHMARK_MODEL]):
             if not group:
                 continue
             try:
                 worker = WorkerClient(self._config.open(self._name, group[0].runtime))
             except LatlabError as error:
-                self._note("inventory", "failed", error.message, error.hint or "")
+                self._report("inventory", "failed", error.message, error.hint or "")
                 return
             try:
-                self._visit(worker, group)
+                self._examine_worker(worker, group)
             finally:
                 worker.close()
 
-    def _visit(self, worker: WorkerClient, targets: Sequence[Target]) -> None:
+    def _examine_worker(self, worker: WorkerClient, targets: Sequence[Target]) -> None:
         """Everything that is to be seen through one connection."""
-        if not self._reach(worker):
+        if not self._connect(worker):
             return
         try:
             self.findings += facts(self._hello.fields, on_this_machine=self._config.is_this_machine)
-            before = self._look(worker)
+            before = self._read_sensors(worker)
             self.findings += conditions(before[1], self._hello.fields)
             cpus = self._config.timing_cpus(self._hello.usable_cpus, max(target.threads for target in targets))
             self.findings += Preconditions(self._config, self._hello.fields, cpus).findings(before[1])
             if self._affinity_is_possible():
-                self._run_everything(worker, targets)
-            after = self._look(worker)
+                self._check_runtimes(worker, targets)
+            after = self._read_sensors(worker)
         except (DeviceLostError, WorkerError) as error:
-            self._lost(error)
+            self._report_loss(error)
             return
         if before[0] and after[0]:
             self.findings += compare_clocks(before[0], after[0])
 
-    def _reach(self, worker: WorkerClient) -> bool:
+    def _connect(self, worker: WorkerClient) -> bool:
         """Connects and greets, noting each step on the way."""
         try:
             worker.start()
         except ConnectError as error:
             steps = worker.transport.STEPS
             for step in steps[: steps.index(error.step) if error.step in steps else 0]:
-                self._note(step, "ok")
-            self._note(error.step, "failed", self._short(error.message), error.advice or "Mend that, and look again.")
+                self._report(step, "ok")
+            self._report(error.step, "failed", self._short(error.message), error.advice or "Mend that, and look again.")
             return False
         try:
             self._hello = worker.hello(ANSWER_S)
         except (WorkerError, DeviceLostError) as error:
             for step in worker.transport.STEPS:
-                self._note(step, "ok")
+                self._report(step, "ok")
             if isinstance(error, WorkerError) and error.kind == "busy":
                 advice = "It is free again, by itself, when that latlab ends: wait for it, or end it there."
-                self._note("in use", "failed", self._short(error.message), advice)
+                self._report("in use", "failed", self._short(error.message), advice)
             else:
-                self._lost(error)
+                self._report_loss(error)
             return False
         details = step_details(self._hello.fields)
         for step in worker.transport.STEPS:
-            self._note(step, "ok", details.get(step, ""))
+            self._report(step, "ok", details.get(step, ""))
         if "Python" not in worker.transport.STEPS and details["Python"]:
-            self._note("worker", "ok", details["Python"])
+            self._report("worker", "ok", details["Python"])
         return True
 
-    def _look(self, worker: WorkerClient) -> tuple[Clocks | None, dict[str, Any]]:
+    def _read_sensors(self, worker: WorkerClient) -> tuple[Clocks | None, dict[str, Any]]:
         asked_s = time.perf_counter()
         telemetry = worker.telemetry(ANSWER_S)
         return Clocks.read(telemetry, asked_s, time.perf_counter(), time.time()), telemetry
@@ -177,66 +177,66 @@ class _DeviceExaminer:
         usable, chosen = self._hello.usable_cpus, self._config.affinity
         if chosen is None or not usable or set(chosen) <= set(usable):
             return True
-        self._note("affinity", "failed", f"{chosen} names CPUs that it does not have", f"Choose from {usable}.")
+        self._report("affinity", "failed", f"{chosen} names CPUs that it does not have", f"Choose from {usable}.")
         return False
 
     # Runtimes
 
-    def _run_everything(self, worker: WorkerClient, targets: Sequence[Target]) -> None:
+    def _check_runtimes(self, worker: WorkerClient, targets: Sequence[Target]) -> None:
         """Each runtime there is, on the CPU, and each target of the inventory that asks for more than that."""
         wanted = {target.runtime for target in targets}
         found = self._hello.runtimes
-        plain = [Target(self._name, runtime) for runtime in _known([*found, *wanted])]
+        plain = [Target(self._name, runtime) for runtime in _known_runtimes([*found, *wanted])]
         special = [target for target in dict.fromkeys(map(_at_batch_1, targets)) if target not in plain]
         exports = {}
         for target in [*plain, *special]:
             label = f"runtime {target.runtime}" if target in plain else _label(target)
             if not self._hello.runtime(target.runtime).version:
                 if target in plain:
-                    self._missing(target.runtime, self._hello.runtime(target.runtime), target.runtime in wanted)
+                    self._report_missing(target.runtime, self._hello.runtime(target.runtime), target.runtime in wanted)
                 continue
             cpus = len(self._config.affinity or self._hello.usable_cpus) or target.threads
             if target.threads > cpus:
                 found_cpus = f"{cpus} CPUs for timing: {target.threads} threads would take turns"
-                self._note(label, "failed", found_cpus, f"In the inventory, take `threads: {cpus}` or less.")
+                self._report(label, "failed", found_cpus, f"In the inventory, take `threads: {cpus}` or less.")
                 continue
             try:
                 if target.format not in exports:
                     exports[target.format] = self._smoke_test.submit(target.format)
                 artifact = exports[target.format].result()
             except ExportError as error:
-                self._note(label, "failed", f"the small network cannot be exported: {error.message}")
+                self._report(label, "failed", f"the small network cannot be exported: {error.message}")
             except CacheError as error:
-                self._note(label, "failed", str(error), "Name a writable folder in $LATLAB_CACHE.")
+                self._report(label, "failed", str(error), "Name a writable folder in $LATLAB_CACHE.")
             else:
-                self._run(worker, target, artifact, label)
+                self._run_smoke_test(worker, target, artifact, label)
 
-    def _missing(self, runtime: str, found: RuntimeInfo, wanted: bool) -> None:
+    def _report_missing(self, runtime: str, found: RuntimeInfo, wanted: bool) -> None:
         if not wanted and self._config.targets:
-            self._note(f"runtime {runtime}", "ok", "not installed, and no target wants it")
+            self._report(f"runtime {runtime}", "ok", "not installed, and no target wants it")
             return
         why = (found.why or "not installed").partition(": pip ")[0]
         reason = "; the inventory's targets want it" if wanted and self._config.targets else ""
         state: State = "failed" if wanted else "warning"
-        self._note(f"runtime {runtime}", state, why + reason, install_advice(self._name, runtime))
+        self._report(f"runtime {runtime}", state, why + reason, install_advice(self._name, runtime))
 
-    def _run(self, worker: WorkerClient, target: Target, artifact: Artifact, label: str) -> None:
+    def _run_smoke_test(self, worker: WorkerClient, target: Target, artifact: Artifact, label: str) -> None:
         """A small network run for real: an import is not a health check."""
         try:
             cpus = self._config.timing_cpus(self._hello.usable_cpus, target.threads)
-            self._note(label, *self._smoke_test.run(worker, target, artifact, cpus))
+            self._report(label, *self._smoke_test.run(worker, target, artifact, cpus))
         except WorkerError as error:
-            self._note(label, *self._judge(error, target))
+            self._report(label, *self._explain(error, target))
         except DeviceLostError as error:
             if error.unreachable:
                 raise
             reinstall = f"Install it anew: latlab setup {self._name} --runtime {target.runtime}"
             advice = _advice_on_loss(error, self._name) if error.timed_out else reinstall
-            self._note(label, "failed", self._short(error.message), advice)
+            self._report(label, "failed", self._short(error.message), advice)
             worker.start()  # the runtime took the worker with it; others may be sound
             worker.hello(ANSWER_S)
 
-    def _judge(self, error: WorkerError, target: Target) -> tuple[State, str, str]:
+    def _explain(self, error: WorkerError, target: Target) -> tuple[State, str, str]:
         message = self._short(error.message)
         if self._hello.is_simulated and error.kind == "bad_request":
             return "warning", message, ""  # its table has other networks
@@ -254,21 +254,21 @@ class _DeviceExaminer:
             advice = f"Install it anew: latlab setup {self._name} --runtime {target.runtime}"
         return "failed", message, advice
 
-    def _lost(self, error: WorkerError | DeviceLostError) -> None:
+    def _report_loss(self, error: WorkerError | DeviceLostError) -> None:
         advice = (
             _advice_on_loss(error, self._name) if isinstance(error, DeviceLostError) else "Mend that, and look again."
         )
-        self._note("worker", "failed", self._short(error.message), advice)
+        self._report("worker", "failed", self._short(error.message), advice)
 
     def _short(self, message: str) -> str:
         """The device is named above its lines, and the small network is nobody's."""
         return message.removeprefix(f"device {self._name}: ").replace(f" ({self._smoke_test.network})", "")
 
-    def _note(self, check: str, state: State, found: str = "", advice: str = "") -> None:
+    def _report(self, check: str, state: State, found: str = "", advice: str = "") -> None:
         self.findings.append(Finding(check, state, found, advice))
 
 
-def _known(runtimes: Sequence[str]) -> list[str]:
+def _known_runtimes(runtimes: Sequence[str]) -> list[str]:
     """Each once, without those that a newer or a lying worker made up."""
     return [runtime for runtime in RUNTIMES if runtime in runtimes]
 

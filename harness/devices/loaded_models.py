@@ -47,7 +47,7 @@ class LoadedModels:
 
     def get(self, artifact: Artifact, network: str) -> tuple[LoadedModel, bool]:
         """The network on the device, and whether it had to be loaded now. Raises what `DeviceSession.load` raises."""
-        self._look()
+        self._forget_after_restart()
         entry = self._entries.get(artifact.sha256)
         if entry is not None:
             self._entries.move_to_end(artifact.sha256)
@@ -57,13 +57,13 @@ class LoadedModels:
         while self._entries and not self._fits(self._entries.values(), size):
             self.unload(next(iter(self._entries)))
         loaded = self._device.load(artifact, network)
-        self._look()
+        self._forget_after_restart()
         self._entries[artifact.sha256] = _Entry(loaded, size)
         return loaded, True
 
     def has_room(self, artifact: Artifact) -> bool:
         """Whether it is loaded, or nothing would have to go for it but what can be spared."""
-        self._look()
+        self._forget_after_restart()
         kept = [entry for entry in self._entries.values() if not entry.spared]
         return artifact.sha256 in self._entries or self._fits(kept, _bytes(artifact))
 
@@ -79,7 +79,7 @@ class LoadedModels:
 
     def unload(self, sha256: str) -> None:
         """Free it on the device. Raises `DeviceLostError`."""
-        self._look()
+        self._forget_after_restart()
         entry = self._entries.pop(sha256, None)
         if entry is not None:
             with contextlib.suppress(WorkerError):  # it was freed already
@@ -88,7 +88,7 @@ class LoadedModels:
     def _fits(self, entries: Collection[_Entry], size: int) -> bool:
         return sum(entry.bytes for entry in entries) + size <= self._room and len(entries) < MOST_NETWORKS
 
-    def _look(self) -> None:
+    def _forget_after_restart(self) -> None:
         if self._generation != self._device.generation:
             self._entries.clear()
             self._generation = self._device.generation

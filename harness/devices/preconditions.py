@@ -15,7 +15,7 @@ from latlab.harness.transports import DeviceConfig
 
 __all__ = ["Decision", "Preconditions"]
 
-FIRST_LOOK_S, LAST_LOOK_S = 1.0, 5.0
+FIRST_CHECK_S, LAST_CHECK_S = 1.0, 5.0
 """A device that cools down is looked at so often; at first, and when it takes long."""
 
 
@@ -54,7 +54,11 @@ class Preconditions:
             waited_s: that the device has been at rest for since the last pass, because of an earlier answer.
             ran: whether the telemetry was read right after a pass: only then do clocks tell how fast it would run.
         """
-        checks = (self._rest(waited_s), self._heat(telemetry, waited_s), self._speed(telemetry, waited_s, ran=ran))
+        checks = (
+            self._check_pause(waited_s),
+            self._check_temperature(telemetry, waited_s),
+            self._check_clock(telemetry, waited_s, ran=ran),
+        )
         found = [check for check in checks if check is not None]
         return Decision(
             max((check.wait_s for check in found), default=0.0),
@@ -62,12 +66,12 @@ class Preconditions:
             any(check.refused for check in found),
         )
 
-    def _rest(self, waited_s: float) -> Decision | None:
+    def _check_pause(self, waited_s: float) -> Decision | None:
         if self._cooldown is None or waited_s >= self._cooldown.pause_s:
             return None
         return Decision(self._cooldown.pause_s - waited_s)
 
-    def _heat(self, telemetry: Mapping[str, Any], waited_s: float) -> Decision | None:
+    def _check_temperature(self, telemetry: Mapping[str, Any], waited_s: float) -> Decision | None:
         demand = self._cooldown
         if demand is None or demand.below_c is None:
             return None
@@ -76,33 +80,33 @@ class Preconditions:
             return None
         after = f" after {waited_s:.0f} s of rest" if waited_s else ""
         unmet = f"it is at {celsius:.0f} °C{after}, not below {demand.below_c:g} °C"
-        return Decision(_look_in_s(waited_s, demand.most_s), unmet)
+        return Decision(_next_check_s(waited_s, demand.most_s), unmet)
 
-    def _speed(self, telemetry: Mapping[str, Any], waited_s: float, *, ran: bool) -> Decision | None:
+    def _check_clock(self, telemetry: Mapping[str, Any], waited_s: float, *, ran: bool) -> Decision | None:
         demand = self._clock
         if demand is None:
             return None
         unmet = _wrong_governor(telemetry, demand.governor)
         wait_s = 0.0
-        percent = self._percent(telemetry, ran=ran)
+        percent = self._clock_percent(telemetry, ran=ran)
         if demand.min_percent is not None and percent is not None and percent < demand.min_percent:
             slow = f"its clock is at {percent:.0f} % of its highest, not at {demand.min_percent:g} %"
             unmet = f"{unmet}; {slow}" if unmet else slow
-            wait_s = _look_in_s(waited_s, demand.most_s) if demand.otherwise == "wait" else 0.0
+            wait_s = _next_check_s(waited_s, demand.most_s) if demand.otherwise == "wait" else 0.0
         return Decision(wait_s, unmet, demand.otherwise == "refuse") if unmet else None
 
-    def _percent(self, telemetry: Mapping[str, Any], *, ran: bool) -> float | None:
+    def _clock_percent(self, telemetry: Mapping[str, Any], *, ran: bool) -> float | None:
         """How much of their highest clock the CPUs may use (thermal limits lower that), or used right after a pass."""
-        most = self._of_timing_cpus(self._max_mhz)
+        most = self._fastest_timing_cpu(self._max_mhz)
         if not most:
             return None
-        shares = [self._of_timing_cpus(cpu_clocks_mhz(telemetry, "clock_limit_mhz"))]
+        shares = [self._fastest_timing_cpu(cpu_clocks_mhz(telemetry, "clock_limit_mhz"))]
         if ran:
-            shares.append(self._of_timing_cpus(cpu_clocks_mhz(telemetry, "frequency_mhz")))
+            shares.append(self._fastest_timing_cpu(cpu_clocks_mhz(telemetry, "frequency_mhz")))
         known = [share for share in shares if share is not None]
         return 100 * min(known) / most if known else None
 
-    def _of_timing_cpus(self, clocks: Sequence[float]) -> float | None:
+    def _fastest_timing_cpu(self, clocks: Sequence[float]) -> float | None:
         """The fastest of the CPUs that time networks; of all, where the list has not one clock for each."""
         chosen = [clocks[cpu] for cpu in self._cpus or () if cpu < len(clocks)]
         return max(chosen or clocks, default=None)
@@ -112,13 +116,13 @@ class Preconditions:
     def findings(self, telemetry: Mapping[str, Any]) -> Iterator[Finding]:
         """Lines for a person, of what is demanded and not so, or cannot be seen."""
         if self._cooldown is not None and self._cooldown.below_c is not None:
-            yield self._cooling(self._cooldown.below_c, self._cooldown.zone, self._cooldown.most_s, telemetry)
+            yield self._cooldown_finding(self._cooldown.below_c, self._cooldown.zone, self._cooldown.most_s, telemetry)
         if self._clock is not None and self._clock.governor is not None:
-            yield self._governing(self._clock.governor, telemetry)
+            yield self._governor_finding(self._clock.governor, telemetry)
         if self._clock is not None and self._clock.min_percent is not None:
-            yield self._clocking(self._clock.min_percent, telemetry)
+            yield self._clock_finding(self._clock.min_percent, telemetry)
 
-    def _governing(self, demanded: str, telemetry: Mapping[str, Any]) -> Finding:
+    def _governor_finding(self, demanded: str, telemetry: Mapping[str, Any]) -> Finding:
         wrong = _wrong_governor(telemetry, demanded)
         if not _governors(telemetry):
             advice = "`governor` has no effect here: take it out of the inventory."
@@ -129,8 +133,8 @@ class Preconditions:
         advice = f"There, as root, which latlab is not: cpupower frequency-set -g {demanded}"
         return Finding("demanded governor", "failed" if refuses else "warning", wrong, advice)
 
-    def _clocking(self, min_percent: float, telemetry: Mapping[str, Any]) -> Finding:
-        percent = self._percent(telemetry, ran=False)
+    def _clock_finding(self, min_percent: float, telemetry: Mapping[str, Any]) -> Finding:
+        percent = self._clock_percent(telemetry, ran=False)
         if percent is None:
             advice = "`min_percent` has no effect here: take it out of the inventory."
             return Finding("demanded clock", "warning", "the device does not tell how fast its CPUs may run", advice)
@@ -141,7 +145,7 @@ class Preconditions:
         return Finding("demanded clock", "warning", found, advice)
 
     @staticmethod
-    def _cooling(below_c: float, zone: str | None, most_s: float, telemetry: Mapping[str, Any]) -> Finding:
+    def _cooldown_finding(below_c: float, zone: str | None, most_s: float, telemetry: Mapping[str, Any]) -> Finding:
         celsius = hottest_c(telemetry, zone)
         if celsius is None:
             known = ", ".join(sorted(temperatures_c(telemetry))[:20])
@@ -155,9 +159,9 @@ class Preconditions:
         )
 
 
-def _look_in_s(waited_s: float, most_s: float) -> float:
+def _next_check_s(waited_s: float, most_s: float) -> float:
     """Seconds until the next look at a device that cools down; 0 where it has had its time."""
-    return max(0.0, min(max(FIRST_LOOK_S, min(LAST_LOOK_S, waited_s / 4)), most_s - waited_s))
+    return max(0.0, min(max(FIRST_CHECK_S, min(LAST_CHECK_S, waited_s / 4)), most_s - waited_s))
 
 
 def _wrong_governor(telemetry: Mapping[str, Any], demanded: str | None) -> str:

@@ -42,7 +42,7 @@ TIME_FACTOR = 20.0
 device is waited for is not up to the device."""
 
 
-def pass_deadline_s(asked: PassRequest, first_s: float) -> float:
+def pass_deadline_s(request: PassRequest, first_s: float) -> float:
     """Seconds that a pass may take: for runs by `TIME_FACTOR`, and what the policy itself asks for on top.
 
     Where nothing but a rule ends the samples, as many runs are waited for as it may want.
@@ -50,9 +50,9 @@ def pass_deadline_s(asked: PassRequest, first_s: float) -> float:
     Args:
         first_s: of the first inference.
     """
-    open_ended = asked.stop and not asked.max_pass_s
-    runs = max(asked.warmup, asked.max_warmup) + (asked.most_runs if open_ended else asked.runs)
-    wanted_s = asked.warmup_s + max(asked.pass_s, asked.max_pass_s)
+    open_ended = request.stop and not request.max_pass_s
+    runs = max(request.warmup, request.max_warmup) + (request.most_runs if open_ended else request.runs)
+    wanted_s = request.warmup_s + max(request.pass_s, request.max_pass_s)
     return min(TIME_CEILING_S, max(TIME_FLOOR_S, TIME_FACTOR * first_s * runs)) + wanted_s
 
 
@@ -253,11 +253,11 @@ class DeviceSession:
                 "prints none",
                 "Choose another with --policy: `tflite` is that program's own.",
             )
-        asked = policy.pass_request()
-        deadline_s = pass_deadline_s(asked, loaded.first_s)
+        request = policy.pass_request()
+        deadline_s = pass_deadline_s(request, loaded.first_s)
         self.doing = "timing"
         try:
-            recorded = self._worker.time(loaded.handle, asked, deadline_s)
+            recorded = self._worker.time(loaded.handle, request, deadline_s)
         except WorkerError as error:
             if error.kind in DEVICE_FAULTS:
                 raise self._fault(error) from error

@@ -67,9 +67,9 @@ class SmokeTest:
         worker.push(artifact.path, artifact.sha256, artifact.path.suffix)
         loaded = worker.load(load_request(target, artifact, cpus, self.network), LOAD_S)
         runs = max(FEWEST_RUNS, min(MOST_RUNS, int(RUN_S / max(loaded.first_s, 1e-6))))
-        asked = PassRequest(warmup=min(5, runs), runs=runs)
+        request = PassRequest(warmup=min(5, runs), runs=runs)
         recorded = worker.time(
-            loaded.handle, asked, max(TIME_FLOOR_S, 20 * loaded.first_s * (asked.warmup + asked.runs))
+            loaded.handle, request, max(TIME_FLOOR_S, 20 * loaded.first_s * (request.warmup + request.runs))
         )
         worker.unload([loaded.handle], ANSWER_S)
         samples = sorted(recorded.samples_ns)

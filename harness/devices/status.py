@@ -57,10 +57,10 @@ class Overview:
 def overview(inventory: Inventory, store: Path, *, probe: bool = True) -> list[Overview]:
     """All devices of the inventory, or this machine where it has none; they are asked side by side."""
     configs = inventory.devices or {"local": inventory.device("local")}
-    asked = {name: _Asked(name, config) for name, config in configs.items()} if probe else {}
-    rows, incidents = _remembered(store)
+    probes = {name: _Probe(name, config) for name, config in configs.items()} if probe else {}
+    rows, incidents = _stored_results(store)
     until = time.monotonic() + LIMIT_S
-    answers = {name: one.wait(until) for name, one in asked.items()}
+    answers = {name: one.wait(until) for name, one in probes.items()}
     found = []
     for name, config in configs.items():
         answer = answers.get(name, Answer("not asked"))
@@ -106,16 +106,16 @@ def ask(name: str, config: DeviceConfig, worker: WorkerClient) -> Answer:
     return Answer("ready", f"answered in {seconds:.1f} s")
 
 
-class _Asked:
+class _Probe:
     """A device that is being asked in a thread of its own, which nobody waits for at the end."""
 
     def __init__(self, name: str, config: DeviceConfig) -> None:
         self._name, self._config = name, config
         self._answer: Future[Answer] = Future()
         self._worker: WorkerClient | None = None
-        threading.Thread(target=self._ask, name=f"ask-{name}", daemon=True).start()
+        threading.Thread(target=self._run, name=f"ask-{name}", daemon=True).start()
 
-    def _ask(self) -> None:
+    def _run(self) -> None:
         # benchmark_model is reached through the same phone as the others, so any target will do.
         try:
             self._worker = WorkerClient(self._config.open(self._name, self._config.all_targets(self._name)[0].runtime))
@@ -143,7 +143,7 @@ class _Asked:
 _Rows = dict[str, tuple[int, int, str | None]]
 
 
-def _remembered(path: Path) -> tuple[_Rows, dict[str, dict[str, str]]]:
+def _stored_results(path: Path) -> tuple[_Rows, dict[str, dict[str, str]]]:
     """Of each device: networks measured, failed, and when last; and its last incident. Nothing where no store is."""
     if not path.exists():
         return {}, {}

@@ -185,14 +185,14 @@ class WorkerClient:
         load_s = time.perf_counter() - start
         return LoadedModel(reply["handle"], reply.get("first_ns", 0) / 1e9, facts, load_s=load_s)
 
-    def time(self, handle: int, asked: PassRequest, deadline_s: float) -> RecordedPass:
+    def time(self, handle: int, request: PassRequest, deadline_s: float) -> RecordedPass:
         """Time one pass of a loaded model.
 
         Args:
             deadline_s: seconds after which the worker gives the pass up and says so.
         """
         reply = self.transport.request(
-            "time", deadline_s + REPLY_S, handle=handle, deadline_s=deadline_s, **asked.to_fields()
+            "time", deadline_s + REPLY_S, handle=handle, deadline_s=deadline_s, **request.to_fields()
         )
         facts = {key: reply[key] for key in _PASS_FACTS if reply.get(key) is not None and reply[key] != []}
         return RecordedPass(reply["warmup_ns"], reply["samples_ns"], {**reply["telemetry"], **facts})

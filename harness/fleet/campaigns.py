@@ -69,7 +69,7 @@ def measure_campaigns(
     jobs, replications = [], []
     for session in sessions:
         missing = len(_missing(session.rows(), archs))
-        replication = Replication(session, archs, resolve, listener.say) if resolve else None
+        replication = Replication(session, archs, resolve, listener.announce) if resolve else None
         replications += [replication] if replication else []
         if missing or (replication and not replication.is_over):
             work = _MissingRows(session, archs, role, submit, replication)

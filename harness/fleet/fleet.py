@@ -86,13 +86,13 @@ class Fleet:
 
     def __exit__(self, *exc: Any) -> None:
         self._stop.set()
-        self._end()
+        self._join_threads()
         self._stack.__exit__(*exc)
 
     def run(self) -> Iterator[Measurement | Incident]:
         """Do all jobs, yielding finished rows and incidents as they come. Their errors are in the jobs afterwards."""
         self._threads = [
-            threading.Thread(target=self._serve, args=(name, jobs), name=f"device-{name}", daemon=True)
+            threading.Thread(target=self._run_in_thread, args=(name, jobs), name=f"device-{name}", daemon=True)
             for name, jobs in self._jobs.items()
         ]
         for thread in self._threads:
@@ -105,7 +105,7 @@ class Fleet:
             else:
                 yield event
 
-    def _end(self) -> None:
+    def _join_threads(self) -> None:
         """See that no thread is at work when the store is let go."""
         until = time.monotonic() + STOP_S
         for thread in self._threads:
@@ -130,11 +130,11 @@ class Fleet:
 
     # One device, in its thread
 
-    def _serve(self, name: str, jobs: Sequence[Job]) -> None:
+    def _run_in_thread(self, name: str, jobs: Sequence[Job]) -> None:
         with self._slots:
-            self._work_off(self.devices[name], jobs)
+            self._run_jobs(self.devices[name], jobs)
 
-    def _work_off(self, state: DeviceState, jobs: Sequence[Job]) -> None:
+    def _run_jobs(self, state: DeviceState, jobs: Sequence[Job]) -> None:
         quarantine: LatlabError | None = None
         try:
             for job in jobs:
@@ -142,7 +142,7 @@ class Fleet:
                     job.error = quarantine
                     continue
                 try:
-                    JobAttempts(self, job, state).make()
+                    JobAttempts(self, job, state).run()
                 except StoppedError:
                     return
                 except QuarantinedError as error:

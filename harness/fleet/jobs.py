@@ -113,7 +113,7 @@ class RunListener:
 
     observe: Observer | None = None
     watch: Watcher | None = None
-    say: Callable[[str], None] | None = None
+    announce: Callable[[str], None] | None = None
     """Called with a sentence about what is done next, now and then."""
 
 

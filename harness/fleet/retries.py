@@ -76,24 +76,24 @@ class JobAttempts:
         self._tries = 0
         self._reconnect_s = fleet.config(state.name).reconnect_s
 
-    def make(self) -> None:
+    def run(self) -> None:
         state = self._state
         state.target = self._job.target
         state.began = state.began or time.monotonic()
         while True:
             self._fleet.check()
             try:
-                self._once()
+                self._attempt()
                 return
             except DeviceLostError as error:
                 self._fleet.check()  # cut off because the run ends
-                self._after_loss(error)
+                self._handle_loss(error)
             except DeviceFaultError as error:
                 self._quarantine(error)
             except CacheError as error:
                 raise BadInputError(str(error), "Everything measured so far is in the store.") from error
 
-    def _once(self) -> None:
+    def _attempt(self) -> None:
         fleet, job, state = self._fleet, self._job, self._state
         device = fleet.open_session(job)
         state.session = device
@@ -105,14 +105,14 @@ class JobAttempts:
                 self._lost_since, self._tries = None, 0
             measurer = fleet.begin_measurement(device)
             try:
-                job.work(measurer, self._note)
+                job.work(measurer, self._publish)
             finally:
                 job.timed_s += measurer.timed_s
                 self._touched |= measurer.touched
                 if device.passes:
                     self._losses = 0
 
-    def _note(self, row: Measurement) -> None:
+    def _publish(self, row: Measurement) -> None:
         state = self._state
         state.last = row
         if row.status in ("ok", "running"):
@@ -121,7 +121,7 @@ class JobAttempts:
             state.failed += 1
         self._fleet.publish(row)
 
-    def _after_loss(self, error: DeviceLostError) -> None:
+    def _handle_loss(self, error: DeviceLostError) -> None:
         """Tell it, and wait until the next try; or give the device up."""
         fleet, state = self._fleet, self._state
         state.state = "lost"

@@ -112,7 +112,7 @@ class Anchors:
             return True
         for pause_s in PAUSES_S:
             self._device.rest(pause_s)
-            if self._time(0):
+            if self._add_reading(0):
                 return False
         self._recent.clear()
         return True
@@ -133,18 +133,18 @@ class Anchors:
 
         It is of a usual size, and timed as `default` does it, whatever the policy, so that it takes no longer.
         """
-        timed = self._timed(0, PRESETS["default"])
+        timed = self._run_anchor(0, PRESETS["default"])
         return None if timed is None else self._latency(timed)
 
     def _read(self) -> bool:
         """Whether the first anchor is in line."""
         self._passes, self._timed_s = 0, 0.0
-        ok = self._time(0)
+        ok = self._add_reading(0)
         self._read_at = time.monotonic()
         if self._read_at - self._all_at > ALL_S:
             self._all_at = self._read_at
             for index in range(1, len(ANCHORS)):
-                self._time(index)
+                self._add_reading(index)
         return ok
 
     def _in_line(self, value: float) -> bool:
@@ -157,11 +157,11 @@ class Anchors:
         self._recent.append(value)
         return True
 
-    def _time(self, index: int) -> bool:
+    def _add_reading(self, index: int) -> bool:
         """Time an anchor: whether it is in line, or cannot tell."""
         self._device.wait_until_fit(self._check)
         with self._contention.without_exports() if self._contention else nullcontext():
-            timed = self._timed(index, self._policy)
+            timed = self._run_anchor(index, self._policy)
         if timed is None:
             return True
         if index == 0:
@@ -175,7 +175,7 @@ class Anchors:
     def _latency(self, timed: RecordedPass) -> float:
         return max(1.0, trimmed_mean(timed.samples_ns, self._policy.trim))
 
-    def _timed(self, index: int, policy: TimingPolicy) -> RecordedPass | None:
+    def _run_anchor(self, index: int, policy: TimingPolicy) -> RecordedPass | None:
         """One run of an anchor; None where it cannot be run. Raises `DeviceLostError`."""
         artifact = self._artifacts[index] if self._artifacts else None
         if artifact is None or self._artifacts is None:

@@ -94,7 +94,7 @@ class Replication:
 
     Args:
         archs: the networks that the question is about.
-        say: told, in a sentence, what each round does.
+        announce: told, in a sentence, what each round does.
     """
 
     def __init__(
@@ -102,15 +102,15 @@ class Replication:
         session: MeasurementSession,
         archs: Sequence[str],
         resolve: Resolve,
-        say: Callable[[str], None] | None = None,
+        announce: Callable[[str], None] | None = None,
     ) -> None:
         self._session, self._campaign = session, session.campaign
-        self._archs, self._resolve, self._say = archs, resolve, say
+        self._archs, self._resolve, self._announce = archs, resolve, announce
         self._rng = random.Random(f"{self._campaign.seed}/{session.number}/{self._campaign.id}/resolve")
         self._labels: dict[str, RankedNetwork] = {}
         self._before: dict[str, RankedNetwork] = {}
         """What labels were when this began."""
-        self._stuck: set[str] = set()
+        self._refusing: set[str] = set()
         """Networks that did not take another pass."""
         self._rounds = 0
         self._spent_s = 0.0
@@ -118,29 +118,31 @@ class Replication:
     @property
     def is_over(self) -> bool:
         """Whether, as far as the store tells, no pass is to be added."""
-        self._read()
-        return not self._next() and not self._unfinished()
+        self._read_store()
+        return not self._next_passes() and not self._unfinished()
 
     def work(self, measurer: Measurer, role: str, submit: Callable[[str], Future[Artifact]] | None = None) -> None:
         """Rounds until nothing is open, or what may be spent is spent. Raises what `Measurer.run` does."""
-        self._read()
+        self._read_store()
         self._run(measurer, self._unfinished(), role, submit)
-        while wanted := self._next():
+        while wanted := self._next_passes():
             self._rounds += 1
-            self._tell(wanted)
+            self._announce_round(wanted)
             had = {name: self._labels[name].passes for name in wanted}
             self._run(measurer, wanted, role, submit)
-            self._stuck |= {name for name in wanted if name in self._labels and self._labels[name].passes == had[name]}
+            self._refusing |= {
+                name for name in wanted if name in self._labels and self._labels[name].passes == had[name]
+            }
 
     def resolved(self) -> Resolved:
         """How it stands."""
-        self._read()
+        self._read_store()
         labels = list(self._labels.values())
         found = compare(labels, self._resolve)
         more = {name: label.passes - self._before[name].passes for name, label in self._labels.items()}
         exhausted = ""
         if any(one.state == "open" for one in found):
-            exhausted = "seconds" if next_round(labels, self._resolve, float("inf"), self._stuck) else "passes"
+            exhausted = "seconds" if next_round(labels, self._resolve, float("inf"), self._refusing) else "passes"
         return Resolved(
             target=self._campaign.target,
             resolve=self._resolve,
@@ -154,8 +156,8 @@ class Replication:
             exhausted=exhausted,
         )
 
-    def _next(self) -> dict[str, int]:
-        return next_round(list(self._labels.values()), self._resolve, self._most_s - self._spent_s, self._stuck)
+    def _next_passes(self) -> dict[str, int]:
+        return next_round(list(self._labels.values()), self._resolve, self._most_s - self._spent_s, self._refusing)
 
     @property
     def _most_s(self) -> float:
@@ -177,17 +179,17 @@ class Replication:
         try:
             archs = [(name, role) for name in together]
             for row in measurer.run(self._session, archs, submit, passes=wanted):
-                self._pass_on(row)
+                self._copy_result(row)
         finally:
             self._spent_s += measurer.timed_s - before_s
-        self._read()
+        self._read_store()
 
-    def _pass_on(self, row: Measurement) -> None:
+    def _copy_result(self, row: Measurement) -> None:
         """Networks of the same graph have the same result."""
         for other in self._copies.get(row.id, ()) if row.status == "ok" else ():
             self._session.store.copy_result(other, row.id)
 
-    def _read(self) -> None:
+    def _read_store(self) -> None:
         """What the store holds of the networks that were timed themselves, and of those that stand for others of the
         same graph.
         """
@@ -230,11 +232,11 @@ class Replication:
             if abs(stored_s[row.arch] - row.times_s["measure_s"]) > SAME_S
         }
 
-    def _tell(self, wanted: Mapping[str, int]) -> None:
-        if self._say:
+    def _announce_round(self, wanted: Mapping[str, int]) -> None:
+        if self._announce:
             passes = sum(total - self._labels[name].passes for name, total in wanted.items())
             states = [one.state for one in compare(list(self._labels.values()), self._resolve)]
-            self._say(
+            self._announce(
                 f"{self._campaign.target}: {states.count('open')} of {len(states)} comparisons are open; "
                 f"round {self._rounds}: {passes} more passes over {len(wanted)} networks"
             )

@@ -159,19 +159,19 @@ class PassScheduler:
             DeviceLostError: when the device does not come back; every finished row and pass is in the store.
         """
         source, round_ = iter(wanted), 0
-        self._until = passes
+        self._pass_limit = passes
         # Who measures a few passes to decide by waits neither for anchors nor for time to pass in between: the other
         # passes come later.
         brief = isinstance(passes, int) and passes < self._policy.passes
-        self._holds = self._anchors is not None and not brief
+        self._holds_finished = self._anchors is not None and not brief
         self._spread = min(1, self._policy.spread) if brief else self._policy.spread
         try:
-            self._top_up(source)  # so that exporters have something to do after the anchors
-            self._guarded(lambda anchors: anchors.begin())
-            self._guarded(self._compare)
+            self._submit_exports(source)  # so that exporters have something to do after the anchors
+            self._use_anchors(lambda anchors: anchors.begin())
+            self._use_anchors(self._compare_contention)
             while True:
-                self._top_up(source)
-                yield from self._collect()
+                self._submit_exports(source)
+                yield from self._collect_exports()
                 if self._next_fits():
                     yield from self._admit(round_)
                 if not self._active:
@@ -191,25 +191,25 @@ class PassScheduler:
                 for net in due:
                     self._check()
                     if net in self._active:  # the slice that closed may have changed who is
-                        yield from self._turn(net, round_)
-                spaced_in_s = self._spaced_in_s()
+                        yield from self._take_pass(net, round_)
+                spacing_left_s = self._spacing_left_s()
                 newcomer = self._next_fits()
-                if not newcomer and spaced_in_s > 0:
+                if not newcomer and spacing_left_s > 0:
                     if self._exporting and not self._ready:
-                        self._await_exports(FIRST_COMPLETED, spaced_in_s)
+                        self._await_exports(FIRST_COMPLETED, spacing_left_s)
                     else:
-                        self._device.rest(spaced_in_s)
+                        self._device.rest(spacing_left_s)
                 # With no newcomer the rounds in between would be empty: go on to the next one that is due.
                 if not newcomer and self._active:
                     round_ = max(round_ + 1, min(net.due for net in self._active))
                 else:
                     round_ += 1
-            self._guarded(lambda anchors: anchors.end())
+            self._use_anchors(lambda anchors: anchors.end())
         finally:
             for future in self._exporting:
                 future.cancel()
 
-    def _guarded(self, read: Callable[[Anchors], object]) -> object:
+    def _use_anchors(self, read: Callable[[Anchors], object]) -> object:
         """What anchors have to say; None without them, or where the worker has not survived it."""
         if self._anchors is None:
             return None
@@ -217,7 +217,7 @@ class PassScheduler:
             return read(self._anchors)
         except DeviceLostError as error:
             self._anchors.worker_died()
-            self._begin_anew(error)
+            self._restart_worker(error)
             return None
 
     def _next_fits(self) -> bool:
@@ -226,15 +226,15 @@ class PassScheduler:
             return bool(self._ready)
         return bool(self._ready) and self._models.has_room(self._ready[0].artifact)
 
-    def _quiet(self) -> AbstractContextManager[object]:
+    def _without_exports(self) -> AbstractContextManager[object]:
         return self._contention.without_exports() if self._contention else nullcontext()
 
-    def _spaced_in_s(self) -> float:
+    def _spacing_left_s(self) -> float:
         """Seconds until the network that waits longest should have its next pass."""
         first = min((net.last for net in self._active), default=0.0)  # 0 before its first pass
         return first + SPACING_S - time.monotonic() if self._spread > 1 else 0.0
 
-    def _top_up(self, source: Iterator[tuple[str, str]]) -> None:
+    def _submit_exports(self, source: Iterator[tuple[str, str]]) -> None:
         while len(self._exporting) + len(self._ready) < self._lookahead:
             following = next(source, None)
             if following is None:
@@ -259,9 +259,9 @@ class PassScheduler:
                 try:
                     self._device.ping()
                 except DeviceLostError as error:
-                    self._begin_anew(error)
+                    self._restart_worker(error)
 
-    def _collect(self) -> Iterator[Measurement]:
+    def _collect_exports(self) -> Iterator[Measurement]:
         """Exports that have ended: artifacts wait for admission, failures are rows."""
         for future in [future for future in self._exporting if future.done()]:
             arch, role = self._exporting.pop(future)
@@ -281,7 +281,7 @@ class PassScheduler:
             artifact=artifact.facts(),
             fingerprint_id=self._device.fingerprint_id,
         )
-        known = None if self._until and row.status == "ok" else self._store.same_graph(row)
+        known = None if self._pass_limit and row.status == "ok" else self._store.same_graph(row)
         if known is not None:
             probed = self._policy.anchors and not random.Random(f"{self._campaign.seed}/{arch}").randrange(PROBE_EVERY)
             if not probed:
@@ -302,20 +302,22 @@ class PassScheduler:
             probe_for=known,
         )
         self._active.append(net)
-        if known is None and not self._wants(net):
+        if known is None and not self._wants_pass(net):
             yield from self._finish(net)
 
-    def _wants(self, net: _InFlight) -> bool:
+    def _wants_pass(self, net: _InFlight) -> bool:
         """Whether the network is to have another pass in this run."""
-        if self._until is not None:
-            return len(net.passes) < (self._until if isinstance(self._until, int) else self._until[net.row.arch])
-        return self._lacks_pass(net)
+        if self._pass_limit is not None:
+            return len(net.passes) < (
+                self._pass_limit if isinstance(self._pass_limit, int) else self._pass_limit[net.row.arch]
+            )
+        return self._policy_wants_pass(net)
 
-    def _lacks_pass(self, net: _InFlight) -> bool:
+    def _policy_wants_pass(self, net: _InFlight) -> bool:
         """Whether the policy asks for another pass, in this run or a later one."""
         return needs_pass(net.samples, self._policy, net.timed_s, self._noise.model)
 
-    def _turn(self, net: _InFlight, round_: int) -> Iterator[Measurement]:
+    def _take_pass(self, net: _InFlight, round_: int) -> Iterator[Measurement]:
         """One pass of one network, its loading included where it is not on the device."""
         try:
             loaded, is_new = self._models.get(net.artifact, f"{self._campaign.space}/{net.row.arch}")
@@ -324,7 +326,7 @@ class PassScheduler:
                 net.load_s += loaded.load_s
             net.facts = loaded.facts
             self._device.wait_until_fit(self._check)
-            with self._quiet():
+            with self._without_exports():
                 timed = self._device.time(loaded, self._policy)
         except WorkerError as error:
             self._models.forget(net.artifact.sha256)
@@ -334,13 +336,13 @@ class PassScheduler:
             yield from self._fail(net, error.kind, error.message)
             if error.kind == "crash" and self._device.target.accelerator == "cuda":
                 # Some CUDA errors stay with the process: the next network would fail of the last one's.
-                self._begin_anew(DeviceLostError(error.message))
+                self._restart_worker(DeviceLostError(error.message))
             return
         except DeviceLostError as error:
             if _is_no_networks_fault(error):  # whoever runs this engine may find the device again
                 raise
             net.attempts += 1
-            self._begin_anew(error)
+            self._restart_worker(error)
             if net.attempts >= MAX_ATTEMPTS:
                 for row in self._fail(net, "timeout" if error.timed_out else "crash", error.message):
                     self._blamed.append(row.id)
@@ -353,14 +355,14 @@ class PassScheduler:
         self.timed_s += taken.busy_s
         net.taken, net.last, net.due = net.taken + 1, time.monotonic(), round_ + self._spread
         if net.probe_for is not None:
-            self._drop(net)
+            self._release(net)
             yield self._store.copy_result(net.row.id, net.probe_for.id)
             return
         net.passes.append(taken)
-        if self._holds:
+        if self._holds_finished:
             self._slice.append((net, taken))
-        if not self._wants(net):
-            if self._holds:
+        if not self._wants_pass(net):
+            if self._holds_finished:
                 self._active.remove(net)
                 self._held.append(net)
                 self._models.spare(net.artifact.sha256)
@@ -373,8 +375,8 @@ class PassScheduler:
 
     def _close_slice(self) -> Iterator[Measurement]:
         """Ask the anchor what the passes since the last one are worth; finish the networks that have enough."""
-        trusted = self._guarded(lambda anchors: anchors.read())
-        self._guarded(self._compare)
+        trusted = self._use_anchors(lambda anchors: anchors.read())
+        self._use_anchors(self._compare_contention)
         slice_s = sum(taken.busy_s for _, taken in self._slice)
         if trusted is False and self._rejected_s + slice_s <= max(slice_s, REJECTED_SHARE * self.timed_s):
             self._rejected_s += slice_s
@@ -386,10 +388,10 @@ class PassScheduler:
         held, self._held = self._held, []
         for net in held:
             self._active.append(net)
-            if not self._wants(net):
+            if not self._wants_pass(net):
                 yield from self._finish(net)
 
-    def _compare(self, anchors: Anchors) -> None:
+    def _compare_contention(self, anchors: Anchors) -> None:
         if self._contention is not None:
             self._contention.compare(anchors.latency, COMPARISONS)
 
@@ -411,7 +413,7 @@ class PassScheduler:
             "warm_s": sum(one.warmup_s for one in net.passes),
             "measure_s": sum(one.samples_s for one in net.passes),
         }
-        more = net.row.status != "ok" and self._lacks_pass(net)
+        more = net.row.status != "ok" and self._policy_wants_pass(net)
         row = self._store.finish(
             net.row.id,
             "running" if more else "ok",
@@ -425,7 +427,7 @@ class PassScheduler:
             times_s=times,
             artifact={**artifact.facts(), **net.facts},
         )
-        self._drop(net, keep=row.status != "ok")
+        self._release(net, keep=row.status != "ok")
         yield row
         if row.status != "ok":
             return
@@ -435,7 +437,7 @@ class PassScheduler:
             yield self._store.copy_result(follower.id, row.id)
 
     def _fail(self, net: _InFlight, kind: str, message: str) -> Iterator[Measurement]:
-        self._drop(net)
+        self._release(net)
         if net.probe_for is not None:
             yield self._store.copy_result(net.row.id, net.probe_for.id)
             return
@@ -447,7 +449,7 @@ class PassScheduler:
             follower = self._session.rows()[arch]
             yield self._store.finish(follower.id, kind, error=message, same_graph_as=net.row.id)
 
-    def _drop(self, net: _InFlight, keep: bool = False) -> None:
+    def _release(self, net: _InFlight, keep: bool = False) -> None:
         """It is done with. Where its other passes are to come later, it may stay loaded (`keep`)."""
         self._active.remove(net)
         if keep:
@@ -455,9 +457,9 @@ class PassScheduler:
         try:
             self._models.unload(net.artifact.sha256)
         except DeviceLostError as error:
-            self._begin_anew(error)
+            self._restart_worker(error)
 
-    def _begin_anew(self, cause: DeviceLostError) -> None:
+    def _restart_worker(self, cause: DeviceLostError) -> None:
         """A fresh worker, on which nothing is loaded."""
         if _is_no_networks_fault(cause):
             raise cause

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from latlab.harness.active_learning.loop import Loop
+from latlab.harness.active_learning.loop import ClosedLoop
 from latlab.harness.architectures import is_block_space, space_named
 from latlab.harness.quality.fitness import ENOUGH, Fitness, judge_fitness
 from latlab.harness.quality.session_data import Records, Sitting, read_records
@@ -381,7 +381,7 @@ def _predicted(records: Records, latency_ms: pd.Series) -> pd.Series | None:
     """Logarithms of the latencies that are expected of networks; None where there is nothing to expect them by."""
     if records.space == "model" or is_block_space(records.space) or len(latency_ms) < ENOUGH:
         return None
-    loop = Loop(space_named(records.space), MODEL, budget=0, as_written=records.as_written)
+    loop = ClosedLoop(space_named(records.space), MODEL, budget=0, as_written=records.as_written)
     chosen = np.unique(np.linspace(0, len(latency_ms) - 1, MODEL_NETWORKS).astype(int))
     for arch, value in latency_ms.iloc[chosen].items():
         loop.record(str(arch), "ok", float(value), None)
