@@ -19,7 +19,12 @@ import numpy as np
 from latlab.predictors.base import Archs, Predictor
 from latlab.search_spaces import Architecture
 
-__all__ = ["choose"]
+__all__ = ["CANDIDATES", "REFERENCE", "choose"]
+
+CANDIDATES = 1500
+"""Random architectures among which the next one is chosen. More gain little, and the cost grows with the square."""
+REFERENCE = 600
+"""Random architectures over which the posterior variance is averaged. They represent the space."""
 
 
 def choose(

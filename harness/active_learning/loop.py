@@ -16,16 +16,12 @@ from numpy.typing import ArrayLike
 from latlab.harness.errors import BadInputError
 from latlab.harness.store.comparable import comparable
 from latlab.predictors import Prediction, Predictor, create
-from latlab.predictors.acquisition import choose
+from latlab.predictors.acquisition import CANDIDATES, REFERENCE, choose
 from latlab.predictors.common.metrics import mape_percent, spearman
 from latlab.search_spaces import Architecture, SearchSpace
 
 __all__ = ["ClosedLoop", "refitted"]
 
-CANDIDATES = 500
-"""Random architectures among which the next is chosen; more bring little and cost the square."""
-REFERENCE = 300
-"""Random architectures over which the posterior variance is averaged: they stand for the space."""
 FAILURES_PER_BUDGET = 1.0
 """Failed networks are replaced, up to this many per network of the budget: then the fault is not theirs."""
 

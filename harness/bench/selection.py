@@ -12,18 +12,10 @@ import numpy as np
 
 from latlab.harness.bench.tables import Positions
 from latlab.predictors import Predictor
-from latlab.predictors.acquisition import choose
+from latlab.predictors.acquisition import CANDIDATES, REFERENCE, choose
 from latlab.predictors.base import FloatArray, IntArray
-from latlab.predictors.nasflat import sampler
 
 __all__ = ["SELECTIONS", "Target", "chosen_by_design"]
-
-CANDIDATES = 1500
-"""The random architectures among which a design chooses. More gain little, and the cost grows with the square."""
-REFERENCE = 600
-"""The random architectures over which the posterior variance is averaged. They represent the space."""
-BATCH = 5
-"""The architectures that a sequential design buys at once. Fewer do not show which kind of device it is."""
 
 
 class Target:
@@ -81,16 +73,17 @@ def designed(predictor: Predictor, target: Target, first: Positions, n: int, rng
 
 
 def sequential(predictor: Predictor, target: Target, first: Positions, n: int, rng: np.random.Generator) -> None:
-    """Buy rows in batches: the first batch is chosen from the prior, each further one after a fit to those before."""
-    designed(predictor, target, first, max(min(n, BATCH), len(first)), rng)
+    """Buy one architecture at a time, as `latlab onboard` does: the first from the prior, each other after a fit."""
+    designed(predictor, target, first, max(min(n, 1), len(first)), rng)
     while len(target.paid) < n:
         target.fit(predictor)
-        batch = min(BATCH, n - len(target.paid))
-        target.pay(chosen_by_design(predictor, target, target.paid[:0], batch, rng))
+        target.pay(chosen_by_design(predictor, target, target.paid[:0], 1, rng))
 
 
 def diverse(predictor: Predictor, target: Target, first: Positions, n: int, rng: np.random.Generator) -> None:
     """Buy rows as NASFLAT's sampler does: by the architectures' costs, independent of the predictor."""
+    from latlab.predictors.nasflat import sampler  # torch is heavy, and no other selection needs it
+
     open_ = np.setdiff1d(target.pool, first)
     rows = sampler.sample(predictor.space, target.genes[open_], n - len(first), seed=int(rng.integers(2**31)))
     target.pay(np.concatenate([first, open_[rows]]))

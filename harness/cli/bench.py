@@ -72,7 +72,7 @@ def predictors(
         Selection,
         typer.Option(
             "--selection",
-            help="How to choose the measurements. `designed`: all at once by the predictor; `sequential`: in batches, "
+            help="How to choose the measurements. `designed`: all at once by the predictor; `sequential`: one by one, "
             "each after a fit; `diverse`: as NASFLAT does.",
         ),
     ] = Selection.random,
