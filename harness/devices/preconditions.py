@@ -1,7 +1,7 @@
-"""Whether a device is as its inventory entry demands before a pass: cool enough, with the governor and clock asked for.
+"""Preconditions of a pass: the temperature, governor and clock that the inventory demands of a device.
 
-latlab sets none of that, which needs root: it waits, warns, or refuses. What it decides by is what the device tells;
-what it does not tell is taken for good.
+latlab sets none of these, because that needs root: it waits, warns, or refuses to measure. It decides by what the
+device reports. A condition that the device does not report counts as met.
 """
 
 from __future__ import annotations
@@ -16,26 +16,27 @@ from latlab.harness.transports import DeviceConfig
 __all__ = ["Decision", "Preconditions"]
 
 FIRST_CHECK_S, LAST_CHECK_S = 1.0, 5.0
-"""A device that cools down is looked at so often; at first, and when it takes long."""
+"""Seconds between two looks at a device that cools down: at first, and when it takes long."""
 
 
 class Decision(NamedTuple):
     """What to do before a pass."""
 
     wait_s: float = 0.0
-    """Rest the device for so long, and look again; 0: go ahead."""
+    """Seconds to rest the device before the next look; 0 to go ahead."""
     unmet: str = ""
-    """What is not as demanded, in words."""
+    """The demands that are not met, in words; empty if all are."""
     refused: bool = False
-    """Nothing is to be timed as long as that is so."""
+    """Whether the inventory forbids to measure as long as they are not met."""
 
 
 class Preconditions:
-    """What the inventory demands of a device.
+    """The demands of the inventory on a device.
 
     Args:
-        hello: what the device has told of itself.
-        cpus: that time networks; None for all.
+        config: the device's entry in the inventory.
+        hello: the worker's reply to `hello`.
+        cpus: the CPUs that time networks; None for all.
     """
 
     def __init__(self, config: DeviceConfig, hello: Mapping[str, Any], cpus: Sequence[int] | None = None) -> None:
@@ -44,15 +45,16 @@ class Preconditions:
 
     @property
     def demands(self) -> bool:
-        """Whether there is anything to look at."""
+        """Whether the inventory demands anything."""
         return self._cooldown is not None or self._clock is not None
 
     def before_pass(self, telemetry: Mapping[str, Any], waited_s: float, *, ran: bool) -> Decision:
-        """What to do, by the last telemetry.
+        """Decide what to do before the next pass.
 
         Args:
-            waited_s: that the device has been at rest for since the last pass, because of an earlier answer.
-            ran: whether the telemetry was read right after a pass: only then do clocks tell how fast it would run.
+            telemetry: the device's last reading.
+            waited_s: seconds that the device has rested since the last pass, because of earlier decisions.
+            ran: whether the telemetry was read right after a pass: only then do the clocks show how fast it ran.
         """
         checks = (
             self._check_pause(waited_s),
@@ -96,7 +98,8 @@ class Preconditions:
         return Decision(wait_s, unmet, demand.otherwise == "refuse") if unmet else None
 
     def _clock_percent(self, telemetry: Mapping[str, Any], *, ran: bool) -> float | None:
-        """How much of their highest clock the CPUs may use (thermal limits lower that), or used right after a pass."""
+        """Return the percentage of their highest clock that the CPUs may use (thermal limits lower it), or used right
+        after a pass; None if it is not known."""
         most = self._fastest_timing_cpu(self._max_mhz)
         if not most:
             return None
@@ -107,14 +110,14 @@ class Preconditions:
         return 100 * min(known) / most if known else None
 
     def _fastest_timing_cpu(self, clocks: Sequence[float]) -> float | None:
-        """The fastest of the CPUs that time networks; of all, where the list has not one clock for each."""
+        """Return the highest clock of the CPUs that time networks, or of all CPUs if those are not in the list."""
         chosen = [clocks[cpu] for cpu in self._cpus or () if cpu < len(clocks)]
         return max(chosen or clocks, default=None)
 
-    # Before anything is timed
+    # Findings of the doctor
 
     def findings(self, telemetry: Mapping[str, Any]) -> Iterator[Finding]:
-        """Lines for a person, of what is demanded and not so, or cannot be seen."""
+        """Yield a finding on each demand: whether it is met, and whether the device reports it at all."""
         if self._cooldown is not None and self._cooldown.below_c is not None:
             yield self._cooldown_finding(self._cooldown.below_c, self._cooldown.zone, self._cooldown.most_s, telemetry)
         if self._clock is not None and self._clock.governor is not None:
@@ -160,12 +163,12 @@ class Preconditions:
 
 
 def _next_check_s(waited_s: float, most_s: float) -> float:
-    """Seconds until the next look at a device that cools down; 0 where it has had its time."""
+    """Return the seconds until the next look at a device that cools down; 0 if it has had `most_s` seconds."""
     return max(0.0, min(max(FIRST_CHECK_S, min(LAST_CHECK_S, waited_s / 4)), most_s - waited_s))
 
 
 def _wrong_governor(telemetry: Mapping[str, Any], demanded: str | None) -> str:
-    """What is wrong, in words; "" for nothing."""
+    """Return in words how the governor differs from the demanded one; empty if it does not, or is not known."""
     found = _governors(telemetry)
     if demanded is None or not found or found == {demanded}:
         return ""
