@@ -1,12 +1,12 @@
-"""The way of one network to its row: export ahead, push, load, interleaved passes, summary.
+"""The pass scheduler: it takes each network from its export to its row, with passes of many networks interleaved.
 
-Passes of one network are spread out in time, because on a shared machine disturbances come in bursts: one
-sitting of many runs meets one burst, several short sittings meet several. The schedule is a rolling one: in each
-round one new network begins, as long as the device's memory holds those in flight, and every network whose turn it is
-gets one pass, in random order; `policy.spread` rounds lie between two passes of a network, and passes are added,
-network by network, until its interval is narrow (`statistics.needs_pass`). So rows complete one by one, and killing the
-controller loses no more than the pass in flight. Anchors close slices of passes (`anchors`): a slice whose closing
-anchor failed is taken again.
+Passes of one network are spread out in time, because on a shared machine disturbances come in bursts: many runs in a
+row meet one burst, several short passes meet several. The schedule is a rolling one. In each round one new network
+begins, as long as the device's memory holds those in flight, and every network that is due gets one pass, in random
+order. `policy.spread` rounds lie between two passes of a network. A network gets further passes until its interval is
+narrow (`statistics.estimators.needs_pass`). So rows complete one by one, and killing the controller loses no more than
+the pass in flight. Anchors close slices of passes (`anchors`): a slice whose closing anchor is out of line is taken
+again.
 """
 
 from __future__ import annotations
@@ -38,27 +38,33 @@ from latlab.harness.transports import DeviceLostError, ProtocolError, WorkerErro
 __all__ = ["PassScheduler"]
 
 EXPORT_LOOKAHEAD = 2
-"""Exports under way beyond one per worker: enough to keep a device busy, few enough that acquisition sees results."""
+"""Exports under way in addition to one per export process: enough to keep a device busy, few enough that the choice of
+the next network can use recent results.
+"""
 PING_S = 20.0
-"""A device that waits for exports is asked for a sign of life so often."""
+"""Seconds between two requests to a device that waits for exports, so that its worker does not end."""
 CHECK_S = 0.5
+"""Seconds between two checks, during waits, whether the run is to end."""
 SPACING_S = 0.25
-"""Between two passes of a network, where there are too few others to fill the time: many bursts last that long."""
+"""Least seconds between two passes of a network if too few others fill the time: many bursts last that long."""
 MAX_ATTEMPTS = 2
-"""Workers that one network may kill before it is recorded as a failure."""
+"""Workers that one network may kill; then it is recorded as a failure."""
 REJECTED_SHARE = 0.04
-"""Of the time spent timing that may be spent again: a device that is disturbed all the time is measured as it is."""
+"""Share of the timing that rejected slices may take: a device that is always disturbed is measured as it is."""
 COMPARISONS = 12
-"""Of an anchor beside exports and without them, at first and each time that a slice ends, until it is known whether
-they show: until then they wait for every pass."""
+"""Comparisons of an anchor with and without exports at the start, and each time that a slice ends, until it is known
+whether exports change latencies. Until then exports pause during every pass.
+"""
 FEWEST_IN_FLIGHT = 8
-"""So many networks take turns, even where the device's memory does not hold them all: passes are to be spread out."""
+"""Fewest networks that take turns, even if the device's memory does not hold all, so that passes are spread out."""
 PROBE_EVERY = 4
-"""Of networks whose graph has been timed already, one in so many is timed all the same: a probe of the noise."""
+"""Of the networks whose graph was timed before, one in so many is timed all the same, as a probe of the noise."""
 
 
 @dataclass(frozen=True)
 class _Ready:
+    """An exported network that waits for its turn on the device."""
+
     artifact: Artifact
     arch: str
     role: str
@@ -67,24 +73,29 @@ class _Ready:
 
 @dataclass
 class _InFlight:
+    """A network that takes turns on the device, with its passes so far."""
+
     row: Measurement
     artifact: Artifact
     passes: list[RecordedPass]
-    """Those that make the label."""
+    """The passes of its label."""
     taken: int
-    """All that the store has of it, by number."""
+    """The number of its next pass; the store has those before, rejected ones and probes included."""
     queue_s: float
-    """How long the exported network waited for its turn on the device."""
+    """Seconds that the exported network waited for its turn on the device."""
     due: int = 0
+    """The round of its next pass."""
     last: float = 0.0
-    """When its last pass ended."""
+    """Time on the monotonic clock when its last pass ended."""
     attempts: int = 0
+    """Number of times that it lost the worker, or that its file was damaged."""
     push_s: float = 0.0
     load_s: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
     followers: list[str] = field(default_factory=list)
+    """Architectures with the same graph, whose rows get a copy of the result."""
     probe_for: Measurement | None = None
-    """The row that takes over the result; this one's further pass is a probe."""
+    """The finished row of the same graph, if this network's pass is a probe: this row gets a copy of its result."""
 
     @property
     def samples(self) -> list[list[int]]:
@@ -96,17 +107,19 @@ class _InFlight:
 
 
 class PassScheduler:
-    """Measures the architectures of one session of a campaign on one device, pass by pass.
+    """The scheduler that measures architectures of one session on one device, pass by pass.
 
     Args:
-        submit: starts (or finds in the cache) the export of an architecture; its future gives the artifact.
-        exports: how many exports run at once.
-        overlap: whether exporting may go on while a network is timed (False where no core is left for it).
-        check: called between passes; may raise to end the run there.
-        models: what is loaded on the device; kept from one run to the next.
-        noise: what the session has taught about noise so far; kept likewise.
-        anchors: of the session; None to do without.
-        contention: exports on the device itself, which may disturb a pass; None where it is another machine.
+        session: where rows and passes go.
+        device: the connected device.
+        submit: starts the export of an architecture, or finds it in the cache; its future gives the artifact.
+        exports: number of export processes.
+        overlap: whether exports may go on while a network is timed; False if no core is left for them.
+        check: called between passes and during waits; it may raise to end the run.
+        models: the networks that are loaded on the device; kept from one run to the next.
+        noise: the noise of the session's networks so far; kept from one run to the next.
+        anchors: the session's anchors; None to do without.
+        contention: pauses exports during passes; None if exports run on another machine than the networks.
     """
 
     def __init__(
@@ -134,34 +147,38 @@ class PassScheduler:
         self._ready: deque[_Ready] = deque()
         self._active: list[_InFlight] = []
         self._slice: list[tuple[_InFlight, RecordedPass]] = []
-        """Passes since the last anchor."""
+        """Passes since the last reading of the anchors."""
         self._rejected_s = 0.0
         self._held: list[_InFlight] = []
-        """Networks with all their passes, which wait for the slice to close."""
+        """Networks with all their passes, which wait until the slice is closed and the passes are known to be good."""
         self._blamed: list[int] = []
-        """Rows of networks that have lost the worker since the last pass."""
+        """Ids of rows that were recorded as failures because the worker died, since the last pass that succeeded."""
         self.timed_s = 0.0
-        """Seconds that the device spent in warm-up and samples since this engine was made."""
+        """Seconds that the device has spent in warm-up and samples for this scheduler."""
 
     def run(
         self, wanted: Iterable[tuple[str, str]], passes: int | Mapping[str, int] | None = None
     ) -> Iterator[Measurement]:
-        """Measure what `wanted` yields as (architecture, role) and yield each row once it is finished.
+        """Measure (architecture, role) pairs, and yield each row once it is finished.
 
-        With `passes`, for all or by architecture, networks are put aside after so many: rows whose policy asks for more
-        are yielded still `running`, with the latency so far, and a later run, in this process or another, goes on
-        with them. Rows that are finished already are refined, and stay finished.
-
-        `wanted` is asked for the next one only when an export can start, so it may decide by the rows it has seen.
-        Without `passes`, architectures that this session has finished already must not be in it.
+        Args:
+            wanted: the pairs. The next one is asked for only when an export can start, so an iterator may choose it by
+                the rows that it has seen. Without `passes`, it must not contain architectures that the session has
+                finished already.
+            passes: number of passes, for all or by architecture, after which a network is put aside. Its row is then
+                yielded still `running`, with the latency so far, if the policy asks for more passes; a later run, in
+                this process or another, continues it. Rows that are finished already get further passes, and stay
+                finished.
 
         Raises:
-            DeviceLostError: when the device does not come back; every finished row and pass is in the store.
+            DeviceLostError: if the device does not come back. Every finished row and pass is in the store.
+            DeviceFaultError: if a person has to fix something on the device.
+            BadInputError: if the device cannot serve the target, or does not meet the inventory's demands.
         """
         source, round_ = iter(wanted), 0
         self._pass_limit = passes
-        # Who measures a few passes to decide by waits neither for anchors nor for time to pass in between: the other
-        # passes come later.
+        # A run of a few passes gives quick results to choose the next network by. It waits neither for the closing
+        # anchor nor for time between two passes: the other passes come later.
         brief = isinstance(passes, int) and passes < self._policy.passes
         self._holds_finished = self._anchors is not None and not brief
         self._spread = min(1, self._policy.spread) if brief else self._policy.spread
@@ -190,7 +207,7 @@ class PassScheduler:
                 self._rng.shuffle(due)
                 for net in due:
                     self._check()
-                    if net in self._active:  # the slice that closed may have changed who is
+                    if net in self._active:  # it may have been finished when a slice was closed
                         yield from self._take_pass(net, round_)
                 spacing_left_s = self._spacing_left_s()
                 newcomer = self._next_fits()
@@ -199,7 +216,7 @@ class PassScheduler:
                         self._await_exports(FIRST_COMPLETED, spacing_left_s)
                     else:
                         self._device.rest(spacing_left_s)
-                # With no newcomer the rounds in between would be empty: go on to the next one that is due.
+                # With no newcomer the rounds in between would be empty: skip to the next round with a network due.
                 if not newcomer and self._active:
                     round_ = max(round_ + 1, min(net.due for net in self._active))
                 else:
@@ -210,7 +227,7 @@ class PassScheduler:
                 future.cancel()
 
     def _use_anchors(self, read: Callable[[Anchors], object]) -> object:
-        """What anchors have to say; None without them, or where the worker has not survived it."""
+        """Return what `read` returns for the anchors; None without anchors, or if the worker has died meanwhile."""
         if self._anchors is None:
             return None
         try:
@@ -221,7 +238,10 @@ class PassScheduler:
             return None
 
     def _next_fits(self) -> bool:
-        """Whether another network can begin while those in flight stay loaded: else each pass would load its own."""
+        """Return whether another network can begin while those in flight stay loaded.
+
+        Otherwise, every pass would have to load its network again.
+        """
         if len(self._active) < FEWEST_IN_FLIGHT:
             return bool(self._ready)
         return bool(self._ready) and self._models.has_room(self._ready[0].artifact)
@@ -230,8 +250,8 @@ class PassScheduler:
         return self._contention.without_exports() if self._contention else nullcontext()
 
     def _spacing_left_s(self) -> float:
-        """Seconds until the network that waits longest should have its next pass."""
-        first = min((net.last for net in self._active), default=0.0)  # 0 before its first pass
+        """Return the seconds until the network that has waited longest may have its next pass."""
+        first = min((net.last for net in self._active), default=0.0)  # 0.0 before a first pass
         return first + SPACING_S - time.monotonic() if self._spread > 1 else 0.0
 
     def _submit_exports(self, source: Iterator[tuple[str, str]]) -> None:
@@ -244,7 +264,7 @@ class PassScheduler:
             self._exporting[future] = (arch, role)
 
     def _await_exports(self, return_when: str, most_s: float = math.inf) -> None:
-        """Wait, but not longer than the worker would without a word from us."""
+        """Wait for exports, for at most `most_s` seconds. Meanwhile, keep the device's worker from ending."""
         self._device.doing = "waiting for an export"
         pinged = time.monotonic()
         until = pinged + most_s
@@ -262,7 +282,7 @@ class PassScheduler:
                     self._restart_worker(error)
 
     def _collect_exports(self) -> Iterator[Measurement]:
-        """Exports that have ended: artifacts wait for admission, failures are rows."""
+        """Collect exports that have ended: networks wait for their turn, failures become rows, which are yielded."""
         for future in [future for future in self._exporting if future.done()]:
             arch, role = self._exporting.pop(future)
             try:
@@ -306,7 +326,7 @@ class PassScheduler:
             yield from self._finish(net)
 
     def _wants_pass(self, net: _InFlight) -> bool:
-        """Whether the network is to have another pass in this run."""
+        """Return whether the network should get another pass in this run."""
         if self._pass_limit is not None:
             return len(net.passes) < (
                 self._pass_limit if isinstance(self._pass_limit, int) else self._pass_limit[net.row.arch]
@@ -314,11 +334,11 @@ class PassScheduler:
         return self._policy_wants_pass(net)
 
     def _policy_wants_pass(self, net: _InFlight) -> bool:
-        """Whether the policy asks for another pass, in this run or a later one."""
+        """Return whether the policy asks for another pass, in this run or a later one."""
         return needs_pass(net.samples, self._policy, net.timed_s, self._noise.model)
 
     def _take_pass(self, net: _InFlight, round_: int) -> Iterator[Measurement]:
-        """One pass of one network, its loading included where it is not on the device."""
+        """Take one pass of one network, after loading it if it is not loaded."""
         try:
             loaded, is_new = self._models.get(net.artifact, f"{self._campaign.space}/{net.row.arch}")
             if is_new:
@@ -331,15 +351,15 @@ class PassScheduler:
         except WorkerError as error:
             self._models.forget(net.artifact.sha256)
             if error.kind == "corrupt_artifact" and not net.attempts:
-                net.attempts = 1  # its file changed on the device: bring it there again
+                net.attempts = 1  # its file has changed on the device: push it again
                 return
             yield from self._fail(net, error.kind, error.message)
             if error.kind == "crash" and self._device.target.accelerator == "cuda":
-                # Some CUDA errors stay with the process: the next network would fail of the last one's.
+                # Some CUDA errors stay with the process: the next network would fail because of this one.
                 self._restart_worker(DeviceLostError(error.message))
             return
         except DeviceLostError as error:
-            if _is_no_networks_fault(error):  # whoever runs this engine may find the device again
+            if _is_no_networks_fault(error):  # the fleet may find the device again
                 raise
             net.attempts += 1
             self._restart_worker(error)
@@ -374,7 +394,7 @@ class PassScheduler:
                 yield from self._close_slice()
 
     def _close_slice(self) -> Iterator[Measurement]:
-        """Ask the anchor what the passes since the last one are worth; finish the networks that have enough."""
+        """Read the anchors, reject the slice's passes if they cannot be trusted, and finish networks that are done."""
         trusted = self._use_anchors(lambda anchors: anchors.read())
         self._use_anchors(self._compare_contention)
         slice_s = sum(taken.busy_s for _, taken in self._slice)
@@ -400,7 +420,7 @@ class PassScheduler:
         stderr_ms = summary.stderr_ms
         aggregate = net.passes[-1].telemetry.get("aggregate")
         if len(net.passes) == 1 and aggregate is not None:
-            # One sample stands for many runs (benchmark_model): what they scatter is all that is known of its error.
+            # One sample stands for many runs (benchmark_model): only their scatter says something about its error.
             stderr_ms = aggregate["std_ns"] / aggregate["runs"] ** 0.5 / 1e6
         artifact = net.artifact
         times = {
@@ -441,7 +461,7 @@ class PassScheduler:
         if net.probe_for is not None:
             yield self._store.copy_result(net.row.id, net.probe_for.id)
             return
-        if net.row.status == "ok":  # it was only to be refined: its label stands
+        if net.row.status == "ok":  # it has a label, which stays as it was before the further pass
             yield net.row
             return
         yield self._store.finish(net.row.id, kind, error=message)
@@ -450,7 +470,7 @@ class PassScheduler:
             yield self._store.finish(follower.id, kind, error=message, same_graph_as=net.row.id)
 
     def _release(self, net: _InFlight, keep: bool = False) -> None:
-        """It is done with. Where its other passes are to come later, it may stay loaded (`keep`)."""
+        """Take the network out of the schedule, and unload it, unless a later run needs it loaded (`keep`)."""
         self._active.remove(net)
         if keep:
             return
@@ -460,24 +480,24 @@ class PassScheduler:
             self._restart_worker(error)
 
     def _restart_worker(self, cause: DeviceLostError) -> None:
-        """A fresh worker, on which nothing is loaded."""
+        """Start a fresh worker, on which nothing is loaded. Raises `DeviceLostError` if the device is to blame."""
         if _is_no_networks_fault(cause):
             raise cause
         try:
             self._device.restart(cause)
-        except DeviceLostError:  # not one of them got through: it was the device
+        except DeviceLostError:  # no pass has succeeded since those rows failed: the device was to blame
             for row_id in self._blamed:
                 self._store.finish(row_id, "running", error=None, same_graph_as=None)
             raise
 
 
 def _is_no_networks_fault(error: DeviceLostError) -> bool:
-    """Whether the way to the device is gone, or its worker talks nonsense: neither may become a network's row."""
+    """Return whether the link is gone, or the worker breaks the protocol: neither may become a network's failure."""
     return error.unreachable or isinstance(error, ProtocolError)
 
 
 def _size(artifact: Artifact) -> int:
-    """Bytes of its file; 0 where the cache has dropped it since."""
+    """Return the bytes of the artifact's file; 0 if the cache has removed it meanwhile."""
     try:
         return artifact.path.stat().st_size
     except FileNotFoundError:
