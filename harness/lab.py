@@ -127,7 +127,7 @@ class Lab:
             policy: how networks are timed: name of a preset, or of one of the inventory's policies.
             seed: seed of the random architectures, of the weights, and of the order of measuring.
             new_session: measure everything again, in a session of its own.
-            as_written: export networks with their dead edges.
+            as_written: export networks as published, with their dead edges.
             raw: add a column `passes`: raw samples in ns, a list for each pass.
             resolve: a ranking question: passes are added where intervals overlap and the order matters to it. The same
                 call continues it.

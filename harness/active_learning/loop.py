@@ -38,9 +38,9 @@ class ClosedLoop:
         exclude: architectures that must not be proposed (the hold-out).
         until_percent: stop once the expected error of a prediction over the space is at most so many percent; None for
             never.
-        as_written: whether networks are exported with their dead edges. If not, an architecture and its canonical form
-            are the same network, so the predictor sees canonical forms only. The architectures that it wants to have
-            measured first are the exception: it sees them as it has named them.
+        as_written: whether networks are exported as published, with their dead edges. If not, an architecture and its
+            canonical form are the same network, so the predictor sees canonical forms only. The architectures that it
+            wants to have measured first are the exception: it sees them as it has named them.
     """
 
     def __init__(

@@ -71,7 +71,7 @@ class OnboardingPlan:
     """Number of networks in the hold-out."""
     seed: int
     as_written: bool
-    """Whether networks are exported with their dead edges."""
+    """Whether networks are exported as published, with their dead edges."""
     options: dict[str, Any]
     """Further options of the campaigns (`campaign_options`)."""
     out: Path
