@@ -20,7 +20,7 @@ from latlab.agents.system.sensor_files import Files, gpus
 from latlab.agents.system.telemetry import Governor, HighestClock
 from latlab.agents.workspace.environments import Environments
 
-__all__ = ["describe", "disk", "private"]
+__all__ = ["describe", "disk", "private_environment"]
 
 
 def describe() -> dict[str, Any]:
@@ -79,7 +79,7 @@ def disk(folder: str) -> dict[str, Any]:
     }
 
 
-def private(environments: Environments) -> dict[str, Any] | None:
+def private_environment(environments: Environments) -> dict[str, Any] | None:
     """Return the id of the private environment in use and the runtimes that come from it, or None if there is none."""
     name = environments.current()
     if name is None:

@@ -175,7 +175,7 @@ class Worker:
             "pid": os.getpid(),
             "lease": {"folder": self._lease.folder, "token": self._lease.token},
             "work": host.disk(self._work),
-            "environment": host.private(self._environments),
+            "environment": host.private_environment(self._environments),
             **host.describe(),
         }
 
@@ -248,7 +248,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     source, sink = take_over_stdio()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the controller; when that ends, so does the input
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("500")  # a network that does not fit should cost the worker its life, not the controller
+        file.write("500")  # if memory runs out, Linux should kill the worker and not the controller
     try:
         Worker(options.work, source, sink, options.max_bytes).serve()
     except LineTooLongError as error:

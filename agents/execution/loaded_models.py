@@ -134,7 +134,7 @@ class LoadedModels:
             samples_ns, extra = self._samples(
                 loaded.session, Sampling(request), deadline_s - (at_s - started), gpu, calls
             )
-            company = gpu.company() if gpu else None
+            others = gpu.company() if gpu else None
         self._check_file(handle, loaded)
         if samples_ns:
             loaded.usual_ns = usual_call_ns(samples_ns)
@@ -142,8 +142,8 @@ class LoadedModels:
             extra["calls"] = calls
         if warmup.settled is not None:
             extra["settled"] = warmup.settled
-        if company:
-            extra["warnings"] = [company]
+        if others:
+            extra["warnings"] = [others]
         telemetry = {"before": before, "after": self._telemetry.read()}
         return {
             "warmup_ns": warmup_ns,

@@ -50,7 +50,7 @@ _SHORT.maxlong = 60
 
 
 class LineTooLongError(ValueError):
-    """An error: a line is longer than the `LineBuffer` allows."""
+    """Raised when a line is longer than the `LineBuffer` allows."""
 
 
 class LineBuffer:

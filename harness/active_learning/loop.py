@@ -24,7 +24,7 @@ from latlab.search_spaces import Architecture, SearchSpace
 __all__ = ["ClosedLoop", "refitted"]
 
 FAILURES_PER_BUDGET = 1.0
-"""Failed networks per network of the budget that are replaced. After more failures the networks are not to blame."""
+"""Most failed networks that are replaced, per network of the budget. If more fail, the networks are not to blame."""
 
 
 class ClosedLoop:

@@ -109,7 +109,7 @@ def trained_predictor(
 def sources_of(
     store: Store, space: SearchSpace, source_filter: SourceFilter, which: str | Sequence[str]
 ) -> list[SourceDevice]:
-    """Return the sources that commands pre-train on: `which` says which, each with `ENOUGH_LABELS` labels at most."""
+    """Return the sources, chosen by `which`, that commands pre-train on, each with at most `ENOUGH_LABELS` labels."""
     return [thinned(source, ENOUGH_LABELS) for source in source_devices(store, space, source_filter, which)]
 
 

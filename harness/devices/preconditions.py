@@ -129,7 +129,7 @@ class Preconditions:
         wrong = _wrong_governor(telemetry, demanded)
         if not _governors(telemetry):
             advice = "`governor` has no effect here: take it out of the inventory."
-            return Finding("demanded governor", "warning", "the device does not tell its governor", advice)
+            return Finding("demanded governor", "warning", "the device does not report its governor", advice)
         if not wrong:
             return Finding("demanded governor", "ok", demanded)
         refuses = self._clock is not None and self._clock.otherwise == "refuse"
@@ -140,7 +140,7 @@ class Preconditions:
         percent = self._clock_percent(telemetry, ran=False)
         if percent is None:
             advice = "`min_percent` has no effect here: take it out of the inventory."
-            return Finding("demanded clock", "warning", "the device does not tell how fast its CPUs may run", advice)
+            return Finding("demanded clock", "warning", "the device does not report how fast its CPUs may run", advice)
         found = f"the CPUs may have {percent:.0f} % of their highest clock; {min_percent:g} % is demanded"
         if percent >= min_percent:
             return Finding("demanded clock", "ok", found)
@@ -153,7 +153,7 @@ class Preconditions:
         if celsius is None:
             known = ", ".join(sorted(temperatures_c(telemetry))[:20])
             advice = f"In the inventory, choose `zone` from: {known}" if known else "`below_c` has no effect here."
-            return Finding("cool-down", "warning", f"the device does not tell {zone or 'its temperature'}", advice)
+            return Finding("cool-down", "warning", f"the device does not report {zone or 'its temperature'}", advice)
         if celsius < below_c:
             return Finding("cool-down", "ok", f"{celsius:.0f} °C, below the {below_c:g} °C demanded")
         found = f"{celsius:.0f} °C at rest, {below_c:g} °C demanded"

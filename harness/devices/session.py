@@ -67,11 +67,11 @@ def install_advice(device: str, runtime: str) -> str:
 
 
 class DeviceFaultError(LatlabError):
-    """An error that a person has to fix on the device (its disk is full, say). Until then nothing succeeds there."""
+    """A fault of the device that a person has to fix (its disk is full, say). Until then nothing succeeds there."""
 
 
 class DeviceBusyError(LatlabError):
-    """An error: somebody else uses the device. The message says who."""
+    """Raised when somebody else uses the device. The message says who."""
 
 
 class DeviceSession:

@@ -27,7 +27,7 @@ State = Literal["ready", "not set up", "in use", "unreachable", "no answer", "fa
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The state of a device by its worker's reply just now; nothing stored enters it."""
+    """The state of a device by its worker's reply just now. Nothing in it comes from the store."""
 
     state: State
     detail: str = ""

@@ -89,7 +89,9 @@ class Anchors:
         self._passes, self._timed_s = 0, 0.0
 
     def begin(self) -> None:
-        """Take the first reading. If the first anchor cannot be exported or run, the session does without anchors.
+        """Take the first reading of a run, unless the last one is fresh (`FRESH_S`).
+
+        If the first anchor cannot be exported or run, the session does without anchors.
 
         Raises:
             DeviceLostError: if the worker does not answer any more.

@@ -16,7 +16,7 @@ PAIRS = 24
 
 
 class ExportContention:
-    """Pauses exports while a network is timed, until a comparison has shown that they do not change latencies."""
+    """The arbiter between exports and timing: exports pause during passes until they prove not to change latencies."""
 
     def __init__(self, exports: Exports) -> None:
         self._exports = exports
@@ -53,7 +53,7 @@ class ExportContention:
 
 
 SHOWS = 0.01
-"""Share of a latency that exports may add or take during a pass: about the error of a label."""
+"""Share by which exports may lengthen or shorten a latency: as much as a label may be wrong."""
 
 
 CHANCE = 0.025

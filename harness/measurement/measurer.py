@@ -23,7 +23,7 @@ __all__ = ["Measurer"]
 
 
 class Measurer:
-    """What measures on a connected device. It keeps loaded networks, anchors and noise from one run to the next.
+    """The measurer of a connected device. It keeps loaded networks, anchors and noise from one run to the next.
 
     Args:
         device: the connected device.

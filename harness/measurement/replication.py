@@ -55,7 +55,9 @@ class Resolved:
         return sum(1 - one.probability for one in self.comparisons if one.state == "decided")
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields, with every network, but without comparisons whose result is obvious (`FOREGONE`)."""
+        """Return the fields, with every network. Comparisons with an obvious result (`FOREGONE`) are left out, unless
+        they are among the fastest networks that the question is about.
+        """
         limit = self.resolve.under_ms is not None
         decided = [one for one in self.comparisons if one.state == "decided"]
         shown = [
