@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from latlab.harness.errors import BadInputError
 from latlab.harness.store.comparable import comparable
+from latlab.harness.store.vocabulary import Role, Status
 from latlab.predictors import Prediction, Predictor, create
 from latlab.predictors.acquisition import CANDIDATES, REFERENCE, choose
 from latlab.predictors.common.metrics import mape_percent, spearman
@@ -106,7 +107,7 @@ class ClosedLoop:
         """Take in a finished row, or a running row with its latency so far. Times are in ms."""
         view = self.view(self.space.parse(arch))
         self._pending.pop(view, None)
-        if status in ("ok", "running") and latency_ms is not None:
+        if status in (Status.OK, Status.RUNNING) and latency_ms is not None:
             self._measured[view] = (latency_ms, stderr_ms)
         else:
             self._measured.pop(view, None)
@@ -200,13 +201,13 @@ def refitted(space: SearchSpace, rows: pd.DataFrame, predictor: str | Predictor)
     Raises:
         BadInputError: if the predictor cannot be fitted to these rows.
     """
-    rows = rows[(rows["status"] == "ok") & (rows["role"] != "holdout")]
+    rows = rows[(rows["status"] == Status.OK) & (rows["role"] != Role.HOLDOUT)]
     if rows.empty:
         return None
     alike = comparable(rows)
     loop = ClosedLoop(space, predictor, budget=0, as_written=bool(alike["as_written"].iloc[0]))
     for row in alike.to_dict("records"):
-        loop.record(row["arch"], "ok", row["latency_ms"], row["stderr_ms"])
+        loop.record(row["arch"], Status.OK, row["latency_ms"], row["stderr_ms"])
     try:
         loop.fit(always=True)
     except ValueError as error:
