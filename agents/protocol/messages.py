@@ -95,7 +95,10 @@ def encode(message: dict[str, Any]) -> bytes:
     Raises:
         ValueError: for a value that JSON cannot express, such as NaN.
     """
-    return json.dumps(message, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
+    try:
+        return json.dumps(message, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
+    except ValueError as error:
+        raise ValueError("JSON has no word for NaN and infinity") from error
 
 
 def decode(line: bytes) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from latlab.harness.errors import BadInputError
 from latlab.harness.store.comparable import comparable
 from latlab.harness.store.vocabulary import Role, Status
 from latlab.predictors import Prediction, Predictor, create
-from latlab.predictors.acquisition import CANDIDATES, REFERENCE, choose
+from latlab.predictors.acquisition import CANDIDATES, FROM_PRIOR, REFERENCE, choose
 from latlab.predictors.common.metrics import mape_percent, spearman
 from latlab.search_spaces import Architecture, SearchSpace
 
@@ -69,7 +69,8 @@ class ClosedLoop:
         self._pending: dict[Architecture, None] = {}
         self._measured: dict[Architecture, tuple[float, float | None]] = {}
         self._failed: set[Architecture] = set()
-        self._fitted = 0
+        self._fitted: int | None = None
+        """Number of labels at the last fit; None before the first fit."""
 
     def view(self, arch: Architecture) -> Architecture:
         """Return the architecture in the form that the predictor sees (`as_written`)."""
@@ -120,8 +121,8 @@ class ClosedLoop:
     def proposals(self) -> Iterator[str]:
         """Yield the architectures to measure next, each chosen by what is known when it is asked for.
 
-        The architectures that the predictor must have come first. The next few are chosen by the prior alone, which
-        makes them diverse.
+        The architectures that the predictor must have come first. Others among the first `FROM_PRIOR` are chosen by the
+        prior alone, which makes them diverse.
         """
         while self.measured + len(self._pending) < self._budget:
             if self.failed > FAILURES_PER_BUDGET * self._budget or self.good_enough():
@@ -135,9 +136,10 @@ class ClosedLoop:
             candidates = [arch for arch in self._candidates if arch not in taken]
             if not candidates:
                 return
-            self.fit()
-            # Latencies since the last fit do not influence the predictor yet, but their networks count as measured.
-            pending = [*list(self._measured)[self._fitted :], *self._pending]
+            if self._fitted is None or len(taken) >= FROM_PRIOR:
+                self.fit()
+            # Labels since the last fit do not influence the predictor yet, but their networks count as measured.
+            pending = [*list(self._measured)[self._fitted or 0 :], *self._pending]
             arch = candidates[choose(self.predictor, candidates, self._reference, 1, pending)[0]]
             self._pending[arch] = None
             yield arch.text
@@ -158,10 +160,10 @@ class ClosedLoop:
         """Fit the predictor to all measurements, and return it.
 
         Args:
-            always: whether to fit even if the measurements have not grown by a tenth since the last fit; up to 50
+            always: whether to fit even if the measurements have not grown by a tenth since the last fit; below 50
                 measurements, every call fits.
         """
-        if always or self.measured < 50 or self.measured >= 1.1 * self._fitted:
+        if always or self.measured < 50 or self.measured >= 1.1 * (self._fitted or 0):
             self.predictor.adapt(self.support(), self.support_ms(), self._support_stderr_ms())
             self._fitted = self.measured
         return self.predictor

@@ -175,12 +175,13 @@ class Store:
             yield
         except DBAPIError as error:
             said = str(error.orig)
-            if "full" in said or "I/O" in said:
+            code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # without what SQLite's extended codes add
+            if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
                 raise StoreError(
-                    f"cannot write the store {self.path}: {said}",
+                    f"cannot write the store {self.path}: the disk is full or broken ({said})",
                     "Free some space, then run the same command again: it continues where it stopped.",
                 ) from error
-            if "malformed" in said or "not a database" in said or "no such table" in said or "no such column" in said:
+            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "no such" in said:  # a table or column
                 raise StoreError(
                     f"the store {self.path} is damaged: {said}",
                     f"Recover what is there with `sqlite3 {self.path} .recover`, or name another with --store.",

@@ -1,4 +1,4 @@
-"""Further passes where intervals overlap: which networks get them, when it is over, and what it is worth."""
+"""Tests of replication, further passes where intervals overlap: which networks get them, its end, and its benefit."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BUSY = {"sigma": 0.05, "autocorrelation": 0.4}
 
 
 def labels(*latencies: float, error: float = 0.01, passes: int = 5) -> list[RankedNetwork]:
-    """Networks a, b, ... with these labels; the error is a share of them."""
+    """Return labels of networks a, b, ...; the standard error is a share of each."""
     return [RankedNetwork(chr(97 + n), ms, error * ms, passes, 0.01 * ms) for n, ms in enumerate(latencies)]
 
 

@@ -1,4 +1,4 @@
-"""What `latlab quality` says of labels whose noise is known, because it was made here."""
+"""Tests of `latlab quality` on made-up labels of known noise."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def true_ms(arch: str) -> float:
 
 
 class Maker:
-    """Writes sessions of labels into a store, as the engine would."""
+    """Writes sessions of labels into a store, as the scheduler would."""
 
     def __init__(self, folder: Path) -> None:
         self.store = Store(folder / "made.db")

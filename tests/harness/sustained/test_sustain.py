@@ -1,4 +1,4 @@
-"""Sustained load: windows of what passes recorded, and runs on simulated devices that heat up, vanish, are stopped."""
+"""Tests of sustained load: windows of recorded passes, and simulated devices that heat up, vanish or are stopped."""
 
 from __future__ import annotations
 
