@@ -1,4 +1,4 @@
-"""Facts about the device that bear on latency and do not change while a worker lives."""
+"""Facts about the device that influence latency and do not change while a worker lives."""
 
 from __future__ import annotations
 
@@ -20,11 +20,15 @@ from latlab.agents.system.sensor_files import Files, gpus
 from latlab.agents.system.telemetry import Governor, HighestClock
 from latlab.agents.workspace.environments import Environments
 
-__all__ = ["describe", "disk", "private"]
+__all__ = ["describe", "disk", "private_environment"]
 
 
 def describe() -> dict[str, Any]:
-    """What `hello` tells: Python, machine, CPUs, GPUs, memory, runtimes, clock, and a fingerprint of it all."""
+    """Return the facts in the reply to `hello`: Python, machine, CPUs, GPUs, memory, runtimes, clock, fingerprint.
+
+    Units are in the names, clocks of CPUs in MHz. The `id` of the fingerprint is a hash of the facts that can change
+    latency.
+    """
     found, native = _runtimes()
     model, governor = _cpu_model(), Governor(Files()).read()
     cards = [gpu.facts() for gpu in gpus()]
@@ -38,7 +42,7 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "runtimes": native,
     }
-    if cards:  # and no key for a device without: its fingerprint was taken before there were GPUs here
+    if cards:  # devices without a GPU get no key: they keep the fingerprint from before GPUs were supported
         fingerprint["gpus"] = cards
     text = json.dumps(fingerprint, sort_keys=True)
     fingerprint["id"] = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -47,7 +51,7 @@ def describe() -> dict[str, Any]:
         "executable": sys.executable,
         "platform": sys.platform,
         "machine": platform.machine(),
-        "bits": 64 if sys.maxsize > 1 << 32 else 32,  # of Python: a 64-bit kernel may run 32-bit programs
+        "bits": 64 if sys.maxsize > 1 << 32 else 32,  # Python's: a 64-bit kernel may run 32-bit programs
         "abi": _abi(),
         "libc": _libc(),
         "cpus": {
@@ -66,7 +70,7 @@ def describe() -> dict[str, Any]:
 
 
 def disk(folder: str) -> dict[str, Any]:
-    """The folder, and the room on its disk."""
+    """Return the folder's absolute path, and the free and total bytes of its disk."""
     status = os.statvfs(folder)
     return {
         "folder": os.path.abspath(folder),
@@ -75,26 +79,26 @@ def disk(folder: str) -> dict[str, Any]:
     }
 
 
-def private(environments: Environments) -> dict[str, Any] | None:
-    """The environment in use, and which runtimes come from it."""
+def private_environment(environments: Environments) -> dict[str, Any] | None:
+    """Return the id of the private environment in use and the runtimes that come from it, or None if there is none."""
     name = environments.current()
     if name is None:
         return None
-    theirs = []
+    private_runtimes = []
     for runtime in runtimes.NAMES:
         with suppress(AgentError):
             if environments.holds(runtimes.find(runtime).module):
-                theirs.append(runtime)
-    return {"id": name, "runtimes": theirs}
+                private_runtimes.append(runtime)
+    return {"id": name, "runtimes": private_runtimes}
 
 
 def affinity() -> list[int] | None:
-    """The CPUs that this process may use, or None where the system does not tell (macOS)."""
+    """Return the CPUs that this process may use, sorted, or None where the system does not report them (macOS)."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
 def _runtimes() -> tuple[dict[str, dict[str, str | None]], dict[str, dict[str, str | None]]]:
-    """For each runtime its version, or why there is none; and, of those found, version and build."""
+    """Return two tables by runtime: its version or why there is none; and, of those found, version and build."""
     found: dict[str, dict[str, str | None]] = {}
     native: dict[str, dict[str, str | None]] = {}
     for name in runtimes.NAMES:
@@ -109,9 +113,9 @@ def _runtimes() -> tuple[dict[str, dict[str, str | None]], dict[str, dict[str, s
 
 
 def _build(distribution: str) -> str | None:
-    """Hash over the native libraries of an installed package, from the hashes that its installer recorded.
+    """Return a hash over the native libraries of an installed package, from the hashes that its installer recorded.
 
-    Two builds of one version can differ a lot in speed. None where nothing was recorded.
+    Two builds of one version can differ a lot in speed. None if nothing was recorded.
     """
     try:
         record = metadata.distribution(distribution).read_text("RECORD") or ""
@@ -122,13 +126,13 @@ def _build(distribution: str) -> str | None:
 
 
 def _abi() -> str:
-    """The tag of extension modules for this Python, as wheels have it: cp311, or cp313t without the GIL."""
+    """Return the ABI tag of this Python as in the names of wheels: cp311, or cp313t without the GIL."""
     prefix = {"cpython": "cp", "pypy": "pp"}.get(sys.implementation.name, sys.implementation.name)
     return f"{prefix}{sys.version_info[0]}{sys.version_info[1]}{getattr(sys, 'abiflags', '')}"
 
 
 def _libc() -> str | None:
-    """Which C library Python runs on: wheels are built for one, and for a version of it or a later one."""
+    """Return the C library that Python runs on, with its version: wheels are built for one, from a version on."""
     if hasattr(sys, "getandroidapilevel"):
         return "bionic"
     try:

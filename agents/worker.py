@@ -1,11 +1,11 @@
-"""The process that runs on a device: answers requests on stdin until its controller is gone.
+"""The process that runs on a device. It answers requests on stdin until its controller is gone.
 
     python latlab-worker-<hash>.pyz --work DIR
 
-The verbs are `hello` (first), `put`, `load`, `time`, `unload`, `install`, `telemetry` and `bye`; `protocol`
-says how they travel. It opens no port, starts no program and evaluates nothing. It ends at the end of its stdin,
-when its parent process is gone, when it is asked nothing for long, when a newer worker has the device, and when
-the runtime hangs beyond a request's deadline, so that no orphan keeps a device busy.
+The verbs are `hello` (first), `put`, `load`, `time`, `unload`, `install`, `telemetry` and `bye`; `protocol.messages`
+defines how they travel. The worker opens no port, starts no program and evaluates no text as code. It ends at the end
+of its stdin, when its parent process is gone, after a long time without a request, when a newer worker has the device,
+and when the runtime hangs past a request's deadline. So no orphan keeps a device busy.
 """
 
 from __future__ import annotations
@@ -43,16 +43,26 @@ from latlab.agents.workspace.model_store import WHEEL, ModelFolder
 __all__ = ["Worker", "main"]
 
 PARENT_CHECK_S = 2.0
+"""Seconds between two checks that the parent process still lives."""
 IDLE_S = 120.0
-"""Default of a hello's `idle_s`: a worker that is asked nothing for so long leaves."""
+"""Seconds without a request after which the worker ends, unless `hello` sets `idle_s`."""
 MAX_IDLE_S = 86400.0
+"""The largest `idle_s` that a `hello` may set, in seconds."""
 MAX_WHEELS = 200
+"""The most wheels in one `install` request."""
 _NAME = re.compile(r"[a-z0-9_-]{1,32}")
 _OWNER = re.compile(r"[0-9a-f]{32}")
 
 
 class Worker:
-    """Answers requests, one at a time. From `hello` on it holds the lock of its work folder."""
+    """The server behind the pipe: it answers one request at a time. From `hello` on it holds the device's lease.
+
+    Args:
+        work: the work folder, for networks, private environments and the lock.
+        source: file descriptor that requests are read from.
+        sink: file descriptor that replies are written to.
+        max_bytes: room for networks in the work folder.
+    """
 
     def __init__(self, work: str, source: int, sink: int, max_bytes: int) -> None:
         self._work = work
@@ -68,7 +78,11 @@ class Worker:
         self._verbs: dict[str, Callable[[Fields], dict[str, Any]]] = {}
 
     def serve(self) -> None:
-        """Answers until the end of the input, a `bye`, or the controller's end."""
+        """Answer requests until the input ends, a `bye` comes, or the controller is gone.
+
+        Raises:
+            LineTooLongError: if a request is longer than `MAX_LINE`.
+        """
         while True:
             line = self._next_line()
             if line is None:
@@ -105,7 +119,7 @@ class Worker:
                 until, arriving = time.monotonic() + self._idle_s, now  # a large file is on its way
 
     def _answer(self, line: bytes) -> tuple[dict[str, Any], bool]:
-        """The reply, and whether it is the last one."""
+        """Return the reply, and whether it is the last one."""
         number = None
         try:
             try:
@@ -115,7 +129,7 @@ class Worker:
             fields = Fields(request)
             number = fields.integer("id", 0, 1 << 53)
             verb = fields.text("verb", _NAME)
-            result = self._do(verb, fields)
+            result = self._dispatch(verb, fields)
             return {"id": number, "ok": True, **result}, verb == "bye"
         except AgentError as error:
             failure = error
@@ -130,7 +144,7 @@ class Worker:
         reply = {"id": number, "ok": False, "error": {"kind": failure.kind, "message": failure.message}}
         return reply, failure.kind == "lease_lost"
 
-    def _do(self, verb: str, fields: Fields) -> dict[str, Any]:
+    def _dispatch(self, verb: str, fields: Fields) -> dict[str, Any]:
         if self._lease is not None:
             self._lease.check()
         if verb == "hello":
@@ -140,20 +154,19 @@ class Worker:
         if verb not in self._verbs:
             raise AgentError("bad_request", f"unknown verb {verb!r}")
         result = self._verbs[verb](fields)
-        self._lease.check()  # what was timed beside another worker is worth nothing
+        self._lease.check()  # samples that were taken while another worker used the device are worthless
         return result
 
     def _hello(self, fields: Fields) -> dict[str, Any]:
-        from latlab.agents import (
-            host_info as host,  # reads package metadata, which takes as long to import as everything else here
-        )
+        # Imported late: it reads package metadata, which takes as long to import as everything else here.
+        from latlab.agents import host_info as host
 
         fields.integer("protocol", PROTOCOL, PROTOCOL)
         owner = fields.optional_text("owner", _OWNER)
         who = fields.optional_text("who", WHO)
         idle_s = fields.optional_number("idle_s", 1, MAX_IDLE_S)
         if self._lease is None:
-            self._begin(owner, who)
+            self._take_device(owner, who)
         assert self._lease is not None
         self._idle_s = idle_s or IDLE_S
         return {
@@ -162,12 +175,12 @@ class Worker:
             "pid": os.getpid(),
             "lease": {"folder": self._lease.folder, "token": self._lease.token},
             "work": host.disk(self._work),
-            "environment": host.private(self._environments),
+            "environment": host.private_environment(self._environments),
             **host.describe(),
         }
 
-    def _begin(self, owner: str | None, who: str | None) -> None:
-        """Takes the device."""
+    def _take_device(self, owner: str | None, who: str | None) -> None:
+        """Take the lease of the device, and open its folder of networks."""
         lease = acquire_lease(self._work, owner, who)
         try:
             models = ModelFolder(self._work, self._max_bytes)
@@ -192,7 +205,7 @@ class Worker:
         return {"have": self._models.put(sha256, fields.integer("size", 0, 1 << 40), suffix)}
 
     def _install(self, fields: Fields) -> dict[str, Any]:
-        """Unpacks wheels that were put; they are in use from the next worker on."""
+        """Unpack wheels that were put before. The next worker on this device is the first that uses them."""
         from latlab.agents.workspace.wheel_unpack import Wheel
 
         name = fields.text("environment", ENVIRONMENT_ID)
@@ -208,7 +221,7 @@ class Worker:
         return {"environment": name}
 
     def _read_telemetry(self, _: Fields) -> dict[str, Any]:
-        # By its clocks the controller sees whether they run as its own do, and whether the device knows the time.
+        # The controller compares these with its own clocks: do they run at the same rate, and is the date right?
         clocks = {"wall_s": time.time(), "steady_s": time.perf_counter()}
         return {**self._telemetry.read(), "clocks": clocks}
 
@@ -226,15 +239,16 @@ def _write(descriptor: int, data: bytes) -> None:
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the worker as a program: read the options, serve, and exit with 0 (the end of the input) or 1."""
     parser = argparse.ArgumentParser("latlab-worker", description="Loads networks and times them.")
     parser.add_argument("--work", required=True, help="folder for networks and the lock")
     parser.add_argument("--max-bytes", type=int, default=2 << 30, help="room for networks there (2 GiB)")
     options = parser.parse_args(arguments)
     Environments(options.work).activate()  # before anything looks for a runtime
     source, sink = take_over_stdio()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the controller, whose end ends the input
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the controller; when that ends, so does the input
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("500")  # a network that does not fit should cost the worker its life, not the controller
+        file.write("500")  # if memory runs out, Linux should kill the worker and not the controller
     try:
         Worker(options.work, source, sink, options.max_bytes).serve()
     except LineTooLongError as error:

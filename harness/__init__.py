@@ -1,4 +1,4 @@
-"""The controller: devices, exporters, the store, active learning, reports and the command line."""
+"""The controller: it measures networks on devices, stores the latencies, and predicts those of other networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the user names, looked up: spaces, architectures, policies, predictors; else a `BadInputError`."""
+"""The look-up of search spaces and architectures that the user names. Whatever does not exist is a `BadInputError`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ __all__ = [
 
 
 def space_named(name: str) -> SearchSpace:
+    """Return the search space with this name. Raises `BadInputError` if there is none."""
     try:
         return get(name)
     except UnknownSpaceError as error:
@@ -30,6 +31,7 @@ def space_named(name: str) -> SearchSpace:
 
 
 def space_to_measure(name: str) -> SearchSpace:
+    """Return a search space whose networks can be built. Raises `BadInputError` if there is none with this name."""
     space = space_named(name)
     if not space.buildable:
         raise BadInputError(
@@ -40,7 +42,7 @@ def space_to_measure(name: str) -> SearchSpace:
 
 
 def parse_archs(space: SearchSpace, texts: Iterable[str]) -> list[Architecture]:
-    """Architectures from their strings. Raises `BadInputError` naming the one that is wrong."""
+    """Return architectures from their strings. Raises `BadInputError`, which names the string that is wrong."""
     try:
         return [space.parse(text) for text in texts]
     except ArchitectureError as error:
@@ -48,7 +50,11 @@ def parse_archs(space: SearchSpace, texts: Iterable[str]) -> list[Architecture]:
 
 
 def read_archs(space: SearchSpace, path: Path) -> list[Architecture]:
-    """Architectures from a file: one string per line, `#` begins a comment line. Raises `BadInputError`."""
+    """Return the architectures of a file with one string per line; lines that begin with `#` are comments.
+
+    Raises:
+        BadInputError: if the file cannot be read, or holds a wrong string or none.
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -68,19 +74,27 @@ def read_archs(space: SearchSpace, path: Path) -> list[Architecture]:
 
 
 def sample_space(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
-    """`count` random architectures; a longer sample begins with the shorter."""
+    """Return `count` random architectures. A longer sample with the same seed begins with the shorter one.
+
+    Raises:
+        BadInputError: if the space has fewer, or `count` is less than 1.
+    """
     if not 1 <= count <= space.size:
         raise BadInputError(f"{space.name} has {space.size} architectures: the count must be between 1 and that")
     return space.sample(count, seed)
 
 
 def is_block_space(name: str) -> bool:
-    """Whether a space's name is that of another's blocks."""
+    """Return whether a name is that of a space of blocks, e.g. `fbnet-blocks`."""
     return name.endswith(SUFFIX)
 
 
 def blocks_of(name: str) -> BlockSpace:
-    """The blocks of the space called `name`. Raises `BadInputError` where it has none."""
+    """Return the space of the blocks that networks of the space `name` are made of.
+
+    Raises:
+        BadInputError: if the space cannot be measured, or is not made of blocks.
+    """
     blocks = search_spaces.blocks_of(space_to_measure(name))
     if blocks is None:
         raise BadInputError(f"{name} is not made of blocks that could be measured alone", "Leave out --blocks.")
@@ -88,7 +102,15 @@ def blocks_of(name: str) -> BlockSpace:
 
 
 def some_blocks(blocks: BlockSpace, count: int | None, seed: int, as_written: bool) -> list[Architecture]:
-    """`count` random blocks (None: all) in random order; those that execute nothing are left out."""
+    """Return `count` random blocks in random order, without blocks that execute nothing.
+
+    Args:
+        count: None for all.
+        as_written: whether dead edges count as executed.
+
+    Raises:
+        BadInputError: if there are fewer blocks, or `count` is less than 1.
+    """
     drawn = blocks.sample(blocks.size, seed)
     executed = [block for block in drawn if blocks.layers(block, live=not as_written)]
     if count is not None and not 1 <= count <= len(executed):

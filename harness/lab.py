@@ -1,4 +1,4 @@
-"""The verbs of latlab from Python, as on the command line.
+"""The Python interface of latlab: the same verbs as on the command line.
 
 >>> from latlab.harness import Lab
 >>> result = Lab("latlab.db").onboard("local", space="nasbench201", budget=20)  # doctest: +SKIP
@@ -68,9 +68,10 @@ class Lab:
     """A store, an inventory and a cache of exported networks, with the verbs that work on them.
 
     Args:
-        store: file that everything measured goes to; made where there is none.
-        inventory: file that describes the devices; default `inventory.yaml` where there is one. `local` always exists.
-        cache: folder of exported networks; default in the user's cache folder.
+        store: file that all measurements go to; it is created if it does not exist.
+        inventory: file that describes the devices; default `inventory.yaml` if it exists. The device `local` always
+            exists.
+        cache: folder of exported networks; default: one in the user's cache folder.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Lab:
 
     @property
     def cache(self) -> ArtifactCache:
-        """The cache of exported networks. Raises `BadInputError` where its folder cannot be used."""
+        """The cache of exported networks. Raises `BadInputError` if its folder cannot be used."""
         try:
             return ArtifactCache(self._cache_folder)
         except CacheError as error:
@@ -115,18 +116,26 @@ class Lab:
 
         Args:
             devices: names of the inventory, full targets, or `all`; they work side by side.
+            space: name of the search space; None for a model of your own.
+            count: number of random architectures.
             archs: canonical strings of architectures.
-            blocks: measure the blocks that networks of the space are made of, each alone, `count` of them or all: a
-                lookup table. They are a space of their own (`fbnet-blocks`).
+            blocks: measure the blocks that networks of the space are made of, each alone, `count` of them or all, for a
+                lookup table. They are a space of their own (e.g. `fbnet-blocks`).
             model: a file (`net.onnx`, `net.tflite`, `net.pt`) or `package.module:factory`.
-            input_shape: of the model's input, where its file leaves it open.
+            input_shape: shape of the model's input, if its file leaves it open.
             options: runtime, accelerator, threads and batch size; without any, a device's own targets are measured.
-            policy: how networks are timed: a preset's name, or that of one of the inventory's policies.
-            raw: with a column `passes`: raw samples in ns, a list for each pass.
-            resolve: add passes where intervals overlap and the order matters; the same call goes on with that.
+            policy: how networks are timed: name of a preset, or of one of the inventory's policies.
+            seed: seed of the random architectures, of the weights, and of the order of measuring.
+            new_session: measure everything again, in a session of its own.
+            as_written: export networks as published, with their dead edges.
+            raw: add a column `passes`: raw samples in ns, a list for each pass.
+            resolve: a ranking question: passes are added where intervals overlap and the order matters to it. The same
+                call continues it.
+            listener: what is called during the run.
 
         Raises:
-            LatlabError: why the device failed, where there is no row at all.
+            BadInputError: if the arguments make no sense, or a name is unknown.
+            LatlabError: why the device failed, if there is no row at all.
         """
         named = policy_named(policy, self.inventory)
         submit: Callable[[str], Future[Artifact]] | None = None
@@ -159,7 +168,11 @@ class Lab:
         )
 
     def targets(self, devices: str | Sequence[str], options: TargetOptions = TargetOptions()) -> list[Target]:
-        """Return the targets that words and options mean: full targets, or devices with the options or their own.
+        """Return the targets that devices and options mean.
+
+        Args:
+            devices: names of the inventory, full targets, or `all`.
+            options: how networks run there; if none is given, a device stands for all its own targets.
 
         Raises:
             BadInputError: for an unknown device, or a full target together with options.
@@ -167,7 +180,7 @@ class Lab:
         return select_targets(self.inventory, devices, options)
 
     def run_jobs(self, jobs: Sequence[Job], listener: RunListener = RunListener()) -> list[LatlabError]:
-        """Do jobs on their devices, side by side, and return the errors of those that failed (`fleet.run_jobs`)."""
+        """Run jobs on their devices, side by side, and return the errors of those that failed (`fleet.run_jobs`)."""
         return run_jobs(self.store, self.inventory, self.cache, jobs, listener) if jobs else []
 
     def sustain(
@@ -185,19 +198,23 @@ class Lab:
         listener: RunListener = RunListener(),
         follow: Callable[[sustained.SustainedRun], None] | None = None,
     ) -> sustained.SustainedResult:
-        """Run one network for minutes without a pause, and return what heat and power limits leave of its latency.
+        """Run one network for minutes without a pause, and return how heat and power limits change its latency.
 
-        Each call begins a session of its own, because a device that has cooled down cannot go on. Every pass is in the
-        store at once; a run that was ended early is as long as it is.
+        Each call begins a session of its own, because a device that has cooled down meanwhile cannot continue an
+        earlier one. Every pass is stored at once, so a run that is interrupted still has a result.
 
         Args:
-            device: one of the inventory, or a full target; of several targets, the device's first.
-            minutes: on the device's clock.
-            follow: called once with the run, whose `readings` grow while it lasts; `SustainedRun.result` gives what
-                there is when it is interrupted.
+            device: name of the inventory, or a full target; of a device's several targets the first is taken.
+            space, arch: the network; or else
+            model, input_shape: a model of your own, as for `measure`.
+            minutes: duration on the device's clock.
+            options, seed, as_written, listener: as for `measure`.
+            follow: called once with the run, whose `readings` grow while it lasts. After an interruption, `SustainedRun.result`
+                returns what was measured until then.
 
         Raises:
-            LatlabError: why the network could not be exported, or why the device failed before the first pass.
+            BadInputError: if the arguments make no sense, or a name is unknown.
+            LatlabError: why the network cannot be exported, or why the device failed before the first pass.
         """
         target, *others = self.targets(device, options)
         if any(other.device != target.device for other in others):
@@ -242,11 +259,12 @@ class Lab:
         """Measure HELP's hardware embedding: the latencies of the space's ten reference architectures.
 
         Args:
-            devices, options: as for `measure`.
+            devices, options, policy, seed, new_session, listener: as for `measure`.
 
         Returns:
-            Rows with the columns target, arch, latency_ms, stderr_ms, status, and embedding: latency min-max scaled
-            among the ten, as HELP feeds it to its predictor (NaN where the architecture failed).
+            Rows with the columns target, arch, latency_ms, stderr_ms, status, and embedding: the latency, scaled so
+            that the least of the ten is 0 and the greatest is 1, as HELP feeds it to its predictor (NaN if the
+            architecture failed).
         """
         texts = [arch.text for arch in space_to_measure(space).references()]
         if not texts:
@@ -295,19 +313,20 @@ class Lab:
         predictor: PredictorOptions = PredictorOptions(),
         seed: int = 0,
     ) -> Predictions:
-        """Predict the latencies of any architectures on a target, from what the store holds of it and other devices.
+        """Predict latencies of architectures on a target, from what the store holds of it and of other devices.
 
-        Of a target without measurements in `space`, predictors that can say something from their prior alone do so,
-        with wide intervals; the others raise.
+        If the target has no measurements in `space`, predictors that can predict from their prior alone do so, with
+        wide intervals; the others raise.
 
         Args:
-            target: of a device with only one target in the store, its name will do.
-            archs: None for the whole space, or a large sample of it where it is too large.
-            predictor: which one, and what it learns from.
+            target: a full target; the device's name is enough if the store has only one target of it.
+            space: name of the search space; None for the only one in which the target has measurements.
+            archs: canonical strings; None for the whole space, or for a large sample of a space too large to list.
+            predictor: the predictor, and what it learns from.
             seed: seed of the predictor's random choices.
 
         Raises:
-            BadInputError: where there is nothing to predict from, or several spaces could be meant.
+            BadInputError: if there is nothing to predict from, or several spaces could be meant.
         """
         return predict(self.store, self.inventory, target, space, archs, predictor, seed)
 
@@ -319,17 +338,21 @@ class Lab:
         which: str | Sequence[str] = ALL,
         holdout: Sequence[str] = (),
     ) -> list[SourceDevice]:
-        """Return the devices that a predictor may be pre-trained on: imported ones, and measured targets of the store.
+        """Return the source devices that a predictor may learn from: imported ones, and measured targets of the store.
 
-        With all their labels; `onboard`, `predict` and `report` take at most 2,000 of each.
+        They have all their labels here; `onboard`, `predict` and `report` use at most 2,000 of each.
 
         Args:
-            exclude_target: the target under study, which is never its own source, nor is the same target under
-                another name of its device, nor an imported copy of its labels. Other targets of its device are
-                sources: they are paid for, and say much.
-            which: `all`, `none`, or names: of imported sources, targets, or devices. Unasked, targets with fewer than
-                ten labels are left out, and simulated ones where the target is real.
+            space: name of the search space.
+            exclude_target: the target that the predictor is for. It is never its own source, nor is the same target
+                under another name of its device, nor an imported copy of its labels. Other targets of its device are
+                sources: they are measured already, and say much about it.
+            which: `all`, `none`, or names: of imported sources, targets, or devices. With `all`, targets with fewer
+                than ten labels are left out, and simulated ones if the target is real.
             holdout: architectures whose labels are left out of the sources measured on the target's own device.
+
+        Raises:
+            BadInputError: if a name is unknown, or is the target itself.
         """
         chosen_space = space_named(space)
         target = None if exclude_target is None else stored_target(self.store, exclude_target)
@@ -342,7 +365,7 @@ class Lab:
     def onboard(
         self, device: str = "local", *, space: str, options: TargetOptions = TargetOptions(), **more: Any
     ) -> Onboarding:
-        """Onboard one target: a full one, or the first of a device. Arguments: `onboard_fleet`."""
+        """Onboard one target: a full one, or the first of a device. Further arguments and errors: `onboard_fleet`."""
         return self.onboard_fleet([str(self.targets(device, options)[0])], space=space, **more)[0]
 
     def onboard_fleet(
@@ -364,19 +387,22 @@ class Lab:
         """Measure the most informative architectures, predict the whole space, write table, predictor and report.
 
         Args:
-            devices, options: as for `measure`; they work side by side.
-            budget: how many architectures to measure.
-            until_percent: stop earlier, once the expected error over the space is at most this.
+            devices, options, policy, as_written, listener: as for `measure`.
+            space: name of the search space.
+            budget: number of architectures to measure.
+            until_percent: stop earlier, once the expected error over the space is at most so many percent.
             holdout: also measure this many random architectures that the predictor never sees, in two sessions.
             predictor: as for `predict`.
-            out: folder for latency_table.parquet and .csv, predictor/ and report.html; of several targets, each has
-                its own folder in there.
+            seed: seed of all random choices.
+            out: folder for latency_table.parquet and .csv, predictor/ and report.html; each of several targets has its
+                own folder in it. Default: a folder in `latlab-out`.
 
         Returns:
-            One for each target; those that failed are left out.
+            One result for each target, without those that failed.
 
         Raises:
-            LatlabError: where all failed.
+            BadInputError: if the arguments make no sense, or a name is unknown.
+            LatlabError: if all targets failed.
         """
         targets = self.targets(devices, options)
         if budget < 1:
@@ -433,13 +459,18 @@ class Lab:
         predictor: PredictorOptions = PredictorOptions(),
         seed: int = 0,
     ) -> Path:
-        """Write the report of what the store holds of a target and space, and return its path.
+        """Write the report on a target and a space, from what the store holds of them, and return its path.
 
-        Everything measured there is shown; the predictor is fitted to what is not hold-out.
+        It shows all measurements. The predictor is fitted to those that are not hold-out.
 
         Args:
-            target: of a device with only one target in the store, its name will do.
+            target: as for `predict`; None for the only one in the store.
+            space: name of the search space; None for the only one.
+            out: file to write.
             predictor, seed: as for `predict`.
+
+        Raises:
+            BadInputError: if several targets or spaces could be meant, there are none, or the file cannot be written.
         """
         from latlab.harness.report.build import store_report  # matplotlib is heavy
 
@@ -468,14 +499,14 @@ class Lab:
             raise BadInputError(f"cannot write the report {path}: {error.strerror or error}") from error
 
     def quality(self, target: str | None = None, *, space: str | None = None) -> list[Quality]:
-        """Assess how far the labels of the store can be trusted, for each target and space that has any.
+        """Assess how far the labels of the store can be trusted, for each target and space with labels.
 
         Args:
-            target: only this one, or all targets of a device; None for all.
-            space: only this one.
+            target: a full target, or a device for all its targets; None for all.
+            space: name of a search space; None for all.
 
         Raises:
-            BadInputError: where the store has no label of them.
+            BadInputError: if the store has no such label.
         """
         from latlab.harness.quality.assessment import assess  # scipy.stats is heavy
 
@@ -498,7 +529,7 @@ class Lab:
 def _networks(
     space: str | None, count: int | None, archs: Sequence[str] | None, blocks: bool, seed: int, as_written: bool
 ) -> tuple[SearchSpace, list[Architecture]]:
-    """Return the space to measure, and which of its architectures."""
+    """Return the space to measure, and the architectures of it that are to be measured."""
     if space is None:
         raise BadInputError("say what to measure: a space, or a model of your own")
     if archs is not None if blocks else (count is None) == (archs is None):

@@ -1,1 +1,1 @@
-"""Loads models on the device and takes samples of them."""
+"""Loading networks on the device, and taking samples of them."""

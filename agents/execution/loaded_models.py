@@ -1,4 +1,7 @@
-"""The networks that a worker has loaded, and the verbs that are about them: load, time, unload."""
+"""The device's side of loading: networks in the worker's memory, and the verbs `load`, `time` and `unload`.
+
+`latlab.harness.devices.loaded_models` is the controller's side: it decides which networks stay loaded.
+"""
 
 from __future__ import annotations
 
@@ -29,61 +32,67 @@ if TYPE_CHECKING:
 __all__ = ["LoadedModels"]
 
 LOAD_LIMIT_S = 1800.0
+"""Seconds after which loading counts as hung, and the process ends itself."""
 WATCHDOG_GRACE_S = 15.0
-"""Past the deadline of a request by this much, the runtime hangs in native code: the process ends itself."""
+"""Seconds past the deadline of a pass after which the runtime hangs in native code, so the process ends itself."""
 _ONE_RUN = PassRequest(warmup=0, runs=1)
 
 
 @dataclass
-class _Loaded:
+class _LoadedModel:
     session: runtimes.Session
-    asked: LoadRequest
+    request: LoadRequest
     signature: Signature | None
-    """Of its file, when that was last known to be what the hash says."""
+    """State of the file when its content was last checked against the hash."""
     usual_ns: float
-    """What a call took lately: the first one, until the network was timed."""
+    """Usual duration of a call in ns, by the last pass; by the first inference before any pass."""
 
 
 class LoadedModels:
-    """What is loaded, under handles.
+    """The networks that this worker holds in memory, each under a handle.
 
     Args:
-        models: where the files lie.
-        telemetry: read around each pass.
-        between: called before each inference, outside what is timed.
+        models: the folder with the networks' files.
+        telemetry: the sensors, which are read before and after each pass.
+        between: called before each inference, outside the timed region; it may end the process.
     """
 
     def __init__(self, models: ModelFolder, telemetry: Telemetry, between: Callable[[], object]) -> None:
         self._models, self._telemetry, self._between = models, telemetry, between
         self._affinity = Affinity()
-        self._loaded: dict[int, _Loaded] = {}
+        self._loaded: dict[int, _LoadedModel] = {}
         self._handles = 0
         self._announced = ""
         self._overhead_ns: float | None = None
 
     def load(self, fields: Fields) -> dict[str, Any]:
-        asked = LoadRequest.read(fields)
-        path = self._models.path(asked.sha256, asked.suffix)
-        signature = self._models.signature(asked.sha256, asked.suffix)
-        with self._named(asked.network, "loading"), watchdog(LOAD_LIMIT_S):
-            self._affinity.pin(asked.affinity)  # before the runtime starts its threads, which inherit it
+        """Open a network in its runtime, run it once, and return its handle, durations in ns, and facts.
+
+        Raises:
+            AgentError: the kind says why the network cannot be loaded or run.
+        """
+        request = LoadRequest.read(fields)
+        path = self._models.path(request.sha256, request.suffix)
+        signature = self._models.signature(request.sha256, request.suffix)
+        with self._naming_network(request.network, "loading"), watchdog(LOAD_LIMIT_S):
+            self._affinity.pin(request.affinity)  # before the runtime starts its threads, which inherit it
             started = time.perf_counter_ns()
-            runtimes.load_runtime(asked.runtime)
+            runtimes.load_runtime(request.runtime)
             imported = time.perf_counter_ns()
             memory = PeakMemory()
             opening = time.perf_counter_ns()
-            session = runtimes.open(asked.runtime, path, asked.threads, asked.accelerator, asked.input_shape)
+            session = runtimes.open(request.runtime, path, request.threads, request.accelerator, request.input_shape)
             opened = time.perf_counter_ns()
             try:
-                session.set_inputs(session.random_inputs(asked.seed))
+                session.set_inputs(session.random_inputs(request.seed))
                 (first_ns,), _ = self._samples(session, Sampling(_ONE_RUN), LOAD_LIMIT_S)
             except BaseException:
                 session.close()
                 raise
         gpu = _gpu(session)
-        gc.freeze()  # what a runtime's import leaves behind is not worth looking through again and again
+        gc.freeze()  # so that no later collection has to scan the objects that importing a runtime left behind
         self._handles += 1
-        self._loaded[self._handles] = _Loaded(session, asked, signature, first_ns)
+        self._loaded[self._handles] = _LoadedModel(session, request, signature, first_ns)
         return {
             "handle": self._handles,
             "import_ns": imported - started,
@@ -98,51 +107,62 @@ class LoadedModels:
         }
 
     def time(self, fields: Fields) -> dict[str, Any]:
+        """Take one pass of a loaded network: warm-up, then samples, with telemetry before and after.
+
+        Returns:
+            Durations of single calls in ns, `at_s` (seconds on the device's steady clock when the samples began), the
+            telemetry, and further facts of the pass (`calls`, `settled`, `warnings`, those of a GPU).
+
+        Raises:
+            AgentError: "timeout" after `deadline_s` seconds; "corrupt_artifact" if the file has changed; else the kind
+                of the runtime's failure.
+        """
         handle = fields.integer("handle", 0, 1 << 53)
-        loaded = self._loaded_as(handle)
-        asked = PassRequest.read(fields)
-        warmup = Warmup(asked)
+        loaded = self._find(handle)
+        request = PassRequest.read(fields)
+        warmup = Warmup(request)
         deadline_s = fields.number("deadline_s", 0, 86400)
         started = time.perf_counter()
         self._check_file(handle, loaded)
-        with self._named(loaded.asked.network, "timing"), watchdog(deadline_s + WATCHDOG_GRACE_S):
-            self._affinity.pin(loaded.asked.affinity)
+        with self._naming_network(loaded.request.network, "timing"), watchdog(deadline_s + WATCHDOG_GRACE_S):
+            self._affinity.pin(loaded.request.affinity)
             gpu = _gpu(loaded.session)
             before = self._telemetry.read()
             warmup_ns, _ = self._samples(loaded.session, warmup, deadline_s)
-            calls = self._calls(loaded, warmup_ns, asked.overheads)
+            calls = self._calls(loaded, warmup_ns, request.overheads)
             at_s = time.perf_counter()
-            samples_ns, besides = self._samples(
-                loaded.session, Sampling(asked), deadline_s - (at_s - started), gpu, calls
+            samples_ns, extra = self._samples(
+                loaded.session, Sampling(request), deadline_s - (at_s - started), gpu, calls
             )
-            company = gpu.company() if gpu else None
+            others = gpu.company() if gpu else None
         self._check_file(handle, loaded)
         if samples_ns:
             loaded.usual_ns = usual_call_ns(samples_ns)
         if calls > 1:
-            besides["calls"] = calls
+            extra["calls"] = calls
         if warmup.settled is not None:
-            besides["settled"] = warmup.settled
-        if company:
-            besides["warnings"] = [company]
+            extra["settled"] = warmup.settled
+        if others:
+            extra["warnings"] = [others]
         telemetry = {"before": before, "after": self._telemetry.read()}
         return {
             "warmup_ns": warmup_ns,
             "samples_ns": samples_ns,
             "at_s": at_s,
             "telemetry": telemetry,
-            **besides,
+            **extra,
         }
 
     def unload(self, fields: Fields) -> dict[str, Any]:
+        """Close the networks of the given handles, and return how many stay loaded."""
         handles = fields.integers("handles", 0, 1 << 53, MAX_RUNS)
         for handle in handles:
-            self._loaded_as(handle).session.close()
+            self._find(handle).session.close()
             del self._loaded[handle]
         return {"loaded": len(self._loaded)}
 
-    def _calls(self, loaded: _Loaded, warmup_ns: list[int], overheads: int) -> int:
-        """Calls in a sample of the host's clock."""
+    def _calls(self, loaded: _LoadedModel, warmup_ns: list[int], overheads: int) -> int:
+        """Return the number of calls in one sample; more than 1 only where the host's clock times them."""
         if not overheads or loaded.session.clock is not None:
             return 1
         if self._overhead_ns is None:
@@ -153,7 +173,7 @@ class LoadedModels:
     def _samples(
         self, session: runtimes.Session, rule: Rule, seconds: float, gpu: GPU | None = None, calls: int = 1
     ) -> tuple[list[int], dict[str, Any]]:
-        """Durations of a call in ns, and what a reply tells besides them."""
+        """Return durations of single calls in ns, and the further fields of the reply."""
         deadline_ns = time.perf_counter_ns() + round(seconds * 1e9)
         try:
             with session.running() as invoke:
@@ -167,16 +187,19 @@ class LoadedModels:
         except Exception as error:
             raise session.explain(error) from error
 
-    def _check_file(self, handle: int, loaded: _Loaded) -> None:
-        """That the file behind a handle is still what was loaded: runtimes map it, and read it when they please.
+    def _check_file(self, handle: int, loaded: _LoadedModel) -> None:
+        """Check that the file behind a handle is still what was loaded: runtimes map it, and read from it at any time.
 
-        A look at the file's state, unless that has changed (a further hard link changes it, too).
+        Its content is hashed only if its state has changed, which a further hard link does, too.
+
+        Raises:
+            AgentError: "corrupt_artifact"; the network is then unloaded.
         """
-        signature = self._models.signature(loaded.asked.sha256, loaded.asked.suffix)
+        signature = self._models.signature(loaded.request.sha256, loaded.request.suffix)
         if signature is None or signature == loaded.signature:
             return
         try:
-            self._models.path(loaded.asked.sha256, loaded.asked.suffix)
+            self._models.path(loaded.request.sha256, loaded.request.suffix)
         except AgentError as error:
             if error.kind != "corrupt_artifact":
                 raise
@@ -186,8 +209,8 @@ class LoadedModels:
         loaded.signature = signature
 
     @contextmanager
-    def _named(self, label: str, doing: str) -> Iterator[None]:
-        """Names the network in failures, and in the last words of a process that does not survive it."""
+    def _naming_network(self, label: str, doing: str) -> Iterator[None]:
+        """Name the network in failures, and on stderr, which is all that a crashed process leaves behind."""
         if label and label != self._announced:
             with suppress(OSError):
                 sys.stderr.write(f"latlab-worker: {doing} {label}\n")
@@ -200,14 +223,14 @@ class LoadedModels:
                 raise
             raise AgentError(error.kind, f"{error.message} ({label})") from error
 
-    def _loaded_as(self, handle: int) -> _Loaded:
+    def _find(self, handle: int) -> _LoadedModel:
         if handle not in self._loaded:
             raise AgentError("bad_request", f"nothing is loaded under handle {handle}")
         return self._loaded[handle]
 
 
 def _gpu(session: runtimes.Session) -> GPU | None:
-    """The GPU that a session runs on, as NVML sees it; None where it runs on none, or there is no NVML."""
+    """Return the GPU that a session runs on, as NVML sees it; None if it runs on no GPU, or there is no NVML."""
     if session.gpu is None:
         return None
     from latlab.agents.system import nvml

@@ -1,4 +1,4 @@
-"""The loops that take samples."""
+"""The loops that take samples: calls of a network, timed by the host's clock or by an accelerator's."""
 
 from __future__ import annotations
 
@@ -19,32 +19,35 @@ if TYPE_CHECKING:
 __all__ = ["DeviceSamples", "repeated", "take_device_samples", "take_samples", "timer_overhead_ns"]
 
 THROTTLE_PAUSE_S = 0.05
-"""For a GPU that is too hot or draws too much, before it is tried again. As in NVBench."""
+"""Seconds of rest for a GPU that is too hot or draws too much power, before the next try. As in NVBench."""
 DISCARDS_PER_RUN = 1
-"""At most that many samples are discarded for each that is wanted: without a bound, a GPU whose clock is always
-low, or locked low, gave NVBench empty results (its issue 231)."""
+"""The most discarded samples for each one that is wanted. Without a bound, a GPU whose clock is always low, or locked
+low, gave NVBench empty results (its issue 231)."""
 MISSED_NS = 100_000
-"""More than waiting for the GPU costs after its last mark."""
+"""More nanoseconds than the wait for the GPU costs after its last mark: so much unexplained time is missed work."""
 MISSED_RUNS = 5
-"""Of fewer runs, each may have been interrupted."""
+"""Fewest samples by which missed work is detected: of fewer, each may have been interrupted."""
 READINGS = 200
+"""Readings of the clock in a batch of `timer_overhead_ns`."""
 BATCHES = 5
+"""Batches of `timer_overhead_ns`, of which the fastest counts."""
 
 
 def take_samples(
     invoke: Callable[[], object], rule: Rule, deadline_ns: int, between: Callable[[], object] | None = None
 ) -> list[int]:
-    """Durations of calls of `invoke` in ns, in order: one call between two readings of the clock.
+    """Return durations of calls of `invoke` in ns, in order: one call between two readings of the clock.
 
     The garbage collector is off meanwhile: a collection would hit some samples and not others.
 
     Args:
-        rule: asked after each sample, outside what is timed, whether it was the last.
-        deadline_ns: on `time.perf_counter_ns`; no call begins after it.
-        between: called before each sample, outside what is timed; may raise to give up.
+        invoke: runs the network, and returns when it is done.
+        rule: decides after each sample, outside the timed region, whether it was the last.
+        deadline_ns: a time on `time.perf_counter_ns`; no call begins after it.
+        between: called before each sample, outside the timed region; it may raise to give up.
 
     Raises:
-        AgentError: "timeout".
+        AgentError: "timeout" if the deadline passes before the rule is satisfied.
     """
     clock = time.perf_counter_ns
     samples: list[int] = []
@@ -71,7 +74,7 @@ def take_samples(
 
 
 def repeated(invoke: Callable[[], object], calls: int) -> Callable[[], object]:
-    """What runs a network `calls` times: a block, timed as one sample where a call is too short for the clock."""
+    """Return a function that calls `invoke` `calls` times: a block, for calls that are too short for the clock."""
     if calls == 1:
         return invoke
 
@@ -83,10 +86,10 @@ def repeated(invoke: Callable[[], object], calls: int) -> Callable[[], object]:
 
 
 def timer_overhead_ns() -> float:
-    """What a reading of the clock adds to a sample: the time between two readings with nothing in between.
+    """Return the nanoseconds that reading the clock adds to a sample: from one reading to the next, with no work.
 
-    The mean of 200 in a row, which clocks that tick coarsely need, and the least of five such means, because
-    whatever interrupts one makes it longer (as Python's `timeit` argues).
+    It is the mean of 200 readings in a row, which coarse clocks need, and the least of five such means, because an
+    interruption can only make one longer (the argument of Python's `timeit`).
     """
     clock = time.perf_counter_ns
     means = []
@@ -100,21 +103,22 @@ def timer_overhead_ns() -> float:
 
 @dataclass
 class DeviceSamples:
-    """What a pass on an accelerator yields. The lists are in order, and of one length."""
+    """The samples of a pass on an accelerator, in order; the lists have one length, but `sm_mhz` may be shorter."""
 
     samples_ns: list[int] = field(default_factory=list)
-    """From mark to mark on the device's clock: what the network takes there, and waits for the host there."""
+    """Nanoseconds from mark to mark on the device's clock: the work there, and its waits for the host."""
     launch_ns: list[int] = field(default_factory=list)
-    """On the host's clock, until the call has queued its work. About as long as the sample: the host is the brake."""
+    """Nanoseconds on the host's clock until the call has queued its work. If they are about as long as the sample, the
+    host is the bottleneck."""
     sm_mhz: list[int] = field(default_factory=list)
-    """Clock of the GPU right after each sample; empty where it is not known."""
+    """Clock of the GPU in MHz right after each sample; without those that could not be read."""
     discarded: int = 0
-    """Samples under a throttled clock that were taken again."""
+    """Number of samples under a throttled clock that were discarded and taken again."""
     throttled: bool = False
     """Whether samples under a throttled clock are among those kept, because too many had been discarded."""
 
     def report(self) -> dict[str, Any]:
-        """What a reply says besides the samples."""
+        """Return the fields of a reply to `time` other than the samples. `sm_mhz` is left out unless it is complete."""
         clocks = {"sm_mhz": self.sm_mhz} if len(self.sm_mhz) == len(self.samples_ns) else {}
         return {"launch_ns": self.launch_ns, "discarded": self.discarded, "throttled": self.throttled, **clocks}
 
@@ -127,16 +131,18 @@ def take_device_samples(
     between: Callable[[], object] | None = None,
     gpu: GPU | None = None,
 ) -> DeviceSamples:
-    """As `take_samples`, of calls that only queue their work: the device's clock times them, waited for once each.
+    """Take samples of calls that only queue their work: the device's clock times them, and each is waited for.
 
-    There are no blocks of calls here: several in the queue at once would overlap, and what they take together is the
-    device's throughput and no network's latency.
+    There are no blocks of calls here: several calls in the queue would overlap, and their common duration would be the
+    device's throughput, not the network's latency.
 
     Args:
-        gpu: where given, samples under a throttled clock are taken again, within bounds.
+        invoke, rule, deadline_ns, between: as for `take_samples`.
+        clock: the accelerator's clock.
+        gpu: if given, samples under a throttled clock (`THROTTLE_SHARE`) are taken again, within bounds.
 
     Raises:
-        AgentError: "timeout"; "crash" when the marks missed the work, because the runtime queued it elsewhere.
+        AgentError: "timeout"; "crash" if the marks missed the work, because the runtime queued it elsewhere.
     """
     now = time.perf_counter_ns
     taken = DeviceSamples()
@@ -165,7 +171,7 @@ def take_device_samples(
             if gpu and mhz is not None and mhz < slow_mhz:
                 if taken.discarded < DISCARDS_PER_RUN * max(rule.fewest, len(taken.samples_ns)):
                     taken.discarded += 1
-                    if not gpu.idle():  # what has slept needs work, not rest
+                    if not gpu.idle():  # an idle GPU has a low clock until it gets work: a rest would not help
                         time.sleep(THROTTLE_PAUSE_S)
                         end = now()
                     continue

@@ -1,1 +1,1 @@
-"""The wire between controller and worker: messages, failures, and what a pass is asked to be."""
+"""The protocol between controller and worker: messages, kinds of failure, and the requests to load and to time."""

@@ -1,4 +1,4 @@
-"""The ways in which work on a device fails: a few kinds that travel over the wire and end up as rows."""
+"""The kinds of failure on a device. They travel over the wire, and those of networks become rows of the store."""
 
 from __future__ import annotations
 
@@ -7,27 +7,32 @@ import errno
 __all__ = ["DISK_FULL", "KINDS", "AgentError"]
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Numbers of the `OSError` for which the kind is "no_space"."""
+"""Error numbers of an `OSError` that make its kind "no_space"."""
 
 KINDS = frozenset(
     {
         "unsupported_op",  # the runtime does not know an operator of the network
         "out_of_memory",
         "timeout",  # the deadline of a request passed
-        "crash",  # the runtime failed in a way that nothing else describes
-        "bad_request",  # the caller asked for something that makes no sense
+        "crash",  # the runtime failed in a way that no other kind describes
+        "bad_request",  # the request makes no sense
         "busy",  # somebody else uses the device
         "runtime_missing",  # the runtime, or the accelerator asked for, is not there
         "corrupt_artifact",  # the file is not the network that it claims to be
-        "missing_artifact",  # the network is not on the device: it was never put there, or somebody removed it
+        "missing_artifact",  # the network's file is not on the device: it was never put there, or was removed
         "no_space",  # the device's disk is full
-        "lease_lost",  # somebody else has taken the device over since
+        "lease_lost",  # a newer worker has taken the device over
     }
 )
+"""The kinds of failure. A reply names one of them."""
 
 
 class AgentError(Exception):
-    """Work on the device failed. `kind` is one of `KINDS`; `message` is for a person, and says what to do."""
+    """A failure of work on the device. `kind` is one of `KINDS`; `message` is for a person.
+
+    Raises:
+        ValueError: if `kind` is unknown.
+    """
 
     def __init__(self, kind: str, message: str) -> None:
         if kind not in KINDS:
@@ -37,4 +42,4 @@ class AgentError(Exception):
         self.message = message
 
     def __reduce__(self) -> tuple[type[AgentError], tuple[str, str]]:
-        return (AgentError, (self.kind, self.message))  # so that it survives a process pool
+        return (AgentError, (self.kind, self.message))  # an exception needs this to cross a process pool

@@ -1,4 +1,4 @@
-"""What the controller asks of a worker when it loads a model, and the limits that both sides check."""
+"""The request to load a model, and the limits that both sides check."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from latlab.agents.protocol.messages import SHA256, SUFFIX, Fields
 __all__ = ["MAX_CPUS", "LoadRequest"]
 
 MAX_SIZE = 1 << 16
-"""Largest length of one side of an input."""
+"""Greatest length of one dimension of an input."""
 MAX_SIDES = 8
-"""Most sides of an input."""
+"""Most dimensions of an input."""
 MAX_CPUS = 4096
+"""Highest number of threads, and of a CPU."""
 MAX_SEED = 1 << 32
 MAX_NAME = 4096
 """Most characters of a network's name."""
@@ -28,10 +29,13 @@ class LoadRequest:
     sha256: str
     """Hash of the file, which was pushed before."""
     suffix: str
-    """What the file's name ends in, e.g. `.onnx`."""
+    """Suffix of the file's name, e.g. `.onnx`."""
     runtime: str
+    """Name of the runtime, e.g. `onnxruntime`."""
     accelerator: str
+    """`cpu`, or what runs the network instead, e.g. `cuda`."""
     threads: int
+    """Number of CPU threads of the runtime."""
     affinity: list[int] | None
     """CPUs that run the network; None for all."""
     input_shape: list[int] | None
@@ -39,11 +43,15 @@ class LoadRequest:
     seed: int
     """Seed of the random input values."""
     network: str = ""
-    """What the controller calls the network, for messages; may be empty."""
+    """The controller's name of the network, for messages; may be empty."""
 
     @classmethod
     def read(cls, fields: Fields) -> LoadRequest:
-        """Return the request in a message. Raises `AgentError` ("bad_request")."""
+        """Return the request that a message holds.
+
+        Raises:
+            AgentError: "bad_request" if a field is missing, or out of its limits.
+        """
         name = fields.optional_string("network", MAX_NAME) or ""
         return cls(
             sha256=fields.text("sha256", SHA256),

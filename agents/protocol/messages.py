@@ -1,8 +1,9 @@
-"""The wire: one JSON object a line, the same in both directions, and checks of what came over it.
+"""Messages: one JSON object per line in both directions, and checks of what was received.
 
 A request is {"id": n, "verb": ..., ...}; its reply {"id": n, "ok": true, ...} or
-{"id": n, "ok": false, "error": {"kind": K, "message": M}} with K in `KINDS`. One request at a time.
-Lines are only ever parsed as JSON, and bounded in length, so that neither side can exhaust or run the other.
+{"id": n, "ok": false, "error": {"kind": K, "message": M}} with K in `KINDS`. There is one request at a time.
+Lines are parsed as JSON and nothing else, and are bounded in length. So neither side can exhaust the other, or make it
+run code.
 """
 
 from __future__ import annotations
@@ -31,14 +32,16 @@ __all__ = [
 ]
 
 PROTOCOL = 1
-"""Both sides must speak the same version: the controller ships the worker."""
+"""Version of the protocol. Both sides need the same one, which is easy, because the controller ships the worker."""
 MAX_LINE = 4 << 20
-"""Bytes in a line. 100,000 samples of a second each take 1.1 MB."""
+"""Most bytes in a line. 100,000 samples of a second each take 1.1 MB."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 SUFFIX = re.compile(r"\.[a-z0-9]{1,16}")
-"""Names on the device are made of these two and nothing else, so no name can leave the work folder."""
+"""File names on the device consist of a hash and a suffix of these forms, so no name can leave the work folder."""
 WHO = re.compile(r"[A-Za-z0-9@._:+-][A-Za-z0-9@._:+ -]{0,99}")
-"""Who uses a device, for a person: USER@HOST, a space, and which process there. Nothing that a shell or JSON heeds."""
+"""Form of the device's user, as people read it: USER@HOST, a space, the process there. No character of it is special
+in a shell or in JSON.
+"""
 
 
 _SHORT = reprlib.Repr()
@@ -47,11 +50,15 @@ _SHORT.maxlong = 60
 
 
 class LineTooLongError(ValueError):
-    """More than `MAX_LINE` bytes came without a line break."""
+    """Raised when a line is longer than the `LineBuffer` allows."""
 
 
 class LineBuffer:
-    """Cuts a stream of bytes into lines."""
+    """A buffer that cuts a stream of bytes into lines.
+
+    Args:
+        limit: most bytes in a line.
+    """
 
     def __init__(self, limit: int = MAX_LINE) -> None:
         self._limit = limit
@@ -59,10 +66,15 @@ class LineBuffer:
         self._searched = 0
 
     def feed(self, data: bytes) -> None:
+        """Add received bytes."""
         self._bytes += data
 
     def pop(self) -> bytes | None:
-        """The next whole line without its break, or None. Raises `LineTooLongError`."""
+        """Return the next whole line without its line break, or None if there is none yet.
+
+        Raises:
+            LineTooLongError: if the line is longer than the limit, whole or not.
+        """
         at = self._bytes.find(b"\n", self._searched)
         if at < 0:
             self._searched = len(self._bytes)
@@ -78,7 +90,11 @@ class LineBuffer:
 
 
 def encode(message: dict[str, Any]) -> bytes:
-    """A line, ASCII only. Raises `ValueError` for what JSON has no word for (NaN)."""
+    """Return a message as a line of ASCII, with its line break.
+
+    Raises:
+        ValueError: for a value that JSON cannot express, such as NaN.
+    """
     try:
         return json.dumps(message, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
     except ValueError as error:
@@ -86,7 +102,11 @@ def encode(message: dict[str, Any]) -> bytes:
 
 
 def decode(line: bytes) -> dict[str, Any]:
-    """The object in a line. Raises `ValueError` when there is none, or more than one could be meant."""
+    """Return the JSON object in a line.
+
+    Raises:
+        ValueError: if the line is no JSON object, names a field twice, or holds a number that is not finite.
+    """
     try:
         message = json.loads(
             line.decode("utf-8"), parse_constant=_reject, parse_float=_finite, object_pairs_hook=_named_once
@@ -104,7 +124,7 @@ def _reject(constant: str) -> NoReturn:
 
 def _finite(text: str) -> float:
     number = float(text)
-    if not math.isfinite(number):  # 1e999: it could not be written as JSON again
+    if not math.isfinite(number):  # such as 1e999, which `encode` could not write again
         raise ValueError(f"{text[:40]} is no number")
     return number
 
@@ -117,71 +137,79 @@ def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class Fields:
-    """A message from the other side: each getter checks type and range, or raises "bad_request"."""
+    """The fields of a received message. Each method returns one field, after a check of its type and range.
+
+    Raises:
+        AgentError: "bad_request" if the field is missing or does not pass the check; every method but `in` does.
+    """
 
     def __init__(self, message: dict[str, Any]) -> None:
         self._message = message
 
     def integer(self, name: str, low: int, high: int) -> int:
+        """Return a whole number from `low` to `high`."""
         value = self._message.get(name)
         if type(value) is not int or not low <= value <= high:
             raise _bad(name, f"a whole number from {low} to {high}", value)
         return value
 
     def number(self, name: str, low: float, high: float) -> float:
+        """Return a number from `low` to `high`."""
         value = self._message.get(name)
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
             raise _bad(name, f"a number from {low} to {high}", value)
         return float(value)
 
     def optional_integer(self, name: str, low: int, high: int) -> int | None:
-        """As `integer`; None where the field is missing or null."""
+        """Return what `integer` returns, or None if the field is missing or null."""
         return None if self._message.get(name) is None else self.integer(name, low, high)
 
     def optional_number(self, name: str, low: float, high: float) -> float | None:
-        """As `number`; None where the field is missing or null."""
+        """Return what `number` returns, or None if the field is missing or null."""
         return None if self._message.get(name) is None else self.number(name, low, high)
 
     def optional_text(self, name: str, form: re.Pattern[str]) -> str | None:
-        """As `text`; None where the field is missing or null."""
+        """Return what `text` returns, or None if the field is missing or null."""
         return None if self._message.get(name) is None else self.text(name, form)
 
     def text(self, name: str, form: re.Pattern[str]) -> str:
+        """Return a text that matches `form` as a whole."""
         value = self._message.get(name)
         if not isinstance(value, str) or not form.fullmatch(value):
             raise _bad(name, f"text of the form {form.pattern}", value)
         return value
 
     def integers(self, name: str, low: int, high: int, most: int) -> list[int]:
-        """A list of at most `most` whole numbers."""
+        """Return a list of at most `most` whole numbers from `low` to `high`."""
         value = self._message.get(name)
         if not isinstance(value, list) or len(value) > most or not _all_integers(value, low, high):
             raise _bad(name, f"a list of at most {most} whole numbers from {low} to {high}", value)
         return value
 
     def optional_integers(self, name: str, low: int, high: int, most: int) -> list[int] | None:
-        """As `integers`; None where the field is missing or null."""
+        """Return what `integers` returns, or None if the field is missing or null."""
         return None if self._message.get(name) is None else self.integers(name, low, high, most)
 
     def boolean(self, name: str) -> bool:
+        """Return true or false."""
         value = self._message.get(name)
         if not isinstance(value, bool):
             raise _bad(name, "true or false", value)
         return value
 
     def string(self, name: str, most: int) -> str:
-        """Text of at most `most` characters."""
+        """Return a text of at most `most` characters."""
         value = self._message.get(name)
         if not isinstance(value, str) or len(value) > most:
             raise _bad(name, f"text of at most {most} characters", value)
         return value
 
     def optional_string(self, name: str, most: int) -> str | None:
-        """As `string`; None where the field is missing or null."""
+        """Return what `string` returns, or None if the field is missing or null."""
         return None if self._message.get(name) is None else self.string(name, most)
 
     def strings(self, name: str, most: int, longest: int) -> list[str]:
-        """A list of at most `most` texts of at most `longest` characters."""
+        """Return a list of at most `most` texts of at most `longest` characters each."""
         value = self._message.get(name)
         good = isinstance(value, list) and all(isinstance(one, str) and len(one) <= longest for one in value)
         if not isinstance(value, list) or not good or len(value) > most:
@@ -189,21 +217,22 @@ class Fields:
         return value
 
     def __contains__(self, name: object) -> bool:
-        """Whether the field is there, for those that need not be."""
+        """Return whether the message has the field."""
         return name in self._message
 
     def table(self, name: str) -> dict[str, Any]:
+        """Return a JSON object, unchecked."""
         value = self._message.get(name)
         if not isinstance(value, dict):
             raise _bad(name, "an object", value)
         return value
 
     def optional_table(self, name: str) -> dict[str, Any] | None:
-        """As `table`; None where the field is missing or null."""
+        """Return what `table` returns, or None if the field is missing or null."""
         return None if self._message.get(name) is None else self.table(name)
 
     def tables(self, name: str, most: int) -> list[dict[str, Any]]:
-        """A list of at most `most` objects."""
+        """Return a list of at most `most` JSON objects, unchecked."""
         value = self._message.get(name)
         if not isinstance(value, list) or len(value) > most or not all(isinstance(one, dict) for one in value):
             raise _bad(name, f"a list of at most {most} objects", value)
@@ -215,7 +244,7 @@ def _all_integers(values: Sequence[object], low: int, high: int) -> bool:
 
 
 def shortened(value: object) -> str:
-    """As `repr`, for a person, of something that may be huge or deeply nested."""
+    """Return `repr(value)` cut to about 80 characters; the value may be huge or deeply nested."""
     text = _SHORT.repr(value)
     return f"{text[:80]}..." if len(text) > 80 else text
 

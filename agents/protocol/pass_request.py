@@ -1,4 +1,4 @@
-"""What the controller asks of one pass, and the limits that both sides check."""
+"""The request to time one pass, and the limits that both sides check."""
 
 from __future__ import annotations
 
@@ -12,33 +12,34 @@ __all__ = ["MAX_OVERHEADS", "MAX_PASS_S", "MAX_RUNS", "STOPS", "PassRequest"]
 
 
 MAX_CALLS = 1_000_000
-"""In one sample, however short a call seems to be."""
+"""Most calls in one sample, however short a call seems to be."""
 
 
 MAX_RUNS = 100_000
-"""In a warm-up, or among the samples of a pass: they travel in one message."""
+"""Most runs of a warm-up, and most samples of a pass: they travel in one message."""
 
 
 MAX_PASS_S = 3600.0
-"""Longest that a policy may make a warm-up, or the samples of a pass, last."""
+"""Most seconds that a policy may give to a warm-up, or to the samples of a pass."""
 
 
 MAX_OVERHEADS = 1_000_000
+"""Greatest ratio of a sample to the cost of reading the clock that a policy may ask for."""
 
 
 STOPS = ("", "stdrel")
-"""Rules by which a pass ends before its `max_runs`: none, or NVBench's."""
+"""Rules that end a pass before its `max_runs`: none, or NVBench's `stdrel`."""
 
 
 THROTTLE_SHARE = 0.75
-"""A sample under a clock below this share of the GPU's default is discarded, as in NVBench."""
+"""Share of the GPU's default clock below which a sample counts as throttled and is discarded, as in NVBench."""
 
 _STOP = re.compile("|".join(filter(None, STOPS)))
 
 
 @dataclass(frozen=True)
 class PassRequest:
-    """What a device is told of a policy, of whose fields these are some: how one pass of one network is timed."""
+    """How one pass of one network is timed: the fields of a `TimingPolicy` that a device needs."""
 
     warmup: int
     runs: int
@@ -52,7 +53,11 @@ class PassRequest:
 
     @classmethod
     def read(cls, request: Fields) -> PassRequest:
-        """From the fields of a request. Raises `AgentError` ("bad_request")."""
+        """Return the request that a message holds.
+
+        Raises:
+            AgentError: "bad_request" if a field is missing, or out of its limits.
+        """
         return cls(
             warmup=request.integer("warmup", 0, MAX_RUNS),
             runs=request.integer("runs", 0, MAX_RUNS),
@@ -66,21 +71,21 @@ class PassRequest:
         )
 
     def to_fields(self) -> dict[str, Any]:
-        """Fields of a request: those at their defaults are not told, so that a plain pass is asked for plainly."""
+        """Return the fields of the message, without those at their defaults, which the other side fills in."""
         defaults = {field.name: field.default for field in fields(self)}
         return {name: value for name, value in asdict(self).items() if value != defaults[name]}
 
     @property
     def fewest_runs(self) -> int:
-        """Samples that a pass has at least."""
+        """Least number of samples of a pass."""
         return min(self.runs, 1) if self.max_pass_s else self.runs
 
     @property
     def most_runs(self) -> int:
-        """Samples that a pass has at most."""
+        """Greatest number of samples of a pass."""
         return max(self.runs, self.max_runs or MAX_RUNS) if self.pass_s or self.stop else self.runs
 
     @property
     def most_warmup(self) -> int:
-        """Runs that a warm-up has at most."""
+        """Greatest number of runs of a warm-up."""
         return MAX_RUNS if self.warmup_s else max(self.warmup, self.max_warmup)

@@ -1,4 +1,4 @@
-"""Measured blocks: what of a space's blocks to measure, and what the store holds of them on a target."""
+"""The latencies of single blocks of networks that the store holds for a target."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["block_latencies"]
 
 
 def block_latencies(store: Store, target: str, space: SearchSpace) -> dict[str, float]:
-    """Milliseconds of the blocks of `space` that were measured on `target`, by name; none where there are none."""
+    """Return the latencies in ms of the blocks of `space` that were measured on `target`, by name; maybe none."""
     rows = store.table(target=target, space=space.name + SUFFIX)
     rows = rows[rows["status"] == Status.OK]
     if rows.empty:

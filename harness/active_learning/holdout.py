@@ -1,4 +1,4 @@
-"""The hold-out: networks that the predictor never sees."""
+"""The hold-out: networks that the predictor never sees, by which its predictions are judged."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ __all__ = ["holdout_of"]
 
 
 def holdout_of(space: SearchSpace, n: int, seed: int, without: Sequence[Architecture] = ()) -> list[Architecture]:
-    """`n` random architectures that the predictor never sees; a longer hold-out begins with the shorter.
+    """Return `n` random architectures that the predictor never sees.
+
+    A longer hold-out with the same seed begins with the shorter one.
 
     Args:
-        without: what the predictor must see (`Predictor.wanted`).
+        without: architectures that the predictor must see (`Predictor.wanted`), which are left out.
     """
     seen = {space.canonical(arch) for arch in without}
     drawn = space.sample(n, random.Random(f"holdout/{seed}"))

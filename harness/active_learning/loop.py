@@ -1,7 +1,8 @@
-"""The closed loop: choose the most informative networks, measure them, refit, until the budget is spent.
+"""The closed loop: choose the most informative network, measure it, refit the predictor, until the budget is spent.
 
-Choosing and measuring overlap: a proposal is made whenever an export can start, with those still under way counted as
-measured (their latencies do not matter to the variance that the choice is made by).
+Choosing and measuring overlap. A proposal is made whenever an export can start, and earlier proposals without a latency
+count as measured. That is possible because the choice depends on the posterior variance, which latencies influence only
+through the predictor's hyper-parameters.
 """
 
 from __future__ import annotations
@@ -21,22 +22,26 @@ from latlab.predictors.acquisition import CANDIDATES, FROM_PRIOR, REFERENCE, cho
 from latlab.predictors.common.metrics import mape_percent, spearman
 from latlab.search_spaces import Architecture, SearchSpace
 
-__all__ = ["Loop", "refitted"]
+__all__ = ["ClosedLoop", "refitted"]
 
 FAILURES_PER_BUDGET = 1.0
-"""Failed networks are replaced, up to this many per network of the budget: then the fault is not theirs."""
+"""Most failed networks that are replaced, per network of the budget. If more fail, the networks are not to blame."""
 
 
-class Loop:
-    """Proposes what to measure next and keeps the predictor fitted to what was measured.
+class ClosedLoop:
+    """The state of a closed loop: it proposes what to measure next, and fits the predictor to what was measured.
 
     Args:
-        predictor: pre-trained already, or the name of one that needs no source devices.
-        exclude: architectures that may not be proposed (the hold-out).
-        until_percent: stop once the expected error of a prediction over the space is at most this; None: never.
-        as_written: whether networks are exported with their dead edges. Without them an architecture and its
-            canonical form are one network, so the predictor sees canonical forms only; but what it wants to have
-            measured first, it sees as it asked for it.
+        space: the search space.
+        predictor: a predictor that is pre-trained already, or the name of one that needs no source devices.
+        budget: number of networks to measure.
+        seed: seed of the random candidates.
+        exclude: architectures that must not be proposed (the hold-out).
+        until_percent: stop once the expected error of a prediction over the space is at most so many percent; None for
+            never.
+        as_written: whether networks are exported as published, with their dead edges. If not, an architecture and its
+            canonical form are the same network, so the predictor sees canonical forms only. The architectures that it
+            wants to have measured first are the exception: it sees them as it has named them.
     """
 
     def __init__(
@@ -52,7 +57,7 @@ class Loop:
     ) -> None:
         self.space = space
         self.predictor = create(predictor, space, seed=seed) if isinstance(predictor, str) else predictor
-        self._budget, self._until, self._as_written = budget, until_percent, as_written
+        self._budget, self._until_percent, self._as_written = budget, until_percent, as_written
         self._wanted = dict.fromkeys(self.predictor.wanted())
         count = min(CANDIDATES, space.size)
         reference = space.sample(min(REFERENCE, space.size), random.Random(f"reference/{seed}"))
@@ -65,10 +70,10 @@ class Loop:
         self._measured: dict[Architecture, tuple[float, float | None]] = {}
         self._failed: set[Architecture] = set()
         self._fitted: int | None = None
-        """Labels that the predictor was fitted to last; None before the first fit."""
+        """Number of labels at the last fit; None before the first fit."""
 
     def view(self, arch: Architecture) -> Architecture:
-        """The architecture as the predictor should see it."""
+        """Return the architecture in the form that the predictor sees (`as_written`)."""
         return arch if self._as_written or arch in self._wanted else self.space.canonical(arch)
 
     def _views(self, archs: Sequence[Architecture]) -> list[Architecture]:
@@ -76,29 +81,31 @@ class Loop:
 
     @property
     def measured(self) -> int:
+        """Number of networks with a latency."""
         return len(self._measured)
 
     @property
     def failed(self) -> int:
+        """Number of networks that failed."""
         return len(self._failed)
 
     def support(self) -> list[Architecture]:
-        """What is measured, as the predictor sees it, in the order of measuring."""
+        """Return the architectures with a latency, as the predictor sees them, in the order of measuring."""
         return list(self._measured)
 
     def support_ms(self) -> np.ndarray:
-        """Latencies of `support`."""
+        """Return the latencies of `support` in ms."""
         return np.array([latency for latency, _ in self._measured.values()])
 
     def _support_stderr_ms(self) -> np.ndarray:
         return np.array([stderr or 0.0 for _, stderr in self._measured.values()])
 
     def label_noise_percent(self) -> float:
-        """Median standard error of the labels, relative to them."""
+        """Return the median standard error of the labels, as a percentage of the label."""
         return float(100 * np.median(self._support_stderr_ms() / self.support_ms()))
 
     def record(self, arch: str, status: str, latency_ms: float | None, stderr_ms: float | None) -> None:
-        """Take in a finished row, or a running one with its latency so far."""
+        """Take in a finished row, or a running row with its latency so far. Times are in ms."""
         view = self.view(self.space.parse(arch))
         self._pending.pop(view, None)
         if status in (Status.OK, Status.RUNNING) and latency_ms is not None:
@@ -108,58 +115,73 @@ class Loop:
             self._failed.add(view)
 
     def expect(self, archs: Sequence[str]) -> None:
-        """Count architectures as proposed already (an earlier run left them unfinished)."""
+        """Count architectures as proposed already, because an earlier run has left them unfinished."""
         self._pending.update(dict.fromkeys(self.view(self.space.parse(arch)) for arch in archs))
 
     def proposals(self) -> Iterator[str]:
-        """What to measure next, one at a time, by what is known when asked.
+        """Yield the architectures to measure next, each chosen by what is known when it is asked for.
 
-        First what the predictor must have; the next few are chosen by the prior alone, which makes them diverse.
+        The architectures that the predictor must have come first. Others among the first `FROM_PRIOR` are chosen by the
+        prior alone, which makes them diverse.
         """
         while self.measured + len(self._pending) < self._budget:
             if self.failed > FAILURES_PER_BUDGET * self._budget or self.good_enough():
                 return
             taken = {*self._measured, *self._pending, *self._failed}
-            asked_for = next((arch for arch in self._wanted if arch not in taken), None)
-            if asked_for is not None:
-                self._pending[asked_for] = None
-                yield asked_for.text
+            required = next((arch for arch in self._wanted if arch not in taken), None)
+            if required is not None:
+                self._pending[required] = None
+                yield required.text
                 continue
             candidates = [arch for arch in self._candidates if arch not in taken]
             if not candidates:
                 return
             if self._fitted is None or len(taken) >= FROM_PRIOR:
                 self.fit()
-            # Labels since the last fit have no say yet, but their networks count as measured.
+            # Labels since the last fit do not influence the predictor yet, but their networks count as measured.
             pending = [*list(self._measured)[self._fitted or 0 :], *self._pending]
             arch = candidates[choose(self.predictor, candidates, self._reference, 1, pending)[0]]
             self._pending[arch] = None
             yield arch.text
 
     def good_enough(self) -> bool:
-        """Whether the expected error over the space has come down to what was asked for."""
-        if self._until is None or self.measured < 5:
+        """Return whether the expected error over the space is down to `until_percent`, from five measurements on."""
+        if self._until_percent is None or self.measured < 5:
             return False
         self.fit(always=True)
-        return self.expected_error_percent() <= self._until
+        return self.expected_error_percent() <= self._until_percent
 
     def expected_error_percent(self) -> float:
-        """Root mean square of the predictions' relative standard deviation over the space."""
+        """Return the root mean square, over the space, of the predictions' relative standard deviations, in percent."""
         prediction = self.predictor.predict(self._reference)
         return float(100 * np.sqrt(np.mean((prediction.std_ms / prediction.mean_ms) ** 2)))
 
     def fit(self, *, always: bool = False) -> Predictor:
-        """Fit to all that is measured; without `always` only where that has grown by a tenth."""
+        """Fit the predictor to all measurements, and return it.
+
+        Args:
+            always: whether to fit even if the measurements have not grown by a tenth since the last fit; below 50
+                measurements, every call fits.
+        """
         if always or self.measured < 50 or self.measured >= 1.1 * (self._fitted or 0):
             self.predictor.adapt(self.support(), self.support_ms(), self._support_stderr_ms())
             self._fitted = self.measured
         return self.predictor
 
     def predict(self, archs: Sequence[Architecture]) -> Prediction:
+        """Predict the latencies of architectures, by the last fit."""
         return self.predictor.predict(self.space.genes(self._views(archs)))
 
     def learning_curve(self, holdout: Sequence[Architecture], holdout_ms: ArrayLike) -> pd.DataFrame:
-        """How the predictor grew: columns n, loo_spearman, loo_mape_percent, holdout_spearman (NaN without one)."""
+        """Return how good the predictor was after the first n measurements, for up to 25 values of n.
+
+        Args:
+            holdout: architectures of the hold-out; may be empty.
+            holdout_ms: their latencies in ms.
+
+        Returns:
+            Columns n, loo_spearman, loo_mape_percent (both leave-one-out), holdout_spearman (NaN without a hold-out).
+        """
         curve = _learning_curve(
             self.predictor,
             self.support(),
@@ -172,16 +194,20 @@ class Loop:
         return curve
 
 
-def refitted(space: SearchSpace, rows: pd.DataFrame, predictor: str | Predictor) -> Loop | None:
-    """A loop fitted to stored rows of one target and space (`Store.table`); None where there are none.
+def refitted(space: SearchSpace, rows: pd.DataFrame, predictor: str | Predictor) -> ClosedLoop | None:
+    """Return a loop that is fitted to stored rows of one target and space (`Store.table`); None if there are none.
 
-    Not to the hold-out, and to rows that are `comparable` only: labels of different policies are never pooled.
+    Rows of the hold-out are left out. Of the others only `comparable` ones are used, because labels of different
+    policies must not be pooled.
+
+    Raises:
+        BadInputError: if the predictor cannot be fitted to these rows.
     """
     rows = rows[(rows["status"] == Status.OK) & (rows["role"] != Role.HOLDOUT)]
     if rows.empty:
         return None
     alike = comparable(rows)
-    loop = Loop(space, predictor, budget=0, as_written=bool(alike["as_written"].iloc[0]))
+    loop = ClosedLoop(space, predictor, budget=0, as_written=bool(alike["as_written"].iloc[0]))
     for row in alike.to_dict("records"):
         loop.record(row["arch"], Status.OK, row["latency_ms"], row["stderr_ms"])
     try:
@@ -203,7 +229,7 @@ def _learning_curve(
     holdout_ms: np.ndarray,
     points: int = 25,
 ) -> pd.DataFrame:
-    """The predictor refitted to the first n measurements, for up to `points` values of n from 3 on."""
+    """Refit the predictor to the first n measurements, for up to `points` values of n from 3 on (`learning_curve`)."""
     rows = []
     sizes = sorted({round(n) for n in np.linspace(3, len(support), points)}) if len(support) >= 3 else []
     for n in sizes:

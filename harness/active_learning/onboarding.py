@@ -1,4 +1,4 @@
-"""A new device, one call: measure what tells most, predict the whole space, and say how good that is."""
+"""Onboarding of a device: measure the most informative networks, predict the whole space, and judge the predictions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pandas as pd
 
 from latlab.harness.active_learning.holdout import holdout_of
 from latlab.harness.active_learning.latency_table import latency_table, whole_space
-from latlab.harness.active_learning.loop import Loop
+from latlab.harness.active_learning.loop import ClosedLoop
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for
 from latlab.harness.active_learning.source_devices import signature
 from latlab.harness.errors import LatlabError
@@ -35,11 +35,11 @@ from latlab.search_spaces import Architecture, SearchSpace
 __all__ = ["Holdout", "Onboarding", "OnboardingPlan", "OnboardingRun", "onboard", "save_onboarding"]
 
 NOISY_PERCENT = 5.0
-"""Median standard error of labels beyond which people are told that something disturbs the device."""
+"""Median standard error of the labels, in percent, above which a warning says that something disturbs the device."""
 FIRST_PASSES = 2
-"""Passes after which a network's latency is good enough to choose the next one by."""
+"""Passes after which a network's latency is good enough to choose the next network by."""
 HOLDOUT_SESSIONS = 2
-"""Sittings over the hold-out: labels are their means, and their agreement is the ceiling that noise leaves."""
+"""Measurement sessions over the hold-out. Labels are their means; their agreement shows the limit that noise sets."""
 
 _SCORES = (
     "holdout_spearman",
@@ -52,38 +52,46 @@ _SCORES = (
 
 @dataclass(frozen=True, slots=True)
 class OnboardingPlan:
-    """What `onboard` is asked for."""
+    """The plan of an onboarding: what `onboard` does on one target."""
 
     target: Target
     space: SearchSpace
     policy: TimingPolicy
     predictor: PredictorOptions
-    """With the predictor's name filled in."""
+    """The predictor and its options; its name is never None here."""
     sources: tuple[SourceDevice, ...]
     """Source devices that the predictor is pre-trained on."""
     blocks: Mapping[str, float]
     """Milliseconds of single blocks on the target, for predictors that use them."""
     budget: int
+    """Number of networks to measure."""
     until_percent: float | None
+    """Expected error over the space, in percent, at which the loop stops before its budget is spent; None for never."""
     holdout: int
+    """Number of networks in the hold-out."""
     seed: int
     as_written: bool
+    """Whether networks are exported as published, with their dead edges."""
     options: dict[str, Any]
+    """Further options of the campaigns (`campaign_options`)."""
     out: Path
+    """Folder for the results."""
 
 
 @dataclass(frozen=True)
 class Holdout:
-    """Labels of the hold-out: mean over sessions, and how well two sessions agree."""
+    """The hold-out: n architectures, their labels (means over the sessions), and the sessions' agreement."""
 
     archs: list[Architecture]
     latency_ms: np.ndarray
+    """Labels: n."""
     retest_spearman: float
+    """Rank correlation between the two sessions."""
 
 
 @dataclass(frozen=True)
 class Onboarding:
-    """What `Lab.onboard` brings back. Units are in the names; None: not asked for."""
+    """The result of `Lab.onboard`. Units are in the names; scores are None without the labels that they need."""
 
     target: str
     space: str
@@ -94,33 +102,36 @@ class Onboarding:
     holdout_within_10_percent: float | None
     wall_s: float
     timing_share: float
-    """Of `wall_s`, spent on timing networks; of a simulated device's own time, and maybe above 1, if it is one."""
+    """Share of `wall_s` spent on timing networks. A simulated device counts its own time, so this may exceed 1."""
     simulated: bool
     report: Path
     latency_table: Path
     predictor: str
     predictor_folder: Path
     sources: tuple[str, ...]
-    """Names of the devices that it was pre-trained on."""
+    """Names of the devices that the predictor was pre-trained on."""
     label_noise_percent: float
-    """Median standard error of a label, relative to it."""
+    """Median standard error of the labels, as a percentage of the label."""
     expected_error_percent: float
+    """Expected error of a prediction over the space, by the predictor itself."""
     loo_spearman: float | None
     loo_mape_percent: float | None
     holdout_retest_spearman: float | None
     holdout_coverage_90_percent: float | None
     onboard_s: float
-    """Without the hold-out."""
+    """Seconds that the onboarding took without the hold-out."""
     table: pd.DataFrame = field(repr=False)
     """The latency table: arch, latency_ms, std_ms, lower_ms, upper_ms, measured."""
     measurements: pd.DataFrame = field(repr=False)
+    """The rows of the loop's campaign (`Store.table`)."""
 
     @property
     def noisy(self) -> bool:
+        """Whether the labels are so noisy that the user should look for the cause (`NOISY_PERCENT`)."""
         return self.label_noise_percent > NOISY_PERCENT
 
     def to_json(self) -> dict[str, Any]:
-        """All but the tables, numbers rounded for reading."""
+        """Return all fields but the tables, with numbers rounded to four decimals."""
         result: dict[str, Any] = {}
         for name, value in vars(self).items():
             if isinstance(value, pd.DataFrame):
@@ -135,14 +146,14 @@ class Onboarding:
 
 @dataclass(frozen=True)
 class OnboardingRun:
-    """All that an onboarding has measured and learnt, before anything is written."""
+    """An onboarding after its measurements, before anything is written: all that it has measured and learnt."""
 
     plan: OnboardingPlan
-    loop: Loop
-    """With the predictor, fitted to all labels."""
+    loop: ClosedLoop
+    """The loop, whose predictor is fitted to all labels."""
     holdout: Holdout | None
     prediction: Prediction | None
-    """Of the hold-out."""
+    """Predictions for the hold-out; None without one."""
     learning_curve: pd.DataFrame
     rows: pd.DataFrame
     """The measurements of the onboarding and of its hold-out, with raw passes (`Store.table`)."""
@@ -150,8 +161,9 @@ class OnboardingRun:
     facts: dict[str, Any]
     """The device's facts."""
     wall_s: float
+    """Seconds that the onboarding took."""
     onboard_s: float
-    """Seconds without the hold-out."""
+    """Seconds that it took without the hold-out."""
     timed_s: float
     """Seconds that the device spent timing networks."""
 
@@ -159,23 +171,25 @@ class OnboardingRun:
 def onboard(
     store: Store, plans: Sequence[OnboardingPlan], run_jobs: RunJobs, listener: RunListener = RunListener()
 ) -> list[OnboardingRun]:
-    """Run a closed loop on each target, side by side; a later call goes on where an earlier one of the same plans was.
+    """Run a closed loop on each target, side by side. A later call continues an earlier one of the same plans.
 
     Args:
-        run_jobs: does jobs on their devices.
+        plans: one for each target.
+        run_jobs: runs jobs on their devices.
+        listener: what is called during the run.
 
     Returns:
-        What did not fail, in the order of the plans.
+        The onboardings that did not fail, in the order of the plans.
 
     Raises:
-        LatlabError: where every target failed.
+        LatlabError: if every target failed.
     """
     onboardings = []
     for plan in plans:
-        # Before a device is taken: it would wait, and would be disturbed where it is this machine.
-        if listener.say:
+        # Predictors are pre-trained before a device is taken: it would wait, and this machine would be disturbed.
+        if listener.announce:
             sources = in_words([one.name for one in plan.sources])
-            listener.say(f"{plan.target}: predictor {plan.predictor.name}, prior: {sources}")
+            listener.announce(f"{plan.target}: predictor {plan.predictor.name}, prior: {sources}")
         onboardings.append(OnboardingJob(store, plan))
     jobs = [Job(one.plan.target, one.work, total=one.total) for one in onboardings]
     errors = run_jobs(jobs, listener)
@@ -185,7 +199,7 @@ def onboard(
 
 
 class OnboardingJob:
-    """One plan under way. Its work may be done again from the start: it goes on with what the store holds."""
+    """The job of one plan. Its work may run again from the start: it continues from what the store holds."""
 
     def __init__(self, store: Store, plan: OnboardingPlan) -> None:
         self.plan, self._store = plan, store
@@ -198,10 +212,10 @@ class OnboardingJob:
         self._session = MeasurementSession(store, self._campaign(Selection.onboarding(name)), 1)
 
     def work(self, measurer: Measurer, publish: Callable[[Measurement], None]) -> None:
-        """Measure until the budget is spent, then the hold-out; what a job does on its device."""
+        """Measure until the budget is spent, then measure the hold-out: the work of a job (`Job.work`)."""
         plan = self.plan
         holdout_archs = holdout_of(plan.space, plan.holdout, plan.seed, self._predictor.wanted())
-        self._loop = Loop(
+        self._loop = ClosedLoop(
             plan.space,
             self._predictor,
             budget=plan.budget,
@@ -221,7 +235,7 @@ class OnboardingJob:
         self._facts = measurer.device.facts
 
     def conclude(self, timed_s: float) -> OnboardingRun:
-        """Return what the work has brought.
+        """Judge the predictor, and return what was measured and learnt.
 
         Args:
             timed_s: seconds that the device spent timing networks.
@@ -249,10 +263,10 @@ class OnboardingJob:
         return self._store.campaign(plan.target, plan.space.name, plan.policy, plan.seed, selection, plan.options)
 
     def _close_loop(self, measurer: Measurer, publish: Callable[[Measurement], None]) -> None:
-        """Choose and measure until the budget is spent, then finish what was put aside.
+        """Choose and measure until the budget is spent, then take the other passes of all networks.
 
-        A network's first passes are enough for the loop to go on with; its others come in sweeps over all networks, so
-        that a label does not depend on how disturbed the device was in one second.
+        The first passes of a network are enough to choose the next one. The others come in sweeps over all networks, so
+        that no label depends on how disturbed the device was in one second.
         """
         session, loop = self._session, self._loop
         earlier = session.resume()
@@ -262,7 +276,7 @@ class OnboardingJob:
                 loop.record(row.arch, row.status, row.latency_ms, row.stderr_ms)
         loop.expect(unfinished)
 
-        # Lazily: each proposal is made when an export can start, with what is known by then.
+        # A generator: each proposal is made when an export can start, by what is known then.
         wanted = ((arch, str(Role.TRAIN)) for arch in itertools.chain(unfinished, loop.proposals()))
         for row in measurer.run(session, wanted, passes=FIRST_PASSES):
             loop.record(row.arch, row.status, row.latency_ms, row.stderr_ms)
@@ -270,7 +284,7 @@ class OnboardingJob:
         archs = [arch for arch, row in session.rows().items() if row.status == Status.RUNNING]
         for _ in self._sweep(measurer, session, archs, Role.TRAIN, FIRST_PASSES + 1):
             pass
-        # Only now are all labels what they will be: with all passes, and without the session's drift.
+        # Labels are final only now: with all passes, and corrected for the session's drift.
         for row in session.rows().values():
             loop.record(row.arch, row.status, row.latency_ms, row.stderr_ms)
         if loop.measured:
@@ -279,7 +293,10 @@ class OnboardingJob:
     def _sweep(
         self, measurer: Measurer, session: MeasurementSession, archs: Sequence[str], role: Role, first: int
     ) -> Iterator[Measurement]:
-        """Bring networks from pass `first` to their last, one pass of all of them at a time, in random orders."""
+        """Take the passes of networks from number `first` to the last, one pass of each at a time, in random orders.
+
+        Rows are yielded once they are finished.
+        """
         rng = random.Random(f"{self.plan.seed}/{session.number}")
         left = list(archs)
         for passes in range(first, self.plan.policy.most_passes + 1):
@@ -296,7 +313,7 @@ class OnboardingJob:
     def _measure_holdout(
         self, measurer: Measurer, archs: list[Architecture], publish: Callable[[Measurement], None]
     ) -> Holdout:
-        """Measure the hold-out in interleaved sessions, one after the other."""
+        """Measure the hold-out in `HOLDOUT_SESSIONS` sessions, one after the other, each with interleaved passes."""
         campaign = self._campaign(Selection.HOLDOUT)
         labels = []
         for number in range(1, HOLDOUT_SESSIONS + 1):
@@ -330,7 +347,10 @@ def _score(prediction: Prediction | None, holdout: Holdout | None) -> dict[str, 
 
 
 def save_onboarding(run: OnboardingRun) -> Onboarding:
-    """Write the latency table and the predictor into the plan's folder, and return the result."""
+    """Write the latency table and the predictor into the plan's folder, and return the result.
+
+    The report is not written here, only its path is set.
+    """
     plan, loop, curve = run.plan, run.loop, run.learning_curve
     archs = whole_space(plan.space)
     own = run.rows[run.rows["campaign"] == run.campaign.id]

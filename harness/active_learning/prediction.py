@@ -1,4 +1,4 @@
-"""Predicts networks that were not measured, from what the store holds of a target and of other devices."""
+"""Prediction of networks that were not measured, from what the store holds of a target and of other devices."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from latlab.harness.active_learning.block_latencies import block_latencies
 from latlab.harness.active_learning.latency_table import latency_table, whole_space
-from latlab.harness.active_learning.loop import Loop, refitted
+from latlab.harness.active_learning.loop import ClosedLoop, refitted
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for
 from latlab.harness.active_learning.source_devices import ENOUGH_LABELS, SourceFilter, source_devices, thinned
 from latlab.harness.architectures import is_block_space, parse_archs, space_named
@@ -26,14 +26,14 @@ __all__ = ["Predictions", "predict", "source_filter_of", "sources_of", "stored_t
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predicted latencies, and what they rest on."""
+    """Predicted latencies, and the data that they were learnt from."""
 
     table: pd.DataFrame
-    """Columns arch, latency_ms, std_ms, lower_ms, upper_ms (90 %), measured (whether it was)."""
+    """Columns arch, latency_ms, std_ms, lower_ms, upper_ms (90 %), measured (whether the network was)."""
     sources: tuple[str, ...]
     """Names of the devices that the predictor was pre-trained on."""
     support: int
-    """Measurements of the target that the predictor was fitted to."""
+    """Number of measurements of the target that the predictor was fitted to."""
 
 
 def predict(
@@ -70,7 +70,7 @@ def predict(
     chosen_space = space_named(space)
     wanted = parse_archs(chosen_space, archs) if archs is not None else whole_space(chosen_space)
     fitted, sources = trained_predictor(store, inventory, target, chosen_space, table, (), predictor, seed)
-    loop = refitted(chosen_space, table, fitted) or Loop(chosen_space, fitted, budget=0, seed=seed)
+    loop = refitted(chosen_space, table, fitted) or ClosedLoop(chosen_space, fitted, budget=0, seed=seed)
     try:
         prediction = loop.predict(wanted)
     except ValueError as error:
@@ -94,11 +94,11 @@ def trained_predictor(
     options: PredictorOptions,
     seed: int,
 ) -> tuple[Predictor, tuple[str, ...]]:
-    """Return a predictor for a stored target, pre-trained on its sources, and the names of these.
+    """Return a predictor for a stored target, pre-trained on its source devices, and the names of these devices.
 
     Args:
-        rows: what was measured of the target.
-        holdout: architectures whose labels the sources must not show.
+        rows: the target's rows of the store.
+        holdout: architectures whose labels on the target's device must not be among the sources.
     """
     others = sources_of(store, space, source_filter_of(inventory, target, rows, holdout), options.sources)
     blocks = block_latencies(store, target, space)
@@ -109,7 +109,7 @@ def trained_predictor(
 def sources_of(
     store: Store, space: SearchSpace, source_filter: SourceFilter, which: str | Sequence[str]
 ) -> list[SourceDevice]:
-    """Return the sources that commands pre-train on: those that are asked for, with a bounded number of labels each."""
+    """Return the sources, chosen by `which`, that commands pre-train on, each with at most `ENOUGH_LABELS` labels."""
     return [thinned(source, ENOUGH_LABELS) for source in source_devices(store, space, source_filter, which)]
 
 
@@ -119,10 +119,11 @@ def source_filter_of(
     rows: pd.DataFrame | None = None,
     holdout: Sequence[Architecture] = (),
 ) -> SourceFilter:
-    """Return which sources a target may have.
+    """Return the filter that decides which sources a target may have.
 
     Args:
-        rows: what was measured of it; None where that is not known.
+        target: None for any sources.
+        rows: the target's rows of the store, or None if there are none yet.
         holdout: architectures whose labels on the target's device stay unseen.
     """
     if target is None:
@@ -139,7 +140,7 @@ def _same_device(inventory: Inventory, device: str) -> Callable[[str], bool]:
 
 
 def _address(inventory: Inventory, device: str) -> tuple[object, ...]:
-    """Return where a device is, so that two names of the same one are known; an unknown one is where its name is."""
+    """Return the address of a device, to recognise two names of one device; an unknown name is its own address."""
     config = inventory.devices.get(device)
     if config is None or config.transport == "simulated":
         return ("local", None, None, None) if device == "local" else (device,)
@@ -147,10 +148,10 @@ def _address(inventory: Inventory, device: str) -> tuple[object, ...]:
 
 
 def stored_target(store: Store, word: str) -> str:
-    """Return the only target that the store has of a device, given the device's name; any other word as it is.
+    """Return the only target that the store has of a device, given the device's name; return any other word unchanged.
 
     Raises:
-        BadInputError: where the store has several targets of the device.
+        BadInputError: if the store has several targets of the device.
     """
     own = sorted({target for target in store.table()["target"] if target.split("/")[0] == word})
     if len(own) > 1:

@@ -1,4 +1,4 @@
-"""A predictor from its name, for a space and a target."""
+"""The making of a predictor from its name and options, for a space and a target."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["PredictorOptions", "parse_facts", "predictor_for"]
 
 @dataclass(frozen=True)
 class PredictorOptions:
-    """Which predictor is fitted, and what it learns from before it sees the target."""
+    """The choice of a predictor, and of what it learns from before it sees the target."""
 
     name: str | None = None
-    """The predictor; None for latlab's own."""
+    """The predictor's name; None for the default (`predictors.DEFAULT`)."""
     sources: str | Sequence[str] = ALL
     """Source devices that it is pre-trained on: `all`, `none`, or names of sources, targets or devices."""
     facts: Mapping[str, float] = field(default_factory=dict)
-    """The target's hardware (cores, clock_ghz, bandwidth_gbs, tops), for predictors that take it."""
+    """Facts about the target's hardware (cores, clock_ghz, bandwidth_gbs, tops), for predictors that take them."""
 
 
 def predictor_for(
@@ -35,15 +35,15 @@ def predictor_for(
     sources: Sequence[predictors.SourceDevice] | None = None,
     blocks: Mapping[str, float] | None = None,
 ) -> predictors.Predictor:
-    """Return a predictor, pre-trained where `sources` are given, even if they are empty.
+    """Return a predictor, pre-trained on `sources` if they are given.
 
     Args:
         seed: seed of the predictor's own random choices.
-        sources: the source devices that `options.sources` stands for; None for no pre-training.
-        blocks: milliseconds of single blocks on the target, by name, for predictors that use them.
+        sources: the source devices that `options.sources` stands for, maybe none; None for no pre-training.
+        blocks: latencies in ms of single blocks on the target, by name, for predictors that use them.
 
     Raises:
-        BadInputError: for an unknown predictor, or one that cannot do what is asked of it.
+        BadInputError: if the predictor is unknown, takes no facts, or cannot learn from these sources.
     """
     name = options.name or predictors.DEFAULT
     try:
@@ -73,7 +73,7 @@ def predictor_for(
 
 
 def parse_facts(words: Iterable[str]) -> dict[str, float]:
-    """`cores=4` and the like. Raises `BadInputError`."""
+    """Return hardware facts from words such as `cores=4`. Raises `BadInputError` for anything else."""
     facts = {}
     for word in words:
         key, _, value = word.partition("=")

@@ -1,4 +1,4 @@
-"""Source devices: what the store knows of other devices than the one under source_filter, imported or measured.
+"""Source devices: labels of devices other than the target's, imported or measured.
 
 Predictors learn from them before they see a measurement of their target (`Predictor.pretrain`).
 """
@@ -27,23 +27,23 @@ __all__ = ["ALL", "ENOUGH_LABELS", "MIN_LABELS", "NONE", "SourceFilter", "signat
 
 ALL, NONE = "all", "none"
 ENOUGH_LABELS = 2000
-"""Of a source, for a predictor that a command fits: more tell little, and pre-training takes as long as there are."""
+"""Most labels of a source that commands pre-train on: more add little, and the time grows with their number."""
 MIN_LABELS = 10
-"""Measured targets with fewer labels say too little about a device to be taken as a source unasked."""
+"""Fewest labels of a measured target that is a source without being named: fewer say too little about a device."""
 COPY = 3
-"""Labels that a source shares with the target to the last digit, from which on it is taken for a copy of it."""
+"""Number of labels equal to the target's to the last digit from which a source counts as a copy of the target."""
 
 
 @dataclass(frozen=True)
 class SourceFilter:
-    """What the sources are for.
+    """The rules that decide which sources a target may have.
 
     Args:
-        target: the target under source_filter, which is never its own source.
-        same_device: whether a device's name is another name of the target's device, or that itself.
-        simulated: whether the target's latencies are made up; a simulated device is no source for a real one.
-        holdout: architectures whose labels on the target's device stay unseen whichever target of it they are of: a
-            second thread count would tell much of the hold-out's answers.
+        target: the target that the predictor is for, which is never its own source; None for no target.
+        same_device: returns whether a device's name stands for the target's device.
+        simulated: whether the target's latencies are simulated. A simulated device is no source for a real one.
+        holdout: architectures whose labels stay unseen on every target of the target's device: latencies with another
+            number of threads would give away much about the hold-out.
     """
 
     target: str | None = None
@@ -52,32 +52,25 @@ class SourceFilter:
     holdout: Collection[Architecture] = ()
 
     def is_own(self, target: str) -> bool:
-        """Whether `target` is the one under source_filter, be it under another device's name."""
+        """Return whether `target` is the filter's target, maybe under another name of its device."""
         if self.target is None:
             return False
         device, _, how = target.partition("/")
         return target == self.target or (how == self.target.partition("/")[2] and self.same_device(device))
 
 
-# Importing
-
-
-# Listing
-
-
-# Handing out
-
-
 def source_devices(
     store: Store, space: SearchSpace, source_filter: SourceFilter | None = None, which: str | Sequence[str] = ALL
 ) -> list[SourceDevice]:
-    """What the store knows of other devices in `space`: imported sources, then measured targets, each by name.
+    """Return the source devices in `space`: imported ones, then measured targets, each kind sorted by name.
 
     Args:
+        source_filter: the rules for the target; None to allow everything.
         which: `all`, `none`, or names: of imported sources, targets, or devices (all their targets).
 
     Raises:
-        BadInputError: for a name that the store does not have.
+        BadInputError: if the store does not have a name, or it is the target itself.
+        StoreError: if the stored sources do not fit the installed space.
     """
     source_filter = source_filter or SourceFilter()
     wanted = _wanted(which)
@@ -114,7 +107,7 @@ def source_devices(
 
 
 def _wanted(which: str | Sequence[str]) -> set[str] | None:
-    """Names; None for all."""
+    """Return the wanted names; None for all."""
     if which == ALL:
         return None
     names = which.split(",") if isinstance(which, str) else list(which)
@@ -155,7 +148,7 @@ def _from_labels(
 
 
 def _from_rows(target: str, rows: pd.DataFrame, space: SearchSpace, source_filter: SourceFilter) -> SourceDevice:
-    """Networks exported without their dead edges are their canonical forms, which are timed once."""
+    """Return a measured target as a source. Networks without dead edges appear once, in their canonical forms."""
     archs = [space.parse(arch) for arch in rows["arch"]]
     if not rows["as_written"].iloc[0]:
         archs = [space.canonical(arch) for arch in archs]
@@ -169,7 +162,7 @@ def _from_rows(target: str, rows: pd.DataFrame, space: SearchSpace, source_filte
 
 
 def _is_copy(source: SourceDevice, own: pd.DataFrame, space: SearchSpace) -> bool:
-    """Whether a source has the target's own labels: somebody exported and imported them again."""
+    """Return whether a source holds the target's own labels, because somebody exported and imported them again."""
     if own.empty:
         return False
     latencies: NDArray[np.float64] = own["latency_ms"].to_numpy(dtype=np.float64)
@@ -179,10 +172,10 @@ def _is_copy(source: SourceDevice, own: pd.DataFrame, space: SearchSpace) -> boo
 
 
 def thinned(source: SourceDevice, most: int) -> SourceDevice:
-    """At most `most` of a source's labels, at random but the same whenever asked.
+    """Return a source with at most `most` of its labels, chosen at random, but the same in every call.
 
-    Architectures are taken in the order of a hash of their genes, so that sources of the same architectures keep the
-    same ones, by which they can be compared.
+    Architectures are chosen by a hash of their genes. So sources with the same architectures keep the same ones, and
+    can be compared by them.
     """
     if len(source.genes) <= most:
         return source
@@ -198,7 +191,7 @@ def thinned(source: SourceDevice, most: int) -> SourceDevice:
 
 
 def signature(sources: Sequence[SourceDevice]) -> dict[str, Any]:
-    """What a saved predictor keeps of its sources: their names, sizes, and a hash of everything in them."""
+    """Return what a saved predictor records of its sources: names, sizes, and a SHA-256 over all their data."""
     digest = hashlib.sha256()
     for source in sources:
         digest.update(source.name.encode() + b"\0")

@@ -1,1 +1,1 @@
-"""One device: its session, its preconditions, its health and its status."""
+"""One device at a time: its session, its preconditions, its health checks and its status."""

@@ -1,4 +1,4 @@
-"""`latlab doctor`: is this device fit to measure on? Each finding says what was seen and what to do about it."""
+"""The examination of a device (`latlab doctor`): can it be reached, and is it fit to measure on?"""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ from latlab.harness.transports import ConnectError, DeviceConfig, DeviceLostErro
 __all__ = ["Examination", "Finding", "examine", "examine_controller"]
 
 LOW_DISK_GB = 2.0
+"""Gigabytes free for exported networks on this machine, below which there is a warning."""
 
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """All that was found of a device."""
+    """All findings about one device, and the seconds that the examination took."""
 
     device: str
     config: DeviceConfig
@@ -38,17 +39,18 @@ class Examination:
 
     @property
     def state(self) -> State:
-        """The worst there is."""
+        """The worst state among the findings."""
         states = {finding.state for finding in self.findings}
         return "failed" if "failed" in states else "warning" if "warning" in states else "ok"
 
     def to_json(self) -> dict[str, Any]:
+        """Return the device, its transport, its state and its checks."""
         checks = [finding.to_json() for finding in self.findings]
         return {"device": self.device, "transport": self.config.transport, "state": self.state, "checks": checks}
 
 
 def examine_controller() -> list[Finding]:
-    """What this machine needs, whatever the devices: room for exported networks."""
+    """Examine what this machine itself needs, whatever the devices are: room for exported networks."""
     folder = cache_folder() / "artifacts"
     try:
         ArtifactCache(folder)
@@ -62,9 +64,12 @@ def examine_controller() -> list[Finding]:
 
 
 def examine(names: Sequence[str], inventory: Inventory) -> Iterator[Examination]:
-    """Examines devices of the inventory side by side; yields what was found in the order of `names`.
+    """Examine devices of the inventory side by side, and yield the examinations in the order of `names`.
 
-    Never raises for what is wrong with a device: that is a finding.
+    Whatever is wrong with a device is a finding, and no exception.
+
+    Raises:
+        BadInputError: if a name is not in the inventory.
     """
     configs = {name: inventory.device(name) for name in names}
     with SmokeTest() as smoke_test:
@@ -81,20 +86,20 @@ def _in_background(name: str, config: DeviceConfig, smoke_test: SmokeTest) -> Fu
         examiner = _DeviceExaminer(name, config, smoke_test)
         try:
             examiner.examine()
-        except Exception as error:  # the other devices are to be heard of all the same
+        except Exception as error:  # the examinations of the other devices must go on
             found = f"{type(error).__name__}: {error}"
             examiner.findings.append(
                 Finding("doctor", "failed", found, "This is a defect of latlab: please report it.")
             )
         result.set_result(Examination(name, config, examiner.findings, time.monotonic() - began))
 
-    # Not a pool's thread, for whose end Ctrl-C would have to wait.
+    # No thread of a pool: Ctrl-C would have to wait for its end.
     threading.Thread(target=examine_it, name=f"doctor-{name}", daemon=True).start()
     return result
 
 
 class _DeviceExaminer:
-    """One device, and what has been found of it so far."""
+    """The examination of one device: it fills `findings`."""
 
     def __init__(self, name: str, config: DeviceConfig, smoke_test: SmokeTest) -> None:
         self.findings: list[Finding] = []
@@ -102,73 +107,74 @@ class _DeviceExaminer:
         self._hello = Hello({})
 
     def examine(self) -> None:
+        """Examine the device for all its targets. Those of benchmark_model need a transport of their own."""
         try:
             targets = self._config.all_targets(self._name)
         except LatlabError as error:
-            self._note("inventory", "failed", error.message, error.hint or "")
+            self._report("inventory", "failed", error.message, error.hint or "")
             return
-        theirs = [target for target in targets if target.runtime != BENCHMARK_MODEL]
-        for group in (theirs, [target for target in targets if target.runtime == BENCHMARK_MODEL]):
+        worker_targets = [target for target in targets if target.runtime != BENCHMARK_MODEL]
+        for group in (worker_targets, [target for target in targets if target.runtime == BENCHMARK_MODEL]):
             if not group:
                 continue
             try:
                 worker = WorkerClient(open_transport(self._config, self._name, group[0].runtime))
             except LatlabError as error:
-                self._note("inventory", "failed", error.message, error.hint or "")
+                self._report("inventory", "failed", error.message, error.hint or "")
                 return
             try:
-                self._visit(worker, group)
+                self._examine_worker(worker, group)
             finally:
                 worker.close()
 
-    def _visit(self, worker: WorkerClient, targets: Sequence[Target]) -> None:
-        """Everything that is to be seen through one connection."""
-        if not self._reach(worker):
+    def _examine_worker(self, worker: WorkerClient, targets: Sequence[Target]) -> None:
+        """Examine everything that one connection can show."""
+        if not self._connect(worker):
             return
         try:
             self.findings += facts(self._hello.fields, on_this_machine=self._config.is_this_machine)
-            before = self._look(worker)
+            before = self._read_sensors(worker)
             self.findings += conditions(before[1], self._hello.fields)
             cpus = self._config.timing_cpus(self._hello.usable_cpus, max(target.threads for target in targets))
             self.findings += Preconditions(self._config, self._hello.fields, cpus).findings(before[1])
             if self._affinity_is_possible():
-                self._run_everything(worker, targets)
-            after = self._look(worker)
+                self._check_runtimes(worker, targets)
+            after = self._read_sensors(worker)
         except (DeviceLostError, WorkerError) as error:
-            self._lost(error)
+            self._report_loss(error)
             return
         if before[0] and after[0]:
             self.findings += compare_clocks(before[0], after[0])
 
-    def _reach(self, worker: WorkerClient) -> bool:
-        """Connects and greets, noting each step on the way."""
+    def _connect(self, worker: WorkerClient) -> bool:
+        """Connect, greet the worker, report each step, and return whether all succeeded."""
         try:
             worker.start()
         except ConnectError as error:
             steps = worker.transport.STEPS
             for step in steps[: steps.index(error.step) if error.step in steps else 0]:
-                self._note(step, "ok")
-            self._note(error.step, "failed", self._short(error.message), error.advice or "Mend that, and look again.")
+                self._report(step, "ok")
+            self._report(error.step, "failed", self._short(error.message), error.advice or "Fix that, then look again.")
             return False
         try:
             self._hello = worker.hello(ANSWER_S)
         except (WorkerError, DeviceLostError) as error:
             for step in worker.transport.STEPS:
-                self._note(step, "ok")
+                self._report(step, "ok")
             if isinstance(error, WorkerError) and error.kind == "busy":
                 advice = "It is free again, by itself, when that latlab ends: wait for it, or end it there."
-                self._note("in use", "failed", self._short(error.message), advice)
+                self._report("in use", "failed", self._short(error.message), advice)
             else:
-                self._lost(error)
+                self._report_loss(error)
             return False
         details = step_details(self._hello.fields)
         for step in worker.transport.STEPS:
-            self._note(step, "ok", details.get(step, ""))
+            self._report(step, "ok", details.get(step, ""))
         if "Python" not in worker.transport.STEPS and details["Python"]:
-            self._note("worker", "ok", details["Python"])
+            self._report("worker", "ok", details["Python"])
         return True
 
-    def _look(self, worker: WorkerClient) -> tuple[Clocks | None, dict[str, Any]]:
+    def _read_sensors(self, worker: WorkerClient) -> tuple[Clocks | None, dict[str, Any]]:
         asked_s = time.perf_counter()
         telemetry = worker.telemetry(ANSWER_S)
         return Clocks.read(telemetry, asked_s, time.perf_counter(), time.time()), telemetry
@@ -177,69 +183,69 @@ class _DeviceExaminer:
         usable, chosen = self._hello.usable_cpus, self._config.affinity
         if chosen is None or not usable or set(chosen) <= set(usable):
             return True
-        self._note("affinity", "failed", f"{chosen} names CPUs that it does not have", f"Choose from {usable}.")
+        self._report("affinity", "failed", f"{chosen} names CPUs that it does not have", f"Choose from {usable}.")
         return False
 
     # Runtimes
 
-    def _run_everything(self, worker: WorkerClient, targets: Sequence[Target]) -> None:
-        """Each runtime there is, on the CPU, and each target of the inventory that asks for more than that."""
+    def _check_runtimes(self, worker: WorkerClient, targets: Sequence[Target]) -> None:
+        """Test each runtime of the device on one CPU thread, and each target of the inventory that asks for more."""
         wanted = {target.runtime for target in targets}
         found = self._hello.runtimes
-        plain = [Target(self._name, runtime) for runtime in _known([*found, *wanted])]
+        plain = [Target(self._name, runtime) for runtime in _known_runtimes([*found, *wanted])]
         special = [target for target in dict.fromkeys(map(_at_batch_1, targets)) if target not in plain]
         exports = {}
         for target in [*plain, *special]:
             label = f"runtime {target.runtime}" if target in plain else _label(target)
             if not self._hello.runtime(target.runtime).version:
                 if target in plain:
-                    self._missing(target.runtime, self._hello.runtime(target.runtime), target.runtime in wanted)
+                    self._report_missing(target.runtime, self._hello.runtime(target.runtime), target.runtime in wanted)
                 continue
             cpus = len(self._config.affinity or self._hello.usable_cpus) or target.threads
             if target.threads > cpus:
                 found_cpus = f"{cpus} CPUs for timing: {target.threads} threads would take turns"
-                self._note(label, "failed", found_cpus, f"In the inventory, take `threads: {cpus}` or less.")
+                self._report(label, "failed", found_cpus, f"In the inventory, take `threads: {cpus}` or less.")
                 continue
             try:
                 if target.format not in exports:
                     exports[target.format] = self._smoke_test.submit(target.format)
                 artifact = exports[target.format].result()
             except ExportError as error:
-                self._note(label, "failed", f"the small network cannot be exported: {error.message}")
+                self._report(label, "failed", f"the small network cannot be exported: {error.message}")
             except CacheError as error:
-                self._note(label, "failed", str(error), "Name a writable folder in $LATLAB_CACHE.")
+                self._report(label, "failed", str(error), "Name a writable folder in $LATLAB_CACHE.")
             else:
-                self._run(worker, target, artifact, label)
+                self._run_smoke_test(worker, target, artifact, label)
 
-    def _missing(self, runtime: str, found: RuntimeInfo, wanted: bool) -> None:
+    def _report_missing(self, runtime: str, found: RuntimeInfo, wanted: bool) -> None:
         if not wanted and self._config.targets:
-            self._note(f"runtime {runtime}", "ok", "not installed, and no target wants it")
+            self._report(f"runtime {runtime}", "ok", "not installed, and no target wants it")
             return
         why = (found.why or "not installed").partition(": pip ")[0]
         reason = "; the inventory's targets want it" if wanted and self._config.targets else ""
         state: State = "failed" if wanted else "warning"
-        self._note(f"runtime {runtime}", state, why + reason, install_advice(self._name, runtime))
+        self._report(f"runtime {runtime}", state, why + reason, install_advice(self._name, runtime))
 
-    def _run(self, worker: WorkerClient, target: Target, artifact: Artifact, label: str) -> None:
-        """A small network run for real: an import is not a health check."""
+    def _run_smoke_test(self, worker: WorkerClient, target: Target, artifact: Artifact, label: str) -> None:
+        """Run a small network: that a runtime can be imported does not show that it works."""
         try:
             cpus = self._config.timing_cpus(self._hello.usable_cpus, target.threads)
-            self._note(label, *self._smoke_test.run(worker, target, artifact, cpus))
+            self._report(label, *self._smoke_test.run(worker, target, artifact, cpus))
         except WorkerError as error:
-            self._note(label, *self._judge(error, target))
+            self._report(label, *self._explain(error, target))
         except DeviceLostError as error:
             if error.unreachable:
                 raise
-            reinstall = f"Install it anew: latlab setup {self._name} --runtime {target.runtime}"
+            reinstall = f"Install it again: latlab setup {self._name} --runtime {target.runtime}"
             advice = _advice_on_loss(error, self._name) if error.timed_out else reinstall
-            self._note(label, "failed", self._short(error.message), advice)
-            worker.start()  # the runtime took the worker with it; others may be sound
+            self._report(label, "failed", self._short(error.message), advice)
+            worker.start()  # the runtime has killed the worker; the other runtimes may still be sound
             worker.hello(ANSWER_S)
 
-    def _judge(self, error: WorkerError, target: Target) -> tuple[State, str, str]:
+    def _explain(self, error: WorkerError, target: Target) -> tuple[State, str, str]:
         message = self._short(error.message)
         if self._hello.is_simulated and error.kind == "bad_request":
-            return "warning", message, ""  # its table has other networks
+            return "warning", message, ""  # the simulated device has a table of latencies without this network
         advice = {
             "no_space": "Free some space on the device, or name another folder with `work` in the inventory.",
             "lease_lost": "Somebody else uses the device now: look again when they have finished.",
@@ -251,44 +257,44 @@ class _DeviceExaminer:
                 f"Does the runtime there support {target.accelerator}? Else take `accelerator: cpu` in the inventory."
             )
         if advice is None:
-            advice = f"Install it anew: latlab setup {self._name} --runtime {target.runtime}"
+            advice = f"Install it again: latlab setup {self._name} --runtime {target.runtime}"
         return "failed", message, advice
 
-    def _lost(self, error: WorkerError | DeviceLostError) -> None:
+    def _report_loss(self, error: WorkerError | DeviceLostError) -> None:
         advice = (
-            _advice_on_loss(error, self._name) if isinstance(error, DeviceLostError) else "Mend that, and look again."
+            _advice_on_loss(error, self._name) if isinstance(error, DeviceLostError) else "Fix that, then look again."
         )
-        self._note("worker", "failed", self._short(error.message), advice)
+        self._report("worker", "failed", self._short(error.message), advice)
 
     def _short(self, message: str) -> str:
-        """The device is named above its lines, and the small network is nobody's."""
+        """Return a message without the names of the device, which is in the heading, and of the small network."""
         return message.removeprefix(f"device {self._name}: ").replace(f" ({self._smoke_test.network})", "")
 
-    def _note(self, check: str, state: State, found: str = "", advice: str = "") -> None:
+    def _report(self, check: str, state: State, found: str = "", advice: str = "") -> None:
         self.findings.append(Finding(check, state, found, advice))
 
 
-def _known(runtimes: Sequence[str]) -> list[str]:
-    """Each once, without those that a newer or a lying worker made up."""
+def _known_runtimes(runtimes: Sequence[str]) -> list[str]:
+    """Return each known runtime once: a newer or a malicious worker may name others."""
     return [runtime for runtime in RUNTIMES if runtime in runtimes]
 
 
 def _at_batch_1(target: Target) -> Target:
-    """Whether an accelerator runs, and how many threads, does not hang on the batch."""
+    """Return the target at batch size 1: an accelerator, or a number of threads, works for any batch or for none."""
     return Target(target.device, target.runtime, target.accelerator, target.precision, target.threads)
 
 
 def _label(target: Target) -> str:
-    """What it asks for beyond one thread of the CPU."""
+    """Return a target's runtime, and what it asks for in addition to one thread of the CPU."""
     accelerator = f" on {target.accelerator}" if target.accelerator != "cpu" else ""
     return f"{target.runtime}{accelerator}{f', {target.threads} threads' if target.threads > 1 else ''}"
 
 
 def _advice_on_loss(error: DeviceLostError, name: str) -> str:
     if isinstance(error, ConnectError):
-        return error.advice or "Mend that, and look again."
+        return error.advice or "Fix that, then look again."
     if error.timed_out:
         return "It is very slow, or it hangs: look at it, restart it."
     if error.unreachable:
         return f"Look at its cable, its network and its power; then again: latlab doctor {name}"
-    return "The worker's program died there: its last words are in the line above, where it left any."
+    return "The worker died there. If it printed an error, the line above shows it."

@@ -1,6 +1,7 @@
-"""What a device says of itself, judged line by line: is it fit to measure on, and if not, what is to be done.
+"""Checks of what a worker reports about its device: each gives a finding, with advice if something is wrong.
 
-Everything here comes from the device and may be missing or nonsense: what cannot be understood gives no line.
+All of the input comes from the device, and may be missing or nonsense. A value that cannot be understood gives no
+finding.
 """
 
 from __future__ import annotations
@@ -18,19 +19,24 @@ State = Literal["ok", "warning", "failed"]
 
 GIB = 2**30
 FULL_GB, LOW_GB = 0.05, 1.0
-"""Free on the device's disk: below the first hardly a network fits, below the second not many."""
+"""Gigabytes free on the device's disk: below the first hardly a network fits, below the second not many do."""
 LOW_MEMORY_MB = 256
+"""MiB of available memory below which there is a warning."""
 COARSE_CLOCK_NS = 10_000
+"""Resolution of the steady clock, in ns, above which there is a warning."""
 WRONG_CLOCK_S = 60.0
-"""Certificates, logs and people go by the wall clock; latencies do not."""
+"""Seconds that the wall clock may be wrong. Certificates, logs and people rely on it; latencies do not."""
 CLOCK_SLACK = 0.02
+"""Share by which the device's steady clock may run faster or slower than the controller's."""
 HOT_C = 75.0
+"""Degrees Celsius from which there is a warning."""
 CHANGING_GOVERNORS = {"powersave", "ondemand", "conservative", "schedutil", "interactive", "userspace", "walt"}
+"""Frequency governors that change the clock while a network is timed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the examination."""
+    """A finding: what was checked, how it is, what was seen, and what to do about it."""
 
     check: str
     state: State
@@ -38,22 +44,27 @@ class Finding:
     advice: str = ""
 
     def to_json(self) -> dict[str, str]:
+        """Return the fields."""
         return asdict(self)
 
 
 class Clocks(NamedTuple):
-    """A reading of the device's clocks, and the controller's just before and just after."""
+    """A reading of the device's clocks, and of the controller's just before and just after, all in seconds."""
 
     wall_s: float
+    """The device's time since the epoch."""
     steady_s: float
+    """The device's steady clock, which times networks."""
     before_s: float
-    """Steady clock of the controller when it asked."""
+    """The controller's steady clock before the request."""
     after_s: float
+    """The controller's steady clock after the reply."""
     own_wall_s: float
+    """The controller's time since the epoch, after the reply."""
 
     @classmethod
     def read(cls, telemetry: Mapping[str, Any], before_s: float, after_s: float, own_wall_s: float) -> Clocks | None:
-        """None where the device does not tell."""
+        """Return the reading in a worker's telemetry, or None if the worker reports no clocks."""
         wall_s, steady_s = (number(telemetry, "clocks", name) for name in ("wall_s", "steady_s"))
         if wall_s is None or steady_s is None:
             return None
@@ -61,7 +72,7 @@ class Clocks(NamedTuple):
 
 
 def facts(hello: Mapping[str, Any], *, on_this_machine: bool) -> Iterator[Finding]:
-    """Lines from a worker's `hello`."""
+    """Yield findings from a worker's `hello`: disk, CPUs, memory, governor, clock and GPUs."""
     free, total = number(hello, "work", "free_bytes"), number(hello, "work", "total_bytes")
     if free is not None:
         folder = text(hello, "work", "folder") or "its work folder"
@@ -75,7 +86,7 @@ def facts(hello: Mapping[str, Any], *, on_this_machine: bool) -> Iterator[Findin
         model = text(hello, "cpus", "model") or "unknown"
         yield Finding("processor", "ok", f"{model}: {usable} of {count:.0f} CPUs usable")
     if usable < 2:
-        why = "Exporting pauses while networks are timed." if on_this_machine else "Everything else there disturbs."
+        why = "Exporting pauses while networks are timed." if on_this_machine else "Any other program there disturbs."
         yield Finding("free cores", "warning", "none besides the one that times networks", why)
     memory = number(hello, "memory_bytes")
     if memory:
@@ -89,14 +100,14 @@ def facts(hello: Mapping[str, Any], *, on_this_machine: bool) -> Iterator[Findin
 
 
 def step_details(hello: Mapping[str, Any]) -> dict[str, str]:
-    """What is there to tell of some steps of `Transport.STEPS`, once the worker has answered."""
+    """Return details, from a worker's `hello`, about the steps "Python" and "work folder" of `Transport.STEPS`."""
     words = [f"Python {text(hello, 'python')}"] if text(hello, "python") else []
     words += [word for word in (text(hello, "fingerprint", "os"), text(hello, "machine"), text(hello, "libc")) if word]
     return {"Python": ", ".join(words), "work folder": text(hello, "work", "folder") or ""}
 
 
 def conditions(telemetry: Mapping[str, Any], hello: Mapping[str, Any]) -> Iterator[Finding]:
-    """Lines from a worker's `telemetry`: what may disturb timing at this moment."""
+    """Yield findings from a worker's `telemetry` about what may disturb timing at this moment."""
     available = number(telemetry, "memory_mb", "available")
     if available is not None and available < LOW_MEMORY_MB:
         yield Finding(
@@ -121,7 +132,7 @@ def conditions(telemetry: Mapping[str, Any], hello: Mapping[str, Any]) -> Iterat
 
 
 def compare_clocks(first: Clocks, last: Clocks) -> Iterator[Finding]:
-    """Does the clock that times networks run as ours does, and does the device know what time it is?"""
+    """Yield findings on two readings: does the steady clock run as fast as ours, and is the wall clock right?"""
     passed = last.steady_s - first.steady_s
     least, most = last.before_s - first.after_s, last.after_s - first.before_s
     if not (1 - CLOCK_SLACK) * least <= passed <= (1 + CLOCK_SLACK) * most or passed <= 0:
@@ -188,7 +199,7 @@ def _throttling(telemetry: Mapping[str, Any], hello: Mapping[str, Any]) -> Itera
     state = throttle_state(telemetry, machine)
     if state is None:
         return
-    if not machine.startswith(("aarch64", "arm")):  # a count of events since boot
+    if not machine.startswith(("aarch64", "arm")):  # then the value is a count of events since boot
         found = f"{state.value} times since boot" if state.value else "never since boot"
         yield Finding("throttling", "ok", found)
     elif state.now:
@@ -207,7 +218,7 @@ def _throttling(telemetry: Mapping[str, Any], hello: Mapping[str, Any]) -> Itera
 
 
 def _energy(telemetry: Mapping[str, Any]) -> Iterator[Finding]:
-    """What of the device's energy can be known; nothing where it has no meter."""
+    """Yield a finding on how the device's energy can be measured, unless it has no meter."""
     energy = telemetry.get("energy")
     if not isinstance(energy, dict):
         return

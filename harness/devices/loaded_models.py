@@ -1,4 +1,7 @@
-"""Networks that stay loaded on a device from one pass to the next, as long as its memory allows."""
+"""The controller's side of loading: which networks stay loaded on a device from one pass to the next.
+
+`latlab.agents.execution.loaded_models` is the device's side: it holds the networks in the worker's memory.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,17 @@ from latlab.harness.transports import WorkerError
 __all__ = ["LoadedModels"]
 
 MEMORY_SHARE = 0.25
-"""Of the device's memory that loaded networks may take, by estimate."""
+"""Share of the device's memory that loaded networks may take, by estimate."""
 MOST_BYTES = 4 << 30
+"""Most bytes that loaded networks may take, however much memory there is."""
 UNKNOWN_BYTES = 256 << 20
+"""Bytes that loaded networks may take on a device that does not report its memory."""
 PER_NETWORK_BYTES = 8 << 20
+"""Bytes that a loaded network is estimated to take whatever the size of its file."""
 PER_FILE_BYTE = 4
-"""A runtime keeps its own copy of the weights, often packed, and activations."""
+"""Bytes of memory per byte of the file: a runtime keeps its own copy of the weights, often packed, and activations."""
 MOST_NETWORKS = 512
+"""Most networks that stay loaded at once."""
 
 
 @dataclass
@@ -29,13 +36,16 @@ class _Entry:
     loaded: LoadedModel
     bytes: int
     spared: bool = False
+    """Whether it may be unloaded at once when another network needs the room."""
 
 
 class LoadedModels:
-    """What is loaded on one device, by the hash of its file; the longest unused goes first.
+    """The networks that are loaded on one device, by the hash of their files. The least recently used goes first.
+
+    After a restart of the device's worker nothing is loaded any more; every method notices that.
 
     Args:
-        device: greeted. After a restart of its worker nothing is loaded, which is noticed by itself.
+        device: a connected device.
     """
 
     def __init__(self, device: DeviceSession) -> None:
@@ -46,8 +56,15 @@ class LoadedModels:
         self._room = UNKNOWN_BYTES if memory is None else min(MOST_BYTES, MEMORY_SHARE * memory)
 
     def get(self, artifact: Artifact, network: str) -> tuple[LoadedModel, bool]:
-        """The network on the device, and whether it had to be loaded now. Raises what `DeviceSession.load` raises."""
-        self._look()
+        """Return the loaded network, and whether it had to be loaded now.
+
+        Args:
+            network: its name in the worker's messages.
+
+        Raises:
+            WorkerError, DeviceFaultError, DeviceLostError, BadInputError: as `DeviceSession.load`.
+        """
+        self._forget_after_restart()
         entry = self._entries.get(artifact.sha256)
         if entry is not None:
             self._entries.move_to_end(artifact.sha256)
@@ -57,29 +74,29 @@ class LoadedModels:
         while self._entries and not self._fits(self._entries.values(), size):
             self.unload(next(iter(self._entries)))
         loaded = self._device.load(artifact, network)
-        self._look()
+        self._forget_after_restart()
         self._entries[artifact.sha256] = _Entry(loaded, size)
         return loaded, True
 
     def has_room(self, artifact: Artifact) -> bool:
-        """Whether it is loaded, or nothing would have to go for it but what can be spared."""
-        self._look()
+        """Return whether the network is loaded already, or fits if only networks that can be spared are unloaded."""
+        self._forget_after_restart()
         kept = [entry for entry in self._entries.values() if not entry.spared]
         return artifact.sha256 in self._entries or self._fits(kept, _bytes(artifact))
 
     def spare(self, sha256: str) -> None:
-        """It is hardly wanted again: the first to go where room is needed."""
+        """Mark a network as hardly needed any more: it is the first to be unloaded when another needs the room."""
         if sha256 in self._entries:
             self._entries.move_to_end(sha256, last=False)
             self._entries[sha256].spared = True
 
     def forget(self, sha256: str) -> None:
-        """The worker has freed it already, or never had it whole."""
+        """Drop a network that the worker has freed already, or could not load."""
         self._entries.pop(sha256, None)
 
     def unload(self, sha256: str) -> None:
-        """Free it on the device. Raises `DeviceLostError`."""
-        self._look()
+        """Unload a network from the device. Raises `DeviceLostError`."""
+        self._forget_after_restart()
         entry = self._entries.pop(sha256, None)
         if entry is not None:
             with contextlib.suppress(WorkerError):  # it was freed already
@@ -88,12 +105,12 @@ class LoadedModels:
     def _fits(self, entries: Collection[_Entry], size: int) -> bool:
         return sum(entry.bytes for entry in entries) + size <= self._room and len(entries) < MOST_NETWORKS
 
-    def _look(self) -> None:
+    def _forget_after_restart(self) -> None:
         if self._generation != self._device.generation:
             self._entries.clear()
             self._generation = self._device.generation
 
 
 def _bytes(artifact: Artifact) -> int:
-    """What a network takes when it is loaded, by estimate."""
+    """Return the bytes of memory that a loaded network takes, by estimate."""
     return PER_NETWORK_BYTES + PER_FILE_BYTE * artifact.path.stat().st_size

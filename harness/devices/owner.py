@@ -1,4 +1,4 @@
-"""Says who uses a device, for others who find it in use: the user, this machine, and the process on it."""
+"""The description of a device's user, for others who find it in use: user, machine and process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import socket
 __all__ = ["owner_description"]
 
 _STRANGE = re.compile(r"[^A-Za-z0-9@._:+-]")
-"""Characters that `latlab.agents.protocol.messages.WHO` does not take, and the space."""
+"""Characters that `latlab.agents.protocol.messages.WHO` does not allow, and the space."""
 
 
 def owner_description() -> str:

@@ -1,4 +1,4 @@
-"""A device in use: its worker, what is loaded on it, and what to do when the worker dies."""
+"""A device in use: one worker at a time, loading and timing on it, and a fresh worker when one dies."""
 
 from __future__ import annotations
 
@@ -24,59 +24,71 @@ from latlab.harness.transports import DeviceConfig, DeviceLostError, WorkerError
 __all__ = ["DeviceBusyError", "DeviceFaultError", "DeviceSession", "install_advice", "pass_deadline_s"]
 
 DEVICE_FAULTS = ("no_space", "lease_lost")
-"""Kinds of failure that are the device's and no network's."""
+"""Kinds of failure for which the device is to blame, and no network."""
 MAX_RESTARTS = 5
-"""Workers that may die in a row, with no pass between them, before the device is given up."""
+"""Most restarts of the worker with no pass in between; then the device is given up."""
 HELLO_S = 120.0
-"""Deadline of a worker's start, which imports Python and looks for runtimes: seconds on a Raspberry Pi Zero."""
+"""Deadline in seconds of a worker's first reply. Before it, Python starts and looks for runtimes, which takes a
+Raspberry Pi Zero several seconds.
+"""
 REQUEST_S = 30.0
-"""Deadline of requests that only keep books."""
+"""Deadline in seconds of requests that neither load nor time a network."""
 LOAD_S = 300.0
-"""Deadline of loading a model, its first inference included."""
+"""Deadline in seconds of loading a model, its first inference included."""
 REST_SLICE_S = 0.5
-"""A device at rest is left alone for so long at a time; then somebody may want to end that."""
+"""Seconds of rest after which it is checked whether the run is to end."""
 TIME_FLOOR_S = 60.0
+"""Least seconds that the runs of a pass may take."""
 TIME_CEILING_S = 7200.0
+"""Most seconds that the runs of a pass may take: a device cannot make the controller wait forever."""
 TIME_FACTOR = 20.0
-"""A pass may take this many times what its first inference suggests, within the floor and the ceiling: how long a
-device is waited for is not up to the device."""
+"""The runs of a pass may take this many times as long as the first inference suggests."""
 
 
-def pass_deadline_s(asked: PassRequest, first_s: float) -> float:
-    """Seconds that a pass may take: for runs by `TIME_FACTOR`, and what the policy itself asks for on top.
+def pass_deadline_s(request: PassRequest, first_s: float) -> float:
+    """Return the deadline of a pass in seconds: the time of its runs by `TIME_FACTOR`, and the seconds it asks for.
 
-    Where nothing but a rule ends the samples, as many runs are waited for as it may want.
+    If only a stopping rule ends the samples, the most runs that it may want are counted.
 
     Args:
-        first_s: of the first inference.
+        first_s: seconds of the first inference.
     """
-    open_ended = asked.stop and not asked.max_pass_s
-    runs = max(asked.warmup, asked.max_warmup) + (asked.most_runs if open_ended else asked.runs)
-    wanted_s = asked.warmup_s + max(asked.pass_s, asked.max_pass_s)
+    open_ended = request.stop and not request.max_pass_s
+    runs = max(request.warmup, request.max_warmup) + (request.most_runs if open_ended else request.runs)
+    wanted_s = request.warmup_s + max(request.pass_s, request.max_pass_s)
     return min(TIME_CEILING_S, max(TIME_FLOOR_S, TIME_FACTOR * first_s * runs)) + wanted_s
 
 
 def install_advice(device: str, runtime: str) -> str:
-    """Advice for a device that lacks a runtime."""
+    """Return advice in words for a device that lacks a runtime."""
     if runtime == BENCHMARK_MODEL:
         return "Name TFLite's program for the device with `benchmark_model` in the inventory."
     return f"Install it: `latlab setup {device} --runtime {runtime}`."
 
 
 class DeviceFaultError(LatlabError):
-    """The device needs a person's hand (its disk is full, say): nothing that it is asked to do will succeed."""
+    """A fault of the device that a person has to fix (its disk is full, say). Until then nothing succeeds there."""
 
 
 class DeviceBusyError(LatlabError):
-    """Somebody else uses the device."""
+    """Raised when somebody else uses the device. The message says who."""
 
 
 class DeviceSession:
-    """One controller's use of one device for one target. A context manager: the worker ends with it.
+    """One controller's use of one device for one target. A context manager: entering connects, leaving ends the worker.
 
     Args:
-        owner: 32 hex digits, who holds the device's lease; a worker that a cut link left behind gives way to the
-            same owner. Default: nobody else.
+        name: the device's name in the inventory.
+        device: its entry in the inventory.
+        target: how networks run there.
+        owner: identity of the controller's run, 32 hex digits. A worker that a cut link left behind gives way to a
+            new one of the same owner. Default: a random identity.
+
+    Raises:
+        DeviceBusyError: on entering, if somebody else uses the device.
+        DeviceLostError: on entering, if the device cannot be reached.
+        DeviceFaultError: on entering, if a person has to fix something on the device.
+        BadInputError: on entering, if the device cannot serve the target (a missing runtime, too few CPUs).
     """
 
     def __init__(self, name: str, device: DeviceConfig, target: Target, owner: str | None = None) -> None:
@@ -85,20 +97,23 @@ class DeviceSession:
         self._worker = WorkerClient(open_transport(device, name, target.runtime))
         self._failures = 0
         self.hello = Hello({})
+        """The reply of the present worker to `hello`; empty before the first."""
         self.fingerprint_id: str | None = None
+        """Identity of the device's facts in the store; None before `register`."""
         self.lease: LeaseToken | None = None
+        """The lease of the present worker; None before the first."""
         self.passes = 0
-        """Timed since the session began."""
+        """Number of passes timed since the session began."""
         self.generation = 0
-        """Counts the workers: what one had loaded, the next has not."""
+        """Number of restarts of the worker. A new worker has no networks loaded."""
         self.doing = "connecting"
-        """In a word, for whoever looks on."""
+        """What the session does now, in a word or two, for a display of progress."""
         self.telemetry: dict[str, Any] = {}
-        """The last that was read."""
+        """The last reading of the device's sensors."""
         self._after_pass = False
-        """Whether that was right after a pass."""
+        """Whether that reading was taken right after a pass."""
         self._circumstances: dict[str, Any] = {}
-        """Of the pass to come, as far as the inventory demands any."""
+        """Facts about the wait before the next pass, which `time` adds to its telemetry."""
 
     def __enter__(self) -> Self:
         try:
@@ -137,7 +152,7 @@ class DeviceSession:
             )
 
     def _check_cpus(self) -> None:
-        """Threads that have to take turns on a CPU give numbers that mean nothing."""
+        """Check that each thread has a CPU of its own: threads that take turns on one give meaningless latencies."""
         usable = self.hello.usable_cpus or range(self.hello.cpu_count)
         chosen = self._device.affinity
         if chosen is not None and not set(chosen) <= set(usable):
@@ -153,7 +168,7 @@ class DeviceSession:
             )
 
     def register(self, store: Store) -> None:
-        """Record the device's facts, so that rows can refer to them, and the lease under which it is used."""
+        """Record in the store the device's facts, to which rows refer, and the lease under which it is used."""
         self._store = store
         self.fingerprint_id = store.fingerprint(self.facts)
         assert self.lease is not None
@@ -161,21 +176,22 @@ class DeviceSession:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The facts that bear on latency: software versions, CPU, governor, and the CPUs that time networks."""
+        """The facts that influence latency: software versions, CPU, governor, and the CPUs that time networks."""
         return {**self.hello.facts, "affinity": self.affinity}
 
     @property
     def affinity(self) -> list[int] | None:
-        """CPUs that time networks (`DeviceConfig.timing_cpus`)."""
+        """The CPUs that time networks (`DeviceConfig.timing_cpus`); None for all."""
         return self._device.timing_cpus(self.hello.usable_cpus, self.target.threads)
 
     @property
     def is_this_machine(self) -> bool:
+        """Whether the device shares its CPUs with the controller."""
         return self._device.is_this_machine
 
     @property
     def spare_cpus(self) -> set[int] | None:
-        """CPUs of this machine left for exporting; None where no core is left."""
+        """The CPUs of this machine that are left for exporting; None if none is left."""
         if not self._device.is_this_machine:
             return set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
         if self.affinity is None:
@@ -183,22 +199,23 @@ class DeviceSession:
         return set(self.hello.usable_cpus) - set(self.affinity) or None
 
     def load(self, artifact: Artifact, network: str = "") -> LoadedModel:
-        """Push the artifact where the device lacks it, and load it.
+        """Push the artifact if the device lacks it, and load it.
 
         Args:
-            network: what it is, for the worker's messages.
+            network: its name in the worker's messages.
 
         Raises:
-            WorkerError: the network's failure.
-            DeviceFaultError: the device's failure.
-            DeviceLostError: neither answered.
+            WorkerError: if the network is to blame.
+            DeviceFaultError: if the device is to blame.
+            DeviceLostError: if the worker does not answer any more.
+            BadInputError: if the device lacks the runtime or the accelerator.
         """
         try:
             return self._load(artifact, network)
         except WorkerError as error:
             if error.kind not in ("corrupt_artifact", "missing_artifact"):
                 raise
-        # It was damaged on the way or on the device, or somebody has emptied the device's cache since: once more.
+        # The file was damaged on the way or on the device, or somebody has emptied the device's cache: try once more.
         try:
             return self._load(artifact, network)
         except WorkerError as error:
@@ -224,7 +241,7 @@ class DeviceSession:
             if error.kind in DEVICE_FAULTS:
                 raise self._fault(error) from error
             if error.kind == "runtime_missing" and self.target.runtime != BENCHMARK_MODEL:
-                # It would be the same with every network. (A phone's delegate may refuse one and take the next.)
+                # Every network would fail like this. (With benchmark_model, a delegate may refuse only this network.)
                 raise BadInputError(
                     f"device {self.name} cannot run {self.target}: {error.message}",
                     f"`latlab doctor {self.name}` shows what it has; the same command goes on once that is mended.",
@@ -239,13 +256,13 @@ class DeviceSession:
         )
 
     def time(self, loaded: LoadedModel, policy: TimingPolicy) -> RecordedPass:
-        """One pass as a policy asks for it.
+        """Time one pass of a loaded network, as the policy asks for it.
 
         Raises:
-            WorkerError: the network's failure.
-            DeviceFaultError: the device's failure.
-            DeviceLostError: neither answered.
-            BadInputError: for a policy that the target cannot follow.
+            WorkerError: if the network is to blame.
+            DeviceFaultError: if the device is to blame.
+            DeviceLostError: if the worker does not answer any more.
+            BadInputError: if the target cannot follow the policy.
         """
         if policy.stop and self.target.runtime == BENCHMARK_MODEL:
             raise BadInputError(
@@ -253,11 +270,11 @@ class DeviceSession:
                 "prints none",
                 "Choose another with --policy: `tflite` is that program's own.",
             )
-        asked = policy.pass_request()
-        deadline_s = pass_deadline_s(asked, loaded.first_s)
+        request = policy.pass_request()
+        deadline_s = pass_deadline_s(request, loaded.first_s)
         self.doing = "timing"
         try:
-            recorded = self._worker.time(loaded.handle, asked, deadline_s)
+            recorded = self._worker.time(loaded.handle, request, deadline_s)
         except WorkerError as error:
             if error.kind in DEVICE_FAULTS:
                 raise self._fault(error) from error
@@ -270,9 +287,11 @@ class DeviceSession:
         return recorded
 
     def ping(self) -> None:
-        """Ask for a sign of life: a health check between networks, and the worker's reason to stay.
+        """Read the device's sensors, which also keeps an idle worker from ending.
 
-        Raises `DeviceLostError`, or `DeviceFaultError` where somebody else has the device now.
+        Raises:
+            DeviceLostError: if the worker does not answer any more.
+            DeviceFaultError: if somebody else has the device now.
         """
         try:
             self.telemetry = self._worker.telemetry(REQUEST_S)
@@ -281,25 +300,25 @@ class DeviceSession:
         self._after_pass = False
 
     def rest(self, seconds: float) -> None:
-        """Nothing runs on the device for so long, on its clock."""
+        """Let nothing run on the device for so many seconds of its own clock."""
         self.doing = "resting"
         self._worker.rest(seconds)
 
     def wait_until_fit(self, check: Callable[[], None] = lambda: None) -> float:
-        """Before a pass: rest the device until it is as the inventory demands (`cooldown`, `clock`), if it does.
+        """Rest the device before a pass until it is as the inventory demands (`cooldown`, `clock`).
 
-        How long that took (`rested_s`), and what is amiss all the same (`unfit`), is told by the next `time` in its
-        telemetry. Costs nothing where nothing is demanded, or where the last pass left the device as it should be.
+        The next `time` adds to its telemetry how long that took (`rested_s`), and which demands are still not met
+        (`unfit`). If nothing is demanded, or the last pass left the device as it should be, this takes no time.
 
         Args:
-            check: called now and then meanwhile; may raise to end the wait.
+            check: called at least every `REST_SLICE_S` seconds of rest; it may raise to end the wait.
 
         Returns:
             Seconds of rest, on the device's clock.
 
         Raises:
-            BadInputError: where it is not, and the inventory says to time nothing then.
-            DeviceLostError, DeviceFaultError: as `ping` does.
+            BadInputError: if a demand is not met, and the inventory says to refuse then.
+            DeviceLostError, DeviceFaultError: as `ping`.
         """
         preconditions = Preconditions(self._device, self.hello.fields, self.affinity)
         if not preconditions.demands:
@@ -330,15 +349,16 @@ class DeviceSession:
         return rested_s
 
     def abort(self) -> None:
-        """End whatever is under way, from another thread: its request fails."""
+        """End the worker from another thread. A request that is under way fails."""
         with contextlib.suppress(Exception):
             self._worker.close(gently=False)
 
     def unload(self, loaded: LoadedModel) -> None:
+        """Free a network on the device. Raises `WorkerError`, `DeviceLostError`."""
         self._worker.unload([loaded.handle], REQUEST_S)
 
     def restart(self, cause: DeviceLostError) -> None:
-        """A fresh worker after one was lost. Raises the cause when too many have died in a row."""
+        """Start a fresh worker after one was lost. Raises the cause if too many have died in a row (`MAX_RESTARTS`)."""
         self._failures += 1
         self._worker.close()
         if self._failures > MAX_RESTARTS:

@@ -1,4 +1,4 @@
-"""A small network, run for real on whatever runtime and accelerator: an import is not a health check."""
+"""The smoke test of a runtime: it runs a small network, because an import does not show that a runtime works."""
 
 from __future__ import annotations
 
@@ -18,20 +18,25 @@ from latlab.search_spaces import get
 __all__ = ["ANSWER_S", "SmokeTest"]
 
 SPACE = "nasbench201"
+"""The search space of the small network."""
 MOST_RUNS = 30
 FEWEST_RUNS = 3
 RUN_S = 5.0
-"""Of timing a network; slower devices run it less often, but `FEWEST_RUNS` times at least."""
+"""Seconds that timing should take: slow devices run the network less than `MOST_RUNS` times, but at least
+`FEWEST_RUNS` times.
+"""
 NOISY_RATIO = 1.1
-"""Of the slowest tenth of runs to the median; beyond it labels will need many passes."""
+"""Ratio of the 90th percentile of the runs to their median above which labels will need many passes."""
 ANSWER_S = 180.0
-"""For what a worker answers out of its head: an emulated Pi needs a minute for its first words."""
+"""Deadline in seconds of requests that run no network: an emulated Raspberry Pi needs a minute for its first reply."""
 LOAD_S = 900.0
+"""Deadline in seconds of loading the network."""
 TIME_FLOOR_S = 60.0
+"""Least deadline in seconds of timing the network."""
 
 
 class SmokeTest:
-    """The small network in the formats that runtimes take: exported when first asked for, and kept."""
+    """The small network, exported once in each format, and its run on a device. A context manager: it ends exports."""
 
     def __init__(self) -> None:
         self.arch = get(SPACE).references()[0].text
@@ -40,10 +45,11 @@ class SmokeTest:
 
     @property
     def network(self) -> str:
+        """The network's name in the worker's messages."""
         return f"{SPACE}/{self.arch}"
 
     def submit(self, file_format: str) -> Future[Artifact]:
-        """Raises `CacheError`."""
+        """Start the export of the network in a format, and return its future. Raises `CacheError`."""
         with self._lock:
             if self._exports is None:
                 self._exports = Exports(ArtifactCache(cache_folder() / "artifacts"))
@@ -52,24 +58,24 @@ class SmokeTest:
     def run(
         self, worker: WorkerClient, target: Target, artifact: Artifact, cpus: list[int] | None
     ) -> tuple[State, str, str]:
-        """Time the network on a device.
+        """Time the network on a device, and judge how evenly it runs.
 
         Args:
             cpus: CPUs that run the network; None for all.
 
         Returns:
-            How that went, what was found, and what to do about it.
+            The state of the finding, what was found, and what to do about it (empty if nothing).
 
         Raises:
-            WorkerError: the worker could not load or run it.
-            DeviceLostError: the worker did not survive it.
+            WorkerError: if the worker cannot load or run the network.
+            DeviceLostError: if the worker does not answer any more.
         """
         worker.push(artifact.path, artifact.sha256, artifact.path.suffix)
         loaded = worker.load(load_request(target, artifact, cpus, self.network), LOAD_S)
         runs = max(FEWEST_RUNS, min(MOST_RUNS, int(RUN_S / max(loaded.first_s, 1e-6))))
-        asked = PassRequest(warmup=min(5, runs), runs=runs)
+        request = PassRequest(warmup=min(5, runs), runs=runs)
         recorded = worker.time(
-            loaded.handle, asked, max(TIME_FLOOR_S, 20 * loaded.first_s * (asked.warmup + asked.runs))
+            loaded.handle, request, max(TIME_FLOOR_S, 20 * loaded.first_s * (request.warmup + request.runs))
         )
         worker.unload([loaded.handle], ANSWER_S)
         samples = sorted(recorded.samples_ns)

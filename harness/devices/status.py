@@ -1,4 +1,4 @@
-"""`latlab devices`: the inventory's devices, whether they answer now, and what was measured on each."""
+"""The status of all devices (`latlab devices`): whether each answers now, and what was measured on it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from latlab.harness.transports import DeviceConfig, DeviceLostError, WorkerError
 __all__ = ["Answer", "Overview", "ask", "overview"]
 
 HELLO_S = 10.0
+"""Deadline in seconds of a worker's reply to `hello`."""
 LIMIT_S = 15.0
-"""For everything: connecting and greeting. Whoever takes longer is looked at with `latlab doctor`, which waits."""
+"""Seconds for connecting and the reply together. `latlab doctor` waits longer for slow devices."""
 
 State = Literal["ready", "not set up", "in use", "unreachable", "no answer", "failing", "not asked"]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How a device is: what its worker said just now, and never what somebody remembers of it."""
+    """The state of a device by its worker's reply just now. Nothing in it comes from the store."""
 
     state: State
     detail: str = ""
@@ -34,33 +35,42 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """One device."""
+    """One device: its inventory entry, its state, and what the store holds of it."""
 
     device: str
     transport: str
     address: str
     description: str
     targets: list[str]
+    """Its targets, without the device's name."""
     state: State
     detail: str
     measured: int
-    """Networks that the store has a latency of."""
+    """Number of networks with a latency in the store."""
     failed: int
+    """Number of networks in the store that failed."""
     last_measured: str | None
+    """Time of the last measurement (ISO 8601); None if there is none."""
     last_incident: dict[str, str] | None
-    """When (`at`), of which `kind`, and its `message`."""
+    """The last incident: its time `at`, its `kind` and its `message`; None if there is none."""
 
     def to_json(self) -> dict[str, Any]:
+        """Return the fields."""
         return asdict(self)
 
 
 def overview(inventory: Inventory, store: Path, *, probe: bool = True) -> list[Overview]:
-    """All devices of the inventory, or this machine where it has none; they are asked side by side."""
+    """Return the status of all devices of the inventory, or of this machine if it has none.
+
+    Args:
+        store: the store's file; it need not exist.
+        probe: whether to connect to the devices, which is done side by side and takes at most `LIMIT_S` seconds.
+    """
     configs = inventory.devices or {"local": inventory.device("local")}
-    asked = {name: _Asked(name, config) for name, config in configs.items()} if probe else {}
-    rows, incidents = _remembered(store)
+    probes = {name: _Probe(name, config) for name, config in configs.items()} if probe else {}
+    rows, incidents = _stored_results(store)
     until = time.monotonic() + LIMIT_S
-    answers = {name: one.wait(until) for name, one in asked.items()}
+    answers = {name: one.wait(until) for name, one in probes.items()}
     found = []
     for name, config in configs.items():
         answer = answers.get(name, Answer("not asked"))
@@ -84,7 +94,7 @@ def overview(inventory: Inventory, store: Path, *, probe: bool = True) -> list[O
 
 
 def ask(name: str, config: DeviceConfig, worker: WorkerClient) -> Answer:
-    """Greets the worker, which is the one sign of life that counts."""
+    """Connect to a device, greet its worker, and return the state of the device. Whatever is wrong is in the answer."""
     began = time.monotonic()
     try:
         worker.start()
@@ -97,26 +107,26 @@ def ask(name: str, config: DeviceConfig, worker: WorkerClient) -> Answer:
     seconds = time.monotonic() - began
     wanted = dict.fromkeys(target.runtime for target in config.all_targets(name))
     missing = [runtime for runtime in wanted if not hello.runtime(runtime).version]
-    if len(missing) == len(wanted):  # of several targets, some can be measured
+    if len(missing) == len(wanted):  # if only some are missing, the other targets can be measured
         return Answer("not set up", f"it has no {' or '.join(missing)}; `latlab setup {name}` installs it")
-    # A worker that does not tell of GPUs may have some; a simulated device has what it takes.
+    # A worker that does not report GPUs may have some; a simulated device has whatever its targets need.
     without = hello.has_no_gpu and not hello.is_simulated
     if without and all(target.accelerator == "cuda" for target in config.all_targets(name)):
         return Answer("not set up", f"its targets want cuda, and it has no GPU; `latlab doctor {name}` looks closer")
     return Answer("ready", f"answered in {seconds:.1f} s")
 
 
-class _Asked:
-    """A device that is being asked in a thread of its own, which nobody waits for at the end."""
+class _Probe:
+    """A question to one device, in a daemon thread: the program can end without waiting for it."""
 
     def __init__(self, name: str, config: DeviceConfig) -> None:
         self._name, self._config = name, config
         self._answer: Future[Answer] = Future()
         self._worker: WorkerClient | None = None
-        threading.Thread(target=self._ask, name=f"ask-{name}", daemon=True).start()
+        threading.Thread(target=self._run, name=f"ask-{name}", daemon=True).start()
 
-    def _ask(self) -> None:
-        # benchmark_model is reached through the same phone as the others, so any target will do.
+    def _run(self) -> None:
+        # Any target will do: those of benchmark_model are on the same phone as the others.
         try:
             runtime = self._config.all_targets(self._name)[0].runtime
             self._worker = WorkerClient(open_transport(self._config, self._name, runtime))
@@ -131,12 +141,12 @@ class _Asked:
         self._answer.set_result(answer)
 
     def wait(self, until: float) -> Answer:
-        """The answer; that there was none, when the time is up."""
+        """Return the answer, or "no answer" at the time `until` on the monotonic clock."""
         try:
             return self._answer.result(max(0.0, until - time.monotonic()))
         except TimeoutError:
             if self._worker is not None:
-                with contextlib.suppress(Exception):  # it hangs somewhere: so may this
+                with contextlib.suppress(Exception):  # the connection hangs, so closing it may fail, too
                     self._worker.close(gently=False)
             return Answer("no answer", f"within {LIMIT_S:.0f} s; `latlab doctor {self._name}` waits longer")
 
@@ -144,8 +154,8 @@ class _Asked:
 _Rows = dict[str, tuple[int, int, str | None]]
 
 
-def _remembered(path: Path) -> tuple[_Rows, dict[str, dict[str, str]]]:
-    """Of each device: networks measured, failed, and when last; and its last incident. Nothing where no store is."""
+def _stored_results(path: Path) -> tuple[_Rows, dict[str, dict[str, str]]]:
+    """Return, by device, (networks measured, networks failed, last time), and the last incident."""
     if not path.exists():
         return {}, {}
     from latlab.harness.store.store import Store

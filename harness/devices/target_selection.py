@@ -1,4 +1,4 @@
-"""Which targets a command means: its words (devices, full targets, `all`) and its options."""
+"""The targets that a command means, by its words (devices, full targets, `all`) and its options."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["TargetOptions", "select_targets"]
 
 @dataclass(frozen=True)
 class TargetOptions:
-    """How networks are to be run, as far as the caller says; None leaves the choice to the device's own targets."""
+    """How networks are to run, as far as the caller chooses. All None: as the device's own targets say."""
 
     runtime: str | None = None
     accelerator: str | None = None
@@ -24,14 +24,14 @@ class TargetOptions:
 
     @property
     def are_given(self) -> bool:
-        """Whether the caller says anything."""
+        """Whether the caller has chosen anything."""
         return any(value is not None for value in vars(self).values())
 
     def on(self, device: str, default_runtime: str) -> Target:
         """Return the target that these options mean on a device.
 
         Args:
-            default_runtime: the device's, where the options name none.
+            default_runtime: the runtime to take if the options name none.
         """
         return Target(
             device,
@@ -46,11 +46,11 @@ class TargetOptions:
 def select_targets(
     inventory: Inventory, devices: str | Sequence[str], options: TargetOptions = TargetOptions()
 ) -> list[Target]:
-    """Return the targets that are meant, each once, in the order of the words.
+    """Return the targets that are meant, each once, in the order in which they are named.
 
     Args:
         devices: names of the inventory, full targets (`pi4/tflite/cpu/fp32/t4/b1`), or `all`.
-        options: without any, a device stands for all its own targets.
+        options: if none is given, a device stands for all its own targets.
 
     Raises:
         BadInputError: for an unknown device, a full target together with options, or no device at all.

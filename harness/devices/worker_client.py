@@ -1,4 +1,4 @@
-"""The worker of a device, verb by verb: typed requests go down a transport, typed replies come back."""
+"""The client of a worker, one method per verb: typed requests and replies over a transport."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from latlab.harness.transports import Transport
 __all__ = ["Hello", "LoadedModel", "RuntimeInfo", "WorkerClient", "load_request"]
 
 REPLY_S = 10.0
-"""Seconds, past the deadline of a pass, in which the device may report that the deadline has passed."""
+"""Seconds after the deadline of a pass that the device has to report that the deadline has passed."""
 _PASS_FACTS = ("at_s", "calls", "settled", "launch_ns", "discarded", "throttled", "sm_mhz", "warnings", "aggregate")
 """Fields of a reply to `time` that are kept next to the telemetry of the pass."""
 _MODEL_FACTS = ("runtime_version", "provider", "delegated", "inputs", "load_ns", "first_ns", "memory", "gpu")
@@ -45,10 +45,10 @@ class RuntimeInfo(NamedTuple):
 
 @dataclass(frozen=True)
 class Hello:
-    """What a worker reports of its device when it is greeted."""
+    """The reply of a worker to `hello`: what it reports of its device."""
 
     fields: Mapping[str, Any]
-    """The whole reply, checked (`transports.reply_validation`) but open to further facts."""
+    """The whole reply. Known fields are checked (`transports.reply_validation`); there may be others."""
 
     @cached_property
     def runtimes(self) -> dict[str, RuntimeInfo]:
@@ -65,24 +65,24 @@ class Hello:
 
     @property
     def usable_cpus(self) -> list[int]:
-        """CPUs that the worker may use, sorted; empty where the device does not say which."""
+        """The CPUs that the worker may use, sorted; empty if the device does not report them."""
         cpus = self.fields.get("cpus")
         return sorted(cpus.get("affinity") or ()) if isinstance(cpus, Mapping) else []
 
     @property
     def cpu_count(self) -> int:
-        """How many CPUs the worker may use; at least 1."""
+        """Number of CPUs that the worker may use; at least 1."""
         return len(self.usable_cpus) or int(number(self.fields, "cpus", "count") or 1)
 
     @property
     def memory_bytes(self) -> int | None:
-        """Memory of the device; None where it does not say."""
+        """Bytes of memory of the device; None if it does not report them."""
         found = number(self.fields, "memory_bytes")
         return None if found is None else int(found)
 
     @property
     def has_no_gpu(self) -> bool:
-        """Whether the device says that it has no GPU; a worker that does not look for GPUs says nothing."""
+        """Whether the device reports that it has no GPU. False if it reports nothing about GPUs."""
         return self.fields.get("gpus") == []
 
     @property
@@ -102,13 +102,13 @@ class Hello:
         return list(environment.get("runtimes") or ()) if isinstance(environment, Mapping) else []
 
     def lease(self, device: str) -> LeaseToken:
-        """Return the lease under which the device is used now; one without a work folder counts no leases."""
+        """Return the lease under which the device is used now; its token is 0 if the worker reports no lease."""
         lease = self.fields.get("lease") or {"folder": "", "token": 0}
         return LeaseToken(device, lease["folder"], lease["token"])
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The facts that bear on latency (software versions, CPU, governor): a device's fingerprint is made of them."""
+        """The facts that influence latency (software versions, CPU, governor); they make the device's fingerprint."""
         return {key: value for key, value in self.fields.items() if key not in _VOLATILE}
 
 
@@ -117,22 +117,23 @@ class LoadedModel:
     """A model that is loaded on the device."""
 
     handle: int
+    """The worker's number for the model."""
     first_s: float
     """Seconds of the first inference."""
     facts: dict[str, Any]
     """What the worker reports of the model: runtime version, provider, delegated operators, inputs, memory."""
     push_s: float = 0.0
-    """Seconds that bringing the file to the device took."""
+    """Seconds that pushing the file to the device took."""
     load_s: float = 0.0
     """Seconds that loading took, the first inference included."""
 
 
 def load_request(target: Target, artifact: Artifact, affinity: list[int] | None, network: str) -> LoadRequest:
-    """Return the request that loads an artifact as a target says.
+    """Return the request to load an artifact as a target prescribes.
 
     Args:
         affinity: CPUs that run the network; None for all.
-        network: what the network is called in the worker's messages.
+        network: name of the network in the worker's messages.
     """
     return LoadRequest(
         sha256=artifact.sha256,
@@ -150,8 +151,8 @@ def load_request(target: Target, artifact: Artifact, affinity: list[int] | None,
 class WorkerClient:
     """A worker at the other end of a transport.
 
-    Every method but `close` may raise `WorkerError` (the worker says why it cannot; it lives on), `DeviceLostError`
-    (no reply in time, or the worker is gone) and `ProtocolError` (the reply is none).
+    Every method but `close` may raise `WorkerError` (the worker reports a failure, and lives on), `DeviceLostError`
+    (no reply in time, or the worker is gone) and `ProtocolError` (the reply breaks the protocol).
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -162,10 +163,11 @@ class WorkerClient:
         self.transport.start()
 
     def hello(self, timeout_s: float, owner: str | None = None, idle_s: float | None = None) -> Hello:
-        """Greet the worker, which takes the lease of the device if an owner is named.
+        """Greet the worker, which takes the lease of the device.
 
         Args:
-            owner: 32 hex digits, who is to hold the lease; None to take none.
+            owner: identity of the lease's holder, 32 hex digits: a worker that an earlier connection of the same owner
+                left behind gives way. None: no other worker gives way.
             idle_s: seconds without a request after which the worker ends; None for its default.
         """
         given = {"owner": owner, "idle_s": idle_s}
@@ -178,21 +180,21 @@ class WorkerClient:
         self.transport.push(path, sha256, suffix)
 
     def load(self, request: LoadRequest, timeout_s: float) -> LoadedModel:
-        """Load a pushed model and run it once."""
+        """Load a pushed model, and run it once."""
         start = time.perf_counter()
         reply = self.transport.request("load", timeout_s, **request.to_fields())
         facts: dict[str, Any] = {key: reply[key] for key in _MODEL_FACTS if reply.get(key) is not None}
         load_s = time.perf_counter() - start
         return LoadedModel(reply["handle"], reply.get("first_ns", 0) / 1e9, facts, load_s=load_s)
 
-    def time(self, handle: int, asked: PassRequest, deadline_s: float) -> RecordedPass:
+    def time(self, handle: int, request: PassRequest, deadline_s: float) -> RecordedPass:
         """Time one pass of a loaded model.
 
         Args:
-            deadline_s: seconds after which the worker gives the pass up and says so.
+            deadline_s: seconds after which the worker gives up and reports a timeout.
         """
         reply = self.transport.request(
-            "time", deadline_s + REPLY_S, handle=handle, deadline_s=deadline_s, **asked.to_fields()
+            "time", deadline_s + REPLY_S, handle=handle, deadline_s=deadline_s, **request.to_fields()
         )
         facts = {key: reply[key] for key in _PASS_FACTS if reply.get(key) is not None and reply[key] != []}
         return RecordedPass(reply["warmup_ns"], reply["samples_ns"], {**reply["telemetry"], **facts})
@@ -206,18 +208,22 @@ class WorkerClient:
         self.transport.request("unload", timeout_s, handles=list(handles))
 
     def install(self, environment: str, wheels: Sequence[Mapping[str, str]], timeout_s: float) -> None:
-        """Make a private environment of pushed wheels.
+        """Install pushed wheels into a private environment.
 
         Args:
-            environment: its identity, 32 hex digits.
+            environment: the environment's identity, 16 to 64 hex digits.
             wheels: `sha256` and `name` of each.
         """
         self.transport.request("install", timeout_s, environment=environment, wheels=list(wheels))
 
     def rest(self, seconds: float) -> None:
-        """Leave the device alone for so many seconds, on its own clock."""
+        """Let nothing run on the device for so many seconds of its own clock."""
         self.transport.rest(seconds)
 
     def close(self, *, gently: bool = True) -> None:
-        """End the worker, which frees the device. More than once is fine."""
+        """End the worker, which frees the device. It may be called more than once.
+
+        Args:
+            gently: whether to ask the worker to end; False to cut the connection, even during a request.
+        """
         self.transport.close(gently=gently)

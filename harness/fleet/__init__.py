@@ -1,1 +1,1 @@
-"""Many devices at once: jobs, threads and retries."""
+"""Many devices at once: campaigns, jobs, a thread for each device, and retries."""

@@ -1,4 +1,4 @@
-"""Measures what campaigns lack, on all their devices at once, and reads the rows back."""
+"""Measuring campaigns: what their sessions lack is measured on all devices at once, and read back as a table."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ __all__ = ["Measurements", "measure_campaigns"]
 
 @dataclass(frozen=True)
 class Measurements:
-    """What `measure` found: a table of rows, and what became of devices and questions."""
+    """The result of `measure`: a table of rows, the errors of devices, and the answers to ranking questions."""
 
     rows: pd.DataFrame
-    """One row per target and architecture, in the order asked for; columns as in `Store.table`."""
+    """One row per target and architecture, in the order of the request; columns as in `Store.table`."""
     errors: tuple[str, ...] = ()
-    """Why devices failed on the way."""
+    """Messages of the devices that failed during the run."""
     resolved: tuple[Resolved, ...] = ()
-    """With `resolve`: how the question stands, one for each target."""
+    """The answer to the ranking question `resolve`, one for each target; empty without one."""
 
 
 def measure_campaigns(
@@ -48,19 +48,21 @@ def measure_campaigns(
     submit: Callable[[str], Future[Artifact]] | None = None,
     listener: RunListener = RunListener(),
 ) -> Measurements:
-    """Measure what the latest sessions of these campaigns lack of `archs`.
+    """Measure those of `archs` that the latest sessions of the campaigns lack, and return all of their rows.
 
     Args:
         campaigns: one for each target; they are measured side by side.
-        archs: architectures, as the store writes them.
-        run_jobs: does jobs on their devices.
+        archs: canonical strings of the architectures.
+        role: the role of new rows.
+        run_jobs: runs jobs on their devices.
         new_session: measure everything again, in a session of its own.
-        raw: with a column `passes`: raw samples in ns, a list for each pass.
-        resolve: then add passes where intervals overlap and the order matters.
-        submit: gives the artifact of an architecture; None to export it as its campaign says.
+        raw: add a column `passes`: raw samples in ns, a list for each pass.
+        resolve: a ranking question; passes are added where intervals overlap and the order matters to it.
+        submit: starts the export of an architecture; None to export it as its campaign says.
+        listener: what is called during the run.
 
     Raises:
-        LatlabError: why a device failed, where no campaign has any row.
+        LatlabError: why a device failed, if no campaign has any row.
     """
     archs = list(dict.fromkeys(archs))
     sessions = [
@@ -69,7 +71,7 @@ def measure_campaigns(
     jobs, replications = [], []
     for session in sessions:
         missing = len(_missing(session.rows(), archs))
-        replication = Replication(session, archs, resolve, listener.say) if resolve else None
+        replication = Replication(session, archs, resolve, listener.announce) if resolve else None
         replications += [replication] if replication else []
         if missing or (replication and not replication.is_over):
             work = _MissingRows(session, archs, role, submit, replication)
@@ -95,7 +97,7 @@ def _rows(store: Store, sessions: Sequence[MeasurementSession], archs: Sequence[
 
 @dataclass(frozen=True)
 class _MissingRows:
-    """The work of a job: measure what a session lacks; done again after a lost link, it goes on where it was."""
+    """The work of a job: measure what a session lacks. After a lost link it runs again, and continues where it was."""
 
     session: MeasurementSession
     archs: Sequence[str]
@@ -106,7 +108,7 @@ class _MissingRows:
     def __call__(self, measurer: Measurer, publish: Callable[[Measurement], None]) -> None:
         session = self.session
         todo = [(arch, str(self.role)) for arch in _missing(session.resume(), self.archs)]
-        # So that neither size nor an earlier session's order is confounded with how the device warms up.
+        # In random order, so that neither size nor an earlier session's order is confounded with the warming device.
         order = f"{session.campaign.seed}/{session.number}"
         random.Random(order).shuffle(todo)
         session.add_facts(order_seed=order)

@@ -1,18 +1,20 @@
-"""Many devices at once: one job at a time on each, devices that are lost found again or left out, nothing lost.
+"""Many devices at once, one job at a time on each. Lost devices are tried again, and no measurement is lost.
 
-Each device has a thread, which takes that device's jobs in order of priority. A job is a piece of work that can be
-done again from the start: everything it has measured is in the store, so after a cut link it goes on where it
-was. What differs between failures is who is to blame, and that decides what happens:
+Each device has a thread, which runs that device's jobs in order of priority. A job can be run again from the start:
+everything that it has measured is in the store, so after a cut link it continues where it was. What happens after a
+failure depends on who is to blame:
 
-* a network (it is not supported, kills the worker twice): its row says so, the job goes on (`measurement.scheduler`);
-* the way to the device (link, SSH server, reboot): the device is tried again, at growing intervals, for the
-  inventory's `reconnect_s`; what it was timing is timed anew;
-* the device, lastingly (disk full, key refused), or by being lost `MAX_LOSSES` times without a pass in between: it is
-  quarantined for the rest of the run, and what it was timing is `device_lost` until the same command comes again;
-* somebody else (the device is in use): the job fails, and says who.
+* A network (it is not supported, or kills the worker twice): its row records the failure, and the job goes on
+  (`measurement.scheduler`).
+* The way to the device (link, SSH server, reboot): the device is tried again, at growing intervals, for the inventory's
+  `reconnect_s`. The pass that was under way is taken again.
+* The device, if the fault will last (disk full, key refused), or if it was lost more than `MAX_LOSSES` times without a
+  pass in between: it is quarantined for the rest of the run. The networks that it was timing are `device_lost` until
+  the same command is given again.
+* Somebody else (the device is in use): the job fails, and the message names the user.
 
-Deadlines are counted from the moment a device is asked, never from when a job is queued, so a slow queue is not taken
-for a hung device.
+Deadlines count from the moment of a request, never from when a job is queued. So a slow queue is not mistaken for a
+hung device.
 """
 
 from __future__ import annotations
@@ -40,17 +42,24 @@ from latlab.harness.transports import DeviceConfig
 __all__ = ["Fleet", "run_jobs"]
 
 MAX_EXPORTERS = 8
+"""Most export processes at the same time."""
 MAX_AT_ONCE = 256
-"""Devices that are driven at the same time; more of them wait for their turn."""
+"""Most devices that work at the same time; further ones wait for their turn."""
 STOP_S = 2.0
-"""How long threads may take to end by themselves after Ctrl-C; then their devices are cut off."""
+"""Seconds that threads may take to end by themselves after Ctrl-C; then the links to their devices are cut."""
 
 
 class Fleet:
-    """Devices of an inventory at work for one controller. A context manager: it holds the store, and exports.
+    """The devices that work for one controller. A context manager: inside, it may write to the store, and export.
 
     Args:
-        jobs: all of them; a device's jobs are done one after another, devices' side by side.
+        store: where measurements and incidents go.
+        inventory: the devices.
+        cache: where exported networks are kept.
+        jobs: all jobs. Those of one device run one after another, devices work side by side.
+
+    Raises:
+        BadInputError: if a job's device is not in the inventory.
     """
 
     def __init__(
@@ -73,7 +82,7 @@ class Fleet:
             name: DeviceState(name, total=sum(job.total for job in own)) for name, own in self._jobs.items()
         }
         for name in self._jobs:
-            inventory.device(name)  # an unknown one is bad input, not a failure on the way
+            inventory.device(name)  # an unknown device is bad input, and no failure during the run
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -86,13 +95,13 @@ class Fleet:
 
     def __exit__(self, *exc: Any) -> None:
         self._stop.set()
-        self._end()
+        self._join_threads()
         self._stack.__exit__(*exc)
 
     def run(self) -> Iterator[Measurement | Incident]:
-        """Do all jobs, yielding finished rows and incidents as they come. Their errors are in the jobs afterwards."""
+        """Run all jobs, and yield finished rows and incidents as they come. Afterwards, each job holds its error."""
         self._threads = [
-            threading.Thread(target=self._serve, args=(name, jobs), name=f"device-{name}", daemon=True)
+            threading.Thread(target=self._run_in_thread, args=(name, jobs), name=f"device-{name}", daemon=True)
             for name, jobs in self._jobs.items()
         ]
         for thread in self._threads:
@@ -105,8 +114,8 @@ class Fleet:
             else:
                 yield event
 
-    def _end(self) -> None:
-        """See that no thread is at work when the store is let go."""
+    def _join_threads(self) -> None:
+        """Wait for the threads, so that none uses the store when it is released; cut off devices that take too long."""
         until = time.monotonic() + STOP_S
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
@@ -117,7 +126,7 @@ class Fleet:
             thread.join(max(0.0, until + STOP_S - time.monotonic()))
 
     def _cpus_for_exports(self) -> set[int] | None:
-        """Cores of this machine that no network is timed on; None where there are none."""
+        """Return the CPUs of this machine on which no network is timed; None if there are none or they are unknown."""
         if not hasattr(os, "sched_getaffinity"):
             return None
         usable = sorted(os.sched_getaffinity(0))
@@ -128,13 +137,13 @@ class Fleet:
                 timed |= set(config.timing_cpus(usable, max(job.target.threads for job in jobs)) or usable)
         return set(usable) - timed or None
 
-    # One device, in its thread
+    # What runs in the thread of a device
 
-    def _serve(self, name: str, jobs: Sequence[Job]) -> None:
+    def _run_in_thread(self, name: str, jobs: Sequence[Job]) -> None:
         with self._slots:
-            self._work_off(self.devices[name], jobs)
+            self._run_jobs(self.devices[name], jobs)
 
-    def _work_off(self, state: DeviceState, jobs: Sequence[Job]) -> None:
+    def _run_jobs(self, state: DeviceState, jobs: Sequence[Job]) -> None:
         quarantine: LatlabError | None = None
         try:
             for job in jobs:
@@ -142,7 +151,7 @@ class Fleet:
                     job.error = quarantine
                     continue
                 try:
-                    JobAttempts(self, job, state).make()
+                    JobAttempts(self, job, state).run()
                 except StoppedError:
                     return
                 except QuarantinedError as error:
@@ -159,34 +168,41 @@ class Fleet:
             self._events.put(None)
 
     def report(self, state: DeviceState, kind: Kind, message: str) -> None:
-        """Keep an incident, and tell it."""
+        """Record an incident in the store, and yield it from `run`."""
         state.trouble = "" if kind == "back" else message
-        with suppress(LatlabError):  # the store's own trouble is told by whoever writes measurements
+        with suppress(LatlabError):  # a broken store is reported when a measurement is written
             self._store.note(state.name, kind, message)
         self._events.put(Incident(state.name, kind, message))
 
     def check(self) -> None:
+        """Raise `StoppedError` if the run is ending."""
         if self._stop.is_set():
             raise StoppedError
 
     def pause(self, seconds: float) -> None:
+        """Wait so many seconds; raise `StoppedError` as soon as the run is ending."""
         if self._stop.wait(seconds):
             raise StoppedError
 
     def publish(self, row: Measurement) -> None:
+        """Yield a finished row from `run`."""
         self._events.put(row)
 
     def config(self, name: str) -> DeviceConfig:
+        """Return a device's entry in the inventory."""
         return self._inventory.device(name)
 
     def open_session(self, job: Job) -> DeviceSession:
+        """Return a session, not yet connected, with the device of the job."""
         return DeviceSession(job.target.device, self.config(job.target.device), job.target, self._id)
 
     def begin_measurement(self, session: DeviceSession) -> Measurer:
+        """Register a connected device in the store, and return what measures on it."""
         session.register(self._store)
         return Measurer(session, self._exports, self.check)
 
     def give_up(self, touched: set[tuple[str, int]], reason: str) -> None:
+        """Mark what was being measured in these (campaign, session) pairs as lost with the device."""
         for campaign_id, session in touched:
             self._store.lose(campaign_id, session, reason)
 
@@ -198,13 +214,20 @@ def run_jobs(
     jobs: Sequence[Job],
     listener: RunListener = RunListener(),
 ) -> list[LatlabError]:
-    """Do jobs on their devices, side by side.
+    """Run jobs on their devices, side by side.
+
+    Args:
+        store: where measurements and incidents go.
+        inventory: the devices.
+        cache: where exported networks are kept.
+        jobs: all jobs; afterwards each holds its error and its state.
+        listener: what is called during the run.
 
     Returns:
-        The errors of the jobs that failed, which do not keep the others from ending well.
+        The errors of the jobs that failed. The other jobs are not affected by them.
 
     Raises:
-        LatlabError: where the store or the cache cannot be written, which no device is to blame for.
+        LatlabError: if the store or the cache cannot be written, for which no device is to blame.
     """
     if not jobs:
         return []

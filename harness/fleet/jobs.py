@@ -1,4 +1,4 @@
-"""Jobs for devices, and what is reported while they run."""
+"""Jobs for devices, and what is reported during a run: rows, incidents, and the states of devices."""
 
 from __future__ import annotations
 
@@ -30,14 +30,16 @@ __all__ = [
 
 
 Kind = Literal["lost", "back", "quarantined", "failed"]
+"""Kind of an incident."""
 
 
 State = Literal["waiting", "running", "lost", "quarantined", "done", "failed"]
+"""State of a device during a run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """Something that happened to a device, and is no measurement."""
+    """An event of a device that is no measurement, e.g. a lost link; `at` is its time (ISO 8601, UTC)."""
 
     device: str
     kind: Kind
@@ -47,49 +49,61 @@ class Incident:
 
 @dataclass
 class Job:
-    """Work on one target. `work` may be called several times: it goes on with what the store lacks.
-
-    Args:
-        total: rows that it is expected to finish, for whoever looks on.
-        priority: a device does its jobs with the highest one first, else in the order given.
-    """
+    """A piece of work on one target, and what became of it."""
 
     target: Target
     work: Callable[[Measurer, Callable[[Measurement], None]], object]
+    """Measures, and publishes each finished row. It may be called several times, and each time measures what the store
+    lacks.
+    """
     total: int = 0
+    """Number of rows that the work is expected to finish, for a display of progress."""
     priority: int = 0
+    """A device runs its jobs with the highest priority first, and jobs of one priority in the order given."""
     error: Exception | None = None
+    """Why the job failed; None as long as it has not."""
     timed_s: float = 0.0
-
+    """Seconds that the device has spent in warm-up and samples for this job."""
     finished: bool = False
+    """Whether the work has come to its end."""
 
 
 @dataclass
 class DeviceState:
-    """What a device is doing, for whoever looks on. Written by the device's thread alone."""
+    """The progress of a device during a run, for display. Only the device's thread writes it.
+
+    Times are seconds on the monotonic clock, 0 if they are yet to come.
+    """
 
     name: str
     state: State = "waiting"
     target: Target | None = None
     session: DeviceSession | None = None
     total: int = 0
+    """Number of rows that the device's jobs are expected to finish."""
     done: int = 0
+    """Number of rows with a latency so far."""
     failed: int = 0
+    """Number of failed rows so far."""
     reached: bool = False
+    """Whether the device was connected at least once in this run."""
     began: float = 0.0
     ended: float = 0.0
     last: Measurement | None = None
+    """The last row."""
     trouble: str = ""
+    """Message of the last incident; empty once the device is back."""
 
     @property
     def doing(self) -> str:
+        """What the device does now, in a word or two."""
         if self.state == "running" and self.session is not None:
             return self.session.doing
         return self.state
 
     @property
     def per_minute(self) -> float | None:
-        """Rows a minute until now or its end; None before the first."""
+        """Rows with a latency per minute, until now or the end of the device's work; None before the first."""
         elapsed = (self.ended or time.monotonic()) - self.began
         return 60 * self.done / elapsed if self.done and self.began else None
 
@@ -100,26 +114,26 @@ class DeviceState:
 
 
 Observer = Callable[[Measurement | Incident], None]
-"""Called with every finished row and every incident, as they come."""
+"""A function that is called with every finished row and every incident, as they come."""
 
 
 Watcher = Callable[[Mapping[str, DeviceState]], None]
-"""Called once, with the state of every device, which changes while they work."""
+"""A function that is called once, with the states of all devices by name, which change during the run."""
 
 
 @dataclass(frozen=True)
 class RunListener:
-    """What the caller of a run wants to be told while it lasts."""
+    """The functions that a run calls while it lasts; None for those that are not wanted."""
 
     observe: Observer | None = None
     watch: Watcher | None = None
-    say: Callable[[str], None] | None = None
-    """Called with a sentence about what is done next, now and then."""
+    announce: Callable[[str], None] | None = None
+    """Called now and then with a sentence about the next step."""
 
 
 RunJobs = Callable[[Sequence[Job], RunListener], list[LatlabError]]
-"""Does jobs on their devices and returns the errors of those that failed (`fleet.run_jobs`)."""
+"""A function that runs jobs on their devices, and returns the errors of those that failed (`fleet.run_jobs`)."""
 
 
 class StoppedError(Exception):
-    """The run ends before its jobs do."""
+    """Raised inside a job when the run ends before the job does."""

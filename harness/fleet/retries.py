@@ -1,4 +1,4 @@
-"""When a device that failed is tried again, and when it is given up."""
+"""Retries: when a device that failed is tried again, and when it is given up."""
 
 from __future__ import annotations
 
@@ -17,33 +17,34 @@ from latlab.harness.transports import ConnectError, DeviceConfig, DeviceLostErro
 __all__ = ["FleetServices", "JobAttempts", "QuarantinedError"]
 
 MAX_LOSSES = 3
-"""Times that a device may be lost, with no pass in between, before it is quarantined."""
+"""Most losses of a device with no pass in between; after one more it is quarantined."""
 
 
 FIRST_RETRIES = 1
-"""Further tries for a device that was not reached at all in this run: it is more likely off than in trouble."""
+"""Further tries for a device that was never reached in this run: it is probably switched off."""
 
 
 BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds before each further try; the last value repeats."""
 
 
 class FleetServices(Protocol):
-    """What a job under way needs of the fleet that it belongs to."""
+    """The services of the fleet that a running job uses."""
 
     def check(self) -> None:
-        """Raise `StoppedError` when the run is ending."""
+        """Raise `StoppedError` if the run is ending."""
 
     def pause(self, seconds: float) -> None:
         """Wait so many seconds; raise `StoppedError` as soon as the run is ending."""
 
     def report(self, state: DeviceState, kind: Kind, message: str) -> None:
-        """Keep an incident in the store, and tell it to whoever looks on."""
+        """Record an incident in the store, and publish it to the run's listener."""
 
     def publish(self, row: Measurement) -> None:
-        """Tell a finished row to whoever looks on."""
+        """Publish a finished row to the run's listener."""
 
     def config(self, name: str) -> DeviceConfig:
-        """Return what the inventory says of the device."""
+        """Return a device's entry in the inventory."""
         ...
 
     def open_session(self, job: Job) -> DeviceSession:
@@ -51,7 +52,7 @@ class FleetServices(Protocol):
         ...
 
     def begin_measurement(self, session: DeviceSession) -> Measurer:
-        """Return a measurement session on a connected device."""
+        """Return what measures on a connected device."""
         ...
 
     def give_up(self, touched: set[tuple[str, int]], reason: str) -> None:
@@ -59,7 +60,7 @@ class FleetServices(Protocol):
 
 
 class QuarantinedError(Exception):
-    """The device is left out for the rest of the run; `cause` says why."""
+    """Raised when a device is left out for the rest of the run; `cause` is the error behind it."""
 
     def __init__(self, cause: LatlabError) -> None:
         super().__init__(str(cause))
@@ -67,7 +68,7 @@ class QuarantinedError(Exception):
 
 
 class JobAttempts:
-    """A job, tried until it is done, its device is given up, or it fails for another reason."""
+    """The attempts at one job: it is tried until it is done, its device is given up, or it fails for another reason."""
 
     def __init__(self, fleet: FleetServices, job: Job, state: DeviceState) -> None:
         self._fleet, self._job, self._state = fleet, job, state
@@ -77,24 +78,31 @@ class JobAttempts:
         self._tries = 0
         self._reconnect_s = fleet.config(state.name).reconnect_s
 
-    def make(self) -> None:
+    def run(self) -> None:
+        """Do the job, with further attempts after the device was lost.
+
+        Raises:
+            StoppedError: if the run is ending.
+            QuarantinedError: if the device is given up.
+            LatlabError: if the job fails for another reason.
+        """
         state = self._state
         state.target = self._job.target
         state.began = state.began or time.monotonic()
         while True:
             self._fleet.check()
             try:
-                self._once()
+                self._attempt()
                 return
             except DeviceLostError as error:
-                self._fleet.check()  # cut off because the run ends
-                self._after_loss(error)
+                self._fleet.check()  # the link was cut because the run ends
+                self._handle_loss(error)
             except DeviceFaultError as error:
                 self._quarantine(error)
             except CacheError as error:
                 raise BadInputError(str(error), "Everything measured so far is in the store.") from error
 
-    def _once(self) -> None:
+    def _attempt(self) -> None:
         fleet, job, state = self._fleet, self._job, self._state
         device = fleet.open_session(job)
         state.session = device
@@ -106,14 +114,14 @@ class JobAttempts:
                 self._lost_since, self._tries = None, 0
             measurer = fleet.begin_measurement(device)
             try:
-                job.work(measurer, self._note)
+                job.work(measurer, self._publish)
             finally:
                 job.timed_s += measurer.timed_s
                 self._touched |= measurer.touched
                 if device.passes:
                     self._losses = 0
 
-    def _note(self, row: Measurement) -> None:
+    def _publish(self, row: Measurement) -> None:
         state = self._state
         state.last = row
         if row.status in (Status.OK, Status.RUNNING):
@@ -122,8 +130,8 @@ class JobAttempts:
             state.failed += 1
         self._fleet.publish(row)
 
-    def _after_loss(self, error: DeviceLostError) -> None:
-        """Tell it, and wait until the next try; or give the device up."""
+    def _handle_loss(self, error: DeviceLostError) -> None:
+        """Report the loss, and wait until the next attempt is due, or give the device up."""
         fleet, state = self._fleet, self._state
         state.state = "lost"
         if self._lost_since is None:
@@ -136,7 +144,7 @@ class JobAttempts:
         if lasting or hopeless or self._losses > MAX_LOSSES:
             after = f" (and not reached again within {self._reconnect_s:g} s)" if state.reached and hopeless else ""
             hint = (advice or f"`latlab doctor {state.name}` looks for the cause").removesuffix(".")
-            kind = BadInputError if lasting else LatlabError  # what is lasting, a person has to set right
+            kind = BadInputError if lasting else LatlabError  # only a person can fix a lasting fault
             self._quarantine(
                 kind(
                     f"{error.message}{after}",

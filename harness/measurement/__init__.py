@@ -1,1 +1,1 @@
-"""One measurement session on one device: the schedule of passes, anchors and drift correction."""
+"""A measurement session on one device: the schedule of passes, anchors, drift correction and replication."""

@@ -1,4 +1,4 @@
-"""Exports on the machine on which networks are timed: held up during passes where they show in latencies."""
+"""Contention between exports and timing on one machine: exports pause during passes if they change latencies."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from latlab.harness.exporters.service import Exports
 __all__ = ["ExportContention", "exports_change_latency"]
 
 PAIRS = 24
-"""Comparisons by which it is decided."""
+"""Number of comparisons after which it is decided whether exports change latencies."""
 
 
 class ExportContention:
-    """Pauses exports while a network is timed, until a comparison has shown that they do not change latencies."""
+    """The arbiter between exports and timing: exports pause during passes until they prove not to change latencies."""
 
     def __init__(self, exports: Exports) -> None:
         self._exports = exports
         self._ratios: list[float] = []
         self.changes_latency: bool | None = None
-        """Whether exports change latencies; None while that is not known."""
+        """Whether exports change latencies; None as long as that is not known."""
 
     def without_exports(self) -> AbstractContextManager[object]:
         """Return a context in which exports are paused, unless they are known not to change latencies."""
         return nullcontext() if self.changes_latency is False else self._exports.paused()
 
     def compare(self, latency: Callable[[], float | None], times: int) -> None:
-        """Time a network with exports running and without them, in alternating order, where any are under way.
+        """Time a network while exports run and while they are paused, in alternating order, if any are under way.
 
         Args:
-            latency: of a network, timed now, in any unit; None where it cannot be.
-            times: how often, at most.
+            latency: times a network and returns its latency in any unit, or None if it cannot run.
+            times: most comparisons to make.
         """
         for _ in range(times if self.changes_latency is None else 0):
             if not self._exports.busy:
@@ -53,22 +53,23 @@ class ExportContention:
 
 
 SHOWS = 0.01
-"""Share of a latency that exporting beside a pass may add or take: as much as labels may be off."""
+"""Share by which exports may lengthen or shorten a latency: as much as a label may be wrong."""
 
 
 CHANCE = 0.025
+"""Probability at each end below which the sign test decides that exports change latencies."""
 
 
 def exports_change_latency(ratios: Sequence[float]) -> bool:
     """Return whether exports that run during a pass change its latency, so that they have to be paused.
 
-    By a sign test: whether more of the ratios than chance explains lie above 1 + `SHOWS`, or below its inverse, than
-    where the median is just there (binomial, p < `CHANCE` at each end). Bursts, of which ratios are full, do not
-    matter to it. Fewer than six ratios prove nothing.
+    This is a sign test. If the median ratio were 1 + `SHOWS`, half of the ratios would lie above it: exports change
+    latencies if more lie above it than this would explain by chance (binomial, p < `CHANCE`), or below its inverse.
+    Bursts of disturbance, which are frequent in the ratios, do not affect it. Fewer than six ratios prove nothing.
 
     Args:
-        ratios: latency of a network while exports ran / latency of the same network while they were paused, each of
-            two passes in a row, in alternating order.
+        ratios: latency of a network while exports ran / latency of the same network while they were paused, from two
+            passes in a row, in alternating order.
     """
     above = sum(ratio > 1 + SHOWS for ratio in ratios)
     below = sum(ratio < 1 / (1 + SHOWS) for ratio in ratios)

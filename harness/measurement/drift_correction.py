@@ -1,4 +1,4 @@
-"""Takes the drift of a session out of its labels; the latencies as measured stay in `raw_ms`."""
+"""Drift correction: it removes a session's drift from its labels. The latencies as measured stay in `raw_ms`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ["correct_labels"]
 def correct_labels(session: MeasurementSession) -> Drift | None:
     """Fit the session's drift to its anchors and repeated networks, and divide the labels of finished rows by it.
 
-    Error bars and verdicts are computed again, too: a whole session says more about how its networks scatter than each
-    of them alone. `raw_ms` stays what it was. Where there is no significant drift, labels are their raw latencies. A
+    Error bars and verdicts are computed again, too, because a whole session says more about the scatter of its networks
+    than each network alone. `raw_ms` does not change. Without significant drift, labels equal their raw latencies. A
     later call, after more was measured, starts from the raw samples again.
 
     Returns:
-        The drift; None where the session has no anchors, so that nothing is corrected.
+        The drift, or None if the session has no anchors; then nothing is corrected.
     """
     anchors = session.anchors()
     if not anchors:

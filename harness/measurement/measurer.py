@@ -1,4 +1,4 @@
-"""Measures on one connected device for one target: what a job of the fleet does there."""
+"""The measurer: it measures sessions on one connected device for one target, on behalf of a job of the fleet."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ __all__ = ["Measurer"]
 
 
 class Measurer:
-    """A greeted device, the store and the exports that all devices share. The fleet makes it, and ends it.
+    """The measurer of a connected device. It keeps loaded networks, anchors and noise from one run to the next.
 
     Args:
-        check: called between passes; raises where the run is to end.
+        device: the connected device.
+        exports: the exports that all devices share.
+        check: called between passes and during waits; it raises if the run is to end.
     """
 
     def __init__(self, device: DeviceSession, exports: Exports, check: Callable[[], None]) -> None:
         self.device, self._exports, self.check = device, exports, check
         self.touched: set[tuple[str, int]] = set()
-        """Ids of campaigns, and their sessions, in which this stay has measured."""
+        """The (campaign id, session number) pairs in which it has measured."""
         self.timed_s = 0.0
         """Seconds that the device spent in warm-up and samples."""
         self._models = LoadedModels(device)
@@ -42,11 +44,12 @@ class Measurer:
 
     @property
     def target(self) -> Target:
+        """The target that is measured."""
         return self.device.target
 
     @property
     def exports_change_latency(self) -> bool | None:
-        """Whether exporting changes latencies here; None where that is not known, or another machine times networks."""
+        """Whether exports change latencies here; None if that is not known, or networks run on another machine."""
         return self._contention.changes_latency if self._contention else None
 
     def run(
@@ -56,11 +59,19 @@ class Measurer:
         submit: Callable[[str], Future[Artifact]] | None = None,
         passes: int | Mapping[str, int] | None = None,
     ) -> Iterator[Measurement]:
-        """Measure (architecture, role) pairs in a session of a campaign, yielding rows as they are finished.
+        """Measure (architecture, role) pairs in a session of a campaign, and yield rows as they are finished.
+
+        At the end, the session's labels are corrected for drift.
 
         Args:
-            submit: gives an architecture's artifact; default: export it as the campaign says.
-            passes: put networks aside after so many (`PassScheduler.run`); default: all that the policy asks for.
+            session: where rows and passes go.
+            wanted: the pairs; the next one is asked for only when an export can start.
+            submit: starts the export of an architecture; default: export it as the campaign says.
+            passes: number of passes after which networks are put aside (`PassScheduler.run`); default: all that the
+                policy asks for.
+
+        Raises:
+            DeviceLostError, DeviceFaultError, BadInputError: as `PassScheduler.run`.
         """
         self.touched.add(session.key)
         scheduler = PassScheduler(

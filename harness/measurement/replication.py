@@ -1,4 +1,4 @@
-"""Rank-directed replication on a device: further passes, round by round, for networks whose order is in doubt."""
+"""Rank-directed replication: further passes, round by round, for the networks of a session whose order is in doubt."""
 
 from __future__ import annotations
 
@@ -19,43 +19,46 @@ from latlab.harness.telemetry.recorded_pass import PassKind, RecordedPass
 __all__ = ["Replication", "Resolved"]
 
 SAME_S = 1e-6
-"""Sums of the same samples' seconds differ by no more."""
+"""Two sums over the same samples differ by at most so many seconds."""
 FOREGONE = 0.9999
-"""Probability from which nobody needs to be told."""
+"""Probability from which a decided comparison is obvious, and left out of the JSON."""
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """What became of a question on one target."""
+    """The answer to a ranking question on one target, and what it cost."""
 
     target: str
     resolve: Resolve
     labels: list[RankedNetwork]
-    """Of the networks that were compared, one for each graph, fastest first."""
+    """Labels of the networks that were compared, one for each graph, fastest first."""
     comparisons: list[Comparison]
     passes: int
-    """That were added by this run."""
+    """Number of passes that this run has added."""
     repeated: int
-    """Networks that got them."""
+    """Number of networks that got further passes."""
     timed_s: float
-    """Seconds of timing that they took, and passes with them that had to be taken again."""
+    """Seconds of timing that the further passes took, those included that had to be taken again."""
     most_s: float
-    """Seconds that they might have taken."""
+    """Seconds that the further passes were allowed to take."""
     uniform_s: float
-    """What as many passes for every network would have taken to settle as much."""
+    """Seconds that the same number of further passes for every network would have taken to settle as much."""
     exhausted: str
-    """Why some comparisons stay open: `seconds` or `passes` are used up; empty where none does."""
+    """Why some comparisons stay open: `seconds` or `passes` are used up; empty if none is open."""
 
     def count(self, state: State) -> int:
+        """Return the number of comparisons in a state."""
         return sum(one.state == state for one in self.comparisons)
 
     @property
     def expected_wrong(self) -> float:
-        """How many decided comparisons stand in the wrong order, by the labels' own errors."""
+        """Expected number of decided comparisons whose order is wrong, by the errors of the labels."""
         return sum(1 - one.probability for one in self.comparisons if one.state == "decided")
 
     def to_json(self) -> dict[str, Any]:
-        """With every network, and with every comparison that is among the fastest or no foregone conclusion."""
+        """Return the fields, with every network. Comparisons with an obvious result (`FOREGONE`) are left out, unless
+        they are among the fastest networks that the question is about.
+        """
         limit = self.resolve.under_ms is not None
         decided = [one for one in self.comparisons if one.state == "decided"]
         shown = [
@@ -90,12 +93,13 @@ class Resolved:
 
 
 class Replication:
-    """The rounds for one session of a campaign. Its work may be done again from the start: it goes on with what the
-    store holds.
+    """The rounds of further passes for one session. Its work may run again from the start: it continues from the store.
 
     Args:
+        session: the measurement session whose networks get further passes.
         archs: the networks that the question is about.
-        say: told, in a sentence, what each round does.
+        resolve: the ranking question.
+        announce: called with a sentence about each round before it begins.
     """
 
     def __init__(
@@ -103,45 +107,56 @@ class Replication:
         session: MeasurementSession,
         archs: Sequence[str],
         resolve: Resolve,
-        say: Callable[[str], None] | None = None,
+        announce: Callable[[str], None] | None = None,
     ) -> None:
         self._session, self._campaign = session, session.campaign
-        self._archs, self._resolve, self._say = archs, resolve, say
+        self._archs, self._resolve, self._announce = archs, resolve, announce
         self._rng = random.Random(f"{self._campaign.seed}/{session.number}/{self._campaign.id}/resolve")
         self._labels: dict[str, RankedNetwork] = {}
         self._before: dict[str, RankedNetwork] = {}
-        """What labels were when this began."""
-        self._stuck: set[str] = set()
-        """Networks that did not take another pass."""
+        """The labels before the first round."""
+        self._refusing: set[str] = set()
+        """Networks that got no pass in a round that wanted one, e.g. because they fail now."""
         self._rounds = 0
         self._spent_s = 0.0
 
     @property
     def is_over(self) -> bool:
-        """Whether, as far as the store tells, no pass is to be added."""
-        self._read()
-        return not self._next() and not self._unfinished()
+        """Whether, by what the store holds, no further pass is needed."""
+        self._read_store()
+        return not self._next_passes() and not self._unfinished()
 
     def work(self, measurer: Measurer, role: str, submit: Callable[[str], Future[Artifact]] | None = None) -> None:
-        """Rounds until nothing is open, or what may be spent is spent. Raises what `Measurer.run` does."""
-        self._read()
+        """Do rounds until no comparison is open, or the seconds or passes are used up.
+
+        Args:
+            measurer: what measures on the device.
+            role: the role of the networks' rows.
+            submit: starts the export of an architecture; None to export it as its campaign says.
+
+        Raises:
+            DeviceLostError, DeviceFaultError, BadInputError: as `Measurer.run`.
+        """
+        self._read_store()
         self._run(measurer, self._unfinished(), role, submit)
-        while wanted := self._next():
+        while wanted := self._next_passes():
             self._rounds += 1
-            self._tell(wanted)
+            self._announce_round(wanted)
             had = {name: self._labels[name].passes for name in wanted}
             self._run(measurer, wanted, role, submit)
-            self._stuck |= {name for name in wanted if name in self._labels and self._labels[name].passes == had[name]}
+            self._refusing |= {
+                name for name in wanted if name in self._labels and self._labels[name].passes == had[name]
+            }
 
     def resolved(self) -> Resolved:
-        """How it stands."""
-        self._read()
+        """Return the answer by what the store holds now."""
+        self._read_store()
         labels = list(self._labels.values())
         found = compare(labels, self._resolve)
         more = {name: label.passes - self._before[name].passes for name, label in self._labels.items()}
         exhausted = ""
         if any(one.state == "open" for one in found):
-            exhausted = "seconds" if next_round(labels, self._resolve, float("inf"), self._stuck) else "passes"
+            exhausted = "seconds" if next_round(labels, self._resolve, float("inf"), self._refusing) else "passes"
         return Resolved(
             target=self._campaign.target,
             resolve=self._resolve,
@@ -155,8 +170,8 @@ class Replication:
             exhausted=exhausted,
         )
 
-    def _next(self) -> dict[str, int]:
-        return next_round(list(self._labels.values()), self._resolve, self._most_s - self._spent_s, self._stuck)
+    def _next_passes(self) -> dict[str, int]:
+        return next_round(list(self._labels.values()), self._resolve, self._most_s - self._spent_s, self._refusing)
 
     @property
     def _most_s(self) -> float:
@@ -171,27 +186,25 @@ class Replication:
         role: str,
         submit: Callable[[str], Future[Artifact]] | None,
     ) -> None:
-        """Bring networks to so many passes in all, side by side."""
+        """Time networks, side by side, until each has its wanted total number of passes."""
         before_s = measurer.timed_s
         together = sorted(wanted)
         self._rng.shuffle(together)
         try:
             archs = [(name, role) for name in together]
             for row in measurer.run(self._session, archs, submit, passes=wanted):
-                self._pass_on(row)
+                self._copy_result(row)
         finally:
             self._spent_s += measurer.timed_s - before_s
-        self._read()
+        self._read_store()
 
-    def _pass_on(self, row: Measurement) -> None:
-        """Networks of the same graph have the same result."""
+    def _copy_result(self, row: Measurement) -> None:
+        """Copy the result of a finished row to the rows of networks with the same graph."""
         for other in self._copies.get(row.id, ()) if row.status == Status.OK else ():
             self._session.store.copy_result(other, row.id)
 
-    def _read(self) -> None:
-        """What the store holds of the networks that were timed themselves, and of those that stand for others of the
-        same graph.
-        """
+    def _read_store(self) -> None:
+        """Read labels and passes of the networks, one for each graph: the one that was timed stands for the rest."""
         rows = self._session.rows()
         by_id = {row.id: row for row in rows.values()}
         self._copies: dict[int, list[int]] = {}
@@ -212,7 +225,7 @@ class Replication:
         samples = [one.samples_ns for one in self._passes[row.id]]
         passes = len(samples)
         assert row.latency_ms is not None
-        # A single sample without any error given tells nothing, where many that agree tell that there is none.
+        # A single sample without an error says nothing about its error; many equal samples say that there is none.
         unknown = row.latency_ms if len(samples) == len(samples[0]) == 1 else 0.0
         return RankedNetwork(
             name=row.arch,
@@ -223,7 +236,7 @@ class Replication:
         )
 
     def _unfinished(self) -> dict[str, int]:
-        """Return the networks with passes that a killed run has left outside of their labels, and their passes."""
+        """Return the number of stored passes of each network whose label lacks some, because the run was killed."""
         stored_s = {row.arch: sum(one.samples_s for one in self._passes[row.id]) for row in self._rows}
         return {
             row.arch: len(self._passes[row.id])
@@ -231,11 +244,11 @@ class Replication:
             if abs(stored_s[row.arch] - row.times_s["measure_s"]) > SAME_S
         }
 
-    def _tell(self, wanted: Mapping[str, int]) -> None:
-        if self._say:
+    def _announce_round(self, wanted: Mapping[str, int]) -> None:
+        if self._announce:
             passes = sum(total - self._labels[name].passes for name, total in wanted.items())
             states = [one.state for one in compare(list(self._labels.values()), self._resolve)]
-            self._say(
+            self._announce(
                 f"{self._campaign.target}: {states.count('open')} of {len(states)} comparisons are open; "
                 f"round {self._rounds}: {passes} more passes over {len(wanted)} networks"
             )

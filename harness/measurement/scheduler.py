@@ -1,12 +1,12 @@
-"""The way of one network to its row: export ahead, push, load, interleaved passes, summary.
+"""The pass scheduler: it takes each network from its export to its row, with passes of many networks interleaved.
 
-Passes of one network are spread out in time, because on a shared machine disturbances come in bursts: one
-sitting of many runs meets one burst, several short sittings meet several. The schedule is a rolling one: in each
-round one new network begins, as long as the device's memory holds those in flight, and every network whose turn it is
-gets one pass, in random order; `policy.spread` rounds lie between two passes of a network, and passes are added,
-network by network, until its interval is narrow (`statistics.needs_pass`). So rows complete one by one, and killing the
-controller loses no more than the pass in flight. Anchors close slices of passes (`anchors`): a slice whose closing
-anchor failed is taken again.
+Passes of one network are spread out in time, because on a shared machine disturbances come in bursts: many runs in a
+row meet one burst, several short passes meet several. The schedule is a rolling one. In each round one new network
+begins, as long as the device's memory holds those in flight, and every network that is due gets one pass, in random
+order. `policy.spread` rounds lie between two passes of a network. A network gets further passes until its interval is
+narrow (`statistics.estimators.needs_pass`). So rows complete one by one, and killing the controller loses no more than
+the pass in flight. Anchors close slices of passes (`anchors`): a slice whose closing anchor is out of line is taken
+again.
 """
 
 from __future__ import annotations
@@ -39,27 +39,33 @@ from latlab.harness.transports import DeviceLostError, ProtocolError, WorkerErro
 __all__ = ["PassScheduler"]
 
 EXPORT_LOOKAHEAD = 2
-"""Exports under way beyond one per worker: enough to keep a device busy, few enough that acquisition sees results."""
+"""Exports under way in addition to one per export process: enough to keep a device busy, few enough that the choice of
+the next network can use recent results.
+"""
 PING_S = 20.0
-"""A device that waits for exports is asked for a sign of life so often."""
+"""Seconds between two requests to a device that waits for exports, so that its worker does not end."""
 CHECK_S = 0.5
+"""Seconds between two checks, during waits, whether the run is to end."""
 SPACING_S = 0.25
-"""Between two passes of a network, where there are too few others to fill the time: many bursts last that long."""
+"""Least seconds between two passes of a network if too few others fill the time: many bursts last that long."""
 MAX_ATTEMPTS = 2
-"""Workers that one network may kill before it is recorded as a failure."""
+"""Workers that one network may kill; then it is recorded as a failure."""
 REJECTED_SHARE = 0.04
-"""Of the time spent timing that may be spent again: a device that is disturbed all the time is measured as it is."""
+"""Share of the timing that rejected slices may take: a device that is always disturbed is measured as it is."""
 COMPARISONS = 12
-"""Of an anchor beside exports and without them, at first and each time that a slice ends, until it is known whether
-they show: until then they wait for every pass."""
+"""Comparisons of an anchor with and without exports at the start, and each time that a slice ends, until it is known
+whether exports change latencies. Until then exports pause during every pass.
+"""
 FEWEST_IN_FLIGHT = 8
-"""So many networks take turns, even where the device's memory does not hold them all: passes are to be spread out."""
+"""Fewest networks that take turns, even if the device's memory does not hold all, so that passes are spread out."""
 PROBE_EVERY = 4
-"""Of networks whose graph has been timed already, one in so many is timed all the same: a probe of the noise."""
+"""Of the networks whose graph was timed before, one in so many is timed all the same, as a probe of the noise."""
 
 
 @dataclass(frozen=True)
 class _Ready:
+    """An exported network that waits for its turn on the device."""
+
     artifact: Artifact
     arch: str
     role: str
@@ -68,24 +74,29 @@ class _Ready:
 
 @dataclass
 class _InFlight:
+    """A network that takes turns on the device, with its passes so far."""
+
     row: Measurement
     artifact: Artifact
     passes: list[RecordedPass]
-    """Those that make the label."""
+    """The passes of its label."""
     taken: int
-    """All that the store has of it, by number."""
+    """The number of its next pass; the store has those before, rejected ones and probes included."""
     queue_s: float
-    """How long the exported network waited for its turn on the device."""
+    """Seconds that the exported network waited for its turn on the device."""
     due: int = 0
+    """The round of its next pass."""
     last: float = 0.0
-    """When its last pass ended."""
+    """Time on the monotonic clock when its last pass ended."""
     attempts: int = 0
+    """Number of times that it lost the worker, or that its file was damaged."""
     push_s: float = 0.0
     load_s: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
     followers: list[str] = field(default_factory=list)
+    """Architectures with the same graph, whose rows get a copy of the result."""
     probe_for: Measurement | None = None
-    """The row that takes over the result; this one's further pass is a probe."""
+    """The finished row of the same graph, if this network's pass is a probe: this row gets a copy of its result."""
 
     @property
     def samples(self) -> list[list[int]]:
@@ -97,17 +108,19 @@ class _InFlight:
 
 
 class PassScheduler:
-    """Measures the architectures of one session of a campaign on one device, pass by pass.
+    """The scheduler that measures architectures of one session on one device, pass by pass.
 
     Args:
-        submit: starts (or finds in the cache) the export of an architecture; its future gives the artifact.
-        exports: how many exports run at once.
-        overlap: whether exporting may go on while a network is timed (False where no core is left for it).
-        check: called between passes; may raise to end the run there.
-        models: what is loaded on the device; kept from one run to the next.
-        noise: what the session has taught about noise so far; kept likewise.
-        anchors: of the session; None to do without.
-        contention: exports on the device itself, which may disturb a pass; None where it is another machine.
+        session: where rows and passes go.
+        device: the connected device.
+        submit: starts the export of an architecture, or finds it in the cache; its future gives the artifact.
+        exports: number of export processes.
+        overlap: whether exports may go on while a network is timed; False if no core is left for them.
+        check: called between passes and during waits; it may raise to end the run.
+        models: the networks that are loaded on the device; kept from one run to the next.
+        noise: the noise of the session's networks so far; kept from one run to the next.
+        anchors: the session's anchors; None to do without.
+        contention: pauses exports during passes; None if exports run on another machine than the networks.
     """
 
     def __init__(
@@ -135,44 +148,48 @@ class PassScheduler:
         self._ready: deque[_Ready] = deque()
         self._active: list[_InFlight] = []
         self._slice: list[tuple[_InFlight, RecordedPass]] = []
-        """Passes since the last anchor."""
+        """Passes since the last reading of the anchors."""
         self._rejected_s = 0.0
         self._held: list[_InFlight] = []
-        """Networks with all their passes, which wait for the slice to close."""
+        """Networks with all their passes, which wait until the slice is closed and the passes are known to be good."""
         self._blamed: list[int] = []
-        """Rows of networks that have lost the worker since the last pass."""
+        """Ids of rows that were recorded as failures because the worker died, since the last pass that succeeded."""
         self.timed_s = 0.0
-        """Seconds that the device spent in warm-up and samples since this engine was made."""
+        """Seconds that the device has spent in warm-up and samples for this scheduler."""
 
     def run(
         self, wanted: Iterable[tuple[str, str]], passes: int | Mapping[str, int] | None = None
     ) -> Iterator[Measurement]:
-        """Measure what `wanted` yields as (architecture, role) and yield each row once it is finished.
+        """Measure (architecture, role) pairs, and yield each row once it is finished.
 
-        With `passes`, for all or by architecture, networks are put aside after so many: rows whose policy asks for more
-        are yielded still `running`, with the latency so far, and a later run, in this process or another, goes on
-        with them. Rows that are finished already are refined, and stay finished.
-
-        `wanted` is asked for the next one only when an export can start, so it may decide by the rows it has seen.
-        Without `passes`, architectures that this session has finished already must not be in it.
+        Args:
+            wanted: the pairs. The next one is asked for only when an export can start, so an iterator may choose it by
+                the rows that it has seen. Without `passes`, it must not contain architectures that the session has
+                finished already.
+            passes: number of passes, for all or by architecture, after which a network is put aside. Its row is then
+                yielded still `running`, with the latency so far, if the policy asks for more passes; a later run, in
+                this process or another, continues it. Rows that are finished already get further passes, and stay
+                finished.
 
         Raises:
-            DeviceLostError: when the device does not come back; every finished row and pass is in the store.
+            DeviceLostError: if the device does not come back. Every finished row and pass is in the store.
+            DeviceFaultError: if a person has to fix something on the device.
+            BadInputError: if the device cannot serve the target, or does not meet the inventory's demands.
         """
         source, round_ = iter(wanted), 0
-        self._until = passes
-        # Who measures a few passes to decide by waits neither for anchors nor for time to pass in between: the other
-        # passes come later.
+        self._pass_limit = passes
+        # A run of a few passes gives quick results to choose the next network by. It waits neither for the closing
+        # anchor nor for time between two passes: the other passes come later.
         brief = isinstance(passes, int) and passes < self._policy.passes
-        self._holds = self._anchors is not None and not brief
+        self._holds_finished = self._anchors is not None and not brief
         self._spread = min(1, self._policy.spread) if brief else self._policy.spread
         try:
-            self._top_up(source)  # so that exporters have something to do after the anchors
-            self._guarded(lambda anchors: anchors.begin())
-            self._guarded(self._compare)
+            self._submit_exports(source)  # so that exporters have something to do after the anchors
+            self._use_anchors(lambda anchors: anchors.begin())
+            self._use_anchors(self._compare_contention)
             while True:
-                self._top_up(source)
-                yield from self._collect()
+                self._submit_exports(source)
+                yield from self._collect_exports()
                 if self._next_fits():
                     yield from self._admit(round_)
                 if not self._active:
@@ -191,51 +208,54 @@ class PassScheduler:
                 self._rng.shuffle(due)
                 for net in due:
                     self._check()
-                    if net in self._active:  # the slice that closed may have changed who is
-                        yield from self._turn(net, round_)
-                spaced_in_s = self._spaced_in_s()
+                    if net in self._active:  # it may have been finished when a slice was closed
+                        yield from self._take_pass(net, round_)
+                spacing_left_s = self._spacing_left_s()
                 newcomer = self._next_fits()
-                if not newcomer and spaced_in_s > 0:
+                if not newcomer and spacing_left_s > 0:
                     if self._exporting and not self._ready:
-                        self._await_exports(FIRST_COMPLETED, spaced_in_s)
+                        self._await_exports(FIRST_COMPLETED, spacing_left_s)
                     else:
-                        self._device.rest(spaced_in_s)
-                # With no newcomer the rounds in between would be empty: go on to the next one that is due.
+                        self._device.rest(spacing_left_s)
+                # With no newcomer the rounds in between would be empty: skip to the next round with a network due.
                 if not newcomer and self._active:
                     round_ = max(round_ + 1, min(net.due for net in self._active))
                 else:
                     round_ += 1
-            self._guarded(lambda anchors: anchors.end())
+            self._use_anchors(lambda anchors: anchors.end())
         finally:
             for future in self._exporting:
                 future.cancel()
 
-    def _guarded(self, read: Callable[[Anchors], object]) -> object:
-        """What anchors have to say; None without them, or where the worker has not survived it."""
+    def _use_anchors(self, read: Callable[[Anchors], object]) -> object:
+        """Return what `read` returns for the anchors; None without anchors, or if the worker has died meanwhile."""
         if self._anchors is None:
             return None
         try:
             return read(self._anchors)
         except DeviceLostError as error:
             self._anchors.worker_died()
-            self._begin_anew(error)
+            self._restart_worker(error)
             return None
 
     def _next_fits(self) -> bool:
-        """Whether another network can begin while those in flight stay loaded: else each pass would load its own."""
+        """Return whether another network can begin while those in flight stay loaded.
+
+        Otherwise, every pass would have to load its network again.
+        """
         if len(self._active) < FEWEST_IN_FLIGHT:
             return bool(self._ready)
         return bool(self._ready) and self._models.has_room(self._ready[0].artifact)
 
-    def _quiet(self) -> AbstractContextManager[object]:
+    def _without_exports(self) -> AbstractContextManager[object]:
         return self._contention.without_exports() if self._contention else nullcontext()
 
-    def _spaced_in_s(self) -> float:
-        """Seconds until the network that waits longest should have its next pass."""
-        first = min((net.last for net in self._active), default=0.0)  # 0 before its first pass
+    def _spacing_left_s(self) -> float:
+        """Return the seconds until the network that has waited longest may have its next pass."""
+        first = min((net.last for net in self._active), default=0.0)  # 0.0 before a first pass
         return first + SPACING_S - time.monotonic() if self._spread > 1 else 0.0
 
-    def _top_up(self, source: Iterator[tuple[str, str]]) -> None:
+    def _submit_exports(self, source: Iterator[tuple[str, str]]) -> None:
         while len(self._exporting) + len(self._ready) < self._lookahead:
             following = next(source, None)
             if following is None:
@@ -245,7 +265,7 @@ class PassScheduler:
             self._exporting[future] = (arch, role)
 
     def _await_exports(self, return_when: str, most_s: float = math.inf) -> None:
-        """Wait, but not longer than the worker would without a word from us."""
+        """Wait for exports, for at most `most_s` seconds. Meanwhile, keep the device's worker from ending."""
         self._device.doing = "waiting for an export"
         pinged = time.monotonic()
         until = pinged + most_s
@@ -260,10 +280,10 @@ class PassScheduler:
                 try:
                     self._device.ping()
                 except DeviceLostError as error:
-                    self._begin_anew(error)
+                    self._restart_worker(error)
 
-    def _collect(self) -> Iterator[Measurement]:
-        """Exports that have ended: artifacts wait for admission, failures are rows."""
+    def _collect_exports(self) -> Iterator[Measurement]:
+        """Collect exports that have ended: networks wait for their turn, failures become rows, which are yielded."""
         for future in [future for future in self._exporting if future.done()]:
             arch, role = self._exporting.pop(future)
             try:
@@ -282,7 +302,7 @@ class PassScheduler:
             artifact=artifact.facts(),
             fingerprint_id=self._device.fingerprint_id,
         )
-        known = None if self._until and row.status == Status.OK else self._store.same_graph(row)
+        known = None if self._pass_limit and row.status == Status.OK else self._store.same_graph(row)
         if known is not None:
             probed = self._policy.anchors and not random.Random(f"{self._campaign.seed}/{arch}").randrange(PROBE_EVERY)
             if not probed:
@@ -303,21 +323,23 @@ class PassScheduler:
             probe_for=known,
         )
         self._active.append(net)
-        if known is None and not self._wants(net):
+        if known is None and not self._wants_pass(net):
             yield from self._finish(net)
 
-    def _wants(self, net: _InFlight) -> bool:
-        """Whether the network is to have another pass in this run."""
-        if self._until is not None:
-            return len(net.passes) < (self._until if isinstance(self._until, int) else self._until[net.row.arch])
-        return self._lacks_pass(net)
+    def _wants_pass(self, net: _InFlight) -> bool:
+        """Return whether the network should get another pass in this run."""
+        if self._pass_limit is not None:
+            return len(net.passes) < (
+                self._pass_limit if isinstance(self._pass_limit, int) else self._pass_limit[net.row.arch]
+            )
+        return self._policy_wants_pass(net)
 
-    def _lacks_pass(self, net: _InFlight) -> bool:
-        """Whether the policy asks for another pass, in this run or a later one."""
+    def _policy_wants_pass(self, net: _InFlight) -> bool:
+        """Return whether the policy asks for another pass, in this run or a later one."""
         return needs_pass(net.samples, self._policy, net.timed_s, self._noise.model)
 
-    def _turn(self, net: _InFlight, round_: int) -> Iterator[Measurement]:
-        """One pass of one network, its loading included where it is not on the device."""
+    def _take_pass(self, net: _InFlight, round_: int) -> Iterator[Measurement]:
+        """Take one pass of one network, after loading it if it is not loaded."""
         try:
             loaded, is_new = self._models.get(net.artifact, f"{self._campaign.space}/{net.row.arch}")
             if is_new:
@@ -325,23 +347,23 @@ class PassScheduler:
                 net.load_s += loaded.load_s
             net.facts = loaded.facts
             self._device.wait_until_fit(self._check)
-            with self._quiet():
+            with self._without_exports():
                 timed = self._device.time(loaded, self._policy)
         except WorkerError as error:
             self._models.forget(net.artifact.sha256)
             if error.kind == "corrupt_artifact" and not net.attempts:
-                net.attempts = 1  # its file changed on the device: bring it there again
+                net.attempts = 1  # its file has changed on the device: push it again
                 return
             yield from self._fail(net, error.kind, error.message)
             if error.kind == "crash" and self._device.target.accelerator == "cuda":
-                # Some CUDA errors stay with the process: the next network would fail of the last one's.
-                self._begin_anew(DeviceLostError(error.message))
+                # Some CUDA errors stay with the process: the next network would fail because of this one.
+                self._restart_worker(DeviceLostError(error.message))
             return
         except DeviceLostError as error:
-            if _is_no_networks_fault(error):  # whoever runs this engine may find the device again
+            if _is_no_networks_fault(error):  # the fleet may find the device again
                 raise
             net.attempts += 1
-            self._begin_anew(error)
+            self._restart_worker(error)
             if net.attempts >= MAX_ATTEMPTS:
                 for row in self._fail(net, "timeout" if error.timed_out else "crash", error.message):
                     self._blamed.append(row.id)
@@ -354,14 +376,14 @@ class PassScheduler:
         self.timed_s += taken.busy_s
         net.taken, net.last, net.due = net.taken + 1, time.monotonic(), round_ + self._spread
         if net.probe_for is not None:
-            self._drop(net)
+            self._release(net)
             yield self._store.copy_result(net.row.id, net.probe_for.id)
             return
         net.passes.append(taken)
-        if self._holds:
+        if self._holds_finished:
             self._slice.append((net, taken))
-        if not self._wants(net):
-            if self._holds:
+        if not self._wants_pass(net):
+            if self._holds_finished:
                 self._active.remove(net)
                 self._held.append(net)
                 self._models.spare(net.artifact.sha256)
@@ -373,9 +395,9 @@ class PassScheduler:
                 yield from self._close_slice()
 
     def _close_slice(self) -> Iterator[Measurement]:
-        """Ask the anchor what the passes since the last one are worth; finish the networks that have enough."""
-        trusted = self._guarded(lambda anchors: anchors.read())
-        self._guarded(self._compare)
+        """Read the anchors, reject the slice's passes if they cannot be trusted, and finish networks that are done."""
+        trusted = self._use_anchors(lambda anchors: anchors.read())
+        self._use_anchors(self._compare_contention)
         slice_s = sum(taken.busy_s for _, taken in self._slice)
         if trusted is False and self._rejected_s + slice_s <= max(slice_s, REJECTED_SHARE * self.timed_s):
             self._rejected_s += slice_s
@@ -387,10 +409,10 @@ class PassScheduler:
         held, self._held = self._held, []
         for net in held:
             self._active.append(net)
-            if not self._wants(net):
+            if not self._wants_pass(net):
                 yield from self._finish(net)
 
-    def _compare(self, anchors: Anchors) -> None:
+    def _compare_contention(self, anchors: Anchors) -> None:
         if self._contention is not None:
             self._contention.compare(anchors.latency, COMPARISONS)
 
@@ -399,7 +421,7 @@ class PassScheduler:
         stderr_ms = summary.stderr_ms
         aggregate = net.passes[-1].telemetry.get("aggregate")
         if len(net.passes) == 1 and aggregate is not None:
-            # One sample stands for many runs (benchmark_model): what they scatter is all that is known of its error.
+            # One sample stands for many runs (benchmark_model): only their scatter says something about its error.
             stderr_ms = aggregate["std_ns"] / aggregate["runs"] ** 0.5 / 1e6
         artifact = net.artifact
         times = {
@@ -412,7 +434,7 @@ class PassScheduler:
             "warm_s": sum(one.warmup_s for one in net.passes),
             "measure_s": sum(one.samples_s for one in net.passes),
         }
-        more = net.row.status != Status.OK and self._lacks_pass(net)
+        more = net.row.status != Status.OK and self._policy_wants_pass(net)
         row = self._store.finish(
             net.row.id,
             Status.RUNNING if more else Status.OK,
@@ -426,7 +448,7 @@ class PassScheduler:
             times_s=times,
             artifact={**artifact.facts(), **net.facts},
         )
-        self._drop(net, keep=row.status != Status.OK)
+        self._release(net, keep=row.status != Status.OK)
         yield row
         if row.status != Status.OK:
             return
@@ -436,11 +458,11 @@ class PassScheduler:
             yield self._store.copy_result(follower.id, row.id)
 
     def _fail(self, net: _InFlight, kind: str, message: str) -> Iterator[Measurement]:
-        self._drop(net)
+        self._release(net)
         if net.probe_for is not None:
             yield self._store.copy_result(net.row.id, net.probe_for.id)
             return
-        if net.row.status == Status.OK:  # it was only to be refined: its label stands
+        if net.row.status == Status.OK:  # it has a label, which stays as it was before the further pass
             yield net.row
             return
         yield self._store.finish(net.row.id, kind, error=message)
@@ -448,35 +470,35 @@ class PassScheduler:
             follower = self._session.rows()[arch]
             yield self._store.finish(follower.id, kind, error=message, same_graph_as=net.row.id)
 
-    def _drop(self, net: _InFlight, keep: bool = False) -> None:
-        """It is done with. Where its other passes are to come later, it may stay loaded (`keep`)."""
+    def _release(self, net: _InFlight, keep: bool = False) -> None:
+        """Take the network out of the schedule, and unload it, unless a later run needs it loaded (`keep`)."""
         self._active.remove(net)
         if keep:
             return
         try:
             self._models.unload(net.artifact.sha256)
         except DeviceLostError as error:
-            self._begin_anew(error)
+            self._restart_worker(error)
 
-    def _begin_anew(self, cause: DeviceLostError) -> None:
-        """A fresh worker, on which nothing is loaded."""
+    def _restart_worker(self, cause: DeviceLostError) -> None:
+        """Start a fresh worker, on which nothing is loaded. Raises `DeviceLostError` if the device is to blame."""
         if _is_no_networks_fault(cause):
             raise cause
         try:
             self._device.restart(cause)
-        except DeviceLostError:  # not one of them got through: it was the device
+        except DeviceLostError:  # no pass has succeeded since those rows failed: the device was to blame
             for row_id in self._blamed:
                 self._store.finish(row_id, Status.RUNNING, error=None, same_graph_as=None)
             raise
 
 
 def _is_no_networks_fault(error: DeviceLostError) -> bool:
-    """Whether the way to the device is gone, or its worker talks nonsense: neither may become a network's row."""
+    """Return whether the link is gone, or the worker breaks the protocol: neither may become a network's failure."""
     return error.unreachable or isinstance(error, ProtocolError)
 
 
 def _size(artifact: Artifact) -> int:
-    """Bytes of its file; 0 where the cache has dropped it since."""
+    """Return the bytes of the artifact's file; 0 if the cache has removed it meanwhile."""
     try:
         return artifact.path.stat().st_size
     except FileNotFoundError:

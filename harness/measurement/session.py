@@ -1,4 +1,4 @@
-"""A measurement session: one run over the networks of a campaign, as the store keeps it."""
+"""A measurement session as the store keeps it: one series of measurements of a campaign's networks."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ __all__ = ["MeasurementSession"]
 class MeasurementSession:
     """One session of a campaign: its rows, passes, anchors and facts in the store.
 
-    A campaign says what is measured and how; each of its sessions measures that again, some time apart.
+    A campaign defines what is measured and how. Each of its sessions measures that again, at another time.
     """
 
     store: Store
     campaign: Campaign
     number: int
-    """Place among the campaign's sessions, from 1."""
+    """Number among the campaign's sessions, from 1."""
 
     @property
     def key(self) -> tuple[str, int]:
-        """Identity among all sessions of the store."""
+        """Identity among all sessions of the store: the campaign's id, and the number."""
         return self.campaign.id, self.number
 
     @cached_property
@@ -50,21 +50,21 @@ class MeasurementSession:
         return self.store.rows(self.campaign, self.number)
 
     def resume(self) -> dict[str, Measurement]:
-        """Return the rows, those that were lost with their device `running` again."""
+        """Return the rows by architecture, after rows that were lost with their device are set to `running` again."""
         return self.store.resume(self.campaign, self.number)
 
     def passes(self) -> list[RecordedPass]:
-        """Return all passes, of every kind, in the order in which they were taken."""
+        """Return all passes of networks, of every kind, in the order in which they were taken."""
         return self.store.session_passes(*self.key)
 
     def anchors(self) -> list[RecordedAnchor]:
-        """Return the passes of anchors, in order."""
+        """Return the passes of anchors, in the order in which they were taken."""
         return self.store.anchors(*self.key)
 
     def add_anchor(self, anchor: RecordedAnchor) -> None:
-        """Keep one pass of an anchor."""
+        """Record one pass of an anchor."""
         self.store.add_anchor(self.campaign, self.number, anchor)
 
     def add_facts(self, **facts: Any) -> None:
-        """Add to what is known of the session as a whole (the seed of its order, its drift)."""
+        """Record facts about the session as a whole, such as the seed of its order, or its drift."""
         self.store.note_session(*self.key, **facts)

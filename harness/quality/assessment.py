@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from latlab.harness.active_learning.loop import Loop
+from latlab.harness.active_learning.loop import ClosedLoop
 from latlab.harness.architectures import is_block_space, space_named
 from latlab.harness.quality.fitness import ENOUGH, Fitness, judge_fitness
 from latlab.harness.quality.session_data import SessionData, TargetData, read_target_data
@@ -411,7 +411,7 @@ def _predicted(data: TargetData, latency_ms: pd.Series) -> pd.Series | None:
     """Return the logarithms of the latencies that a predictor expects, by network, or None if none can be fitted."""
     if data.space == USER_MODEL_SPACE or is_block_space(data.space) or len(latency_ms) < ENOUGH:
         return None
-    loop = Loop(space_named(data.space), MODEL, budget=0, as_written=data.as_written)
+    loop = ClosedLoop(space_named(data.space), MODEL, budget=0, as_written=data.as_written)
     chosen = np.unique(np.linspace(0, len(latency_ms) - 1, MODEL_NETWORKS).astype(int))
     for arch, value in latency_ms.iloc[chosen].items():
         loop.record(str(arch), Status.OK, float(value), None)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from latlab.harness.active_learning.loop import Loop, refitted
+from latlab.harness.active_learning.loop import ClosedLoop, refitted
 from latlab.harness.active_learning.onboarding import NOISY_PERCENT, Holdout, Onboarding, OnboardingRun
 from latlab.harness.architectures import space_named
 from latlab.harness.report import Headline, ReportData, write_report
@@ -128,7 +128,7 @@ def _facts(facts: dict[str, Any], rows: pd.DataFrame, policy: str) -> dict[str, 
     return {name: str(value) for name, value in shown.items()}
 
 
-def _compared(loop: Loop, holdout: Holdout | None, prediction: Prediction | None) -> pd.DataFrame:
+def _compared(loop: ClosedLoop, holdout: Holdout | None, prediction: Prediction | None) -> pd.DataFrame:
     """Return the training rows with leave-one-out predictions, and the hold-out with its predictions."""
     frames = []
     if loop.measured >= 3:
@@ -153,7 +153,7 @@ def _beside(archs: Sequence[str], latency_ms: np.ndarray, prediction: Prediction
     )
 
 
-def _space_sample(loop: Loop, space: SearchSpace) -> pd.DataFrame:
+def _space_sample(loop: ClosedLoop, space: SearchSpace) -> pd.DataFrame:
     drawn = space.sample(min(SPACE_SAMPLE, space.size), random.Random("report"))
     measured = loop.support()
     archs = list(dict.fromkeys([*measured, *drawn]))

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from latlab.harness.active_learning.holdout import holdout_of
-from latlab.harness.active_learning.loop import Loop, refitted
+from latlab.harness.active_learning.loop import ClosedLoop, refitted
 from latlab.predictors.common.metrics import spearman
 from latlab.search_spaces import Architecture, get
 
@@ -21,7 +21,7 @@ def latency_ms(arch: Architecture) -> float:
     return 0.1 + sum(layer.macs for layer in layers) / 5e7 + 0.005 * len(layers)
 
 
-def run(loop: Loop, truth: dict[str, float] | None = None, lag: int = 0) -> list[str]:
+def run(loop: ClosedLoop, truth: dict[str, float] | None = None, lag: int = 0) -> list[str]:
     """Measure what the loop proposes; each result arrives `lag` proposals later."""
     proposed: list[str] = []
     waiting: list[str] = []
@@ -40,7 +40,7 @@ def run(loop: Loop, truth: dict[str, float] | None = None, lag: int = 0) -> list
 
 @pytest.mark.parametrize("lag", [0, 5])
 def test_spends_its_budget_and_learns(lag: int) -> None:
-    loop = Loop(SPACE, "ridge", budget=15)
+    loop = ClosedLoop(SPACE, "ridge", budget=15)
     proposed = run(loop, lag=lag)
     assert len(proposed) == len(set(proposed)) == loop.measured == 15
     test = SPACE.sample(200, 99)
@@ -53,7 +53,7 @@ def test_spends_its_budget_and_learns(lag: int) -> None:
 
 def test_never_proposes_the_hold_out_nor_a_network_that_equals_one() -> None:
     holdout = holdout_of(SPACE, 300, 0)
-    proposed = run(Loop(SPACE, "ridge", budget=20, exclude=holdout))
+    proposed = run(ClosedLoop(SPACE, "ridge", budget=20, exclude=holdout))
     banned = {SPACE.canonical(arch).text for arch in holdout}
     assert not banned & {SPACE.canonical(SPACE.parse(text)).text for text in proposed}
 
@@ -66,35 +66,35 @@ def test_longer_hold_out_begins_with_the_shorter() -> None:
 def test_labels_that_were_not_paid_for_change_nothing() -> None:
     """Permute the latencies of every architecture that was not measured: the choices stay the same."""
     truth = {arch.text: latency_ms(arch) for arch in SPACE.enumerate()}
-    first = run(Loop(SPACE, "ridge", budget=12), truth)
+    first = run(ClosedLoop(SPACE, "ridge", budget=12), truth)
     rest = [text for text in truth if text not in set(first)]
     shuffled = rest[:]
     random.Random(0).shuffle(shuffled)
     permuted = truth | {a: truth[b] for a, b in zip(rest, shuffled, strict=True)}
-    assert run(Loop(SPACE, "ridge", budget=12), permuted) == first
+    assert run(ClosedLoop(SPACE, "ridge", budget=12), permuted) == first
 
 
 def test_stops_once_good_enough() -> None:
-    loop = Loop(SPACE, "ridge", budget=200, until_percent=10)
+    loop = ClosedLoop(SPACE, "ridge", budget=200, until_percent=10)
     assert 5 <= len(run(loop)) < 100
     assert loop.expected_error_percent() <= 10
 
 
 def test_replaces_failures_but_not_for_ever() -> None:
-    loop = Loop(SPACE, "ridge", budget=6)
+    loop = ClosedLoop(SPACE, "ridge", budget=6)
     for number, text in enumerate(loop.proposals()):
         ok = number % 2 == 1
         loop.record(text, "ok" if ok else "crash", latency_ms(SPACE.parse(text)) if ok else None, None)
     assert (loop.measured, loop.failed) == (6, 6)
-    hopeless = Loop(SPACE, "ridge", budget=6)
+    hopeless = ClosedLoop(SPACE, "ridge", budget=6)
     for text in hopeless.proposals():
         hopeless.record(text, "crash", None, None)
     assert (hopeless.measured, hopeless.failed) == (0, 7)
 
 
 def test_what_an_earlier_run_left_is_not_proposed_again() -> None:
-    first = run(Loop(SPACE, "ridge", budget=8))
-    loop = Loop(SPACE, "ridge", budget=8)
+    first = run(ClosedLoop(SPACE, "ridge", budget=8))
+    loop = ClosedLoop(SPACE, "ridge", budget=8)
     for text in first[:5]:
         loop.record(text, "ok", latency_ms(SPACE.parse(text)), 0.0)
     loop.expect(first[5:7])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from latlab.harness import Lab
-from latlab.harness.active_learning.loop import Loop
+from latlab.harness.active_learning.loop import ClosedLoop
 from latlab.harness.errors import LatlabError
 from latlab.harness.exporters import Artifact, ExportError
 from latlab.harness.fleet.jobs import RunListener
@@ -28,14 +28,14 @@ def onboard(lab: Lab, tmp_path: Path, **options: object) -> object:
 def test_choices_are_made_by_results(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is proposed late is proposed with measurements at hand, not all at the start."""
     known: list[int] = []
-    original = Loop.proposals
+    original = ClosedLoop.proposals
 
-    def watched(self: Loop) -> object:
+    def watched(self: ClosedLoop) -> object:
         for text in original(self):
             known.append(self.measured)
             yield text
 
-    monkeypatch.setattr(Loop, "proposals", watched)
+    monkeypatch.setattr(ClosedLoop, "proposals", watched)
     onboard(lab, tmp_path, budget=14)
     assert known[0] == 0
     assert known[-1] >= 3

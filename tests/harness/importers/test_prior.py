@@ -16,7 +16,7 @@ from latlab import predictors
 from latlab.harness import Lab
 from latlab.harness.active_learning import onboarding
 from latlab.harness.active_learning.holdout import holdout_of
-from latlab.harness.active_learning.loop import Loop
+from latlab.harness.active_learning.loop import ClosedLoop
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, parse_facts, predictor_for
 from latlab.harness.cli.main import main
 from latlab.harness.errors import BadInputError
@@ -156,7 +156,7 @@ def test_what_is_wanted_comes_first_and_as_it_was_asked_for() -> None:
     assert len(holdout) == 300
     assert not {SPACE.canonical(arch) for arch in holdout} & {SPACE.canonical(arch) for arch in predictor.wanted()}
     assert holdout_of(SPACE, 20, 0, predictor.wanted()) == holdout[:20]
-    loop = Loop(SPACE, predictor, budget=14, exclude=holdout)
+    loop = ClosedLoop(SPACE, predictor, budget=14, exclude=holdout)
     proposed = []
     for text in loop.proposals():
         proposed.append(text)
@@ -169,7 +169,7 @@ def test_what_is_wanted_comes_first_and_as_it_was_asked_for() -> None:
 
 
 def test_one_that_failed_is_not_asked_for_again() -> None:
-    loop = Loop(SPACE, Demanding(SPACE), budget=12)
+    loop = ClosedLoop(SPACE, Demanding(SPACE), budget=12)
     for text in loop.proposals():
         ok = text != SPACE.references()[0].text
         loop.record(text, "ok" if ok else "crash", 1.0 if ok else None, 0.0)
@@ -182,7 +182,7 @@ def test_a_budget_below_what_is_wanted_is_refused(lab: Lab) -> None:
 
 
 def test_the_learning_curve_leaves_the_predictor_as_it_was() -> None:
-    loop = Loop(SPACE, Student(SPACE), budget=0)
+    loop = ClosedLoop(SPACE, Student(SPACE), budget=0)
     for arch in ARCHS[:8]:
         loop.record(arch.text, "ok", latencies([arch])[0], 0.0)
     loop.fit(always=True)

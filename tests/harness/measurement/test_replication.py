@@ -197,7 +197,7 @@ def test_labels_get_passes_until_the_fastest_are_known(lab: Lab) -> None:
     said: list[str] = []
     before = lab.measure("busy", space=SPACE, count=COUNT).rows.set_index("arch")
     goal = Resolve(top=6, most_s=100)
-    found = lab.measure("busy", space=SPACE, count=COUNT, resolve=goal, listener=RunListener(say=said.append))
+    found = lab.measure("busy", space=SPACE, count=COUNT, resolve=goal, listener=RunListener(announce=said.append))
     rows = found.rows.set_index("arch")
     outcome = resolved(found)
     assert set(rows["status"]) == {"ok"}
