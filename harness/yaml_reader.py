@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -25,7 +26,9 @@ MAX_DEPTH = 20
 MAX_VALUES = 200_000
 """The most values, with aliases expanded: a few lines of aliases could stand for more values than memory can hold."""
 MERGE = "<<"
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_LOADERS = (getattr(yaml, "CSafeLoader", yaml.SafeLoader), yaml.SafeLoader)
+"""The quick one first. It looks ahead, and refuses brackets in brackets by itself, in words that PyYAML's release and
+its libyaml choose; the other one has no such limit, so that the reader's own comes first."""
 _INT = re.compile(r"[-+]?[0-9]{1,18}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,3})?")
 _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | {
@@ -91,7 +94,7 @@ def read_document(path: Path, what: str = "the inventory") -> Document:
         raise BadInputError(f"cannot read {what} {path}: it has more than {MAX_BYTES:,} bytes")
     document = Document(path)
     try:
-        document.value = _Reader(document, text).read()
+        document.value = _read(document, text)
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1 if isinstance(error.position, int) else 1
         raise BadInputError(f"{path}, line {line}: there is a character that no text file should have") from error
@@ -100,6 +103,17 @@ def read_document(path: Path, what: str = "the inventory") -> Document:
     except yaml.YAMLError as error:
         raise BadInputError(f"{path}: not valid YAML: {error}") from error
     return document
+
+
+def _read(document: Document, text: str) -> Any:
+    quick, unlimited = _LOADERS
+    try:
+        return _Reader(document, text, quick).read()
+    except yaml.MarkedYAMLError:
+        if text.count("[") + text.count("{") > MAX_DEPTH:
+            with suppress(yaml.YAMLError):  # what the quick one found comes first
+                _Reader(Document(document.path), text, unlimited).read()
+        raise
 
 
 def _explain(path: Path, text: str, error: yaml.MarkedYAMLError) -> str:
@@ -123,9 +137,9 @@ class _Value(NamedTuple):
 
 
 class _Reader:
-    def __init__(self, document: Document, text: str) -> None:
+    def __init__(self, document: Document, text: str, loader: Any) -> None:
         self._document = document
-        self._events: Iterator[yaml.Event] = iter(yaml.parse(text, Loader=_LOADER))
+        self._events: Iterator[yaml.Event] = iter(yaml.parse(text, Loader=loader))
         self._anchors: dict[str, _Value] = {}
         self._size = 0
 

@@ -19,12 +19,15 @@ import numpy as np
 from latlab.predictors.base import Archs, Predictor
 from latlab.search_spaces import Architecture
 
-__all__ = ["CANDIDATES", "REFERENCE", "choose"]
+__all__ = ["CANDIDATES", "FROM_PRIOR", "REFERENCE", "choose"]
 
 CANDIDATES = 1500
 """Random architectures among which the next one is chosen. More gain little, and the cost grows with the square."""
 REFERENCE = 600
 """Random architectures over which the posterior variance is averaged. They represent the space."""
+FROM_PRIOR = 5
+"""Architectures that are chosen by the prior alone: fewer labels do not show which kind of device it is. Each later one
+is chosen after a fit to all labels there are."""
 
 
 def choose(

@@ -1,4 +1,13 @@
-"""What all tests share: caches of their own, so that they neither see nor disturb the user's."""
+"""What all tests share: the tiers, and caches of their own, so that they neither see nor disturb the user's.
+
+    python -m pytest                 everything that this machine can run
+    python -m pytest -m quick        at most two minutes on two cores; it touches every package
+    python -m pytest -m "not slow"   without tests of more than ten seconds
+
+A test is quick by a rule, not by a mark of its own: it is not marked `slow`, `peers`, `gpu` or `data`, it does not take
+long by what was measured, and it is one of the first cases of its function (`quick_tier.py` has the numbers). So a new
+test is quick until it is found to take long.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["peers.fixtures"]
+pytest_plugins = ["peers.fixtures", "quick_tier"]
 
 # Whoever runs the tests in the background (nohup, a shell's `&`) ignores these, and everything that is started here
 # would inherit that: Ctrl-C would do nothing, and what a phone's daemon starts would outlive its connection.
@@ -22,7 +31,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """latlab's cache folder for this test session; exported networks are shared by its tests."""
+    """latlab's cache folder for this test session; its tests share exported networks."""
     folder = tmp_path_factory.mktemp("cache")
     os.environ["LATLAB_CACHE"] = str(folder)
     os.environ.pop("LATLAB_INVENTORY", None)
@@ -31,7 +40,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
-    """The published tables."""
+    """The folder of the published tables."""
     named = os.environ.get("LATLAB_DATA")
     if not named:
         pytest.skip("LATLAB_DATA does not name the folder of the published tables")

@@ -1,4 +1,4 @@
-"""What is installed is what is here: every package listed, every data file shipped, versions pinned as promised."""
+"""Tests of what is installed: every package is listed, every data file shipped, versions are pinned as promised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing in latlab's own code can unpickle or run what came from elsewhere, beyond what ruff's rules find."""
+"""Tests that latlab's code cannot unpickle or run what came from elsewhere, for what ruff's rules do not find."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEYWORDS = {("shell", True), ("allow_pickle", True), ("weights_only", False)}
 
 
 def dangers(tree: ast.Module) -> list[str]:
-    """What code does that none here may."""
+    """Return the calls in a source file that no code here may make."""
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -79,7 +79,10 @@ class LineBuffer:
 
 def encode(message: dict[str, Any]) -> bytes:
     """A line, ASCII only. Raises `ValueError` for what JSON has no word for (NaN)."""
-    return json.dumps(message, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
+    try:
+        return json.dumps(message, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
+    except ValueError as error:
+        raise ValueError("JSON has no word for NaN and infinity") from error
 
 
 def decode(line: bytes) -> dict[str, Any]:

@@ -26,7 +26,7 @@ _DTYPES = {
     "tensor(uint8)": "uint8",
     "tensor(bool)": "bool",
 }
-_DEVICE = "cuda"
+DEVICE = "cuda"
 """The place of the CUDA provider's inputs and outputs, as ORT's I/O binding names it."""
 _ERRORS_ONLY = 3
 # Keys of ORT's session configuration, from onnxruntime_session_options_config_keys.h.
@@ -154,10 +154,10 @@ class CUDASession(ONNXRuntimeSession):
         import onnxruntime as ort
 
         self._values: list[Any] = []
-        self._to_value = partial(ort.OrtValue.ortvalue_from_numpy, device_type=_DEVICE, device_id=0)
+        self._to_value = partial(ort.OrtValue.ortvalue_from_numpy, device_type=DEVICE, device_id=0)
         self._binding = self._session.io_binding()
         for node in self._session.get_outputs():
-            self._binding.bind_output(node.name, _DEVICE, 0)
+            self._binding.bind_output(node.name, DEVICE, 0)
         self._queue_only = ort.RunOptions()
         self._queue_only.add_run_config_entry("disable_synchronize_execution_providers", "1")
 

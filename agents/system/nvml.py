@@ -199,13 +199,14 @@ def load(path: str) -> NVML | None:
 
 
 @cache
-def _nvml() -> NVML | None:
+def shared() -> NVML | None:
+    """Return the NVML that this process uses, loaded once, or None where there is none."""
     return load(LIBRARY)
 
 
 def gpus() -> list[GPU]:
     """Return the GPUs of this machine. Without NVML the first call costs a search for its file, later calls nothing."""
-    nvml = _nvml()
+    nvml = shared()
     return [] if nvml is None else nvml.gpus
 
 
@@ -214,7 +215,7 @@ def find(pci_bus_id: str | None) -> GPU | None:
 
     CUDA and NVML share addresses; their device numbers differ.
     """
-    nvml = _nvml()
+    nvml = shared()
     return None if nvml is None or pci_bus_id is None else nvml.find(pci_bus_id)
 
 

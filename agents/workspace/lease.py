@@ -76,7 +76,7 @@ def acquire_lease(folder: str, owner: str | None = None, who: str | None = None)
         os.makedirs(os.path.join(folder, "lease"), exist_ok=True)
         descriptor = _lock(folder, owner)
         try:
-            token = _next_token(os.path.join(folder, "lease"))
+            token = next_token(os.path.join(folder, "lease"))
             holder = {"pid": os.getpid(), "owner": owner, "token": token, "who": who, "since": int(time.time())}
             line = json.dumps(holder)
             os.ftruncate(descriptor, 0)
@@ -180,7 +180,7 @@ def _is_worker_of(pid: int, folder: str) -> bool:
     return False
 
 
-def _next_token(folder: str) -> int:
+def next_token(folder: str) -> int:
     """Make the next higher token, remove the earlier ones, and return it."""
     while True:
         token = max(_tokens(folder), default=0) + 1

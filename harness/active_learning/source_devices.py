@@ -19,6 +19,7 @@ from latlab.harness.errors import BadInputError
 from latlab.harness.store.comparable import comparable
 from latlab.harness.store.sources import _imported
 from latlab.harness.store.store import Store, StoreError
+from latlab.harness.store.vocabulary import Status
 from latlab.predictors import SourceDevice
 from latlab.search_spaces import Architecture, ArchitectureError, SearchSpace
 
@@ -83,7 +84,7 @@ def source_devices(
     if wanted is not None and not wanted:
         return []
     rows = store.table(space=space.name)
-    rows = rows[rows["status"] == "ok"]
+    rows = rows[rows["status"] == Status.OK]
     with store.transaction() as connection:
         known = _imported(connection, space.name)
         offered = {str(row.name) for row in known} | set(rows["target"]) | {t.split("/")[0] for t in rows["target"]}

@@ -12,7 +12,7 @@ import numpy as np
 
 from latlab.harness.bench.tables import Positions
 from latlab.predictors import Predictor
-from latlab.predictors.acquisition import CANDIDATES, REFERENCE, choose
+from latlab.predictors.acquisition import CANDIDATES, FROM_PRIOR, REFERENCE, choose
 from latlab.predictors.base import FloatArray, IntArray
 
 __all__ = ["SELECTIONS", "Target", "chosen_by_design"]
@@ -73,8 +73,8 @@ def designed(predictor: Predictor, target: Target, first: Positions, n: int, rng
 
 
 def sequential(predictor: Predictor, target: Target, first: Positions, n: int, rng: np.random.Generator) -> None:
-    """Buy one architecture at a time, as `latlab onboard` does: the first from the prior, each other after a fit."""
-    designed(predictor, target, first, max(min(n, 1), len(first)), rng)
+    """Buy as `latlab onboard` measures: the first few by the prior, then one architecture at a time, after a fit."""
+    designed(predictor, target, first, max(min(n, FROM_PRIOR), len(first)), rng)
     while len(target.paid) < n:
         target.fit(predictor)
         target.pay(chosen_by_design(predictor, target, target.paid[:0], 1, rng))

@@ -72,8 +72,8 @@ def predictors(
         Selection,
         typer.Option(
             "--selection",
-            help="How to choose the measurements. `designed`: all at once by the predictor; `sequential`: one by one, "
-            "each after a fit; `diverse`: as NASFLAT does.",
+            help="How to choose the measurements. `designed`: all at once by the predictor; `sequential`: as onboard "
+            "does, one at a time after the first five; `diverse`: as NASFLAT does.",
         ),
     ] = Selection.random,
     protocol: Annotated[

@@ -34,6 +34,7 @@ from latlab.harness.cli.options import (
     target_options,
 )
 from latlab.harness.errors import BadInputError
+from latlab.harness.store.vocabulary import Status
 
 if TYPE_CHECKING:
     from latlab.harness.statistics.ranking import Resolve
@@ -155,7 +156,7 @@ def measure(
             for resolved in found.resolved:
                 show_resolved(resolved.to_json())
     _complain_of(found.errors, view.devices)
-    if view.failures or not (rows["status"] == "ok").any():
+    if view.failures or not (rows["status"] == Status.OK).any():
         raise typer.Exit(1)
 
 
@@ -255,7 +256,7 @@ def embed(
         else:
             console.show_table(own.drop(columns="target"), f"Hardware embedding of {target} in {space}")
     _complain_of(found.errors, view.devices)
-    if view.failures or (rows["status"] != "ok").any():
+    if view.failures or (rows["status"] != Status.OK).any():
         raise typer.Exit(1)
 
 

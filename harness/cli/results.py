@@ -11,6 +11,7 @@ import typer
 
 from latlab.harness.cli.options import STORE, JsonOption, StoreOption, print_json, records
 from latlab.harness.errors import BadInputError
+from latlab.harness.store.vocabulary import Status
 
 
 class TableFormat(StrEnum):
@@ -59,7 +60,7 @@ def show(
 
     opened = Store(store, must_exist=True)
     campaigns, rows = opened.campaigns(), opened.table()
-    failures = rows[rows["status"] != "ok"][["target", "space", "arch", "status", "error"]]
+    failures = rows[rows["status"] != Status.OK][["target", "space", "arch", "status", "error"]]
     if as_json:
         print_json({"store": str(store), "campaigns": records(campaigns), "failures": records(failures)})
     else:

@@ -26,6 +26,7 @@ from latlab.harness.cli.options import (
     target_options,
 )
 from latlab.harness.errors import BadInputError
+from latlab.harness.store.vocabulary import Status
 
 if TYPE_CHECKING:
     from latlab.harness.sustained import Result
@@ -107,7 +108,7 @@ def sustain(
         print(f"latlab: {result.error}", file=sys.stderr)
     if interrupted:
         sys.exit(INTERRUPTED)
-    if result.status != "ok" or result.error:
+    if result.status != Status.OK or result.error:
         raise typer.Exit(1)
 
 

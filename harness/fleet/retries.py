@@ -11,6 +11,7 @@ from latlab.harness.exporters import CacheError
 from latlab.harness.fleet.jobs import DeviceState, Job, Kind
 from latlab.harness.measurement.measurer import Measurer
 from latlab.harness.store.store import Measurement
+from latlab.harness.store.vocabulary import Status
 from latlab.harness.transports import ConnectError, DeviceConfig, DeviceLostError
 
 __all__ = ["FleetServices", "JobAttempts", "QuarantinedError"]
@@ -115,7 +116,7 @@ class JobAttempts:
     def _note(self, row: Measurement) -> None:
         state = self._state
         state.last = row
-        if row.status in ("ok", "running"):
+        if row.status in (Status.OK, Status.RUNNING):
             state.done += 1
         else:
             state.failed += 1

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from latlab.harness.text import printable
 
-__all__ = ["Phone", "SSHHost", "phones", "ssh_hosts"]
+__all__ = ["Phone", "SSHHost", "phones", "plugged_in", "ssh_hosts"]
 
 ADB_SERVER = ("127.0.0.1", 5037)
 ADB_S = 2.0
@@ -66,7 +66,7 @@ def ssh_hosts(config: Path | None = None) -> list[SSHHost]:
 
 def phones() -> list[Phone]:
     """Return the phones that adb's server knows, if it runs, and those plugged in by USB. This starts no server."""
-    known = {phone.serial: phone for phone in _plugged_in()}
+    known = {phone.serial: phone for phone in plugged_in()}
     known |= {phone.serial: phone for phone in _adb_server()}
     return [phone for phone in known.values() if re.fullmatch(r"[A-Za-z0-9._:-]{1,64}", phone.serial)]
 
@@ -87,7 +87,7 @@ def _adb_server() -> Iterator[Phone]:
             yield Phone(serial, printable(words[0])[:20], model)
 
 
-def _plugged_in(devices: Path = Path("/sys/bus/usb/devices")) -> Iterator[Phone]:
+def plugged_in(devices: Path = Path("/sys/bus/usb/devices")) -> Iterator[Phone]:
     for interface in devices.glob("*:*"):
         kind = tuple(_read(interface / f"bInterface{part}") for part in ("Class", "SubClass", "Protocol"))
         device = interface.parent / interface.name.partition(":")[0]

@@ -40,8 +40,23 @@ _WANTED = {
     "model_type": "`name: value` pairs are wanted here",
     "model_attributes_type": "`name: value` pairs are wanted here",
     "dict_type": "`name: value` pairs are wanted here",
+    "bool_type": "true or false is wanted here",
+    "int_type": "a whole number is wanted here",
+    "int_from_float": "a whole number is wanted here",
+    "int_parsing": "a whole number is wanted here",
+    "int_parsing_size": "a whole number with fewer digits is wanted here",
+    "float_type": "a number is wanted here",
+    "float_parsing": "a number is wanted here",
+    "finite_number": "a number is wanted here",
+    "path_type": "the path of a file is wanted here",
+    "string_too_short": "it is empty",
+    "greater_than": "more than {gt:,g} is wanted here",
+    "greater_than_equal": "at least {ge:,g} is wanted here",
+    "less_than": "less than {lt:,g} is wanted here",
+    "less_than_equal": "at most {le:,g} is wanted here",
+    "value_error": "{error}",
 }
-"""Messages that replace those of pydantic that are written for programmers."""
+"""Messages in place of those of pydantic, which are written for programmers and change between releases."""
 
 
 class Inventory:
@@ -229,7 +244,7 @@ def _problems(value: Any, errors: Iterable[Any]) -> list[tuple[Location, str]]:
     for error in errors:
         location, inside, branch = _locate(value, error["loc"])
         if branch is None or branch.startswith("list[") == isinstance(inside, list):
-            found[_explain(value, location, error)] = None
+            found[explain(value, location, error)] = None
     return list(found)
 
 
@@ -264,7 +279,14 @@ def _model_of_field(model: type[BaseModel], name: str | int) -> type[BaseModel] 
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
-def _explain(value: Any, location: Location, error: Any) -> tuple[Location, str]:
+def explain(value: Any, location: Location, error: Any) -> tuple[Location, str]:
+    """Return where a file is wrong and how, in latlab's words.
+
+    Args:
+        value: the values of the file.
+        location: what pydantic's location of the error means in the file.
+        error: one of the errors of a pydantic `ValidationError`.
+    """
     kind, given = error["type"], error["input"]
     if kind == "extra_forbidden":
         return location, f"there is no such field{_instead(value, location)}"
@@ -279,9 +301,10 @@ def _explain(value: Any, location: Location, error: Any) -> tuple[Location, str]
         return location, "it is missing"
     if kind == "literal_error":
         problem = f"choose {error['ctx']['expected']}"
+    elif kind in _WANTED:
+        problem = _WANTED[kind].format_map(error.get("ctx", {}))
     else:
-        message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        problem = _WANTED.get(kind, message[:1].lower() + message[1:])
+        problem = f"it is not valid: {error['msg']}"
     if isinstance(given, str | int | float):
         problem += f", not {given!r:.60}"
     return location, problem

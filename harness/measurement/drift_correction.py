@@ -11,6 +11,7 @@ from latlab.harness.statistics.pass_series import pass_series
 from latlab.harness.statistics.pooled_variance import estimate_noise
 from latlab.harness.statistics.verdicts import judge, judge_together, usual_clock_mhz
 from latlab.harness.store.store import Label
+from latlab.harness.store.vocabulary import Status
 from latlab.harness.telemetry.recorded_pass import PassKind, RecordedAnchor, RecordedPass
 
 __all__ = ["correct_labels"]
@@ -34,7 +35,7 @@ def correct_labels(session: MeasurementSession) -> Drift | None:
     series = pass_series([*anchors, *passes], policy.trim)
     drift = fit_drift([one.observation for one in series])
     usual_mhz = usual_clock_mhz([one.recorded.telemetry for one in series])
-    finished = {row.id for row in session.rows().values() if row.status == "ok"}
+    finished = {row.id for row in session.rows().values() if row.status == Status.OK}
     corrected: dict[int, list[RecordedPass]] = {}
     for one in series:
         row_id = one.recorded.measurement_id

@@ -13,6 +13,7 @@ from latlab.harness.measurement.measurer import Measurer
 from latlab.harness.measurement.session import MeasurementSession
 from latlab.harness.statistics.ranking import Comparison, RankedNetwork, Resolve, State, compare, next_round, uniform_s
 from latlab.harness.store.store import Measurement
+from latlab.harness.store.vocabulary import Status
 from latlab.harness.telemetry.recorded_pass import PassKind, RecordedPass
 
 __all__ = ["Replication", "Resolved"]
@@ -184,7 +185,7 @@ class Replication:
 
     def _pass_on(self, row: Measurement) -> None:
         """Networks of the same graph have the same result."""
-        for other in self._copies.get(row.id, ()) if row.status == "ok" else ():
+        for other in self._copies.get(row.id, ()) if row.status == Status.OK else ():
             self._session.store.copy_result(other, row.id)
 
     def _read(self) -> None:
@@ -202,7 +203,7 @@ class Replication:
             if one.kind == PassKind.LABEL:
                 self._passes.setdefault(one.measurement_id, []).append(one)
         owners = dict.fromkeys(rows[arch].same_graph_as or rows[arch].id for arch in self._archs if arch in rows)
-        self._rows = [by_id[one] for one in owners if by_id[one].status == "ok" and one in self._passes]
+        self._rows = [by_id[one] for one in owners if by_id[one].status == Status.OK and one in self._passes]
         self._labels = {row.arch: self._label(row) for row in self._rows}
         for name, label in self._labels.items():
             self._before.setdefault(name, label)

@@ -31,6 +31,7 @@ from latlab.harness.statistics.estimators import needs_pass, summarise
 from latlab.harness.statistics.pooled_variance import NoiseEstimator
 from latlab.harness.statistics.verdicts import judge
 from latlab.harness.store.store import Measurement
+from latlab.harness.store.vocabulary import Status
 from latlab.harness.telemetry.metrics import metrics
 from latlab.harness.telemetry.recorded_pass import PassKind, RecordedPass
 from latlab.harness.transports import DeviceLostError, ProtocolError, WorkerError
@@ -281,7 +282,7 @@ class PassScheduler:
             artifact=artifact.facts(),
             fingerprint_id=self._device.fingerprint_id,
         )
-        known = None if self._until and row.status == "ok" else self._store.same_graph(row)
+        known = None if self._until and row.status == Status.OK else self._store.same_graph(row)
         if known is not None:
             probed = self._policy.anchors and not random.Random(f"{self._campaign.seed}/{arch}").randrange(PROBE_EVERY)
             if not probed:
@@ -411,10 +412,10 @@ class PassScheduler:
             "warm_s": sum(one.warmup_s for one in net.passes),
             "measure_s": sum(one.samples_s for one in net.passes),
         }
-        more = net.row.status != "ok" and self._lacks_pass(net)
+        more = net.row.status != Status.OK and self._lacks_pass(net)
         row = self._store.finish(
             net.row.id,
-            "running" if more else "ok",
+            Status.RUNNING if more else Status.OK,
             latency_ms=summary.latency_ms,
             stderr_ms=stderr_ms,
             raw_ms=summary.latency_ms,
@@ -425,9 +426,9 @@ class PassScheduler:
             times_s=times,
             artifact={**artifact.facts(), **net.facts},
         )
-        self._drop(net, keep=row.status != "ok")
+        self._drop(net, keep=row.status != Status.OK)
         yield row
-        if row.status != "ok":
+        if row.status != Status.OK:
             return
         self._noise.add(net.samples)
         for arch in net.followers:
@@ -439,7 +440,7 @@ class PassScheduler:
         if net.probe_for is not None:
             yield self._store.copy_result(net.row.id, net.probe_for.id)
             return
-        if net.row.status == "ok":  # it was only to be refined: its label stands
+        if net.row.status == Status.OK:  # it was only to be refined: its label stands
             yield net.row
             return
         yield self._store.finish(net.row.id, kind, error=message)
@@ -465,7 +466,7 @@ class PassScheduler:
             self._device.restart(cause)
         except DeviceLostError:  # not one of them got through: it was the device
             for row_id in self._blamed:
-                self._store.finish(row_id, "running", error=None, same_graph_as=None)
+                self._store.finish(row_id, Status.RUNNING, error=None, same_graph_as=None)
             raise
 
 

@@ -29,8 +29,10 @@ from latlab.harness.statistics.reliability import (
     retest,
     self_correlation,
 )
-from latlab.harness.statistics.verdict_counts import verdict_counts
 from latlab.harness.store.store import Store
+from latlab.harness.store.verdict_counts import verdict_counts
+from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Status
+from latlab.harness.telemetry.recorded_pass import PassKind
 from latlab.predictors.common.blas_threads import one_thread
 
 __all__ = ["Again", "Between", "Labels", "Probes", "Quality", "SessionQuality", "assess"]
@@ -226,7 +228,7 @@ def assess(store: Store, target: str, space: str) -> Quality:
 
 def _labels(records: Records) -> Labels:
     timed = pd.concat([one.labels for one in records.sittings])
-    ok = records.rows[records.rows["status"] == "ok"]
+    ok = records.rows[records.rows["status"] == Status.OK]
     errors = (timed["stderr_ms"] / timed["latency_ms"])[timed["stderr_ms"] > 0]
     widths = timed["half_width"].dropna()
     return Labels(
@@ -337,11 +339,11 @@ def _probes(records: Records) -> Probes | None:
     probes, usual, networks = [], [], set()
     for one in records.sittings:
         log_ms = one.passes["log_ms"] - one.drift.log_factor(one.passes["time_s"].to_numpy())
-        label = one.passes["kind"] == "label"
+        label = one.passes["kind"] == PassKind.LABEL
         level = log_ms[label].groupby(one.passes["network"]).mean()
         count = one.passes["network"][label].value_counts()
         rest = log_ms - one.passes["network"].map(level)
-        probe = (one.passes["kind"] == "probe") & rest.notna()
+        probe = (one.passes["kind"] == PassKind.PROBE) & rest.notna()
         probes.append(rest[probe])
         networks |= set(one.passes["network"][probe])
         # The mean of k passes follows each of them: a deviation from it is short by sqrt((k - 1) / k).
@@ -379,12 +381,12 @@ def _residuals(records: Records) -> tuple[tuple[pd.Series, ...], str]:
 
 def _predicted(records: Records, latency_ms: pd.Series) -> pd.Series | None:
     """Logarithms of the latencies that are expected of networks; None where there is nothing to expect them by."""
-    if records.space == "model" or is_block_space(records.space) or len(latency_ms) < ENOUGH:
+    if records.space == USER_MODEL_SPACE or is_block_space(records.space) or len(latency_ms) < ENOUGH:
         return None
     loop = Loop(space_named(records.space), MODEL, budget=0, as_written=records.as_written)
     chosen = np.unique(np.linspace(0, len(latency_ms) - 1, MODEL_NETWORKS).astype(int))
     for arch, value in latency_ms.iloc[chosen].items():
-        loop.record(str(arch), "ok", float(value), None)
+        loop.record(str(arch), Status.OK, float(value), None)
     with one_thread():
         loop.fit(always=True)
     left_out = dict(zip(loop.support(), loop.predictor.leave_one_out().mean_ms, strict=True))

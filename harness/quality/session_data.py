@@ -15,8 +15,9 @@ from latlab.harness.errors import BadInputError
 from latlab.harness.statistics.drift import Drift, Observation, fit_drift
 from latlab.harness.statistics.pass_series import PlacedPass, pass_series
 from latlab.harness.store.store import Store
+from latlab.harness.store.vocabulary import Status
 from latlab.harness.telemetry.readings import hottest_c
-from latlab.harness.telemetry.recorded_pass import RecordedAnchor, RecordedPass
+from latlab.harness.telemetry.recorded_pass import PassKind, RecordedAnchor, RecordedPass
 
 __all__ = ["Records", "Sitting", "read_records"]
 
@@ -55,7 +56,7 @@ class Sitting:
         noted = self.facts.get("drift")
         if noted:
             return Drift.from_json(noted)
-        runs = pd.concat([self.passes[self.passes["kind"] == "label"], self.anchors])
+        runs = pd.concat([self.passes[self.passes["kind"] == PassKind.LABEL], self.anchors])
         return fit_drift(
             [Observation(*row) for row in runs[["time_s", "network", "log_ms", "sigma"]].itertuples(index=False)]
         )
@@ -108,7 +109,7 @@ def read_records(store: Store, target: str, space: str) -> Records:
         BadInputError: where nothing has been measured there, or everything failed.
     """
     everything = store.table(target=target, space=space)
-    finished = everything[(everything["status"] == "ok") & (everything["latency_ms"] > 0)]
+    finished = everything[(everything["status"] == Status.OK) & (everything["latency_ms"] > 0)]
     if finished.empty:
         failed = f": all {len(everything)} networks failed" if len(everything) else ""
         raise BadInputError(
@@ -177,7 +178,7 @@ def _sitting(store: Store, own: pd.DataFrame, timed: pd.DataFrame, names: Mappin
     labels = timed.assign(network=timed["arch"].map(names)).drop_duplicates("network").set_index("network")
     labels = labels.sort_values("order", kind="stable").astype(dict.fromkeys(_NUMBERS, float))
     labels["half_width"] = (labels["high_ms"] - labels["low_ms"]) / 2 / labels["latency_ms"]
-    heat = passes[passes["kind"] == "label"].groupby("network")["temperature_c"].mean()
+    heat = passes[passes["kind"] == PassKind.LABEL].groupby("network")["temperature_c"].mean()
     labels["temperature_c"] = heat.reindex(labels.index)
     started = pd.to_datetime(own["started_at"], format="ISO8601")
     finished = pd.to_datetime(own["finished_at"], format="ISO8601")

@@ -7,7 +7,7 @@ import math
 from latlab.harness.quality.assessment import Again, Between, Quality
 from latlab.harness.quality.fitness import ENOUGH
 from latlab.harness.quality.published import PUBLISHED
-from latlab.harness.statistics.verdict_counts import in_words
+from latlab.harness.store.verdict_counts import in_words
 from latlab.harness.text import count, fine_correlation, percent
 
 __all__ = ["figures"]

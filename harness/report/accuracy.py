@@ -14,6 +14,7 @@ from latlab.harness.report.chart import Chart, by_role, handle, is_holdout, lege
 from latlab.harness.report.data import Headline
 from latlab.harness.report.svg import inline_svg
 from latlab.harness.report.theme import COLOURS, figure, quiet, scale_axis
+from latlab.harness.store.vocabulary import Role
 from latlab.harness.text import correlation, ms, percent, tick
 
 __all__ = ["learning_curve", "predicted_against_measured"]
@@ -65,7 +66,7 @@ def predicted_against_measured(
         part = error[rows.index]
         points(below, rows["latency_ms"], part.clip(-reach, reach), kind, f"{kind}-errors")
         titles[f"{kind}-points"] = titles[f"{kind}-errors"] = [_tooltip(row) for _, row in rows.iterrows()]
-        name = "hold-out" if kind == "holdout" else f"samples ({train_predictions})"
+        name = "hold-out" if kind == Role.HOLDOUT else f"samples ({train_predictions})"
         shown.append((kind, f"{len(compared[is_holdout(compared) == (kind == 'holdout')]):,} {name}"))
     legend_above(top, [handle(kind, name) for kind, name in shown])
     top.set_ylabel("predicted, ms")
@@ -80,8 +81,8 @@ def predicted_against_measured(
     }[train_predictions]
     caption = (
         "Vertical bars: 90 % intervals of the prediction. Line: perfect prediction; band: within 10 % of it. "
-        + (f"{learnt} " if any(kind == "train" for kind, _ in shown) else "")
-        + ("The predictor never saw the hold-out networks." if shown[0][0] == "holdout" else "")
+        + (f"{learnt} " if any(kind == Role.TRAIN for kind, _ in shown) else "")
+        + ("The predictor never saw the hold-out networks." if shown[0][0] == Role.HOLDOUT else "")
     ).strip() + left_out
     return Chart(
         inline_svg(fig, "predicted", "Predicted latency against measured latency, with 90 % intervals", titles),

@@ -14,9 +14,10 @@ from latlab.harness.active_learning.loop import Loop, refitted
 from latlab.harness.active_learning.onboarding import NOISY_PERCENT, Holdout, Onboarding, OnboardingRun
 from latlab.harness.architectures import space_named
 from latlab.harness.report import Headline, ReportData, write_report
-from latlab.harness.statistics.verdict_counts import in_words as verdicts_in_words
-from latlab.harness.statistics.verdict_counts import verdict_counts
 from latlab.harness.store.store import Store
+from latlab.harness.store.verdict_counts import in_words as verdicts_in_words
+from latlab.harness.store.verdict_counts import verdict_counts
+from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Role, Status
 from latlab.harness.text import in_words
 from latlab.predictors import Prediction, Predictor
 from latlab.search_spaces import SearchSpace
@@ -76,19 +77,19 @@ def store_report(
         sources: the source devices' names.
         path: the file to write.
     """
-    space = None if rows["space"].iloc[0] == "model" else space_named(str(rows["space"].iloc[0]))
+    space = None if rows["space"].iloc[0] == USER_MODEL_SPACE else space_named(str(rows["space"].iloc[0]))
     prints = rows["fingerprint_id"].dropna()
     facts = store.facts(prints.iloc[-1]) if len(prints) else {}
     loop = None if space is None or predictor is None else refitted(space, rows, predictor)
     enough = loop is not None and loop.measured >= 3
-    good = rows[rows["status"] == "ok"]
+    good = rows[rows["status"] == Status.OK]
     noise = (100 * good["stderr_ms"] / good["latency_ms"]).median()
     data = ReportData(
         target=str(rows["target"].iloc[0]),
         space=str(rows["space"].iloc[0]),
         facts=_facts(facts, rows, ", ".join(sorted(set(rows["policy"]))))
         | ({"Predictor": predictor.name, "Prior": in_words(sources)} if predictor and enough else {}),
-        headline=Headline(failed=int((rows["status"] != "ok").sum())),
+        headline=Headline(failed=int((rows["status"] != Status.OK).sum())),
         measurements=measurements_frame(rows, space),
         predictions=_compared(loop, None, None) if loop and enough else pd.DataFrame(),
         learning_curve=loop.learning_curve([], []) if loop and enough else pd.DataFrame(),
@@ -132,9 +133,9 @@ def _compared(loop: Loop, holdout: Holdout | None, prediction: Prediction | None
     frames = []
     if loop.measured >= 3:
         archs = [arch.text for arch in loop.support()]
-        frames.append(_beside(archs, loop.support_ms(), loop.predictor.leave_one_out(), "train"))
+        frames.append(_beside(archs, loop.support_ms(), loop.predictor.leave_one_out(), Role.TRAIN))
     if holdout is not None and prediction is not None and len(holdout.archs):
-        frames.append(_beside([a.text for a in holdout.archs], holdout.latency_ms, prediction, "holdout"))
+        frames.append(_beside([a.text for a in holdout.archs], holdout.latency_ms, prediction, Role.HOLDOUT))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from latlab.harness.report.theme import COLOURS
+from latlab.harness.store.vocabulary import Role
 
 __all__ = ["MAX_POINTS", "Chart", "by_role", "handle", "is_holdout", "legend_above", "points", "thin_out"]
 
@@ -33,7 +34,7 @@ class Chart:
 
 def is_holdout(frame: pd.DataFrame) -> pd.Series:
     """Return a mask of the hold-out's rows."""
-    return frame["role"] == "holdout"
+    return frame["role"] == Role.HOLDOUT
 
 
 def by_role(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
@@ -55,7 +56,7 @@ def points(axes: Axes, x: Sequence[float] | pd.Series, y: Sequence[float] | pd.S
 
     Shape and filling distinguish them as well as colour, for grey print and for colour-blind readers.
     """
-    hollow = kind == "holdout"
+    hollow = kind == Role.HOLDOUT
     colour = COLOURS["holdout" if hollow else "train"]
     axes.scatter(
         x,
@@ -79,9 +80,9 @@ def handle(kind: str, name: str, *, line: bool = False) -> Line2D:
         linestyle="-" if line else "",
         linewidth=1.4,
         color=COLOURS[kind],
-        marker="o" if kind == "holdout" else "D",
+        marker="o" if kind == Role.HOLDOUT else "D",
         markersize=5,
-        markerfacecolor=COLOURS["paper" if kind == "holdout" else kind],
+        markerfacecolor=COLOURS["paper" if kind == Role.HOLDOUT else kind],
         markeredgecolor=COLOURS[kind],
         markeredgewidth=1.2,
         label=name,

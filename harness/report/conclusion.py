@@ -6,6 +6,7 @@ import math
 
 from latlab.harness.report.data import Headline, ReportData, rank_correlation, typical_noise_percent
 from latlab.harness.report.tiles import Tile
+from latlab.harness.store.vocabulary import Role
 from latlab.harness.text import correlation, count, duration, ms, percent
 
 __all__ = ["tiles", "verdict"]
@@ -29,7 +30,7 @@ def tiles(data: ReportData) -> list[Tile]:
     head, ok, failures, compared = data.headline, data.ok(), data.failures(), data.compared()
     failed = len(failures) if head.failed is None else head.failed
     noise = typical_noise_percent(ok)
-    holdout = int((compared["role"] == "holdout").sum())
+    holdout = int((compared["role"] == Role.HOLDOUT).sum())
     found: list[Tile] = []
 
     spearman, ceiling = _known(head.holdout_spearman), _known(head.holdout_retest_spearman)
@@ -82,9 +83,9 @@ def tiles(data: ReportData) -> list[Tile]:
                 )
             )
     roles = ok.groupby("role")["arch"].nunique()  # one network of several sessions counts once
-    learnt = int(roles.get("train", 0))
+    learnt = int(roles.get(Role.TRAIN, 0))
     parts = [count(learnt, "sample")] if learnt else []
-    parts += [f"{roles['holdout']:,} hold-out"] if roles.get("holdout") else []
+    parts += [f"{roles[Role.HOLDOUT]:,} hold-out"] if roles.get(Role.HOLDOUT) else []
     parts += [f"{failed:,} failed"] if failed and len(found) + 1 >= ENOUGH else []
     found.append(
         Tile("Networks measured", f"{ok['arch'].nunique():,}", note=", ".join(parts) if len(parts) > 1 else "")
@@ -130,7 +131,7 @@ def verdict(data: ReportData) -> str:
 def _with_holdout(data: ReportData) -> str:
     head = data.headline
     compared = data.compared()
-    n = int((compared["role"] == "holdout").sum())
+    n = int((compared["role"] == Role.HOLDOUT).sum())
     spearman, ceiling = _known(head.holdout_spearman), _known(head.holdout_retest_spearman)
     mape, coverage = _known(head.holdout_mape_percent), _known(head.coverage_90)
     whom = f"On {count(n, 'network')} it never saw" if n else "On networks it never saw"
@@ -176,7 +177,7 @@ def _leave_one_out(data: ReportData) -> float | None:
     if last is not None:
         return last
     rows = data.compared()
-    rows = rows[rows["role"] != "holdout"]
+    rows = rows[rows["role"] != Role.HOLDOUT]
     if data.train_predictions != "leave-one-out":
         return None
     return rank_correlation(rows["latency_ms"], rows["predicted_ms"])

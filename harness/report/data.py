@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from latlab.harness.store.vocabulary import Status
 from latlab.harness.text import clean
 
 __all__ = [
@@ -94,7 +95,7 @@ class ReportData:
     def ok(self) -> pd.DataFrame:
         """Return the measurements with a latency in the order of measuring, with all columns."""
         frame = self._measurements()
-        frame = frame[(frame["status"] == "ok") & (frame["latency_ms"] > 0)]
+        frame = frame[(frame["status"] == Status.OK) & (frame["latency_ms"] > 0)]
         return frame.sort_values("order", kind="stable").reset_index(drop=True)
 
     def networks(self) -> pd.DataFrame:
@@ -112,7 +113,7 @@ class ReportData:
     def failures(self) -> pd.DataFrame:
         """Return the attempts without a latency, in the order of measuring."""
         frame = self._measurements()
-        frame = frame[~((frame["status"] == "ok") & (frame["latency_ms"] > 0))]
+        frame = frame[~((frame["status"] == Status.OK) & (frame["latency_ms"] > 0))]
         return frame.sort_values("order", kind="stable").reset_index(drop=True)
 
     def attempts(self) -> pd.DataFrame:

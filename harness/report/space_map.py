@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from latlab.harness.report.chart import Chart, by_role, handle, is_holdout, legend_above, points, thin_out
 from latlab.harness.report.svg import inline_svg
 from latlab.harness.report.theme import COLOURS, figure, scale_axis
+from latlab.harness.store.vocabulary import Role
 from latlab.harness.text import millions, ms, tick
 
 __all__ = ["space_map"]
@@ -79,7 +80,7 @@ def _measured_alone(measured: pd.DataFrame) -> Chart:
     for kind, rows in by_role(measured):
         points(axes, rows["macs"], rows["latency_ms"], kind, f"space-{kind}")
         titles[f"space-{kind}"] = _titles(rows)
-        handles.append(handle(kind, "hold-out" if kind == "holdout" else "measured"))
+        handles.append(handle(kind, "hold-out" if kind == Role.HOLDOUT else "measured"))
     legend_above(axes, handles)
     svg = inline_svg(fig, "space", "Multiply-accumulates against measured latency", titles)
     return Chart(svg, "Cost and latency", left_out.strip())

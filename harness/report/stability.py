@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from latlab.harness.report.chart import Chart, by_role, handle, legend_above, points, thin_out
 from latlab.harness.report.svg import inline_svg
 from latlab.harness.report.theme import COLOURS, figure, quiet, scale_axis
+from latlab.harness.store.vocabulary import Role
 from latlab.harness.text import ms, percent, tick
 
 __all__ = ["agreement_of_passes", "order_of_measuring"]
@@ -58,7 +59,7 @@ def order_of_measuring(ok: pd.DataFrame, failures: pd.DataFrame, compared: pd.Da
         titles[f"order-{kind}"] = [
             f"{row['arch']}\nnumber {row['order']:.0f}\n{ms(row['latency_ms'])} ms" for _, row in rows.iterrows()
         ]
-        handles.append(handle(kind, "hold-out" if kind == "holdout" else "samples" if drift else "measured"))
+        handles.append(handle(kind, "hold-out" if kind == Role.HOLDOUT else "samples" if drift else "measured"))
     if len(failures):
         lost, _ = thin_out(failures)
         titles["order-failed"] = [f"{row['arch']}\n{row['status']}" for _, row in lost.iterrows()]

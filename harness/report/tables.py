@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from latlab.harness.store.vocabulary import Status
 from latlab.harness.text import clean, millions, ms, percent
 
 __all__ = ["MAX_FAILURES", "Failure", "Network", "extremes", "failure_kinds", "failures"]
@@ -91,4 +92,4 @@ def failure_kinds(failed: pd.DataFrame) -> list[tuple[str, int]]:
 
 def _kind(row: pd.Series) -> str:
     # Only a broken table has "ok" without a latency, and that must not look like a success.
-    return clean(row["status"], 60) if row["status"] not in ("", "ok") else "no latency"
+    return clean(row["status"], 60) if row["status"] not in ("", Status.OK) else "no latency"

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row
 from latlab.harness.errors import BadInputError
 from latlab.harness.importers.read import SourceTable
 from latlab.harness.store.store import Store
+from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Status
 from latlab.search_spaces.block_space import SUFFIX
 
 __all__ = ["ImportResult", "keep", "listing", "remove"]
@@ -136,8 +137,8 @@ def listing(store: Store) -> pd.DataFrame:
     with store.transaction() as connection:
         rows = [{**row._mapping, "kind": "imported"} for row in _imported(connection)]
     table = store.table()
-    others = (table["space"] == "model") | table["space"].str.endswith(SUFFIX).astype(bool)
-    table = table[(table["status"] == "ok") & ~others]
+    others = (table["space"] == USER_MODEL_SPACE) | table["space"].str.endswith(SUFFIX).astype(bool)
+    table = table[(table["status"] == Status.OK) & ~others]
     for (target, space), own in table.groupby(["target", "space"], sort=True):
         origin = "simulated" if own["simulated"].any() else "measured here"
         count = own["arch"].nunique()

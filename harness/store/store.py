@@ -46,6 +46,7 @@ from latlab.harness.store.schema import (
     PassRow,
     SessionFacts,
 )
+from latlab.harness.store.vocabulary import Status
 from latlab.harness.targets import Target
 from latlab.harness.telemetry.recorded_pass import PassKind, RecordedAnchor, RecordedPass
 from latlab.harness.timing_policy import TimingPolicy
@@ -174,12 +175,13 @@ class Store:
             yield
         except DBAPIError as error:
             said = str(error.orig)
-            if "full" in said or "I/O" in said:
+            code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # without what SQLite's extended codes add
+            if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
                 raise StoreError(
-                    f"cannot write the store {self.path}: {said}",
+                    f"cannot write the store {self.path}: the disk is full or broken ({said})",
                     "Free some space, then run the same command again: it continues where it stopped.",
                 ) from error
-            if "malformed" in said or "not a database" in said or "no such table" in said or "no such column" in said:
+            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "no such" in said:  # a table or column
                 raise StoreError(
                     f"the store {self.path} is damaged: {said}",
                     f"Recover what is there with `sqlite3 {self.path} .recover`, or name another with --store.",
@@ -316,7 +318,7 @@ class Store:
                 "session": session_number,
                 "arch": arch,
                 "role": role,
-                "status": "running",
+                "status": Status.RUNNING.value,
                 "order": order,
                 "artifact": {},
                 "times_s": {},
@@ -418,7 +420,7 @@ class Store:
 
     def finish(self, measurement_id: int, status: str, **fields: Any) -> Measurement:
         """Close a running row as `ok` or as a kind of failure; `running` keeps it open with what is known so far."""
-        finished_at = None if status == "running" else _now()
+        finished_at = None if status == Status.RUNNING else _now()
         with self.transaction() as connection:
             _update(connection, measurement_id, {"status": status, "finished_at": finished_at, **fields})
             return _measurement(connection, measurement_id)
@@ -433,11 +435,11 @@ class Store:
 
     def lose(self, campaign_id: str, session_number: int, reason: str) -> int:
         """Call what is running `device_lost`: the device is given up. Their passes stay. How many they are."""
-        return self._change_status(campaign_id, session_number, "running", "device_lost", reason)
+        return self._change_status(campaign_id, session_number, Status.RUNNING, Status.DEVICE_LOST, reason)
 
     def resume(self, campaign: Campaign, session_number: int) -> dict[str, Measurement]:
         """As `rows`, after what was lost with its device is `running` again, to be gone on with."""
-        self._change_status(campaign.id, session_number, "device_lost", "running", None)
+        self._change_status(campaign.id, session_number, Status.DEVICE_LOST, Status.RUNNING, None)
         return self.rows(campaign, session_number)
 
     def _change_status(self, campaign_id: str, session_number: int, old: str, new: str, error: str | None) -> int:
@@ -448,7 +450,7 @@ class Store:
                 Measurement.session == session_number,
                 Measurement.status == old,
             )
-            .values(status=new, error=error, finished_at=None if new == "running" else _now())
+            .values(status=new, error=error, finished_at=None if new == Status.RUNNING else _now())
         )
         with self.session() as session:
             return int(session.execute(query).rowcount)  # type: ignore[attr-defined]
@@ -478,7 +480,7 @@ class Store:
         with self.transaction() as connection:
             source = _measurement(connection, from_id)
         result = {name: getattr(source, name) for name in _RESULT}
-        return self.finish(measurement_id, "ok", same_graph_as=from_id, times_s={}, **result)
+        return self.finish(measurement_id, Status.OK, same_graph_as=from_id, times_s={}, **result)
 
     # Tables
 

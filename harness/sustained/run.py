@@ -13,7 +13,7 @@ from latlab.harness.exporters import Artifact
 from latlab.harness.measurement.measurer import Measurer
 from latlab.harness.measurement.session import MeasurementSession
 from latlab.harness.store.store import Campaign, Measurement, Store
-from latlab.harness.store.vocabulary import Role
+from latlab.harness.store.vocabulary import Role, Status
 from latlab.harness.sustained.windows import (
     Sustained,
     SustainedPass,
@@ -160,7 +160,7 @@ class Run:
                     device.restart(error)
         finally:
             self._left_at = time.monotonic()
-            if self.readings and self.row.status == "running":
+            if self.readings and self.row.status == Status.RUNNING:
                 facts = {**self._artifact.facts(), **self._facts}
                 self.row = _close(self._store, row.id, self.readings, self._passes, facts)
         tell(self.row)
@@ -197,7 +197,7 @@ class Run:
 
     def result(self) -> Result:
         """What there is of it so far."""
-        status, error = ("running", None) if self.row is None else (self.row.status, self.row.error)
+        status, error = (Status.RUNNING.value, None) if self.row is None else (self.row.status, self.row.error)
         return Result(
             self._campaign.target,
             self._campaign.space,
@@ -222,7 +222,7 @@ def sustained_passes(passes: Iterable[RecordedPass], facts: Mapping[str, Any]) -
 def close_earlier(store: Store, campaign: Campaign) -> None:
     """A run whose latlab was killed has its passes, and a row that was never closed: it is as long as it is."""
     for row in store.rows(campaign, store.latest_session(campaign)).values():
-        passes = store.passes(row.id) if row.status == "running" else []
+        passes = store.passes(row.id) if row.status == Status.RUNNING else []
         if passes:
             _close(store, row.id, sustained_passes(passes, row.artifact), passes, row.artifact)
 
@@ -237,7 +237,7 @@ def _close(
     found = summarise(readings)
     return store.finish(
         row_id,
-        "ok",
+        Status.OK,
         latency_ms=found.mean_ms,
         raw_ms=found.mean_ms,
         times_s={"measure_s": found.busy_s, "sustained_s": found.seconds},

@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from latlab.harness.fleet.jobs import Incident, RunListener
+from latlab.harness.store.vocabulary import Role
 from latlab.harness.text import milliseconds
 
 if TYPE_CHECKING:
@@ -34,7 +35,12 @@ MAX_ROWS = 30
 """The most rows of a table that are shown; the others are counted."""
 HEARTBEAT_S = 30.0
 """Seconds between two lines of progress if there is no live display."""
-ROLES = {"train": "measured", "holdout": "hold-out", "reference": "reference", "listed": "measured"}
+ROLES: dict[str, str] = {
+    Role.TRAIN: "measured",
+    Role.HOLDOUT: "hold-out",
+    Role.REFERENCE: "reference",
+    Role.LISTED: "measured",
+}
 STYLES = {"lost": "yellow", "quarantined": "red", "failed": "red", "done": "green"}
 GAP = 2
 """Characters between two columns of the table."""

@@ -10,8 +10,9 @@ import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
-from latlab.harness.statistics.verdict_counts import in_words as verdicts_in_words
-from latlab.harness.statistics.verdict_counts import verdict_counts
+from latlab.harness.store.verdict_counts import in_words as verdicts_in_words
+from latlab.harness.store.verdict_counts import verdict_counts
+from latlab.harness.store.vocabulary import Status
 from latlab.harness.terminal.console import console, show_table
 from latlab.harness.terminal.progress import MAX_ROWS, watching, working
 from latlab.harness.text import in_words, milliseconds
@@ -92,9 +93,9 @@ def show_measurements(rows: pd.DataFrame, store: Path, *, raw: bool) -> None:
     screen.print(_rows_of_one(rows, raw) if targets < 2 or raw else _rows_of_many(rows))
     if len(rows) > MAX_ROWS and targets < 2:
         screen.print(f"... and {len(rows) - MAX_ROWS} more; all are in {escape(str(store))}", style="dim")
-    failed = int((rows["status"] != "ok").sum())
-    kept = " (kept; --new-session tries again)" if (~rows["status"].isin(["ok", "device_lost"])).any() else ""
-    lost = int((rows["status"] == "device_lost").sum())
+    failed = int((rows["status"] != Status.OK).sum())
+    kept = " (kept; --new-session tries again)" if (~rows["status"].isin([Status.OK, Status.DEVICE_LOST])).any() else ""
+    lost = int((rows["status"] == Status.DEVICE_LOST).sum())
     again = f" {lost} were lost with their device: the same command measures them." if lost else ""
     screen.print(
         f"{len(rows) - failed} measured, {failed} failed{kept}{_noise(rows)}.{again} All is in {escape(str(store))}.",
@@ -107,7 +108,7 @@ def _noise(rows: pd.DataFrame) -> str:
     """Return the typical standard error, the targets on which it is too large, and how many labels are in doubt."""
     from latlab.harness.active_learning.onboarding import NOISY_PERCENT
 
-    good = rows[rows["status"] == "ok"]
+    good = rows[rows["status"] == Status.OK]
     errors = (100 * good["stderr_ms"] / good["latency_ms"]).groupby(good["target"], sort=False).median().dropna()
     if errors.empty:
         return ""
@@ -127,7 +128,7 @@ def _rows_of_one(rows: pd.DataFrame, raw: bool) -> Table:
         table.add_column(name, justify="left" if name == "status" else "right", no_wrap=name != "status")
     several = rows["target"].nunique() > 1
     for row in rows.head(MAX_ROWS).to_dict("records"):
-        ok = row["status"] == "ok"
+        ok = row["status"] == Status.OK
         table.add_row(
             escape(f"{row['target']} {row['arch']}" if several else str(row["arch"])),
             milliseconds(row["latency_ms"]) if ok else "-",
@@ -147,7 +148,7 @@ def _rows_of_many(rows: pd.DataFrame) -> Table:
     for name in ("measured", "failed", "fastest", "median", "slowest", "std. error"):
         table.add_column(name, justify="right", no_wrap=True)
     for target, own in rows.groupby("target", sort=False):
-        good = own[own["status"] == "ok"]
+        good = own[own["status"] == Status.OK]
         failed = len(own) - len(good)
         cells = ["-"] * 4
         if len(good):

@@ -1,4 +1,4 @@
-"""NVIDIA's libraries as far as latlab calls them, in C, with figures that a test sets."""
+"""A stand-in, in C, for the functions of NVIDIA's libraries that latlab calls; tests set what it reports."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ int cuGetErrorName(int status, const char **name)
 
 
 def build(folder: Path, source: str, *options: str) -> str:
-    """Path of the compiled library."""
+    """Compile the library and return its path."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         pytest.skip("the stand-ins for NVIDIA's libraries need a C compiler")
@@ -160,7 +160,7 @@ def build(folder: Path, source: str, *options: str) -> str:
 
 
 def set_values(library: str, **values: float) -> None:
-    """Sets the library's figures, in this process."""
+    """Set what the library reports, in this process."""
     loaded = ctypes.CDLL(library)
     for name, value in values.items():
         kind = ctypes.c_float if isinstance(value, float) else ctypes.c_uint

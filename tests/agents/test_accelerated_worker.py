@@ -1,4 +1,4 @@
-"""What the worker replies of a network on a GPU: one that stands in for it, and a real one."""
+"""Tests of the worker's replies about a network on a GPU: on a stand-in and on a real one."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ LOAD = {"sha256": "0" * 64, "suffix": ".pt", "runtime": "made-up", "accelerator"
 
 @pytest.fixture
 def session(monkeypatch: pytest.MonkeyPatch) -> GPUSession:
-    """What the worker opens."""
+    """The runtime session that the worker opens."""
     session = GPUSession()
     monkeypatch.setattr(runtimes, "load_runtime", lambda _: None)
     monkeypatch.setattr(runtimes, "open", lambda *_: session)
@@ -110,7 +110,7 @@ def session(monkeypatch: pytest.MonkeyPatch) -> GPUSession:
 
 
 def timed(warmup: int = 1, runs: int = 3) -> dict[str, Any]:
-    """The reply to a `time`, after the controller's check of it."""
+    """Return the reply to a `time` request after the controller has checked it."""
     networks = LoadedModels(Files(), Telemetry(), lambda: None)  # type: ignore[arg-type]
     handle = networks.load(Fields(LOAD))["handle"]
     request = {"handle": handle, "warmup": warmup, "runs": runs, "deadline_s": 60}

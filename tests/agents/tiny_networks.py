@@ -1,4 +1,4 @@
-"""A tiny network, convolution - ReLU - tanh, in eager PyTorch and by hand in each runtime's own format."""
+"""A tiny network (convolution, ReLU, tanh) in eager PyTorch and, written by hand, in each runtime's format."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def onnx_network(folder: Path, batch: int | str = 1, activation: str = "Tanh") -
 
 
 def onnx_graph(folder: Path, nodes: list[Any], shape: list[int], constants: list[Any]) -> Path:
-    """A file with these nodes between `x`, of `shape`, and `y`."""
+    """Write an ONNX file with these nodes between the input `x`, of `shape`, and the output `y`."""
     import onnx
     from onnx import TensorProto, helper
 
@@ -91,7 +91,7 @@ def onnx_graph(folder: Path, nodes: list[Any], shape: list[int], constants: list
 
 
 def heavy_onnx(folder: Path, shape: list[int], layers: int) -> Path:
-    """As many convolutions in a row: work for a GPU, not for its launcher."""
+    """Write `count` convolutions in a row: they keep a GPU busy for longer than launching them takes."""
     from onnx import helper, numpy_helper
 
     names = ["x", *(f"h{index}" for index in range(1, layers)), "y"]
@@ -114,7 +114,7 @@ def heavy_torchscript(folder: Path, shape: list[int], layers: int) -> Path:
 
 
 def tflite_network(folder: Path, activation: str = "TANH", custom: bool = False) -> Network:
-    """Written through the schema's object API; NHWC, as TFLite is."""
+    """Write the network through the schema's object API, in NHWC as TFLite wants it."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 

@@ -1,4 +1,4 @@
-"""All that is fuzzed, and how much of all cases each gets."""
+"""The list of fuzzers, each with its share of the cases."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ FUZZERS = (
 
 
 def cases_of(fuzzer: Fuzzer, total: int) -> int:
-    """Of `total` cases in all."""
+    """Return how many of `total` cases a fuzzer gets."""
     return round(total * fuzzer.share)

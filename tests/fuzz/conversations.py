@@ -1,4 +1,4 @@
-"""A device whose worker says what the fuzzer likes, used as latlab uses any: session, engine and store.
+"""A fuzzer of conversations: latlab measures on a device whose worker's replies are spoiled.
 
 The worker behind it is the simulated one, so that a conversation goes on as far as the controller lets it; then one
 reply, or every reply to a verb from some moment on, is spoiled.
@@ -47,11 +47,11 @@ ARCHS = (
 POLICY = TimingPolicy(name="fuzz", warmup=1, runs=3, passes=2, spread=1, trim=0.1)
 TARGET = "onnxruntime"
 STORE_CASES = 400
-"""After so many the store is read as a whole, and a new one begun."""
+"""Cases after which the store is read as a whole and a new one is begun."""
 
 
 class Plan(NamedTuple):
-    """Which replies are spoiled, and how.
+    """A case: which replies are spoiled, and how.
 
     Args:
         verb: of the requests.
@@ -98,16 +98,16 @@ CONVERSATION_REGRESSIONS = (
 
 @dataclass
 class Wire:
-    """What went over one channel."""
+    """The lines that went over one channel."""
 
     requests: dict[int, dict[str, Any]] = field(default_factory=dict)
     said: bytearray = field(default_factory=bytearray)
     honest: list[bytes] = field(default_factory=list)
-    """Lines that came as they should."""
+    """Lines that were passed on unspoiled."""
 
 
 class FuzzedTransport(SimulatedTransport):
-    """Spoils what the simulated worker says, and remembers what was said in the end."""
+    """A transport that spoils the simulated worker's replies and records what it passed on."""
 
     def __init__(self, device: Any, plan: Plan, counts: dict[str, int], wires: list[Wire]) -> None:
         super().__init__(device)
@@ -150,7 +150,7 @@ class FuzzedTransport(SimulatedTransport):
 
 
 class FuzzedDevice(SimulatedDevice):
-    """For one case."""
+    """A simulated device that serves one case."""
 
     _plan: Plan = PrivateAttr()
     _counts: dict[str, int] = PrivateAttr(default_factory=dict)
@@ -161,7 +161,7 @@ class FuzzedDevice(SimulatedDevice):
 
 
 class Bench:
-    """A store, and networks that are exported already; both shared by many cases."""
+    """A store and exported networks, shared by many cases."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory()
@@ -176,7 +176,7 @@ class Bench:
         return future
 
     def close(self) -> None:
-        """Whatever the cases left in the store can be read and written as tables."""
+        """Check that what the cases left in the store can be read and written as tables."""
         table = self.store.table(raw=True)
         assert set(table["status"]) <= STATUSES, set(table["status"])
         folder = Path(self._folder.name)
@@ -209,7 +209,7 @@ def _bench() -> Bench:
 
 
 def finish_conversations() -> None:
-    """Looks through the store as a whole."""
+    """Check the store as a whole."""
     while _benches:
         _benches.pop().close()
 
@@ -256,7 +256,7 @@ def check_conversation(plan: Plan) -> None:
 
 
 def look_at(name: str, session: DeviceSession) -> None:
-    """As the live table does."""
+    """Read the state of a session as the live table does."""
     state = DeviceState(name, "running", session.target, session)
     assert state.doing
     assert state.temperature_c is None or isinstance(state.temperature_c, (int, float))
@@ -303,7 +303,7 @@ def _check_store(bench: Bench, campaign: str, wires: list[Wire], finished: set[s
 
 
 def _told(wire: Wire, lines: list[bytes]) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """The samples in every line that is a reply to a pass, by the letter of the protocol."""
+    """Return the samples in every line that is a reply to a pass by the letter of the protocol."""
     for line in lines:
         if len(line) > MAX_LINE:
             return
@@ -333,7 +333,7 @@ def _are_times(values: object, count: int) -> bool:
 
 
 def _strict(text: str) -> Any:
-    """JSON by the letter: no NaN, no name twice, no number beyond what doubles hold."""
+    """Parse JSON by the letter: no NaN, no name twice, no number that a double cannot hold."""
 
     def refuse(constant: str) -> NoReturn:
         raise ValueError(constant)

@@ -1,4 +1,4 @@
-"""What a fuzzer is, and how it is run: so many cases, each within its time."""
+"""The class of fuzzers, and the function that runs one: a number of cases, each with a time limit."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from hypothesis.strategies import SearchStrategy
 __all__ = ["Fuzzer", "HangError", "check_printable", "run"]
 
 CASE_S = 20.0
-"""Most cases take milliseconds; this is for a machine that is busy with other things."""
+"""Seconds that a case may take. Most take milliseconds; the rest is for a busy machine."""
 
 
 class HangError(BaseException):
-    """A case that does not end. No `Exception`, so that nothing under test catches it."""
+    """A case that does not end. It is no `Exception`, so that nothing under test catches it."""
 
 
 @dataclass(frozen=True)
 class Fuzzer:
-    """Something that reads what others wrote.
+    """A check of code that reads what others wrote, with the strategy that makes its cases.
 
     Args:
         strategy: makes cases.
@@ -42,7 +42,7 @@ class Fuzzer:
 
 
 def run(fuzzer: Fuzzer, cases: int, number: int | None = None) -> None:
-    """Try `cases` cases; raises what the smallest one that goes wrong raises.
+    """Try `cases` cases; raise what the smallest failing one raises.
 
     Args:
         number: of the random generator; None: always the same cases.
@@ -71,7 +71,7 @@ def run(fuzzer: Fuzzer, cases: int, number: int | None = None) -> None:
 
 
 def check_printable(value: Any) -> None:
-    """All text in a tree of JSON is what a terminal only shows, and its numbers fit 64 bits."""
+    """Assert that all text in a tree of JSON is printable and that its whole numbers fit into 64 bits."""
     left = [value]
     while left:
         one = left.pop()

@@ -1,4 +1,4 @@
-"""Inventory files: good ones spoiled, made up by the grammar of YAML, and raw bytes."""
+"""A fuzzer of inventory files: spoiled good ones, made-up YAML, and raw bytes."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ MADE_UP = st.one_of(
 
 
 def _spoiled_words(parts: tuple[bytes, list[tuple[int, str]]]) -> bytes:
-    """Words exchanged for others: the file stays YAML more often than when bytes change."""
+    """Replace words by others: the file stays YAML more often than when bytes change."""
     text, edits = parts[0].decode(), parts[1]
     lines = text.split("\n")
     for place, value in edits:
@@ -129,7 +129,7 @@ _folder: list[Any] = []
 
 
 def check_inventory(content: bytes) -> None:
-    """One clear error that names the file, or devices that can be asked for their targets, addresses and ways."""
+    """Assert that a file gives one clear error that names it, or devices with targets, addresses and transports."""
     if not _folder:
         _folder.append(tempfile.TemporaryDirectory())
     path = Path(_folder[0].name) / "inventory.yaml"

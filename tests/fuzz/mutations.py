@@ -1,4 +1,4 @@
-"""Ways to spoil a line of JSON, or any bytes: each is data, so that a case can be printed, shrunk and tried again.
+"""Ways to spoil a line of JSON, or any bytes. Each is a value, so that a case can be printed, shrunk and repeated.
 
 Places are whole numbers that are taken modulo what is there, so any mutation can be made to any message.
 """
@@ -75,7 +75,7 @@ TREE_EDITS = st.one_of(
     _edit("wrap", number=st.integers(1, 30)),
     _edit("resize", number=st.sampled_from([0, 1, 2, 3, 1000])),
 )
-"""Changes of the message at any depth."""
+"""Strategy: changes of the message at any depth."""
 _JUNK = st.sampled_from(
     [b"", b"\n", b"\r", b"\0", b"\xff", b"\xef\xbb\xbf", b"{", b"}", b'"', b"\\", b"no reply\n", b"\x1b[31m",
      b"x" * 9000, b"\x80\x04\x95\x1b\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x8c\x06system\x93\x8c\x02id\x85R.",
@@ -88,7 +88,7 @@ BYTE_EDITS = st.one_of(
     _edit("flip", number=st.integers(1, 255)),
     _edit("repeat", number=st.integers(1, 40)),
 )
-"""Changes of any bytes."""
+"""Strategy: changes of any bytes."""
 LINE_EDITS = BYTE_EDITS | st.one_of(
     _edit("before", _JUNK),
     _edit("after", _JUNK),
@@ -96,7 +96,7 @@ LINE_EDITS = BYTE_EDITS | st.one_of(
     _edit("unbroken"),
     _edit("nothing"),
 )
-"""Changes of a line among others."""
+"""Strategy: changes of a line among others."""
 
 
 def edit_bytes(data: bytes, edits: Sequence[Edit]) -> bytes:
@@ -131,7 +131,7 @@ def edit_bytes(data: bytes, edits: Sequence[Edit]) -> bytes:
 
 
 def edit_line(line: bytes, edits: Sequence[Edit]) -> bytes:
-    """A message with changes of its tree made first, then those of its bytes."""
+    """Return a message after changes of its tree and then of its bytes."""
     tree, kinds = json.loads(line), {edit.kind for edit in edits}
     within = [edit for edit in edits if edit.kind in _TREE]
     if within:
@@ -147,7 +147,7 @@ def edit_line(line: bytes, edits: Sequence[Edit]) -> bytes:
 
 
 def _places(tree: Any) -> list[tuple[Any, Any]]:
-    """Every (container, key) in a tree."""
+    """Return every (container, key) in a tree."""
     found: list[tuple[Any, Any]] = []
     left = [tree]
     while left:
@@ -176,7 +176,7 @@ def _exchange(tree: Any, edit: Edit, raw: list[str]) -> None:
 
 
 def _sample(tree: Any, edit: Edit, raw: list[str]) -> None:
-    """One of a reply to a pass, else anything."""
+    """Replace a sample of a reply to a pass, or any value of another reply."""
     lists = [tree[name] for name in ("warmup_ns", "samples_ns") if isinstance(tree.get(name), list) and tree[name]]
     if lists:
         samples = lists[edit.place % len(lists)]
@@ -186,7 +186,7 @@ def _sample(tree: Any, edit: Edit, raw: list[str]) -> None:
 
 
 def _nudge(tree: Any, edit: Edit, _: list[str]) -> None:
-    """To something near: another number, or the same one as another type."""
+    """Change a value a little: to another number, or to the same number as another type."""
     container, key = _place(tree, edit)
     if container is None:
         return
@@ -212,7 +212,7 @@ def _remove(tree: Any, edit: Edit, _: list[str]) -> None:
 
 
 def _twice(tree: Any, edit: Edit, raw: list[str]) -> None:
-    """A name that comes again, with another value."""
+    """Give a name a second time, with another value."""
     container, key = _place(tree, edit)
     if isinstance(container, dict):
         container[_raw(json.dumps(key), raw)] = _raw(edit.text or "0", raw)

@@ -1,4 +1,4 @@
-"""What programs and protocols that are not ours say: benchmark_model, a phone's shell and files, known_hosts."""
+"""Fuzzers of what other programs and protocols give: benchmark_model, a phone's shell and files, known_hosts."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _NUMBERS = st.sampled_from(
 
 
 def _renumbered(parts: tuple[str, list[tuple[int, str]]]) -> str:
-    """Numbers exchanged for others."""
+    """Replace numbers by others."""
     text, edits = parts
     for place, value in edits:
         words = text.split("=") if place % 2 else text.split(" ")
@@ -68,7 +68,7 @@ def _renumbered(parts: tuple[str, list[tuple[int, str]]]) -> str:
 
 
 def _shuffled(parts: tuple[str, list[tuple[int, int, int]]]) -> str:
-    """Lines moved, doubled, left out, or brought in from another output."""
+    """Move, double or remove lines, or bring some in from another output."""
     lines = parts[0].split("\n")
     for kind, one, other in parts[1]:
         if not lines:
@@ -102,7 +102,7 @@ BENCHMARKS = st.one_of(
 
 
 def check_benchmark(text: str) -> None:
-    """No result, or one that a person reading the same output would believe."""
+    """Assert that an output gives no result, or one that a person who reads it would believe."""
     warmup, runs = RECORDED.WARMUP, RECORDED.RUNS
     try:
         result = parse_output(text, warmup=warmup, runs=runs)
@@ -158,7 +158,7 @@ class _Connection:
 
 
 def check_packets(case: tuple[list[tuple[int, bytes, bool]], list[int], list[Edit]]) -> None:
-    """However the bytes are cut, what the packets say comes out, up to the exit; and nothing hangs where they lie."""
+    """Assert that the packets' content comes out however the bytes are cut, and that nothing hangs on false lengths."""
     packets, sizes, edits = case
     data = b"".join(struct.pack("<BI", number, len(body)) + body for number, body, _ in packets)
     spoiled = edit_bytes(data, edits)
@@ -226,7 +226,7 @@ PHONE_FILES = (
 
 
 def check_phone_files(dump: bytes) -> None:
-    """Facts and telemetry that can be written as JSON, whatever a phone's files say."""
+    """Assert that facts and telemetry can be written as JSON, whatever a phone's files say."""
     json.dumps(read_telemetry(dump), allow_nan=False)
     facts = describe(dump, {"version": "1"})
     assert len(json.dumps(facts, allow_nan=False)) < 100_000

@@ -1,4 +1,4 @@
-"""Replies to every verb, spoiled, against the check alone: faster than whole conversations, and of all verbs."""
+"""A fuzzer of replies to every verb, on the check of replies alone: faster than whole conversations."""
 
 from __future__ import annotations
 

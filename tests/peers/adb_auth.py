@@ -1,4 +1,4 @@
-"""What a phone asks before it lets a computer in. Debian's adbd does not ask, so this stands before it.
+"""A gate that asks a computer for its key before it lets it through to a phone, since Debian's adbd does not ask.
 
 The exchange is that of the ADB protocol (docs/dev/protocol.md in Android's adb): the phone sends 20 random bytes, the
 computer signs them; a computer whose signature is of no key that the phone knows offers its public key, and then the
@@ -20,11 +20,11 @@ _HEADER = struct.Struct("<4s5I")
 _TOKEN, _SIGNATURE, _PUBLIC_KEY = 1, 2, 3
 _KEY_BYTES = 256
 _SHA1_PREFIX = bytes.fromhex("3021300906052b0e03021a05000414")
-"""Of a PKCS #1 v1.5 signature over a SHA-1 hash, which the token is taken for (RFC 8017, 9.2)."""
+"""The prefix of a PKCS #1 v1.5 signature over a SHA-1 hash, which the token is taken for (RFC 8017, 9.2)."""
 
 
 class AuthGate:
-    """Lets those through to a phone who prove to have an authorised key, and refuses all others.
+    """A server that lets computers with an authorised key through to a phone, and refuses all others.
 
     Args:
         address: of this machine, to listen on.
@@ -90,7 +90,7 @@ def _copy(source: socket.socket, sink: socket.socket) -> None:
 
 
 def _is_signed(token: bytes, signature: bytes, key: str) -> bool:
-    """Whether the signature was made with the private half of a key in Android's format: words, n', n, r², e."""
+    """Return whether a key, in Android's format (words, n', n, r², e), belongs to the signature's private key."""
     fields = base64.b64decode(key.split()[0])
     modulus = int.from_bytes(fields[8 : 8 + _KEY_BYTES], "little")
     exponent = int.from_bytes(fields[-4:], "little")

@@ -1,6 +1,6 @@
-"""The commands of Android that latlab's users' phones have beside a shell, as scripts for mksh.
+"""The commands of Android that latlab uses on phones, as scripts for mksh.
 
-They keep what they are told in files under /data/system, so a test can see it, and it survives a reboot as it should.
+They keep their settings in files under /data/system, where tests can read them; a reboot keeps them, as on a phone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _APPLETS = """
     mkdir mktemp mv nproc pgrep pidof printf ps readlink realpath rm rmdir sed seq setsid sha256sum sleep sort
     stat sync tail taskset tee test timeout top touch tr true truncate uname uptime wc which xargs
 """
-"""Of busybox, which stands in for toybox."""
+"""The commands of busybox, which stands in for toybox."""
 
 GETPROP = """
 while IFS= read -r line; do
@@ -76,7 +76,7 @@ esac
 
 
 def install(root: Path) -> None:
-    """Writes the commands, and the state that a phone has when it comes out of a drawer: its screen is off."""
+    """Write the commands, and the state of an idle phone: its screen is off."""
     binaries = root / "system/bin"
     binaries.mkdir(parents=True)
     (binaries / "sh").symlink_to("/usr/bin/mksh")

@@ -1,4 +1,4 @@
-"""The fixtures, a pytest plugin: `peers` makes any number of peers, each closed at the end of the session at last."""
+"""A pytest plugin with the fixtures of peers: `peers` makes any number and closes all at the session's end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ P = TypeVar("P", bound=_Peer)
 
 
 class Peers:
-    """Makes peers. All that have a network are on the same one, so that they reach each other too.
+    """A maker of peers. All that have a network share one, so that they reach each other too.
 
     Every peer has a name of its own, and `close`, which may be left to the end of the session.
     """
@@ -38,33 +38,33 @@ class Peers:
 
     @cached_property
     def client_key(self) -> Key:
-        """The key that all peers let in."""
+        """The key that all peers accept."""
         return Key.generate(self._factory.mktemp("client") / "id_ed25519")
 
     def linux_host(self, name: str = "host", disk_mb: int = 256) -> LinuxHost:
-        """A host with the tests' own Python and runtimes."""
+        """Return a new host with the tests' own Python and runtimes."""
         find_program("sshd")
         return self._keep(LinuxHost(self._network, name, self._folder(name), self.client_key, disk_mb))
 
     def loopback_host(self, name: str = "loopback") -> LoopbackHost:
-        """An sshd on this machine's loopback interface, which needs no root; it is not marked `peers`."""
+        """Return an sshd on the loopback interface. It needs no root, so its tests are not marked `peers`."""
         find_program("sshd")
         return self._keep(LoopbackHost(name, self._folder(name), self.client_key))
 
     def pi(self, name: str = "pi", with_runtimes: bool = True, disk_mb: int = 512) -> Pi:
-        """An emulated Raspberry Pi; its Python has the tests' runtimes, or none."""
+        """Return an emulated Raspberry Pi; its Python has the tests' runtimes, or none."""
         return self._keep(Pi(self._network, name, self._folder(name), self.client_key, with_runtimes, disk_mb))
 
     def phone(self, name: str = "phone", with_runtimes: bool = True, disk_mb: int = 256) -> Phone:
-        """A phone with adbd, which lets everybody in; its Python has the tests' runtimes, or none."""
+        """Return a phone whose adbd lets everybody in; its Python has the tests' runtimes, or none."""
         return self._keep(Phone(self._network, name, self._folder(name), with_runtimes, disk_mb))
 
     def adb_client(self, name: str = "adb-client") -> AdbClient:
-        """A computer with Debian's adb, as an independent check of what a phone does."""
+        """Return a computer with Debian's adb, as an independent check of what a phone does."""
         return self._keep(AdbClient(self._network, name, self._folder(name)))
 
     def auth_gate(self, phone: Phone | None = None) -> AuthGate:
-        """What asks for an authorised key before it lets anybody in to the phone; without one it needs no root."""
+        """Return a gate that asks for an authorised key. Without a phone behind it, it needs no root."""
         return self._keep(AuthGate(self._network.gateway if phone else "127.0.0.1", phone))
 
     def close(self, peer: _Peer) -> None:

@@ -1,4 +1,4 @@
-"""The least of SSH peers: an sshd of the user's own on the loopback interface. It needs no root."""
+"""The simplest SSH peer: an sshd of the user's own on the loopback interface. It needs no root."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class LoopbackHost:
 
 
 def _free_port() -> int:
-    """None of those that Linux gives to outgoing connections: it must still be free when the server is back."""
+    """Return a free port that no outgoing connection gets, so that it is still free when the server is back."""
     for port in random.sample(range(20_000, 32_000), 100):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))

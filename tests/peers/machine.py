@@ -26,7 +26,7 @@ for shared; do
     mount -o bind,ro "$shared" "$folder/root$shared"
 done
 """
-"""Kept by a process outside of the machine, so that the disk outlives a reboot. No shared folder can be written to."""
+"""A process outside of the machine keeps the disk, so that it outlives a reboot. Shared folders are read-only."""
 
 _BOOT = """
 root=$1 boot_id=$2; shift 2
@@ -47,7 +47,7 @@ mount -t sysfs -o ro sysfs "$root/sys"
 while [ $# -gt 0 ]; do mount --bind "$1" "$root$2"; shift 2; done
 echo "$pid"
 """
-"""The first process of the machine. Nothing of this machine's /dev is mounted: what is deleted inside stays inside."""
+"""The script of the machine's first process. It mounts nothing of the host's /dev, so no deletion reaches the host."""
 
 
 class Machine:
@@ -63,7 +63,7 @@ class Machine:
     """
 
     environment: Mapping[str, str] = ENVIRONMENT
-    """Of the processes that are started here, among them the daemon that starts the others."""
+    """The environment of the processes that tests start, among them the daemon that starts the others."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Machine:
     # Processes. Process ids are the machine's own, as its programs tell them.
 
     def run(self, *command: str, timeout: float = 60, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """Runs a command on the machine, as root, not through its daemon."""
+        """Run a command on the machine, as root, not through its daemon."""
         return subprocess.run(
             [*self._enter(), *command],
             env=self.environment,
@@ -128,7 +128,7 @@ class Machine:
             )
 
     def processes(self, pattern: str = "") -> list[int]:
-        """Ids of the processes whose command line contains the regular expression; zombies are none."""
+        """Return the ids of processes whose command line matches the regular expression; zombies do not count."""
         return sorted(pid for pid, outer in self._outer_pids().items() if re.search(pattern, command_line(outer)))
 
     def signal(self, pid: int, number: signal.Signals) -> None:
@@ -166,13 +166,13 @@ class Machine:
     def reboot(self) -> None:
         """Kills all processes and starts again what the machine starts by itself. The disk keeps its files.
 
-        Whoever is connected is told by the kernel, as when a user reboots; pull the cable first for a power cut.
+        The kernel closes open connections, as when a user reboots; pull the cable first for a power cut.
         """
         self._switch_off()
         self._switch_on()
 
     def fill_disk(self) -> None:
-        """Leaves not a byte free on the disk."""
+        """Fill the disk to its last byte."""
         with self._filler.open("ab", buffering=0) as file, suppress(OSError):
             space = os.statvfs(file.fileno())
             os.posix_fallocate(file.fileno(), 0, space.f_bavail * space.f_bsize)
@@ -221,7 +221,7 @@ class Machine:
         return [find_program("nsenter"), "--target", str(self._init), *namespaces, f"--root={root}", f"--wd={root}"]
 
     def _outer_pids(self) -> dict[int, int]:
-        """The machine's processes but the first: id inside -> id outside."""
+        """Return the machine's processes but the first: id inside -> id outside."""
         found = {}
         for outer in all_pids():
             try:

@@ -1,4 +1,4 @@
-"""Namespaces that live exactly as long as the test wants them, or the test process itself."""
+"""Namespaces that live until a test ends them, or at most until the test process ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def unavailable(reason: str) -> NoReturn:
 
 
 def find_program(name: str) -> str:
-    """Path of a program, which may be one for administrators; skips the test where there is none."""
+    """Return the path of a program, also of one for administrators; skip the test where there is none."""
     path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:{ENVIRONMENT['PATH']}")
     if path is None:
         unavailable(f"{name} is not installed")
@@ -52,11 +52,14 @@ class Holder:
     Args:
         launcher: the command that makes or enters the namespaces, e.g. `unshare --net`.
         script: a shell script that prepares them; its arguments are `$1` and so on. What it prints is `words`.
+        at_the_end: a script that undoes what does not vanish with the namespaces, also when the test process is
+            killed; `release` runs it, and `kill` does not.
     """
 
-    def __init__(self, launcher: Sequence[str], script: str, *arguments: str) -> None:
+    def __init__(self, launcher: Sequence[str], script: str, *arguments: str, at_the_end: str = "") -> None:
         # In a pid namespace it is the first process, and so inherits orphans: the kernel is to reap them.
-        shell = ["sh", "-ec", f"{script}\necho\nexec env --ignore-signal=CHLD cat", "sh", *arguments]
+        hold = f"cat\n{at_the_end}" if at_the_end else "exec env --ignore-signal=CHLD cat"
+        shell = ["sh", "-ec", f"{script}\necho\n{hold}", "sh", *arguments]
         self._process = subprocess.Popen(
             [*launcher, *shell],
             stdin=subprocess.PIPE,
@@ -72,6 +75,10 @@ class Holder:
         if not line.endswith("\n"):
             raise RuntimeError(f"cannot prepare namespaces: {self._process.communicate()[1].strip()}")
         self.words = line.split()
+
+    def release(self) -> None:
+        """Ends the process, after its script for the end."""
+        self._process.communicate(timeout=60)
 
     def kill(self) -> None:
         """Ends the process, at once; namespaces that nobody else is in end with it."""

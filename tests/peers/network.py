@@ -1,4 +1,4 @@
-"""A switch with cables to this machine and to every peer, each of which can be pulled."""
+"""A virtual switch with a cable to this machine and one to every peer; each cable can be pulled."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 from .namespaces import Holder, run
 
 _SUBNETS = 512
-"""Of 198.18.0.0/15, set aside for tests of network devices (RFC 2544), so nobody's real network is hidden."""
+"""The number of /24 subnets of 198.18.0.0/15, which is set aside for tests (RFC 2544): no real network is hidden."""
 _GATEWAY = 1
 
 
@@ -35,7 +35,7 @@ class Network:
         self._numbers = itertools.count(_GATEWAY + 1)
 
     def attach(self, pid: int) -> Link:
-        """Connects the network namespace of a process, as `eth0`, with an address of its own."""
+        """Connect the network namespace of a process: its interface `eth0` gets an address of its own."""
         number = next(self._numbers)
         address, port = f"{self._prefix}.{number}", f"port{number}"
         self._at_switch(f"link add {port} type veth peer name eth0 netns {pid}", f"link set {port} master switch up")
@@ -59,7 +59,7 @@ class Link:
         self._switch = switch
 
     def down(self) -> None:
-        """Pulls the cable: nothing passes in either direction, and nobody is told."""
+        """Pull the cable: nothing passes in either direction, and no connection is closed."""
         _configure(f"link set {self._port} down", namespace_of=self._switch)
 
     def up(self) -> None:

@@ -19,7 +19,7 @@ _PACKAGES = Packages(
 )
 _PYTHON = "3.13"
 _SHELL = 2000
-"""The user that adbd runs as on a phone: it is not root, and may write to few folders."""
+"""The user as which adbd runs on a phone: it is not root, and may write to few folders."""
 
 
 class Phone(Machine):
@@ -58,7 +58,7 @@ class Phone(Machine):
         wait_until(self._listens, f"no adbd at {self.address}")
 
     def kill_adbd(self) -> list[int]:
-        """Kills the daemon; returns its id. What it has started lives on, unless it minds losing its terminal."""
+        """Kill the daemon and return its id. What it started lives on, unless losing its terminal ends it."""
         return self.kill(r"^/usr/sbin/adbd")
 
     def _listens(self) -> bool:
@@ -78,7 +78,7 @@ class AdbClient(Machine):
         super().__init__(network, name, folder, [skeleton, _PACKAGES.ensure()])
 
     def adb(self, *arguments: str, phone: Phone) -> str:
-        """Runs `adb` on a phone; what it writes."""
+        """Run `adb` on a phone and return its output."""
         serial = f"{phone.address}:{phone.port}"
         self.kill("fork-server")  # adb's own server, which sticks to phones, and daemons, that are no more
         connected = self._adb("connect", serial)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .namespaces import Holder, unavailable
+from .emulator import Emulator
 from .network import Network
 from .rootfs import Packages, runtimes
 from .ssh import Key
 from .ssh_machine import SSHMachine
 from .sysfs import make_sys, write
 
-_PACKAGES = Packages(
+PACKAGES = Packages(
     "arm64",
     "bookworm",
     (
@@ -24,14 +24,8 @@ _PACKAGES = Packages(
         *("libstdc++6", "openssh-server", "procps", "python3", "python3-venv", "sed", "util-linux", "zlib1g"),
     ),
 )
+"""What Raspberry Pi OS has of Debian, as far as tests need it."""
 _PYTHON = "3.11"
-_EMULATOR = Path("/usr/lib/binfmt.d/qemu-aarch64.conf")
-_EMULATE = """
-formats=/proc/sys/fs/binfmt_misc
-mount -t binfmt_misc binfmt_misc "$formats"
-[ -e "$formats/qemu-aarch64" ] || cat "$1" >"$formats/register" || [ -e "$formats/qemu-aarch64" ] # by another run
-"""
-"""Linux forgets a format as soon as nobody has the filesystem mounted, so this machine is not changed for good."""
 _CPU = """\
 processor\t: {number}
 BogoMIPS\t: 108.00
@@ -47,7 +41,7 @@ _BOARD = "Revision\t: c04170\nSerial\t\t: 1000000000000001\nModel\t\t: Raspberry
 
 
 class Pi(SSHMachine):
-    """A Raspberry Pi 5 as far as files tell, where root may log in.
+    """A machine that its files make look like a Raspberry Pi 5, where root may log in.
 
     Args:
         with_runtimes: whether its Python has the inference runtimes of the tests.
@@ -65,9 +59,7 @@ class Pi(SSHMachine):
         with_runtimes: bool = True,
         disk_mb: int = 512,
     ) -> None:
-        if not _EMULATOR.exists():
-            unavailable("qemu-user-static is not installed")
-        layers = [folder / "skeleton", _PACKAGES.ensure()]
+        layers = [folder / "skeleton", PACKAGES.ensure()]
         if with_runtimes:
             layers.insert(1, runtimes("aarch64", _PYTHON).ensure())
         _make_skeleton(layers[0], name)
@@ -78,16 +70,17 @@ class Pi(SSHMachine):
         cpuinfo = folder / "cpuinfo"
         cpuinfo.write_text("".join(_CPU.format(number=number) for number in range(os.cpu_count() or 1)) + _BOARD)
         disguise = {"/sys": self.sys, "/proc/cpuinfo": cpuinfo}
-        self._emulator = Holder(["unshare", "--mount", "--propagation", "private"], _EMULATE, str(_EMULATOR))
+        (folder / "formats").mkdir()
+        self._emulator = Emulator(folder / "formats")
         super().__init__(network, name, folder, client_key, layers, disguise=disguise, disk_mb=disk_mb)
 
     def close(self) -> None:
         super().close()
-        self._emulator.kill()
+        self._emulator.close()
 
 
 def _make_skeleton(root: Path, name: str) -> None:
-    """What installing the packages would have made."""
+    """Write the files that installing the packages would have written."""
     etc = root / "etc"
     for part in (etc, root / "root", root / "tmp", root / "var/empty"):
         part.mkdir(parents=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
+
+from waiting import wait_until
+
+__all__ = ["all_pids", "command_line", "descendants", "status", "wait_until"]
 
 
 def command_line(pid: int) -> str:
-    """Words of a process's command line; empty where it is gone."""
+    """Return the command line of a process; empty where it is gone."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:
@@ -17,7 +19,7 @@ def command_line(pid: int) -> str:
 
 
 def status(pid: int) -> dict[str, str]:
-    """The fields of a living process's status; empty where it is gone or a zombie."""
+    """Return the fields of a process's status; empty where it is gone or a zombie."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -33,7 +35,7 @@ def all_pids() -> list[int]:
 
 
 def descendants(pid: int) -> list[int]:
-    """Living children of a process, and theirs."""
+    """Return the ids of a process's live children, and of theirs."""
     children: dict[int, list[int]] = {}
     for other in all_pids():
         if fields := status(other):
@@ -42,16 +44,3 @@ def descendants(pid: int) -> list[int]:
     for one in found:
         found.extend(children.get(one, []))
     return found
-
-
-def wait_until(true: Callable[[], bool], what: str, seconds: float = 30) -> None:
-    """Waits for something that is about to happen.
-
-    Raises:
-        TimeoutError: it did not, which `what` describes.
-    """
-    until = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > until:
-            raise TimeoutError(what)
-        time.sleep(0.005)

@@ -24,23 +24,23 @@ from pathlib import Path
 from .namespaces import find_program, unavailable
 
 _LAYOUT = 1
-"""Raised when trees are made differently, so that old ones are no longer used."""
+"""The version of the way in which trees are made; a new one leaves old trees unused."""
 _MIRROR = "http://deb.debian.org/debian/"
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _GLIBC_MINORS = (17, 27, 28, 34)
-"""Of the manylinux tags that wheels have; Debian 12 has glibc 2.36."""
+"""The glibc versions of manylinux tags that wheels have; Debian 12 has glibc 2.36."""
 RUNTIMES = ("onnxruntime", "ai-edge-litert", "numpy")
 
 
 class Tree(ABC):
-    """Something to be unpacked once; its fields are the recipe."""
+    """A folder of files that is made once; its fields say what is in it."""
 
     @abstractmethod
     def make(self, folder: Path) -> None:
         """Unpacks it into an empty folder."""
 
     def ensure(self) -> Path:
-        """The folder that it lies in, made now if it was not there; skips the test where it cannot be had."""
+        """Return the tree's folder, made now if it is missing; skip the test where it cannot be made."""
         name = f"{type(self).__name__.lower()}-{hashlib.sha256(f'{_LAYOUT} {self!r}'.encode()).hexdigest()[:16]}"
         folder = _cache() / name
         with _lock(folder.with_suffix(".lock")):
@@ -120,12 +120,12 @@ class Wheels(Tree):
 
 
 def runtimes(machine: str, python: str) -> Wheels:
-    """The runtimes that a worker uses, in the very versions that the tests have here."""
+    """Return the wheels of the runtimes that a worker uses, in the versions that the tests have here."""
     return Wheels(machine, python, tuple(f"{name}=={metadata.version(name)}" for name in RUNTIMES))
 
 
 def download_wheels(machine: str, python: str, requirements: Sequence[str], folder: Path) -> list[Path]:
-    """Downloads wheels, without what they depend on."""
+    """Download wheels, without those that they depend on, and return their paths."""
     tags = [f"--platform=manylinux_2_{minor}_{machine}" for minor in _GLIBC_MINORS]
     abis = [f"--abi=cp{python.replace('.', '')}", "--abi=abi3", "--abi=none"]
     only = ["--only-binary=:all:", "--no-deps", f"--python-version={python}", *abis, *tags]
@@ -148,14 +148,14 @@ def _cache() -> Path:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Held by one process at a time; a process that dies lets go of it."""
+    """Hold a lock file, which one process at a time can do; the kernel frees it when the process dies."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _mirror() -> str:
-    """The Debian mirror that this machine uses itself, which it surely reaches."""
+    """Return the Debian mirror that this machine uses itself, since it can reach that one."""
     query = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(LABEL)", "Created-By: Packages"]
     lines = subprocess.run(query, capture_output=True, text=True, check=False).stdout.splitlines()
     return next((line.split()[0] for line in lines if line.split()[1:] == ["Debian"]), _MIRROR)

@@ -30,7 +30,7 @@ class Key:
 
 @dataclass(frozen=True)
 class SSHAccess:
-    """What a client must know of a server."""
+    """The facts that a client needs to log in to a server."""
 
     address: str
     port: int
@@ -46,7 +46,7 @@ class SSHAccess:
         return f"{f'[{self.address}]:{self.port}' if self.port != 22 else self.address} {self.host_key}\n"
 
     def command(self, folder: Path, *remote: str, options: Sequence[str] = ()) -> list[str]:
-        """OpenSSH's client, for running a command; in `folder` it finds the host's key."""
+        """Return the command line of OpenSSH's client that runs a command; it finds the host's key in `folder`."""
         known_hosts = folder / "known_hosts"
         known_hosts.write_text(self.known_hosts)
         settings = [
@@ -62,7 +62,7 @@ class SSHAccess:
         return [*ssh, f"{self.user}@{self.address}", *remote]
 
     def wait(self, seconds: float = 15) -> None:
-        """Returns as soon as the server greets."""
+        """Return as soon as the server greets."""
         wait_until(self._greets, f"no sshd at {self.address} port {self.port}", seconds)
 
     def _greets(self) -> bool:

@@ -20,7 +20,7 @@ class SSHMachine(Machine):
     home = "/root"
     port = 22
     startup_s = 30.0
-    """Within this its server must be there."""
+    """Seconds within which its server must answer."""
     python: str
     """The interpreter that sees whatever runtimes the machine has."""
 

@@ -1,4 +1,4 @@
-"""What the kernel of a small device tells under /sys, as plain files: tests may change them at any time."""
+"""The files under /sys of a small device's kernel, as plain files that tests may change at any time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def make_sys(root: Path, zones: Mapping[str, float], clock_mhz: int, governor: s
 
 
 def write(root: Path, name: str, value: object) -> None:
-    """Sets one of the files, which may be a new one."""
+    """Write one of the files, or a new one."""
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"{value}\n")

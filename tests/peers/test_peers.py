@@ -1,4 +1,4 @@
-"""That the peers are what they claim to be: an error here would make the tests that use them worthless."""
+"""Tests that the peers are what they claim to be: an error here would make the tests that use them worthless."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .sysfs import write
 
 
 def ssh(peer: SSHMachine | LoopbackHost, folder: Path, *remote: str, options: Sequence[str] = ()) -> str:
-    """What a command writes that OpenSSH's client runs on a peer."""
+    """Run a command on a peer with OpenSSH's client, and return its output."""
     command = peer.access.command(folder, *remote, options=options)
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
@@ -359,7 +359,7 @@ def test_nothing_is_left_of_a_closed_peer(peers: Peers) -> None:
 @pytest.mark.peers
 def test_nothing_is_left_by_a_killed_test_run(peers: Peers, tmp_path: Path) -> None:
     program = f"""
-        import sys, time
+        import sys
         sys.path.insert(0, {str(Path(__file__).parents[1])!r})
         from pathlib import Path
         from peers.linux_host import LinuxHost
@@ -370,10 +370,10 @@ def test_nothing_is_left_by_a_killed_test_run(peers: Peers, tmp_path: Path) -> N
         host = LinuxHost(network, "host", Path({str(tmp_path)!r}), Key(Path({str(peers.client_key.private)!r})))
         host.start("sleep", "65")
         print(network.interface, host.run("readlink", "/proc/1/ns/pid").stdout, flush=True)
-        time.sleep(60)
+        sys.stdin.read()
     """
     command = [sys.executable, "-c", textwrap.dedent(program)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         interface, namespace = other.stdout.readline().split()
         assert interface in os.listdir("/sys/class/net")

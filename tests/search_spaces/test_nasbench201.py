@@ -135,20 +135,6 @@ def test_graph_joins_edges_that_meet() -> None:
     assert graph[:, 8:].argmax(axis=1).tolist() == [0, 1, 2, 3, 4, 5, 1, 6]
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("|nor_conv_5x5~0|+|none~0|none~1|+|none~0|none~1|none~2|", "unknown operation 'nor_conv_5x5'"),
-        ("|none~0|+|none~1|none~1|+|none~0|none~1|none~2|", "must end in ~0"),
-        ("|none~0|+|none~0|none~1|", "not three nodes of 1, 2 and 3 edges"),
-        ("|none|+|none|none|+|none|none|none|", "must end in ~0"),
-    ],
-)
-def test_errors_say_what_is_wrong(text: str, reason: str) -> None:
-    with pytest.raises(ArchitectureError, match=reason):
-        SPACE.parse(text)
-
-
 @pytest.mark.data
 def test_order_of_the_published_table(data: Path, everything: list[Architecture]) -> None:
     pandas = pytest.importorskip("pandas")

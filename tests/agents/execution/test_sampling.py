@@ -1,4 +1,4 @@
-"""The policy as a value, and the sampling loops on clocks that tick when they are told to."""
+"""Tests of timing policies as values, and of the sampling loops on clocks that the tests advance."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_bounds_that_are_below_what_they_bound() -> None:
 
 
 class Clock:
-    """Readings of `perf_counter_ns`: each call of the network takes what is next in `durations`."""
+    """A stand-in for `perf_counter_ns`: each call of the network takes the next of `durations`, in nanoseconds."""
 
     def __init__(self, durations: list[int]) -> None:
         self.now = 1000
@@ -236,7 +236,7 @@ def test_the_timer_costs_what_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Device:
-    """An accelerator with a queue, its clock, and its driver's view of it, all on one time that only they advance."""
+    """An accelerator with a queue, its clock and its driver's view of it, on a time that only they advance."""
 
     LAUNCH, WAIT = 7_000, 3_000
     default_sm_mhz: int | None = 2000

@@ -1,5 +1,5 @@
-"""Rules that end warm-ups and passes, on lists of samples: recorded ones (microseconds, NAS-Bench-201 networks in
-ONNX Runtime beside a neighbour that computes in bursts) and made-up ones."""
+"""Tests of the rules that end warm-ups and passes: on recorded samples (microseconds, NAS-Bench-201 networks in
+ONNX Runtime while another process computes in bursts) and made-up ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DISTURBED = [622, 457, 452, 449, 450, 492, 455, 589, 493, 481, 470, 452]
 
 
 def taken(rule: Rule, samples: list[int], unit_ns: int = 1000, gap_ns: int = 0) -> int:
-    """How many samples a rule takes, back to back but for a gap before each; more than there are is a failure."""
+    """Return how many samples a rule takes, with a gap before each; fail if it wants more than there are."""
     elapsed = 0
     for count, sample in enumerate(samples, 1):
         elapsed += sample * unit_ns + gap_ns
@@ -169,7 +169,7 @@ def test_there_are_never_more_samples_than_fit_a_message() -> None:
 
 
 def nvbench(samples: list[int], unit_s: float, min_time_s: float, max_noise: float = 0.005) -> int | None:
-    """How many samples NVBench takes, written down as its sources say it, at leisure."""
+    """Return how many samples NVBench takes: its rule as its sources have it, without regard for speed."""
     noise = []
     for count in range(1, len(samples) + 1):
         seen = samples[:count]

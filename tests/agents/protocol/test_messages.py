@@ -1,4 +1,4 @@
-"""Lines, JSON and checks of fields: what a hostile other side can send."""
+"""Tests of lines, JSON and the checks of fields, with what a hostile other side can send."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_what_is_encoded_is_decoded(message: dict[str, Any]) -> None:
 
 
 def test_json_has_no_nan() -> None:
-    with pytest.raises(ValueError, match="JSON"):
+    with pytest.raises(ValueError, match="JSON has no word for NaN"):
         encode({"value": float("nan")})
 
 

@@ -1,4 +1,4 @@
-"""What every runtime must do. A new one inherits all of it by naming itself and overriding the fixtures."""
+"""The conformance suite of runtimes. A new runtime inherits every test: it names itself and overrides the fixtures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RuntimeConformance:
 
     @pytest.fixture
     def network(self, tmp_path: Path) -> Network:
-        """A network of one input in the runtime's format."""
+        """A network with one input, in the runtime's format."""
         raise NotImplementedError
 
     @pytest.fixture

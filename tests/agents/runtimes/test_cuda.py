@@ -1,4 +1,4 @@
-"""CUDA's driver: errors of a machine without one, events on a stand-in compiled from C, and both on a real GPU."""
+"""Tests of CUDA's driver: errors without one, events on a stand-in compiled from C, and both on a real GPU."""
 
 from __future__ import annotations
 

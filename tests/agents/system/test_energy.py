@@ -1,4 +1,4 @@
-"""Energy and memory on made-up file systems: a server's counters, a Jetson's meters, phones' batteries."""
+"""Tests of energy and memory on made-up file systems: a server's counters, a Jetson's meters, phones' batteries."""
 
 from __future__ import annotations
 

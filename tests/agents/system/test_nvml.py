@@ -1,4 +1,4 @@
-"""NVML on a stand-in compiled from C: values, old drivers, refusals, processes; and a real GPU's."""
+"""Tests of NVML on a stand-in compiled from C (values, old drivers, refusals, processes) and on a real GPU."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_no_library_or_no_driver_behind_it(library: str, tmp_path: Path) -> None
 def test_the_knob_and_the_facts(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = nvml.load(library)
     without = host.describe()
-    monkeypatch.setattr(nvml, "_nvml", lambda: loaded)
+    monkeypatch.setattr(nvml, "shared", lambda: loaded)
     values = Telemetry().read()["gpu"]
     assert [value["temperature_c"] for value in values] == [61, 61]
     described = host.describe()
@@ -121,7 +121,7 @@ def test_the_knob_and_the_facts(library: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_without_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nvml, "_nvml", lambda: None)
+    monkeypatch.setattr(nvml, "shared", lambda: None)
     assert nvml.gpus() == []
     assert nvml.find("0000:17:00.0") is None
     assert Telemetry().read()["gpu"] is None
@@ -132,7 +132,7 @@ def test_without_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_knob_costs_next_to_nothing_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvml, "LIBRARY", "libnvidia-ml-that-is-not-there.so.1")
-    nvml._nvml.cache_clear()
+    nvml.shared.cache_clear()
     knob = GPUs(Files())
     try:
         assert knob.read() is None  # the only one that looks for the library
@@ -142,7 +142,7 @@ def test_the_knob_costs_next_to_nothing_without_a_gpu(monkeypatch: pytest.Monkey
             knob.read()
             spent.append(time.perf_counter() - start)
     finally:
-        nvml._nvml.cache_clear()
+        nvml.shared.cache_clear()
     assert min(spent) < 100e-6
 
 

@@ -1,4 +1,4 @@
-"""Affinity and the watchdog."""
+"""Tests of CPU affinity and of the watchdog."""
 
 from __future__ import annotations
 
@@ -47,6 +47,8 @@ def test_affinity_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_the_watchdog_ends_what_hangs_and_nothing_else(body: str, code: int) -> None:
     program = (
-        f"import time; from latlab.agents.system.process import watchdog\nwith watchdog(0.3): {body}\ntime.sleep(0.5)"
+        "import signal; from latlab.agents.system.process import watchdog\n"
+        f"with watchdog(0.3): {body}\n"
+        "assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)"
     )
     assert subprocess.run([sys.executable, "-c", program], timeout=20, check=False).returncode == code

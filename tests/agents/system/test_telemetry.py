@@ -1,4 +1,4 @@
-"""Telemetry on made-up file systems: a Raspberry Pi's, a server's, one without anything, one that refuses."""
+"""Tests of telemetry on made-up file systems: a Raspberry Pi's, a server's, an empty one, one that refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who has the device: locks, tokens, and the takeover of one's own earlier worker."""
+"""Tests of the lease of a device: locks, tokens, and the takeover of one's own earlier worker."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,22 +23,20 @@ from latlab.harness.devices.owner import owner_description
 
 ME, ANOTHER = "a" * 32, "b" * 32
 HOLD = """
-import sys, time
+import sys
 sys.argv = sys.argv[1:]
 from latlab.agents.workspace.lease import acquire_lease
 acquire_lease(sys.argv[1], sys.argv[2] or None)
 print(flush=True)
-time.sleep(float(sys.argv[3]))
+sys.stdin.read()
 """
 
 
 @contextmanager
-def holder(
-    folder: Path, owner: str = "", seconds: float = 60, words: tuple[str, ...] = ()
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Another process that has the folder; `words` are what else its command line says."""
-    command = [sys.executable, "-c", HOLD, "", str(folder), owner, str(seconds), *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+def holder(folder: Path, owner: str = "", words: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[bytes]]:
+    """Start another process that holds the lease until its stdin is closed; `words` are added to its command line."""
+    command = [sys.executable, "-c", HOLD, "", str(folder), owner, *words]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
         try:
@@ -93,9 +92,13 @@ def test_a_holder_that_lies_gets_no_word_in(said: dict[str, object]) -> None:
 
 
 def test_a_predecessor_that_is_about_to_end_is_waited_for(tmp_path: Path) -> None:
-    with holder(tmp_path, seconds=0.5):
+    with holder(tmp_path) as other:
+        assert other.stdin is not None
+        ending = threading.Timer(0.5, other.stdin.close)
+        ending.start()
         start = time.monotonic()
         acquire_lease(str(tmp_path)).release()
+        assert ending.finished.is_set()
         assert time.monotonic() - start < leases.LEASE_WAIT_S
 
 
@@ -194,5 +197,5 @@ def test_a_hundred_at_once_get_a_hundred_tokens(tmp_path: Path) -> None:
 
     (tmp_path / "lease").mkdir()
     with ThreadPoolExecutor(16) as pool:
-        tokens = list(pool.map(lambda _: leases._next_token(str(tmp_path / "lease")), range(100)))
+        tokens = list(pool.map(lambda _: leases.next_token(str(tmp_path / "lease")), range(100)))
     assert len(set(tokens)) == 100

@@ -1,4 +1,4 @@
-"""The folder of networks: nothing is adopted, or used, whose content is not what its name says."""
+"""Tests of the folder of pushed networks: a file whose content does not match its name is neither adopted nor used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOM = 1 << 20
 
 
 def bring(root: Path, content: bytes, name: str | None = None) -> tuple[str, int]:
-    """Puts bytes where a transport puts them."""
+    """Put bytes where a transport puts them."""
     sha256 = hashlib.sha256(content).hexdigest()
     (root / "incoming" / (name or sha256)).write_bytes(content)
     return sha256, len(content)

@@ -1,4 +1,4 @@
-"""What was whole is remembered from worker to worker, of one boot of the device, and never for a file that changed."""
+"""Tests of verified files: a check is remembered until the device's next boot, and never for a changed file."""
 
 from __future__ import annotations
 

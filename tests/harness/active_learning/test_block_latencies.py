@@ -1,4 +1,4 @@
-"""Blocks are measured as networks are, and what they take reaches the predictor."""
+"""Tests of block latencies: blocks are measured as networks are, and the predictor gets their latencies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SPACE = get("fbnet")
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
-    """On a simulated device, whose latencies come from a cost model."""
+    """A lab with one simulated device, whose latencies come from a cost model."""
     (tmp_path / "inventory.yaml").write_text("devices: {toy: {transport: simulated, kind: ideal}}")
     return Lab(tmp_path / "lab.db", inventory=tmp_path / "inventory.yaml")
 
@@ -34,7 +34,7 @@ def test_blocks_are_measured_resumed_and_used(lab: Lab) -> None:
     target = str(first["target"].iloc[0])
     latencies = block_latencies(lab.store, target, SPACE)
     assert latencies == dict(zip(more["arch"], more["latency_ms"], strict=True))
-    predictor = predictor_for("lookup", SPACE, sources=[], blocks=latencies)
+    predictor = predictor_for(PredictorOptions("lookup"), SPACE, sources=[], blocks=latencies)
     assert isinstance(predictor, Lookup)
     assert np.isfinite(predictor._measured).sum() == 3
     # Beside whole networks the blocks are no space of their own to be predicted.

@@ -1,4 +1,4 @@
-"""The closed loop on synthetic latencies: it spends its budget, learns, stops, and sees only what it has paid for."""
+"""Tests of the active-learning loop on synthetic latencies: it spends its budget, learns, stops, and sees no more."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def latency_ms(arch: Architecture) -> float:
 
 
 def run(loop: Loop, truth: dict[str, float] | None = None, lag: int = 0) -> list[str]:
-    """Measure what the loop proposes, results coming in `lag` proposals later."""
+    """Measure what the loop proposes; each result arrives `lag` proposals later."""
     proposed: list[str] = []
     waiting: list[str] = []
     for text in loop.proposals():

@@ -1,4 +1,4 @@
-"""The closed loop on the real device: it decides by results, stops when it is good enough, replaces failures."""
+"""Tests of onboarding on this machine: it chooses by results, stops when it is good enough, and replaces failures."""
 
 from __future__ import annotations
 

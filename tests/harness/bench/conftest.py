@@ -1,4 +1,4 @@
-"""A small table of synthetic devices, and what the tests of the bench read it with."""
+"""Fixtures of the bench's tests: a small table of synthetic devices."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from latlab.search_spaces import get
 
 ROWS = 150
 DEVICES = {"fast": (1.0, 0.0), "wide": (0.6, 0.1), "slow": (3.0, 0.4), "launch": (0.1, 1.0), "odd": (0.3, 0.8)}
-"""Milliseconds per 10 M multiply-accumulates, and per operator."""
+"""Milliseconds per 10 million multiply-accumulates, and per operator."""
 
 
 @pytest.fixture(scope="session")
 def table_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """150 networks of FBNet; `odd` has measured only every other one."""
+    """A table of 150 networks of FBNet; the device `odd` has measured only every other one."""
     space = get("fbnet")
     archs = space.sample(ROWS, 3)
     layers = [space.layers(arch) for arch in archs]

@@ -1,4 +1,4 @@
-"""Ceilings, and tasks by bisection."""
+"""Tests of the ceilings of rank correlation, and of tasks found by bisection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`latlab bench` as a person uses it."""
+"""Tests of `latlab bench` as a person uses it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FIELDS = {
 
 
 class Bench:
-    """Runs the command in this process."""
+    """A function that runs the command in this process."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         self._capsys, self._monkeypatch = capsys, monkeypatch

@@ -1,4 +1,4 @@
-"""Protocols against what the papers' code does, counted by hand on a small table."""
+"""Tests of the protocols against what the papers' code does, counted by hand on a small table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def table(table_file: Path) -> LatencyTable:
 
 @pytest.fixture(scope="module")
 def help_table() -> LatencyTable:
-    """5,000 rows as HELP's tables have them, references among the first 4,000; latency is the row's number."""
+    """A table of 5,000 rows as HELP's are, with references among the first 4,000; a row's latency is its number."""
     space = get("fbnet")
     archs = [*space.references(), *space.sample(5000, 1)]
     archs = list(dict.fromkeys(archs))[:5000]

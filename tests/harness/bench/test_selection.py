@@ -1,4 +1,4 @@
-"""Nothing that was not paid for is seen: not by a selection, not by a fit, not by a prediction."""
+"""Tests that no selection, fit or prediction sees a label that was not paid for."""
 
 from __future__ import annotations
 

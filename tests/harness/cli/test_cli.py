@@ -1,4 +1,4 @@
-"""The command line as a person uses it: what it says, its exit codes, and one clear error for anything wrong."""
+"""Tests of the command line as a person uses it: its output, its exit codes, one clear error for every mistake."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from waiting import wait_until
 
 from latlab.harness import Lab
 from latlab.harness.cli.main import main
@@ -47,7 +47,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 
 @pytest.fixture(scope="module")
 def onboarded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a store after a small onboarding."""
+    """A folder with the store of a small onboarding."""
     folder = tmp_path_factory.mktemp("onboarded")
     Lab(folder / "latlab.db").onboard("local", space="nasbench201", budget=5, holdout=4, out=folder / "out")
     return folder
@@ -332,11 +332,12 @@ def test_interrupted(tmp_path: Path) -> None:
     """Ctrl-C ends it at once, says that nothing is lost, and leaves no worker behind."""
     command = [sys.executable, "-m", "latlab.harness", "measure", "local", "--space", "nasbench201", "--count", "300"]
     process = subprocess.Popen([*command, "--store", str(tmp_path / "s.db")], stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 120
-    while not (tmp_path / "s.db").exists() or Store(tmp_path / "s.db").table().empty:
+
+    def has_a_row() -> bool:
         assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < until
-        time.sleep(0.1)
+        return (tmp_path / "s.db").exists() and not Store(tmp_path / "s.db").table().empty
+
+    wait_until(has_a_row, "nothing is measured", 120)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -1,4 +1,4 @@
-"""The doctor, on devices that are well and on devices that are not: each line says what was seen and what to do."""
+"""Tests of the doctor on healthy and on broken devices: each line says what was found and what to do."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def failed(examination: Examination) -> list[str]:
 
 
 def a_python(folder: Path, patch: str = "", **modules: str) -> Path:
-    """This Python, with other modules before its own, as a program of its own."""
+    """Write a program that runs this Python with other modules before its own."""
     (folder / "lib").mkdir(parents=True)
     (folder / "lib" / "sitecustomize.py").write_text(patch)
     for name, text in modules.items():
@@ -243,7 +243,7 @@ def over_ssh(host: LoopbackHost | LinuxHost, folder: Path, **changes: Any) -> SS
 
 
 def steps_until(examination: Examination, step: str) -> None:
-    """The steps before the failing one are fine, and nothing comes after it."""
+    """Assert that the steps before the failing one are fine and that nothing comes after it."""
     steps = list(examination.config.open("patient", "tflite").STEPS)
     assert [finding.check for finding in examination.findings] == steps[: steps.index(step) + 1]
     assert failed(examination) == [step]

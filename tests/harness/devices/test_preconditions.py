@@ -1,4 +1,4 @@
-"""Cool-down and clock policies: what is decided by telemetry, and what a simulated device does about it."""
+"""Tests of cool-down and clock demands: what telemetry decides, and what a simulated device then does."""
 
 from __future__ import annotations
 

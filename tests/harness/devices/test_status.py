@@ -1,4 +1,4 @@
-"""`latlab devices`: a device is called ready because its worker answered just now, and for no other reason."""
+"""Tests of `latlab devices`: a device is ready if its worker has just answered, and for no other reason."""
 
 from __future__ import annotations
 

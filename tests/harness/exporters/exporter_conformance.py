@@ -1,4 +1,4 @@
-"""What every exporter must fulfil. A new one subclasses `ExporterConformance` and says its name."""
+"""The conformance suite of exporters. A new exporter subclasses `ExporterConformance` and gives its name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def digest(path: Path) -> str:
 
 
 class ExporterConformance:
-    """Inherit, and give `name`."""
+    """The tests of any exporter; a subclass gives `name`."""
 
     name: str
 

@@ -38,17 +38,17 @@ def conv_bn(**kwargs: Any) -> nn.Sequential:
 
 
 def read_twice() -> nn.Module:
-    """The convolution's own output is read beside its batch norm: it may not be folded."""
+    """Read a convolution's output as well as its batch norm's: the norm may not be folded."""
     return Net(lambda m, x: torch.cat([m.bn(y := m.conv(x)), y], 1), conv=nn.Conv2d(8, 4, 1), bn=nn.BatchNorm2d(4))
 
 
 def relu_read_twice() -> nn.Module:
-    """The convolution's output before its ReLU is read, too: the ReLU may not be fused."""
+    """Read a convolution's output before its ReLU, too: the ReLU may not be fused."""
     return Net(lambda m, x: F.relu(y := m.conv(x)) - y, conv=nn.Conv2d(8, 4, 1))
 
 
 def shared_layer() -> nn.Module:
-    """One convolution called twice, with and without a batch norm behind it."""
+    """Call one convolution twice, with and without a batch norm after it."""
     return Net(
         lambda m, x: m.bn(m.conv(x)) + m.conv(F.relu(x)), conv=nn.Conv2d(8, 8, 3, padding=1), bn=nn.BatchNorm2d(8)
     )
@@ -169,7 +169,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 
 def network(name: str) -> nn.Module:
-    """The network in eval mode, with seeded weights and batch-norm statistics."""
+    """Return a network in eval mode, with seeded weights and batch-norm statistics."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         module = NETWORKS[name]()

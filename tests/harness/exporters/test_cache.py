@@ -1,4 +1,4 @@
-"""The cache of artifacts: never a wrong file, whatever happened to the folder."""
+"""Tests of the cache of artifacts: it never gives a wrong file, whatever happened to the folder."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def entry(cache: ArtifactCache) -> Path:
 
 
 def age(cache: ArtifactCache, hours: float) -> None:
-    """As if everything had last been used `hours` ago."""
+    """Make everything in the cache look as if it was last used `hours` ago."""
     then = time.time() - hours * 3600
     for path in cache.folder.rglob("*"):
         if path.is_file():

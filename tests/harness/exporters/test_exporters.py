@@ -1,4 +1,4 @@
-"""The three exporters through the conformance suite, and what is special to each."""
+"""Tests of the three exporters: the conformance suite for each, and what only one of them does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exporting ahead in worker processes, and what happens when they die."""
+"""Tests of the pool of export workers: they export ahead, can be paused, and may die."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from peers.processes import descendants
 from test_cache import SMALL, digest
+from waiting import wait_until
 
 from latlab.harness.exporters import (
     ArtifactCache,
@@ -24,7 +25,7 @@ from latlab.search_spaces import ArchitectureError, UnknownSpaceError, get
 
 REQUEST = ExportRequest("nasbench201", SMALL, "tflite")
 SLOW = ExportRequest("fbnet-imagenet", get("fbnet-imagenet").sample(1)[0].text, "onnx", batch_size=32)
-"""Takes seconds: long enough to be caught at it."""
+"""An export that takes seconds: long enough for a test to act during it."""
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def cache(tmp_path: Path) -> ArtifactCache:
 
 
 def children() -> set[int]:
-    """Live child processes of this one."""
+    """Return the ids of the live children of this process."""
     found = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -46,15 +47,8 @@ def children() -> set[int]:
     return found
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def whole(cache: ArtifactCache) -> bool:
-    """Whether every file that has its final name is what its name says."""
+    """Return whether the content of every file that has its final name matches that name."""
     files = [path for path in (cache.folder / "files").iterdir() if not path.name.startswith("tmp-")]
     return all(digest(path) == path.stem for path in files)
 
@@ -66,8 +60,9 @@ def test_a_killed_worker_fails_its_own_request_only(cache: ArtifactCache) -> Non
         (worker,) = children() - before
         doomed = pool.submit(SLOW)
         others = [pool.submit(ExportRequest("nasbench201", SMALL, "onnx", seed=seed)) for seed in (0, 1)]
-        wait_until(doomed.running)
-        time.sleep(0.3)
+        wait_until(doomed.running, "the export does not begin")
+        begun = _cpu_ticks(worker)
+        wait_until(lambda: _cpu_ticks(worker) > begun + 10, "the worker does not compute")  # 0.1 s
         os.kill(worker, signal.SIGKILL)
         with pytest.raises(ExportError, match="SIGKILL") as failure:
             doomed.result(timeout=120)
@@ -77,7 +72,7 @@ def test_a_killed_worker_fails_its_own_request_only(cache: ArtifactCache) -> Non
         assert replacement != worker
         # Killed while idle, it is simply replaced.
         os.kill(replacement, signal.SIGKILL)
-        wait_until(lambda: children() == before)
+        wait_until(lambda: children() == before, "the killed worker is still there")
         assert pool.submit(ExportRequest("nasbench201", SMALL, "onnx", seed=2)).result(timeout=120).parity.passed
     assert children() == before
     assert whole(cache)
@@ -129,7 +124,7 @@ def test_closing_ends_everything_soon(cache: ArtifactCache) -> None:
     before = children()
     pool = ExportPool(cache)
     running, waiting = pool.submit(SLOW), pool.submit(REQUEST)
-    wait_until(lambda: bool(children() - before))
+    wait_until(lambda: children() - before, "no worker starts")
     start = time.monotonic()
     pool.close()
     assert time.monotonic() - start < 10
@@ -141,17 +136,18 @@ def test_closing_ends_everything_soon(cache: ArtifactCache) -> None:
 
 def test_workers_end_with_a_killed_controller(cache: ArtifactCache) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from latlab.harness.exporters import *;"
+        "import sys; from pathlib import Path; from latlab.harness.exporters import *;"
         "pool = ExportPool(ArtifactCache(Path(sys.argv[1])));"
         "pool.submit(ExportRequest('nasbench201', sys.argv[2], 'tflite')).result();"
-        "print(pool._workers[0]._process.pid, flush=True); time.sleep(600)"
+        "print('ready', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(cache.folder), SMALL]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as controller:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as controller:
         assert controller.stdout is not None
-        worker = int(controller.stdout.readline())
+        assert controller.stdout.readline() == "ready\n"
+        (worker,) = descendants(controller.pid)
         controller.kill()
-    wait_until(lambda: not Path(f"/proc/{worker}").exists() or "Z" in _state(worker))
+    wait_until(lambda: _state(worker) == "Z", "the worker lives on")
 
 
 def test_paused_workers_compute_nothing_and_go_on_afterwards(cache: ArtifactCache) -> None:
@@ -159,16 +155,16 @@ def test_paused_workers_compute_nothing_and_go_on_afterwards(cache: ArtifactCach
     with ExportPool(cache) as pool:
         with pool.paused():
             doing = pool.submit(REQUEST)
-            wait_until(lambda: bool(children() - before))  # started in a pause: stopped at once
+            wait_until(lambda: children() - before, "no worker starts")  # started in a pause: stopped at once
             (worker,) = children() - before
-            wait_until(lambda: _state(worker) == "T")
+            wait_until(lambda: _state(worker) == "T", "the worker is not stopped")
             assert pool.busy
         assert doing.result(timeout=120).parity.passed
         assert not pool.busy
         doing = pool.submit(SLOW)
-        wait_until(lambda: pool.busy)
+        wait_until(lambda: pool.busy, "the export does not begin")
         with pool.paused(), pool.paused():
-            wait_until(lambda: _state(worker) == "T")
+            wait_until(lambda: _state(worker) == "T", "the worker is not stopped")
             used = _cpu_ticks(worker)
             time.sleep(0.2)
             assert _cpu_ticks(worker) == used
@@ -185,10 +181,10 @@ def test_a_pause_ends_only_when_the_last_who_asked_has_left(cache: ArtifactCache
         (worker,) = children() - before
         with pool.paused():
             with pool.paused():
-                wait_until(lambda: _state(worker) == "T")
+                wait_until(lambda: _state(worker) == "T", "the worker is not stopped")
             time.sleep(0.05)
             assert _state(worker) == "T"
-        wait_until(lambda: _state(worker) == "S")
+        wait_until(lambda: _state(worker) == "S", "the worker stays stopped")
 
 
 def test_a_worker_may_die_while_it_is_paused(cache: ArtifactCache) -> None:
@@ -197,7 +193,7 @@ def test_a_worker_may_die_while_it_is_paused(cache: ArtifactCache) -> None:
         pool.submit(REQUEST).result(timeout=120)
         (worker,) = children() - before
         doomed = pool.submit(SLOW)
-        wait_until(lambda: pool.busy)
+        wait_until(lambda: pool.busy, "the export does not begin")
         with pool.paused():
             os.kill(worker, signal.SIGKILL)
             with pytest.raises(ExportError, match="SIGKILL"):
@@ -212,7 +208,7 @@ def test_a_paused_pool_can_be_closed(cache: ArtifactCache) -> None:
     pool = ExportPool(cache)
     with pool.paused():
         running = pool.submit(REQUEST)
-        wait_until(lambda: bool(children() - before))
+        wait_until(lambda: children() - before, "no worker starts")
         pool.close()
         assert children() == before
         with pytest.raises(ExportError, match="closed"):
@@ -227,7 +223,7 @@ def test_pauses_are_no_part_of_the_time_that_an_export_may_take(
         monkeypatch.setattr("latlab.harness.exporters.pool.TIMEOUT_S", 0.5)
         with pool.paused():
             paused = pool.submit(ExportRequest("nasbench201", SMALL, "tflite", seed=1))
-            time.sleep(1)
+            time.sleep(1)  # twice as long as the export may take
         assert paused.result(timeout=120).parity.passed
         with pytest.raises(ExportError, match=r"longer than 0\.5 s"):
             pool.submit(SLOW).result(timeout=60)
@@ -235,21 +231,22 @@ def test_pauses_are_no_part_of_the_time_that_an_export_may_take(
 
 def test_a_killed_controller_leaves_no_stopped_worker_behind(cache: ArtifactCache) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from latlab.harness.exporters import *;"
+        "import sys; from pathlib import Path; from latlab.harness.exporters import *;"
         "pool = ExportPool(ArtifactCache(Path(sys.argv[1])));"
         "pool.submit(ExportRequest('nasbench201', sys.argv[2], 'tflite')).result();"
         "pause = pool.paused(); pause.__enter__();"
-        "print(pool._workers[0]._process.pid, flush=True); time.sleep(600)"
+        "print('ready', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(cache.folder), SMALL]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as controller:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as controller:
         assert controller.stdout is not None
-        worker = int(controller.stdout.readline())
+        assert controller.stdout.readline() == "ready\n"
+        (worker,) = descendants(controller.pid)
         try:
-            wait_until(lambda: _state(worker) == "T")
+            wait_until(lambda: _state(worker) == "T", "the worker is not stopped")
         finally:
             controller.kill()
-    wait_until(lambda: not Path(f"/proc/{worker}").exists() or "Z" in _state(worker))
+    wait_until(lambda: _state(worker) == "Z", "the worker lives on")
 
 
 def _cpu_ticks(process: int) -> int:

@@ -1,4 +1,4 @@
-"""Exports shared by many: each network is made once, and nobody's waiting ends with somebody else's."""
+"""Tests of exports that several callers share: each network is exported once, and callers give up independently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shortcuts in tracing and in torch's ONNX exporter: the same bytes as without, and nothing left behind."""
+"""Tests of the shortcuts in tracing and in torch's ONNX exporter: same bytes as without, and nothing stays patched."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CALL = nn.Module.__call__
 
 
 class Awkward(nn.Module):
-    """Two outputs, a list of tensors as a constant, parameters that are used twice, a module that is called twice."""
+    """A network with two outputs, tensors as constants, parameters used twice and a module called twice."""
 
     def __init__(self) -> None:
         super().__init__()

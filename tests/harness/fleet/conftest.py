@@ -1,4 +1,4 @@
-"""Fleets of real peers."""
+"""Fixtures of the fleet's tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was seen of each fault, for the table in benchmarks/RESULTS.md."""
+"""The recorder of what was observed of each fault, for the table in benchmarks/RESULTS.md."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["FaultTable"]
 
 
 class FaultTable:
-    """Appends to the file that LATLAB_FAULT_TABLE names, a JSON object per line; to nothing where there is none."""
+    """Appends a JSON object per line to the file that LATLAB_FAULT_TABLE names; does nothing without that variable."""
 
     def __init__(self) -> None:
         named = os.environ.get("LATLAB_FAULT_TABLE")

@@ -1,4 +1,4 @@
-"""A run over a fleet of peers, watched from outside: what was told when, and what the store holds afterwards."""
+"""A run over a fleet of peers, observed from outside: which events came when, and what the store holds afterwards."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 from peers.machine import Machine
 from peers.phone import Phone
 from peers.ssh_machine import SSHMachine
+from waiting import wait_until
 
 from latlab.harness.devices.session import DeviceSession
 from latlab.harness.devices.worker_client import LoadedModel
@@ -30,11 +31,11 @@ SPACE = "nasbench201"
 COUNT = 25
 PATIENCE_S = 3.0
 SOON_S = PATIENCE_S + 5
-"""Within this, people are told what is wrong: the devices' patience, and what a busy machine adds."""
+"""Seconds within which a fault must be reported: the devices' patience, and what a busy machine adds."""
 
 
 def ssh_device(machine: SSHMachine, folder: Path, **fields: object) -> SSHDevice:
-    """What an inventory says of a machine of `peers`."""
+    """Return the inventory entry of a machine of `peers`."""
     known_hosts = folder / f"known_hosts_{machine.name}"
     known_hosts.write_text(machine.access.known_hosts)
     values: dict[str, object] = {
@@ -57,7 +58,7 @@ def adb_device(phone: Phone, key: Path, **fields: object) -> ADBDevice:
 
 @dataclass
 class Told:
-    """An event, and when it came."""
+    """An event, and the time at which it came."""
 
     event: Measurement | Incident
     at: float = field(default_factory=time.monotonic)
@@ -107,7 +108,7 @@ class FleetRun:
         return [one for one in self.told if isinstance(one.event, Incident) and one.event.device == device]
 
     def table(self) -> pd.DataFrame:
-        """Everything stored, finished or not, with its device."""
+        """Return every stored row, finished or not, with its device."""
         frame = self.lab.store.table()
         frame["device"] = [target.partition("/")[0] for target in frame["target"]]
         return frame
@@ -117,7 +118,7 @@ class FleetRun:
         return int(((rows["device"] == device) & (rows["status"] == "ok")).sum())
 
     def running(self, device: str) -> int:
-        """Networks that the device has begun with, and not finished."""
+        """Return the number of networks that the device has begun and not finished."""
         campaigns = self.lab.store.campaigns()
         return int(campaigns[campaigns["target"].str.startswith(f"{device}/")]["running"].sum())
 
@@ -134,7 +135,7 @@ class FleetRun:
 
 
 def provoke(run: FleetRun, device: str, fault: Callable[[], object], rows: int = 5) -> float:
-    """Start the run, wait until the device has measured some, and let it happen. When it did."""
+    """Start the run, provoke a fault once the device has measured `rows` networks, and return its time."""
     run.start().wait_for_rows(device, rows)
     at = time.monotonic()
     fault()
@@ -142,7 +143,7 @@ def provoke(run: FleetRun, device: str, fault: Callable[[], object], rows: int =
 
 
 def noticed_s(run: FleetRun, device: str, since: float, timeout_s: float = 30) -> float:
-    """After how long the first incident of the device was told."""
+    """Return the seconds from `since` to the first incident of the device."""
     run.wait_for(lambda: bool(run.incidents(device)), timeout_s)
     return run.incidents(device)[0].at - since
 
@@ -150,7 +151,7 @@ def noticed_s(run: FleetRun, device: str, since: float, timeout_s: float = 30) -
 def fill_until_noticed(
     run: FleetRun, device: str, machine: Machine, models: str, monkeypatch: pytest.MonkeyPatch
 ) -> float:
-    """The disk of a device fills up with other people's files; networks of ours, which could make room, are gone."""
+    """Fill a device's disk with foreign files until that is noticed, without networks to delete; return the seconds."""
     between_networks, load = threading.Lock(), DeviceSession.load
 
     def load_with_nobody_at_the_disk(self: DeviceSession, *arguments: Any) -> LoadedModel:
@@ -159,24 +160,29 @@ def fill_until_noticed(
 
     monkeypatch.setattr(DeviceSession, "load", load_with_nobody_at_the_disk)
     run.start()
-    until = time.monotonic() + 120
-    while run.running(device) < 3:  # early: once all networks are there, a full disk harms nobody
-        assert time.monotonic() < until, "it does not begin"
-        time.sleep(0.05)
+
+    def begun() -> bool:  # early: once all networks are there, a full disk harms nobody
+        assert run.error is None, run.error
+        return run.running(device) >= 3
+
+    wait_until(begun, "it does not begin", 120)
     at = time.monotonic()
-    until = at + 30
-    while not run.incidents(device):  # again and again: networks that are let go free their room late
-        assert time.monotonic() < until, "nothing is noticed"
+
+    def noticed() -> bool:
+        if run.incidents(device):
+            return True
         with between_networks:
             for file in machine.path(models).iterdir():
                 file.unlink(missing_ok=True)
             machine.fill_disk()
-        time.sleep(0.01)  # a lock is not fair
+        return False
+
+    wait_until(noticed, "nothing is noticed")  # again and again: networks that are let go free their room late
     return run.incidents(device)[0].at - at
 
 
 def check_rows(before: pd.DataFrame, after: pd.DataFrame, names: list[str]) -> None:
-    """All are there once, under the right device, and what was measured before is what it was."""
+    """Assert that each row is there once, under the right device, and that earlier measurements are unchanged."""
     assert not after.duplicated(["target", "space", "arch", "session"]).any()
     assert (after["status"] == "ok").all(), after[["target", "arch", "status", "error"]][after["status"] != "ok"]
     assert after.groupby("device").size().to_dict() == dict.fromkeys(names, COUNT)
@@ -190,7 +196,7 @@ def check_rows(before: pd.DataFrame, after: pd.DataFrame, names: list[str]) -> N
 
 
 def check_all(run: FleetRun, victim: str = "victim", bystander: str = "bystander") -> dict[str, object]:
-    """After the run: the bystander has everything; the same command completes the victim. What was seen, in numbers."""
+    """Assert that the bystander has every row and that the same command completes the victim; return figures."""
     run.join()
     before = run.table()
     assert not run.incidents(bystander)

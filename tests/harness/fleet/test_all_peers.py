@@ -1,4 +1,4 @@
-"""Three Linux hosts, a Raspberry Pi (its processor emulated) and a phone, all real, at once from one inventory."""
+"""A test of three Linux hosts, an emulated Raspberry Pi and a phone, driven at once from one inventory."""
 
 from __future__ import annotations
 

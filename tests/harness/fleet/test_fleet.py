@@ -1,4 +1,4 @@
-"""Many devices at once, on real workers of this machine: who is unaffected by whose trouble, and what is kept."""
+"""Tests of many devices at once, on workers of this machine: trouble stays with its device, and rows are kept."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONV = "|nor_conv_3x3~0|+|nor_conv_1x1~0|none~1|+|none~0|none~1|nor_conv_3x3~2|"
 
 
 def fleet_of(tmp_path: Path, *names: str, **more: LocalDevice) -> Lab:
-    """A lab whose devices are workers of this machine, each with a folder of its own."""
+    """Return a lab whose devices are workers on this machine, each with a folder of its own."""
     lab = Lab(tmp_path / "latlab.db")
     lab.inventory = Inventory({name: LocalDevice(work=tmp_path / name) for name in names} | more)
     return lab

@@ -1,4 +1,4 @@
-"""The faults of a phone during a run: as `test_faults`, by way of adb."""
+"""Tests of the faults of a phone during a run: those of `test_faults`, over adb."""
 
 from __future__ import annotations
 

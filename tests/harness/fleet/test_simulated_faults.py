@@ -1,6 +1,8 @@
-"""What goes wrong with devices during a run, on simulated ones: every fault that they can have, one at a time and
-together. After each: no row lost, none twice, none with a wrong label, the others unaffected, and the same command
-completes what was lost. `test_faults.py` provokes on real machines what can be provoked there.
+"""Tests of what a run makes of every fault that simulated devices can have, one at a time and all together.
+
+After each, no row is lost, doubled or has a wrong label, the other devices are unaffected, and the same command
+completes what was lost. `test_faults.py` provokes faults of real machines; what a controller sees of each simulated
+fault is in `transports/simulated/test_simulated_device.py`.
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ from latlab.harness.transports.simulated.config import SimulatedDevice
 
 SPACE, COUNT = "nasbench201", 6
 PLAIN = TimingPolicy("plain", warmup=2, runs=10, trim=0.25, passes=5, spread=1)
-"""Without anchors, so that it is the campaign's own networks that faults hit."""
+"""A policy without anchors, so that faults hit the campaign's own networks."""
 VICTIM, BYSTANDERS = "victim", ("left", "right")
 
 
 class Expected(NamedTuple):
-    """What becomes of a fault.
+    """The outcome that a run must have with a fault.
 
     Args:
         faults: of the inventory.
@@ -91,7 +93,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def device(**faults: Any) -> SimulatedDevice:
-    """Without noise, so that right latencies are known; `pace` 0: nothing is waited for."""
+    """Return a device without noise, so that the right latencies are known, and without waiting (`pace` 0)."""
     return SimulatedDevice.model_validate({"kind": "ideal", "reconnect_s": 0.2, "faults": faults})
 
 
@@ -108,7 +110,7 @@ def measure(lab: Lab) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def truth(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """Of devices without faults."""
+    """The rows of devices without faults."""
     names = (VICTIM, *BYSTANDERS, *(f"d{number}" for number in range(len(FAULTS))))
     rows = measure(lab_of(tmp_path_factory.mktemp("truth") / "latlab.db", {name: device() for name in names}))
     assert set(rows["status"]) == {"ok"}
@@ -116,7 +118,7 @@ def truth(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 
 
 def check(rows: pd.DataFrame, truth: pd.DataFrame) -> None:
-    """Nothing twice; every latency is the right one, of the right file, from all passes."""
+    """Assert that no row is doubled and that every latency is right, of the right file, from all passes."""
     assert not rows.duplicated(["target", "arch", "session"]).any()
     ok = rows[rows["status"] == "ok"]
     both = ok.merge(truth, on=["target", "arch"], suffixes=("", "_true"), validate="one_to_one")

@@ -1,4 +1,4 @@
-"""Small files in the formats of the publishers, made here."""
+"""Writers of small files in the publishers' formats."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HAT_COLUMNS = (
 
 
 def latencies(archs: Sequence[Architecture], scale: float = 1.0) -> list[float]:
-    """Milliseconds of a made-up device."""
+    """Return the latencies of a made-up device in milliseconds."""
     space = get(archs[0].space)
     return [scale * (0.1 + sum(layer.macs for layer in space.layers(arch)) / 5e7) for arch in archs]
 
@@ -52,7 +52,7 @@ def hat_file(path: Path, rows: Sequence[Sequence[float]]) -> Path:
 
 
 def lookup_file(path: Path, resolution: int, width: float, scale: float = 1.0, leave_out: str = "") -> Path:
-    """Every block of a resolution, its latency the number of its input's and output's channels."""
+    """Write a table of every block of a resolution; a block's latency is its input's channels plus its kernel size."""
     blocks = {}
     for kernel in (3, 5, 7):
         for expansion in (3, 4, 6):

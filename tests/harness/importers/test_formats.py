@@ -1,4 +1,4 @@
-"""What publishers' files and a user's tables become, and what is said of those that are wrong."""
+"""Tests of reading publishers' files and users' tables, right and wrong ones."""
 
 from __future__ import annotations
 

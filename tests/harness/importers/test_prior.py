@@ -1,4 +1,4 @@
-"""Where sources go: into the predictor of every command, before it sees its target."""
+"""Tests that the predictor of every command learns from the sources before it sees its target."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ARCHS = SPACE.sample(30)
 
 
 class Student(Ridge):
-    """Remembers what it was told; predicts the sources' mean where nothing was measured."""
+    """A predictor that records what it is given and predicts the sources' mean where nothing was measured."""
 
     name = "student"
     made: list[Student] = []  # noqa: RUF012
@@ -67,7 +67,7 @@ class Demanding(Student):
 
 @pytest.fixture(autouse=True)
 def students(monkeypatch: pytest.MonkeyPatch) -> list[Student]:
-    """`student` and `demanding` among the installed predictors; those that were made."""
+    """Install the predictors `student` and `demanding`; return the list of those that commands make."""
     own: dict[str, Any] = {"student": Student, "demanding": Demanding}
     create = predictors.create
 
@@ -135,15 +135,15 @@ def test_facts_are_for_those_that_take_them() -> None:
     for wrong in ("cores", "cores=", "cores=-1", "cores=nan", "=4", "a b=1"):
         with pytest.raises(BadInputError, match="is no fact"):
             parse_facts([wrong])
-    assert isinstance(predictor_for("student", SPACE, facts={"cores": 4}), Student)
+    assert isinstance(predictor_for(PredictorOptions("student", facts={"cores": 4}), SPACE), Student)
     with pytest.raises(BadInputError, match="ridge takes no facts"):
-        predictor_for("ridge", SPACE, facts={"cores": 4})
+        predictor_for(PredictorOptions("ridge", facts={"cores": 4}), SPACE)
 
 
 def test_sources_that_a_predictor_cannot_use_are_told() -> None:
     few = SourceDevice("few", SPACE.genes(ARCHS[:3]), np.ones(3))
     with pytest.raises(BadInputError, match="student cannot learn from 1 source devices: five labels, please"):
-        predictor_for("student", SPACE, sources=[few])
+        predictor_for(PredictorOptions("student"), SPACE, sources=[few])
 
 
 # What a predictor asks for is measured first

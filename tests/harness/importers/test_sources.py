@@ -1,4 +1,4 @@
-"""Sources in the store: what is imported stays once, goes when told, and is handed out with what was measured."""
+"""Tests of sources in the store: each is kept once, can be removed, and is given out with what was measured."""
 
 from __future__ import annotations
 

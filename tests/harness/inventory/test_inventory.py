@@ -1,22 +1,26 @@
-"""inventory.yaml: `local` needs no file; what is wrong in one is named with its line and field."""
+"""Tests of inventory.yaml: `local` needs no file, and every mistake in a file is named with its line and field."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
 
 from latlab.agents.protocol.pass_request import STOPS
 from latlab.harness.errors import BadInputError
-from latlab.harness.inventory.inventory import Inventory, LocalDevice, load_inventory, policy_named, schema
+from latlab.harness.inventory.inventory import Inventory, LocalDevice, explain, load_inventory, policy_named, schema
 from latlab.harness.inventory.policies import PolicyConfig
 from latlab.harness.timing_policy import PRESETS, TimingPolicy
+from latlab.harness.transports import get, names
 from latlab.harness.transports.ssh.config import SSHDevice
 
 ROOT = Path(__file__).parents[3]
@@ -76,7 +80,7 @@ def test_environment_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ("devices: {a: {targets: [{runtime: [tflite, tvm]}]}}\n", "devices.a.targets.0.runtime.1: choose"),
         (
             "devices: {a: {targets: [{threads: 0}]}}\n",
-            "devices.a.targets.0.threads: should be greater than or equal to 1",
+            "devices.a.targets.0.threads: at least 1 is wanted here, not 0",
         ),
         ("devices: {a: {targets: [{runtime: []}]}}\n", "devices.a.targets.0.runtime: at least one is wanted here"),
         ("devices: {a: {affinity: []}}\n", "devices.a.affinity: at least one is wanted here"),
@@ -115,7 +119,10 @@ def test_environment_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ("devices:\n  local: {}\n---\ndevices: {}\n", "line 3: a second document begins"),
         ("devices: &a {local: *a}\n", "line 1: *a stands for nothing before it"),
         ("devices: {a: {<<: 7}}\n", "devices.a.<<: it takes the alias of a mapping"),
-        ("[" * 100_000, "nested more than 20 deep"),
+        ("[" * 100_000, "line 1: nested more than 20 deep"),
+        ("{a: " * 25 + "}" * 25, "line 1: nested more than 20 deep"),
+        ("- " * 5_000, "line 1: nested more than 20 deep"),
+        ("devices:\n  a: " + "[" * 25 + "]" * 24, "line 2: nested more than 20 deep"),
         ("devices:\n  a: \x07\n", "line 2"),
         ("#" * 1_100_000, "more than 1,000,000 bytes"),
         ("policies: 7\n", "line 1: policies: `name: value` pairs are wanted here, not 7"),
@@ -134,13 +141,13 @@ def test_environment_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             "policies:\n  mine:\n    base: help\n    runs: 0\n",
             "line 4: policies.mine.runs: a whole number from 1 to 100,000, not 0",
         ),
-        ("policies: {mine: {base: help, runs: 2.5}}\n", "policies.mine.runs: should be a valid integer, not 2.5"),
-        ("policies: {mine: {base: help, runs: true}}\n", "policies.mine.runs: should be a valid integer, not True"),
-        ("policies: {mine: {base: help, trim: half}}\n", "policies.mine.trim: should be a valid number, not 'half'"),
+        ("policies: {mine: {base: help, runs: 2.5}}\n", "policies.mine.runs: a whole number is wanted here, not 2.5"),
+        ("policies: {mine: {base: help, runs: true}}\n", "policies.mine.runs: a whole number is wanted here, not True"),
+        ("policies: {mine: {base: help, trim: half}}\n", "policies.mine.trim: a number is wanted here, not 'half'"),
         ("policies: {mine: {base: help, trim: 0.5}}\n", "policies.mine.trim: less than 0.5, not 0.5"),
         ("policies: {mine: {base: help, stop: entropy}}\n", "policies.mine.stop: choose '' or 'stdrel', not 'entropy'"),
         ("policies: {mine: {base: help, max_runs: 9}}\n", "policies.mine.max_runs: 0 or at least runs (50), not 9"),
-        ("policies: {mine: {base: help, anchors: 1}}\n", "policies.mine.anchors: should be a valid boolean, not 1"),
+        ("policies: {mine: {base: help, anchors: 1}}\n", "policies.mine.anchors: true or false is wanted here, not 1"),
         ("policy: {}\n", "policy: there is no such field: did you mean policies?"),
     ],
 )
@@ -149,6 +156,31 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None
         load(tmp_path, text).device("a")
     assert message in str(caught.value)
     assert "inventory.yaml" in str(caught.value)
+
+
+SPOILED = (None, True, -1, 0, 1e30, float("inf"), 10**400, 0.5, "", "x", [], ["x"], [None], {}, {"a": 1})
+
+
+def models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """A model and those of its fields that are groups of fields."""
+    yield model
+    annotations: list[Any] = [field.annotation for field in model.model_fields.values()]
+    for annotation in annotations:
+        annotations.extend(get_args(annotation))
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from models(annotation)
+
+
+@pytest.mark.parametrize("top", [*map(get, names()), PolicyConfig])
+def test_every_kind_of_mistake_is_explained_in_latlab_s_words(top: type[BaseModel]) -> None:
+    """pydantic's messages are for programmers, and change with its releases."""
+    for model in models(top):
+        for name, value in itertools.product(model.model_fields, SPOILED):
+            try:
+                model.model_validate({name: value})
+            except ValidationError as caught:
+                for problem in (explain({}, (name,), error)[1] for error in caught.errors()):
+                    assert not problem.startswith("it is not valid"), problem
 
 
 def test_a_missing_file_keeps_nobody_from_the_other_devices(tmp_path: Path) -> None:

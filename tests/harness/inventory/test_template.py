@@ -1,4 +1,4 @@
-"""`latlab init`: what it writes is an inventory, for any surroundings; its schema accepts what inventories may say."""
+"""Tests of `latlab init`: it writes a valid inventory whatever it finds; its schema accepts what loading does."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latlab.harness.errors import BadInputError
+from latlab.harness.inventory import discovery
 from latlab.harness.inventory import template as starter
 from latlab.harness.inventory.discovery import Phone, SSHHost
 from latlab.harness.inventory.inventory import load_inventory, schema
@@ -26,12 +27,12 @@ ROOT = Path(__file__).parents[3]
 
 
 def uncommented(text: str) -> str:
-    """With every device and policy that is commented out."""
+    """Return a text with its commented devices and policies uncommented."""
     return re.sub(r"(?m)^(  )?# (?!yaml-language)(?=( *[a-z_0-9.-]+:| *- ))", r"\1", text)
 
 
 def bring_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that the examples name."""
+    """Make the files that the examples name."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HOME", str(folder))
     for name in ("tools/android_aarch64_benchmark_model", ".ssh/id_lab"):
@@ -102,12 +103,12 @@ def test_hosts_of_an_ssh_config(tmp_path: Path) -> None:
         "# mine\nHost pi4 pi5\n  HostName=10.0.0.4\n  User pi\nHost *.lab !x web-?\n  HostName y\n"
         'host "server"\nMatch exec "touch /tmp/never"\n  HostName z\nHost pi4\n  HostName other\n'
     )
-    assert starter.ssh_hosts(config) == [
+    assert discovery.ssh_hosts(config) == [
         SSHHost("pi4", "10.0.0.4"),
         SSHHost("pi5", "10.0.0.4"),
         SSHHost("server", None),
     ]
-    assert starter.ssh_hosts(tmp_path / "none") == []
+    assert discovery.ssh_hosts(tmp_path / "none") == []
 
 
 def test_phones_that_adb_s_server_knows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,8 +125,8 @@ def test_phones_that_adb_s_server_knows(monkeypatch: pytest.MonkeyPatch) -> None
 
         thread = threading.Thread(target=answer)
         thread.start()
-        monkeypatch.setattr(starter, "ADB_SERVER", server.getsockname())
-        found = starter.phones()
+        monkeypatch.setattr(discovery, "ADB_SERVER", server.getsockname())
+        found = discovery.phones()
         thread.join()
     assert found == [Phone("0A1B", "device", "Pixel_8_Pro"), Phone("9.9.9.9:5555", "offline", "")]
 
@@ -142,14 +143,14 @@ def test_phones_that_are_plugged_in(tmp_path: Path) -> None:
         file = tmp_path / path
         file.parent.mkdir(exist_ok=True)
         file.write_text(text)
-    assert list(starter._plugged_in(tmp_path)) == [Phone("0A1B", "USB", "Pixel 8")]
+    assert list(discovery.plugged_in(tmp_path)) == [Phone("0A1B", "USB", "Pixel 8")]
 
 
 # The schema
 
 
 def fits(value: Any, rule: dict[str, Any], root: dict[str, Any]) -> bool:
-    """As much of JSON Schema as pydantic writes."""
+    """Return whether a value fits a JSON schema; of the language, only what pydantic writes is known."""
     if "$ref" in rule:
         return fits(value, root["$defs"][rule["$ref"].rpartition("/")[2]], root)
     if "anyOf" in rule:

@@ -1,4 +1,4 @@
-"""Whether exports wait for passes on this machine: decided by comparing, and never without having compared."""
+"""Tests of export contention: whether exports wait for passes is decided by a comparison, and never without one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from latlab.harness.measurement.contention import PAIRS, ExportContention
 
 
 class Busy:
-    """Exports that are always under way, and slow down what runs beside them."""
+    """Exports that are always running and slow down what runs at the same time."""
 
     def __init__(self, slower: float) -> None:
         self.slower, self.pauses, self.alone, self.busy = slower, 0, False, True

@@ -1,4 +1,4 @@
-"""What a device is told of a policy, how long it may take, and what it tells besides its samples."""
+"""Tests of pass requests and replies: what a device gets of a policy, its deadline, what it returns besides samples."""
 
 from __future__ import annotations
 

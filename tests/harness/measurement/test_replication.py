@@ -1,4 +1,4 @@
-"""Further passes where intervals overlap: which networks get them, when it is over, and what it is worth."""
+"""Tests of replication, further passes where intervals overlap: which networks get them, its end, and its benefit."""
 
 from __future__ import annotations
 
@@ -17,17 +17,22 @@ from latlab.harness.fleet.campaigns import Measurements
 from latlab.harness.fleet.jobs import RunListener
 from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.lab import Lab
+from latlab.harness.measurement.replication import Replication
+from latlab.harness.measurement.session import MeasurementSession
 from latlab.harness.statistics.ranking import RankedNetwork, Resolve, compare, next_round, uniform_s
 from latlab.harness.store.store import Store
+from latlab.harness.targets import Target
 from latlab.harness.telemetry.recorded_pass import RecordedPass
+from latlab.harness.timing_policy import PRESETS
 from latlab.harness.transports.simulated.config import SimulatedDevice
+from latlab.search_spaces import get
 
 SPACE, COUNT = "nasbench201", 16
 BUSY = {"sigma": 0.05, "autocorrelation": 0.4}
 
 
 def labels(*latencies: float, error: float = 0.01, passes: int = 5) -> list[RankedNetwork]:
-    """Networks a, b, ... with these labels; the error is a share of them."""
+    """Return labels of networks a, b, ...; the standard error is a share of each."""
     return [RankedNetwork(chr(97 + n), ms, error * ms, passes, 0.01 * ms) for n, ms in enumerate(latencies)]
 
 
@@ -332,3 +337,29 @@ def test_the_command(busy: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 def test_bad_options(busy: None, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     assert latlab("measure", "busy", "--space", SPACE, "--count", "3", *words, monkeypatch=monkeypatch) == 2
     assert not Path("latlab.db").exists() or Store("latlab.db").table().empty
+
+
+@pytest.mark.parametrize(
+    ("samples", "facts"),
+    [
+        ([100, 110, 105], {"calls": 1000}),  # microseconds, timed in blocks
+        ([1_000_000], {"aggregate": {"runs": 50, "std_ns": 10}}),  # benchmark_model
+        ([1_000_000, 1_100_000], {}),
+    ],
+)
+def test_what_is_finished_is_over_however_it_was_timed(lab: Lab, samples: list[int], facts: dict[str, Any]) -> None:
+    """Else the same command would go back to the device each time."""
+    target = Target("busy", "onnxruntime")
+    campaign = lab.store.campaign(target, SPACE, PRESETS["help"], 0, "listed")
+    session = MeasurementSession(lab.store, campaign, 1)
+    names = [arch.text for arch in get(SPACE).references()[:3]]
+    for place, name in enumerate(names):
+        row = session.begin(name, "listed")
+        one = RecordedPass([50], [ns * (place + 1) for ns in samples], facts)
+        lab.store.add_pass(row.id, one)
+        label = one.samples_ns[0] / 1e6
+        times = {"warm_s": one.warmup_s, "measure_s": one.samples_s}
+        lab.store.finish(row.id, "ok", latency_ms=label, stderr_ms=1e-9, times_s=times)
+    assert Replication(session, names, Resolve(top=2)).is_over
+    lab.store.add_pass(row.id, RecordedPass([50], samples, facts, 1))  # a killed run has left this one
+    assert not Replication(session, names, Resolve(top=2)).is_over

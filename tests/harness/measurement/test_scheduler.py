@@ -1,4 +1,4 @@
-"""From an architecture to its row, with the real exporters, the real worker and the real runtimes."""
+"""Tests of the way from an architecture to its row, with the real exporters, worker and runtimes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import wait_until
 
 from latlab.harness import Lab
 from latlab.harness.devices.session import DeviceFaultError, DeviceSession
@@ -174,7 +174,7 @@ def test_a_network_that_somebody_removes_before_it_is_loaded(lab: Lab, monkeypat
 
 
 def workers() -> list[int]:
-    """Device workers that are children of this process."""
+    """Return the ids of device workers that are children of this process."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -208,12 +208,11 @@ def test_a_network_that_kills_every_worker_is_a_failure_not_the_end(lab: Lab) ->
     stop = threading.Event()
 
     def killer() -> None:
-        while not stop.is_set():
+        while not stop.wait(0.05):
             for pid in workers():
-                time.sleep(0.3)
+                stop.wait(0.3)  # at any time of its work
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            time.sleep(0.05)
 
     thread = threading.Thread(target=killer)
     thread.start()
@@ -228,17 +227,17 @@ def test_a_network_that_kills_every_worker_is_a_failure_not_the_end(lab: Lab) ->
 
 
 def killed_run(store: Path, count: int, rows_before: int) -> int:
-    """Start the command, kill it with SIGKILL once it has a new row; how many rows there are then."""
+    """Start the command, kill it with SIGKILL once it has a new row, and return the number of rows."""
     command = [sys.executable, "-m", "latlab.harness", "measure", "local", "--space", "nasbench201"]
     process = subprocess.Popen(
         [*command, "--count", str(count), "--store", str(store), "--json"], stdout=subprocess.PIPE
     )
     try:
-        until = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < until:
-            if store.exists() and len(Store(store).table()) > rows_before:
-                break
-            time.sleep(0.02)
+        wait_until(
+            lambda: process.poll() is not None or (store.exists() and len(Store(store).table()) > rows_before),
+            "nothing is measured",
+            120,
+        )
     finally:
         process.kill()
         process.wait()
@@ -332,7 +331,7 @@ def test_a_file_of_one_s_own(lab: Lab, factory: Path, suffix: str) -> None:
 
 @pytest.fixture
 def open_sides(factory: Path) -> Path:
-    """An ONNX file whose batch, height and width are open."""
+    """Write an ONNX file whose batch, height and width are open."""
     import torch
     from torch import nn
 

@@ -1,4 +1,4 @@
-"""What a session does beside its passes: anchors, slices taken again, drift taken out, duplicates as probes."""
+"""Tests of anchors, repeated slices, drift correction, and duplicates as probes in a measurement session."""
 
 from __future__ import annotations
 

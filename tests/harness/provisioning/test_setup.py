@@ -1,4 +1,4 @@
-"""`latlab setup`: real pip, real workers, real networks; wheels from the registry, or made by hand to go wrong."""
+"""Tests of `latlab setup` with real pip, workers and networks; wheels are from the registry, or made here to fail."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def real_wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_wheels(
     request: pytest.FixtureRequest, real_wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fetched wheels are kept: those that one test made by hand must not be found by the next."""
+    """Give each test a cache folder of its own: wheels that one test makes must not be found by the next."""
     by_hand = "house" in request.fixturenames
     monkeypatch.setattr(
         "latlab.harness.provisioning.setup.cache_folder", lambda: tmp_path / "cache" if by_hand else real_wheels

@@ -1,4 +1,4 @@
-"""Which wheels a device takes, where they come from, and what they need there."""
+"""Tests of choosing wheels for a device: which fit, where they come from, what they require."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `latlab quality` says of labels whose noise is known, because it was made here."""
+"""Tests of `latlab quality` on made-up labels of known noise."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from latlab.harness.quality.assessment import Quality
 from latlab.harness.quality.fitness import discordant_percent, judge_fitness
 from latlab.harness.quality.summary import figures
 from latlab.harness.report.quality.page import render
-from latlab.harness.statistics.verdict_counts import in_words, verdict_counts
 from latlab.harness.store.store import Campaign, Store
+from latlab.harness.store.verdict_counts import in_words, verdict_counts
 from latlab.harness.targets import Target
 from latlab.harness.telemetry.recorded_pass import PassKind, RecordedAnchor, RecordedPass
 from latlab.harness.terminal.quality import show_quality
@@ -41,7 +41,7 @@ def true_ms(arch: str) -> float:
 
 
 class Maker:
-    """Writes sessions of labels into a store, as the engine would."""
+    """Writes sessions of labels into a store, as the scheduler would."""
 
     def __init__(self, folder: Path) -> None:
         self.store = Store(folder / "made.db")

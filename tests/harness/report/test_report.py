@@ -1,4 +1,4 @@
-"""The report: what it shows, that it survives missing parts and hostile text, that it is one closed file."""
+"""Tests of the report: what it shows, that missing parts and hostile text do no harm, that it is one closed file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MACS = {"none": 0.0, "skip_connect": 0.0, "nor_conv_1x1": 2.5e6, "nor_conv_3x3":
 
 
 def campaign(samples: int = 20, holdout: int = 200, space: int = 4000, failed: int = 3, seed: int = 0) -> ReportData:
-    """What `latlab onboard` on a slightly noisy machine hands over, invented.
+    """Return an invented result of `latlab onboard` on a slightly noisy machine.
 
     Costs of NAS-Bench-201's operations add up to the latency, bursts disturb some runs, the device slows
     down by 3 % on the way, and the predictor is off by some 4 %.
@@ -186,7 +186,7 @@ def drawings(text: str) -> list[ET.Element]:
 
 
 def check(text: str) -> Outline:
-    """What must hold of every report, whatever is in it."""
+    """Assert what must hold of every report, whatever its content."""
     outline = Outline(text)
     charts = [svg for svg in drawings(text) if svg.get("role") == "img"]
     assert all(svg.get("aria-label") for svg in charts)

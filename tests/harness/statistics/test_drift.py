@@ -1,4 +1,4 @@
-"""The drift of a session, on made-up passes of known drift."""
+"""Tests of the drift correction, on made-up passes of known drift."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def bursts(u: Floats) -> Floats:
 
 
 class Session:
-    """Networks in rolling passes, as the engine has them, and an anchor now and then; the order may go with size."""
+    """A session of rolling passes, as the scheduler plans them, with anchors; networks may be ordered by size."""
 
     def __init__(self, drift: Callable[[Floats], Floats], seed: int = 0, *, noise: float = NOISE, sort: bool = False):
         rng = np.random.default_rng(seed)
@@ -58,7 +58,7 @@ class Session:
         ]
 
     def error(self, correction: Floats) -> float:
-        """Of the networks' mean log-latencies, their common shift aside."""
+        """Return the error of the networks' mean log-latencies, without their common shift."""
         sums = np.bincount(self.networks, self.log_ms - correction)
         return float(np.std(sums / np.bincount(self.networks) - self.levels))
 

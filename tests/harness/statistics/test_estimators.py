@@ -1,4 +1,4 @@
-"""Statistics on recorded samples, against scipy and against numbers worked out by hand."""
+"""Tests of the estimators on recorded samples, against scipy and against numbers worked out by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What networks of a session teach about each other."""
+"""Tests of the pooled variance: what the networks of a session teach about each other's noise."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ POLICY = TimingPolicy("x", warmup=2, runs=10, trim=0.1, passes=3, spread=2, max_
 def network(
     rng: np.random.Generator, rho: float = 0.0, sigma: float = 0.02, effect: float = 0.0, passes: int = 4
 ) -> list[list[int]]:
-    """Passes of ten runs of AR(1) noise; `effect` is how much passes differ, as `sigma` is of samples."""
+    """Return passes of ten runs with AR(1) noise; `sigma` is the spread of samples, `effect` that of passes."""
     z = rng.standard_normal((passes, 10))
     for k in range(1, 10):
         z[:, k] = rho * z[:, k - 1] + math.sqrt(1 - rho**2) * z[:, k]

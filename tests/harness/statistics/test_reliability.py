@@ -1,4 +1,4 @@
-"""Reliability of labels, against made-up labels of known noise."""
+"""Tests of the reliability of labels, on made-up labels of known noise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verdicts on recorded passes: synthetic samples, seeded, and telemetry as devices give it."""
+"""Tests of the verdicts on passes: seeded synthetic samples, and telemetry as devices report it."""
 
 from __future__ import annotations
 

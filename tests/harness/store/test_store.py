@@ -1,4 +1,4 @@
-"""The store: what is committed stays, duplicates are impossible, other people's files are refused."""
+"""Tests of the store: what is committed stays, duplicates are impossible, foreign files are refused."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, event
 
 from latlab.harness.errors import LatlabError
 from latlab.harness.store.store import Campaign, Store, StoreError
@@ -103,10 +104,11 @@ def test_one_writer_at_a_time(store: Store) -> None:
 
 def test_lock_dies_with_its_holder(store: Store) -> None:
     code = (
-        "import sys, time; from latlab.harness.store.store import Store\n"
-        "with Store(sys.argv[1]).writing(): print('held', flush=True); time.sleep(60)"
+        "import sys; from latlab.harness.store.store import Store\n"
+        "with Store(sys.argv[1]).writing(): print('held', flush=True); sys.stdin.read()"
     )
-    holder = subprocess.Popen([sys.executable, "-c", code, str(store.path)], stdout=subprocess.PIPE)
+    command = [sys.executable, "-c", code, str(store.path)]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"held\n"
     with pytest.raises(LatlabError, match="being written"), store.writing():
@@ -166,21 +168,26 @@ def test_damage_inside_is_explained(store: Store) -> None:
 def test_disk_full_is_explained_and_loses_nothing(store: Store) -> None:
     campaign = campaign_of(store)
     measured(store, campaign, "a")
-    with store._engine.connect() as connection:
-        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-    # SQLite's own limit on the size of the file stands in for the disk's: the error is the same one.
-    from sqlalchemy import event
+    store.close()
+    with sqlite3.connect(store.path) as connection:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
 
-    event.listen(store._engine, "connect", lambda c, _: c.execute(f"PRAGMA max_page_count = {pages}"))
-    store._engine.dispose()
+    def limit(connection: sqlite3.Connection, _: object) -> None:
+        """SQLite's own limit on the size of the file stands in for the disk's: the error is the same one."""
+        connection.execute(f"PRAGMA max_page_count = {pages}")
 
     def fill() -> None:
         for i in range(500):
-            measured(store, campaign, f"b{i}" * 50)
+            measured(full, campaign, f"b{i}" * 50)
 
-    with pytest.raises(StoreError, match="full"):
-        fill()
-    store.close()
+    event.listen(Engine, "connect", limit)
+    try:
+        full = Store(store.path)
+        with pytest.raises(StoreError, match=r"cannot write the store .* the disk is full"):
+            fill()
+        full.close()
+    finally:
+        event.remove(Engine, "connect", limit)
     again = Store(store.path)
     assert "a" in set(again.table()["arch"])
     measured(again, campaign, "after")

@@ -1,4 +1,4 @@
-"""Sustained load: windows of what passes recorded, and runs on simulated devices that heat up, vanish, are stopped."""
+"""Tests of sustained load: windows of recorded passes, and simulated devices that heat up, vanish or are stopped."""
 
 from __future__ import annotations
 
@@ -256,8 +256,8 @@ def test_the_first_minute_is_of_a_cool_device(tmp_path: Path) -> None:
     made = lab(tmp_path, cooldown={"below_c": 45})
     for _ in range(2):
         result = made.sustain("sim", space="nasbench201", arch=ARCH, minutes=0.5)
-        assert result.readings[0].telemetry["before"]["temperature_c"]["soc"] < 45
-    assert result.readings[0].telemetry["rested_s"] > 5
+        assert result.readings[0].recorded.telemetry["before"]["temperature_c"]["soc"] < 45
+    assert result.readings[0].recorded.telemetry["rested_s"] > 5
 
 
 @pytest.mark.parametrize(

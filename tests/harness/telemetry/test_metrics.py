@@ -1,4 +1,4 @@
-"""Metrics beyond latency, from what devices tell: counters, meters, nothing, nonsense."""
+"""Tests of metrics other than latency, from what devices report: counters, meters, nothing, nonsense."""
 
 from __future__ import annotations
 

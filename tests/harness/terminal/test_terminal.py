@@ -1,4 +1,4 @@
-"""What is shown while devices work: nothing that counts is squeezed out, and a log is not silent for long."""
+"""Tests of the live display: no important column is squeezed out, and a log is not silent for long."""
 
 from __future__ import annotations
 
@@ -33,17 +33,21 @@ def devices() -> dict[str, DeviceState]:
     return {state.name: state for state in states}
 
 
-def view(width: int, *, terminal: bool) -> tuple[View, io.StringIO]:
+def screen(width: int, *, terminal: bool = True) -> tuple[Console, io.StringIO]:
     out = io.StringIO()
-    one = View(Console(file=out, width=width, force_terminal=terminal, color_system=None))
+    return Console(file=out, width=width, force_terminal=terminal, color_system=None), out
+
+
+def view(console: Console) -> View:
+    one = View(console)
     one.watch(devices())
-    return one, out
+    return one
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 120, 160])
 def test_a_long_reason_squeezes_nothing_out(width: int) -> None:
-    one, out = view(width, terminal=True)
-    one._console.print(one)
+    console, out = screen(width)
+    console.print(view(console))
     lines = out.getvalue().splitlines()
     assert len(lines) == 4, "no row is folded"
     assert all(len(line) <= width for line in lines)
@@ -76,7 +80,8 @@ def test_the_rate_of_a_finished_device_stays() -> None:
 
 
 def test_a_log_hears_of_a_long_run_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    one, out = view(80, terminal=False)
+    console, out = screen(80, terminal=False)
+    one = view(console)
     one.observe(Incident("bench-pi-4", "lost", REASON))
     assert out.getvalue() == f"lost  bench-pi-4: {REASON}\n", "one line, told at once; no heartbeat yet"
     monkeypatch.setattr(terminal_live, "HEARTBEAT_S", 0.0)
@@ -98,9 +103,9 @@ def test_noise_of_measurements_is_told(stderr_ms: float, noisy: bool, capsys: py
 
 
 def test_campaigns_fit_into_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen = Console(file=io.StringIO(), width=60, force_terminal=True, color_system=None)
-    monkeypatch.setattr(terminal, "console", lambda: screen)
+    narrow, out = screen(60)
+    monkeypatch.setattr(terminal, "console", lambda: narrow)
     row = {"space": "nasbench201", "selection": "onboard:ridge", "policy": "default", "seed": 0, "session": 1}
     row |= {"target": "pi/onnxruntime/cpu/fp32/t1/b1", "simulated": False, "ok": 15, "failed": 0, "running": 0}
     show_store(Path("s.db"), pd.DataFrame([row | {"last": "2026-03-02T10:15:42"}]), pd.DataFrame())
-    assert len(screen.file.getvalue().splitlines()) == 3  # type: ignore[attr-defined]
+    assert len(out.getvalue().splitlines()) == 3

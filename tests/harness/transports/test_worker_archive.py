@@ -5,11 +5,14 @@ from __future__ import annotations
 import ast
 import hashlib
 import io
+import os
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import latlab.agents
 from latlab.harness.transports import worker_archive as zipapp
 from latlab.harness.transports.worker_archive import worker_program
 
@@ -75,3 +78,30 @@ def test_an_installed_latlab_does_not_mix_in(tmp_path: Path) -> None:
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(path)!r}); {program}"]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     assert all(one.startswith(str(path)) for one in output)
+
+
+def test_a_comment_in_the_controller_changes_no_fingerprint(tmp_path: Path) -> None:
+    """A fingerprint has the hash of the program on the device: what only the controller runs is not in it."""
+    root = Path(latlab.agents.__file__).parents[1]
+    package = tmp_path / "latlab"
+    shutil.copytree(root / "agents", package / "agents", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(root / "harness", package / "harness", ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "__init__.py").touch()
+    program = "from latlab.harness.transports.worker_archive import worker_program; print(worker_program().name)"
+
+    def name() -> str:
+        command = [sys.executable, "-c", program]
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment)
+        return run.stdout
+
+    def comment(*paths: str) -> None:
+        for path in paths:
+            with (package / path).open("a") as file:
+                file.write("# a comment\n")
+
+    before = name()
+    comment("harness/statistics/estimators.py", "harness/statistics/verdicts.py", "harness/timing_policy.py")
+    assert name() == before
+    comment("agents/execution/stopping.py")
+    assert name() != before

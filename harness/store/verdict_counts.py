@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from latlab.harness.statistics.verdicts import KINDS
+from latlab.harness.store.vocabulary import Status
 
 __all__ = ["in_words", "verdict_counts"]
 
@@ -16,7 +17,7 @@ def verdict_counts(rows: pd.DataFrame) -> dict[str, int]:
 
     Rows that were measured before there were verdicts are left out: they have no interval either.
     """
-    judged = rows[(rows["status"] == "ok") & (rows["high_ms"].notna() | (rows["verdict"] != ""))]
+    judged = rows[(rows["status"] == Status.OK) & (rows["high_ms"].notna() | (rows["verdict"] != ""))]
     counts = judged["verdict"].value_counts()
     return {kind: int(counts[kind]) for kind in KINDS if kind in counts}
 

@@ -1,0 +1,77 @@
+"""A store that version 0.1 (commit 2bc7783) has written opens, reads the same, and goes on.
+
+It was made on a simulated Pi with `latlab measure toy --space nasbench201 --count 5 --policy quick`, two of its
+networks measured again, three blocks of FBNet, an imported table and a sustained run.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from latlab.harness.active_learning.predictor_factory import PredictorOptions
+from latlab.harness.inventory.inventory import Inventory
+from latlab.harness.lab import Lab
+from latlab.harness.store.store import Store
+from latlab.harness.store.vocabulary import Role, Selection, Status
+from latlab.harness.telemetry.recorded_pass import PassKind
+from latlab.harness.transports.simulated.config import SimulatedDevice
+
+FIXTURES = Path(__file__).parent / "fixtures"
+TARGET = "toy/onnxruntime/cpu/fp32/t1/b1"
+WRITTEN: list[dict[str, Any]] = [json.loads(line) for line in (FIXTURES / "version_0_1.jsonl").open()]
+"""What version 0.1 printed of the first session."""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "latlab.db"
+    path.write_bytes(gzip.decompress((FIXTURES / "version_0_1.db.gz").read_bytes()))
+    return path
+
+
+def test_labels_read_as_they_were_written(path: Path) -> None:
+    store = Store(path)
+    table = store.table(target=TARGET, space="nasbench201")
+    first = table[table["session"] == 1].set_index("arch")
+    assert len(first) == len(WRITTEN) == 5
+    for row in WRITTEN:
+        for name in ("latency_ms", "stderr_ms", "low_ms", "high_ms", "raw_ms", "verdict", "status", "artifact_sha256"):
+            assert first.loc[row["arch"], name] == row[name], name
+    assert set(table["role"]) == {Role.LISTED}
+    assert set(table["status"]) == {Status.OK}
+    assert set(table["selection"]) == {Selection.RANDOM}
+
+
+def test_passes_anchors_and_sources_are_there(path: Path) -> None:
+    store = Store(path)
+    (campaign, *_) = store.campaigns()["campaign"]
+    passes, anchors = store.session_passes(campaign, 1), store.anchors(campaign, 1)
+    assert {one.kind for one in passes} == {PassKind.LABEL}
+    assert all(one.samples_s > 0 and one.at_s is not None for one in passes)
+    assert anchors[0].in_line
+    assert anchors[0].arch.startswith("|")
+    sustained = store.table(sustained=True)
+    (run,) = sustained[sustained["selection"] == Selection.SUSTAIN]["id"]
+    assert {one.kind for one in store.passes(int(run))} == {PassKind.SUSTAIN}
+    assert [one.name for one in Lab(path).sources("nasbench201", which="board")] == ["board"]
+
+
+def test_the_same_command_goes_on(path: Path) -> None:
+    lab = Lab(path)
+    lab.inventory = Inventory({"toy": SimulatedDevice.model_validate({"kind": "pi4", "heating": {"watts": 4.0}})})
+    before = lab.store.table(target=TARGET, space="nasbench201")
+    rows = lab.measure("toy", space="nasbench201", count=5, policy="quick").rows
+    assert rows["session"].unique().tolist() == [2], "its last session goes on"
+    after = lab.store.table(target=TARGET, space="nasbench201")
+    assert after[after["id"].isin(before["id"])]["latency_ms"].tolist() == before["latency_ms"].tolist()
+    assert len(after) == len(before) + 2
+    assert lab.quality("toy", space="nasbench201")[0].labels.networks == 5
+    found = lab.predict(
+        TARGET, space="nasbench201", archs=[WRITTEN[0]["arch"]], predictor=PredictorOptions(sources="none")
+    )
+    assert found.support == 5
