@@ -209,8 +209,8 @@ class Lab:
             model, input_shape: a model of your own, as for `measure`.
             minutes: duration on the device's clock.
             options, seed, as_written, listener: as for `measure`.
-            follow: called once with the run, whose `readings` grow while it lasts. After an interruption, `SustainedRun.result`
-                returns what was measured until then.
+            follow: called once with the run, whose `readings` grow while it lasts. After an interruption,
+                `SustainedRun.result` returns what was measured until then.
 
         Raises:
             BadInputError: if the arguments make no sense, or a name is unknown.

@@ -17,9 +17,10 @@ from latlab.harness.cli import main as cli
 from latlab.harness.errors import BadInputError
 from latlab.harness.lab import Lab
 from latlab.harness.quality.assessment import Quality
-from latlab.harness.quality.fitness import discordant_percent, judge_fitness
+from latlab.harness.quality.fitness import REMEDIES, discordant_percent, judge_fitness
 from latlab.harness.quality.summary import figures
 from latlab.harness.report.quality.page import render
+from latlab.harness.statistics.verdicts import KINDS
 from latlab.harness.store.store import Campaign, Store
 from latlab.harness.store.verdict_counts import in_words, verdict_counts
 from latlab.harness.targets import Target
@@ -378,6 +379,10 @@ def test_an_empty_store_and_one_of_failures_say_so(maker: Maker) -> None:
 
 
 # Words
+
+
+def test_every_verdict_has_a_remedy() -> None:
+    assert set(REMEDIES) == set(KINDS) - {""}
 
 
 def test_verdicts_in_words(maker: Maker) -> None:
