@@ -29,23 +29,30 @@ class _Package(NamedTuple):
     """The names on PyPI of the distributions that may have installed it."""
 
 
-# In order of preference.
-_PACKAGES: dict[str, tuple[_Package, ...]] = {
-    "onnxruntime": (_Package("onnxruntime", ("onnxruntime", "onnxruntime-gpu")),),
-    "tflite": (
-        _Package("ai_edge_litert", ("ai-edge-litert",)),
-        _Package("tflite_runtime", ("tflite-runtime",)),
-    ),
-    "torchscript": (_Package("torch", ("torch",)),),
-}
-NAMES = tuple(_PACKAGES)
-"""The names of the runtimes that latlab knows."""
+class _Runtime(NamedTuple):
+    packages: tuple[_Package, ...]
+    """The packages that provide it, in order of preference."""
+    install: str
+    """How a person installs it, for messages."""
 
-_INSTALL = {
-    "onnxruntime": "pip install onnxruntime",
-    "tflite": "pip install ai-edge-litert (or, on older devices, pip install tflite-runtime 'numpy<2')",
-    "torchscript": "pip install torch --index-url https://download.pytorch.org/whl/cpu",
+
+_RUNTIMES = {
+    "onnxruntime": _Runtime(
+        (_Package("onnxruntime", ("onnxruntime", "onnxruntime-gpu")),),
+        "pip install onnxruntime",
+    ),
+    "tflite": _Runtime(
+        (_Package("ai_edge_litert", ("ai-edge-litert",)), _Package("tflite_runtime", ("tflite-runtime",))),
+        "pip install ai-edge-litert (or, on older devices, pip install tflite-runtime 'numpy<2')",
+    ),
+    "torchscript": _Runtime(
+        (_Package("torch", ("torch",)),),
+        "pip install torch --index-url https://download.pytorch.org/whl/cpu",
+    ),
 }
+"""The runtimes that a worker can run; each has a module of its name in this package."""
+NAMES = tuple(_RUNTIMES)
+"""The names of the runtimes that latlab knows."""
 
 
 class Found(NamedTuple):
@@ -66,11 +73,11 @@ def find(name: str) -> Found:
     Raises:
         AgentError: "runtime_missing", naming what to install; "bad_request" for a name not in `NAMES`.
     """
-    if name not in _PACKAGES:
+    if name not in _RUNTIMES:
         raise AgentError("bad_request", f"unknown runtime {name!r}; latlab knows {', '.join(NAMES)}")
     path = [os.path.realpath(entry) for entry in sys.path]
     found: list[tuple[int, Found]] = []
-    for package in _PACKAGES[name]:
+    for package in _RUNTIMES[name].packages:
         spec = util.find_spec(package.module)
         if spec is None:
             continue
@@ -78,7 +85,7 @@ def find(name: str) -> Found:
         place = path.index(home) if home in path else len(path)
         found.append((place, _found(package, home)))
     if not found:
-        raise AgentError("runtime_missing", f"{name} is not installed for {sys.executable}: {_INSTALL[name]}")
+        raise AgentError("runtime_missing", f"{name} is not installed for {sys.executable}: {_RUNTIMES[name].install}")
     return min(found, key=lambda one: one[0])[1]
 
 
