@@ -88,7 +88,7 @@ def test_a_stopped_run_goes_on_where_it_was(lab: Lab, tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        onboard(lab, tmp_path, budget=8, observe=stop)
+        onboard(lab, tmp_path, budget=8, listener=RunListener(observe=stop))
     second: list[str] = []
     result = lab.onboard(
         "local",

@@ -15,6 +15,7 @@ from latlab.harness.fleet.fleet import Fleet
 from latlab.harness.fleet.jobs import Incident, Job
 from latlab.harness.inventory.inventory import load_inventory
 from latlab.harness.lab import Lab
+from latlab.harness.measurement.session import MeasurementSession
 from latlab.harness.store.store import Measurement
 from latlab.harness.targets import Target
 from latlab.harness.timing_policy import PRESETS, TimingPolicy
@@ -48,8 +49,10 @@ def test_sixty_networks_on_five_peers_at_once(peers: Peers, tmp_path: Path) -> N
         policy = BRIEF if name == "pi" else PRESETS["default"]
         campaigns[name] = campaign = lab.store.campaign(target, SPACE, policy, 0, "listed")
 
-        def work(measurer, tell, campaign=campaign, own=own):  # type: ignore[no-untyped-def]
-            for row in measurer.run(campaign, 1, [(arch, "listed") for arch in own]):
+        session = MeasurementSession(lab.store, campaign, 1)
+
+        def work(measurer, tell, session=session, own=own):  # type: ignore[no-untyped-def]
+            for row in measurer.run(session, [(arch, "listed") for arch in own]):
                 tell(row)
 
         jobs.append(Job(target, work, total=len(own)))

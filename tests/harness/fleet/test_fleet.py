@@ -77,17 +77,17 @@ def test_the_inventory_says_which_targets(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "options", "message"),
     [
-        (["nobody"], {}, "'nobody' is not in the inventory"),
-        (["a", "a"], {}, "named twice"),
-        (["a/onnxruntime/cpu/fp32/t1/b1"], {"threads": 2}, "leave out --runtime"),
-        (["a/onnxruntime"], {}, "is not a target"),
-        ([], {}, "say which devices"),
-        (["a"], {"accelerator": "abacus"}, "unknown accelerator"),
+        (["nobody"], TargetOptions(), "'nobody' is not in the inventory"),
+        (["a", "a"], TargetOptions(), "named twice"),
+        (["a/onnxruntime/cpu/fp32/t1/b1"], TargetOptions(threads=2), "leave out --runtime"),
+        (["a/onnxruntime"], TargetOptions(), "is not a target"),
+        ([], TargetOptions(), "say which devices"),
+        (["a"], TargetOptions(accelerator="abacus"), "unknown accelerator"),
     ],
 )
-def test_words_that_mean_nothing(tmp_path: Path, words: list[str], options: dict[str, object], message: str) -> None:
+def test_words_that_mean_nothing(tmp_path: Path, words: list[str], options: TargetOptions, message: str) -> None:
     with pytest.raises(BadInputError, match=message):
-        fleet_of(tmp_path, "a").measure(words, space="nasbench201", archs=[SMALL], **options)  # type: ignore[arg-type]
+        fleet_of(tmp_path, "a").measure(words, space="nasbench201", archs=[SMALL], options=options)
 
 
 def test_a_device_in_trouble_leaves_the_others_alone(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from scipy.stats import spearmanr
 from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.lab import Lab
 from latlab.harness.measurement import anchors
+from latlab.harness.measurement.session import MeasurementSession
 from latlab.harness.statistics.estimators import trimmed_mean
 from latlab.harness.store.schema import PassRow
 from latlab.harness.store.store import Campaign, Measurement
@@ -135,7 +136,7 @@ def test_an_anchor_out_of_line_fails_and_one_that_stays_there_is_drift(
     rows = measure(lab, count=60)
     assert trusted[:3] == [True, True, True]
     assert trusted[3:6] == [False, True, True][: len(trusted) - 3]
-    assert [one.ok for one in lab.store.anchors(rows["campaign"][0], 1)].count(False) >= 1
+    assert [one.in_line for one in lab.store.anchors(rows["campaign"][0], 1)].count(False) >= 1
 
 
 def test_duplicates_are_timed_once(tmp_path: Path) -> None:
@@ -168,7 +169,6 @@ def test_a_duplicate_that_comes_later_may_be_a_probe(tmp_path: Path) -> None:
 
 def test_finished_rows_can_be_refined(tmp_path: Path) -> None:
     from latlab.harness.fleet.jobs import Job
-    from latlab.harness.targets import Target
 
     lab = lab_with(tmp_path, noise={"sigma": 0.1})
     rows = measure(lab, count=4)
@@ -176,9 +176,8 @@ def test_finished_rows_can_be_refined(tmp_path: Path) -> None:
         campaign = session.get_one(Campaign, rows["campaign"][0])
     wanted = [(arch, "listed") for arch in rows["arch"][:2]]
     seen: list[Measurement] = []
-    job = Job(
-        Target.parse(campaign.target), lambda measurer, _: seen.extend(measurer.run(campaign, 1, wanted, passes=9))
-    )
+    refined = MeasurementSession(lab.store, campaign, 1)
+    job = Job(refined.target, lambda measurer, _: seen.extend(measurer.run(refined, wanted, passes=9)))
     assert not lab.run_jobs([job])
     assert [row.status for row in seen] == ["ok", "ok"]
     table = lab.store.table(raw=True).set_index("arch").loc[rows["arch"]]
