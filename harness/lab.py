@@ -209,7 +209,7 @@ class Lab:
             model, input_shape: a model of your own, as for `measure`.
             minutes: duration on the device's clock.
             options, seed, as_written, listener: as for `measure`.
-            follow: called once with the run, whose `readings` grow while it lasts. After an interruption,
+            follow: called once with the run, whose `passes` grow while it lasts. After an interruption,
                 `SustainedRun.result` returns what was measured until then.
 
         Raises:
@@ -241,7 +241,7 @@ class Lab:
             follow(run)
         errors = self.run_jobs([Job(target, run.work)], listener)
         result = run.result()
-        if errors and not result.readings:
+        if errors and not result.passes:
             raise errors[0]
         return replace(result, error=errors[0].message) if errors else result
 

@@ -134,7 +134,7 @@ class LoadedModels:
             samples_ns, extra = self._samples(
                 loaded.session, Sampling(request), deadline_s - (at_s - started), gpu, calls
             )
-            others = gpu.company() if gpu else None
+            others = gpu.other_processes() if gpu else None
         self._check_file(handle, loaded)
         if samples_ns:
             loaded.usual_ns = usual_call_ns(samples_ns)

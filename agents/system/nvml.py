@@ -106,7 +106,7 @@ class GPU:
                 room = count.value + 64
         return None
 
-    def company(self) -> str | None:
+    def other_processes(self) -> str | None:
         """Return a sentence about other processes that compute on this process's GPU, or None if there are none.
 
         One of the listed processes is this one, even if a container gives it another id. Programs that only draw (a

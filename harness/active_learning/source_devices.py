@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Row
 
 from latlab.harness.errors import BadInputError
 from latlab.harness.store.comparable import comparable
-from latlab.harness.store.sources import _imported
+from latlab.harness.store.sources import imported_sources
 from latlab.harness.store.store import Store, StoreError
 from latlab.harness.store.vocabulary import Status
 from latlab.predictors import SourceDevice
@@ -79,7 +79,7 @@ def source_devices(
     rows = store.table(space=space.name)
     rows = rows[rows["status"] == Status.OK]
     with store.transaction() as connection:
-        known = _imported(connection, space.name)
+        known = imported_sources(connection, space.name)
         offered = {str(row.name) for row in known} | set(rows["target"]) | {t.split("/")[0] for t in rows["target"]}
         for name in wanted or ():
             if name not in offered:

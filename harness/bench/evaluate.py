@@ -13,7 +13,7 @@ import numpy as np
 
 from latlab.harness.bench.predictor_spec import PredictorSpec
 from latlab.harness.bench.protocols import PROTOCOLS, Protocol, generator
-from latlab.harness.bench.selection import SELECTIONS, Target
+from latlab.harness.bench.selection import SELECTIONS, TargetDevice
 from latlab.harness.bench.tables import LatencyTable, Positions
 from latlab.harness.bench.tasks import Task
 from latlab.predictors import Predictor
@@ -154,7 +154,7 @@ def adapt(
     first, pool = protocol.first(table, device, predictor), protocol.pool(table, device)
     if n and n < len(first):
         return None
-    target = Target(table.genes, table.column(device), np.union1d(pool, first))
+    target = TargetDevice(table.genes, table.column(device), np.union1d(pool, first))
     started = time.process_time()
     if n:
         SELECTIONS[selection](predictor, target, first, n, generator(seed, "support", device))

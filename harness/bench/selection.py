@@ -1,7 +1,7 @@
 """Selections of the architectures to measure on a new device, made before any of their latencies is seen.
 
-A `Target` holds a device's latencies and gives out only those that are paid for. Selections get the target, so they
-cannot see any other. Only the scoring, after the predictor is fitted, sees the whole column.
+A `TargetDevice` holds a device's latencies and gives out only those that are paid for. Selections get the target, so
+they cannot see any other. Only the scoring, after the predictor is fitted, sees the whole column.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from latlab.predictors import Predictor
 from latlab.predictors.acquisition import CANDIDATES, FROM_PRIOR, REFERENCE, choose
 from latlab.predictors.base import FloatArray, IntArray
 
-__all__ = ["SELECTIONS", "Target", "chosen_by_design"]
+__all__ = ["SELECTIONS", "TargetDevice", "chosen_by_design"]
 
 
-class Target:
+class TargetDevice:
     """A device whose measurements must be paid for.
 
     Args:
@@ -54,25 +54,25 @@ class Target:
         predictor.adapt(self.genes[rows], self._latency_ms[rows])
 
 
-Selection = Callable[[Predictor, Target, Positions, int, np.random.Generator], None]
+Selection = Callable[[Predictor, TargetDevice, Positions, int, np.random.Generator], None]
 """A selection buys architectures of a target until it has n. Its third argument holds the rows that must come first."""
 
 
-def at_random(predictor: Predictor, target: Target, first: Positions, n: int, rng: np.random.Generator) -> None:
+def at_random(predictor: Predictor, target: TargetDevice, first: Positions, n: int, rng: np.random.Generator) -> None:
     """Buy rows uniformly at random. With equal generators, a smaller n buys a prefix of what a larger n buys."""
     drawn = rng.permutation(target.pool)
     target.pay(first)
     target.pay(drawn[~np.isin(drawn, first)][: n - len(first)])
 
 
-def designed(predictor: Predictor, target: Target, first: Positions, n: int, rng: np.random.Generator) -> None:
+def designed(predictor: Predictor, target: TargetDevice, first: Positions, n: int, rng: np.random.Generator) -> None:
     """Buy all rows at once, chosen from the prior before anything is measured."""
     predictor.adapt(target.genes[:0], [])
     rows = chosen_by_design(predictor, target, first, n - len(first), rng)
     target.pay(np.concatenate([first, rows]))
 
 
-def sequential(predictor: Predictor, target: Target, first: Positions, n: int, rng: np.random.Generator) -> None:
+def sequential(predictor: Predictor, target: TargetDevice, first: Positions, n: int, rng: np.random.Generator) -> None:
     """Buy as `latlab onboard` measures: the first few by the prior, then one architecture at a time, after a fit."""
     designed(predictor, target, first, max(min(n, FROM_PRIOR), len(first)), rng)
     while len(target.paid) < n:
@@ -80,7 +80,7 @@ def sequential(predictor: Predictor, target: Target, first: Positions, n: int, r
         target.pay(chosen_by_design(predictor, target, target.paid[:0], 1, rng))
 
 
-def diverse(predictor: Predictor, target: Target, first: Positions, n: int, rng: np.random.Generator) -> None:
+def diverse(predictor: Predictor, target: TargetDevice, first: Positions, n: int, rng: np.random.Generator) -> None:
     """Buy rows as NASFLAT's sampler does: by the architectures' costs, independent of the predictor."""
     from latlab.predictors.nasflat import sampler  # torch is heavy, and no other selection needs it
 
@@ -99,7 +99,7 @@ SELECTIONS: dict[str, Selection] = {
 
 
 def chosen_by_design(
-    predictor: Predictor, target: Target, pending: Positions, n: int, rng: np.random.Generator
+    predictor: Predictor, target: TargetDevice, pending: Positions, n: int, rng: np.random.Generator
 ) -> Positions:
     """Return the `n` rows that reduce the posterior variance most, given the paid and the `pending` rows."""
     open_ = target.pool[~np.isin(target.pool, np.concatenate([target.paid, pending]))]

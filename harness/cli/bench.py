@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from latlab.harness.cli.options import JsonOption, print_json
+from latlab.harness.cli.options import INTERRUPTED, JsonOption, print_json
 from latlab.harness.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Compare predictors on latency tables: published ones, or your own.")
 DATA = "LATLAB_DATA"
-INTERRUPTED = 130
 
 
 class Selection(StrEnum):

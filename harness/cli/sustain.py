@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from latlab.harness.cli.options import (
+    INTERRUPTED,
     STORE,
     AcceleratorOption,
     BatchOption,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer()
-INTERRUPTED = 130
 
 
 @app.command()
@@ -100,7 +100,7 @@ def sustain(
                 follow=view.follow,
             )
         except KeyboardInterrupt:
-            if view.run is None or not view.run.readings:
+            if view.run is None or not view.run.passes:
                 raise
             result, interrupted = view.run.result(), True
     _show(result, store, out, as_json)
@@ -116,7 +116,7 @@ def _show(result: SustainedResult, store: Path, out: Path | None, as_json: bool)
     from latlab.harness.report.sustained.page import write_chart
     from latlab.harness.terminal.sustained import show_result
 
-    drawn = out if result.readings else None
+    drawn = out if result.passes else None
     if drawn is not None:
         try:
             write_chart(result, drawn)

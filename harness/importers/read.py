@@ -13,11 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from latlab.harness.errors import BadInputError
-from latlab.harness.importers import hat
-from latlab.harness.importers import help_eagle as publishers
-from latlab.harness.importers import ofa_lookup as lookup
-from latlab.harness.importers import safe_pickle as pickles
-from latlab.harness.importers import table_files as grids
+from latlab.harness.importers import hat, help_eagle, ofa_lookup, safe_pickle, table_files
 from latlab.harness.importers.source_table import UNITS, SourceTable, labelled
 
 __all__ = ["FORMATS", "UNITS", "SourceTable", "read_sources"]
@@ -73,15 +69,15 @@ def read_sources(
     ]
     for file in files:
         if file.format == "eagle":
-            rows, latency = publishers.eagle_rows(file.value, str(file.path))
+            rows, latency = help_eagle.eagle_rows(file.value, str(file.path))
             _only(space, rows.space.name, file.path)
-            column = grids.Column(device or publishers.stem(file.path), rows, latency, None)
-            tables.append(_table(column, [file], publishers.EAGLE, unit))
+            column = table_files.Column(device or help_eagle.stem(file.path), rows, latency, None)
+            tables.append(_table(column, [file], help_eagle.EAGLE, unit))
         elif file.format == "hat":
-            columns = hat.hat_columns(file.value, device or publishers.stem(file.path), space)
+            columns = hat.hat_columns(file.value, device or help_eagle.stem(file.path), space)
             tables += [_table(column, [file], hat.CITATION, unit) for column in columns]
         elif file.format in ("csv", "parquet"):
-            columns = grids.columns_of(file.value, space, device)
+            columns = table_files.columns_of(file.value, space, device)
             tables += [_table(_renamed(column, columns, device), [file], "", unit) for column in columns]
     _distinct(tables, device)
     return tables
@@ -92,8 +88,8 @@ def _open(path: Path, wanted: str, space: str | None) -> _File:
         if path.is_dir():
             raise BadInputError(f"{path} is a folder", f"Name its files, for example: {path}/*")
         size = path.stat().st_size
-        if size > pickles.MAX_BYTES:
-            raise BadInputError(f"{path}: more than {pickles.MAX_BYTES:,} bytes")
+        if size > safe_pickle.MAX_BYTES:
+            raise BadInputError(f"{path}: more than {safe_pickle.MAX_BYTES:,} bytes")
         data = path.read_bytes()
     except OSError as error:
         raise BadInputError(f"cannot read {path}: {error.strerror}") from error
@@ -109,23 +105,23 @@ def _read(path: Path, data: bytes, space: str | None) -> tuple[str, Any]:
     """Return the content's format, and the content."""
     name, kind = str(path), _TEXT.get(path.suffix.lower())
     if data.startswith(b"PAR1"):
-        return "parquet", grids.read_parquet(path)
+        return "parquet", table_files.read_parquet(path)
     if kind == "csv":
-        grid = grids.read_csv(path)
+        grid = table_files.read_csv(path)
         return ("hat" if hat.is_hat(list(grid.columns)) else "csv"), grid
     if kind == "ofa-lookup":
-        return kind, lookup.read_lookup(path, space)
+        return kind, ofa_lookup.read_lookup(path, space)
     if data.startswith(b"PK\3\4"):
-        value = pickles.read_torch(data, name)
+        value = safe_pickle.read_torch(data, name)
     elif data[:1] == b"\x80" or path.suffix.lower() in (".pickle", ".pkl", ".pt", ".pth"):
-        value = pickles.read_pickle(data, name)
+        value = safe_pickle.read_pickle(data, name)
     else:
         raise BadInputError(f"{path}: it is no table that latlab knows", _WAY_OUT)
-    if publishers.is_latencies(value):
+    if help_eagle.is_latencies(value):
         return "help", value
-    if publishers.is_eagle(value):
+    if help_eagle.is_eagle(value):
         return "eagle", value
-    if publishers.is_architectures(value):
+    if help_eagle.is_architectures(value):
         return "architectures", value
     raise BadInputError(f"{path}: it holds neither {_LISTS}, nor a dict from operations to latencies", _WAY_OUT)
 
@@ -143,9 +139,9 @@ def _help(files: Sequence[_File], space: str | None, device: str | None, unit: s
             )
         return []
     if given:
-        rows = publishers.help_rows(given[0].value, space, str(given[0].path))
+        rows = help_eagle.help_rows(given[0].value, space, str(given[0].path))
     else:
-        rows = publishers.official_rows()
+        rows = help_eagle.official_rows()
         _only(space, rows.space.name, latencies[0].path)
     tables = []
     for file in latencies:
@@ -158,24 +154,24 @@ def _help(files: Sequence[_File], space: str | None, device: str | None, unit: s
                 "HELP keeps the architectures of FBNet and OFA in a file of their own: "
                 "latlab import arch.pt latency/*.pt",
             )
-        latency = publishers.latencies(file.value)
-        column = grids.Column(device or publishers.stem(file.path), rows, latency, None)
-        tables.append(_table(column, [*given, file], publishers.HELP, unit))
+        latency = help_eagle.latencies(file.value)
+        column = table_files.Column(device or help_eagle.stem(file.path), rows, latency, None)
+        tables.append(_table(column, [*given, file], help_eagle.HELP, unit))
     return tables
 
 
 def _lookups(files: Sequence[_File], device: str | None, unit: str | None) -> list[SourceTable]:
     if not files:
         return []
-    rows, latency, stderr = lookup.summed([file.value for file in files])
-    name = device or lookup.device_of([file.path for file in files])
+    rows, latency, stderr = ofa_lookup.summed([file.value for file in files])
+    name = device or ofa_lookup.device_of([file.path for file in files])
     blocks = len(files[0].value.latency)
     note = f"sums of the latencies of {blocks} blocks at {len(files)} resolution(s), not measured whole"
-    return [_table(grids.Column(name, rows, latency, stderr), files, lookup.CITATION, unit, (note,))]
+    return [_table(table_files.Column(name, rows, latency, stderr), files, ofa_lookup.CITATION, unit, (note,))]
 
 
 def _table(
-    column: grids.Column, files: Sequence[_File], citation: str, unit: str | None, notes: Sequence[str] = ()
+    column: table_files.Column, files: Sequence[_File], citation: str, unit: str | None, notes: Sequence[str] = ()
 ) -> SourceTable:
     last = files[-1]
     sums = [file.sha256 for file in files]
@@ -194,14 +190,14 @@ def _table(
     )
 
 
-def _renamed(column: grids.Column, all_: Sequence[grids.Column], device: str | None) -> grids.Column:
+def _renamed(column: table_files.Column, all_: Sequence[table_files.Column], device: str | None) -> table_files.Column:
     """Return the column with the name that the user gives. That needs a table of one device."""
     if device is None or column.device == device:
         return column
     if len({one.device for one in all_}) > 1:
         names = ", ".join(dict.fromkeys(one.device for one in all_))
         raise BadInputError(f"{device} is not among the devices of the table: {names:.300}")
-    return grids.Column(device, column.rows, column.latency, column.stderr)
+    return table_files.Column(device, column.rows, column.latency, column.stderr)
 
 
 def _only(given: str | None, known: str, path: Path) -> None:

@@ -17,7 +17,6 @@ from latlab.search_spaces import Architecture, ArchitectureError
 
 __all__ = ["Column", "Grid", "columns_of", "read_csv", "read_parquet"]
 
-MAX_BYTES = 64_000_000
 MAX_CELLS = 20_000_000
 MAX_PARQUET_BYTES = 1_000_000_000
 """The most bytes of the unpacked table, as the file's metadata give them."""

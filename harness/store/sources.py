@@ -106,7 +106,7 @@ def remove(store: Store, name: str, space: str | None = None) -> list[tuple[str,
             (name, space),
         ).all()
         if not found:
-            known = _names(_imported(connection))
+            known = _names(imported_sources(connection))
             raise BadInputError(
                 f"the store {store.path} has no imported source {name}{f' of {space}' if space else ''}",
                 f"It has: {known or 'none'}. What was measured here cannot be removed.",
@@ -121,7 +121,7 @@ def _names(rows: Iterable[Row[Any]]) -> str:
     return ", ".join(sorted({str(row.name) for row in rows}))
 
 
-def _imported(connection: Connection, space: str | None = None) -> Sequence[Row[Any]]:
+def imported_sources(connection: Connection, space: str | None = None) -> Sequence[Row[Any]]:
     """Return the rows of imported sources; none if the store is too old to have the table."""
     there = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'sources'"
     if connection.exec_driver_sql(there).scalar() is None:
@@ -141,7 +141,7 @@ def listing(store: Store) -> pd.DataFrame:
     """
     columns = ["name", "space", "kind", "architectures", "origin", "unit", "citation", "notes", "imported_at"]
     with store.transaction() as connection:
-        rows = [{**row._mapping, "kind": "imported"} for row in _imported(connection)]
+        rows = [{**row._mapping, "kind": "imported"} for row in imported_sources(connection)]
     table = store.table()
     others = (table["space"] == USER_MODEL_SPACE) | table["space"].str.endswith(SUFFIX).astype(bool)
     table = table[(table["status"] == Status.OK) & ~others]

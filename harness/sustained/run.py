@@ -63,7 +63,7 @@ class SustainedResult:
     status: str
     """`ok`, `running`, or how the network failed."""
     error: str | None
-    readings: tuple[SustainedPass, ...]
+    passes: tuple[SustainedPass, ...]
     """Its passes, in order."""
     simulated: bool = False
     """True if the device is a simulated one."""
@@ -71,7 +71,7 @@ class SustainedResult:
     @cached_property
     def summary(self) -> Sustained | None:
         """The figures of the whole run; None if there was no pass."""
-        return summarise(self.readings) if self.readings else None
+        return summarise(self.passes) if self.passes else None
 
     @property
     def complete(self) -> bool:
@@ -88,7 +88,7 @@ class SustainedResult:
         """
         seconds = self.summary.seconds if self.summary else self.asked_s
         wanted_s = nice_window_s(max(seconds, 1.0)) if window_s is None else window_s
-        return windows(self.readings, legible_window_s(self.readings, wanted_s))
+        return windows(self.passes, legible_window_s(self.passes, wanted_s))
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON values, with its windows."""
@@ -130,13 +130,12 @@ class SustainedRun:
         self._session, self._store, self._campaign = session, session.store, session.campaign
         self._artifact, self._network, self._label = artifact, network, label
         self.seconds = seconds
-        self.readings: list[SustainedPass] = []
+        self.passes: list[SustainedPass] = []
         """The passes so far; the list only grows, so that another thread may read it."""
         self.elapsed_s = 0.0
         """Seconds from the start of the run to the end of its last pass, gaps included."""
         self.row: Measurement | None = None
         """Its row in the store; None before it begins."""
-        self._passes: list[RecordedPass] = []
         self._facts: dict[str, Any] = {}
         self._attempts = 0
         self._left_at = 0.0
@@ -165,7 +164,7 @@ class SustainedRun:
             artifact=self._artifact.facts(),
             fingerprint_id=device.fingerprint_id,
         )
-        if not self.readings:
+        if not self.passes:
             device.wait_until_fit(measurer.check)  # so that the first minute is that of a cool device
         else:
             self.elapsed_s += time.monotonic() - self._left_at
@@ -191,9 +190,9 @@ class SustainedRun:
                     device.restart(error)
         finally:
             self._left_at = time.monotonic()
-            if self.readings and self.row.status == Status.RUNNING:
+            if self.passes and self.row.status == Status.RUNNING:
                 facts = {**self._artifact.facts(), **self._facts}
-                self.row = _close(self._store, row.id, self.readings, self._passes, facts)
+                self.row = _close(self._store, row.id, self.passes, facts)
         tell(self.row)
 
     def _stay(
@@ -211,7 +210,7 @@ class SustainedRun:
             began_s = before_s + max(0.0, at_s - first_s)
             recorded = replace(
                 timed,
-                number=len(self.readings),
+                number=len(self.passes),
                 kind=PassKind.SUSTAIN,
                 measurement_id=row.id,
                 telemetry={**timed.telemetry, _BEGAN: began_s},
@@ -219,8 +218,7 @@ class SustainedRun:
             self._store.add_pass(row.id, recorded, device.lease)
             self._attempts = 0
             reading = _sustained_pass(recorded, self._facts)
-            self._passes.append(recorded)
-            self.readings.append(reading)
+            self.passes.append(reading)
             self.elapsed_s = max(self.elapsed_s, reading.ended_s)
             measurer.timed_s += reading.busy_s
             row.latency_ms = reading.median_ms
@@ -236,7 +234,7 @@ class SustainedRun:
             self.seconds,
             status,
             error,
-            tuple(self.readings),
+            tuple(self.passes),
             self._simulated,
         )
 
@@ -259,24 +257,23 @@ def close_earlier(store: Store, campaign: Campaign) -> None:
     for row in store.rows(campaign, store.latest_session(campaign)).values():
         passes = store.passes(row.id) if row.status == Status.RUNNING else []
         if passes:
-            _close(store, row.id, sustained_passes(passes, row.artifact), passes, row.artifact)
+            _close(store, row.id, sustained_passes(passes, row.artifact), row.artifact)
 
 
 def _close(
     store: Store,
     row_id: int,
-    readings: Sequence[SustainedPass],
-    passes: Sequence[RecordedPass],
+    passes: Sequence[SustainedPass],
     facts: dict[str, Any],
 ) -> Measurement:
-    found = summarise(readings)
+    found = summarise(passes)
     return store.finish(
         row_id,
         Status.OK,
         latency_ms=found.mean_ms,
         raw_ms=found.mean_ms,
         times_s={"measure_s": found.busy_s, "sustained_s": found.seconds},
-        metrics=metrics(facts, passes, int(number(facts, "size_bytes") or 0)),
+        metrics=metrics(facts, [one.recorded for one in passes], int(number(facts, "size_bytes") or 0)),
         verdict="throttled" if found.throttled_s else "",
         artifact=facts,
     )

@@ -165,48 +165,48 @@ def nice_window_s(seconds: float, most: int = MOST_WINDOWS) -> float:
     return float(next((length for length in _ROUND_S if length >= least - 1e-9), math.ceil(least)))
 
 
-def legible_window_s(readings: Sequence[SustainedPass], wanted_s: float) -> float:
+def legible_window_s(passes: Sequence[SustainedPass], wanted_s: float) -> float:
     """Return `wanted_s`, or more if passes are so far apart that many windows would have none."""
-    spacings = [after.began_s - before.began_s for before, after in pairwise(readings)]
+    spacings = [after.began_s - before.began_s for before, after in pairwise(passes)]
     return max(wanted_s, 2 * median(spacings) if spacings else 0.0, 1e-3)
 
 
-def windows(readings: Sequence[SustainedPass], window_s: float) -> list[Window]:
+def windows(passes: Sequence[SustainedPass], window_s: float) -> list[Window]:
     """Return the windows of a run in order; those without a pass (while the device was lost) are left out.
 
     Args:
         readings: the passes of the run, in order.
         window_s: seconds of a window.
     """
-    slow = _throttled(readings)
+    slow = _throttled(passes)
     groups: dict[int, list[int]] = {}
-    for place, reading in enumerate(readings):
+    for place, reading in enumerate(passes):
         groups.setdefault(int(reading.began_s // window_s), []).append(place)
     return [
-        _window(readings, places, slow, index * window_s, (index + 1) * window_s)
+        _window(passes, places, slow, index * window_s, (index + 1) * window_s)
         for index, places in sorted(groups.items())
     ]
 
 
-def summarise(readings: Sequence[SustainedPass]) -> Sustained:
+def summarise(passes: Sequence[SustainedPass]) -> Sustained:
     """Return the figures of a whole run.
 
     Raises:
         ValueError: if there are no passes.
     """
-    if not readings:
+    if not passes:
         raise ValueError("a run without a pass has nothing to summarise")
-    slow = _throttled(readings)
-    seconds = max(reading.ended_s for reading in readings)
+    slow = _throttled(passes)
+    seconds = max(reading.ended_s for reading in passes)
     compared_s = min(COMPARED_S, seconds / 4)
-    first = [place for place, reading in enumerate(readings) if reading.began_s < compared_s] or [0]
-    last = [place for place, reading in enumerate(readings) if reading.ended_s > seconds - compared_s]
-    everything = np.concatenate([reading.samples_ms for reading in readings])
-    powered = [(reading.power_w, reading) for reading in readings]
+    first = [place for place, reading in enumerate(passes) if reading.began_s < compared_s] or [0]
+    last = [place for place, reading in enumerate(passes) if reading.ended_s > seconds - compared_s]
+    everything = np.concatenate([reading.samples_ms for reading in passes])
+    powered = [(reading.power_w, reading) for reading in passes]
     known = [(power, reading) for power, reading in powered if power is not None]
-    temperatures = [c for c in (reading.temperature_c for reading in readings) if c is not None]
-    runs = sum(reading.runs for reading in readings)
-    busy_s = sum(reading.busy_s for reading in readings)
+    temperatures = [c for c in (reading.temperature_c for reading in passes) if c is not None]
+    runs = sum(reading.runs for reading in passes)
+    busy_s = sum(reading.busy_s for reading in passes)
     energy_mj = None
     if known:
         joules = sum(power * reading.busy_s for power, reading in known)
@@ -216,12 +216,12 @@ def summarise(readings: Sequence[SustainedPass]) -> Sustained:
         busy_s=busy_s,
         runs=runs,
         mean_ms=trimmed_mean(everything.tolist(), TRIM),
-        first=_window(readings, first, slow, 0.0, compared_s),
-        last=_window(readings, last, slow, seconds - compared_s, seconds),
-        slowest=max(windows(readings, compared_s), key=lambda window: window.mean_ms),
-        throttled_s=sum(reading.busy_s for reading, is_slow in zip(readings, slow, strict=True) if is_slow),
+        first=_window(passes, first, slow, 0.0, compared_s),
+        last=_window(passes, last, slow, seconds - compared_s, seconds),
+        slowest=max(windows(passes, compared_s), key=lambda window: window.mean_ms),
+        throttled_s=sum(reading.busy_s for reading, is_slow in zip(passes, slow, strict=True) if is_slow),
         throttled_from_s=next(
-            (reading.began_s for reading, is_slow in zip(readings, slow, strict=True) if is_slow), None
+            (reading.began_s for reading, is_slow in zip(passes, slow, strict=True) if is_slow), None
         ),
         hottest_c=max(temperatures, default=None),
         energy_mj=energy_mj,
@@ -229,9 +229,9 @@ def summarise(readings: Sequence[SustainedPass]) -> Sustained:
 
 
 def _window(
-    readings: Sequence[SustainedPass], places: Sequence[int], slow: Sequence[bool], start_s: float, end_s: float
+    passes: Sequence[SustainedPass], places: Sequence[int], slow: Sequence[bool], start_s: float, end_s: float
 ) -> Window:
-    chosen = [readings[place] for place in places]
+    chosen = [passes[place] for place in places]
     samples = np.concatenate([reading.samples_ms for reading in chosen])
     low, middle, high = np.quantile(samples, [0.1, 0.5, 0.9])
     return Window(
@@ -245,7 +245,7 @@ def _window(
         temperature_c=_mean(reading.temperature_c for reading in chosen),
         clock_mhz=_mean(reading.clock_mhz for reading in chosen),
         power_w=_mean(reading.power_w for reading in chosen),
-        throttled_s=sum(readings[place].busy_s for place in places if slow[place]),
+        throttled_s=sum(passes[place].busy_s for place in places if slow[place]),
     )
 
 
@@ -254,12 +254,12 @@ def _mean(values: Iterator[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _throttled(readings: Sequence[SustainedPass]) -> list[bool]:
+def _throttled(passes: Sequence[SustainedPass]) -> list[bool]:
     """Return for each pass whether its clock was throttled: the device says so, or lowered the limit of its clock."""
-    usual_mhz = max((one.clock_mhz for one in readings if one.clock_mhz is not None), default=None)
-    highest_mhz = max((one.clock_limit_mhz for one in readings if one.clock_limit_mhz is not None), default=0.0)
+    usual_mhz = max((one.clock_mhz for one in passes if one.clock_mhz is not None), default=None)
+    highest_mhz = max((one.clock_limit_mhz for one in passes if one.clock_limit_mhz is not None), default=0.0)
     return [
         (one.clock_limit_mhz is not None and one.clock_limit_mhz < LIMITED * highest_mhz)
         or bool(throttled([one.recorded], usual_mhz))
-        for one in readings
+        for one in passes
     ]

@@ -51,7 +51,7 @@ class SustainView(View):
     def observe(self, event: Measurement | Incident) -> None:
         if isinstance(event, Incident):
             self._report(event)
-        elif self.run is not None and self.run.readings and time.monotonic() - self._printed_at > HEARTBEAT_S:
+        elif self.run is not None and self.run.passes and time.monotonic() - self._printed_at > HEARTBEAT_S:
             self._printed_at = time.monotonic()
             self._print(escape(_state(self.run)))
 
@@ -67,16 +67,16 @@ class _LiveSustainView(SustainView):
     def __rich__(self) -> RenderableType:
         run = self.run
         doing = next((state.doing for state in self.devices.values()), "")
-        if run is None or not run.readings:
+        if run is None or not run.passes:
             return Text("exporting the network" if run is None else doing or "connecting", "dim")
-        readings = list(run.readings)
+        passes = list(run.passes)
         grid = Table.grid()
         share = min(1.0, run.elapsed_s / run.seconds)
         done = round(share * 28)
         bar = Text().append("━" * done, "green").append("━" * (28 - done), "dim")
         bar.append(f"  {spell(run.elapsed_s)} of {spell(run.seconds)}")
         grid.add_row(bar if doing == "timing" else bar.append(f", {doing}", "yellow"))
-        for line in _curve(readings, self._console.width, run.seconds):
+        for line in _curve(passes, self._console.width, run.seconds):
             grid.add_row(Text(line))
         grid.add_row(Text(_state(run), "dim"))
         return grid
@@ -96,8 +96,8 @@ def following(*, quiet: bool) -> Iterator[SustainView]:
 
 def _state(run: SustainedRun) -> str:
     """Return the state of the run in one line."""
-    readings = list(run.readings)
-    now, began = readings[-1], readings[0]
+    passes = list(run.passes)
+    now, began = passes[-1], passes[0]
     heat = f", {now.temperature_c:.0f} °C" if now.temperature_c is not None else ""
     clock = f", {now.clock_mhz:,.0f} MHz" if now.clock_mhz is not None else ""
     power = f", {now.power_w:.3g} W" if now.power_w is not None else ""
@@ -108,7 +108,7 @@ def _state(run: SustainedRun) -> str:
     )
 
 
-def _curve(readings: Sequence[SustainedPass], screen_width: int, seconds: float) -> list[str]:
+def _curve(passes: Sequence[SustainedPass], screen_width: int, seconds: float) -> list[str]:
     """Return lines with latency over time, and temperature below.
 
     It uses the medians of passes, because it must be quick: it is drawn while the run lasts.
@@ -116,7 +116,7 @@ def _curve(readings: Sequence[SustainedPass], screen_width: int, seconds: float)
     width = max(LEAST_WIDTH, min(MOST_WIDTH, screen_width - LABEL - 2))
     dots: dict[int, list[float]] = {}
     heats: dict[int, list[float]] = {}
-    for one in readings:
+    for one in passes:
         share = min(one.began_s / seconds, 1 - 1e-9)
         dots.setdefault(int(share * 2 * width), []).append(one.median_ms)
         if one.temperature_c is not None:
@@ -155,7 +155,7 @@ def show_result(result: SustainedResult, store: Path, out: Path | None) -> None:
         return
     simulated = " [yellow](simulated)[/yellow]" if result.simulated else ""
     screen.print(f"[bold]{escape(result.target)}[/bold]{simulated} {escape(result.network)}", highlight=False)
-    for line in _curve(result.readings, screen.width, max(found.seconds, 1e-3)):
+    for line in _curve(result.passes, screen.width, max(found.seconds, 1e-3)):
         screen.print(Text(line))
     screen.print(_table(result.windows(nice_window_s(found.seconds, SHOWN))))
     for name, text in figures(result, found):

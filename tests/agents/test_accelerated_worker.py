@@ -76,7 +76,7 @@ class Card:
     def idle(self) -> bool:
         return True
 
-    def company(self) -> str | None:
+    def other_processes(self) -> str | None:
         return self.others
 
 

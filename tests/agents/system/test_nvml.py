@@ -71,7 +71,7 @@ def test_a_gpu_that_refuses_everything(library: str) -> None:
     gpu = second_gpu(library)
     assert set(gpu.state().values()) == {None}
     assert gpu.facts()["name"] is gpu.facts()["memory_mb"] is gpu.default_sm_mhz is None
-    assert gpu.company() is None
+    assert gpu.other_processes() is None
     assert not gpu.idle()
 
 
@@ -89,17 +89,17 @@ def test_more_processes_than_expected(library: str) -> None:
 def test_company(library: str) -> None:
     gpu = second_gpu(library)
     fake_nvidia.set_values(library, first_pid=os.getpid(), process_count=1)
-    assert gpu.company() is None
+    assert gpu.other_processes() is None
     fake_nvidia.set_values(library, process_count=3)
-    assert gpu.company() == f"other processes compute on the GPU: {os.getpid() + 1}, {os.getpid() + 2}"
+    assert gpu.other_processes() == f"other processes compute on the GPU: {os.getpid() + 1}, {os.getpid() + 2}"
 
 
 def test_in_a_container_one_of_the_strangers_is_this_process(library: str) -> None:
     gpu = second_gpu(library)
     fake_nvidia.set_values(library, first_pid=os.getpid() + 1, process_count=1)
-    assert gpu.company() is None
+    assert gpu.other_processes() is None
     fake_nvidia.set_values(library, process_count=3)
-    assert gpu.company() == "2 other processes compute on the GPU"
+    assert gpu.other_processes() == "2 other processes compute on the GPU"
 
 
 def test_no_library_or_no_driver_behind_it(library: str, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from latlab.harness.bench.evaluate import adapt
 from latlab.harness.bench.protocols import PROTOCOLS, generator
-from latlab.harness.bench.selection import SELECTIONS, Target
+from latlab.harness.bench.selection import SELECTIONS, TargetDevice
 from latlab.harness.bench.tables import LatencyTable, Positions, read_table
 from latlab.predictors import create
 from latlab.predictors.base import FloatArray
@@ -24,7 +24,7 @@ def paid_and_predicted(
     table: LatencyTable, selection: str, latency: FloatArray, pool: Positions
 ) -> tuple[Positions, FloatArray]:
     predictor = create("ridge", table.space, seed=0)
-    target = Target(table.genes, latency, pool)
+    target = TargetDevice(table.genes, latency, pool)
     SELECTIONS[selection](predictor, target, pool[:2], 8, generator(0, "test"))
     target.fit(predictor)
     return target.paid, predictor.predict(table.genes).mean_ms
@@ -75,7 +75,7 @@ def test_every_measurement_counts(table: LatencyTable, selection: str) -> None:
 
 
 def test_a_paid_label_of_another_device_is_refused(table: LatencyTable) -> None:
-    target = Target(table.genes, table.column("odd"), table.measured("odd"))
+    target = TargetDevice(table.genes, table.column("odd"), table.measured("odd"))
     with pytest.raises(ValueError, match="pool"):
         target.pay(np.array([0]))
 

@@ -188,7 +188,7 @@ def test_a_run_that_is_interrupted_is_as_long_as_it_is(tmp_path: Path) -> None:
     runs: list[SustainedRun] = []
 
     def interrupt(_: Measurement | Incident) -> None:
-        if len(runs[0].readings) >= 3:
+        if len(runs[0].passes) >= 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -202,10 +202,10 @@ def test_a_run_that_is_interrupted_is_as_long_as_it_is(tmp_path: Path) -> None:
         )
     result = runs[0].result()
     assert not result.complete
-    assert 3 <= len(result.readings) < 200
+    assert 3 <= len(result.passes) < 200
     _, row = rows_of(made.store, 1)
     assert row.status == "ok"
-    assert len(made.store.passes(row.id)) == len(result.readings)
+    assert len(made.store.passes(row.id)) == len(result.passes)
 
 
 def test_a_run_that_was_killed_is_closed_by_the_next(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_a_device_that_is_lost_meanwhile_goes_on(tmp_path: Path, kind: str) -> N
     result = made.sustain("sim", space="nasbench201", arch=ARCH, minutes=0.5)
     assert result.complete
     assert result.status == "ok"
-    began = [one.began_s for one in result.readings]
+    began = [one.began_s for one in result.passes]
     assert began == sorted(began)
     numbers = [one.number for one in made.store.passes(rows_of(made.store, 1)[1].id)]
     assert numbers == list(range(len(began)))
@@ -246,7 +246,7 @@ def test_a_device_that_is_gone_is_an_error_or_an_early_end(tmp_path: Path) -> No
         )
     late = lab(tmp_path, reconnect_s=0, faults={"schedule": [{**gone, "after_requests": 4}]})
     result = late.sustain("sim", space="nasbench201", arch=ARCH, minutes=0.5)
-    assert len(result.readings) == 4
+    assert len(result.passes) == 4
     assert not result.complete
     assert "not reached again" in (result.error or "")
     assert rows_of(late.store, 2)[1].status == "ok"
@@ -256,8 +256,8 @@ def test_the_first_minute_is_of_a_cool_device(tmp_path: Path) -> None:
     made = lab(tmp_path, cooldown={"below_c": 45})
     for _ in range(2):
         result = made.sustain("sim", space="nasbench201", arch=ARCH, minutes=0.5)
-        assert result.readings[0].recorded.telemetry["before"]["temperature_c"]["soc"] < 45
-    assert result.readings[0].recorded.telemetry["rested_s"] > 5
+        assert result.passes[0].recorded.telemetry["before"]["temperature_c"]["soc"] < 45
+    assert result.passes[0].recorded.telemetry["rested_s"] > 5
 
 
 @pytest.mark.parametrize(
