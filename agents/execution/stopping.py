@@ -179,7 +179,7 @@ class Stdrel:
 
     @property
     def content(self) -> bool:
-        """Whether the criterion holds, so that no further sample is needed."""
+        """True if the criterion holds, so that no further sample is needed."""
         if self._noise < STDREL_NOISE:
             return True
         count = len(self._window)

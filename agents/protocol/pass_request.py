@@ -39,7 +39,7 @@ _STOP = re.compile("|".join(filter(None, STOPS)))
 
 @dataclass(frozen=True)
 class PassRequest:
-    """How one pass of one network is timed: the fields of a `TimingPolicy` that a device needs."""
+    """The request for one pass of one network: the fields of a `TimingPolicy` that a device needs."""
 
     warmup: int
     runs: int

@@ -31,7 +31,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Delegation:
-    """How much of a TFLite graph runs on the delegate's fast kernels.
+    """The share of a TFLite graph that runs on the delegate's fast kernels.
 
     `delegated` of the graph's `operators` run there, in `partitions` connected pieces.
     """

@@ -90,7 +90,7 @@ class Governor(Knob):
 
 
 class Throttle(Knob):
-    """How often the CPUs were throttled since boot (Intel), or the Raspberry Pi's throttling bits."""
+    """The number of times that the CPUs were throttled since boot (Intel), or the Raspberry Pi's throttling bits."""
 
     name = "throttled"
 
@@ -178,7 +178,7 @@ class Battery(Knob):
 
 
 class Preemption(Knob):
-    """How often the system took this process off its CPU (involuntary context switches)."""
+    """The number of times that the system took this process off its CPU (involuntary context switches)."""
 
     name = "preemptions"
 

@@ -127,7 +127,7 @@ class Onboarding:
 
     @property
     def noisy(self) -> bool:
-        """Whether the labels are so noisy that the user should look for the cause (`NOISY_PERCENT`)."""
+        """True if the labels are so noisy that the user should look for the cause (`NOISY_PERCENT`)."""
         return self.label_noise_percent > NOISY_PERCENT
 
     def to_json(self) -> dict[str, Any]:

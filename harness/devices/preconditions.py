@@ -20,7 +20,7 @@ FIRST_CHECK_S, LAST_CHECK_S = 1.0, 5.0
 
 
 class Decision(NamedTuple):
-    """What to do before a pass."""
+    """The decision before a pass: go ahead, wait, or refuse."""
 
     wait_s: float = 0.0
     """Seconds to rest the device before the next look; 0 to go ahead."""
@@ -45,7 +45,7 @@ class Preconditions:
 
     @property
     def demands(self) -> bool:
-        """Whether the inventory demands anything."""
+        """True if the inventory demands anything."""
         return self._cooldown is not None or self._clock is not None
 
     def before_pass(self, telemetry: Mapping[str, Any], waited_s: float, *, ran: bool) -> Decision:

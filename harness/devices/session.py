@@ -186,7 +186,7 @@ class DeviceSession:
 
     @property
     def is_this_machine(self) -> bool:
-        """Whether the device shares its CPUs with the controller."""
+        """True if the device shares its CPUs with the controller."""
         return self._device.is_this_machine
 
     @property

@@ -14,7 +14,7 @@ __all__ = ["TargetOptions", "select_targets"]
 
 @dataclass(frozen=True)
 class TargetOptions:
-    """How networks are to run, as far as the caller chooses. All None: as the device's own targets say."""
+    """The wish of a caller about how networks run, as far as the caller chooses. All None: as the device's own targets say."""
 
     runtime: str | None = None
     accelerator: str | None = None
@@ -24,7 +24,7 @@ class TargetOptions:
 
     @property
     def are_given(self) -> bool:
-        """Whether the caller has chosen anything."""
+        """True if the caller has chosen anything."""
         return any(value is not None for value in vars(self).values())
 
     def on(self, device: str, default_runtime: str) -> Target:

@@ -82,12 +82,12 @@ class Hello:
 
     @property
     def has_no_gpu(self) -> bool:
-        """Whether the device reports that it has no GPU. False if it reports nothing about GPUs."""
+        """True if the device reports that it has no GPU. False if it reports nothing about GPUs."""
         return self.fields.get("gpus") == []
 
     @property
     def is_simulated(self) -> bool:
-        """Whether the device is a simulated one."""
+        """True if the device is a simulated one."""
         return bool(self.fields.get("simulated"))
 
     @property

@@ -96,7 +96,7 @@ class DeviceState:
 
     @property
     def doing(self) -> str:
-        """What the device does now, in a word or two."""
+        """The device's activity now, in a word or two."""
         if self.state == "running" and self.session is not None:
             return self.session.doing
         return self.state

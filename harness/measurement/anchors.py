@@ -112,7 +112,7 @@ class Anchors:
 
     @property
     def due(self) -> bool:
-        """Whether the slice of passes since the last reading should be closed."""
+        """True if the slice of passes since the last reading should be closed."""
         if not self._artifacts or self._artifacts[0] is None or SHARE * self._timed_s < self._reading_s:
             return False
         return self._passes >= SLICE_PASSES or self._timed_s >= SLICE_S

@@ -49,7 +49,7 @@ class Measurer:
 
     @property
     def exports_change_latency(self) -> bool | None:
-        """Whether exports change latencies here; None if that is not known, or networks run on another machine."""
+        """True if exports change latencies here; None if that is not known, or networks run on another machine."""
         return self._contention.changes_latency if self._contention else None
 
     def run(

@@ -122,7 +122,7 @@ class Replication:
 
     @property
     def is_over(self) -> bool:
-        """Whether, by what the store holds, no further pass is needed."""
+        """True if, by what the store holds, no further pass is needed."""
         self._read_store()
         return not self._next_passes() and not self._unfinished()
 

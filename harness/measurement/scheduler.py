@@ -59,7 +59,7 @@ whether exports change latencies. Until then exports pause during every pass.
 FEWEST_IN_FLIGHT = 8
 """Fewest networks that take turns, even if the device's memory does not hold all, so that passes are spread out."""
 PROBE_EVERY = 4
-"""Of the networks whose graph was timed before, one in so many is timed all the same, as a probe of the noise."""
+"""One in so many of the networks whose graph was timed before is timed all the same, as a probe of the noise."""
 
 
 @dataclass(frozen=True)

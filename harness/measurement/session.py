@@ -38,7 +38,7 @@ class MeasurementSession:
 
     @cached_property
     def policy(self) -> TimingPolicy:
-        """How networks are timed."""
+        """The timing policy of the campaign."""
         return TimingPolicy(**self.campaign.policy)
 
     def begin(self, arch: str, role: str, **fields: Any) -> Measurement:
