@@ -14,7 +14,7 @@ __all__ = ["TargetOptions", "select_targets"]
 
 @dataclass(frozen=True)
 class TargetOptions:
-    """The wish of a caller about how networks run, as far as the caller chooses. All None: as the device's own targets say."""
+    """A caller's choices of how networks run; what is None is left to the device's own targets."""
 
     runtime: str | None = None
     accelerator: str | None = None
