@@ -147,9 +147,9 @@ class Stdrel:
     """NVBench's stopping criterion "stdrel" (`stdrel_criterion.cxx`). It suits samples without bursts.
 
     From the fifth sample on, the noise after n samples is s_n / mean_n, where s_n is their sample standard deviation.
-    The criterion holds when the noise is below 0.5 %, or no longer changes: that is checked at every sixteenth sample,
-    once there are more than 64 estimates of the noise, and it is so when the standard deviation of the last 512
-    estimates is below 5 % of their mean. Variances are running sums (Welford's for the samples, a window's sums for
+    The criterion holds when the noise is below 0.5 %, or when it no longer changes. It no longer changes when the
+    standard deviation of its last 512 estimates is below 5 % of their mean; this is checked at every sixteenth sample,
+    once there are more than 64 estimates. Variances are running sums (Welford's for the samples, a window's sums for
     the noise), so every sample costs the same.
     """
 

@@ -209,7 +209,7 @@ class Fields:
         return None if self._message.get(name) is None else self.string(name, most)
 
     def strings(self, name: str, most: int, longest: int) -> list[str]:
-        """Return a list of at most `most` texts of at most `longest` characters each."""
+        """Return a list of texts; raise if there are more than `most`, or one is longer than `longest` characters."""
         value = self._message.get(name)
         good = isinstance(value, list) and all(isinstance(one, str) and len(one) <= longest for one in value)
         if not isinstance(value, list) or not good or len(value) > most:

@@ -62,7 +62,7 @@ class Environments:
         Args:
             name: the environment's id. An existing environment with this id is replaced.
             wheels: the wheels to unpack.
-            between: called before each file.
+            between: called before each file is written: the worker checks its lease with it.
 
         Raises:
             AgentError, OSError: as `unpack` raises them; the environment in use then stays in use.

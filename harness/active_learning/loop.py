@@ -121,8 +121,8 @@ class ClosedLoop:
     def proposals(self) -> Iterator[str]:
         """Yield the architectures to measure next, each chosen by what is known when it is asked for.
 
-        The architectures that the predictor must have come first. Others among the first `FROM_PRIOR` are chosen by the
-        prior alone, which makes them diverse.
+        First come the architectures that the predictor needs (`Predictor.wanted`). Others among the first `FROM_PRIOR`
+        are chosen by the prior alone, which makes them diverse.
         """
         while self.measured + len(self._pending) < self._budget:
             if self.failed > FAILURES_PER_BUDGET * self._budget or self.good_enough():

@@ -81,7 +81,7 @@ def sequential(predictor: Predictor, target: TargetDevice, first: Positions, n: 
 
 
 def diverse(predictor: Predictor, target: TargetDevice, first: Positions, n: int, rng: np.random.Generator) -> None:
-    """Buy rows as NASFLAT's sampler does: by the architectures' costs, independent of the predictor."""
+    """Choose as NASFLAT's sampler does: architectures whose analytic costs differ, whatever the predictor."""
     from latlab.predictors.nasflat import sampler  # torch is heavy, and no other selection needs it
 
     open_ = np.setdiff1d(target.pool, first)

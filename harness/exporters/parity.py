@@ -50,11 +50,11 @@ MAX_CONTRAST = 4.0
 
 
 def parity_images(shape: Sequence[int], seed: int = 1) -> Tensor:
-    """Return the images to compare on: n x `shape[1:]`, normal with `CONTRASTS`, for an input of `shape` (batch first).
+    """Return the images to compare on, shape (n, *shape[1:]): normal noise, each image with one of the `CONTRASTS`.
 
     There are four images, or five if the batch is larger; they are repeated to fill the batch, so that a large batch
-    costs eager PyTorch no more than a small one. Five, because mixed-up rows usually lie a power of two apart, and no
-    power of two is a multiple of five.
+    costs eager PyTorch no more than a small one. There are five because an exporter that mixes up rows of a batch
+    usually swaps rows that lie a power of two apart: with five different images in turn, such rows always differ.
     """
     import torch
 

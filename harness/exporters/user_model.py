@@ -125,7 +125,7 @@ def _declared(path: Path, runtime: str) -> tuple[int | None, ...] | None:
             )
         return None
     try:
-        with runtimes.open("tflite", path) as session:
+        with runtimes.open(runtime, path) as session:
             return session.inputs[0].shape if len(session.inputs) == 1 else None
     except AgentError as error:
         raise BadInputError(f"cannot read the model {path}: {error.message}") from error

@@ -168,7 +168,7 @@ class Fleet:
             self._events.put(None)
 
     def report(self, state: DeviceState, kind: Kind, message: str) -> None:
-        """Record an incident in the store, and yield it from `run`."""
+        """Record an incident in the store, and queue it for whoever iterates over `run`."""
         state.trouble = "" if kind == "back" else message
         with suppress(LatlabError):  # a broken store is reported when a measurement is written
             self._store.note(state.name, kind, message)

@@ -65,7 +65,8 @@ class Inventory:
     Args:
         devices: the file's devices.
         path: the file, for messages.
-        lacking: what a device lacks (a key file, say), so that it cannot be used. The other devices can.
+        lacking: for devices that cannot be used (a key file is missing, say), the message that says why. The other
+            devices can be used.
         policies: the file's timing policies by name, in addition to the presets.
     """
 

@@ -118,11 +118,12 @@ class Anchors:
         return self._passes >= SLICE_PASSES or self._timed_s >= SLICE_S
 
     def read(self) -> bool:
-        """Close the slice, and return whether the passes since the last reading can be trusted.
+        """Close the slice of passes since the last reading, and return whether they can be trusted.
 
         An anchor that is out of line is read again after pauses. If it comes back into line, something has disturbed
         the device for a while, and the passes before are doubtful. If it stays out of line, the device has changed its
-        speed, which is drift: the passes are good, and later readings are compared with new ones only.
+        speed, which is drift. Then the passes are good (True is returned), and later readings are compared with new
+        ones only.
         """
         if self._read():
             return True

@@ -107,7 +107,7 @@ class SustainedResult:
 
 
 class SustainedRun:
-    """A sustained run in progress: the work of a job (`fleet.Job.work`).
+    """A sustained run in progress: the work of a job (`fleet.jobs.Job.work`).
 
     If the connection to the device is lost, the job may be tried again: the run then continues, with a gap.
 
@@ -115,7 +115,7 @@ class SustainedRun:
         session: where in the store its row is.
         artifact: the exported network.
         network: its name in the store.
-        label: its name for the device, SPACE/ARCH.
+        label: the name that the device is given for messages, SPACE/ARCH.
         seconds: length of the run on the device's clock.
     """
 

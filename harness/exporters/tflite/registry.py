@@ -45,5 +45,9 @@ def lowers_layer(*layers: type[nn.Module]) -> Callable[[Lowering], Lowering]:
 
 
 def unsupported(what: str) -> NoReturn:
-    """Raise `ExportError` ("unsupported_op"): a wrong graph is never written."""
+    """Raise `ExportError` ("unsupported_op"), because no graph is better than a wrong one.
+
+    Args:
+        what: the operator that the writer does not support.
+    """
     raise ExportError("unsupported_op", f"the TFLite writer does not support {what}")

@@ -107,7 +107,7 @@ class SimulatedModels:
 
     def _check_runnable(self, runtime: str, file: ModelFile, label: str, shape: list[int] | None) -> None:
         """Raise `AgentError` if a real runtime would refuse the network."""
-        name, offset, magic = _FORMATS[RUNTIMES[runtime].format]
+        name, offset, magic = _FORMATS.get(RUNTIMES[runtime].format, ("", 0, b""))  # other formats are not looked into
         if not file.head[offset:].startswith(magic):
             raise AgentError("corrupt_artifact", f"the file is not {name}")
         cost, faults = network_cost(label), self._device.config.faults

@@ -12,6 +12,7 @@ import pytest
 from packaging.tags import parse_tag
 from wheelhouse import Wheelhouse
 
+from latlab.agents import runtimes
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.provisioning.platforms import Platform
 from latlab.harness.provisioning.runtime_packages import (
@@ -23,6 +24,7 @@ from latlab.harness.provisioning.runtime_packages import (
     choices,
 )
 from latlab.harness.provisioning.wheels import NoWheelError, WheelFetcher
+from latlab.harness.targets import RUNTIMES
 
 HELLO: dict[str, Any] = {
     "platform": "linux",
@@ -292,3 +294,7 @@ def test_no_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LatlabError, match="has no pip") as caught:
         WheelFetcher(PI, tmp_path / "kept").fetch(["onnxruntime"])
     assert "ensurepip" in (caught.value.hint or "")
+
+
+def test_every_runtime_of_the_worker_can_be_set_up() -> None:
+    assert set(INSTALLABLE) == {name for name, runtime in RUNTIMES.items() if runtime.in_worker} == set(runtimes.NAMES)
