@@ -54,7 +54,7 @@ class TargetDevice:
         predictor.adapt(self.genes[rows], self._latency_ms[rows])
 
 
-Selection = Callable[[Predictor, TargetDevice, Positions, int, np.random.Generator], None]
+SelectionRule = Callable[[Predictor, TargetDevice, Positions, int, np.random.Generator], None]
 """A selection buys architectures of a target until it has n. Its third argument holds the rows that must come first."""
 
 
@@ -89,7 +89,7 @@ def diverse(predictor: Predictor, target: TargetDevice, first: Positions, n: int
     target.pay(np.concatenate([first, open_[rows]]))
 
 
-SELECTIONS: dict[str, Selection] = {
+SELECTIONS: dict[str, SelectionRule] = {
     "random": at_random,
     "designed": designed,
     "sequential": sequential,
