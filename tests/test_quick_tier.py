@@ -39,7 +39,7 @@ def test_every_package_has_quick_tests(tests: dict[str, bool]) -> None:
         folder = Path("tests", *package.split(".")[1:])
         while not (ROOT / folder).is_dir():  # a package whose tests stand with those of the one above
             folder = folder.parent
-        assert folder != Path("tests"), f"no tests mirror {package}"
+        assert folder != Path("tests") or package == "latlab", f"no tests mirror {package}"
         if not any(node.startswith(f"{folder}/") for node in quick):
             without.add(str(folder))
     assert not without, "folders without a quick test: see quick_tier.QUICK_ANYWAY"

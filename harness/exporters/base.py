@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = [
+    "FILES_SINCE",
     "Artifact",
     "CacheError",
     "ExportError",
@@ -29,6 +30,10 @@ __all__ = [
     "get_exporter",
     "names",
 ]
+
+FILES_SINCE = "0.1.0"
+"""The version of latlab since which exporters write the same bytes. Raise it when a file changes: earlier files stay
+out of the cache then, and a command begins a new campaign. An update that changes no file continues its campaigns."""
 
 
 class ExportError(Exception):

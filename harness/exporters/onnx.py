@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from latlab.harness.exporters.base import Exporter, ExportError
+from latlab.harness.exporters.base import FILES_SINCE, Exporter, ExportError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,7 +32,7 @@ class ONNXExporter(Exporter):
 
     @property
     def version(self) -> str:
-        return f"latlab {version('latlab')}, torch {version('torch')}, onnx {version('onnx')}, opset {OPSET}"
+        return f"latlab {FILES_SINCE}, torch {version('torch')}, onnx {version('onnx')}, opset {OPSET}"
 
     def export(self, module: nn.Module, example: Tensor, path: Path) -> dict[str, int]:
         import onnx

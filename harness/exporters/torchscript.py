@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from latlab.harness.exporters.base import Exporter
+from latlab.harness.exporters.base import FILES_SINCE, Exporter
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -30,7 +30,7 @@ class TorchScriptExporter(Exporter):
 
     @property
     def version(self) -> str:
-        return f"latlab {version('latlab')}, torch {version('torch')}"
+        return f"latlab {FILES_SINCE}, torch {version('torch')}"
 
     def export(self, module: nn.Module, example: Tensor, path: Path) -> dict[str, int]:
         import torch

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from latlab.harness.exporters.base import Exporter, ExportError
+from latlab.harness.exporters.base import FILES_SINCE, Exporter, ExportError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,7 +29,7 @@ class TFLiteExporter(Exporter):
 
     @property
     def version(self) -> str:
-        return f"latlab {version('latlab')}, ai-edge-litert {version('ai-edge-litert')} (schema)"
+        return f"latlab {FILES_SINCE}, ai-edge-litert {version('ai-edge-litert')} (schema)"
 
     def export(self, module: nn.Module, example: Tensor, path: Path) -> dict[str, int]:
         import torch
