@@ -16,7 +16,7 @@ import pytest
 
 __all__ = ["CASES", "DURATIONS", "LIMIT_S", "choose", "name_of", "read_durations"]
 
-LIMIT_S = 0.6
+LIMIT_S = 0.4
 """Seconds, of its longest case, from which a test is not quick. Some 3,000 tests that take less fit in two minutes."""
 CASES = 3
 """Cases of a parametrized test that are quick, the first ones; the full run has the others."""
