@@ -22,6 +22,7 @@ from peers.loopback_host import LoopbackHost
 from peers.phone import Phone
 from peers.ssh import Key
 
+from latlab.agents import runtimes
 from latlab.harness.devices.doctor import Examination, examine, examine_controller
 from latlab.harness.devices.health_checks import Clocks, Finding, compare_clocks, conditions, facts, step_details
 from latlab.harness.inventory.inventory import Inventory
@@ -34,7 +35,7 @@ from latlab.harness.transports.ssh import connection as ssh_connection
 from latlab.harness.transports.ssh import session as ssh_session
 from latlab.harness.transports.ssh.config import SSHDevice
 
-RUNTIMES = ("onnxruntime", "tflite", "torchscript")
+RUNTIMES = runtimes.NAMES
 WANTS_TFLITE: Any = [{"runtime": "tflite", "threads": [1, 2]}]
 
 
