@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from latlab.harness.errors import BadInputError
 
-__all__ = ["cache_folder", "writable_folder"]
+__all__ = ["cache_folder", "whole_file", "writable_folder"]
 
 
 def cache_folder() -> Path:
@@ -34,3 +36,23 @@ def writable_folder(path: str | Path) -> Path:
     if not os.access(folder, os.W_OK):
         raise BadInputError(f"the folder {folder} cannot be written", "Name another with --out.")
     return folder
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a path to write to; at the end of the block the file takes the place of `path`, whole or not at all.
+
+    Raises:
+        BadInputError: the file cannot be written. What was at `path` before is untouched.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(path)
+    except OSError as error:
+        raise BadInputError(
+            f"cannot write {path}: {error.strerror or error}",
+            "Free some space there, or name another place with --out.",
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)

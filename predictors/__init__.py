@@ -43,9 +43,14 @@ def create(name: str, space: SearchSpace, *, seed: int = 0, **options: Any) -> P
         options: further arguments of its constructor.
 
     Raises:
-        UnknownPredictorError: no installed predictor has that name.
+        UnknownPredictorError: no installed predictor has that name, or its package is broken.
     """
     for point in entry_points(group="latlab.predictors", name=name):
-        predictor: Predictor = point.load()(space, seed=seed, **options)
-        return predictor
+        try:
+            kind: type[Predictor] = point.load()
+        except Exception as error:  # whatever a package of somebody else raises
+            raise UnknownPredictorError(
+                f"the predictor {name!r} cannot be loaded from {point.value}: {error}"
+            ) from error
+        return kind(space, seed=seed, **options)
     raise UnknownPredictorError(f"unknown predictor {name!r}; installed are: {', '.join(names())}")

@@ -48,10 +48,15 @@ def get(name: str) -> SearchSpace:
     """Return the space called `name`, the same object each time; `<space>-blocks` names the blocks of a space.
 
     Raises:
-        UnknownSpaceError: no installed space has that name.
+        UnknownSpaceError: no installed space has that name, or its package is broken.
     """
     for point in entry_points(group="latlab.search_spaces", name=name):
-        space: SearchSpace = point.load()()
+        try:
+            space: SearchSpace = point.load()()
+        except Exception as error:  # whatever a package of somebody else raises
+            raise UnknownSpaceError(
+                f"the search space {name!r} cannot be loaded from {point.value}: {error}"
+            ) from error
         return space
     whole = name.removesuffix(SUFFIX)
     if whole != name and whole in names():

@@ -13,16 +13,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from safetensors import SafetensorError
 
 from latlab.harness.active_learning.holdout import holdout_of
 from latlab.harness.active_learning.latency_table import latency_table, whole_space
 from latlab.harness.active_learning.loop import ClosedLoop
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for
 from latlab.harness.active_learning.source_devices import signature
-from latlab.harness.errors import LatlabError
+from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.fleet.jobs import Job, RunJobs, RunListener
 from latlab.harness.measurement.measurer import Measurer
 from latlab.harness.measurement.session import MeasurementSession
+from latlab.harness.paths import whole_file
 from latlab.harness.store.store import Campaign, Measurement, Store
 from latlab.harness.store.vocabulary import Role, Selection, Status
 from latlab.harness.targets import Target
@@ -356,16 +358,25 @@ def save_onboarding(run: OnboardingRun) -> Onboarding:
     own = run.rows[run.rows["campaign"] == run.campaign.id]
     measured = set(own.loc[own["status"] == Status.OK, "arch"])
     table = latency_table(archs, loop.predict(archs), measured)
-    table.to_parquet(plan.out / "latency_table.parquet", index=False)
-    table.to_csv(plan.out / "latency_table.csv", index=False, float_format="%.6g")
-    loop.predictor.save(plan.out / "predictor")
+    with whole_file(plan.out / "latency_table.parquet") as part:
+        table.to_parquet(part, index=False)
+    with whole_file(plan.out / "latency_table.csv") as part:
+        table.to_csv(part, index=False, float_format="%.6g")
+    try:
+        loop.predictor.save(plan.out / "predictor")
+    except (OSError, SafetensorError) as error:
+        raise BadInputError(
+            f"cannot write the predictor into {plan.out / 'predictor'}: {error}",
+            "Free some space there, or name another place with --out; the same command goes on.",
+        ) from error
     origin = {
         "predictor": plan.predictor.name,
         "seed": plan.seed,
         "facts": dict(plan.predictor.facts),
         **signature(plan.sources),
     }
-    (plan.out / "predictor" / "sources.json").write_text(json.dumps(origin, indent=1) + "\n")
+    with whole_file(plan.out / "predictor" / "sources.json") as part:
+        part.write_text(json.dumps(origin, indent=1) + "\n")
     return Onboarding(
         target=str(plan.target),
         space=plan.space.name,

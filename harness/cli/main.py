@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -39,6 +40,10 @@ app.add_typer(cli_quality.app)
 app.add_typer(cli_import.sources, name="sources")
 
 
+KEEP_WHAT_THEY_MEASURE = ("measure", "embed", "onboard", "sustain")
+"""Commands that lose nothing when they are interrupted."""
+
+
 def main() -> NoReturn:
     """Run the command line and exit: code 0 for success, 1 for a failure, 2 for bad input.
 
@@ -49,12 +54,19 @@ def main() -> NoReturn:
     try:
         code = app(_spread_archs(sys.argv[1:]), standalone_mode=False) or 0
         if code == INTERRUPTED:  # typer's exit code for Ctrl-C
-            complain("interrupted", "Everything measured so far is in the store; the same command continues.", as_json)
+            measured = any(word in KEEP_WHAT_THEY_MEASURE for word in sys.argv[1:2])
+            hint = "Everything measured so far is in the store; the same command continues." if measured else None
+            complain("interrupted", hint, as_json)
     except LatlabError as error:
         complain(error.message, error.hint, as_json)
         code = error.exit_code
     except BrokenPipeError:
         sys.stderr.close()
+        code = 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        complain(f"cannot write the output: {error.strerror}", None, False)
         code = 1
     except Exception as error:
         code = _usage_error(error)

@@ -34,6 +34,7 @@ from latlab.harness.cli.options import (
     target_options,
 )
 from latlab.harness.errors import BadInputError
+from latlab.harness.paths import whole_file
 from latlab.harness.store.vocabulary import Status
 
 if TYPE_CHECKING:
@@ -246,10 +247,8 @@ def embed(
         for target, own in rows.groupby("target", sort=False)
     ]
     if out is not None:
-        try:
-            out.write_text(json.dumps(embeddings[0] if len(embeddings) == 1 else embeddings, indent=1) + "\n")
-        except OSError as error:
-            raise BadInputError(f"cannot write {out}: {error.strerror}") from error
+        with whole_file(out) as part:
+            part.write_text(json.dumps(embeddings[0] if len(embeddings) == 1 else embeddings, indent=1) + "\n")
     for embedding, (target, own) in zip(embeddings, rows.groupby("target", sort=False), strict=True):
         if as_json:
             print_json(embedding)

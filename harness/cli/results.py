@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from latlab.harness.cli.options import STORE, JsonOption, StoreOption, print_json, records
+from latlab.harness.cli.options import STORE, JsonOption, StoreOption, complain, print_json, records
 from latlab.harness.errors import BadInputError
+from latlab.harness.paths import whole_file
 from latlab.harness.store.vocabulary import Status
 
 
@@ -28,9 +29,14 @@ app = typer.Typer()
 def spaces(as_json: JsonOption = False) -> None:
     """List the search spaces."""
     from latlab.harness.terminal import results as terminal
-    from latlab.search_spaces import get, names
+    from latlab.search_spaces import UnknownSpaceError, get, names
 
-    known = [get(name) for name in names()]
+    known, broken = [], []
+    for name in names():
+        try:
+            known.append(get(name))
+        except UnknownSpaceError as error:
+            broken.append(str(error))
     if as_json:
         print_json(
             [
@@ -47,6 +53,8 @@ def spaces(as_json: JsonOption = False) -> None:
         )
     else:
         terminal.show_spaces(known)
+    for message in broken:
+        complain(message, None, False)
 
 
 @app.command()
@@ -98,13 +106,11 @@ def export(
         raise BadInputError(f"{store} has no such measurements", f"`latlab show {store}` lists what it has.")
     if raw and format_ is TableFormat.csv:
         table["passes"] = table["passes"].map(json.dumps)
-    try:
+    with whole_file(out) as part:
         if format_ is TableFormat.csv:
-            without_formulas(table).to_csv(out, index=False)
+            without_formulas(table).to_csv(part, index=False)
         else:
-            table.to_parquet(out, index=False)
-    except OSError as error:
-        raise BadInputError(f"cannot write {out}: {error.strerror or error}") from error
+            table.to_parquet(part, index=False)
     if as_json:
         print_json({"file": str(out), "rows": len(table)})
     else:

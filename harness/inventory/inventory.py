@@ -9,6 +9,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args
@@ -19,7 +20,7 @@ from latlab.harness.errors import BadInputError
 from latlab.harness.inventory.policies import PolicyConfig, policy_of
 from latlab.harness.targets import Target
 from latlab.harness.timing_policy import PRESETS, TimingPolicy
-from latlab.harness.transports import DeviceConfig, get, names
+from latlab.harness.transports import DeviceConfig, UnknownTransportError, get, names
 from latlab.harness.transports.config import Strict, TargetsConfig
 from latlab.harness.transports.local.config import LocalDevice
 from latlab.harness.yaml_reader import Document, Location, read_document
@@ -131,7 +132,7 @@ class Inventory:
 def schema() -> dict[str, Any]:
     """Return the JSON Schema of an inventory file, which editors use."""
     made = _file_model().model_json_schema()
-    for name in names():
+    for name in _usable_transports():
         if name != DEFAULT_TRANSPORT:  # without the field a device matches the default transport only
             made["$defs"][get(name).__name__].setdefault("required", []).append("transport")
     properties, nothing = made["properties"], {"type": "null"}
@@ -145,13 +146,32 @@ def schema() -> dict[str, Any]:
 @cache
 def _file_model() -> type[BaseModel]:
     """Return the model of a file. A device's `transport` (default `local`) selects the model of the device."""
-    configs = [Annotated[get(name), Tag(name)] for name in names()]
+    configs = [Annotated[get(name), Tag(name)] for name in _usable_transports()]
     device = Annotated[Union[tuple(configs)], Discriminator(_transport_of)]  # type: ignore[valid-type]  # noqa: UP007
     fields: dict[str, Any] = {
         "devices": (dict[str, device], Field(default_factory=dict)),  # type: ignore[valid-type]
         "policies": (dict[str, PolicyConfig], Field(default_factory=dict)),
     }
     return create_model("Inventory", __base__=Strict, **fields)
+
+
+def _usable_transports() -> tuple[str, ...]:
+    """Return the transports that can be loaded: a broken package of somebody else must not break the other devices."""
+    usable = []
+    for name in names():
+        with suppress(UnknownTransportError):
+            get(name)
+            usable.append(name)
+    return tuple(usable)
+
+
+def _why_broken(name: str) -> str:
+    """Return why a transport cannot be loaded."""
+    try:
+        get(name)
+    except UnknownTransportError as error:
+        return str(error)
+    return "it cannot be used"
 
 
 def _transport_of(value: object) -> str | None:
@@ -292,7 +312,10 @@ def explain(value: Any, location: Location, error: Any) -> tuple[Location, str]:
     if kind == "extra_forbidden":
         return location, f"there is no such field{_instead(value, location)}"
     if kind.startswith("union_tag") and isinstance(given, dict):
-        offered = names()
+        name = given.get("transport")
+        if name in names():
+            return (*location, "transport"), _why_broken(str(name))
+        offered = _usable_transports()
         close = difflib.get_close_matches(str(given.get("transport")), offered, 1)
         meant = f" (did you mean {close[0]}?)" if close else ""
         return (*location, "transport"), f"choose one of: {', '.join(offered)}{meant}"

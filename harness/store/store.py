@@ -180,6 +180,12 @@ class Store:
         """Turn an error of SQLite into one that names the file and says what to do."""
         try:
             yield
+        except (_DamagedError, json.JSONDecodeError) as error:
+            reason = str(error) if isinstance(error, _DamagedError) else f"a value is not JSON ({error})"
+            raise StoreError(
+                f"the store {self.path} is damaged, or a newer latlab has written it: {reason}",
+                "Update latlab, restore a copy of the file, or name another with --store.",
+            ) from error
         except DBAPIError as error:
             said = str(error.orig)
             code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # without what SQLite's extended codes add
@@ -290,6 +296,8 @@ class Store:
             selection: how its networks are chosen (`vocabulary.Selection`).
             options: further settings that change labels, such as the way of exporting.
         """
+        if not -(2**63) <= seed < 2**63:
+            raise BadInputError(f"the seed must be a whole number of at most 64 bits, not {seed}")
         options = options or {}
         identity = [str(target), space, policy.hash(), seed, selection, options]
         key = _digest(identity)
@@ -420,16 +428,19 @@ class Store:
         """Return the passes of a session's anchors, in the order in which they were taken."""
         with self.session() as session:
             query = select(AnchorRow).where(AnchorRow.campaign_id == campaign_id, AnchorRow.session == session_number)
-            return [
-                RecordedAnchor(row.warmup_ns, row.samples_ns, row.telemetry, at=row.at, arch=row.arch, in_line=row.ok)
-                for row in session.scalars(query.order_by(AnchorRow.id))
-            ]
+            rows = list(session.scalars(query.order_by(AnchorRow.id)))
+            for row in rows:
+                _check_raw(f"anchor {row.id}", row.warmup_ns, row.samples_ns, row.telemetry)
+        return [
+            RecordedAnchor(row.warmup_ns, row.samples_ns, row.telemetry, at=row.at, arch=row.arch, in_line=row.ok)
+            for row in rows
+        ]
 
     def session_facts(self, campaign_id: str, session_number: int) -> dict[str, Any]:
         """Return the facts of a session as a whole; empty if there are none."""
         with self.session() as session:
             found = session.get(SessionFacts, (campaign_id, session_number))
-            return dict(found.facts) if found else {}
+            return dict(_table(found.facts, "facts")) if found else {}
 
     def note_session(self, campaign_id: str, session_number: int, **facts: Any) -> None:
         """Add facts to those of a session; facts of the same name are replaced."""
@@ -438,7 +449,7 @@ class Store:
             if found is None:
                 session.add(SessionFacts(campaign_id=campaign_id, session=session_number, facts=facts))
             else:
-                found.facts = {**found.facts, **facts}
+                found.facts = {**_table(found.facts, "facts"), **facts}
 
     def session_passes(self, campaign_id: str, session_number: int) -> list[RecordedPass]:
         """Return all passes of a session's measurements, in the order in which they were taken."""
@@ -552,8 +563,11 @@ class Store:
         with self._lock, self._explained(), self._engine.connect() as connection:
             frame = _frame(connection, f"{sql} {which} ORDER BY m.id", parameters)
             frame["simulated"] = frame["simulated"].astype(bool)
+            labels = pd.to_numeric(frame.loc[frame["status"] == Status.OK, "latency_ms"], errors="coerce")
+            if not (labels.notna() & (labels.abs() < float("inf"))).all():
+                raise _DamagedError("a finished measurement has no latency")
             for name in ("times_s", "metrics"):
-                parts = [json.loads(value) for value in frame.pop(name)]
+                parts = [_table(value, name) for value in frame.pop(name)]
                 for key in sorted({key for row in parts for key in row}):
                     frame[key] = [row.get(key) for row in parts]
             if raw:
@@ -607,15 +621,39 @@ _RESULT = ("latency_ms", "stderr_ms", "raw_ms", "low_ms", "high_ms", "verdict", 
 _OPTIONAL = tuple(column.name for column in Measurement.__table__.columns if column.nullable)
 
 
+class _DamagedError(Exception):
+    """A value in the file is not what latlab writes there."""
+
+
 def _recorded(row: PassRow) -> RecordedPass:
+    place = f"pass {row.number} of measurement {row.measurement_id}"
+    if row.kind not in list(PassKind):
+        raise _DamagedError(f"{place} is of the unknown kind {row.kind!r:.40}")
+    _check_raw(place, row.warmup_ns, row.samples_ns, row.telemetry)
     return RecordedPass(
         row.warmup_ns, row.samples_ns, row.telemetry, row.number, PassKind(row.kind), row.at, row.measurement_id
     )
 
 
+def _check_raw(place: str, warmup_ns: object, samples_ns: object, telemetry: object) -> None:
+    for samples in (warmup_ns, samples_ns):
+        if not isinstance(samples, list) or not all(type(one) is int for one in samples):
+            raise _DamagedError(f"{place} has samples that are no whole numbers")
+    if not isinstance(telemetry, dict):
+        raise _DamagedError(f"{place} has no telemetry")
+
+
+def _table(text: object, column: str) -> dict[str, Any]:
+    """Return the table that a JSON column holds."""
+    value = json.loads(text) if isinstance(text, str) else text
+    if not isinstance(value, dict):
+        raise _DamagedError(f"the column {column} of a measurement holds no table")
+    return value
+
+
 def _measurement(connection: Connection, row_id: int) -> Measurement:
     values = dict(connection.exec_driver_sql("SELECT * FROM measurements WHERE id = ?", (row_id,)).mappings().one())
-    return Measurement(**{name: json.loads(value) if name in _JSON else value for name, value in values.items()})
+    return Measurement(**{name: _table(value, name) if name in _JSON else value for name, value in values.items()})
 
 
 def _update(connection: Connection, row_id: int, fields: dict[str, Any]) -> None:

@@ -37,16 +37,16 @@ def load(folder: Path, predictor: str, space: SearchSpace) -> tuple[dict[str, ND
             says which, and for the last that the predictor is to be fitted again.
     """
     stem = predictor.replace("-", "_")
+    files = [folder / f"{stem}.json", folder / f"{stem}.safetensors"]
+    for file in files:
+        if not file.is_file():
+            raise ValueError(f"{folder} holds no predictor {predictor}: {file.name} is missing")
     with restoring(folder):
         try:
-            facts = json.loads((folder / f"{stem}.json").read_text())
-            arrays = load_file(folder / f"{stem}.safetensors")
-        except (FileNotFoundError, NotADirectoryError) as error:
-            absent = error.filename
-        else:
-            absent, saved_for = None, facts["space"]
-    if absent is not None:
-        raise ValueError(f"{folder} holds no predictor {predictor}: {absent} is missing")
+            facts, arrays = json.loads(files[0].read_text()), load_file(files[1])
+        except OSError as error:
+            raise ValueError(f"its files cannot be read: {error}") from error
+        saved_for = facts["space"]
     if saved_for != space.name:
         raise ValueError(f"{folder} holds a predictor of {saved_for}, not of {space.name}")
     with restoring(folder):

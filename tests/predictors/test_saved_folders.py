@@ -100,3 +100,9 @@ def test_a_folder_without_the_predictor_names_the_missing_file(name: str, space:
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="is missing"):
         load(tmp_path / "file", name, space)
+
+
+def test_a_folder_without_its_arrays_names_them(folder: Path) -> None:
+    (folder / "roost.safetensors").unlink()
+    with pytest.raises(ValueError, match="roost.safetensors is missing"):
+        load(folder, "roost", get(SPACES["roost"]))

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 import pytest
 
 from latlab.harness import transports
+from latlab.harness.errors import BadInputError
 from latlab.harness.inventory import inventory as inventory_module
 from latlab.harness.inventory.inventory import load_inventory
 from latlab.harness.transports import DeviceConfig, Transport, open_transport
@@ -86,3 +87,15 @@ def test_an_inventory_is_read_without_the_libraries_of_transports(tmp_path: Path
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    "factory", [None, "nosuchmodule.x:Y", f"{__name__}:Nope", "nocolon", 7, "builtins:len", "builtins:print"]
+)
+def test_a_broken_transport_of_another_package_is_named(factory: object) -> None:
+    names = {} if factory is None else {"transport_factory": factory}
+    kind = type("BrokenDevice", (DeviceConfig,), {"__module__": __name__, "__annotations__": {}, **names})
+    config = kind.model_construct(transport="broken")
+    with pytest.raises(BadInputError, match="device mine: ") as caught:
+        open_transport(config, "mine", "onnxruntime")
+    assert "transport" in str(caught.value)
