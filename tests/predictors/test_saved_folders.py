@@ -102,7 +102,7 @@ def test_a_folder_without_the_predictor_names_the_missing_file(name: str, space:
         load(tmp_path / "file", name, space)
 
 
-def test_a_folder_without_its_arrays_names_them(folder: Path) -> None:
-    (folder / "roost.safetensors").unlink()
-    with pytest.raises(ValueError, match="roost.safetensors is missing"):
-        load(folder, "roost", get(SPACES["roost"]))
+def test_a_folder_without_its_arrays_names_them(name: str, space: SearchSpace, folder: Path) -> None:
+    (folder / f"{name}.safetensors").unlink()
+    with pytest.raises(ValueError, match=rf"{name}\.safetensors is missing"):
+        load(folder, name, space)
