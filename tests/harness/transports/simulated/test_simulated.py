@@ -57,8 +57,9 @@ class Impostor(Process):
         raise SystemExit
 
     def note(self, text: str) -> None:
-        if self.ended is None:
-            self._transport._note_stderr(text.encode())
+        if self.ended is not None:
+            raise SystemExit  # else a program that only complains would run on after its test
+        self._transport._note_stderr(text.encode())
 
     def sleep(self, seconds: float) -> None:
         while seconds > 0 and self.ended is None:
@@ -80,7 +81,7 @@ class Impostor(Process):
         try:
             exec(self._program, {"__builtins__": builtins, **names})  # noqa: S102  (a test's own program)
         except SystemExit as error:
-            if isinstance(error.code, str):
+            if isinstance(error.code, str) and self.ended is None:
                 self.note(error.code + "\n")
         self.end("ended with exit code 1")
 
