@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import select
 import signal
 import sys
@@ -24,15 +23,20 @@ from typing import Any, Callable, NoReturn
 from latlab.agents.execution.loaded_models import LoadedModels
 from latlab.agents.protocol.errors import DISK_FULL, AgentError
 from latlab.agents.protocol.messages import (
+    IDLE_S,
+    MAX_IDLE_S,
+    OWNER,
     PROTOCOL,
     SHA256,
     SUFFIX,
+    VERB,
     WHO,
     Fields,
     LineBuffer,
     LineTooLongError,
-    decode,
+    decode_request,
     encode,
+    failed,
 )
 from latlab.agents.system.process import leave, program_hash, take_over_stdio
 from latlab.agents.system.telemetry import Telemetry
@@ -44,14 +48,8 @@ __all__ = ["Worker", "main"]
 
 PARENT_CHECK_S = 2.0
 """Seconds between two checks that the parent process still lives."""
-IDLE_S = 120.0
-"""Seconds without a request after which the worker ends, unless `hello` sets `idle_s`."""
-MAX_IDLE_S = 86400.0
-"""The largest `idle_s` that a `hello` may set, in seconds."""
 MAX_WHEELS = 200
 """The most wheels in one `install` request."""
-_NAME = re.compile(r"[a-z0-9_-]{1,32}")
-_OWNER = re.compile(r"[0-9a-f]{32}")
 
 
 class Worker:
@@ -122,13 +120,9 @@ class Worker:
         """Return the reply, and whether it is the last one."""
         number = None
         try:
-            try:
-                request = decode(line)
-            except ValueError as error:
-                raise AgentError("bad_request", f"not a request: {error}") from None
-            fields = Fields(request)
+            fields = decode_request(line)
             number = fields.integer("id", 0, 1 << 53)
-            verb = fields.text("verb", _NAME)
+            verb = fields.text("verb", VERB)
             result = self._dispatch(verb, fields)
             return {"id": number, "ok": True, **result}, verb == "bye"
         except AgentError as error:
@@ -141,8 +135,7 @@ class Worker:
             else:
                 traceback.print_exc()  # for the controller's stderr tail
                 failure = AgentError("crash", f"{type(error).__name__}: {error}"[:500])
-        reply = {"id": number, "ok": False, "error": {"kind": failure.kind, "message": failure.message}}
-        return reply, failure.kind == "lease_lost"
+        return failed(number, failure), failure.kind == "lease_lost"
 
     def _dispatch(self, verb: str, fields: Fields) -> dict[str, Any]:
         if self._lease is not None:
@@ -162,7 +155,7 @@ class Worker:
         from latlab.agents import host_info as host
 
         fields.integer("protocol", PROTOCOL, PROTOCOL)
-        owner = fields.optional_text("owner", _OWNER)
+        owner = fields.optional_text("owner", OWNER)
         who = fields.optional_text("who", WHO)
         idle_s = fields.optional_number("idle_s", 1, MAX_IDLE_S)
         if self._lease is None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from latlab.harness.errors import BadInputError
 
-__all__ = ["cache_folder", "whole_file", "writable_folder"]
+__all__ = ["cache_folder", "replaced_file", "whole_file", "writable_folder"]
 
 
 def cache_folder() -> Path:
@@ -45,14 +46,26 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         BadInputError: the file cannot be written. What was at `path` before is untouched.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield part
-        part.replace(path)
+        with replaced_file(path) as part:
+            yield part
     except OSError as error:
         raise BadInputError(
             f"cannot write {path}: {error.strerror or error}",
             "Free some space there, or name another place with --out.",
         ) from error
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[Path]:
+    """Yield a path to write to, as `whole_file` does; a failure to write is raised as it is.
+
+    Raises:
+        OSError: the file cannot be written. What was at `path` before is untouched.
+    """
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        yield part
+        part.replace(path)
     finally:
         part.unlink(missing_ok=True)

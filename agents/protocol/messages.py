@@ -18,24 +18,36 @@ from typing import Any, NoReturn
 from latlab.agents.protocol.errors import AgentError
 
 __all__ = [
+    "IDLE_S",
+    "MAX_IDLE_S",
     "MAX_LINE",
+    "OWNER",
     "PROTOCOL",
     "SHA256",
     "SUFFIX",
+    "VERB",
     "WHO",
     "Fields",
     "LineBuffer",
     "LineTooLongError",
     "decode",
+    "decode_request",
     "encode",
+    "failed",
     "shortened",
 ]
 
 PROTOCOL = 1
 """Version of the protocol. Both sides need the same one, which is easy, because the controller ships the worker."""
+IDLE_S = 120.0
+"""Seconds without a request after which a worker ends, unless `hello` sets `idle_s`."""
+MAX_IDLE_S = 86400.0
+"""The largest `idle_s` that a `hello` may set, in seconds."""
 MAX_LINE = 4 << 20
 """Most bytes in a line. 100,000 samples of a second each take 1.1 MB."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
+VERB = re.compile(r"[a-z0-9_-]{1,32}")
+OWNER = re.compile(r"[0-9a-f]{32}")
 SUFFIX = re.compile(r"\.[a-z0-9]{1,16}")
 """File names on the device consist of a hash and a suffix of these forms, so no name can leave the work folder."""
 WHO = re.compile(r"[A-Za-z0-9@._:+-][A-Za-z0-9@._:+ -]{0,99}")
@@ -116,6 +128,23 @@ def decode(line: bytes) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise ValueError("not a JSON object")
     return message
+
+
+def decode_request(line: bytes) -> Fields:
+    """Return the fields of a request.
+
+    Raises:
+        AgentError: "bad_request", if the line is no message.
+    """
+    try:
+        return Fields(decode(line))
+    except ValueError as error:
+        raise AgentError("bad_request", f"not a request: {error}") from None
+
+
+def failed(number: int | None, failure: AgentError) -> dict[str, Any]:
+    """Return the reply that says that request `number` failed, or one whose number could not be read (None)."""
+    return {"id": number, "ok": False, "error": {"kind": failure.kind, "message": failure.message}}
 
 
 def _reject(constant: str) -> NoReturn:

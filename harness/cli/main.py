@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import typer
 
+from latlab.agents.protocol.errors import DISK_FULL
 from latlab.harness.cli import bench as cli_bench
 from latlab.harness.cli import devices as cli_devices
 from latlab.harness.cli import importing as cli_import
@@ -64,7 +65,7 @@ def main() -> NoReturn:
         sys.stderr.close()
         code = 1
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        if error.errno not in (*DISK_FULL, errno.EIO):
             raise
         complain(f"cannot write the output: {error.strerror}", None, False)
         code = 1

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from latlab.harness.paths import replaced_file
 from latlab.harness.text import duration
 
 __all__ = ["environment", "stylesheet", "write_whole"]
@@ -21,15 +20,8 @@ def write_whole(text: str, path: Path) -> Path:
     """Write a page, and return its absolute path. Missing folders are made. The file appears complete or not at all."""
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replaced_file(path) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
     return path
 
 
@@ -66,10 +58,3 @@ def _breakable(arch: str) -> Markup:
 def _code(text: str) -> Markup:
     """Return text, escaped, with the parts between backticks (commands in messages) set as code."""
     return Markup(re.sub(r"`([^`\n]+)`", r"<code>\1</code>", str(escape(text))))
-
-
-def _umask() -> int:
-    """Return the process's umask. It can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

@@ -6,7 +6,6 @@ device are the same for all, and so is the conformance suite in tests/harness/tr
 
 from __future__ import annotations
 
-import errno
 import select
 import time
 from abc import ABC, abstractmethod
@@ -15,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from latlab.agents.protocol.errors import AgentError
+from latlab.agents.protocol.errors import DISK_FULL, AgentError
 from latlab.agents.protocol.messages import SHA256, SUFFIX, LineBuffer, LineTooLongError, encode
 from latlab.harness.errors import plain
 from latlab.harness.text import printable
@@ -248,7 +247,7 @@ class Transport(ABC):
         try:
             self._transfer(path, sha256)
         except OSError as error:
-            kind = "no_space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "crash"
+            kind = "no_space" if error.errno in DISK_FULL else "crash"
             raise WorkerError(kind, f"cannot bring {path.name} to the device: {error.strerror or error}") from error
         except ChannelLostError as error:
             self.close(gently=False)

@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from latlab.harness.paths import replaced_file
 from latlab.harness.report import theme
 from latlab.harness.report.chart import legend_above
 from latlab.harness.report.html import environment, stylesheet, write_whole
@@ -51,7 +52,8 @@ def write_chart(result: SustainedResult, path: Path) -> Path:
         buffer = BytesIO()
         figure.savefig(buffer, format=suffix[1:], dpi=DPI, metadata={"Date": None} if suffix == ".svg" else None)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(buffer.getvalue())
+    with replaced_file(path) as part:
+        part.write_bytes(buffer.getvalue())
     return path
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from latlab.harness.transports.adb.config import ADBDevice
 from latlab.harness.transports.adb.phone import Phone, WorkFolder
-from latlab.harness.transports.base import ChannelLostError, Transport
+from latlab.harness.transports.base import ChannelLostError, ChannelTimeoutError, Transport
 
 __all__ = ["PhoneTransport"]
 
@@ -32,3 +33,11 @@ class PhoneTransport(Transport):
             with suppress(ChannelLostError), self._phone.in_use:  # the next request reports the loss
                 self._phone.stay_awake(self._folder.path)
         return reply
+
+    def _transfer(self, path: Path, sha256: str) -> None:
+        assert self._folder is not None
+        with self._phone.in_use:
+            try:
+                self._phone.push(path, f"{self._folder.path}/incoming/{sha256}")
+            except ChannelTimeoutError:
+                raise ChannelLostError("it does not answer") from None

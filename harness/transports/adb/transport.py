@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import shlex
 import signal
@@ -10,6 +9,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from latlab.agents.protocol.errors import DISK_FULL
 from latlab.harness.text import printable
 from latlab.harness.transports.adb.config import ADBDevice
 from latlab.harness.transports.adb.connection import ServiceRefusedError
@@ -69,7 +69,7 @@ class ADBTransport(PhoneTransport):
                 words = str(error) or "it does not answer"
                 raise ConnectError(f"device {self.name}: {words}", step=step) from None
             except OSError as error:
-                full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+                full = error.errno in DISK_FULL
                 raise ConnectError(
                     f"device {self.name}: cannot bring the worker to {self._work}: {error.strerror}",
                     step="work folder",
@@ -96,13 +96,6 @@ class ADBTransport(PhoneTransport):
                 if event is Event.EXIT:
                     self._fetch_stderr(process)
                     raise ChannelClosedError(_how_it_ended(data))
-
-    def _transfer(self, path: Path, sha256: str) -> None:
-        with self._phone.in_use:
-            try:
-                self._phone.push(path, f"{self._work}/incoming/{sha256}")
-            except ChannelTimeoutError:
-                raise ChannelLostError("it does not answer") from None
 
     def _disconnect(self, *, gently: bool) -> None:
         with self._phone.ending() as alone:

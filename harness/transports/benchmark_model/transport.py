@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
 
 from latlab.agents.protocol.errors import AgentError
-from latlab.agents.protocol.messages import Fields, decode, encode
+from latlab.agents.protocol.messages import Fields, decode, encode, failed
 from latlab.harness.transports.adb.config import ADBDevice
 from latlab.harness.transports.adb.connection import ServiceRefusedError
 from latlab.harness.transports.adb.phone_transport import PhoneTransport
@@ -68,18 +67,9 @@ class BenchmarkModelTransport(PhoneTransport):
             try:
                 return encode({"id": number, "ok": True, **worker.answer(verb, Fields(request), deadline)})
             except AgentError as error:
-                failure = {"kind": error.kind, "message": error.message}
-                return encode({"id": number, "ok": False, "error": failure})
+                return encode(failed(number, error))
             except ServiceRefusedError as error:
                 raise ChannelLostError(f"adbd does not offer its service {error} any more") from None
-
-    def _transfer(self, path: Path, sha256: str) -> None:
-        assert self._folder is not None
-        with self._phone.in_use:
-            try:
-                self._phone.push(path, f"{self._folder.path}/incoming/{sha256}")
-            except ChannelTimeoutError:
-                raise ChannelLostError("it does not answer") from None
 
     def _disconnect(self, *, gently: bool) -> None:
         with self._phone.ending() as alone:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from typing import Any
 
 from latlab.agents.protocol.errors import DISK_FULL, AgentError
-from latlab.agents.protocol.messages import PROTOCOL, SHA256, SUFFIX, WHO, Fields, LineBuffer, decode, encode
+from latlab.agents.protocol.messages import (
+    IDLE_S,
+    MAX_IDLE_S,
+    OWNER,
+    PROTOCOL,
+    SHA256,
+    SUFFIX,
+    VERB,
+    WHO,
+    Fields,
+    LineBuffer,
+    decode_request,
+    encode,
+    failed,
+)
 from latlab.harness.transports.base import (
     ChannelClosedError,
     ChannelLostError,
@@ -22,11 +35,6 @@ from latlab.harness.transports.simulated.processes import Lease, Process, acquir
 from latlab.harness.transports.simulated.storage import CAPACITY_BYTES
 
 __all__ = ["SimulatedWorker"]
-
-IDLE_S = 120.0
-MAX_IDLE_S = 86400.0
-_NAME = re.compile(r"[a-z0-9_-]{1,32}")
-_OWNER = re.compile(r"[0-9a-f]{32}")
 
 
 class SimulatedWorker(Process):
@@ -133,13 +141,9 @@ class SimulatedWorker(Process):
         """Return the reply to a request, or None where a fault prevents it."""
         number = None
         try:
-            try:
-                request = decode(line)
-            except ValueError as error:
-                raise AgentError("bad_request", f"not a request: {error}") from None
-            fields = Fields(request)
+            fields = decode_request(line)
             number = fields.integer("id", 0, 1 << 53)
-            verb = fields.text("verb", _NAME)
+            verb = fields.text("verb", VERB)
             fault = self._device.faults.next(verb)
             if fault is not None and not self._apply_fault(fault):
                 return b"no reply\n" if fault.kind == "garbage" else None
@@ -151,7 +155,7 @@ class SimulatedWorker(Process):
             kind = "no_space" if error.errno in DISK_FULL else "crash"
             failure = AgentError(kind, f"{error.filename or self._device.config.work}: {error.strerror or error}")
         self._last = self._last or failure.kind == "lease_lost"
-        return encode({"id": number, "ok": False, "error": {"kind": failure.kind, "message": failure.message}})
+        return encode(failed(number, failure))
 
     def _do(self, verb: str, fields: Fields) -> dict[str, Any]:
         if self._lease is not None and not is_newest(self._key, self._lease):
@@ -185,7 +189,7 @@ class SimulatedWorker(Process):
 
     def _hello(self, fields: Fields) -> dict[str, Any]:
         fields.integer("protocol", PROTOCOL, PROTOCOL)
-        owner = fields.optional_text("owner", _OWNER)
+        owner = fields.optional_text("owner", OWNER)
         self.who = fields.optional_text("who", WHO)
         idle_s = fields.optional_number("idle_s", 1, MAX_IDLE_S) or IDLE_S
         if self._lease is None:
