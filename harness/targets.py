@@ -36,8 +36,8 @@ RUNTIMES = {
 """The runtimes: the one table from which the command line, the inventory, `latlab setup` and targets take them."""
 DEFAULT_RUNTIME = "onnxruntime"
 ACCELERATORS = tuple(dict.fromkeys(name for runtime in RUNTIMES.values() for name in runtime.accelerators))
-PRECISIONS = ("fp32",)
-"""Number formats in which networks are exported."""
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+"""Number formats in which most of a network's arithmetic is done. A model file of one's own may have any of them."""
 
 _FORM = "DEVICE/RUNTIME/ACCELERATOR/PRECISION/tTHREADS/bBATCH, for example local/onnxruntime/cpu/fp32/t1/b1"
 
@@ -74,8 +74,8 @@ class Target:
             )
         if self.precision not in PRECISIONS:
             raise BadInputError(
-                f"unknown precision {self.precision}; latlab exports {' and '.join(PRECISIONS)}",
-                f"A target reads {_FORM}.",
+                f"unknown precision {self.precision!r}",
+                f"Choose one of: {', '.join(PRECISIONS)}. A target reads {_FORM}.",
             )
         if not 1 <= self.threads <= 1024:
             raise BadInputError(f"threads must be between 1 and 1024, not {self.threads}")

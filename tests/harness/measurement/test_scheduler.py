@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.exporters import Artifact, ExportRequest
 from latlab.harness.exporters.service import Exports
 from latlab.harness.fleet.jobs import RunListener
+from latlab.harness.measurement.scheduler import PassScheduler
 from latlab.harness.store.store import Measurement, Store
 from latlab.harness.timing_policy import PRESETS
 from latlab.harness.transports import open_transport
@@ -136,13 +138,19 @@ def test_a_failing_network_is_a_row_and_the_others_go_on(lab: Lab, monkeypatch: 
 def test_no_more_networks_take_turns_than_stay_loaded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     from latlab.harness.devices import loaded_models as loaded
 
-    original, loads = DeviceSession.load, Counter[str]()
+    load, take = DeviceSession.load, PassScheduler._take_pass
+    loads, passes = Counter[str](), Counter[str]()
 
-    def count(self: DeviceSession, artifact: Artifact, network: str = "") -> LoadedModel:
+    def count_load(self: DeviceSession, artifact: Artifact, network: str = "") -> LoadedModel:
         loads[network] += 1
-        return original(self, artifact, network)
+        return load(self, artifact, network)
 
-    monkeypatch.setattr(DeviceSession, "load", count)
+    def count_pass(self: PassScheduler, net: Any, round_: int) -> object:
+        passes[f"nasbench201/{net.row.arch}"] += 1
+        return take(self, net, round_)
+
+    monkeypatch.setattr(DeviceSession, "load", count_load)
+    monkeypatch.setattr(PassScheduler, "_take_pass", count_pass)
     monkeypatch.setattr(loaded, "MOST_BYTES", 14 * loaded.PER_NETWORK_BYTES)  # four of them are anchors
     archs = list(dict.fromkeys(SPACE.canonical(arch).text for arch in SPACE.sample(24, 5)))
     with Exports(lab.cache) as exports:  # before, or else they would come one by one
@@ -150,8 +158,13 @@ def test_no_more_networks_take_turns_than_stay_loaded(lab: Lab, monkeypatch: pyt
             future.result()
     rows = lab.measure(space="nasbench201", archs=archs).rows
     assert (rows["status"] == "ok").all()
-    # One that waits for the slice to close may have to go, and may be wanted again after all.
-    assert sum(loads.values()) < 1.5 * len(archs) + 4
+    # A network is loaded once and takes its passes then. But one that waits for the slice to close may have to go, and
+    # is wanted again if the slice was disturbed: how often that is, the machine decides. Were there no limit, the least
+    # recently used network would go at each pass, and nearly every pass would load its network.
+    again = sum(loads[network] - 1 for network in passes)
+    further = sum(taken - 1 for taken in passes.values())
+    assert further >= 3 * len(archs)
+    assert again < further / 3
 
 
 def test_a_network_that_somebody_removes_before_it_is_loaded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
