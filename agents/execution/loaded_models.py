@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 from latlab.agents import runtimes
 from latlab.agents.execution.sampling import repeated, take_device_samples, take_samples, timer_overhead_ns
 from latlab.agents.execution.stopping import Rule, Sampling, Warmup, block_size, usual_call_ns
 from latlab.agents.protocol.errors import AgentError
-from latlab.agents.protocol.load_request import LoadRequest
+from latlab.agents.protocol.load_request import INPUT_DATA, LoadRequest
 from latlab.agents.protocol.messages import Fields
 from latlab.agents.protocol.pass_request import MAX_RUNS, PassRequest
 from latlab.agents.system.peak_memory import PeakMemory
@@ -27,6 +28,7 @@ from latlab.agents.workspace.model_store import ModelFolder
 from latlab.agents.workspace.verified_files import Signature
 
 if TYPE_CHECKING:
+    from latlab.agents.runtimes.base import Array
     from latlab.agents.system.nvml import GPU
 
 __all__ = ["LoadedModels"]
@@ -81,10 +83,10 @@ class LoadedModels:
             imported = time.perf_counter_ns()
             memory = PeakMemory()
             opening = time.perf_counter_ns()
-            session = runtimes.open(request.runtime, path, request.threads, request.accelerator, request.input_shape)
+            session = runtimes.open(request.runtime, path, request.threads, request.accelerator, request.inputs)
             opened = time.perf_counter_ns()
             try:
-                session.set_inputs(session.random_inputs(request.seed))
+                session.set_inputs(self._values(session, request))
                 (first_ns,), _ = self._samples(session, Sampling(_ONE_RUN), LOAD_LIMIT_S)
             except BaseException:
                 session.close()
@@ -100,7 +102,9 @@ class LoadedModels:
             "first_ns": first_ns,
             "memory": memory.grown(),
             "gpu": gpu.index if gpu else None,
-            "inputs": [{"name": i.name, "shape": list(i.shape), "dtype": i.dtype} for i in session.inputs],
+            "inputs": [
+                {name: value for name, value in vars(spec).items() if value is not None} for spec in session.inputs
+            ],
             "runtime_version": session.version,
             "provider": session.provider,
             "delegated": session.delegation and vars(session.delegation),
@@ -160,6 +164,27 @@ class LoadedModels:
             self._find(handle).session.close()
             del self._loaded[handle]
         return {"loaded": len(self._loaded)}
+
+    def _values(self, session: runtimes.Session, request: LoadRequest) -> list[Array]:
+        """Return the values of the inputs: those of the request's file, by name or by place, or random ones.
+
+        Raises:
+            AgentError: "bad_request" if the file lacks an input, or is not an `.npz` file of plain arrays.
+        """
+        if request.data is None:
+            return session.random_inputs(request.seed)
+        import numpy as np
+
+        path = self._models.path(request.data, INPUT_DATA)
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                names = list(stored)
+                return [
+                    stored[spec.name if spec.name in names else names[place]]
+                    for place, spec in enumerate(session.inputs)
+                ]
+        except (ValueError, OSError, IndexError, EOFError, BadZipFile) as error:
+            raise AgentError("bad_request", f"the input data cannot be used: {error}"[:300]) from error
 
     def _calls(self, loaded: _LoadedModel, warmup_ns: list[int], overheads: int) -> int:
         """Return the number of calls in one sample; more than 1 only where the host's clock times them."""

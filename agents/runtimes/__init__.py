@@ -17,9 +17,21 @@ from importlib import import_module, metadata, util
 from typing import NamedTuple
 
 from latlab.agents.protocol.errors import AgentError
+from latlab.agents.protocol.load_request import InputRequest
 from latlab.agents.runtimes.base import Delegation, DeviceClock, Session, TensorSpec
 
-__all__ = ["NAMES", "Delegation", "DeviceClock", "Found", "Session", "TensorSpec", "find", "load_runtime", "open"]
+__all__ = [
+    "NAMES",
+    "Delegation",
+    "DeviceClock",
+    "Found",
+    "InputRequest",
+    "Session",
+    "TensorSpec",
+    "find",
+    "load_runtime",
+    "open",
+]
 
 
 class _Package(NamedTuple):
@@ -124,7 +136,7 @@ def open(
     path: str | os.PathLike[str],
     threads: int = 1,
     accelerator: str = "cpu",
-    input_shape: Sequence[int] | None = None,
+    inputs: Sequence[InputRequest] = (),
 ) -> Session:
     """Load a network.
 
@@ -133,10 +145,9 @@ def open(
         path: the network's file, in the runtime's own format.
         threads: number of threads within one operator. Operators run one after another.
         accelerator: `cpu`; for onnxruntime and torchscript also `cuda`, the first GPU that CUDA shows.
-        input_shape: the input's shape with the batch, in the file's layout. It is required for dimensions that the
-            file leaves open, and must agree with those that the file fixes. A TorchScript file stores no shape:
-            without `input_shape` such a session has no `inputs` and no `random_inputs`, and `set_inputs` accepts
-            arrays of any shape.
+        inputs: what the file leaves open of its inputs: dimensions, and ranges of integers. It must agree with what
+            the file fixes. A TorchScript file stores neither shapes nor types: without `inputs` such a session has no
+            `inputs` and no `random_inputs`, and `set_inputs` accepts arrays of any shape.
 
     Raises:
         AgentError: kinds `bad_request`, `runtime_missing`, `unsupported_op`, `corrupt_artifact`,
@@ -148,6 +159,6 @@ def open(
         raise AgentError("bad_request", f"there is no file {os.fspath(path)!r}")
     load_runtime(name)
     session: Session = import_module(f".{name}", __name__).open_session(
-        os.fspath(path), find(name).version, threads, accelerator, input_shape
+        os.fspath(path), find(name).version, threads, accelerator, inputs
     )
     return session

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -11,22 +10,33 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Protocol
 
 from latlab.agents.protocol.errors import AgentError
+from latlab.agents.protocol.load_request import InputRequest
 
 if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["Delegation", "DeviceClock", "Session", "TensorSpec", "check_accelerator", "fill_shape"]
+__all__ = ["DTYPES", "Delegation", "DeviceClock", "Session", "TensorSpec", "check_accelerator", "specify_inputs"]
+
+DTYPES = (
+    *("float16", "float32", "float64", "bool"),
+    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+)
+"""The numpy names of the types of inputs that latlab can make up."""
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """The name, the shape (with the batch) and the numpy dtype name of one input."""
+    """The name, the shape (with the batch) and the numpy dtype name of one input, and the range of its values."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+    low: int | None = None
+    """Least random value of an integer input; None where nothing is known."""
+    high: int | None = None
+    """Greatest random value of an integer input."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,7 @@ class Session(ABC):
     provider: str
     """The component that executes the graph, under the runtime's own name, e.g. `CPUExecutionProvider`."""
     inputs: tuple[TensorSpec, ...]
-    """The inputs, in the graph's order. Empty for a TorchScript file that was opened without `input_shape`."""
+    """The inputs, in the graph's order. Empty for a TorchScript file that was opened without `inputs`."""
     delegation: Delegation | None = None
     """Which share of the graph a delegate runs. Only TFLite has one."""
     clock: DeviceClock | None = None
@@ -117,7 +127,12 @@ class Session(ABC):
         """Free the network. Closing twice is harmless."""
 
     def random_inputs(self, seed: int) -> list[Array]:
-        """Return seeded random inputs: standard normal for floats, 0 or 1 for the rest (valid as indices and masks)."""
+        """Return seeded random inputs.
+
+        Floats are standard normal. Integers are spread evenly over the range that was asked for. Without one, 8-bit
+        integers, which stand for pixels or quantised values, are spread over their type's whole range, and wider ones
+        are 0 or 1: valid as indices of any table, as tokens and as masks.
+        """
         import numpy as np
 
         rng = np.random.default_rng(seed)
@@ -125,8 +140,13 @@ class Session(ABC):
         for spec in self.inputs:
             if spec.dtype.startswith("float"):
                 arrays.append(rng.standard_normal(spec.shape, dtype=np.float32).astype(spec.dtype))
-            else:
-                arrays.append(rng.integers(0, 2, spec.shape).astype(spec.dtype))
+                continue
+            low, high = spec.low, spec.high
+            if low is None or high is None:
+                byte = spec.dtype in ("int8", "uint8")
+                low, high = (int(np.iinfo(spec.dtype).min), int(np.iinfo(spec.dtype).max)) if byte else (0, 1)
+            kind = np.uint64 if spec.dtype == "uint64" else np.int64
+            arrays.append(rng.integers(low, high, spec.shape, dtype=kind, endpoint=True).astype(spec.dtype))
         return arrays
 
     def _check(self, arrays: Sequence[Array]) -> None:
@@ -165,22 +185,45 @@ def check_accelerator(runtime: str, accelerator: str, known: Sequence[str]) -> N
         raise AgentError("bad_request", f"{runtime} has no accelerator {accelerator!r} here; it has {', '.join(known)}")
 
 
-def fill_shape(name: str, declared: Sequence[int | None], given: Sequence[int] | None) -> tuple[int, ...]:
-    """Return the shape of input `name`: what the model declares, with its open dimensions (None) taken from `given`.
+def specify_inputs(
+    declared: Sequence[tuple[str, Sequence[int | None], str | None]], wanted: Sequence[InputRequest]
+) -> tuple[TensorSpec, ...]:
+    """Return the inputs as they are to be run: what the model declares, filled up with what is wanted.
+
+    Args:
+        declared: name, shape (None for an open dimension) and numpy type name (None if unknown) of each input.
+        wanted: by name, or by place where an input has no name. It must name a dimension that is open, and must agree
+            with those that are fixed.
 
     Raises:
-        AgentError: "bad_request" if a dimension stays open, or if `given` contradicts the model.
+        AgentError: "bad_request" if a dimension stays open, or if `wanted` contradicts the model.
     """
-    if given is None:
-        if any(size is None for size in declared):
-            text = "x".join("?" if size is None else str(size) for size in declared)
-            raise AgentError(
-                "bad_request", f"input {name!r} has the open shape {text}: say which shape to run (--input)"
-            )
-        return tuple(int(size) for size in declared if size is not None)
-    fits = len(given) == len(declared) and all(d is None or d == g for d, g in zip(declared, given))
-    if not fits or math.prod(given) < 1:
-        text = "x".join("?" if size is None else str(size) for size in declared)
-        asked = "x".join(str(size) for size in given)
-        raise AgentError("bad_request", f"input {name!r} has shape {text}; it cannot run as {asked}")
-    return tuple(given)
+    names = [name for name, _, _ in declared]
+    asked: dict[str, InputRequest] = {}
+    for place, one in enumerate(wanted):
+        if one.name is None and place >= len(names):
+            raise AgentError("bad_request", f"the network has {len(names)} inputs, not {len(wanted)}")
+        name = names[place] if one.name is None else one.name
+        if name not in names:
+            raise AgentError("bad_request", f"the network has no input {name!r}; it has {', '.join(names)}")
+        asked[name] = one
+    return tuple(_specify(name, sides, dtype, asked.get(name, InputRequest())) for name, sides, dtype in declared)
+
+
+def _specify(name: str, declared: Sequence[int | None], dtype: str | None, asked: InputRequest) -> TensorSpec:
+    text = "x".join("?" if side is None else str(side) for side in declared)
+    if asked.shape is None:
+        if any(side is None for side in declared):
+            raise AgentError("bad_request", f"input {name!r} has the open shape {text}: say which shape to run")
+        shape = tuple(int(side) for side in declared if side is not None)
+    else:
+        shape = tuple(asked.shape)
+        if len(shape) != len(declared) or any(d not in (None, a) for d, a in zip(declared, shape)):
+            given = "x".join(map(str, shape))
+            raise AgentError("bad_request", f"input {name!r} has shape {text}; it cannot run as {given}")
+    found = dtype or asked.dtype or "float32"
+    if asked.dtype not in (None, found):
+        raise AgentError("bad_request", f"input {name!r} is {found}, not {asked.dtype}")
+    if found not in DTYPES:
+        raise AgentError("bad_request", f"input {name!r} has type {found}, which latlab cannot make up")
+    return TensorSpec(name, shape, found, asked.low, asked.high)

@@ -8,7 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Callable
 
 from latlab.agents.protocol.errors import AgentError
-from latlab.agents.runtimes.base import Session, TensorSpec, check_accelerator, fill_shape
+from latlab.agents.protocol.load_request import InputRequest
+from latlab.agents.runtimes.base import Session, check_accelerator, specify_inputs
 
 if TYPE_CHECKING:
     from latlab.agents.runtimes.base import Array
@@ -16,16 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["ONNXRuntimeSession", "load", "open_session"]
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_DTYPES = {
-    "tensor(float)": "float32",
-    "tensor(float16)": "float16",
-    "tensor(double)": "float64",
-    "tensor(int64)": "int64",
-    "tensor(int32)": "int32",
-    "tensor(int8)": "int8",
-    "tensor(uint8)": "uint8",
-    "tensor(bool)": "bool",
-}
+_DTYPES = {"float": "float32", "double": "float64"}
+"""The numpy names of ORT's types that have other names there."""
 DEVICE = "cuda"
 """The place of the CUDA provider's inputs and outputs, as ORT's I/O binding names it."""
 _ERRORS_ONLY = 3
@@ -45,12 +38,12 @@ def load() -> None:
 
 
 def open_session(
-    path: str, version: str, threads: int, accelerator: str, input_shape: Sequence[int] | None
+    path: str, version: str, threads: int, accelerator: str, inputs: Sequence[InputRequest]
 ) -> ONNXRuntimeSession:
     """Load an ONNX file; the arguments are those of `runtimes.open`, and `version` is the package's."""
     check_accelerator("onnxruntime", accelerator, tuple(_PROVIDERS))
     kind = CUDASession if accelerator == "cuda" else ONNXRuntimeSession
-    return kind(path, version, threads, input_shape)
+    return kind(path, version, threads, inputs)
 
 
 class ONNXRuntimeSession(Session):
@@ -64,17 +57,12 @@ class ONNXRuntimeSession(Session):
     remedy = ""
     """A hint for users if the provider does not start. ORT's exception does not give the reason; only its log does."""
 
-    def __init__(self, path: str, version: str, threads: int, input_shape: Sequence[int] | None) -> None:
+    def __init__(self, path: str, version: str, threads: int, inputs: Sequence[InputRequest]) -> None:
         self.version = version
         self._threads = threads
         self._session = self._open(path)
         nodes = self._session.get_inputs()
-        if input_shape is not None and len(nodes) != 1:
-            raise AgentError("bad_request", f"the network has {len(nodes)} inputs: one shape does not say enough")
-        self.inputs = tuple(
-            TensorSpec(node.name, fill_shape(node.name, _declared(node.shape), input_shape), _dtype(node))
-            for node in nodes
-        )
+        self.inputs = specify_inputs([(node.name, _declared(node.shape), _dtype(node)) for node in nodes], inputs)
         self._feed: dict[str, Array] = {}
         self._outputs: list[Array] = []
 
@@ -149,8 +137,8 @@ class CUDASession(ONNXRuntimeSession):
         "or the driver is too old for them (CUDA 13 takes driver 580)"
     )
 
-    def __init__(self, path: str, version: str, threads: int, input_shape: Sequence[int] | None) -> None:
-        super().__init__(path, version, threads, input_shape)
+    def __init__(self, path: str, version: str, threads: int, inputs: Sequence[InputRequest]) -> None:
+        super().__init__(path, version, threads, inputs)
         import onnxruntime as ort
 
         self._values: list[Any] = []
@@ -231,14 +219,15 @@ def _why_not_all_on(provider: str, session: Any) -> str:
 
 
 def _declared(shape: Sequence[object]) -> list[int | None]:
-    """Return the declared sizes, with None for open dimensions, which ORT gives as strings or None."""
-    return [size if isinstance(size, int) else None for size in shape]
+    """Return the declared sizes, with None for open dimensions, which ORT gives as strings, None, 0 or -1."""
+    return [size if isinstance(size, int) and size > 0 else None for size in shape]
 
 
 def _dtype(node: Any) -> str:
-    if node.type not in _DTYPES:
-        raise AgentError("bad_request", f"input {node.name!r} has type {node.type}, which latlab cannot make up")
-    return _DTYPES[node.type]
+    found = str(node.type).partition("(")[2].rstrip(")")
+    if not node.type.startswith("tensor("):
+        raise AgentError("bad_request", f"input {node.name!r} is a {node.type}, which latlab cannot make up")
+    return _DTYPES.get(found, found)
 
 
 def _kind(status: str, message: str) -> str:

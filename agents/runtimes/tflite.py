@@ -8,7 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Callable
 
 from latlab.agents.protocol.errors import AgentError
-from latlab.agents.runtimes.base import Delegation, Session, TensorSpec, check_accelerator, fill_shape
+from latlab.agents.protocol.load_request import InputRequest
+from latlab.agents.runtimes.base import Delegation, Session, check_accelerator, specify_inputs
 
 if TYPE_CHECKING:
     from latlab.agents.runtimes.base import Array
@@ -30,11 +31,11 @@ def _interpreter_class() -> Any:
 
 
 def open_session(
-    path: str, version: str, threads: int, accelerator: str, input_shape: Sequence[int] | None
+    path: str, version: str, threads: int, accelerator: str, inputs: Sequence[InputRequest]
 ) -> TFLiteSession:
     """Load a TFLite file; the arguments are those of `runtimes.open`, and `version` is the package's."""
     check_accelerator("tflite", accelerator, ("cpu",))
-    return TFLiteSession(path, version, threads, input_shape)
+    return TFLiteSession(path, version, threads, inputs)
 
 
 class TFLiteSession(Session):
@@ -42,24 +43,21 @@ class TFLiteSession(Session):
 
     runtime = "tflite"
 
-    def __init__(self, path: str, version: str, threads: int, input_shape: Sequence[int] | None) -> None:
+    def __init__(self, path: str, version: str, threads: int, inputs: Sequence[InputRequest]) -> None:
         interpreter_class = _interpreter_class()
         self.version = version
         try:
             interpreter: Any = interpreter_class(model_path=path, num_threads=threads)
             details = interpreter.get_input_details()
-            if input_shape is not None and len(details) != 1:
-                raise AgentError("bad_request", f"the network has {len(details)} inputs: one shape does not say enough")
-            shapes = [fill_shape(d["name"], _declared(d), input_shape) for d in details]
-            for detail, shape in zip(details, shapes):
-                if tuple(int(size) for size in detail["shape"]) != shape:
-                    interpreter.resize_tensor_input(detail["index"], shape)
+            self.inputs = specify_inputs([(d["name"], _declared(d), _dtype_name(d["dtype"])) for d in details], inputs)
+            for detail, spec in zip(details, self.inputs):
+                if tuple(int(size) for size in detail["shape"]) != spec.shape:
+                    interpreter.resize_tensor_input(detail["index"], spec.shape)
             interpreter.allocate_tensors()
         except AgentError:
             raise
         except Exception as error:
             raise self.explain(error) from error
-        self.inputs = tuple(TensorSpec(d["name"], shape, _dtype_name(d["dtype"])) for d, shape in zip(details, shapes))
         self.delegation = _delegation(interpreter)
         self.provider = "XNNPACK" if self.delegation and self.delegation.delegated else "TFLite reference kernels"
         self._interpreter: Any = interpreter

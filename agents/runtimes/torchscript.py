@@ -5,11 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable
 
 from latlab.agents.protocol.errors import AgentError
-from latlab.agents.runtimes.base import Session, TensorSpec, check_accelerator
+from latlab.agents.protocol.load_request import InputRequest
+from latlab.agents.runtimes.base import Session, TensorSpec, check_accelerator, specify_inputs
 
 if TYPE_CHECKING:
     from latlab.agents.runtimes.base import Array
@@ -26,13 +28,13 @@ def load() -> None:
 
 
 def open_session(
-    path: str, version: str, threads: int, accelerator: str, input_shape: Sequence[int] | None
+    path: str, version: str, threads: int, accelerator: str, inputs: Sequence[InputRequest]
 ) -> TorchScriptSession:
     """Load a TorchScript file; the arguments are those of `runtimes.open`, and `version` is the package's."""
     check_accelerator("torchscript", accelerator, ("cpu", "cuda"))
     if accelerator == "cuda":
-        return CUDASession(path, version, threads, input_shape)
-    return TorchScriptSession(path, version, threads, input_shape)
+        return CUDASession(path, version, threads, inputs)
+    return TorchScriptSession(path, version, threads, inputs)
 
 
 class TorchScriptSession(Session):
@@ -44,7 +46,7 @@ class TorchScriptSession(Session):
     runtime = "torchscript"
     provider = "cpu"
 
-    def __init__(self, path: str, version: str, threads: int, input_shape: Sequence[int] | None) -> None:
+    def __init__(self, path: str, version: str, threads: int, inputs: Sequence[InputRequest]) -> None:
         import torch
 
         self.version = version
@@ -59,31 +61,26 @@ class TorchScriptSession(Session):
                     module = torch.jit.freeze(module.eval())
         except Exception as error:
             raise self.explain(error) from error
-        # The graph's first argument is the module itself.
-        names = [value.debugName() for value in module.graph.inputs()][1:]
-        if input_shape is not None:
-            if len(names) != 1:
-                raise AgentError("bad_request", f"the network has {len(names)} inputs: one shape does not say enough")
-            if not input_shape or min(input_shape) < 1:
-                raise AgentError("bad_request", f"an input cannot have the shape {tuple(input_shape)}")
-            # The file stores no input types. float32 suits images, the usual inputs.
-            self.inputs = (TensorSpec(names[0], tuple(input_shape), "float32"),)
-        else:
-            self.inputs = ()
+        parameters = [_Parameter(one) for one in module.forward.schema.arguments[1:]]  # the first is the module itself
+        self._parameters, self.inputs = _asked_for(parameters, inputs)
         self._module = module
         self._arguments: tuple[Any, ...] = ()
         self._outputs: list[Any] = []
 
     def set_inputs(self, arrays: Sequence[Array]) -> None:
-        if self.inputs:
-            self._check(arrays)
-        self._arguments = tuple(self._torch.from_numpy(array).to(self.provider) for array in arrays)
+        tensors = [self._torch.from_numpy(array).to(self.provider) for array in arrays]
+        if not self.inputs:
+            self._arguments = tuple(tensors)
+            return
+        self._check(arrays)
+        given = dict(zip([spec.name for spec in self.inputs], tensors))
+        self._arguments = tuple(one.argument(given.get(one.name)) for one in self._parameters)
 
     def random_inputs(self, seed: int) -> list[Array]:
         """Return seeded random inputs.
 
         Raises:
-            AgentError: "bad_request" without `input_shape`, because the file stores no shape.
+            AgentError: "bad_request" without `inputs`, because the file stores no shape.
         """
         if not self.inputs:
             raise AgentError("bad_request", "a TorchScript file does not keep its input's shape: say it (--input)")
@@ -115,6 +112,55 @@ class TorchScriptSession(Session):
         self._outputs = []
 
 
+class _Parameter:
+    """A parameter of the module's `forward`."""
+
+    def __init__(self, argument: Any) -> None:
+        self.name = str(argument.name)
+        self.kind = str(argument.type)
+        """Its type as TorchScript writes it: `Tensor`, `Optional[Tensor]`, `List[Tensor]`, `int`, ..."""
+        self.has_default = bool(argument.has_default_value())
+        self._default = argument.default_value if self.has_default else None
+
+    def argument(self, tensor: Any) -> Any:
+        """Return what to call the module with, for a tensor or for None: not given."""
+        if tensor is None:
+            return self._default
+        if self.kind == "List[Tensor]":
+            return [tensor]
+        return tensor.item() if self.kind in _NUMBERS else tensor
+
+
+_NUMBERS = ("int", "float", "bool", "number")
+_KINDS = ("Tensor", "Optional[Tensor]", "List[Tensor]", *_NUMBERS)
+
+
+def _asked_for(
+    parameters: list[_Parameter], inputs: Sequence[InputRequest]
+) -> tuple[list[_Parameter], tuple[TensorSpec, ...]]:
+    """Return the parameters up to the last that is asked for, and the specification of those that are.
+
+    The file stores neither types nor shapes: float32 suits images, the usual inputs.
+    """
+    if not inputs:
+        return [], ()
+    names = [one.name for one in parameters]
+    if len(inputs) > len(names):
+        raise AgentError("bad_request", f"the network has {len(names)} inputs, not {len(inputs)}")
+    asked = {one.name or names[place]: one for place, one in enumerate(inputs)}
+    specs = specify_inputs(
+        [(name, asked[name].shape or (), None) for name in names if name in asked],
+        [replace(one, name=name) for name, one in asked.items()],
+    )
+    called = parameters[: 1 + max(names.index(spec.name) for spec in specs)]
+    for one in parameters:
+        if one.name not in asked and not one.has_default:
+            raise AgentError("bad_request", f"the network also takes {one.name!r}: say its shape and type")
+        if one.name in asked and one.kind not in _KINDS:
+            raise AgentError("bad_request", f"input {one.name!r} is a {one.kind}, which latlab cannot make up")
+    return called, specs
+
+
 class CUDASession(TorchScriptSession):
     """A TorchScript session on a GPU: on torch's default stream, timed by CUDA events around the call.
 
@@ -125,7 +171,7 @@ class CUDASession(TorchScriptSession):
 
     provider = "cuda"
 
-    def __init__(self, path: str, version: str, threads: int, input_shape: Sequence[int] | None) -> None:
+    def __init__(self, path: str, version: str, threads: int, inputs: Sequence[InputRequest]) -> None:
         import torch
 
         from latlab.agents.runtimes.cuda import pci_bus_id
@@ -137,7 +183,7 @@ class CUDASession(TorchScriptSession):
         torch.backends.cuda.matmul.allow_tf32 = False
         self.clock = TorchClock(torch)
         self.gpu = pci_bus_id()
-        super().__init__(path, version, threads, input_shape)
+        super().__init__(path, version, threads, inputs)
 
     def invoke(self) -> None:
         super().invoke()

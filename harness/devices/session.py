@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Self
 
+from latlab.agents.protocol.load_request import INPUT_DATA
 from latlab.agents.protocol.pass_request import PassRequest
 from latlab.harness.devices.preconditions import Preconditions
 from latlab.harness.devices.worker_client import Hello, LoadedModel, WorkerClient, load_request
@@ -227,7 +228,9 @@ class DeviceSession:
         start = time.perf_counter()
         self.doing = "pushing"
         try:
-            self._worker.push(artifact.path, artifact.sha256, artifact.path.suffix)
+            self._worker.push(artifact.path, artifact.sha256, artifact.suffix)
+            if artifact.data is not None:
+                self._worker.push(artifact.data.path, artifact.data.sha256, INPUT_DATA)
         except WorkerError as error:
             if error.kind not in ("crash", "no_space"):
                 raise

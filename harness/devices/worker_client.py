@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from latlab.agents.protocol.load_request import LoadRequest
+from latlab.agents.protocol.load_request import InputRequest, LoadRequest
 from latlab.agents.protocol.messages import PROTOCOL
 from latlab.agents.protocol.pass_request import PassRequest
 from latlab.harness.devices.owner import owner_description
@@ -137,14 +137,15 @@ def load_request(target: Target, artifact: Artifact, affinity: list[int] | None,
     """
     return LoadRequest(
         sha256=artifact.sha256,
-        suffix=artifact.path.suffix,
+        suffix=artifact.suffix,
         runtime=target.runtime,
         accelerator=target.accelerator,
         threads=target.threads,
         affinity=affinity,
-        input_shape=list(artifact.input_shape),
+        inputs=artifact.inputs or ([InputRequest(shape=artifact.input_shape)] if artifact.input_shape else []),
         seed=0,
         network=network,
+        data=artifact.data.sha256 if artifact.data else None,
     )
 
 

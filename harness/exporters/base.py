@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass, fields
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from latlab.agents.protocol.load_request import InputRequest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,6 +27,7 @@ __all__ = [
     "ExportError",
     "ExportRequest",
     "Exporter",
+    "InputData",
     "Parity",
     "UnknownFormatError",
     "get_exporter",
@@ -113,6 +116,13 @@ class Parity:
     """The images' contrast was raised by this factor until eager PyTorch agreed with itself; 1 if it did at once."""
 
 
+class InputData(NamedTuple):
+    """An `.npz` file with the values of a model's inputs, by name."""
+
+    path: Path
+    sha256: str
+
+
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """An exported file that passed the comparison with eager PyTorch.
@@ -136,10 +146,21 @@ class Artifact:
     exporter_version: str
     operators: dict[str, int]
     """The number of each operator in the file, by the format's own operator names."""
+    inputs: tuple[InputRequest, ...] = ()
+    """How the inputs of a user's own model are to be filled; empty for one float32 input of `input_shape`."""
+    data: InputData | None = None
+    """The values of the inputs of a user's own model; None for random ones."""
+
+    @property
+    def suffix(self) -> str:
+        """Suffix of the file's name on the device, which the format decides: a user's file may have another."""
+        return get_exporter(self.format).suffix
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields as JSON types."""
-        return {**asdict(self), "path": str(self.path)}
+        values = asdict(self)
+        del values["inputs"], values["data"]  # the worker reports the inputs as it runs them
+        return {**values, "path": str(self.path)}
 
     def facts(self) -> dict[str, Any]:
         """Return the fields that go into a result row's `artifact` column, as JSON types.
@@ -156,7 +177,7 @@ class Artifact:
         Raises:
             KeyError, TypeError, ValueError: `data` describes no artifact.
         """
-        values = {field.name: data[field.name] for field in fields(cls)}
+        values = {field.name: data[field.name] for field in fields(cls) if field.name not in ("inputs", "data")}
         values["path"] = Path(values["path"])
         values["input_shape"] = tuple(values["input_shape"])
         values["parity"] = Parity(**values["parity"])

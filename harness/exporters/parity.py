@@ -155,7 +155,9 @@ def _run(exporter: Exporter, path: Path, inputs: Sequence[Array]) -> list[list[A
     shape = exporter.file_shape(inputs[0].shape)
     results = []
     try:
-        with runtimes.open(exporter.runtime, path, threads=1, input_shape=shape) as session:
+        with runtimes.open(
+            exporter.runtime, path, threads=1, inputs=[runtimes.InputRequest(shape=tuple(shape))]
+        ) as session:
             for array in inputs:
                 last = exporter.channels_last and array.ndim == 4
                 session.set_inputs([np.ascontiguousarray(np.moveaxis(array, 1, -1)) if last else array])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from latlab.agents.protocol.errors import KINDS, AgentError
+from latlab.agents.protocol.load_request import MAX_INPUT_NAME, MAX_INPUTS, MAX_SIDES, MAX_SIZE
 from latlab.agents.protocol.messages import PROTOCOL, Fields, decode, shortened
 from latlab.agents.protocol.pass_request import MAX_CALLS, PassRequest
 from latlab.agents.workspace.environments import ENVIRONMENT_ID
@@ -160,10 +161,12 @@ def _check_load(reply: Fields, _: Mapping[str, Any]) -> None:
         reply.integer(name, 0, MAX_NS)
     for name in ("runtime_version", "provider"):
         reply.string(name, 100)
-    for spec in map(Fields, reply.tables("inputs", 64)):
-        spec.string("name", 1000)
+    for spec in map(Fields, reply.tables("inputs", MAX_INPUTS)):
+        spec.string("name", MAX_INPUT_NAME)
         spec.string("dtype", 20)
-        spec.integers("shape", 1, 1 << 31, 16)
+        spec.integers("shape", 1, MAX_SIZE, MAX_SIDES)
+        for name in ("low", "high"):
+            spec.optional_integer(name, -1 << 63, 1 << 63)
 
 
 def _check_time(reply: Fields, request: Mapping[str, Any]) -> None:

@@ -161,7 +161,7 @@ def test_a_real_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not torch.cuda.is_available():
         pytest.skip("torch was built without CUDA")
     network = torchscript_network(tmp_path)
-    session = runtimes.open("torchscript", network.path, 1, "cuda", network.input_shape)
+    session = runtimes.open("torchscript", network.path, 1, "cuda", [runtimes.InputRequest(shape=network.input_shape)])
     monkeypatch.setattr(runtimes, "load_runtime", lambda _: None)
     monkeypatch.setattr(runtimes, "open", lambda *_: session)
     began = time.perf_counter_ns()

@@ -68,7 +68,7 @@ class SimulatedModels:
         """
         asked = LoadRequest.read(fields)
         runtime, accelerator, affinity = asked.runtime, asked.accelerator, asked.affinity
-        shape, label = asked.input_shape, asked.network
+        shape, label = list(asked.inputs[0].shape or ()) if asked.inputs else None, asked.network
         if runtime not in SIMULATED_RUNTIMES:
             raise AgentError(
                 "bad_request", f"unknown runtime {runtime!r}; here there are: {', '.join(SIMULATED_RUNTIMES)}"

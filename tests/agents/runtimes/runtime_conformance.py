@@ -36,7 +36,9 @@ class RuntimeConformance:
             yield session
 
     def open(self, network: Network, threads: int = 1) -> Session:
-        return runtimes.open(self.runtime, network.path, threads, self.accelerator, network.input_shape)
+        return runtimes.open(
+            self.runtime, network.path, threads, self.accelerator, [runtimes.InputRequest(shape=network.input_shape)]
+        )
 
     def test_outputs_equal_eager(self, session: Session, network: Network) -> None:
         for seed in range(3):
@@ -128,7 +130,9 @@ class RuntimeConformance:
 
     def test_unknown_accelerator(self, network: Network) -> None:
         with pytest.raises(AgentError, match="no accelerator 'npu'") as caught:
-            runtimes.open(self.runtime, network.path, accelerator="npu", input_shape=network.input_shape)
+            runtimes.open(
+                self.runtime, network.path, accelerator="npu", inputs=[runtimes.InputRequest(shape=network.input_shape)]
+            )
         assert caught.value.kind == "bad_request"
 
     def test_no_threads(self, network: Network) -> None:

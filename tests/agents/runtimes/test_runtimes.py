@@ -114,7 +114,7 @@ class TestONNXRuntime(RuntimeConformance):
         with pytest.raises(AgentError, match="open shape \\?x3x8x8") as caught:
             runtimes.open("onnxruntime", path)
         assert caught.value.kind == "bad_request"
-        with runtimes.open("onnxruntime", path, input_shape=(5, 3, 8, 8)) as session:
+        with runtimes.open("onnxruntime", path, inputs=[runtimes.InputRequest(shape=(5, 3, 8, 8))]) as session:
             inputs = session.random_inputs(0)
             session.set_inputs(inputs)
             session.invoke()
@@ -122,7 +122,7 @@ class TestONNXRuntime(RuntimeConformance):
 
     def test_shape_that_contradicts_the_file(self, network: Network) -> None:
         with pytest.raises(AgentError, match="cannot run as 1x3x9x9"):
-            runtimes.open("onnxruntime", network.path, input_shape=(1, 3, 9, 9))
+            runtimes.open("onnxruntime", network.path, inputs=[runtimes.InputRequest(shape=(1, 3, 9, 9))])
 
     def test_another_provider_than_asked_for_is_an_error(
         self, network: Network, monkeypatch: pytest.MonkeyPatch
@@ -254,7 +254,7 @@ class TestTFLite(RuntimeConformance):
 
     def test_shape_that_contradicts_the_file(self, network: Network) -> None:
         with pytest.raises(AgentError, match="cannot run as 1x3x8x8"):
-            runtimes.open("tflite", network.path, input_shape=(1, 3, 8, 8))
+            runtimes.open("tflite", network.path, inputs=[runtimes.InputRequest(shape=(1, 3, 8, 8))])
 
 
 class FakeTorch:
@@ -321,7 +321,9 @@ class TestTorchScript(RuntimeConformance):
         assert caught.value.kind == "runtime_missing"
 
     def test_out_of_memory(self, tmp_path: Path) -> None:
-        with runtimes.open("torchscript", huge_torchscript(tmp_path), input_shape=(1,)) as session:
+        with runtimes.open(
+            "torchscript", huge_torchscript(tmp_path), inputs=[runtimes.InputRequest(shape=(1,))]
+        ) as session:
             session.set_inputs(session.random_inputs(0))
             with pytest.raises(AgentError) as caught:
                 session.invoke()
@@ -342,14 +344,14 @@ class TestTorchScript(RuntimeConformance):
 
         path = tmp_path / "trained.pt"
         torch.jit.trace(eager_module().train(), torch.zeros(1, 3, 8, 8), check_trace=False).save(path)
-        with runtimes.open("torchscript", path, input_shape=(1, 3, 8, 8)) as session:
+        with runtimes.open("torchscript", path, inputs=[runtimes.InputRequest(shape=(1, 3, 8, 8))]) as session:
             inputs = session.random_inputs(0)
             session.set_inputs(inputs)
             session.invoke()
             np.testing.assert_allclose(session.outputs()[0], eager(inputs[0]), atol=1e-5)
 
     def test_a_shape_that_the_network_cannot_take(self, network: Network) -> None:
-        with runtimes.open("torchscript", network.path, input_shape=(1, 5, 8, 8)) as session:
+        with runtimes.open("torchscript", network.path, inputs=[runtimes.InputRequest(shape=(1, 5, 8, 8))]) as session:
             session.set_inputs(session.random_inputs(0))
             with pytest.raises(AgentError) as caught:
                 session.invoke()
@@ -361,8 +363,12 @@ class TestTorchScript(RuntimeConformance):
         import torch
 
         with (
-            runtimes.open("torchscript", network.path, threads=2, input_shape=network.input_shape) as two,
-            runtimes.open("torchscript", network.path, threads=1, input_shape=network.input_shape) as one,
+            runtimes.open(
+                "torchscript", network.path, threads=2, inputs=[runtimes.InputRequest(shape=network.input_shape)]
+            ) as two,
+            runtimes.open(
+                "torchscript", network.path, threads=1, inputs=[runtimes.InputRequest(shape=network.input_shape)]
+            ) as one,
         ):
             for session, threads in ((two, 2), (one, 1), (two, 2)):
                 session.set_inputs(session.random_inputs(0))
@@ -391,7 +397,9 @@ class CUDAConformance(RuntimeConformance):
         assert nvml.find(session.gpu) is not None
 
     def test_events_agree_with_the_hosts_clock(self, heavy: Path) -> None:
-        with runtimes.open(self.runtime, heavy, accelerator="cuda", input_shape=HEAVY) as session:
+        with runtimes.open(
+            self.runtime, heavy, accelerator="cuda", inputs=[runtimes.InputRequest(shape=HEAVY)]
+        ) as session:
             session.set_inputs(session.random_inputs(0))
             clock = session.clock
             assert clock is not None
@@ -418,7 +426,9 @@ class CUDAConformance(RuntimeConformance):
         assert len(taken.sm_mhz) == 20
 
     def test_out_of_memory_and_after_it(self, huge: Path, network: Network) -> None:
-        with runtimes.open(self.runtime, huge, accelerator="cuda", input_shape=(1,)) as session:
+        with runtimes.open(
+            self.runtime, huge, accelerator="cuda", inputs=[runtimes.InputRequest(shape=(1,))]
+        ) as session:
             session.set_inputs(session.random_inputs(0))
             with pytest.raises(AgentError) as caught:
                 session.invoke()

@@ -90,7 +90,7 @@ def load(transport: Transport, model: Model, **changes: Any) -> dict[str, Any]:
         "accelerator": "cpu",
         "threads": 1,
         "affinity": None,
-        "input_shape": None,
+        "inputs": [],
         "seed": 0,
     }
     return transport.request("load", S, **{**fields, **changes})
@@ -119,8 +119,10 @@ LOADS_THAT_FAIL: list[tuple[dict[str, Any], str, str]] = [
     ({"threads": 0}, "bad_request", "threads"),
     ({"affinity": [4095]}, "bad_request", "usable CPUs"),
     ({"affinity": []}, "bad_request", "affinity"),
-    ({"input_shape": [1, 2, 3]}, "bad_request", "cannot run as 1x2x3"),
-    ({"input_shape": [-1, 128]}, "bad_request", "input_shape"),
+    ({"inputs": [{"shape": [1, 2, 3]}]}, "bad_request", "cannot run as 1x2x3"),
+    ({"inputs": [{"shape": [-1, 128]}]}, "bad_request", "shape"),
+    ({"inputs": [{"shape": [1 << 20, 1 << 20]}]}, "bad_request", "elements"),
+    ({"inputs": [{"dtype": "../x"}]}, "bad_request", "dtype"),
     ({"seed": "random"}, "bad_request", "seed"),
 ]
 """What is asked for, and the kind and words of the failure."""

@@ -148,7 +148,7 @@ def load(worker: BenchmarkModelTransport, model: Model, **changes: Any) -> dict[
         "accelerator": "cpu",
         "threads": 1,
         "affinity": None,
-        "input_shape": [1, 3, 32, 32],
+        "inputs": [{"shape": [1, 3, 32, 32]}],
         "seed": 0,
     }
     return worker.request("load", S, **{**fields, **changes})

@@ -247,7 +247,7 @@ def test_a_runtime_that_prints_or_hangs(tmp_path: Path) -> None:
             torch.jit.save(torch.jit.script(module.eval()), path)
             models.append(Model(path, hashlib.sha256(path.read_bytes()).hexdigest(), ".pt"))
             transport.push(path, models[-1].sha256, ".pt")
-        wanted = {"runtime": "torchscript", "input_shape": [1, 4]}
+        wanted = {"runtime": "torchscript", "inputs": [{"shape": [1, 4]}]}
         handle = load(transport, models[0], **wanted)["handle"]
         assert transport.request("time", S, handle=handle, warmup=1, runs=2, deadline_s=S)["samples_ns"]
         assert '{"id": 3, "ok": false}' in transport.stderr_tail

@@ -45,7 +45,7 @@ def load(tmp_path: Path) -> Callable[..., int]:
             "accelerator": "cpu",
             "threads": 1,
             "affinity": None,
-            "input_shape": None,
+            "inputs": [],
             "seed": 0,
             "network": network,
             **changes,

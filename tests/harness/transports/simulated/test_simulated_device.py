@@ -39,7 +39,7 @@ def test_samples_are_the_truth(connect: Connect, load: Load, time: Time) -> None
     truth_ns = round(worker.device.true_latency_ms(NETWORK) * 1e6)
     assert time(worker, load(worker), 5) == [truth_ns] * 5
     batch = worker.device.true_latency_ms(NETWORK, batch_size=8, threads=2)
-    assert time(worker, load(worker, threads=2, input_shape=[8, 3, 32, 32]), 1) == [round(batch * 1e6)]
+    assert time(worker, load(worker, threads=2, inputs=[{"shape": [8, 3, 32, 32]}]), 1) == [round(batch * 1e6)]
 
 
 def test_samples_are_noisy_around_it(connect: Connect, load: Load, time: Time) -> None:
@@ -323,7 +323,7 @@ def test_networks_that_do_not_run(connect: Connect, load: Load) -> None:
         assert caught.value.kind == kind
     assert load(connect("fits", faults={"unsupported_kinds": ["hswish"], "max_params": 10**7}))
     with pytest.raises(WorkerError, match="cannot run as 1x3x7x7"):
-        load(connect("shape"), input_shape=[1, 3, 7, 7])
+        load(connect("shape"), inputs=[{"shape": [1, 3, 7, 7]}])
 
 
 def test_which_networks_are_unsupported_stays_the_same() -> None:
