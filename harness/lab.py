@@ -38,10 +38,9 @@ from latlab.harness.architectures import (
     space_named,
     space_to_measure,
 )
-from latlab.harness.devices.target_selection import TargetOptions, select_targets
+from latlab.harness.devices.target_selection import TargetOptions, select_targets, targets_of_model
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.exporters import Artifact, ArtifactCache, CacheError, ExportError, ExportRequest
-from latlab.harness.exporters import user_model as models
 from latlab.harness.exporters.campaign_options import campaign_options
 from latlab.harness.exporters.service import Exports
 from latlab.harness.fleet.campaigns import Measurements, measure_campaigns
@@ -49,6 +48,8 @@ from latlab.harness.fleet.fleet import run_jobs
 from latlab.harness.fleet.jobs import Job, RunListener
 from latlab.harness.inventory.inventory import load_inventory, policy_named
 from latlab.harness.measurement.session import MeasurementSession
+from latlab.harness.models.inputs import InputOptions
+from latlab.harness.models.own_model import OwnModel, locate
 from latlab.harness.paths import cache_folder, writable_folder
 from latlab.harness.statistics.ranking import Resolve
 from latlab.harness.store.store import Campaign, Store
@@ -99,8 +100,8 @@ class Lab:
         count: int | None = None,
         archs: Sequence[str] | None = None,
         blocks: bool = False,
-        model: str | None = None,
-        input_shape: Sequence[int] | None = None,
+        model: str | Path | None = None,
+        inputs: InputOptions = InputOptions(),
         options: TargetOptions = TargetOptions(),
         policy: str = "default",
         seed: int = 0,
@@ -121,8 +122,9 @@ class Lab:
             archs: canonical strings of architectures.
             blocks: measure the blocks that networks of the space are made of, each alone, `count` of them or all, for a
                 lookup table. They are a space of their own (e.g. `fbnet-blocks`).
-            model: a file (`net.onnx`, `net.tflite`, `net.pt`) or `package.module:factory`.
-            input_shape: shape of the model's input, if its file leaves it open.
+            model: a model file (ONNX, TFLite, TorchScript, `torch.export`) or `package.module:factory`, whose code is
+                run here.
+            inputs: what the model's file leaves open of its inputs: shapes, ranges, values.
             options: runtime, accelerator, threads and batch size; without any, a device's own targets are measured.
             policy: how networks are timed: name of a preset, or of one of the inventory's policies.
             seed: seed of the random architectures, of the weights, and of the order of measuring.
@@ -140,13 +142,10 @@ class Lab:
         named = policy_named(policy, self.inventory)
         submit: Callable[[str], Future[Artifact]] | None = None
         if model is not None:
-            own = models.locate(model, input_shape, options.runtime, options.batch_size)
-            usual = self.targets(devices, replace(options, batch_size=None))
-            artifact = own.artifact(self._cache_folder)
-            targets = list(dict.fromkeys(own.target(target) for target in usual))
+            own, targets, artifact = self._own_model(model, inputs, devices, options, listener)
+            identity = {"sha256": artifact.sha256, **own.identity}
             campaigns = [
-                self.store.campaign(target, USER_MODEL_SPACE, named, seed, own.name, {"sha256": artifact.sha256})
-                for target in targets
+                self.store.campaign(target, USER_MODEL_SPACE, named, seed, own.name, identity) for target in targets
             ]
             texts, submit = [own.name], _ready(artifact)
         else:
@@ -189,8 +188,8 @@ class Lab:
         *,
         space: str | None = None,
         arch: str | None = None,
-        model: str | None = None,
-        input_shape: Sequence[int] | None = None,
+        model: str | Path | None = None,
+        inputs: InputOptions = InputOptions(),
         minutes: float = 30.0,
         options: TargetOptions = TargetOptions(),
         seed: int = 0,
@@ -206,7 +205,7 @@ class Lab:
         Args:
             device: name of the inventory, or a full target; of a device's several targets the first is taken.
             space, arch: the network; or else
-            model, input_shape: a model of your own, as for `measure`.
+            model, inputs: a model of your own, as for `measure`.
             minutes: duration on the device's clock.
             options, seed, as_written, listener: as for `measure`.
             follow: called once with the run, whose `passes` grow while it lasts. After an interruption,
@@ -216,16 +215,15 @@ class Lab:
             BadInputError: if the arguments make no sense, or a name is unknown.
             LatlabError: why the network cannot be exported, or why the device failed before the first pass.
         """
-        target, *others = self.targets(device, options)
-        if any(other.device != target.device for other in others):
-            raise BadInputError("one device at a time is put under sustained load", "Name one.")
         if model is not None:
-            own = models.locate(model, input_shape, options.runtime, options.batch_size)
-            target, artifact = own.target(target), own.artifact(self._cache_folder)
-            where, network, identity = USER_MODEL_SPACE, own.name, {"sha256": artifact.sha256}
+            own, targets, artifact = self._own_model(model, inputs, device, options, listener)
+            target = _only_device(targets)
+            where, network = USER_MODEL_SPACE, own.name
+            identity = {"sha256": artifact.sha256, **own.identity}
         elif space is None or arch is None:
             raise BadInputError("say which network: a space and an architecture, or a model of your own")
         else:
+            target = _only_device(self.targets(device, options))
             (one,) = parse_archs(space_to_measure(space), [arch])
             where, network, identity = space, one.text, campaign_options(target, as_written)
             request = ExportRequest(
@@ -294,6 +292,22 @@ class Lab:
             self.store.campaign(target, space, policy, seed, selection, campaign_options(target, as_written))
             for target in self.targets(devices, options)
         ]
+
+    def _own_model(
+        self,
+        model: str | Path,
+        inputs: InputOptions,
+        devices: str | Sequence[str],
+        options: TargetOptions,
+        listener: RunListener,
+    ) -> tuple[OwnModel, list[Target], Artifact]:
+        """Return a model of the user's own, the targets that run it, and its file. Raises `BadInputError`."""
+        own = locate(str(model), inputs, options.runtime, options.batch_size)
+        targets, skipped = targets_of_model(self.inventory, devices, options, own)
+        for remark in (*skipped, *own.inputs.remarks):
+            if listener.announce:
+                listener.announce(f"{own.name}: {remark}")
+        return own, targets, own.artifact(self._cache_folder)
 
     def _exported(self, request: ExportRequest) -> Artifact:
         with Exports(self.cache) as exports:
@@ -540,6 +554,13 @@ def _networks(
     if isinstance(chosen, BlockSpace):
         return chosen, some_blocks(chosen, count, seed, as_written)
     return chosen, sample_space(chosen, count or 0, seed)
+
+
+def _only_device(targets: Sequence[Target]) -> Target:
+    """Return the first target. Raises `BadInputError` if they are of several devices."""
+    if any(other.device != targets[0].device for other in targets):
+        raise BadInputError("one device at a time is put under sustained load", "Name one.")
+    return targets[0]
 
 
 def _ready(artifact: Artifact) -> Callable[[str], Future[Artifact]]:

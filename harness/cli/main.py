@@ -13,7 +13,7 @@ from latlab.agents.protocol.errors import DISK_FULL
 from latlab.harness.cli import bench as cli_bench
 from latlab.harness.cli import devices as cli_devices
 from latlab.harness.cli import importing as cli_import
-from latlab.harness.cli import measuring, predicting, results
+from latlab.harness.cli import inspecting, measuring, predicting, results
 from latlab.harness.cli import quality as cli_quality
 from latlab.harness.cli import sustain as cli_sustain
 from latlab.harness.cli.options import INTERRUPTED, complain
@@ -34,6 +34,7 @@ app = typer.Typer(
 for commands in (predicting, measuring, results):
     app.add_typer(commands.app)
 app.add_typer(cli_devices.app)
+app.add_typer(inspecting.app)
 app.add_typer(cli_bench.app, name="bench")
 app.add_typer(cli_import.app)
 app.add_typer(cli_sustain.app)
