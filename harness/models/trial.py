@@ -8,15 +8,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice, product
 from math import prod
+from pathlib import Path
 from typing import Any
 
 from latlab.agents.protocol.load_request import InputRequest
 from latlab.harness.models.description import ModelDescription
 from latlab.harness.models.inputs import InputOptions, Missing, UnsettledInputsError, settle
+from latlab.harness.models.onnx_model import portable
 
 __all__ = ["propose"]
 
@@ -124,6 +127,16 @@ def _choices(one: Missing) -> tuple[Any, ...]:
 
 def _run(asked: dict[str, Any]) -> int:
     """Return the number of the first attempt with which the model runs; -1 if there is none."""
+    content = portable(Path(asked["path"])) if asked["runtime"] == "onnxruntime" else None
+    if content is not None:
+        with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
+            file.write(content)
+            file.flush()
+            return _first_that_runs({**asked, "path": file.name})
+    return _first_that_runs(asked)
+
+
+def _first_that_runs(asked: dict[str, Any]) -> int:
     from latlab.agents import runtimes
 
     for number, inputs in enumerate(asked["attempts"]):
