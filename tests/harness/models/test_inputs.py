@@ -94,7 +94,7 @@ def test_what_is_missing_is_listed_with_all_inputs() -> None:
         ((IMAGE,), {"dims": ["h=0"]}, None, "not of the form NAME=LENGTH"),
         ((IMAGE,), {"inputs": ["1x3x8x8"], "dims": ["h=9"]}, None, "--dim h=9 makes 'h' 9"),
         ((IDS,), {"inputs": ["1x4"], "ranges": ["ids=0:1000"]}, None, "indexes a table of 1000 rows"),
-        ((IDS,), {"inputs": ["1x4"], "ranges": ["ids=9:3"]}, None, "not of the form NAME=LEAST:GREATEST"),
+        ((IDS,), {"inputs": ["1x4"], "ranges": ["ids=9:3"]}, None, "not of the form NAME=LEAST:GREATEST or NAME=VALUE"),
         ((IMAGE,), {"inputs": ["1x3x8x8"], "ranges": ["x=0:3"]}, None, "is float32, not of integers"),
         ((IDS, MASK), {"inputs": ["1x4"]}, None, "does not say of which of its 2 inputs"),
         ((TensorInfo("s", None, None, kind="seq(tensor(float))"),), {}, None, r"of the kind seq\(tensor\(float\)\)"),
