@@ -31,6 +31,8 @@ RUNTIMES = {
     "onnxruntime": RuntimeSpec("onnx", ("cpu", "cuda"), (".onnx",)),
     "tflite": RuntimeSpec("tflite", ("cpu",), (".tflite",)),
     "torchscript": RuntimeSpec("torchscript", ("cpu", "cuda"), (".pt", ".pth")),
+    "openvino": RuntimeSpec("onnx", ("cpu", "gpu")),
+    "executorch": RuntimeSpec("pte", ("cpu",), (".pte",)),
     BENCHMARK_MODEL: RuntimeSpec("tflite", ("cpu", "gpu", "nnapi"), in_worker=False),
 }
 """The runtimes: the one table from which the command line, the inventory, `latlab setup` and targets take them."""
