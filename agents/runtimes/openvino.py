@@ -80,7 +80,8 @@ class OpenVINOSession(Session):
         self.inputs = specify_inputs([(_name(port), _sides(port), _dtype(port)) for port in model.inputs], inputs)
         try:
             model.reshape({port: spec.shape for port, spec in zip(model.inputs, self.inputs)})
-            compiled = core.compile_model(model, device, _settings(device, threads, _precision(model)))
+            precision = _precision(model, core.get_property(device, "OPTIMIZATION_CAPABILITIES"))
+            compiled = core.compile_model(model, device, _settings(device, threads, precision))
             if device == "CPU":
                 _check_threads(compiled, threads)
             self._request: Any = compiled.create_infer_request()
@@ -88,17 +89,18 @@ class OpenVINOSession(Session):
             raise
         except Exception as error:
             raise _explain(error) from error
-        self.provider = ", ".join(compiled.get_property("EXECUTION_DEVICES"))
+        used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        self.provider = f"{', '.join(compiled.get_property('EXECUTION_DEVICES'))} {used}"
         self._outputs = len(compiled.outputs)
+        self._arrays: list[Array] = []
 
     def set_inputs(self, arrays: Sequence[Array]) -> None:
         import numpy as np
 
         self._check(arrays)
-        for index, array in enumerate(arrays):
-            self._request.set_input_tensor(
-                index, self._ov.Tensor(np.asarray(array, order="C"), shared_memory=True)
-            )
+        self._arrays = [np.asarray(array, order="C") for array in arrays]  # a Tensor does not keep its array alive
+        for index, array in enumerate(self._arrays):
+            self._request.set_input_tensor(index, self._ov.Tensor(array, shared_memory=True))
 
     def invoke(self) -> None:
         try:
@@ -118,6 +120,7 @@ class OpenVINOSession(Session):
 
     def close(self) -> None:
         self._request = None
+        self._arrays = []
 
 
 def _read(path: str) -> Any:
@@ -157,10 +160,14 @@ def _settings(device: str, threads: int, precision: str) -> dict[str, object]:
     return settings
 
 
-def _precision(model: Any) -> str:
-    """Return the type to compute in: that of the network's floats, which is the least wide one among its constants."""
+def _precision(model: Any, capabilities: Sequence[str]) -> str:
+    """Return the type to compute in: that of the network's constants if the device can, else float32.
+
+    Asked for a type that a CPU lacks, OpenVINO takes another: bfloat16 for float16.
+    """
     types = {node.get_element_type().get_type_name() for node in model.get_ops() if node.get_type_name() == "Constant"}
-    return next((name for name in ("f16", "bf16") if name in types), "f32")
+    able = {"f16": "FP16", "bf16": "BF16"}
+    return next((name for name, ability in able.items() if name in types and ability in capabilities), "f32")
 
 
 def _check_threads(compiled: Any, threads: int) -> None:

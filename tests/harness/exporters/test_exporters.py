@@ -104,6 +104,14 @@ class TestTFLite(ExporterConformance):
         assert histogram == expected
 
 
+class TestExecuTorch(ExporterConformance):
+    name = "pte"
+
+    @pytest.fixture(autouse=True)
+    def _installed(self) -> None:
+        pytest.importorskip("executorch.exir", reason="executorch is not installed: pip install 'latlab[executorch]'")
+
+
 def test_unknown_format_names_those_that_exist() -> None:
     assert {"onnx", "tflite", "torchscript"} <= set(names())
     with pytest.raises(UnknownFormatError, match=r"'coreml'.*onnx.*tflite"):
