@@ -175,17 +175,19 @@ def _delegation(plan: Plan) -> Delegation | None:
 
 
 def _declared(meta: Any) -> list[tuple[str, Sequence[int | None], str | None]]:
-    """Return the inputs. A file has no names of them, and fixed shapes: the largest ones, if it was exported for many.
+    """Return the inputs: named by their places, since the file has no names; with the largest shapes that it was made for.
 
     Raises:
         AgentError: "bad_request" if an input is no tensor.
     """
     found: list[tuple[str, Sequence[int | None], str | None]] = []
-    for index in range(meta.num_inputs()):
+    count = meta.num_inputs()
+    for index in range(count):
         try:
             tensor = meta.input_tensor_meta(index)
         except RuntimeError as error:
             raise AgentError("bad_request", f"input {index} is no tensor, which latlab cannot make up") from error
         kind = tensor.dtype()
-        found.append((f"input{index}", [int(side) for side in tensor.sizes()], _DTYPES.get(kind, f"type {kind}")))
+        name = "input" if count == 1 else f"input_{index}"
+        found.append((name, [int(side) for side in tensor.sizes()], _DTYPES.get(kind, f"type {kind}")))
     return found

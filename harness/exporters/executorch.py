@@ -52,7 +52,7 @@ class ExecuTorchExporter(Exporter):
                 "Install it: pip install 'latlab[executorch]'",
             ) from None
 
-    def export(self, module: nn.Module, example: Tensor, path: Path) -> dict[str, int]:
+    def export(self, module: nn.Module, example: Tensor | tuple[Tensor, ...], path: Path) -> dict[str, int]:
         import torch
 
         with torch.no_grad(), _quiet():
@@ -60,7 +60,7 @@ class ExecuTorchExporter(Exporter):
             from executorch.exir import to_edge_transform_and_lower
 
             try:
-                program = torch.export.export(module, (example,))
+                program = torch.export.export(module, example if isinstance(example, tuple) else (example,))
                 lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
                 content = bytes(lowered.to_executorch().buffer)
             except Exception as error:

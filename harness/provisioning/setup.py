@@ -200,6 +200,7 @@ def _fetch(
     """Return wheels for all runtimes together, because they share numpy, and the runtimes for which there are none."""
     roots: list[str] = []
     indexes: list[str] = []
+    bare: list[str] = []
     wheels: list[Wheel] = []
     unavailable: dict[str, str] = {}
     for runtime in runtimes:
@@ -208,12 +209,15 @@ def _fetch(
             failures: list[NoWheelError] = []
             for way in ways:
                 try:
-                    wheels = fetcher.fetch([*roots, *way.requirements], [*indexes, *way.indexes])
+                    wheels = fetcher.fetch(
+                        [*roots, *way.requirements], [*indexes, *way.indexes], [*bare, *way.bare]
+                    )
                 except NoWheelError as error:
                     failures.append(error)
                 else:
                     roots += way.requirements
                     indexes += way.indexes
+                    bare += way.bare
                     break
             else:
                 raise UnavailableError(_explain(runtime, ways, failures))

@@ -16,9 +16,13 @@ from latlab.agents.protocol.errors import AgentError
 from latlab.agents.runtimes import Delegation
 from latlab.agents.runtimes.pte_file import read_plan
 
-pytestmark = pytest.mark.skipif(
-    util.find_spec("executorch") is None, reason="executorch is not installed: pip install 'latlab[executorch]'"
-)
+pytestmark = [
+    pytest.mark.slow,  # the first file takes ten seconds to write
+    pytest.mark.skipif(
+        util.find_spec("executorch") is None, reason="executorch is not installed: pip install 'latlab[executorch]'"
+    ),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),  # those of the exporter's code
+]
 IMAGE = (1, CHANNELS, SIZE, SIZE)
 
 
