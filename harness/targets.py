@@ -8,7 +8,16 @@ from typing import NamedTuple
 
 from latlab.harness.errors import BadInputError
 
-__all__ = ["ACCELERATORS", "BENCHMARK_MODEL", "DEFAULT_RUNTIME", "PRECISIONS", "RUNTIMES", "RuntimeSpec", "Target"]
+__all__ = [
+    "ACCELERATORS",
+    "BENCHMARK_MODEL",
+    "DEFAULT_RUNTIME",
+    "PRECISIONS",
+    "RUNTIMES",
+    "USUAL_RUNTIMES",
+    "RuntimeSpec",
+    "Target",
+]
 
 
 class RuntimeSpec(NamedTuple):
@@ -37,6 +46,8 @@ RUNTIMES = {
 }
 """The runtimes: the one table from which the command line, the inventory, `latlab setup` and targets take them."""
 DEFAULT_RUNTIME = "onnxruntime"
+USUAL_RUNTIMES = ("onnxruntime", "tflite")
+"""The runtimes that a device without targets in the inventory should have: small ones, for most networks."""
 ACCELERATORS = tuple(dict.fromkeys(name for runtime in RUNTIMES.values() for name in runtime.accelerators))
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 """Number formats in which most of a network's arithmetic is done. A model file of one's own may have any of them."""

@@ -175,7 +175,7 @@ def _delegation(plan: Plan) -> Delegation | None:
 
 
 def _declared(meta: Any) -> list[tuple[str, Sequence[int | None], str | None]]:
-    """Return the inputs: named by their places, since the file has no names; with the largest shapes that it was made for.
+    """Return the inputs: named by their places, since a file has no names, in the largest shapes that it is made for.
 
     Raises:
         AgentError: "bad_request" if an input is no tensor.

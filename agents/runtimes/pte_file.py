@@ -7,7 +7,7 @@ what XNNPACK gets (backends/xnnpack/serialization/schema.fbs); this module follo
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 __all__ = ["Plan", "read_plan"]
 
@@ -36,7 +36,7 @@ class Plan(NamedTuple):
     """The operators that ExecuTorch's own kernels run, e.g. `aten::mean.out`, in the order of the calls."""
     delegates: tuple[str, ...]
     """The backend of each call of a delegate, e.g. `XnnpackBackend`."""
-    delegated: Optional[tuple[int, ...]]
+    delegated: tuple[int, ...] | None
     """The operators within these calls, by their numbers in XNNPACK's union `XNodeUnion`; None if another backend than
     XNNPACK has some."""
 
@@ -62,7 +62,7 @@ def _plan(content: bytes, method: str) -> Plan:
     backends = plan.tables(_DELEGATES)
     calls: list[str] = []
     delegates: list[str] = []
-    delegated: Optional[list[int]] = []
+    delegated: list[int] | None = []
     for chain in plan.tables(_CHAINS):
         for instruction in chain.tables(_INSTRUCTIONS):
             kind = instruction.integer(_ARGUMENTS_TYPE, "<B")
@@ -96,7 +96,7 @@ def _payload(content: bytes, program: _Table, backend: _Table) -> bytes:
     return content[start : start + segment.integer(_SIZE, "<Q")]
 
 
-def _xnnpack_nodes(payload: bytes) -> Optional[list[int]]:
+def _xnnpack_nodes(payload: bytes) -> list[int] | None:
     """Return the operators in a graph of XNNPACK, or None if the payload is none.
 
     Its header: four bytes unused, the magic, the header's length as uint16, and the place of the graph as uint32.
@@ -114,19 +114,19 @@ def _number(content: bytes, place: int, form: str) -> int:
 
 
 class _Table:
-    """A table of a flatbuffer: its fields are found through a table of offsets; a field that is absent is 0 or empty."""
+    """A table of a flatbuffer: offsets say where its fields are; a field that is absent is 0 or empty."""
 
     def __init__(self, content: bytes, place: int) -> None:
         self._content, self._place = content, place
         self._fields = place - _number(content, place, "<i")
         self._length = _number(content, self._fields, "<H")
 
-    def _find(self, field: int) -> Optional[int]:
+    def _find(self, field: int) -> int | None:
         entry = 4 + 2 * field
         offset = _number(self._content, self._fields + entry, "<H") if entry < self._length else 0
         return self._place + offset if offset else None
 
-    def _target(self, field: int) -> Optional[int]:
+    def _target(self, field: int) -> int | None:
         place = self._find(field)
         return None if place is None else place + _number(self._content, place, "<I")
 

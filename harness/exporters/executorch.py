@@ -30,7 +30,7 @@ _UNSUPPORTED = ("Missing out variants", "not Aten Canonical", "is not Core ATen"
 class ExecuTorchExporter(Exporter):
     """The exporter of `*.pte` files, as ExecuTorch's own guide writes them for CPUs.
 
-    ExecuTorch's passes take seconds for each network (benchmarks/RESULTS.md), where the other exporters take some 0.1 s.
+    ExecuTorch's passes take seconds for each network (benchmarks/RESULTS.md); the other exporters take some 0.1 s.
     """
 
     name: ClassVar[str] = "pte"
