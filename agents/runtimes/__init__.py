@@ -153,7 +153,8 @@ def open(
         name: one of `NAMES`.
         path: the network's file, in the runtime's own format.
         threads: number of threads within one operator. Operators run one after another.
-        accelerator: `cpu`; for onnxruntime and torchscript also `cuda`, the first GPU that CUDA shows.
+        accelerator: `cpu`; for onnxruntime and torchscript also `cuda`, the first GPU that CUDA shows; for openvino
+            also `gpu`, the first of Intel's.
         inputs: what the file leaves open of its inputs: dimensions, and ranges of integers. It must agree with what
             the file fixes. A TorchScript file stores neither shapes nor types: without `inputs` such a session has no
             `inputs` and no `random_inputs`, and `set_inputs` accepts arrays of any shape.

@@ -21,7 +21,7 @@ from latlab.harness.exporters.base import FILES_SINCE, Exporter, ExportError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["ExecuTorchExporter"]
+__all__ = ["ExecuTorchExporter", "operators"]
 
 _UNSUPPORTED = ("Missing out variants", "not Aten Canonical", "is not Core ATen", "Unsupported")
 """What ExecuTorch's exceptions say of an operator that it has no kernel for."""
@@ -69,11 +69,15 @@ class ExecuTorchExporter(Exporter):
                     raise ExportError("unsupported_op", text[:300]) from error
                 raise
         path.write_bytes(content)
-        return _operators(content)
+        return operators(content)
 
 
-def _operators(content: bytes) -> dict[str, int]:
-    """Return the number of each operator in the file: XNNPACK's by its names, e.g. XNNConv2d, others by torch's."""
+def operators(content: bytes) -> dict[str, int]:
+    """Return the number of each operator in a `.pte` file: XNNPACK's by its names, e.g. XNNConv2d, others by torch's.
+
+    Raises:
+        ValueError: the content is no such file.
+    """
     plan = read_plan(content, "forward")
     kinds = _xnnpack_names()
     return dict(sorted(Counter([*plan.calls, *(kinds[number] for number in plan.delegated or ())]).items()))
