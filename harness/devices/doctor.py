@@ -194,9 +194,12 @@ class _DeviceExaminer:
         found = self._hello.runtimes
         plain = [Target(self._name, runtime) for runtime in _known_runtimes([*found, *wanted])]
         special = [target for target in dict.fromkeys(map(_at_batch_1, targets)) if target not in plain]
+        labels = {target: f"runtime {target.runtime}" for target in plain}
+        labels |= {target: _label(target) for target in special}
         exports = {}
-        for target in [*plain, *special]:
-            label = f"runtime {target.runtime}" if target in plain else _label(target)
+        before = len(self.findings)
+        # OpenVINO uses no more CPUs than the worker had when it loaded the first network: the most threads come first.
+        for target, label in sorted(labels.items(), key=lambda item: -item[0].threads):
             if not self._hello.runtime(target.runtime).version:
                 if target in plain:
                     self._report_missing(target.runtime, self._hello.runtime(target.runtime), target.runtime in wanted)
@@ -219,6 +222,8 @@ class _DeviceExaminer:
                 self._report(label, "failed", str(error), "Name a writable folder in $LATLAB_CACHE.")
             else:
                 self._run_smoke_test(worker, target, artifact, label)
+        order = list(labels.values())
+        self.findings[before:] = sorted(self.findings[before:], key=lambda finding: order.index(finding.check))
 
     def _report_missing(self, runtime: str, found: RuntimeInfo, wanted: bool) -> None:
         if not wanted and (self._config.targets or runtime not in USUAL_RUNTIMES):

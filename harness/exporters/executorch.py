@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ExecuTorchExporter", "operators"]
 
-_UNSUPPORTED = ("Missing out variants", "not Aten Canonical", "is not Core ATen", "Unsupported")
+_UNSUPPORTED = re.compile(r"Operator \S+ is not in Core ATen opset|Missing out variants: [^.]+")
 """What ExecuTorch's exceptions say of an operator that it has no kernel for."""
 
 
@@ -64,9 +64,9 @@ class ExecuTorchExporter(Exporter):
                 lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
                 content = bytes(lowered.to_executorch().buffer)
             except Exception as error:
-                text = " ".join(str(error).split())
-                if any(sign in text for sign in _UNSUPPORTED):
-                    raise ExportError("unsupported_op", text[:300]) from error
+                unsupported = _UNSUPPORTED.search(" ".join(str(error).split()))
+                if unsupported:
+                    raise ExportError("unsupported_op", unsupported[0][:300]) from error
                 raise
         path.write_bytes(content)
         return operators(content)

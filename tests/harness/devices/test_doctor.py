@@ -140,6 +140,19 @@ def test_files_that_nothing_here_can_write(tmp_path: Path, monkeypatch: pytest.M
     assert "a small network in" in found["runtime tflite"].found
 
 
+def test_openvino_with_one_and_with_two_threads(tmp_path: Path) -> None:
+    """It never uses more CPUs than it had at its first network, which must not be the one with one thread."""
+    if not is_installed("openvino") or len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs openvino (pip install 'latlab[openvino]') and two CPUs")
+    wants: Any = [{"runtime": "openvino", "threads": [1, 2]}]
+    examination = look_at(LocalDevice(work=tmp_path / "w", targets=wants))
+    found = lines(examination)
+    assert "a small network in" in found["runtime openvino"].found
+    assert "a small network in" in found["openvino, 2 threads"].found
+    checks = [finding.check for finding in examination.findings]
+    assert checks.index("runtime onnxruntime") < checks.index("runtime openvino") < checks.index("openvino, 2 threads")
+
+
 def test_a_simulated_device_is_well() -> None:
     examination = look_at(SimulatedDevice(kind="ideal"))
     assert examination.state == "ok"
