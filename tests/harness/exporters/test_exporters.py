@@ -114,11 +114,11 @@ class TestExecuTorch(ExporterConformance):
     def _installed(self) -> None:
         pytest.importorskip("executorch.exir", reason="executorch is not installed: pip install 'latlab[executorch]'")
 
-    @pytest.mark.parametrize("operator", NETWORKS)
+    @pytest.mark.parametrize("operator", list(NETWORKS)[::4])
     def test_every_operator_agrees_with_eager_pytorch(  # type: ignore[override]
         self, exporter: Exporter, path: Path, operator: str
     ) -> None:
-        """At one batch size, because ExecuTorch's passes take a second for each export."""
+        """A quarter of them, at one batch size: ExecuTorch's passes, which are not latlab's, take a second an export."""
         super().test_every_operator_agrees_with_eager_pytorch(exporter, path, operator, 3)
 
     def test_an_operator_that_executorch_lacks_is_named(self, path: Path) -> None:
