@@ -118,7 +118,7 @@ class TestExecuTorch(ExporterConformance):
     def test_every_operator_agrees_with_eager_pytorch(  # type: ignore[override]
         self, exporter: Exporter, path: Path, operator: str
     ) -> None:
-        """A quarter of them, at one batch size: ExecuTorch's passes, which are not latlab's, take a second an export."""
+        """A quarter of them, at one batch size: the passes are not latlab's, and take a second for each export."""
         super().test_every_operator_agrees_with_eager_pytorch(exporter, path, operator, 3)
 
     def test_an_operator_that_executorch_lacks_is_named(self, path: Path) -> None:
