@@ -447,6 +447,19 @@ class TransportConformance:
         assert ends_soon(device, pid)
         worker.close()
 
+    def test_closed_by_another_thread(self, device: DeviceUnderTest) -> None:
+        """As the end of a run cuts off a device that is busy: the thread that waits for it learns that it is lost."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        with device.impostor("time.sleep(60)") as transport, ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(transport.request, "telemetry", 60.0)
+            time.sleep(0.3)
+            transport.close(gently=False)
+            with pytest.raises(DeviceLostError, match=f"device {device.name}"):
+                waiting.result(SOON_S)
+            with pytest.raises(DeviceLostError, match="not started"):
+                transport.request("telemetry", S)
+
     def test_a_closed_transport_says_so(self, worker: Transport) -> None:
         worker.close()
         with pytest.raises(DeviceLostError, match="not started"):
