@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from latlab.agents.protocol.load_request import INPUT_DATA
 from latlab.agents.protocol.pass_request import PassRequest
+from latlab.harness.devices.owner import busy_advice
 from latlab.harness.devices.preconditions import Preconditions
 from latlab.harness.devices.worker_client import Hello, LoadedModel, WorkerClient, load_request
 from latlab.harness.errors import BadInputError, LatlabError
@@ -136,7 +137,7 @@ class DeviceSession:
             if error.kind == "busy":
                 raise DeviceBusyError(
                     f"device {self.name} is in use: {error.message}",
-                    "It is free again, by itself, when that latlab ends: wait for it, or end it there.",
+                    busy_advice(error.message, self._device),
                 ) from error
             kind = BadInputError if error.kind == "bad_request" else DeviceFaultError
             raise kind(f"device {self.name}: {error.message}") from error
