@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -223,12 +223,19 @@ class Controller:
         """Return when the worker, a process of this machine, has used so many seconds of a processor."""
         self._wait(lambda: self._cpu_s() > cpu_s, f"it does not work for {cpu_s:g} s")
 
-    def kill(self, number: signal.Signals, patience_s: float = 60) -> Killed:
-        """Send a signal, and wait for the device and for the controller's end."""
-        assert not is_free(self._lock)
+    def kill(self, number: signal.Signals, patience_s: float = 60, free: Callable[[], bool] | None = None) -> Killed:
+        """Send a signal, and wait until the device is free, and for the controller's end.
+
+        Args:
+            number: the signal.
+            patience_s: seconds after which both must have happened.
+            free: whether the device is free; default: whether its lock is.
+        """
+        free = free or (lambda: is_free(self._lock))
+        assert not free()
         began = time.monotonic()
         self._process.send_signal(number)
-        wait_until(lambda: is_free(self._lock), f"the device is not free after {number.name}", patience_s)
+        wait_until(free, f"the device is not free after {number.name}", patience_s)
         free_s = time.monotonic() - began
         return Killed(free_s, self._process.wait(patience_s), self.said)
 
