@@ -27,7 +27,7 @@ from typing import NoReturn
 __all__ = ["Guard"]
 
 CHECK_S = 1.0
-"""Seconds between two looks at the worker's parent. Each takes some 50 microseconds, so no timing is disturbed."""
+"""Seconds between two looks at the worker's parent. Each takes some 50 microseconds of a processor."""
 GRACE_S = 0.3
 """Seconds for a worker to end by itself: one that waits for a request needs milliseconds. Then it is killed."""
 _MAX_DESCRIPTORS = 1024
@@ -83,11 +83,12 @@ def _controller_goes(worker: int, parent: int, source: int, alive: int) -> bool:
     poll.register(alive, 0)  # a hangup is reported unasked
     # A server may close one direction of a socket and keep reading the other. Only Linux reports that by itself.
     poll.register(source, getattr(select, "POLLRDHUP", 0))
+    status = _open_status(worker)
     while os.getppid() == worker:
         happened = {descriptor for descriptor, _ in poll.poll(CHECK_S * 1000)}
         if alive in happened:
             return False
-        if happened or not _has_parent(worker, parent):
+        if happened or not _has_parent(status, parent):
             return True
     return False
 
@@ -98,13 +99,19 @@ def _ends_within(alive: int, seconds: float) -> bool:
     return bool(poll.poll(seconds * 1000))
 
 
-def _has_parent(worker: int, parent: int) -> bool:
-    """Return whether the worker is still a child of that process; without /proc, whether there is such a process."""
+def _open_status(worker: int) -> int | None:
+    """Return a descriptor of what Linux says of the worker at the time of reading; None where there is no /proc."""
     try:
-        with open(f"/proc/{worker}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[1]) == parent
-    except (OSError, ValueError, IndexError):
-        pass
+        return os.open(f"/proc/{worker}/stat", os.O_RDONLY)
+    except OSError:
+        return None
+
+
+def _has_parent(status: int | None, parent: int) -> bool:
+    """Return whether the worker is still a child of that process; without /proc, whether there is such a process."""
+    if status is not None:
+        with suppress(OSError, ValueError, IndexError):
+            return int(os.pread(status, 4096, 0).rpartition(b")")[2].split(None, 2)[1]) == parent
     try:
         os.kill(parent, 0)
     except ProcessLookupError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import os
 import signal
 import socket
@@ -101,6 +100,7 @@ def test_the_guard_ends_with_its_worker(number: signal.Signals) -> None:
 def test_the_output_ends_with_the_worker() -> None:
     """The guard must not hold what the controller reads until its end."""
     with worker(BUSY) as (process, guarding):
+        wait_until(lambda: len(os.listdir(f"/proc/{guarding}/fd")) <= 3, "the guard closes nothing", SOON_S)
         os.kill(guarding, signal.SIGSTOP)
         process.kill()
         assert process.stdout is not None
@@ -166,17 +166,22 @@ def test_a_stopped_controller_keeps_its_worker() -> None:
 
 
 def test_the_parent_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_proc(path: str, *_: object) -> None:
+    def no_proc(path: str, *_: object) -> int:
         raise FileNotFoundError(path)
 
-    assert guard._has_parent(os.getpid(), os.getppid())
-    assert not guard._has_parent(os.getpid(), os.getpid())
+    with_proc = guard._open_status(os.getpid())
+    assert with_proc is not None
+    assert guard._has_parent(with_proc, os.getppid())
+    assert not guard._has_parent(with_proc, os.getpid())
+    os.close(with_proc)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    monkeypatch.setattr(builtins, "open", no_proc)
-    assert guard._has_parent(os.getpid(), os.getppid())
-    assert guard._has_parent(os.getpid(), 1)
-    assert not guard._has_parent(os.getpid(), ended.pid)
+    monkeypatch.setattr(os, "open", no_proc)
+    without = guard._open_status(os.getpid())
+    assert without is None
+    assert guard._has_parent(without, os.getppid())
+    assert guard._has_parent(without, 1)
+    assert not guard._has_parent(without, ended.pid)
 
 
 def test_it_sleeps_and_is_small() -> None:

@@ -60,6 +60,8 @@ def stuck(tmp_path: Path) -> tuple[str, Path]:
     return stuck_package(tmp_path / "stuck", sys.executable)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("runtime", list(SLOW_MODELS))
 def test_during_a_first_inference(start: Start, tmp_path: Path, runtime: str) -> None:
     model = SLOW_MODELS[runtime](tmp_path)
@@ -88,6 +90,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("command", list(COMMANDS))
 def test_every_command(
