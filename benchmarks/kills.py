@@ -52,9 +52,11 @@ REQUESTS = {
 """Requests to a worker that is stopped, and no request."""
 CLIENT = """
 import json, sys
+from pathlib import Path
 from latlab.harness.inventory.inventory import load_inventory
 from latlab.harness.transports import open_transport
-transport = open_transport(load_inventory("inventory.yaml").device("device"), "device", "onnxruntime")
+sys.excepthook = lambda *_: None  # what a signal interrupts is no news
+transport = open_transport(load_inventory(Path("inventory.yaml")).device("device"), "device", "onnxruntime")
 transport.start()
 print(transport.request("hello", 60, protocol=1)["pid"], flush=True)
 sys.stdin.readline()
@@ -196,7 +198,7 @@ def request(bench: Bench, folder: Path, verb: str, number: signal.Signals) -> di
     """Kill a client while its worker, which is stopped, does not answer a request."""
     (folder / "inventory.yaml").write_text(json.dumps({"devices": {"device": bench.entry}}, default=str))
     words = [sys.executable, "-c", CLIENT, json.dumps([verb, REQUESTS[verb]])]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(words, cwd=folder, text=True, start_new_session=True, **pipes) as client:
         assert client.stdin is not None
         assert client.stdout is not None
