@@ -460,6 +460,20 @@ class TransportConformance:
             with pytest.raises(DeviceLostError, match="not started"):
                 transport.request("telemetry", S)
 
+    def test_closed_before_a_file_is_copied(
+        self, worker: Transport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By another thread, which comes between a request and the copy."""
+        mine, copy = make_model(tmp_path / "mine.onnx", 3), worker._transfer
+
+        def closed_first(path: Path, sha256: str) -> None:
+            worker.close()
+            copy(path, sha256)
+
+        monkeypatch.setattr(worker, "_transfer", closed_first)
+        with pytest.raises(DeviceLostError):
+            worker.push(mine.path, mine.sha256, mine.suffix)
+
     def test_a_closed_transport_says_so(self, worker: Transport) -> None:
         worker.close()
         with pytest.raises(DeviceLostError, match="not started"):
