@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -56,11 +56,10 @@ class LoadedModels:
     Args:
         models: the folder with the networks' files.
         telemetry: the sensors, which are read before and after each pass.
-        between: called before each inference, outside the timed region; it may end the process.
     """
 
-    def __init__(self, models: ModelFolder, telemetry: Telemetry, between: Callable[[], object]) -> None:
-        self._models, self._telemetry, self._between = models, telemetry, between
+    def __init__(self, models: ModelFolder, telemetry: Telemetry) -> None:
+        self._models, self._telemetry = models, telemetry
         self._affinity = Affinity()
         self._loaded: dict[int, _LoadedModel] = {}
         self._handles = 0
@@ -203,9 +202,9 @@ class LoadedModels:
         try:
             with session.running() as invoke:
                 if session.clock is None:
-                    blocks_ns = take_samples(repeated(invoke, calls), rule, deadline_ns, self._between)
+                    blocks_ns = take_samples(repeated(invoke, calls), rule, deadline_ns)
                     return blocks_ns if calls == 1 else [round(block / calls) for block in blocks_ns], {}
-                taken = take_device_samples(invoke, session.clock, rule, deadline_ns, self._between, gpu)
+                taken = take_device_samples(invoke, session.clock, rule, deadline_ns, gpu)
                 return taken.samples_ns, taken.report()
         except AgentError:
             raise

@@ -187,8 +187,6 @@ FactOption = Annotated[
 NewSessionOption = Annotated[
     bool, typer.Option("--new-session", help="Measure all networks again, in a new session; earlier ones stay.")
 ]
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
 
 
 def open_lab(store: Path, inventory: Path | None) -> Lab:

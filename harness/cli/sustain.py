@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from latlab.harness.cli.interruption import interruption
 from latlab.harness.cli.options import (
-    INTERRUPTED,
     STORE,
     AcceleratorOption,
     BatchOption,
@@ -114,7 +114,8 @@ def sustain(
     if result.error:
         print(f"latlab: {result.error}", file=sys.stderr)
     if interrupted:
-        sys.exit(INTERRUPTED)
+        print(f"latlab: {interruption.words}\nThe run up to now is in the store.", file=sys.stderr)
+        sys.exit(interruption.exit_code)
     if result.status != Status.OK or result.error:
         raise typer.Exit(1)
 

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from latlab.agents.protocol.load_request import INPUT_DATA
 from latlab.agents.protocol.pass_request import PassRequest
+from latlab.harness.devices.owner import busy_advice
 from latlab.harness.devices.preconditions import Preconditions
 from latlab.harness.devices.worker_client import Hello, LoadedModel, WorkerClient, load_request
 from latlab.harness.errors import BadInputError, LatlabError
@@ -36,6 +37,8 @@ REQUEST_S = 30.0
 """Deadline in seconds of requests that neither load nor time a network."""
 LOAD_S = 300.0
 """Deadline in seconds of loading a model, its first inference included."""
+WAIT_S = 5.0
+"""Seconds after which a display of progress says what it is that takes so long."""
 REST_SLICE_S = 0.5
 """Seconds of rest after which it is checked whether the run is to end."""
 TIME_FLOOR_S = 60.0
@@ -107,8 +110,7 @@ class DeviceSession:
         """Number of passes timed since the session began."""
         self.generation = 0
         """Number of restarts of the worker. A new worker has no networks loaded."""
-        self.doing = "connecting"
-        """What the session does now, in a word or two, for a display of progress."""
+        self.begin("connecting")
         self.telemetry: dict[str, Any] = {}
         """The last reading of the device's sensors."""
         self._after_pass = False
@@ -128,7 +130,7 @@ class DeviceSession:
         self._worker.close()
 
     def _start(self) -> None:
-        self.doing = "connecting"
+        self.begin("connecting")
         try:
             self._worker.start()
             self.hello = self._worker.hello(HELLO_S, self._owner)
@@ -136,12 +138,12 @@ class DeviceSession:
             if error.kind == "busy":
                 raise DeviceBusyError(
                     f"device {self.name} is in use: {error.message}",
-                    "It is free again, by itself, when that latlab ends: wait for it, or end it there.",
+                    busy_advice(error.message, self._device),
                 ) from error
             kind = BadInputError if error.kind == "bad_request" else DeviceFaultError
             raise kind(f"device {self.name}: {error.message}") from error
         self.lease = self.hello.lease(self.name)
-        self.doing = "ready"
+        self.begin("ready")
         self._after_pass = False
         self._check_cpus()
         runtime = self.hello.runtime(self.target.runtime)
@@ -167,6 +169,23 @@ class DeviceSession:
                 f"device {self.name} has {cpus} CPUs for timing: {self.target.threads} threads would take turns",
                 f"Use --threads {cpus} or less.",
             )
+
+    def begin(self, doing: str, subject: str = "") -> None:
+        """Note what the session does from now on, for a display of progress.
+
+        Args:
+            doing: a word or two.
+            subject: what it does that with.
+        """
+        self.doing, self._subject, self._since = doing, subject, time.monotonic()
+
+    @property
+    def waiting(self) -> str:
+        """What the session has been doing for so long that it is worth a sentence (`WAIT_S`); else empty."""
+        seconds = time.monotonic() - self._since
+        if seconds < WAIT_S or self.doing in ("ready", "resting"):
+            return ""
+        return f"{self.doing} for {seconds:.0f} s{f': {self._subject}' if self._subject else ''}"
 
     def register(self, store: Store) -> None:
         """Record in the store the device's facts, to which rows refer, and the lease under which it is used."""
@@ -226,7 +245,7 @@ class DeviceSession:
 
     def _load(self, artifact: Artifact, network: str) -> LoadedModel:
         start = time.perf_counter()
-        self.doing = "pushing"
+        self.begin("pushing", network)
         try:
             self._worker.push(artifact.path, artifact.sha256, artifact.suffix)
             if artifact.data is not None:
@@ -237,7 +256,7 @@ class DeviceSession:
             # The device's fault (its disk is full, say), not the network's: it must not become a row.
             raise self._fault(error) from error
         pushed = time.perf_counter()
-        self.doing = "loading"
+        self.begin("loading", f"{network or 'the network'}, first inference included")
         try:
             loaded = self._worker.load(load_request(self.target, artifact, self.affinity, network), LOAD_S)
         except WorkerError as error:
@@ -275,7 +294,7 @@ class DeviceSession:
             )
         request = policy.pass_request()
         deadline_s = pass_deadline_s(request, loaded.first_s)
-        self.doing = "timing"
+        self.begin("timing")
         try:
             recorded = self._worker.time(loaded.handle, request, deadline_s)
         except WorkerError as error:
@@ -304,7 +323,7 @@ class DeviceSession:
 
     def rest(self, seconds: float) -> None:
         """Let nothing run on the device for so many seconds of its own clock."""
-        self.doing = "resting"
+        self.begin("resting")
         self._worker.rest(seconds)
 
     def wait_until_fit(self, check: Callable[[], None] = lambda: None) -> float:
@@ -339,7 +358,7 @@ class DeviceSession:
                 )
             if decision.wait_s <= 0:
                 break
-            self.doing = "resting"
+            self.begin("resting")
             until_s = rested_s + decision.wait_s
             while rested_s < until_s:
                 check()

@@ -266,7 +266,7 @@ class PassScheduler:
 
     def _await_exports(self, return_when: str, most_s: float = math.inf) -> None:
         """Wait for exports, for at most `most_s` seconds. Meanwhile, keep the device's worker from ending."""
-        self._device.doing = "waiting for an export"
+        self._device.begin("waiting for an export")
         pinged = time.monotonic()
         until = pinged + most_s
         while True:

@@ -154,6 +154,10 @@ class DeviceConfig(Strict):
         """The device's address, as a person reads it."""
         return ""
 
+    def shell_command(self, command: str) -> str:
+        """Return what a person types on this machine to run a command on the device."""
+        return command if self.is_this_machine else f"{command} (on {self.address or 'the device'})"
+
     @property
     def default_runtime(self) -> str:
         """The runtime that commands use where neither they nor `targets` name one."""
