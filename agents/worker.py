@@ -2,10 +2,10 @@
 
     python latlab-worker-<hash>.pyz --work DIR
 
-The verbs are `hello` (first), `put`, `load`, `time`, `unload`, `install`, `telemetry` and `bye`; `protocol.messages`
-defines how they travel. The worker opens no port, starts no program and evaluates no text as code. It ends at the end
-of its stdin, when its parent process is gone, after a long time without a request, when a newer worker has the device,
-and when the runtime hangs past a request's deadline. So no orphan keeps a device busy.
+The verbs are `hello` (first), `put`, `load`, `time`, `profile`, `unload`, `install`, `telemetry` and `bye`;
+`protocol.messages` defines how they travel. The worker opens no port, starts no program and evaluates no text as code.
+It ends at the end of its stdin, when its parent process is gone, after a long time without a request, when a newer
+worker has the device, and when the runtime hangs past a request's deadline. So no orphan keeps a device busy.
 """
 
 from __future__ import annotations
@@ -186,6 +186,7 @@ class Worker:
             "put": self._put,
             "load": networks.load,
             "time": networks.time,
+            "profile": networks.profile,
             "unload": networks.unload,
             "install": self._install,
             "telemetry": self._read_telemetry,
