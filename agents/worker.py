@@ -2,9 +2,9 @@
 
     python latlab-worker-<hash>.pyz --work DIR
 
-The verbs are `hello` (first), `put`, `load`, `time`, `unload`, `install`, `telemetry` and `bye`; `protocol.messages`
-defines how they travel. The worker opens no port, starts no program and evaluates no text as code. Beside it runs a
-second process of the same program, its guard (`system.guard`).
+The verbs are `hello` (first), `put`, `load`, `time`, `profile`, `unload`, `install`, `telemetry` and `bye`;
+`protocol.messages` defines how they travel. The worker opens no port, starts no program and evaluates no text as code.
+Beside it runs a second process of the same program, its guard (`system.guard`).
 
 The worker ends at the end of its stdin, after a long time without a request, when a newer worker has the device, and
 when the runtime hangs past a request's deadline. When its controller is gone while a runtime computes, the guard ends
@@ -184,6 +184,7 @@ class Worker:
             "put": self._put,
             "load": networks.load,
             "time": networks.time,
+            "profile": networks.profile,
             "unload": networks.unload,
             "install": self._install,
             "telemetry": self._read_telemetry,

@@ -1,4 +1,4 @@
-"""The device's side of loading: networks in the worker's memory, and the verbs `load`, `time` and `unload`.
+"""The device's side of loading: networks in the worker's memory, and the verbs `load`, `time`, `profile` and `unload`.
 
 `latlab.harness.devices.loaded_models` is the controller's side: it decides which networks stay loaded.
 """
@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 from latlab.agents import runtimes
+from latlab.agents.execution.profiling import profile
 from latlab.agents.execution.sampling import repeated, take_device_samples, take_samples, timer_overhead_ns
 from latlab.agents.execution.stopping import Rule, Sampling, Warmup, block_size, usual_call_ns
 from latlab.agents.protocol.errors import AgentError
 from latlab.agents.protocol.load_request import INPUT_DATA, LoadRequest
 from latlab.agents.protocol.messages import Fields
 from latlab.agents.protocol.pass_request import MAX_RUNS, PassRequest
+from latlab.agents.protocol.profile_request import ProfileRequest
 from latlab.agents.system.peak_memory import PeakMemory
 from latlab.agents.system.process import Affinity, watchdog
 from latlab.agents.system.telemetry import Telemetry
@@ -155,6 +157,25 @@ class LoadedModels:
             "telemetry": telemetry,
             **extra,
         }
+
+    def profile(self, fields: Fields) -> dict[str, Any]:
+        """Run a loaded network under its runtime's profiler, and return the time of each operator.
+
+        The profiled network is opened apart, so that later passes of the loaded one are as they would be without this.
+
+        Raises:
+            AgentError: "bad_request" if the runtime has no profiler; "timeout" after `deadline_s` seconds; else the
+                kind of the runtime's failure.
+        """
+        handle = fields.integer("handle", 0, 1 << 53)
+        loaded = self._find(handle)
+        request = ProfileRequest.read(fields)
+        deadline_s = fields.number("deadline_s", 0, 86400)
+        self._check_file(handle, loaded)
+        with self._naming_network(loaded.request.network, "profiling"), watchdog(deadline_s + WATCHDOG_GRACE_S):
+            self._affinity.pin(loaded.request.affinity)
+            deadline_ns = time.perf_counter_ns() + round(deadline_s * 1e9)
+            return profile(loaded.session, request, deadline_ns, self._between)
 
     def unload(self, fields: Fields) -> dict[str, Any]:
         """Close the networks of the given handles, and return how many stay loaded."""
