@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from latlab.agents.protocol.load_request import INPUT_DATA
 from latlab.agents.protocol.pass_request import PassRequest
+from latlab.agents.protocol.profile_request import ProfileRequest
 from latlab.harness.devices.owner import busy_advice
 from latlab.harness.devices.preconditions import Preconditions
 from latlab.harness.devices.worker_client import Hello, LoadedModel, WorkerClient, load_request
@@ -19,6 +20,7 @@ from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.exporters import Artifact
 from latlab.harness.store.store import LeaseToken, Store
 from latlab.harness.targets import BENCHMARK_MODEL, Target
+from latlab.harness.telemetry.operator_profile import OperatorProfile
 from latlab.harness.telemetry.recorded_pass import RecordedPass
 from latlab.harness.timing_policy import TimingPolicy
 from latlab.harness.transports import DeviceConfig, DeviceLostError, WorkerError, open_transport
@@ -47,6 +49,10 @@ TIME_CEILING_S = 7200.0
 """Most seconds that the runs of a pass may take: a device cannot make the controller wait forever."""
 TIME_FACTOR = 20.0
 """The runs of a pass may take this many times as long as the first inference suggests."""
+
+
+PROFILE_FACTOR = 50.0
+"""The same for profiled inferences, which are slower."""
 
 
 def pass_deadline_s(request: PassRequest, first_s: float) -> float:
@@ -307,6 +313,27 @@ class DeviceSession:
         recorded = replace(recorded, telemetry={**recorded.telemetry, **self._circumstances})
         self._after_pass, self._circumstances = True, {}
         return recorded
+
+    def profile(self, loaded: LoadedModel, request: ProfileRequest) -> OperatorProfile:
+        """Run a loaded network under its runtime's profiler.
+
+        Raises:
+            BadInputError: if the runtime has no profiler.
+            WorkerError, DeviceFaultError, DeviceLostError: as `time`.
+        """
+        self.doing = "profiling"
+        runs_s = PROFILE_FACTOR * loaded.first_s * (request.warmup + request.runs)
+        try:
+            found = self._worker.profile(loaded.handle, request, min(TIME_CEILING_S, max(TIME_FLOOR_S, runs_s)))
+        except WorkerError as error:
+            if error.kind in DEVICE_FAULTS:
+                raise self._fault(error) from error
+            if error.kind == "bad_request":
+                raise BadInputError(f"device {self.name}: {error.message}") from error
+            raise
+        self._failures = 0
+        self._after_pass = False
+        return found
 
     def ping(self) -> None:
         """Read the device's sensors, which also keeps an idle worker from ending.

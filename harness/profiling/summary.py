@@ -1,0 +1,200 @@
+"""The summary of a profile: operators and their kinds, and how their sum compares with a whole inference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import median
+from typing import Any, NamedTuple
+
+from latlab.harness.statistics.estimators import trimmed_mean
+from latlab.harness.telemetry.operator_profile import OperatorProfile, ProfiledOperator
+from latlab.harness.telemetry.readings import number, text
+from latlab.harness.telemetry.recorded_pass import RecordedPass
+from latlab.harness.text import count, milliseconds
+
+__all__ = ["AGREES", "Kind", "NetworkProfile"]
+
+TRIM = 0.1
+"""Share of a pass's samples that is cut at each end, as for labels."""
+AGREES = 0.1
+"""Share of an inference by which the sum of its operators may differ without an explanation."""
+
+
+class Kind(NamedTuple):
+    """All operators of one type on one provider."""
+
+    kind: str
+    provider: str
+    operators: int
+    """How many there are."""
+    mean_ms: float
+    """Milliseconds per inference of all of them together."""
+    share: float
+    """Their part of the sum over all operators."""
+
+
+@dataclass(frozen=True)
+class NetworkProfile:
+    """The profile of one network on one target, from several rounds.
+
+    An operator's time is the median over the rounds, and the time of an inference without the profiler is the median of
+    the trimmed means of the passes between them. So a round that was disturbed has no weight.
+    """
+
+    target: str
+    network: str
+    threads: int
+    passes: tuple[RecordedPass, ...]
+    """Passes without the profiler: one before the first round, and one after each."""
+    profiles: tuple[OperatorProfile, ...]
+    """One of each round."""
+    facts: Mapping[str, Any]
+    """What the worker reported when it loaded the network (`LoadedModel.facts`)."""
+    file_operators: Mapping[str, int]
+    """Number of operators of each type in the model file; empty if it is not known."""
+    simulated: bool = False
+    """True if the device is a simulated one."""
+
+    @cached_property
+    def operators(self) -> tuple[ProfiledOperator, ...]:
+        """The operators in the order in which they ran, with their typical times.
+
+        Rounds number equal operators in the same way. An operator that is not in all rounds counts as 0 in the others.
+        """
+        times: dict[tuple[Any, ...], list[float]] = {}
+        found: dict[tuple[Any, ...], ProfiledOperator] = {}
+        for profile in self.profiles:
+            seen: dict[tuple[Any, ...], int] = {}
+            for one in profile.operators:
+                seen[one.identity] = seen.get(one.identity, 0) + 1
+                key = (*one.identity, seen[one.identity])
+                times.setdefault(key, []).append(one.mean_ms)
+                found.setdefault(key, one)
+        rounds = len(self.profiles)
+        return tuple(
+            ProfiledOperator(one.name, one.kind, one.provider, median(ms + [0.0] * (rounds - len(ms))), one.fused)
+            for (key, one), ms in zip(found.items(), times.values(), strict=True)
+        )
+
+    @cached_property
+    def left_out_ms(self) -> float:
+        """Milliseconds per inference of operators that the device did not list because there are too many."""
+        return median(one.left_out_ms for one in self.profiles)
+
+    @cached_property
+    def sum_ms(self) -> float:
+        """Milliseconds of all operators of an inference together."""
+        return sum(one.mean_ms for one in self.operators) + self.left_out_ms
+
+    @cached_property
+    def latency_ms(self) -> float:
+        """Milliseconds of an inference without the profiler: the median of the passes' trimmed means."""
+        return median(trimmed_mean(one.samples_ns, TRIM) for one in self.passes) / 1e6
+
+    @cached_property
+    def profiled_ms(self) -> float:
+        """Milliseconds of an inference under the profiler: the median over the rounds."""
+        return median(one.inference_ms for one in self.profiles)
+
+    @cached_property
+    def overhead_ms(self) -> float:
+        """Milliseconds per inference of the profiler's own work that is taken out of the operators' times."""
+        return median(one.overhead_ms for one in self.profiles)
+
+    @property
+    def ratio(self) -> float:
+        """The sum over the operators, divided by the time of an inference."""
+        return self.sum_ms / self.latency_ms
+
+    @property
+    def agrees(self) -> bool:
+        """True if the sum differs from an inference by at most `AGREES` of it."""
+        return abs(self.ratio - 1) <= AGREES
+
+    @cached_property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The types of operators, those that take the most time first."""
+        groups: dict[tuple[str, str], list[float]] = {}
+        for one in self.operators:
+            groups.setdefault((one.kind, one.provider), []).append(one.mean_ms)
+        kinds = [Kind(kind, provider, len(ms), sum(ms), self.share(sum(ms))) for (kind, provider), ms in groups.items()]
+        return tuple(sorted(kinds, key=lambda one: (-one.mean_ms, one.kind)))
+
+    def share(self, ms: float) -> float:
+        """Return milliseconds as a part of the sum over all operators; 0 if that is 0."""
+        return ms / self.sum_ms if self.sum_ms > 0 else 0.0
+
+    def longest(self, most: int) -> list[ProfiledOperator]:
+        """Return at most so many operators, the longest first."""
+        return sorted(self.operators, key=lambda one: -one.mean_ms)[:most]
+
+    def explanation(self) -> str:
+        """Return in words how the sum over the operators compares with an inference, and what the difference is."""
+        said = (
+            f"the operators add up to {milliseconds(self.sum_ms)}, {100 * self.ratio:.0f} % of an inference "
+            f"({milliseconds(self.latency_ms)})"
+        )
+        slower = f"with it, an inference takes {milliseconds(self.profiled_ms)}"
+        if self.agrees:
+            return said
+        if self.ratio > 1:
+            return f"{said}: the profiler slows them ({slower}). Shares hold better than milliseconds here"
+        unit_ms = max(one.resolution_ms for one in self.profiles)
+        lost_ms = unit_ms / 2 * len(self.operators)
+        rounded = (
+            f", and the profiler's rounding down to {1000 * unit_ms:.0f} µs, which is some {milliseconds(lost_ms)} here"
+            if lost_ms > 0.01 * self.latency_ms
+            else ""
+        )
+        return f"{said}. The rest is the runtime's work between them and around them{rounded}"
+
+    def fusion(self) -> str:
+        """Return in words what became of the file's operators: fused, or run by a delegate; empty if nothing is known.
+
+        Types of operators can be compared only where the runtime names them as the file does.
+        """
+        parts = []
+        delegated, of = number(self.facts, "delegated", "delegated"), number(self.facts, "delegated", "operators")
+        if delegated is not None and of is not None:
+            pieces = count(number(self.facts, "delegated", "partitions") or 0, "piece")
+            provider = text(self.facts, "provider") or "the delegate"
+            parts.append(f"{provider} runs {delegated:.0f} of the file's {count(of, 'operator')}, in {pieces}")
+        executed: dict[str, int] = {}
+        for one in self.operators:
+            executed[one.kind] = executed.get(one.kind, 0) + 1
+        if self.file_operators and set(self.file_operators) & set(executed):
+            fewer = {kind: n for kind, n in self.file_operators.items() if executed.get(kind, 0) < n}
+            more = {kind: n for kind, n in executed.items() if self.file_operators.get(kind, 0) < n}
+            if fewer:
+                listed = ", ".join(f"{kind} {n} → {executed.get(kind, 0)}" for kind, n in sorted(fewer.items()))
+                parts.append(f"fused or left out of the file's operators: {listed}")
+            if more:
+                listed = ", ".join(f"{kind} {n - self.file_operators.get(kind, 0)}" for kind, n in sorted(more.items()))
+                parts.append(f"added by the runtime: {listed}")
+        return "; ".join(parts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the profile as JSON values."""
+        return {
+            "target": self.target,
+            "network": self.network,
+            "simulated": self.simulated,
+            "latency_ms": self.latency_ms,
+            "sum_ms": self.sum_ms,
+            "sum_percent": 100 * self.ratio,
+            "profiled_ms": self.profiled_ms,
+            "overhead_ms": self.overhead_ms,
+            "rounds": len(self.profiles),
+            "runs": sum(one.runs for one in self.profiles),
+            "explanation": self.explanation(),
+            "fusion": self.fusion(),
+            "delegated": self.facts.get("delegated"),
+            "file_operators": dict(self.file_operators),
+            "kinds": [one._asdict() for one in self.kinds],
+            "operators": [
+                {**vars(one), "fused": list(one.fused), "share": self.share(one.mean_ms)} for one in self.operators
+            ],
+            "left_out": {"operators": max(one.left_out for one in self.profiles), "mean_ms": self.left_out_ms},
+        }
