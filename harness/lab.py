@@ -50,7 +50,9 @@ from latlab.harness.inventory.inventory import load_inventory, policy_named
 from latlab.harness.measurement.session import MeasurementSession
 from latlab.harness.models.inputs import InputOptions
 from latlab.harness.models.own_model import OwnModel, locate
+from latlab.harness.models.read import read_model
 from latlab.harness.paths import cache_folder, writable_folder
+from latlab.harness.profiling import NetworkProfile, ProfileRun
 from latlab.harness.statistics.ranking import Resolve
 from latlab.harness.store.store import Campaign, Store
 from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Role, Selection, Status
@@ -242,6 +244,48 @@ class Lab:
         if errors and not result.passes:
             raise errors[0]
         return replace(result, error=errors[0].message) if errors else result
+
+    def profile(
+        self,
+        subject: str | Path,
+        device: str = "local",
+        *,
+        space: str | None = None,
+        inputs: InputOptions = InputOptions(),
+        options: TargetOptions = TargetOptions(),
+        seed: int = 0,
+        as_written: bool = False,
+        listener: RunListener = RunListener(),
+    ) -> NetworkProfile:
+        """Profile one network: the time of each of its operators, from the runtime's own profiler.
+
+        Nothing of it goes into the store, because it makes no label.
+
+        Args:
+            subject: a model of your own, as `model` of `measure`; with `space`, an architecture of that space.
+            device: name of the inventory, or a full target; of a device's several targets the first is taken.
+            inputs, options, seed, as_written, listener: as for `measure`.
+
+        Raises:
+            BadInputError: if the arguments make no sense, a name is unknown, or the runtime has no profiler.
+            LatlabError: why the network cannot be exported or run, or why the device failed.
+        """
+        if space is None:
+            own, targets, artifact = self._own_model(subject, inputs, device, options, listener)
+            target, network = _only_device(targets), own.name
+        else:
+            target = _only_device(self.targets(device, options))
+            (one,) = parse_archs(space_to_measure(space), [str(subject)])
+            network = one.text
+            artifact = self._exported(
+                ExportRequest(space, network, target.format, target.batch_size, target.precision, seed, as_written)
+            )
+        label = f"{space or USER_MODEL_SPACE}/{network}"
+        run = ProfileRun(target, artifact, network, label, read_model(artifact.path).operators)
+        errors = self.run_jobs([Job(target, run.work)], listener)
+        if errors:
+            raise errors[0]
+        return run.result()
 
     def embed(
         self,
@@ -559,7 +603,7 @@ def _networks(
 def _only_device(targets: Sequence[Target]) -> Target:
     """Return the first target. Raises `BadInputError` if they are of several devices."""
     if any(other.device != targets[0].device for other in targets):
-        raise BadInputError("one device at a time is put under sustained load", "Name one.")
+        raise BadInputError(f"this works on one device at a time, and there are {len(targets)} targets", "Name one.")
     return targets[0]
 
 

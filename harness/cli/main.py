@@ -15,6 +15,7 @@ from latlab.harness.cli import bench as cli_bench
 from latlab.harness.cli import devices as cli_devices
 from latlab.harness.cli import importing as cli_import
 from latlab.harness.cli import inspecting, measuring, predicting, results
+from latlab.harness.cli import profile as cli_profile
 from latlab.harness.cli import quality as cli_quality
 from latlab.harness.cli import sustain as cli_sustain
 from latlab.harness.cli.interruption import ending_orderly
@@ -40,6 +41,7 @@ app.add_typer(inspecting.app)
 app.add_typer(cli_bench.app, name="bench")
 app.add_typer(cli_import.app)
 app.add_typer(cli_sustain.app)
+app.add_typer(cli_profile.app)
 app.add_typer(cli_quality.app)
 app.add_typer(cli_import.sources, name="sources")
 

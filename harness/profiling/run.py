@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from latlab.agents.protocol.profile_request import ProfileRequest
 from latlab.harness.devices.worker_client import LoadedModel
@@ -20,12 +20,12 @@ from latlab.harness.transports import WorkerError
 
 __all__ = ["POLICY", "ProfileRun"]
 
-POLICY = TimingPolicy("profile", warmup=3, runs=20, trim=0.1, passes=1, spread=0, pass_s=0.2, overheads=100)
+POLICY = TimingPolicy("profile", warmup=3, runs=20, trim=0.1, passes=1, spread=0, pass_s=0.1, overheads=100)
 """How the passes around the profiles are timed."""
 REQUEST = ProfileRequest(warmup=3, runs=10)
 """The inferences of one profile."""
-ROUNDS = 5
-"""Profiles, each with a pass before and after it: a disturbance of seconds spoils one or two of five."""
+ROUNDS = 8
+"""Profiles, each with a pass before and after it: on a device that does something else now and then, one is undisturbed."""
 MOST_S = 60.0
 """Seconds after which no further round begins, for networks that take seconds."""
 
@@ -41,10 +41,14 @@ class ProfileRun:
         artifact: the exported network.
         network: its name: an architecture or a model file.
         label: the name that the device is given for messages.
+        file_operators: number of operators of each type in the model file; empty if it is not known.
     """
 
-    def __init__(self, target: Target, artifact: Artifact, network: str, label: str) -> None:
+    def __init__(
+        self, target: Target, artifact: Artifact, network: str, label: str, file_operators: Mapping[str, int]
+    ) -> None:
         self._target, self._artifact, self._network, self._label = target, artifact, network, label
+        self._file_operators = file_operators
         self._loaded: LoadedModel | None = None
         self._passes: list[RecordedPass] = []
         self._profiles: list[OperatorProfile] = []
@@ -87,6 +91,6 @@ class ProfileRun:
             passes=tuple(self._passes),
             profiles=tuple(self._profiles),
             facts=self._loaded.facts,
-            file_operators=self._artifact.operators,
+            file_operators=self._file_operators,
             simulated=self._simulated,
         )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import median
 from typing import Any, NamedTuple
 
 from latlab.harness.statistics.estimators import trimmed_mean
@@ -22,6 +22,10 @@ AGREES = 0.1
 """Share of an inference by which the sum of its operators may differ without an explanation."""
 
 
+DISTURBED = 1.25
+"""Ratio of the slowest pass to the fastest from which on the device counts as disturbed."""
+
+
 class Kind(NamedTuple):
     """All operators of one type on one provider."""
 
@@ -35,12 +39,29 @@ class Kind(NamedTuple):
     """Their part of the sum over all operators."""
 
 
+def _changes(written: Mapping[str, int], executed: Mapping[str, int]) -> list[str]:
+    """Return in words how the operators in a file differ from those that ran; nothing if no type is in both."""
+    if not set(written) & set(executed):
+        return []
+    fewer = {kind: n for kind, n in written.items() if executed.get(kind, 0) < n}
+    more = {kind: n for kind, n in executed.items() if written.get(kind, 0) < n}
+    changes = []
+    if fewer:
+        listed = ", ".join(f"{kind} {n} → {executed.get(kind, 0)}" for kind, n in sorted(fewer.items()))
+        changes.append(f"fused or left out of the file's operators: {listed}")
+    if more:
+        listed = ", ".join(f"{kind} {n - written.get(kind, 0)}" for kind, n in sorted(more.items()))
+        changes.append(f"added by the runtime: {listed}")
+    return changes
+
+
 @dataclass(frozen=True)
 class NetworkProfile:
     """The profile of one network on one target, from several rounds.
 
-    An operator's time is the median over the rounds, and the time of an inference without the profiler is the median of
-    the trimmed means of the passes between them. So a round that was disturbed has no weight.
+    The round with the smallest sum over its operators counts, and the fastest of the passes between the rounds: whatever
+    else runs on a device can only make them slower (the argument of Python's `timeit`), and a disturbance hits some
+    operators and not others.
     """
 
     target: str
@@ -58,50 +79,29 @@ class NetworkProfile:
     """True if the device is a simulated one."""
 
     @cached_property
+    def best(self) -> OperatorProfile:
+        """The profile of the round that counts."""
+        return min(self.profiles, key=lambda one: one.sum_ms)
+
+    @property
     def operators(self) -> tuple[ProfiledOperator, ...]:
-        """The operators in the order in which they ran, with their typical times.
+        """The operators in the order in which they ran."""
+        return self.best.operators
 
-        Rounds number equal operators in the same way. An operator that is not in all rounds counts as 0 in the others.
-        """
-        times: dict[tuple[Any, ...], list[float]] = {}
-        found: dict[tuple[Any, ...], ProfiledOperator] = {}
-        for profile in self.profiles:
-            seen: dict[tuple[Any, ...], int] = {}
-            for one in profile.operators:
-                seen[one.identity] = seen.get(one.identity, 0) + 1
-                key = (*one.identity, seen[one.identity])
-                times.setdefault(key, []).append(one.mean_ms)
-                found.setdefault(key, one)
-        rounds = len(self.profiles)
-        return tuple(
-            ProfiledOperator(one.name, one.kind, one.provider, median(ms + [0.0] * (rounds - len(ms))), one.fused)
-            for (key, one), ms in zip(found.items(), times.values(), strict=True)
-        )
-
-    @cached_property
-    def left_out_ms(self) -> float:
-        """Milliseconds per inference of operators that the device did not list because there are too many."""
-        return median(one.left_out_ms for one in self.profiles)
-
-    @cached_property
+    @property
     def sum_ms(self) -> float:
         """Milliseconds of all operators of an inference together."""
-        return sum(one.mean_ms for one in self.operators) + self.left_out_ms
+        return self.best.sum_ms
 
     @cached_property
+    def passes_ms(self) -> tuple[float, ...]:
+        """Milliseconds of an inference without the profiler in each pass: trimmed means, as labels are."""
+        return tuple(trimmed_mean(one.samples_ns, TRIM) / 1e6 for one in self.passes)
+
+    @property
     def latency_ms(self) -> float:
-        """Milliseconds of an inference without the profiler: the median of the passes' trimmed means."""
-        return median(trimmed_mean(one.samples_ns, TRIM) for one in self.passes) / 1e6
-
-    @cached_property
-    def profiled_ms(self) -> float:
-        """Milliseconds of an inference under the profiler: the median over the rounds."""
-        return median(one.inference_ms for one in self.profiles)
-
-    @cached_property
-    def overhead_ms(self) -> float:
-        """Milliseconds per inference of the profiler's own work that is taken out of the operators' times."""
-        return median(one.overhead_ms for one in self.profiles)
+        """Milliseconds of an inference without the profiler, in the fastest pass."""
+        return min(self.passes_ms)
 
     @property
     def ratio(self) -> float:
@@ -136,12 +136,19 @@ class NetworkProfile:
             f"the operators add up to {milliseconds(self.sum_ms)}, {100 * self.ratio:.0f} % of an inference "
             f"({milliseconds(self.latency_ms)})"
         )
-        slower = f"with it, an inference takes {milliseconds(self.profiled_ms)}"
+        if max(self.passes_ms) > DISTURBED * self.latency_ms:
+            said += (
+                f"; something else used the device meanwhile: passes took from {milliseconds(self.latency_ms)} to "
+                f"{milliseconds(max(self.passes_ms))}"
+            )
         if self.agrees:
             return said
         if self.ratio > 1:
-            return f"{said}: the profiler slows them ({slower}). Shares hold better than milliseconds here"
-        unit_ms = max(one.resolution_ms for one in self.profiles)
+            return (
+                f"{said}. The profiler slows them: under it an inference takes "
+                f"{milliseconds(self.best.inference_ms)}. Shares hold better than milliseconds here"
+            )
+        unit_ms = self.best.resolution_ms
         lost_ms = unit_ms / 2 * len(self.operators)
         rounded = (
             f", and the profiler's rounding down to {1000 * unit_ms:.0f} µs, which is some {milliseconds(lost_ms)} here"
@@ -161,18 +168,9 @@ class NetworkProfile:
             pieces = count(number(self.facts, "delegated", "partitions") or 0, "piece")
             provider = text(self.facts, "provider") or "the delegate"
             parts.append(f"{provider} runs {delegated:.0f} of the file's {count(of, 'operator')}, in {pieces}")
-        executed: dict[str, int] = {}
-        for one in self.operators:
-            executed[one.kind] = executed.get(one.kind, 0) + 1
-        if self.file_operators and set(self.file_operators) & set(executed):
-            fewer = {kind: n for kind, n in self.file_operators.items() if executed.get(kind, 0) < n}
-            more = {kind: n for kind, n in executed.items() if self.file_operators.get(kind, 0) < n}
-            if fewer:
-                listed = ", ".join(f"{kind} {n} → {executed.get(kind, 0)}" for kind, n in sorted(fewer.items()))
-                parts.append(f"fused or left out of the file's operators: {listed}")
-            if more:
-                listed = ", ".join(f"{kind} {n - self.file_operators.get(kind, 0)}" for kind, n in sorted(more.items()))
-                parts.append(f"added by the runtime: {listed}")
+        else:
+            written = {kind.removeprefix("aten::"): n for kind, n in self.file_operators.items() if kind != "Constant"}
+            parts.extend(_changes(written, Counter(one.kind for one in self.operators)))
         return "; ".join(parts)
 
     def to_json(self) -> dict[str, Any]:
@@ -184,10 +182,11 @@ class NetworkProfile:
             "latency_ms": self.latency_ms,
             "sum_ms": self.sum_ms,
             "sum_percent": 100 * self.ratio,
-            "profiled_ms": self.profiled_ms,
-            "overhead_ms": self.overhead_ms,
-            "rounds": len(self.profiles),
-            "runs": sum(one.runs for one in self.profiles),
+            "profiled_ms": self.best.inference_ms,
+            "overhead_ms": self.best.overhead_ms,
+            "runs": self.best.runs,
+            "rounds_ms": [one.sum_ms for one in self.profiles],
+            "passes_ms": list(self.passes_ms),
             "explanation": self.explanation(),
             "fusion": self.fusion(),
             "delegated": self.facts.get("delegated"),
@@ -196,5 +195,5 @@ class NetworkProfile:
             "operators": [
                 {**vars(one), "fused": list(one.fused), "share": self.share(one.mean_ms)} for one in self.operators
             ],
-            "left_out": {"operators": max(one.left_out for one in self.profiles), "mean_ms": self.left_out_ms},
+            "left_out": {"operators": self.best.left_out, "mean_ms": self.best.left_out_ms},
         }

@@ -25,11 +25,6 @@ class ProfiledOperator:
     fused: tuple[str, ...] = ()
     """The operators of the model file that it stands for, where the runtime says so."""
 
-    @property
-    def identity(self) -> tuple[str, str, str, tuple[str, ...]]:
-        """All but its time."""
-        return self.name, self.kind, self.provider, self.fused
-
 
 @dataclass(frozen=True)
 class OperatorProfile:
