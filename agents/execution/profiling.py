@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from statistics import fmean
+from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from latlab.agents.execution.sampling import take_samples
@@ -36,9 +36,10 @@ def profile(
 
     Returns:
         `samples_ns`, the duration of each inference under the profiler on the host's clock; `kept`, the numbers of
-        those over which times are averaged; `operators`, of which each has `name`, `kind`, `provider`, `fused`, and
-        `mean_ns`: per inference, without the profiler's own work; `left_out` for those beyond `MAX_OPERATORS`;
-        `overhead_ns`: the profiler's own work in the operators of one inference; `resolution_ns`.
+        those over which means are taken; `operators`, of which each has `name`, `kind`, `provider`, `fused`, `mean_ns`
+        over the inferences of `kept`, and `median_ns` over all, both without the profiler's own work; `left_out` for
+        operators beyond `MAX_OPERATORS`; `overhead_ns`: the profiler's own work in the operators of one inference;
+        `resolution_ns`.
 
     Raises:
         AgentError: "bad_request" if the runtime has no profiler; "timeout"; "crash" if the profiler recorded nothing.
@@ -86,6 +87,7 @@ def _reported(operators: Sequence[Operator], kept: Sequence[int]) -> dict[str, A
                 "kind": operators[place].kind[:MAX_WORD],
                 "provider": operators[place].provider[:MAX_WORD],
                 "mean_ns": round(means[place]),
+                "median_ns": max(0, round(median(operators[place].run_ns)) - operators[place].overhead_ns),
                 "fused": [name[:MAX_WORD] for name in operators[place].fused[:MAX_FUSED]],
             }
             for place in shown

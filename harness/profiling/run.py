@@ -25,7 +25,7 @@ POLICY = TimingPolicy("profile", warmup=3, runs=20, trim=0.1, passes=1, spread=0
 REQUEST = ProfileRequest(warmup=3, runs=10)
 """The inferences of one profile."""
 ROUNDS = 8
-"""Profiles, each with a pass before and after it: on a device that does something else now and then, one is undisturbed."""
+"""Profiles, each with a pass before and after it: if a device does something else now and then, one is undisturbed."""
 MOST_S = 60.0
 """Seconds after which no further round begins, for networks that take seconds."""
 

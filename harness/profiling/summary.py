@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ AGREES = 0.1
 
 
 DISTURBED = 1.25
-"""Ratio of the slowest pass to the fastest from which on the device counts as disturbed."""
+"""Ratio from which on two times that should be equal show a disturbance."""
 
 
 class Kind(NamedTuple):
@@ -33,10 +33,14 @@ class Kind(NamedTuple):
     provider: str
     operators: int
     """How many there are."""
-    mean_ms: float
+    typical_ms: float
     """Milliseconds per inference of all of them together."""
     share: float
-    """Their part of the sum over all operators."""
+    """Their part of the typical time of all operators."""
+
+
+def _names(profile: OperatorProfile) -> list[tuple[str, str, str]]:
+    return [(one.name, one.kind, one.provider) for one in profile.operators]
 
 
 def _changes(written: Mapping[str, int], executed: Mapping[str, int]) -> list[str]:
@@ -59,9 +63,9 @@ def _changes(written: Mapping[str, int], executed: Mapping[str, int]) -> list[st
 class NetworkProfile:
     """The profile of one network on one target, from several rounds.
 
-    The round with the smallest sum over its operators counts, and the fastest of the passes between the rounds: whatever
-    else runs on a device can only make them slower (the argument of Python's `timeit`), and a disturbance hits some
-    operators and not others.
+    The round with the smallest sum over its operators is compared with the fastest of the passes between the rounds:
+    whatever else runs on a device can only make both slower (the argument of Python's `timeit`). An operator's typical
+    time is the least of its medians over the rounds, since a disturbance hits some operators and not others.
     """
 
     target: str
@@ -83,15 +87,24 @@ class NetworkProfile:
         """The profile of the round that counts."""
         return min(self.profiles, key=lambda one: one.sum_ms)
 
-    @property
+    @cached_property
     def operators(self) -> tuple[ProfiledOperator, ...]:
-        """The operators in the order in which they ran."""
-        return self.best.operators
+        """The operators of the best round in the order in which they ran, with their typical times over all rounds."""
+        alike = [one.operators for one in self.profiles if _names(one) == _names(self.best)]
+        return tuple(
+            replace(one, typical_ms=min(round_[place].typical_ms for round_ in alike))
+            for place, one in enumerate(self.best.operators)
+        )
 
     @property
     def sum_ms(self) -> float:
-        """Milliseconds of all operators of an inference together."""
+        """Milliseconds of all operators of an inference together, by the means of the best round."""
         return self.best.sum_ms
+
+    @cached_property
+    def typical_ms(self) -> float:
+        """Milliseconds of all listed operators together, by their typical times."""
+        return sum(one.typical_ms for one in self.operators)
 
     @cached_property
     def passes_ms(self) -> tuple[float, ...]:
@@ -113,22 +126,30 @@ class NetworkProfile:
         """True if the sum differs from an inference by at most `AGREES` of it."""
         return abs(self.ratio - 1) <= AGREES
 
+    @property
+    def disturbed(self) -> bool:
+        """True if something else used the device: passes differ, or the operators' means are far above the medians."""
+        return (
+            max(self.passes_ms) > DISTURBED * self.latency_ms
+            or self.sum_ms - self.best.left_out_ms > DISTURBED * self.typical_ms > 0
+        )
+
     @cached_property
     def kinds(self) -> tuple[Kind, ...]:
         """The types of operators, those that take the most time first."""
         groups: dict[tuple[str, str], list[float]] = {}
         for one in self.operators:
-            groups.setdefault((one.kind, one.provider), []).append(one.mean_ms)
+            groups.setdefault((one.kind, one.provider), []).append(one.typical_ms)
         kinds = [Kind(kind, provider, len(ms), sum(ms), self.share(sum(ms))) for (kind, provider), ms in groups.items()]
-        return tuple(sorted(kinds, key=lambda one: (-one.mean_ms, one.kind)))
+        return tuple(sorted(kinds, key=lambda one: (-one.typical_ms, one.kind)))
 
     def share(self, ms: float) -> float:
-        """Return milliseconds as a part of the sum over all operators; 0 if that is 0."""
-        return ms / self.sum_ms if self.sum_ms > 0 else 0.0
+        """Return milliseconds as a part of the typical time of all operators; 0 if that is 0."""
+        return ms / self.typical_ms if self.typical_ms > 0 else 0.0
 
     def longest(self, most: int) -> list[ProfiledOperator]:
         """Return at most so many operators, the longest first."""
-        return sorted(self.operators, key=lambda one: -one.mean_ms)[:most]
+        return sorted(self.operators, key=lambda one: -one.typical_ms)[:most]
 
     def explanation(self) -> str:
         """Return in words how the sum over the operators compares with an inference, and what the difference is."""
@@ -136,10 +157,10 @@ class NetworkProfile:
             f"the operators add up to {milliseconds(self.sum_ms)}, {100 * self.ratio:.0f} % of an inference "
             f"({milliseconds(self.latency_ms)})"
         )
-        if max(self.passes_ms) > DISTURBED * self.latency_ms:
+        if self.disturbed:
             said += (
-                f"; something else used the device meanwhile: passes took from {milliseconds(self.latency_ms)} to "
-                f"{milliseconds(max(self.passes_ms))}"
+                f". Something else used the device meanwhile: passes took from {milliseconds(self.latency_ms)} to "
+                f"{milliseconds(max(self.passes_ms))}; without that the operators take {milliseconds(self.typical_ms)}"
             )
         if self.agrees:
             return said
@@ -182,6 +203,8 @@ class NetworkProfile:
             "latency_ms": self.latency_ms,
             "sum_ms": self.sum_ms,
             "sum_percent": 100 * self.ratio,
+            "typical_ms": self.typical_ms,
+            "disturbed": self.disturbed,
             "profiled_ms": self.best.inference_ms,
             "overhead_ms": self.best.overhead_ms,
             "runs": self.best.runs,
@@ -193,7 +216,7 @@ class NetworkProfile:
             "file_operators": dict(self.file_operators),
             "kinds": [one._asdict() for one in self.kinds],
             "operators": [
-                {**vars(one), "fused": list(one.fused), "share": self.share(one.mean_ms)} for one in self.operators
+                {**vars(one), "fused": list(one.fused), "share": self.share(one.typical_ms)} for one in self.operators
             ],
             "left_out": {"operators": self.best.left_out, "mean_ms": self.best.left_out_ms},
         }

@@ -21,7 +21,9 @@ class ProfiledOperator:
     provider: str
     """What executes it, under the runtime's name, e.g. `XNNPACK`."""
     mean_ms: float
-    """Milliseconds per inference, without the profiler's own work as far as that is known."""
+    """Milliseconds per inference, without the profiler's own work as far as that is known. Means add up."""
+    typical_ms: float
+    """The median over the inferences instead: an interruption that hits an operator now and then does not show."""
     fused: tuple[str, ...] = ()
     """The operators of the model file that it stands for, where the runtime says so."""
 
@@ -50,7 +52,14 @@ class OperatorProfile:
     def from_reply(cls, reply: Mapping[str, Any]) -> Self:
         """Return the profile in a reply to `profile` that was checked (`transports.reply_validation`)."""
         operators = tuple(
-            ProfiledOperator(one["name"], one["kind"], one["provider"], one["mean_ns"] / 1e6, tuple(one["fused"]))
+            ProfiledOperator(
+                one["name"],
+                one["kind"],
+                one["provider"],
+                one["mean_ns"] / 1e6,
+                one["median_ns"] / 1e6,
+                tuple(one["fused"]),
+            )
             for one in reply["operators"]
         )
         samples = reply["samples_ns"]
@@ -66,5 +75,5 @@ class OperatorProfile:
 
     @property
     def sum_ms(self) -> float:
-        """Milliseconds of all operators of an inference together."""
+        """Milliseconds of all operators of an inference together, by their means."""
         return sum(one.mean_ms for one in self.operators) + self.left_out_ms

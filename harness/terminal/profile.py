@@ -75,7 +75,7 @@ def _kinds(profile: NetworkProfile) -> Table:
         table.add_row(
             escape(f"{one.kind} ({one.provider})" if providers else one.kind),
             f"{one.operators:,}",
-            milliseconds(one.mean_ms),
+            milliseconds(one.typical_ms),
             f"{100 * one.share:.1f} %",
             "█" * round(BAR * one.share / most),
         )
@@ -87,6 +87,6 @@ def _longest(profile: NetworkProfile, top: int) -> Table:
     for one in profile.longest(top):
         name = one.name if len(one.name) <= NAME else f"…{one.name[-NAME:]}"
         table.add_row(
-            milliseconds(one.mean_ms), f"{100 * profile.share(one.mean_ms):.1f} %", escape(one.kind), escape(name)
+            milliseconds(one.typical_ms), f"{100 * profile.share(one.typical_ms):.1f} %", escape(one.kind), escape(name)
         )
     return table

@@ -228,7 +228,8 @@ def _check_profile(reply: Fields, request: Mapping[str, Any]) -> None:
     for one in map(Fields, operators):
         for name in ("name", "kind", "provider"):
             one.string(name, MAX_WORD)
-        one.integer("mean_ns", 0, MAX_NS)
+        for name in ("mean_ns", "median_ns"):
+            one.integer(name, 0, MAX_NS)
         one.strings("fused", MAX_FUSED, MAX_WORD)
 
 

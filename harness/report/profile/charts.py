@@ -33,11 +33,13 @@ def kind_bars(profile: NetworkProfile) -> Chart:
     kinds = profile.kinds
     shown = kinds if len(kinds) <= MAX_KINDS else kinds[: MAX_KINDS - 1]
     bars = [
-        (one.kind, one.mean_ms, f"{one.kind} on {one.provider}: {count(one.operators, 'operator')}") for one in shown
+        (one.kind, one.typical_ms, f"{one.kind} on {one.provider}: {count(one.operators, 'operator')}") for one in shown
     ]
     rest = kinds[len(shown) :]
     if rest:
-        bars.append((f"{len(rest)} further kinds", sum(one.mean_ms for one in rest), ", ".join(o.kind for o in rest)))
+        bars.append(
+            (f"{len(rest)} further kinds", sum(one.typical_ms for one in rest), ", ".join(o.kind for o in rest))
+        )
     caption = "Milliseconds per inference of all operators of a kind, and their share of the sum."
     return Chart(_bars(profile, bars, "kinds", "Time of each kind of operator"), "Kinds of operators", caption)
 
@@ -47,10 +49,10 @@ def operator_bars(profile: NetworkProfile, top: int) -> Chart:
     longest = profile.longest(top)
     number = {id(one): place for place, one in enumerate(profile.operators, 1)}
     bars = [
-        (f"{number[id(one)]}  {one.kind}", one.mean_ms, f"{one.kind}\n{one.name}" + _stands_for(one.fused))
+        (f"{number[id(one)]}  {one.kind}", one.typical_ms, f"{one.kind}\n{one.name}" + _stands_for(one.fused))
         for one in longest
     ]
-    together = sum(one.mean_ms for one in longest)
+    together = sum(one.typical_ms for one in longest)
     caption = (
         f"The number before a kind is the operator's place in the network. These {len(longest)} take "
         f"{100 * profile.share(together):.0f} % of the sum over all {len(profile.operators)}."
@@ -60,7 +62,7 @@ def operator_bars(profile: NetworkProfile, top: int) -> Chart:
 
 def along_the_network(profile: NetworkProfile) -> Chart:
     """Return a chart of the operators in the order in which they ran, and of their cumulative share."""
-    times = np.array([one.mean_ms for one in profile.operators])
+    times = np.array([one.typical_ms for one in profile.operators])
     step = -(-len(times) // MAX_BARS)
     starts = np.arange(0, len(times), step)
     sums = np.add.reduceat(times, starts)

@@ -63,8 +63,14 @@ def _tiles(profile: NetworkProfile) -> list[Tile]:
     return [
         Tile("Inference", ms(profile.latency_ms), "ms", "without the profiler"),
         Tile("Operators", ms(profile.sum_ms), "ms", f"the sum of {len(profile.operators):,}"),
-        Tile("Accounted for", f"{100 * profile.ratio:.0f}", "%", "sum / inference", warn=not profile.agrees),
-        Tile("Longest operator", percent(100 * profile.share(longest.mean_ms)), "%", clean(longest.kind, 40)),
+        Tile(
+            "Accounted for",
+            f"{100 * profile.ratio:.0f}",
+            "%",
+            "sum / inference",
+            warn=not profile.agrees or profile.disturbed,
+        ),
+        Tile("Longest operator", percent(100 * profile.share(longest.typical_ms)), "%", clean(longest.kind, 40)),
     ]
 
 
@@ -93,8 +99,8 @@ def _rows(profile: NetworkProfile) -> list[tuple[str, str, str, str, str, str]]:
             clean(one.kind, 60),
             clean(one.name + (f" ({', '.join(one.fused)})" if one.fused else ""), 200),
             clean(one.provider, 60),
-            ms(one.mean_ms),
-            percent(100 * profile.share(one.mean_ms)),
+            ms(one.typical_ms),
+            percent(100 * profile.share(one.typical_ms)),
         )
         for number, one in enumerate(profile.operators[:MAX_ROWS], 1)
     ]
