@@ -67,7 +67,7 @@ class OperatorProfile:
             operators,
             reply["left_out"]["operators"],
             reply["left_out"]["mean_ns"] / 1e6,
-            len(samples),
+            reply["runs"],
             fmean(samples[number] for number in reply["kept"]) / 1e6,
             reply["overhead_ns"] / 1e6,
             reply["resolution_ns"] / 1e6,
