@@ -1,5 +1,8 @@
 """Do the operators of a profile add up to an inference? Networks of two spaces, in every runtime that has a profiler.
 
+On a machine that does something else, too, both the operators' means and the passes are disturbed. So there are two
+comparisons: the means of the best round with the fastest pass, and typical times with an undisturbed inference.
+
 python benchmarks/profile.py                # some ten minutes on an idle machine
 """
 
@@ -43,6 +46,8 @@ def row(runtime: str, found: list[NetworkProfile]) -> dict[str, Any]:
         "median sum, %": median(ratios),
         "lowest": ratios[0],
         "highest": ratios[-1],
+        "typical, %": median(100 * one.quiet_ratio for one in found),
+        "typical within 10 %": sum(abs(one.quiet_ratio - 1) <= AGREES for one in found),
         "latency, ms": median(one.latency_ms for one in found),
         "operators": median(len(one.operators) for one in found),
         "taken out, %": 100 * median(one.best.overhead_ms / one.latency_ms for one in found),
@@ -70,6 +75,7 @@ def main() -> None:
                     "latency_ms": one.latency_ms,
                     "sum_percent": 100 * one.ratio,
                     "typical_ms": one.typical_ms,
+                    "quiet_ms": one.quiet_ms,
                     "disturbed": one.disturbed,
                     "profiled_ms": one.best.inference_ms,
                     "passes_ms": one.passes_ms,

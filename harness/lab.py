@@ -54,6 +54,7 @@ from latlab.harness.models.read import read_model
 from latlab.harness.paths import cache_folder, writable_folder
 from latlab.harness.profiling import NetworkProfile, ProfileRun
 from latlab.harness.statistics.ranking import Resolve
+from latlab.harness.store.distributions import with_distributions
 from latlab.harness.store.store import Campaign, Store
 from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Role, Selection, Status
 from latlab.harness.targets import Target
@@ -533,7 +534,7 @@ class Lab:
         from latlab.harness.report.build import store_report  # matplotlib is heavy
 
         target = None if target is None else stored_target(self.store, target)
-        rows = self.store.table(target=target, space=space, raw=True)
+        rows = with_distributions(self.store, self.store.table(target=target, space=space, raw=True))
         if space is None:
             rows = rows[~rows["space"].map(is_block_space).astype(bool)]
         if len(_pairs(rows)) != 1:
