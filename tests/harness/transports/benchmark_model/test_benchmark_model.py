@@ -385,6 +385,37 @@ def test_fewer_runs_than_asked_for(worker: BenchmarkModelTransport, replay: Repl
     assert caught.value.kind == "timeout"
 
 
+def profile(worker: BenchmarkModelTransport, handle: int) -> dict[str, Any]:
+    return worker.request("profile", S, handle=handle, warmup=2, runs=10, deadline_s=60)
+
+
+def test_a_profile(worker: BenchmarkModelTransport, replay: Replay, network: Model) -> None:
+    handle = load(worker, network)["handle"]
+    replay.says(outputs.CURRENT_CPU + outputs.OPERATORS)
+    found = profile(worker, handle)
+    assert replay.arguments[-1] == "--enable_op_profiling=true"
+    assert (found["runs"], found["samples_ns"]) == (10, [13_520_200])
+    assert [(one["kind"], one["provider"]) for one in found["operators"]] == [
+        ("Convolution (NHWC, F32) IGEMM", "XNNPACK"),
+        ("Fully Connected (NC, F32) GEMM", "XNNPACK"),
+        ("SOFTMAX", "TFLite kernels"),
+    ]
+    assert [one["mean_ns"] for one in found["operators"]] == pytest.approx([9e6, 3e6, 1e6], rel=1e-3)
+    timed(worker, handle)
+    assert replay.arguments[-1] != "--enable_op_profiling=true", "a pass after it is as one before it"
+
+
+@pytest.mark.parametrize("spoiled", ["", outputs.OPERATORS.partition(" 23.077%")[0]], ids=["none", "cut off"])
+def test_a_profile_that_cannot_be_read(
+    worker: BenchmarkModelTransport, replay: Replay, network: Model, spoiled: str
+) -> None:
+    handle = load(worker, network)["handle"]
+    replay.says(outputs.CURRENT_CPU + spoiled)
+    with pytest.raises(WorkerError, match="profile cannot be read") as caught:
+        profile(worker, handle)
+    assert caught.value.kind == "crash"
+
+
 def test_a_pass_of_some_seconds(worker: BenchmarkModelTransport, replay: Replay, network: Model) -> None:
     handle = load(worker, network)["handle"]
     replay.says(outputs.CURRENT_CPU.replace("count=2 ", "count=36 ").replace("count=10 ", "count=73 "))
