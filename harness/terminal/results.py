@@ -125,8 +125,9 @@ def show_measurements(rows: pd.DataFrame, store: Path, *, raw: bool) -> None:
     screen = console()
     targets = rows["target"].nunique()
     screen.print(_rows_of_one(rows, raw) if targets < 2 or raw else _rows_of_many(rows))
-    if len(rows) == 1 and rows["status"].iloc[0] == Status.OK:
-        screen.print(escape(_distribution(rows.iloc[0])), highlight=False, soft_wrap=True)
+    spread = _distribution(rows.iloc[0]) if len(rows) == 1 else ""
+    if spread:
+        screen.print(escape(spread), highlight=False, soft_wrap=True)
     if len(rows) > MAX_ROWS and targets < 2:
         screen.print(f"... and {len(rows) - MAX_ROWS} more; all are in {escape(str(store))}", style="dim")
     failed = int((rows["status"] != Status.OK).sum())
@@ -141,7 +142,7 @@ def show_measurements(rows: pd.DataFrame, store: Path, *, raw: bool) -> None:
 
 
 def _distribution(row: pd.Series) -> str:
-    """Return the percentiles, jitter and throughput of one label in words."""
+    """Return the percentiles, jitter and throughput of one label in words; empty if it has none."""
     parts = [
         f"{name.removesuffix('_ms')} {milliseconds(row[name])}"
         for name in ("p50_ms", "p90_ms", "p95_ms", "p99_ms")
@@ -149,8 +150,9 @@ def _distribution(row: pd.Series) -> str:
     ]
     if pd.notna(row.get("jitter_percent")):
         parts.append(f"jitter {row['jitter_percent']:.1f} % (interquartile range / median)")
-    parts.append(f"{row['throughput_per_s']:,.1f} inputs a second")
-    return "; ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+    if pd.notna(row.get("throughput_per_s")):
+        parts.append(f"{row['throughput_per_s']:,.1f} inputs a second")
+    return ", ".join(parts)
 
 
 def _noise(rows: pd.DataFrame) -> str:
