@@ -22,7 +22,7 @@ from latlab.agents.execution.profiling import profile
 from latlab.agents.protocol.errors import AgentError
 from latlab.agents.protocol.profile_request import MAX_WORD, ProfileRequest
 from latlab.agents.runtimes import litert_profiler, onnxruntime_trace
-from latlab.agents.runtimes.onnxruntime_profiler import _adding_numbers
+from latlab.agents.runtimes.onnxruntime_profiler import _adding_tensors
 from latlab.agents.runtimes.onnxruntime_trace import read_trace
 from latlab.agents.runtimes.profiler import Operator
 
@@ -109,7 +109,7 @@ def test_the_body_of_a_loop_is_not_counted_twice(tmp_path: Path) -> None:
 
 
 def test_the_model_that_measures_the_profilers_cost_is_a_model() -> None:
-    model = onnx.load_from_string(_adding_numbers(3))
+    model = onnx.load_from_string(_adding_tensors(3, 5))
     onnx.checker.check_model(model, full_check=True)
     assert [node.op_type for node in model.graph.node] == ["Sum"] * 3
 
