@@ -61,8 +61,13 @@ def _headline(profile: NetworkProfile) -> str:
 def _tiles(profile: NetworkProfile) -> list[Tile]:
     longest = profile.longest(1)[0]
     return [
-        Tile("Inference", ms(profile.latency_ms), "ms", "without the profiler"),
-        Tile("Operators", ms(profile.sum_ms), "ms", f"the sum of {len(profile.operators):,}"),
+        Tile(
+            "Inference",
+            ms(profile.latency_ms),
+            "ms",
+            "without the profiler" + (f"; undisturbed {ms(profile.quiet_ms)}" if profile.disturbed else ""),
+        ),
+        Tile("Operators", ms(profile.typical_ms), "ms", f"typical times of all {len(profile.operators):,}"),
         Tile(
             "Accounted for",
             f"{100 * profile.ratio:.0f}",
