@@ -175,7 +175,7 @@ class LoadedModels:
         with self._naming_network(loaded.request.network, "profiling"), watchdog(deadline_s + WATCHDOG_GRACE_S):
             self._affinity.pin(loaded.request.affinity)
             deadline_ns = time.perf_counter_ns() + round(deadline_s * 1e9)
-            return profile(loaded.session, request, deadline_ns, self._between)
+            return profile(loaded.session, request, deadline_ns)
 
     def unload(self, fields: Fields) -> dict[str, Any]:
         """Close the networks of the given handles, and return how many stay loaded."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from latlab.agents.execution.operator_report import report
@@ -18,16 +17,13 @@ if TYPE_CHECKING:
 __all__ = ["profile"]
 
 
-def profile(
-    session: Session, request: ProfileRequest, deadline_ns: int, between: Callable[[], object]
-) -> dict[str, Any]:
+def profile(session: Session, request: ProfileRequest, deadline_ns: int) -> dict[str, Any]:
     """Run a network under its runtime's profiler, and return the fields of a reply to `profile`.
 
     Args:
         session: the network, with its inputs set.
         request: how many inferences.
         deadline_ns: a time on `time.perf_counter_ns`; no inference begins after it.
-        between: called before each inference; it may end the process.
 
     Returns:
         What `report` returns.
@@ -37,12 +33,12 @@ def profile(
     """
     try:
         with session.profiler() as profiler:
-            take_samples(profiler.invoke, Sampling(PassRequest(warmup=0, runs=request.warmup)), deadline_ns, between)
+            take_samples(profiler.invoke, Sampling(PassRequest(warmup=0, runs=request.warmup)), deadline_ns)
             profiler.start()
             samples_ns: list[int] = []
             for _ in range(request.runs):
                 one = Sampling(PassRequest(warmup=0, runs=1))
-                samples_ns += take_samples(profiler.invoke, one, deadline_ns, between)
+                samples_ns += take_samples(profiler.invoke, one, deadline_ns)
                 profiler.collect()
             operators = profiler.operators()
             resolution_ns = profiler.resolution_ns
