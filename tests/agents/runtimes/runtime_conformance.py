@@ -75,7 +75,7 @@ class RuntimeConformance:
         found: dict[str, Any] = {}
         failure = None
         try:
-            found = profile(session, ProfileRequest(warmup=2, runs=5), 1 << 62, lambda: None)
+            found = profile(session, ProfileRequest(warmup=2, runs=5), 1 << 62)
         except AgentError as error:
             failure = error
         if failure is not None:

@@ -46,7 +46,7 @@ def profiled(runtime: str, path: Path, shape: tuple[int, ...], request: ProfileR
     asked = [runtimes.InputRequest(shape=list(shape))]
     with runtimes.open(runtime, path, inputs=asked) as session:
         session.set_inputs(session.random_inputs(0))
-        return profile(session, request, FOREVER, lambda: None)
+        return profile(session, request, FOREVER)
 
 
 def times(found: dict[str, Any]) -> dict[str, int]:
@@ -146,7 +146,7 @@ def test_the_deadline_of_a_profile(tmp_path: Path) -> None:
     with runtimes.open("onnxruntime", onnx_network(tmp_path).path) as session:
         session.set_inputs(session.random_inputs(0))
         with pytest.raises(AgentError, match="deadline") as caught:
-            profile(session, REQUEST, 0, lambda: None)
+            profile(session, REQUEST, 0)
     assert caught.value.kind == "timeout"
 
 
