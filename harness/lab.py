@@ -38,6 +38,9 @@ from latlab.harness.architectures import (
     space_named,
     space_to_measure,
 )
+from latlab.harness.compare import run as comparing
+from latlab.harness.compare.result import ComparisonResult, Question
+from latlab.harness.compare.run import ComparisonRun, Contestant
 from latlab.harness.devices.target_selection import TargetOptions, select_targets
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.exporters import Artifact, ArtifactCache, CacheError, ExportError, ExportRequest
@@ -244,6 +247,67 @@ class Lab:
         if errors and not result.passes:
             raise errors[0]
         return replace(result, error=errors[0].message) if errors else result
+
+    def compare(
+        self,
+        networks: Sequence[str],
+        devices: str | Sequence[str] = "local",
+        *,
+        space: str | None = None,
+        input_shape: Sequence[int] | None = None,
+        question: Question = Question(),
+        options: TargetOptions = TargetOptions(),
+        seed: int = 0,
+        as_written: bool = False,
+        listener: RunListener = RunListener(),
+        follow: Callable[[Sequence[ComparisonRun]], None] | None = None,
+    ) -> list[ComparisonResult]:
+        """Compare networks on devices: their passes take turns, and their ratios get intervals and verdicts.
+
+        Each call begins a session of its own; every pass is in the store at once. It makes no labels.
+
+        Args:
+            networks: at least two models of your own, or with `space` architectures. The same one may come twice.
+            devices: names of the inventory, full targets, or `all`; they work side by side.
+            space: the architectures' search space; None for models of your own.
+            input_shape: shape of the models' inputs, where their files leave it open.
+            question: what is asked, with which confidence, and how long it may take.
+            options: as for `measure`. Models run in the runtimes that take their files.
+            seed: of the weights, and of the order of loading and timing.
+            as_written: export architectures as published, with their dead edges.
+            listener: what is called during the run.
+            follow: called once with the runs, one for each target. After an interruption, `ComparisonRun.result`
+                returns what was measured until then.
+
+        Returns:
+            One result for each target, in the order of `devices`.
+
+        Raises:
+            BadInputError: if the arguments make no sense, or a name is unknown.
+            LatlabError: why a network cannot be exported, or why all devices failed before anything was compared.
+        """
+        if len(networks) < 2:
+            raise BadInputError("a comparison takes at least two networks", "The same one may be named twice.")
+        usual = self.targets(devices, replace(options, batch_size=None) if space is None else options)
+        if space is None:
+            found = [self._own_model(one, input_shape, options) for one in networks]
+        else:
+            found = self._space_models(space, networks, usual, seed, as_written)
+        runs: list[ComparisonRun] = []
+        for target in dict.fromkeys(usual):
+            own = [(name, model_target(target), artifact) for name, model_target, artifact in found]
+            runs.append(self._comparison(target, own, space or USER_MODEL_SPACE, question, seed, as_written))
+        if follow:
+            follow(runs)
+        jobs = [Job(run.target, run.work) for run in runs]
+        errors = self.run_jobs(jobs, listener)
+        results = [
+            replace(run.result(), error=str(job.error)) if job.error else run.result()
+            for run, job in zip(runs, jobs, strict=True)
+        ]
+        if errors and not any(one.blocks for one in results):
+            raise errors[0]
+        return results
 
     def embed(
         self,
