@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,9 +39,9 @@ from latlab.harness.architectures import (
     space_named,
     space_to_measure,
 )
-from latlab.harness.compare import run as comparing
+from latlab.harness.compare.contestants import Candidate, comparison_runs
 from latlab.harness.compare.result import ComparisonResult, Question
-from latlab.harness.compare.run import ComparisonRun, Contestant
+from latlab.harness.compare.run import ComparisonRun
 from latlab.harness.devices.target_selection import TargetOptions, select_targets
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.exporters import Artifact, ArtifactCache, CacheError, ExportError, ExportRequest
@@ -290,13 +291,10 @@ class Lab:
             raise BadInputError("a comparison takes at least two networks", "The same one may be named twice.")
         usual = self.targets(devices, replace(options, batch_size=None) if space is None else options)
         if space is None:
-            found = [self._own_model(one, input_shape, options) for one in networks]
+            candidates = [self._own_candidate(one, input_shape, options) for one in networks]
         else:
-            found = self._space_models(space, networks, usual, seed, as_written)
-        runs: list[ComparisonRun] = []
-        for target in dict.fromkeys(usual):
-            own = [(name, model_target(target), artifact) for name, model_target, artifact in found]
-            runs.append(self._comparison(target, own, space or USER_MODEL_SPACE, question, seed, as_written))
+            candidates = self._candidates(space, networks, seed, as_written)
+        runs = comparison_runs(self.store, self.inventory, usual, candidates, question, seed)
         if follow:
             follow(runs)
         jobs = [Job(run.target, run.work) for run in runs]
@@ -308,6 +306,26 @@ class Lab:
         if errors and not any(one.blocks for one in results):
             raise errors[0]
         return results
+
+    def _own_candidate(self, model: str, input_shape: Sequence[int] | None, options: TargetOptions) -> Candidate:
+        """Return a model of the user's own, for a comparison."""
+        own = models.locate(model, input_shape, options.runtime, options.batch_size)
+        artifact = own.artifact(self._cache_folder)
+        return Candidate(own.name, USER_MODEL_SPACE, own.target, lambda _: artifact)
+
+    def _candidates(self, space: str, archs: Sequence[str], seed: int, as_written: bool) -> list[Candidate]:
+        """Return architectures of a space, for a comparison."""
+        # One by one: `parse_archs` takes each only once, but a network may be compared with itself.
+        texts = [parse_archs(space_to_measure(space), [arch])[0].text for arch in archs]
+
+        def artifact(text: str, target: Target) -> Artifact:
+            request = ExportRequest(space, text, target.format, target.batch_size, target.precision, seed, as_written)
+            return self._exported(request)
+
+        def options(target: Target) -> dict[str, Any]:
+            return campaign_options(target, as_written)
+
+        return [Candidate(text, space, lambda target: target, partial(artifact, text), options) for text in texts]
 
     def embed(
         self,

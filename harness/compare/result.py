@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from latlab.harness.statistics.paired import Interval, Outcome
@@ -132,7 +133,7 @@ class ComparisonResult:
     def neighbours(self) -> list[Pair]:
         """Return the pairs of neighbours in the order, the faster one first."""
         order = self.order
-        found = (self.pair(a, b) for a, b in zip(order, order[1:], strict=False))
+        found = (self.pair(a, b) for a, b in pairwise(order))
         return [one for one in found if one is not None]
 
     def to_json(self) -> dict[str, Any]:

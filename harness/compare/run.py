@@ -18,7 +18,6 @@ from typing import Any
 from latlab.harness.compare.result import ComparedModel, ComparisonResult, Pair, Question
 from latlab.harness.devices.session import DeviceSession
 from latlab.harness.devices.worker_client import LoadedModel
-from latlab.harness.errors import BadInputError
 from latlab.harness.exporters import Artifact
 from latlab.harness.measurement.measurer import Measurer
 from latlab.harness.measurement.session import MeasurementSession
@@ -40,7 +39,7 @@ from latlab.harness.telemetry.recorded_pass import PassKind, RecordedPass
 from latlab.harness.timing_policy import TimingPolicy
 from latlab.harness.transports import DeviceLostError, ProtocolError, WorkerError
 
-__all__ = ["ComparisonRun", "Contestant", "close_earlier", "policy_of", "unique_names"]
+__all__ = ["ComparisonRun", "Contestant", "close_earlier", "policy_of"]
 
 BLOCK_S = 0.7
 """Seconds of passes in a block, at least as long as starting its worker and loading took."""
@@ -70,20 +69,12 @@ class Contestant:
 
     name: str
     """Unique in the comparison; the row's name in the store."""
+    label: str
+    """The name that the device is given for messages, SPACE/ARCH."""
     target: Target
     artifact: Artifact
     session: MeasurementSession
     """Where its row is."""
-
-
-def unique_names(names: Sequence[str]) -> list[str]:
-    """Return the names, the second of the same name with ` (2)` behind it, and so on."""
-    counts: dict[str, int] = {}
-    found = []
-    for name in names:
-        counts[name] = counts.get(name, 0) + 1
-        found.append(name if counts[name] == 1 else f"{name} ({counts[name]})")
-    return found
 
 
 class ComparisonRun:
@@ -117,9 +108,9 @@ class ComparisonRun:
         """Seconds on the device so far; on a simulated one, on its own clock."""
 
     @property
-    def device(self) -> str:
-        """The device's name."""
-        return self.contestants[0].target.device
+    def target(self) -> Target:
+        """The target of the first network, which stands for the device and its threads."""
+        return self.contestants[0].target
 
     @property
     def blocks(self) -> int:
@@ -159,7 +150,9 @@ class ComparisonRun:
             for place, row in enumerate(self._rows):
                 if place not in self._failed and self._passes[place] and row.status == Status.RUNNING:
                     facts = {**self.contestants[place].artifact.facts(), **self._facts[place]}
-                    self._rows[place] = _close(self.contestants[place].session.store, row.id, self._passes[place], facts)
+                    self._rows[place] = _close(
+                        self.contestants[place].session.store, row.id, self._passes[place], facts
+                    )
 
     # Blocks
 
@@ -204,7 +197,7 @@ class ComparisonRun:
                 measurer.check()
                 one = self.contestants[place]
                 try:
-                    loaded[place] = device.load(one.artifact, one.name, one.target)
+                    loaded[place] = device.load(one.artifact, one.label, one.target)
                     self._facts[place] = loaded[place].facts
                 except WorkerError as error:
                     self._fail(place, error.kind, error.message)
@@ -305,16 +298,14 @@ class ComparisonRun:
             row = self._rows[place] if self._rows else None
             kind, message = self._failed.get(place, (row.status if row else Status.RUNNING.value, None))
             passes = list(self._passes[place])
-            models.append(
-                ComparedModel(one.name, str(one.target), _latency_ms(passes), len(passes), kind, message)
-            )
+            models.append(ComparedModel(one.name, str(one.target), _latency_ms(passes), len(passes), kind, message))
         pairs = [
             Pair(*pair, interval, outcome_of(interval, self.question.zone))
             for pair in self._live_pairs()
             if (interval := self._intervals.get(pair)) is not None
         ]
         return ComparisonResult(
-            device=self.device,
+            device=self.target.device,
             models=tuple(models),
             pairs=tuple(pairs),
             question=self.question,
@@ -377,13 +368,3 @@ def _close(store: Store, row_id: int, passes: Sequence[RecordedPass], facts: dic
         metrics=metrics(facts, passes, int(facts.get("size_bytes") or 0)),
         artifact=facts,
     )
-
-
-def check_one_session(contestants: Sequence[Contestant], transports: Sequence[str]) -> None:
-    """Raise `BadInputError` if the networks cannot take turns in one session, because of their transports."""
-    if len(set(transports)) > 1:
-        runtimes = " and ".join(dict.fromkeys(one.target.runtime for one in contestants))
-        raise BadInputError(
-            f"{runtimes} cannot take turns on {contestants[0].target.device}: they are reached in different ways",
-            "Compare them with --targets, by their labels.",
-        )

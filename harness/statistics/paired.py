@@ -41,9 +41,9 @@ TRIM = 0.1
 MIN_BLOCKS = 4
 """Fewest blocks of an interval: below, Student's t says next to nothing."""
 PRECISE_SHARE = 0.1
-"""A difference is known precisely enough if half its interval is at most this share of it (or the indifference zone)."""
+"""A difference is known well enough if half its interval is at most this share of it (or the indifference zone)."""
 LEAST_STDERR = 1e-6
-"""Least standard error of a log-ratio that is believed: clocks have a resolution, and a few equal values prove little."""
+"""Least standard error of a log-ratio that is believed: clocks have a resolution, so that values may be equal."""
 
 Round = Mapping[int, Sequence[int]]
 """One round of passes: the samples in ns of each network's pass, by the network's place in the comparison."""
@@ -99,7 +99,7 @@ def _log_ratio(first: Sequence[int], second: Sequence[int]) -> float:
 
 
 def interval_of(values: Sequence[float], level: float) -> Interval:
-    """Return the trimmed mean of the blocks' log-ratios with an interval that misses the truth with probability `level`.
+    """Return the trimmed mean of the blocks' log-ratios, with an interval that fails with probability `level`.
 
     It is Yuen's: Student's t with h - 1 degrees of freedom for the h blocks kept. With fewer than `MIN_BLOCKS` blocks
     the interval is endless.
