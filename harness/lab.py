@@ -39,7 +39,10 @@ from latlab.harness.architectures import (
     space_named,
     space_to_measure,
 )
+from latlab.harness.compare.baseline import baseline_checks
+from latlab.harness.compare.between_targets import TargetComparison, compare_targets
 from latlab.harness.compare.contestants import Candidate, comparison_runs
+from latlab.harness.compare.gate import GateCheck
 from latlab.harness.compare.result import ComparisonResult, Question
 from latlab.harness.compare.run import ComparisonRun
 from latlab.harness.devices.target_selection import TargetOptions, select_targets
@@ -306,6 +309,97 @@ class Lab:
         if errors and not any(one.blocks for one in results):
             raise errors[0]
         return results
+
+    def compare_targets(
+        self,
+        targets: Sequence[str],
+        *,
+        space: str,
+        count: int | None = None,
+        archs: Sequence[str] | None = None,
+        policy: str = "default",
+        seed: int = 0,
+        as_written: bool = False,
+        listener: RunListener = RunListener(),
+    ) -> TargetComparison:
+        """Compare two targets by the labels of the same networks; what is missing is measured first.
+
+        Args:
+            targets: two full targets, or devices with one target each.
+            space, count, archs, policy, seed, as_written, listener: as for `measure`.
+
+        Raises:
+            BadInputError: if the arguments make no sense, or no network has a label on both targets.
+            LatlabError: why a device failed, if nothing could be measured at all.
+        """
+        chosen = [self.targets(one) for one in targets]
+        if len(chosen) != 2 or any(len(one) != 1 for one in chosen):
+            raise BadInputError(
+                "two targets are compared", "Write each in full, for example local/onnxruntime/cpu/fp32/t1/b1."
+            )
+        first, second = (str(one[0]) for one in chosen)
+        found = self.measure(
+            [first, second],
+            space=space,
+            count=count,
+            archs=archs,
+            policy=policy,
+            seed=seed,
+            as_written=as_written,
+            raw=False,
+            listener=listener,
+        )
+        return compare_targets(found.rows, first, second, space)
+
+    def check_baseline(
+        self,
+        baseline: str | Path,
+        limit_percent: float,
+        devices: str | Sequence[str] = "local",
+        *,
+        networks: Sequence[str],
+        space: str | None = None,
+        input_shape: Sequence[int] | None = None,
+        options: TargetOptions = TargetOptions(),
+        policy: str = "default",
+        seed: int = 0,
+        as_written: bool = False,
+        confidence: float = 0.95,
+        listener: RunListener = RunListener(),
+    ) -> list[GateCheck]:
+        """Measure networks now, and check that none has become slower than its label in a baseline store.
+
+        Labels of another day are not paired: the error between sessions counts (`statistics.unpaired`), and a paired
+        `compare` of the old file with the new one finds much smaller differences.
+
+        Args:
+            baseline: a store with labels of the same names on the same targets.
+            limit_percent: percent by which a network may be slower.
+            networks: models of your own, or with `space` architectures.
+            space, devices, input_shape, options, policy, seed, as_written, listener: as for `measure`.
+            confidence: of each verdict.
+
+        Raises:
+            BadInputError: if the arguments make no sense, or there is no such store.
+            LatlabError: why a device failed, if nothing could be measured at all.
+        """
+        old = Store(baseline, must_exist=True)
+        shared: dict[str, Any] = {
+            "policy": policy,
+            "seed": seed,
+            "as_written": as_written,
+            "options": options,
+            "listener": listener,
+            "raw": False,
+            "new_session": True,
+        }
+        if space is not None:
+            found = [self.measure(devices, space=space, archs=networks, **shared)]
+        else:
+            found = [self.measure(devices, model=one, input_shape=input_shape, **shared) for one in networks]
+        return [
+            check for one in found for check in baseline_checks(self.store, one.rows, old, limit_percent, confidence)
+        ]
 
     def _own_candidate(self, model: str, input_shape: Sequence[int] | None, options: TargetOptions) -> Candidate:
         """Return a model of the user's own, for a comparison."""

@@ -11,6 +11,7 @@ import typer
 
 from latlab.agents.protocol.errors import DISK_FULL
 from latlab.harness.cli import bench as cli_bench
+from latlab.harness.cli import compare as cli_compare
 from latlab.harness.cli import devices as cli_devices
 from latlab.harness.cli import importing as cli_import
 from latlab.harness.cli import measuring, predicting, results
@@ -37,11 +38,12 @@ app.add_typer(cli_devices.app)
 app.add_typer(cli_bench.app, name="bench")
 app.add_typer(cli_import.app)
 app.add_typer(cli_sustain.app)
+app.add_typer(cli_compare.app)
 app.add_typer(cli_quality.app)
 app.add_typer(cli_import.sources, name="sources")
 
 
-KEEP_WHAT_THEY_MEASURE = ("measure", "embed", "onboard", "sustain")
+KEEP_WHAT_THEY_MEASURE = ("measure", "embed", "onboard", "sustain", "compare")
 """Commands that lose nothing when they are interrupted."""
 
 
@@ -53,7 +55,7 @@ def main() -> NoReturn:
     as_json = "--json" in sys.argv
     code = 0
     try:
-        code = app(_spread_archs(sys.argv[1:]), standalone_mode=False) or 0
+        code = app(_spread(sys.argv[1:]), standalone_mode=False) or 0
         if code == INTERRUPTED:  # typer's exit code for Ctrl-C
             measured = any(word in KEEP_WHAT_THEY_MEASURE for word in sys.argv[1:2])
             hint = "Everything measured so far is in the store; the same command continues." if measured else None
@@ -74,23 +76,24 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
-def _spread_archs(words: list[str]) -> list[str]:
+def _spread(words: list[str]) -> list[str]:
     """Return `--arch A B C` as `--arch A --arch B --arch C`, the form that the parser takes.
 
-    It changes only unambiguous commands: `measure` must have its DEVICE first.
+    It changes only unambiguous commands: `measure` must have its DEVICE first. For `compare` it is `--targets T1 T2`.
     """
-    if words[:1] == ["predict"]:
-        start = 1
+    option, start = "--arch", 1
+    if words[:1] == ["compare"]:
+        option = "--targets"
     elif words[:1] == ["measure"] and len(words) > 1 and not words[1].startswith("-"):
         start = 2
-    else:
+    elif words[:1] != ["predict"]:
         return words
     spread, listing = words[:start], False
     for before, word in zip(words[start - 1 :], words[start:], strict=False):
         if word.startswith("-"):
-            listing = word == "--arch"
-        elif listing and before != "--arch":
-            spread.append("--arch")
+            listing = word == option
+        elif listing and before != option:
+            spread.append(option)
         spread.append(word)
     return spread
 

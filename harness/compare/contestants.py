@@ -108,7 +108,7 @@ def split_words(words: Sequence[str], inventory: Inventory) -> tuple[list[str], 
         BadInputError: for a word that is neither.
     """
     suffixes = tuple(sorted({suffix for runtime in RUNTIMES.values() for suffix in runtime.suffixes}))
-    known = {"local", *inventory.devices, *inventory.lacking}
+    known = inventory.names
     models: list[str] = []
     devices: list[str] = []
     for word in words:
@@ -122,7 +122,7 @@ def split_words(words: Sequence[str], inventory: Inventory) -> tuple[list[str], 
             raise BadInputError(
                 f"{word!r} is neither a model nor a device",
                 f"Models are files that end in {', '.join(suffixes)}, and package.module:factory. "
-                f"Devices: {', '.join(sorted(known))}.",
+                f"Devices: {', '.join(known)}.",
             )
     return models, devices
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from latlab.harness.errors import BadInputError
 from latlab.harness.statistics.paired import Interval, Outcome
 
 __all__ = ["ComparedModel", "ComparisonResult", "Pair", "Question"]
@@ -25,6 +26,16 @@ class Question:
     """Most seconds on each device."""
     limit_percent: float | None = None
     """A regression gate: is a network slower than the first one by more percent than this? None without a gate."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ties_percent <= 100:
+            raise BadInputError(f"what counts as a tie is a percentage from 0 to 100, not {self.ties_percent}")
+        if not 0.5 < self.confidence < 1:
+            raise BadInputError(f"the confidence is a share above 0.5 and below 1, not {self.confidence}")
+        if not 0 < self.budget_s < math.inf:
+            raise BadInputError(f"the budget is a positive number of seconds, not {self.budget_s}")
+        if self.limit_percent is not None and not 0 <= self.limit_percent <= 1000:
+            raise BadInputError(f"the limit is a percentage from 0 to 1000, not {self.limit_percent}")
 
     @property
     def zone(self) -> float:
