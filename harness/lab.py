@@ -45,10 +45,14 @@ from latlab.harness.compare.contestants import Candidate, comparison_runs
 from latlab.harness.compare.gate import GateCheck
 from latlab.harness.compare.result import ComparisonResult, Question
 from latlab.harness.compare.run import ComparisonRun
-from latlab.harness.devices.target_selection import TargetOptions, select_targets
+from latlab.harness.devices.target_selection import (
+    TargetOptions,
+    select_targets,
+    target_of_model,
+    targets_of_model,
+)
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.exporters import Artifact, ArtifactCache, CacheError, ExportError, ExportRequest
-from latlab.harness.exporters import user_model as models
 from latlab.harness.exporters.campaign_options import campaign_options
 from latlab.harness.exporters.service import Exports
 from latlab.harness.fleet.campaigns import Measurements, measure_campaigns
@@ -56,6 +60,8 @@ from latlab.harness.fleet.fleet import run_jobs
 from latlab.harness.fleet.jobs import Job, RunListener
 from latlab.harness.inventory.inventory import load_inventory, policy_named
 from latlab.harness.measurement.session import MeasurementSession
+from latlab.harness.models.inputs import InputOptions
+from latlab.harness.models.own_model import OwnModel, locate
 from latlab.harness.paths import cache_folder, writable_folder
 from latlab.harness.statistics.ranking import Resolve
 from latlab.harness.store.store import Campaign, Store
@@ -106,8 +112,8 @@ class Lab:
         count: int | None = None,
         archs: Sequence[str] | None = None,
         blocks: bool = False,
-        model: str | None = None,
-        input_shape: Sequence[int] | None = None,
+        model: str | Path | None = None,
+        inputs: InputOptions = InputOptions(),
         options: TargetOptions = TargetOptions(),
         policy: str = "default",
         seed: int = 0,
@@ -128,8 +134,9 @@ class Lab:
             archs: canonical strings of architectures.
             blocks: measure the blocks that networks of the space are made of, each alone, `count` of them or all, for a
                 lookup table. They are a space of their own (e.g. `fbnet-blocks`).
-            model: a file (`net.onnx`, `net.tflite`, `net.pt`) or `package.module:factory`.
-            input_shape: shape of the model's input, if its file leaves it open.
+            model: a model file (ONNX, TFLite, TorchScript, `torch.export`) or `package.module:factory`, whose code is
+                run here.
+            inputs: what the model's file leaves open of its inputs: shapes, ranges, values.
             options: runtime, accelerator, threads and batch size; without any, a device's own targets are measured.
             policy: how networks are timed: name of a preset, or of one of the inventory's policies.
             seed: seed of the random architectures, of the weights, and of the order of measuring.
@@ -147,13 +154,10 @@ class Lab:
         named = policy_named(policy, self.inventory)
         submit: Callable[[str], Future[Artifact]] | None = None
         if model is not None:
-            own = models.locate(model, input_shape, options.runtime, options.batch_size)
-            usual = self.targets(devices, replace(options, batch_size=None))
-            artifact = own.artifact(self._cache_folder)
-            targets = list(dict.fromkeys(own.target(target) for target in usual))
+            own, targets, artifact = self._own_model(model, inputs, devices, options, listener)
+            identity = {"sha256": artifact.sha256, **own.identity}
             campaigns = [
-                self.store.campaign(target, USER_MODEL_SPACE, named, seed, own.name, {"sha256": artifact.sha256})
-                for target in targets
+                self.store.campaign(target, USER_MODEL_SPACE, named, seed, own.name, identity) for target in targets
             ]
             texts, submit = [own.name], _ready(artifact)
         else:
@@ -196,8 +200,8 @@ class Lab:
         *,
         space: str | None = None,
         arch: str | None = None,
-        model: str | None = None,
-        input_shape: Sequence[int] | None = None,
+        model: str | Path | None = None,
+        inputs: InputOptions = InputOptions(),
         minutes: float = 30.0,
         options: TargetOptions = TargetOptions(),
         seed: int = 0,
@@ -213,7 +217,7 @@ class Lab:
         Args:
             device: name of the inventory, or a full target; of a device's several targets the first is taken.
             space, arch: the network; or else
-            model, input_shape: a model of your own, as for `measure`.
+            model, inputs: a model of your own, as for `measure`.
             minutes: duration on the device's clock.
             options, seed, as_written, listener: as for `measure`.
             follow: called once with the run, whose `passes` grow while it lasts. After an interruption,
@@ -223,16 +227,15 @@ class Lab:
             BadInputError: if the arguments make no sense, or a name is unknown.
             LatlabError: why the network cannot be exported, or why the device failed before the first pass.
         """
-        target, *others = self.targets(device, options)
-        if any(other.device != target.device for other in others):
-            raise BadInputError("one device at a time is put under sustained load", "Name one.")
         if model is not None:
-            own = models.locate(model, input_shape, options.runtime, options.batch_size)
-            target, artifact = own.target(target), own.artifact(self._cache_folder)
-            where, network, identity = USER_MODEL_SPACE, own.name, {"sha256": artifact.sha256}
+            own, targets, artifact = self._own_model(model, inputs, device, options, listener)
+            target = _only_device(targets)
+            where, network = USER_MODEL_SPACE, own.name
+            identity = {"sha256": artifact.sha256, **own.identity}
         elif space is None or arch is None:
             raise BadInputError("say which network: a space and an architecture, or a model of your own")
         else:
+            target = _only_device(self.targets(device, options))
             (one,) = parse_archs(space_to_measure(space), [arch])
             where, network, identity = space, one.text, campaign_options(target, as_written)
             request = ExportRequest(
@@ -258,7 +261,7 @@ class Lab:
         devices: str | Sequence[str] = "local",
         *,
         space: str | None = None,
-        input_shape: Sequence[int] | None = None,
+        inputs: InputOptions = InputOptions(),
         question: Question = Question(),
         options: TargetOptions = TargetOptions(),
         seed: int = 0,
@@ -274,7 +277,7 @@ class Lab:
             networks: at least two models of your own, or with `space` architectures. The same one may come twice.
             devices: names of the inventory, full targets, or `all`; they work side by side.
             space: the architectures' search space; None for models of your own.
-            input_shape: shape of the models' inputs, where their files leave it open.
+            inputs: what the models' files leave open of their inputs; the same for all.
             question: what is asked, with which confidence, and how long it may take.
             options: as for `measure`. Models run in the runtimes that take their files.
             seed: of the weights, and of the order of loading and timing.
@@ -292,12 +295,13 @@ class Lab:
         """
         if len(networks) < 2:
             raise BadInputError("a comparison takes at least two networks", "The same one may be named twice.")
-        usual = self.targets(devices, replace(options, batch_size=None) if space is None else options)
         if space is None:
-            candidates = [self._own_candidate(one, input_shape, options) for one in networks]
+            candidates = [self._own_candidate(one, inputs, options, listener) for one in networks]
+            options = replace(options, batch_size=None, precision=None)
         else:
             candidates = self._candidates(space, networks, seed, as_written)
-        runs = comparison_runs(self.store, self.inventory, usual, candidates, question, seed)
+        targets = self.targets(devices, options)
+        runs = comparison_runs(self.store, self.inventory, targets, candidates, question, seed)
         if follow:
             follow(runs)
         jobs = [Job(run.target, run.work) for run in runs]
@@ -359,7 +363,7 @@ class Lab:
         *,
         networks: Sequence[str],
         space: str | None = None,
-        input_shape: Sequence[int] | None = None,
+        inputs: InputOptions = InputOptions(),
         options: TargetOptions = TargetOptions(),
         policy: str = "default",
         seed: int = 0,
@@ -376,7 +380,7 @@ class Lab:
             baseline: a store with labels of the same names on the same targets.
             limit_percent: percent by which a network may be slower.
             networks: models of your own, or with `space` architectures.
-            space, devices, input_shape, options, policy, seed, as_written, listener: as for `measure`.
+            space, devices, inputs, options, policy, seed, as_written, listener: as for `measure`.
             confidence: of each verdict.
 
         Raises:
@@ -396,16 +400,27 @@ class Lab:
         if space is not None:
             found = [self.measure(devices, space=space, archs=networks, **shared)]
         else:
-            found = [self.measure(devices, model=one, input_shape=input_shape, **shared) for one in networks]
+            found = [self.measure(devices, model=one, inputs=inputs, **shared) for one in networks]
         return [
             check for one in found for check in baseline_checks(self.store, one.rows, old, limit_percent, confidence)
         ]
 
-    def _own_candidate(self, model: str, input_shape: Sequence[int] | None, options: TargetOptions) -> Candidate:
-        """Return a model of the user's own, for a comparison."""
-        own = models.locate(model, input_shape, options.runtime, options.batch_size)
+    def _own_candidate(
+        self, model: str, inputs: InputOptions, options: TargetOptions, listener: RunListener
+    ) -> Candidate:
+        """Return a model of the user's own, for a comparison. Raises `BadInputError`."""
+        own = locate(model, inputs, options.runtime, options.batch_size)
+        for remark in own.inputs.remarks:
+            if listener.announce:
+                listener.announce(f"{own.name}: {remark}")
         artifact = own.artifact(self._cache_folder)
-        return Candidate(own.name, USER_MODEL_SPACE, own.target, lambda _: artifact)
+        return Candidate(
+            own.name,
+            USER_MODEL_SPACE,
+            lambda usual: target_of_model(own, usual),
+            lambda _: artifact,
+            lambda _: own.identity,
+        )
 
     def _candidates(self, space: str, archs: Sequence[str], seed: int, as_written: bool) -> list[Candidate]:
         """Return architectures of a space, for a comparison."""
@@ -470,6 +485,22 @@ class Lab:
             self.store.campaign(target, space, policy, seed, selection, campaign_options(target, as_written))
             for target in self.targets(devices, options)
         ]
+
+    def _own_model(
+        self,
+        model: str | Path,
+        inputs: InputOptions,
+        devices: str | Sequence[str],
+        options: TargetOptions,
+        listener: RunListener,
+    ) -> tuple[OwnModel, list[Target], Artifact]:
+        """Return a model of the user's own, the targets that run it, and its file. Raises `BadInputError`."""
+        own = locate(str(model), inputs, options.runtime, options.batch_size)
+        targets, skipped = targets_of_model(self.inventory, devices, options, own)
+        for remark in (*skipped, *own.inputs.remarks):
+            if listener.announce:
+                listener.announce(f"{own.name}: {remark}")
+        return own, targets, own.artifact(self._cache_folder)
 
     def _exported(self, request: ExportRequest) -> Artifact:
         with Exports(self.cache) as exports:
@@ -716,6 +747,13 @@ def _networks(
     if isinstance(chosen, BlockSpace):
         return chosen, some_blocks(chosen, count, seed, as_written)
     return chosen, sample_space(chosen, count or 0, seed)
+
+
+def _only_device(targets: Sequence[Target]) -> Target:
+    """Return the first target. Raises `BadInputError` if they are of several devices."""
+    if any(other.device != targets[0].device for other in targets):
+        raise BadInputError("one device at a time is put under sustained load", "Name one.")
+    return targets[0]
 
 
 def _ready(artifact: Artifact) -> Callable[[str], Future[Artifact]]:

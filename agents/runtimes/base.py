@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["DTYPES", "Delegation", "DeviceClock", "Session", "TensorSpec", "check_accelerator", "specify_inputs"]
+__all__ = [
+    "DTYPES",
+    "Delegation",
+    "DeviceClock",
+    "Session",
+    "TensorSpec",
+    "check_accelerator",
+    "random_arrays",
+    "specify_inputs",
+]
 
 DTYPES = (
     *("float16", "float32", "float64", "bool"),
@@ -127,27 +136,8 @@ class Session(ABC):
         """Free the network. Closing twice is harmless."""
 
     def random_inputs(self, seed: int) -> list[Array]:
-        """Return seeded random inputs.
-
-        Floats are standard normal. Integers are spread evenly over the range that was asked for. Without one, 8-bit
-        integers, which stand for pixels or quantised values, are spread over their type's whole range, and wider ones
-        are 0 or 1: valid as indices of any table, as tokens and as masks.
-        """
-        import numpy as np
-
-        rng = np.random.default_rng(seed)
-        arrays: list[Array] = []
-        for spec in self.inputs:
-            if spec.dtype.startswith("float"):
-                arrays.append(rng.standard_normal(spec.shape, dtype=np.float32).astype(spec.dtype))
-                continue
-            low, high = spec.low, spec.high
-            if low is None or high is None:
-                byte = spec.dtype in ("int8", "uint8")
-                low, high = (int(np.iinfo(spec.dtype).min), int(np.iinfo(spec.dtype).max)) if byte else (0, 1)
-            kind = np.uint64 if spec.dtype == "uint64" else np.int64
-            arrays.append(rng.integers(low, high, spec.shape, dtype=kind, endpoint=True).astype(spec.dtype))
-        return arrays
+        """Return seeded random inputs (`random_arrays`)."""
+        return random_arrays(self.inputs, seed)
 
     def _check(self, arrays: Sequence[Array]) -> None:
         """Raise `AgentError` unless `arrays` fit `inputs`.
@@ -174,6 +164,31 @@ class Session(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def random_arrays(specs: Sequence[TensorSpec], seed: int) -> list[Array]:
+    """Return seeded random arrays, one for each input.
+
+    Floats are standard normal. Integers are spread evenly over the range that was asked for. Without one, 8-bit
+    integers, which stand for pixels or quantised values, are spread over their type's whole range, and wider ones
+    are 0 or 1: valid as indices of any table, as tokens and as masks.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    arrays: list[Array] = []
+    for spec in specs:
+        if spec.dtype.startswith("float"):
+            arrays.append(np.asarray(rng.standard_normal(spec.shape, dtype=np.float32)).astype(spec.dtype))
+            continue
+        low, high = spec.low, spec.high
+        if low is None or high is None:
+            byte = spec.dtype in ("int8", "uint8")
+            low, high = (int(np.iinfo(spec.dtype).min), int(np.iinfo(spec.dtype).max)) if byte else (0, 1)
+        kind = np.uint64 if spec.dtype == "uint64" else np.int64
+        values = rng.integers(low, high, spec.shape, dtype=kind, endpoint=True)
+        arrays.append(np.asarray(values).astype(spec.dtype))
+    return arrays
 
 
 def check_accelerator(runtime: str, accelerator: str, known: Sequence[str]) -> None:

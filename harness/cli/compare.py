@@ -15,17 +15,20 @@ from latlab.harness.cli.options import (
     STORE,
     AcceleratorOption,
     BatchOption,
+    DimOption,
+    InputDataOption,
     InputOption,
     InventoryOption,
     JsonOption,
     PolicyOption,
+    RangeOption,
     RuntimeOption,
     SeedOption,
     StoreOption,
     ThreadsOption,
     WrittenOption,
     open_lab,
-    parse_shape,
+    own_model,
     print_json,
     target_options,
 )
@@ -54,7 +57,10 @@ def compare(
     arch: Annotated[
         list[str] | None, typer.Option("--arch", help="An architecture to compare; given at least twice.")
     ] = None,
-    input_shape: InputOption = None,
+    inputs: InputOption = None,
+    dims: DimOption = None,
+    ranges: RangeOption = None,
+    data: InputDataOption = None,
     ties: Annotated[
         float, typer.Option("--ties", metavar="PERCENT", help="A difference of no more than this is a tie.")
     ] = 1.0,
@@ -130,7 +136,7 @@ def compare(
     networks = arch or models
     shared |= {
         "space": space,
-        "input_shape": parse_shape(input_shape),
+        "inputs": own_model(models[:1] or None, inputs, dims, ranges, data)[1],
         "options": target_options(runtime, accelerator, threads, batch_size),
     }
     if baseline is not None:

@@ -14,7 +14,7 @@ from latlab.harness.cli import bench as cli_bench
 from latlab.harness.cli import compare as cli_compare
 from latlab.harness.cli import devices as cli_devices
 from latlab.harness.cli import importing as cli_import
-from latlab.harness.cli import measuring, predicting, results
+from latlab.harness.cli import inspecting, measuring, predicting, results
 from latlab.harness.cli import quality as cli_quality
 from latlab.harness.cli import sustain as cli_sustain
 from latlab.harness.cli.options import INTERRUPTED, complain
@@ -35,6 +35,7 @@ app = typer.Typer(
 for commands in (predicting, measuring, results):
     app.add_typer(commands.app)
 app.add_typer(cli_devices.app)
+app.add_typer(inspecting.app)
 app.add_typer(cli_bench.app, name="bench")
 app.add_typer(cli_import.app)
 app.add_typer(cli_sustain.app)

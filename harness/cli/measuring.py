@@ -14,12 +14,15 @@ from latlab.harness.cli.options import (
     AcceleratorOption,
     BatchOption,
     DevicesArgument,
+    DimOption,
+    InputDataOption,
     InputOption,
     InventoryOption,
     JsonOption,
     ModelOption,
     NewSessionOption,
     PolicyOption,
+    RangeOption,
     RuntimeOption,
     SeedOption,
     SpaceOption,
@@ -28,7 +31,7 @@ from latlab.harness.cli.options import (
     WrittenOption,
     complain,
     open_lab,
-    parse_shape,
+    own_model,
     print_json,
     records,
     target_options,
@@ -55,7 +58,10 @@ def measure(
         bool, typer.Option("--blocks", help="Measure the space's blocks one by one, for `--predictor lookup`.")
     ] = False,
     model: ModelOption = None,
-    input_shape: InputOption = None,
+    inputs: InputOption = None,
+    dims: DimOption = None,
+    ranges: RangeOption = None,
+    data: InputDataOption = None,
     policy: PolicyOption = "default",
     runtime: RuntimeOption = None,
     accelerator: AcceleratorOption = None,
@@ -103,18 +109,19 @@ def measure(
     """
     from latlab.harness.terminal import results as terminal
 
-    archs = _architectures(space, count, arch, file, model, blocks)
+    own, input_options = own_model(model, inputs, dims, ranges, data)
+    archs = _architectures(space, count, arch, file, own, blocks)
     question = _question(resolve, under, top, ties, most_seconds)
     lab = open_lab(store, inventory)
-    with terminal.watching(model or str(space), quiet=as_json) as view:
+    with terminal.watching(own or str(space), quiet=as_json) as view:
         found = lab.measure(
             devices,
             space=space,
             count=count,
             archs=archs,
             blocks=blocks,
-            model=model,
-            input_shape=parse_shape(input_shape),
+            model=own,
+            inputs=input_options,
             policy=policy,
             options=target_options(runtime, accelerator, threads, batch_size),
             seed=seed,

@@ -20,15 +20,19 @@ if TYPE_CHECKING:
     from latlab.harness.active_learning.predictor_factory import PredictorOptions
     from latlab.harness.devices.target_selection import TargetOptions
     from latlab.harness.lab import Lab
+    from latlab.harness.models.inputs import InputOptions
 
 __all__ = [
     "STORE",
     "AcceleratorOption",
     "BatchOption",
+    "DimOption",
+    "InputDataOption",
     "InputOption",
     "InventoryOption",
     "JsonOption",
     "ModelOption",
+    "RangeOption",
     "RuntimeOption",
     "SeedOption",
     "StoreOption",
@@ -36,7 +40,7 @@ __all__ = [
     "WrittenOption",
     "complain",
     "open_lab",
-    "parse_shape",
+    "own_model",
     "predictor_options",
     "print_json",
     "records",
@@ -79,26 +83,61 @@ WrittenOption = Annotated[
     ),
 ]
 ModelOption = Annotated[
-    str | None,
-    typer.Option("--model", help="A model of your own: net.onnx, net.tflite, net.pt or package.module:factory."),
+    list[str] | None,
+    typer.Option(
+        "--model",
+        help="A model of your own: an ONNX, TFLite, TorchScript or torch.export file, or package.module:factory, whose "
+        "Python code is run here.",
+    ),
 ]
 InputOption = Annotated[
-    str | None, typer.Option("--input", help="The shape of the model's input, for example 1x3x224x224.")
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="[NAME=]SHAPE[:TYPE]",
+        help="The shape of an input where the model leaves it open: 1x3x224x224, ids=1x128:int64. May be repeated.",
+    ),
+]
+DimOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dim", metavar="NAME=LENGTH", help="The length of an open side: seq=128, or ids[1]=128. May be repeated."
+    ),
+]
+RangeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--range", metavar="NAME=LEAST:GREATEST", help="The values of an integer input: ids=0:30521. May be repeated."
+    ),
+]
+InputDataOption = Annotated[
+    Path | None, typer.Option("--input-data", metavar="FILE.npz", help="The values of the inputs, by name.")
 ]
 
 
-def parse_shape(text: str | None) -> list[int] | None:
-    """Return the numbers in a text such as 1x3x224x224.
+def own_model(
+    model: list[str] | None,
+    inputs: list[str] | None,
+    dims: list[str] | None,
+    ranges: list[str] | None,
+    data: Path | None,
+) -> tuple[str | None, InputOptions]:
+    """Return the model of one's own and what is said of its inputs.
 
     Raises:
-        BadInputError: it is not a shape.
+        BadInputError: there are several models, or inputs without a model.
     """
-    if text is None:
-        return None
-    parts = text.lower().replace(",", "x").split("x")
-    if not all(part.strip().isdigit() for part in parts):
-        raise BadInputError(f"{text!r} is not a shape", "Write it like 1x3x224x224.")
-    return [int(part) for part in parts]
+    from latlab.harness.models.inputs import InputOptions
+
+    if model is not None and len(model) > 1:
+        raise BadInputError(
+            f"--model is given {len(model)} times: {', '.join(model)}",
+            f"Measure one after the other, or compare them side by side: latlab compare {' '.join(model)}",
+        )
+    options = InputOptions(tuple(inputs or ()), tuple(dims or ()), tuple(ranges or ()), data)
+    if model is None and options != InputOptions():
+        raise BadInputError("--input, --dim, --range and --input-data are options of --model", "Add --model FILE.")
+    return (model[0] if model else None), options
 
 
 def print_json(value: Any) -> None:

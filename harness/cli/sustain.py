@@ -13,16 +13,19 @@ from latlab.harness.cli.options import (
     STORE,
     AcceleratorOption,
     BatchOption,
+    DimOption,
+    InputDataOption,
     InputOption,
     InventoryOption,
     JsonOption,
     ModelOption,
+    RangeOption,
     RuntimeOption,
     SeedOption,
     StoreOption,
     ThreadsOption,
     WrittenOption,
-    parse_shape,
+    own_model,
     print_json,
     target_options,
 )
@@ -48,7 +51,10 @@ def sustain(
     space: Annotated[str | None, typer.Option("--space", help="The search space of --arch.")] = None,
     arch: Annotated[str | None, typer.Option("--arch", help="An architecture's string.")] = None,
     model: ModelOption = None,
-    input_shape: InputOption = None,
+    inputs: InputOption = None,
+    dims: DimOption = None,
+    ranges: RangeOption = None,
+    data: InputDataOption = None,
     minutes: Annotated[
         float, typer.Option("--minutes", min=0.05, max=10080, help="Minutes to run, on the device's clock.")
     ] = 30.0,
@@ -77,6 +83,7 @@ def sustain(
     from latlab.harness.report.sustained.page import SUFFIXES
     from latlab.harness.terminal.sustained import following
 
+    own, input_options = own_model(model, inputs, dims, ranges, data)
     if model is not None and (space is not None or arch is not None):
         raise BadInputError("--model stands alone: it takes no --space and no --arch")
     if model is None and (space is None or arch is None):
@@ -90,8 +97,8 @@ def sustain(
                 device,
                 space=space,
                 arch=arch,
-                model=model,
-                input_shape=parse_shape(input_shape),
+                model=own,
+                inputs=input_options,
                 minutes=minutes,
                 options=target_options(runtime, accelerator, threads, batch_size),
                 seed=seed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from latlab.harness.compare.result import Question
@@ -12,6 +13,7 @@ from latlab.harness.errors import BadInputError
 from latlab.harness.exporters import Artifact
 from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.measurement.session import MeasurementSession
+from latlab.harness.models.factory import is_factory
 from latlab.harness.store.store import Store
 from latlab.harness.store.vocabulary import Selection
 from latlab.harness.targets import RUNTIMES, Target
@@ -101,8 +103,8 @@ def _check_transports(inventory: Inventory, targets: Sequence[Target]) -> None:
 def split_words(words: Sequence[str], inventory: Inventory) -> tuple[list[str], list[str]]:
     """Return which words name models, and which devices, in the order in which they were given.
 
-    A device of the inventory, a full target of one, or `all` is a device. A name that ends like a model file, and
-    `package.module:factory`, are models.
+    A device of the inventory, a full target of one, or `all` is a device. A file, a name that ends like
+    a model's file, and `package.module:factory`, are models.
 
     Raises:
         BadInputError: for a word that is neither.
@@ -114,7 +116,7 @@ def split_words(words: Sequence[str], inventory: Inventory) -> tuple[list[str], 
     for word in words:
         if word == "all" or word in known:
             devices.append(word)
-        elif word.lower().endswith(suffixes) or _is_factory(word):
+        elif word.lower().endswith(suffixes) or is_factory(word) or Path(word).is_file():
             models.append(word)
         elif word.partition("/")[0] in known or word.count("/") == _SLASHES_OF_TARGET:
             devices.append(word)
@@ -125,8 +127,3 @@ def split_words(words: Sequence[str], inventory: Inventory) -> tuple[list[str], 
                 f"Devices: {', '.join(known)}.",
             )
     return models, devices
-
-
-def _is_factory(word: str) -> bool:
-    module, colon, name = word.partition(":")
-    return bool(colon) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from latlab.harness.errors import BadInputError
 from latlab.harness.inventory.inventory import Inventory
-from latlab.harness.targets import Target
+from latlab.harness.models.own_model import OwnModel
+from latlab.harness.targets import RUNTIMES, Target
 
-__all__ = ["TargetOptions", "select_targets"]
+__all__ = ["TargetOptions", "select_targets", "target_of_model", "targets_of_model"]
 
 
 @dataclass(frozen=True)
@@ -70,3 +71,51 @@ def select_targets(
     if not chosen:
         raise BadInputError("say which devices")
     return list(dict.fromkeys(chosen))
+
+
+def targets_of_model(
+    inventory: Inventory, devices: str | Sequence[str], options: TargetOptions, model: OwnModel
+) -> tuple[list[Target], list[str]]:
+    """Return the targets that can run a user's own model, and the devices' targets that are skipped, in words.
+
+    The model's file decides about precision and batch size. Of a device's own targets, those are taken whose runtime
+    takes the file; if there is none, the usual runtime of its format.
+
+    Args:
+        devices, options: as for `select_targets`; `options.batch_size` is part of the model already.
+
+    Raises:
+        BadInputError: as `select_targets`; or if a target or an option contradicts the model.
+    """
+    if options.precision not in (None, model.precision):
+        raise BadInputError(
+            f"{model.name} is {model.precision}: --precision {options.precision} cannot be had",
+            "The file decides: leave --precision out.",
+        )
+    options = replace(options, precision=None, batch_size=None)
+    words = [devices] if isinstance(devices, str) else list(devices)
+    full = {target for _, target in inventory.select(words) if target is not None}
+    usual = select_targets(inventory, devices, options)
+    chosen: list[Target] = []
+    skipped: list[str] = []
+    for device in dict.fromkeys(target.device for target in usual):
+        own = [target for target in usual if target.device == device]
+        found = [(one, model.target(one, named_in_full=one in full)) for one in own]
+        fitting = [target for _, target in found if target is not None]
+        if not fitting:
+            fitting = [target_of_model(model, own[0])]
+        else:
+            skipped += [f"{one} is skipped: it takes no {model.format} file" for one, target in found if target is None]
+        chosen += fitting
+    return list(dict.fromkeys(chosen)), skipped
+
+
+def target_of_model(model: OwnModel, usual: Target) -> Target:
+    """Return the target that runs a user's own model on a device: `usual`, in a runtime that takes the model."""
+    target = model.target(usual, named_in_full=False)
+    if target is None:
+        able = RUNTIMES[model.runtime].accelerators
+        accelerator = usual.accelerator if usual.accelerator in able else able[0]
+        target = model.target(replace(usual, runtime=model.runtime, accelerator=accelerator), named_in_full=False)
+        assert target is not None
+    return target

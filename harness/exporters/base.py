@@ -150,6 +150,8 @@ class Artifact:
     """How the inputs of a user's own model are to be filled; empty for one float32 input of `input_shape`."""
     data: InputData | None = None
     """The values of the inputs of a user's own model; None for random ones."""
+    remarks: tuple[str, ...] = ()
+    """What a reader of the latency of a user's own model should know about its inputs."""
 
     @property
     def suffix(self) -> str:
@@ -177,7 +179,9 @@ class Artifact:
         Raises:
             KeyError, TypeError, ValueError: `data` describes no artifact.
         """
-        values = {field.name: data[field.name] for field in fields(cls) if field.name not in ("inputs", "data")}
+        values = {
+            field.name: data[field.name] for field in fields(cls) if field.name not in ("inputs", "data", "remarks")
+        }
         values["path"] = Path(values["path"])
         values["input_shape"] = tuple(values["input_shape"])
         values["parity"] = Parity(**values["parity"])
@@ -207,8 +211,8 @@ class Exporter(ABC):
         """Versions and options of everything that shapes the bytes of the file."""
 
     @abstractmethod
-    def export(self, module: nn.Module, example: Tensor, path: Path) -> dict[str, int]:
-        """Write `module` (in eval mode), for inputs of exactly `example`'s shape, to `path`.
+    def export(self, module: nn.Module, example: Tensor | tuple[Tensor, ...], path: Path) -> dict[str, int]:
+        """Write `module` (in eval mode), for inputs of exactly the shape and type of `example`, to `path`.
 
         An exporter is deterministic: the same module gives the same bytes.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from latlab.agents.protocol.load_request import InputRequest
 from latlab.harness.exporters.base import Artifact, get_exporter
 from latlab.harness.exporters.cache import ArtifactCache
 
@@ -15,15 +17,15 @@ if TYPE_CHECKING:
 __all__ = ["export_module"]
 
 
-def export_module(module: nn.Module, format: str, input_shape: Sequence[int], folder: Path) -> Artifact:
+def export_module(module: nn.Module, format: str, inputs: Sequence[InputRequest], folder: Path) -> Artifact:
     """Export `module` into a cache in `folder`, and compare the file with eager PyTorch as for every artifact.
 
     This exports every time, because nothing shows whether the module has changed since. The file's hash is its key.
 
     Args:
-        module: takes one float32 tensor, and returns one tensor or several. It is put into eval mode.
+        module: takes tensors, and returns one tensor or several. It is put into eval mode.
         format: the exporter's name.
-        input_shape: the module's input shape, batch first.
+        inputs: name, shape (batch first), type and range of each input.
         folder: the cache's folder.
 
     Raises:
@@ -31,11 +33,30 @@ def export_module(module: nn.Module, format: str, input_shape: Sequence[int], fo
         CacheError: the folder cannot be written.
         UnknownFormatError: there is no such format.
     """
-    from latlab.harness.exporters.pipeline import export_and_compare
+    from latlab.harness.exporters.pipeline import export_and_compare, export_with_inputs
 
     exporter = get_exporter(format)
     cache = ArtifactCache(folder)
-    module.eval()
-    with cache.temporary(exporter) as path:
-        product = export_and_compare(module, exporter, input_shape, path, 0.0, constant=False, rows_independent=False)
-        return cache.keep(path, product, exporter, None, input_shape[0])
+    with suppress(NotImplementedError):  # a program of torch.export has no modes
+        module.eval()
+    shape = inputs[0].shape or ()
+    one_image = len(inputs) == 1 and len(shape) > 1 and inputs[0].dtype in (None, "float32")
+    with cache.temporary(exporter) as path, _without_fast_path():
+        if one_image:
+            product = export_and_compare(module, exporter, shape, path, 0.0, constant=False, rows_independent=False)
+        else:
+            product = export_with_inputs(module, exporter, inputs, path)
+        return cache.keep(path, product, exporter, None, shape[0] if len(shape) > 1 else 1)
+
+
+@contextmanager
+def _without_fast_path() -> Iterator[None]:
+    """Let attention be computed from operators that every format has, not by torch's one operator for inference."""
+    import torch
+
+    was = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was)

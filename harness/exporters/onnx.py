@@ -34,13 +34,15 @@ class ONNXExporter(Exporter):
     def version(self) -> str:
         return f"latlab {FILES_SINCE}, torch {version('torch')}, onnx {version('onnx')}, opset {OPSET}"
 
-    def export(self, module: nn.Module, example: Tensor, path: Path) -> dict[str, int]:
+    def export(self, module: nn.Module, example: Tensor | tuple[Tensor, ...], path: Path) -> dict[str, int]:
         import onnx
         import torch
         from torch.onnx.errors import UnsupportedOperatorError
 
         from latlab.harness.exporters.tracing import onnx_shortcuts
 
+        examples = example if isinstance(example, tuple) else (example,)
+        names = ["input"] if len(examples) == 1 else [f"input_{place}" for place in range(len(examples))]
         content = BytesIO()
         with torch.no_grad(), warnings.catch_warnings(), onnx_shortcuts():
             # The exporter warns that it is deprecated, and tracing warns that sizes become constants.
@@ -48,11 +50,11 @@ class ONNXExporter(Exporter):
             try:
                 torch.onnx.export(
                     module,
-                    (example,),
+                    examples,
                     content,  # type: ignore[arg-type]  # the trace-based exporter takes a file, too
                     dynamo=False,
                     opset_version=OPSET,
-                    input_names=["input"],
+                    input_names=names,
                     output_names=["output"],
                 )
             except UnsupportedOperatorError as error:

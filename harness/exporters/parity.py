@@ -19,6 +19,8 @@ import numpy as np
 
 from latlab.agents import runtimes
 from latlab.agents.protocol.errors import AgentError
+from latlab.agents.protocol.load_request import InputRequest
+from latlab.agents.runtimes.base import random_arrays
 from latlab.harness.exporters.base import Exporter, ExportError, Parity
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["compare", "parity_images"]
+__all__ = ["compare", "compare_with_inputs", "parity_images", "random_tensors"]
 
 TOLERANCE = 1e-4
 """The tolerance as a share of the output's largest change."""
@@ -167,6 +169,47 @@ def _run(exporter: Exporter, path: Path, inputs: Sequence[Array]) -> list[list[A
         kind = error.kind if error.kind in ("unsupported_op", "out_of_memory") else "crash"
         raise ExportError(kind, f"{exporter.runtime} does not run the exported file: {error}") from error
     return results
+
+
+def random_tensors(inputs: Sequence[InputRequest], seed: int) -> tuple[Tensor, ...]:
+    """Return seeded random tensors for a module's inputs: the same values that a device draws."""
+    import torch
+
+    return tuple(torch.from_numpy(array) for array in random_arrays(_specs(inputs), seed))
+
+
+def _specs(inputs: Sequence[InputRequest]) -> list[runtimes.TensorSpec]:
+    return [
+        runtimes.TensorSpec(one.name or "", one.shape or (), one.dtype or "float32", one.low, one.high)
+        for one in inputs
+    ]
+
+
+def compare_with_inputs(module: nn.Module, exporter: Exporter, path: Path, inputs: Sequence[InputRequest]) -> Parity:
+    """Compare the file at `path` with `module` on four draws of random inputs of any types.
+
+    Raises:
+        ExportError: the runtime does not load or run the file.
+    """
+    import torch
+
+    draws = [random_arrays(_specs(inputs), seed) for seed in range(1, 5)]
+    with torch.inference_mode():
+        expected = [_arrays(module(*(torch.from_numpy(array) for array in draw))) for draw in draws]
+    positional = [replace(one, name=None) for one in inputs]
+    actual = []
+    try:
+        with runtimes.open(exporter.runtime, path, threads=1, inputs=positional) as session:
+            for draw in draws:
+                session.set_inputs(draw)
+                session.invoke()
+                actual.append(session.outputs())
+    except AgentError as error:
+        kind = error.kind if error.kind in ("unsupported_op", "out_of_memory") else "crash"
+        raise ExportError(kind, f"{exporter.runtime} does not run the exported file: {error}") from error
+    if any(one.dtype in ("float16", "bfloat16") for one in inputs):
+        expected, actual = ([[np.asarray(a, np.float32) for a in r] for r in results] for results in (expected, actual))
+    return _judge(exporter, expected, actual, len(draws), False)
 
 
 def _judge(

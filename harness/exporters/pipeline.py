@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latlab import search_spaces
+from latlab.agents.protocol.load_request import InputRequest
 from latlab.harness.exporters.base import Exporter, ExportError, ExportRequest, Parity, get_exporter
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Product", "export_and_compare", "produce"]
+__all__ = ["Product", "export_and_compare", "export_with_inputs", "produce"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +88,62 @@ def export_and_compare(
         raise
     except Exception as error:
         raise _explained(error, f"comparing {exporter.name} with eager PyTorch") from error
+    _check(exporter, parity)
+    end = time.perf_counter()
+    shape_in_file = exporter.file_shape(tuple(shape))
+    return Product(shape_in_file, parity, build_s, exported - start, end - exported, operators)
+
+
+def _check(exporter: Exporter, parity: Parity) -> None:
     if not parity.passed:
         raise ExportError(
             "export_mismatch",
             f"{exporter.name} differs from eager PyTorch by {parity.max_abs_diff:.3g}; "
             f"at most {parity.tolerance:.3g} is allowed (the output changes by {parity.output_change:.3g})",
         )
-    end = time.perf_counter()
-    shape_in_file = exporter.file_shape(tuple(shape))
-    return Product(shape_in_file, parity, build_s, exported - start, end - exported, operators)
+
+
+def export_with_inputs(module: nn.Module, exporter: Exporter, inputs: Sequence[InputRequest], path: Path) -> Product:
+    """Export a module of any inputs to `path`, and compare the file with the module on random ones.
+
+    Args:
+        inputs: shape, type and range of each input; None for the type means float32.
+
+    Raises:
+        ExportError: as `export_and_compare`; `unsupported_op` if the exporter takes one float32 input only.
+    """
+    import torch
+
+    from latlab.harness.exporters.parity import compare_with_inputs, random_tensors
+
+    if exporter.channels_last:
+        raise ExportError("unsupported_op", f"{exporter.name} is written for modules with one float32 input")
+    examples = random_tensors(inputs, 0)
+    start = time.perf_counter()
+    try:
+        with torch.no_grad():
+            operators = exporter.export(module, examples, path)
+    except (ExportError, OSError):
+        raise
+    except Exception as error:
+        raise _explained(error, f"exporting to {exporter.name}") from error
+    exported = time.perf_counter()
+    try:
+        parity = compare_with_inputs(module, exporter, path, inputs)
+    except (ExportError, OSError):
+        raise
+    except Exception as error:
+        raise _explained(error, f"comparing {exporter.name} with eager PyTorch") from error
+    _check(exporter, parity)
+    return Product((), parity, 0.0, exported - start, time.perf_counter() - exported, operators)
 
 
 def _explained(error: Exception, doing: str) -> ExportError:
-    """Return an unexpected exception of torch or an exporter as an `ExportError`, with its message on one line."""
-    text = " ".join(str(error).split())[:500] or type(error).__name__
+    """Return an unexpected exception of torch or an exporter as an `ExportError`, with its message on one line.
+
+    torch quotes the graph that it was working on: only what stands before it is kept.
+    """
+    message = re.split(r"\n\s*graph\(|(?i:\n\s*graph:)|\nInferred |\nTraceback ", f"\n{error}")[0]
+    text = " ".join(message.split())[:300] or type(error).__name__
     out_of_memory = isinstance(error, MemoryError) or "can't allocate memory" in text or "bad_alloc" in text
     return ExportError("out_of_memory" if out_of_memory else "crash", f"{doing}: {text}")

@@ -32,19 +32,19 @@ class TorchScriptExporter(Exporter):
     def version(self) -> str:
         return f"latlab {FILES_SINCE}, torch {version('torch')}"
 
-    def export(self, module: nn.Module, example: Tensor, path: Path) -> dict[str, int]:
+    def export(self, module: nn.Module, example: Tensor | tuple[Tensor, ...], path: Path) -> dict[str, int]:
         import torch
 
         with torch.no_grad(), warnings.catch_warnings(), _without_gradients(module):
             warnings.simplefilter("ignore")  # tracing warns that sizes become constants
-            graph = _frozen_graph(module, example)
+            graph = _frozen_graph(module, example if isinstance(example, tuple) else (example,))
             create: Any = torch._C._create_function_from_graph
             path.write_bytes(create("forward", graph).save_to_buffer())
         kinds = (node.kind() for node in graph.nodes())
         return dict(sorted(Counter(kind for kind in kinds if kind != "prim::Constant").items()))
 
 
-def _frozen_graph(module: nn.Module, example: Tensor) -> Any:
+def _frozen_graph(module: nn.Module, examples: tuple[Tensor, ...]) -> Any:
     """Return the graph of `module` with its weights as constants, after the passes of `torch.jit.freeze`.
 
     The public functions would give the same graph in five times the time, and leak: they register a class for each
@@ -56,7 +56,8 @@ def _frozen_graph(module: nn.Module, example: Tensor) -> Any:
     from latlab.harness.exporters.tracing import trace
 
     passes: Any = torch._C  # private, and not all of it typed
-    graph, _ = trace(module, (example,), strict=True, argument_names=["x"])
+    names = ["x"] if len(examples) == 1 else [f"x{place}" for place in range(len(examples))]
+    graph, _ = trace(module, examples, strict=True, argument_names=names)
     passes._jit_pass_inline(graph)
     passes._jit_pass_constant_propagation(graph)
     passes._jit_pass_cse(graph)

@@ -35,5 +35,5 @@ def test_malformed(text: str) -> None:
 
 
 def test_an_unknown_precision() -> None:
-    with pytest.raises(BadInputError, match="unknown precision .int4."):
+    with pytest.raises(BadInputError, match="unknown precision 'int4'"):
         Target.parse("toy/onnxruntime/cpu/int4/t1/b1")

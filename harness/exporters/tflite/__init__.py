@@ -31,12 +31,14 @@ class TFLiteExporter(Exporter):
     def version(self) -> str:
         return f"latlab {FILES_SINCE}, ai-edge-litert {version('ai-edge-litert')} (schema)"
 
-    def export(self, module: nn.Module, example: Tensor, path: Path) -> dict[str, int]:
+    def export(self, module: nn.Module, example: Tensor | tuple[Tensor, ...], path: Path) -> dict[str, int]:
         import torch
 
         from latlab.harness.exporters.tflite.flatbuffer import serialize
         from latlab.harness.exporters.tflite.lowering import lower
 
+        if isinstance(example, tuple):
+            raise ExportError("unsupported_op", "the TFLite writer supports one input only")
         if example.dtype != torch.float32:
             raise ExportError("unsupported_op", f"the TFLite writer does not support inputs of {example.dtype}")
         with torch.no_grad():

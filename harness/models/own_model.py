@@ -1,0 +1,256 @@
+"""A user's own model: from the file or the factory that `--model` names to what a device runs."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from latlab.harness.errors import BadInputError
+from latlab.harness.exporters import Artifact, CacheError, ExportError, Parity, export_module
+from latlab.harness.models.description import ModelDescription
+from latlab.harness.models.embedding import embedded_artifact
+from latlab.harness.models.factory import call_factory, describe_factory, is_factory
+from latlab.harness.models.inputs import InputOptions, SettledInputs, UnsettledInputsError, settle
+from latlab.harness.models.read import read_model
+from latlab.harness.models.trial import propose
+from latlab.harness.targets import DEFAULT_RUNTIME, RUNTIMES, Target
+
+__all__ = ["OwnModel", "locate", "runtimes_for"]
+
+NO_COMPARISON = Parity(0, 0.0, 0.0, 0.0, True, "a file of the user's own: there is nothing to compare it with")
+"""The parity of a file that the user brings: there is no PyTorch module to compare it with."""
+EXPORTED_TO = {"pt2": "torchscript", "module": DEFAULT_RUNTIME}
+"""Formats that no runtime takes as they are, and the runtime that they are exported for."""
+
+
+@dataclass(frozen=True)
+class OwnModel:
+    """The model that `--model` names."""
+
+    name: str
+    """The file or factory, followed by the shapes of its inputs."""
+    format: str
+    """The format that the device gets."""
+    runtime: str
+    """The runtime for that format, unless a device's own targets name another."""
+    precision: str
+    inputs: SettledInputs
+    artifact: Callable[[Path], Artifact]
+    """Returns the file to push, for a cache folder. A factory's module is exported first."""
+    asked_runtime: bool = False
+    """Whether the user named the runtime."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells its campaign from those of other inputs, beside the file's hash and the model's name."""
+        data = self.inputs.data
+        ranges = {one.name: [one.low, one.high] for one in self.inputs.inputs if one.low is not None}
+        shapes = {one.name: one.shape for one in self.inputs.inputs} if len(self.inputs.inputs) > 4 else None
+        known = {"data": data.sha256 if data else None, "ranges": ranges or None, "shapes": shapes}
+        return {name: value for name, value in known.items() if value is not None}
+
+    def target(self, usual: Target, *, named_in_full: bool) -> Target | None:
+        """Return `usual` with this model's precision and batch size; None if its runtime does not take the model.
+
+        Args:
+            usual: a target of a device.
+            named_in_full: whether the user wrote the whole target; then it must agree with the model.
+
+        Raises:
+            BadInputError: if a target named in full contradicts the model.
+        """
+        fits = usual.format == self.format
+        wanted = replace(usual, precision=self.precision, batch_size=self.inputs.batch_size)
+        if not named_in_full:
+            return wanted if fits else None
+        if not fits:
+            raise BadInputError(
+                f"{usual} runs {usual.format} files, and {self.name} is a {self.format} file",
+                f"Name {replace(wanted, runtime=self.runtime, accelerator='cpu')}, or only the device: {usual.device}.",
+            )
+        if wanted != usual:
+            raise BadInputError(
+                f"{usual} contradicts {self.name}, which is {self.precision} and runs at batch "
+                f"{self.inputs.batch_size}",
+                f"Name {wanted}, or only the device: {usual.device}.",
+            )
+        return usual
+
+
+def locate(model: str, options: InputOptions, runtime: str | None, batch_size: int | None) -> OwnModel:
+    """Return the model that a file or `package.module:factory` names.
+
+    Args:
+        model: a path or a factory. A file's content decides about its format, not its name.
+        options: what the user says of its inputs.
+        runtime: the runtime; None for the usual one of the file's format, and `onnxruntime` for a factory.
+        batch_size: the batch size, where the model leaves it open.
+
+    Raises:
+        BadInputError: naming the model, all its inputs, and a command that works.
+    """
+    if runtime is not None and runtime not in RUNTIMES:
+        raise BadInputError(f"unknown runtime {runtime!r}", f"Choose one of: {', '.join(RUNTIMES)}.")
+    if is_factory(model):
+        return _from_factory(model, options, runtime, batch_size)
+    path = Path(model)
+    if not path.exists() and not path.suffix:
+        raise BadInputError(
+            f"{model!r} is not a model",
+            "Give a model file (net.onnx, net.tflite, net.pt, ...) or package.module:factory.",
+        )
+    return _from_file(path, read_model(path), options, runtime, batch_size)
+
+
+def _from_file(
+    path: Path, description: ModelDescription, options: InputOptions, runtime: str | None, batch_size: int | None
+) -> OwnModel:
+    kind = description.format
+    able = runtimes_for(description)
+    if not able:
+        raise BadInputError(f"{path} is a {kind} file, which no runtime of this latlab takes")
+    if runtime not in (None, *able):
+        raise BadInputError(
+            f"{path} is {_article(kind)} {kind} file: it runs in {' and '.join(able)}, not in {runtime}",
+            "Leave --runtime out.",
+        )
+    chosen = runtime or able[0]
+    settled = _settle(str(path), description, chosen, options, batch_size)
+    if kind in EXPORTED_TO:
+        return _from_program(path, description, settled, chosen)
+
+    def artifact(cache: Path) -> Artifact:
+        if description.sidecars:
+            return replace(embedded_artifact(path, cache / "own"), **_fields(settled))
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        return replace(plain_artifact(path, digest, len(content), RUNTIMES[chosen].format), **_fields(settled))
+
+    return OwnModel(
+        f"{path.name} {settled.text}".strip(),
+        RUNTIMES[chosen].format,
+        chosen,
+        description.precision,
+        settled,
+        artifact,
+        runtime is not None,
+    )
+
+
+def runtimes_for(description: ModelDescription) -> list[str]:
+    """Return the runtimes that take a model, the usual one first; it may have to be exported for them."""
+    kind = description.format
+    if kind in EXPORTED_TO:
+        usual = EXPORTED_TO[kind]
+        return [usual, *(name for name, one in RUNTIMES.items() if one.in_worker and name != usual)]
+    return [name for name, one in RUNTIMES.items() if one.format == kind]
+
+
+def plain_artifact(path: Path, sha256: str, size_bytes: int, format: str) -> Artifact:
+    """Return the artifact of a file that is pushed as it is."""
+    return Artifact(
+        key=sha256,
+        path=path,
+        sha256=sha256,
+        size_bytes=size_bytes,
+        format=format,
+        batch_size=1,
+        input_shape=(),
+        parity=NO_COMPARISON,
+        build_s=0.0,
+        export_s=0.0,
+        parity_s=0.0,
+        exporter="none",
+        exporter_version="",
+        operators={},
+    )
+
+
+def _fields(settled: SettledInputs) -> dict[str, Any]:
+    """Return the fields of an artifact that say how its inputs are filled."""
+    shape = settled.inputs[0].shape if len(settled.inputs) == 1 else None
+    return {
+        "batch_size": settled.batch_size,
+        "input_shape": tuple(shape or ()),
+        "inputs": settled.inputs,
+        "data": settled.data,
+        "remarks": settled.remarks,
+    }
+
+
+def _settle(
+    model: str, description: ModelDescription, runtime: str, options: InputOptions, batch_size: int | None
+) -> SettledInputs:
+    """Return the inputs; an error says a command that works."""
+    try:
+        return settle(description, options, batch_size)
+    except UnsettledInputsError as error:
+        words = propose(description, runtime, options, error)
+        batch = [] if batch_size is None else ["--batch-size", str(batch_size)]
+        command = ["latlab", "measure", "local", "--model", model, *options.words(), *words, *batch]
+        raise BadInputError(error.message, f"Say it, for example: {shlex.join(command)}") from None
+
+
+def _article(kind: str) -> str:
+    return "an" if kind[0] in "aeio" else "a"
+
+
+def _from_program(path: Path, description: ModelDescription, settled: SettledInputs, runtime: str) -> OwnModel:
+    """Return a program of `torch.export`, which is exported again for a runtime."""
+
+    def artifact(cache: Path) -> Artifact:
+        from latlab.harness.models.torch_model import load_exported_program
+
+        module = load_exported_program(path).module()
+        return replace(_exported(str(path), module, runtime, settled, cache), **_fields(settled))
+
+    name = f"{path.name} {settled.text}".strip()
+    return OwnModel(name, RUNTIMES[runtime].format, runtime, description.precision, settled, artifact, True)
+
+
+def _from_factory(model: str, options: InputOptions, runtime: str | None, batch_size: int | None) -> OwnModel:
+    chosen = runtime or DEFAULT_RUNTIME
+    module = call_factory(model)
+    description = describe_factory(model, module)
+    settled = _settle_factory(model, description, options, batch_size)
+
+    def artifact(cache: Path) -> Artifact:
+        return replace(_exported(model, module, chosen, settled, cache), data=settled.data, remarks=settled.remarks)
+
+    return OwnModel(
+        f"{model} {settled.text}",
+        RUNTIMES[chosen].format,
+        chosen,
+        description.precision,
+        settled,
+        artifact,
+        runtime is not None,
+    )
+
+
+def _settle_factory(
+    model: str, description: ModelDescription, options: InputOptions, batch_size: int | None
+) -> SettledInputs:
+    try:
+        return settle(description, options, batch_size)
+    except UnsettledInputsError as error:
+        words = [word for one in error.missing for word in ("--input", f"{one.tensor.name}=1x3x224x224")]
+        command = ["latlab", "measure", "local", "--model", model, *options.words(), *words]
+        raise BadInputError(error.message, f"Say it, for example: {shlex.join(command)}") from None
+
+
+def _exported(model: str, module: Any, runtime: str, settled: SettledInputs, cache: Path) -> Artifact:
+    try:
+        return export_module(module, RUNTIMES[runtime].format, settled.inputs, cache / "own")
+    except ExportError as error:
+        others = [name for name, one in RUNTIMES.items() if one.in_worker and name != runtime]
+        raise BadInputError(
+            f"{model} cannot be exported for {runtime}: {error.message} ({error.kind})",
+            f"Try another with --runtime ({', '.join(others)}), or export it yourself and give the file.",
+        ) from error
+    except CacheError as error:
+        raise BadInputError(str(error)) from error

@@ -1,0 +1,142 @@
+"""Finds shapes that a model runs with, by trying: for the command that an error message proposes.
+
+It runs in a process of its own, because a model that is run with an unsuitable shape may end the process.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from itertools import islice, product
+from math import prod
+from typing import Any
+
+from latlab.agents.protocol.load_request import InputRequest
+from latlab.harness.models.description import ModelDescription
+from latlab.harness.models.inputs import InputOptions, Missing, UnsettledInputsError, settle
+
+__all__ = ["propose"]
+
+TRIAL_S = 30.0
+"""Longest time in seconds for all trials of a model."""
+MOST_TRIALS = 60
+"""Most shapes that are tried."""
+MOST_CHOICES = 30
+"""Most lengths that are tried for one side."""
+MOST_COMBINATIONS = 100_000
+"""Most combinations of lengths that are put in order."""
+MOST_BYTES = 512 << 20
+"""Largest model that is tried."""
+LENGTHS = (224, 1, 128, 16, 640, 320, 256, 64, 48, 100, 512, 1000, 16000, 32, 2, 3, 4, 8)
+"""Lengths that are tried for an open side about whose name nothing is known."""
+BY_NAME = (
+    (("seq", "token", "length", "len"), (128, 16, 512, 1)),
+    (("height", "width", "h", "w", "size"), (224, 640, 320, 256, 48, 32)),
+    (("time", "frame", "t", "sample"), (100, 16000, 512, 1280, 32)),
+    (("num", "count", "box"), (16, 1, 100)),
+)
+"""Lengths that are tried for an open side whose name has one of these words in it; the first ones first."""
+SHAPES = (
+    *("1x3x224x224", "1x128:int64", "1x1x28x28", "1x3x32x32", "1x16000", "1x80x100", "1x128", "1x1x16000", "1x64x100"),
+    *("1x16", "1x512", "1x100x80", "1x3x640x640", "3x224x224", "1x10", "1x1x64x64", "1x32x32:int64", "scalar:float32"),
+    *("scalar:int64", "1x8", "1x4", "1x2", "1x1", "1", "10", "2x3", "1x3x8x8", "1x4x4"),
+)
+"""Shapes that are tried where a file keeps none."""
+
+
+def propose(
+    description: ModelDescription, runtime: str, options: InputOptions, error: UnsettledInputsError
+) -> list[str]:
+    """Return options that settle what is missing, as words of a command: the first of several that the model runs with.
+
+    If none was found to run, or the model was not tried, these are plausible ones.
+
+    Args:
+        description: the model.
+        runtime: the runtime that is to run it.
+        options: what the user has said.
+        error: what is missing.
+    """
+    attempts = list(islice(_attempts(error.missing), MOST_TRIALS))
+    requests = []
+    kept = []
+    for words in attempts:
+        given = InputOptions(
+            (*options.inputs, *_values(words, "--input")), (*options.dims, *_values(words, "--dim")), options.ranges
+        )
+        try:
+            requests.append([asdict(one) for one in settle(description, given, None).inputs])
+            kept.append(words)
+        except Exception:
+            continue
+    if not kept:
+        return attempts[0]
+    if description.size_bytes > MOST_BYTES:
+        return kept[0]
+    asked = {"runtime": runtime, "path": str(description.path.absolute()), "attempts": requests}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "latlab.harness.models.trial"],
+            input=json.dumps(asked),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            timeout=TRIAL_S,
+        )
+        found = int(done.stdout.strip() or -1)
+    except (subprocess.TimeoutExpired, OSError, ValueError):
+        found = -1
+    return kept[found] if 0 <= found < len(kept) else kept[0]
+
+
+def _values(words: Sequence[str], option: str) -> list[str]:
+    return [value for name, value in zip(words[::2], words[1::2], strict=True) if name == option]
+
+
+def _attempts(missing: Sequence[Missing]) -> Iterator[list[str]]:
+    """Yield options that settle everything, the likeliest first."""
+    choices = [_choices(one)[:MOST_CHOICES] for one in missing]
+    combinations: Iterable[tuple[int, ...]] = product(*(range(len(own)) for own in choices))
+    if prod(len(own) for own in choices) > MOST_COMBINATIONS:  # then all sides step through their lengths together
+        combinations = zip(*(range(MOST_CHOICES) for _ in choices), strict=True)
+    for numbers in sorted(combinations, key=sum):
+        lengths = [own[min(number, len(own) - 1)] for own, number in zip(choices, numbers, strict=True)]
+        yield [word for one, length in zip(missing, lengths, strict=True) for word in one.option(length)]
+
+
+def _choices(one: Missing) -> tuple[Any, ...]:
+    if one.axis is None:
+        dtype = one.tensor.dtype
+        if dtype is None:
+            return SHAPES
+        return tuple(dict.fromkeys(shape.partition(":")[0] for shape in SHAPES))
+    name = str((one.tensor.sides or ())[one.axis] or "").lower()
+    if not name and one.axis and isinstance((one.tensor.sides or (None,))[0], int):
+        return (1, *LENGTHS)  # behind a fixed first side stands the batch, as in the state of a recurrent network
+    for words, lengths in BY_NAME:
+        if any(word == name or (len(word) > 2 and word in name) for word in words):
+            return (*lengths, *(length for length in LENGTHS if length not in lengths))
+    return LENGTHS
+
+
+def _run(asked: dict[str, Any]) -> int:
+    """Return the number of the first attempt with which the model runs; -1 if there is none."""
+    from latlab.agents import runtimes
+
+    for number, inputs in enumerate(asked["attempts"]):
+        requests = [InputRequest(**{**one, "shape": tuple(one["shape"])}) for one in inputs]
+        try:
+            with runtimes.open(asked["runtime"], asked["path"], inputs=requests) as session:
+                session.set_inputs(session.random_inputs(0))
+                session.invoke()
+        except Exception:
+            continue
+        return number
+    return -1
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{_run(json.load(sys.stdin))}\n")
