@@ -41,7 +41,7 @@ from latlab.harness.architectures import (
 )
 from latlab.harness.compare.baseline import baseline_checks
 from latlab.harness.compare.between_targets import TargetComparison, compare_targets
-from latlab.harness.compare.contestants import Candidate, comparison_runs
+from latlab.harness.compare.contestants import Candidate, comparison_runs, named_apart
 from latlab.harness.compare.gate import GateCheck
 from latlab.harness.compare.result import ComparisonResult, Question
 from latlab.harness.compare.run import ComparisonRun
@@ -296,7 +296,9 @@ class Lab:
         if len(networks) < 2:
             raise BadInputError("a comparison takes at least two networks", "The same one may be named twice.")
         if space is None:
-            candidates = [self._own_candidate(one, inputs, options, listener) for one in networks]
+            candidates = named_apart(
+                networks, [self._own_candidate(one, inputs, options, listener) for one in networks]
+            )
             options = replace(options, batch_size=None, precision=None)
         else:
             candidates = self._candidates(space, networks, seed, as_written)

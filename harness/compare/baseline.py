@@ -1,27 +1,26 @@
 """The regression gate against labels of another day: today's labels and those of a baseline store.
 
-The two are not paired, so the error between sessions counts; `statistics.unpaired` takes it from the anchors.
+The two are not paired, so the error between sessions counts; `statistics.unpaired` takes it from the anchors. As in a
+paired comparison, networks and anchors are represented by the shortest runs of their passes, because disturbances only
+add time, and CI machines are disturbed. The stores have every run.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import median
 from typing import Any
 
 import pandas as pd
 
 from latlab.harness.compare.gate import GateCheck, GateOutcome, outcome_of
-from latlab.harness.statistics.estimators import trimmed_mean
-from latlab.harness.statistics.unpaired import session_shift, unpaired_interval
+from latlab.harness.statistics.unpaired import fastest_runs, session_shift, unpaired_interval
 from latlab.harness.store.store import Store
 from latlab.harness.store.vocabulary import Status
+from latlab.harness.telemetry.recorded_pass import PassKind
 
 __all__ = ["baseline_checks"]
 
-TRIM = 0.25
-"""Share trimmed off the samples of an anchor's pass, as the preset `default` does."""
 MOST_SESSIONS = 20
 """Latest sessions of the baseline store whose anchors are read."""
 NAMED_FACTS = 4
@@ -64,13 +63,13 @@ def _check(store: Store, row: Mapping[str, Any], baseline: Store, limit_percent:
     names = sorted({anchor for column in columns for anchor in column})
     table = [[column.get(anchor, math.nan) for column in columns] for anchor in names]
     shift = session_shift(table, 0, 1)
-    centre, low, high = unpaired_interval(
-        math.log(row["latency_ms"] / old["latency_ms"]), _error(row), _error(old), shift, confidence
-    )
+    (new_log, new_error), (old_log, old_error) = _label(store, row), _label(baseline, old)
+    centre, low, high = unpaired_interval(new_log - old_log, new_error, old_error, shift, confidence)
+    shifted = 100 * math.expm1(shift.log_shift)
     if shift.anchors >= 2:
         note = (
-            f"the device was {100 * math.expm1(shift.log_shift):+.1f} % slower than on that day by {shift.anchors} "
-            f"anchors, which is taken out; networks scatter by {100 * shift.between:.1f} % between sessions"
+            f"by {shift.anchors} anchors the device was {abs(shifted):.1f} % {'slower' if shifted > 0 else 'faster'} "
+            f"than then, which is taken out, and networks scatter by {100 * shift.between:.1f} % between sessions"
         )
     else:
         note = f"no anchors in common: {100 * shift.between:g} % is assumed as the scatter between sessions"
@@ -87,10 +86,11 @@ def _check(store: Store, row: Mapping[str, Any], baseline: Store, limit_percent:
     )
 
 
-def _error(row: Mapping[str, Any]) -> float:
-    """Return a label's relative standard error; 0 if it is not known."""
-    value = row["stderr_ms"]
-    return 0.0 if value is None or not math.isfinite(value) else float(value) / float(row["latency_ms"])
+def _label(store: Store, row: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the logarithm of a label by its shortest runs, in ns, and its relative standard error."""
+    owner = row["same_graph_as"]
+    passes = store.passes(int(row["id"] if owner is None or owner != owner else owner))
+    return fastest_runs([one.samples_ns for one in passes if one.kind == PassKind.LABEL])
 
 
 def _sessions(known: pd.DataFrame) -> list[tuple[str, int]]:
@@ -100,12 +100,11 @@ def _sessions(known: pd.DataFrame) -> list[tuple[str, int]]:
 
 
 def _anchors(store: Store, campaign: str, session: int) -> dict[str, float]:
-    """Return the log-latencies of a session's anchors by name, without readings that were out of line."""
-    found: dict[str, list[float]] = {}
+    """Return the log-latencies of a session's anchors by name."""
+    found: dict[str, list[list[int]]] = {}
     for one in store.anchors(campaign, session):
-        if one.in_line and one.samples_ns:
-            found.setdefault(one.arch, []).append(math.log(max(1.0, trimmed_mean(one.samples_ns, TRIM))))
-    return {name: median(values) for name, values in found.items()}
+        found.setdefault(one.arch, []).append(one.samples_ns)
+    return {name: fastest_runs(passes)[0] for name, passes in found.items()}
 
 
 def _facts(store: Store, baseline: Store, row: Mapping[str, Any], old: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from latlab.harness.store.store import Store
 from latlab.harness.store.vocabulary import Selection
 from latlab.harness.targets import RUNTIMES, Target
 
-__all__ = ["Candidate", "comparison_runs", "split_words", "unique_names"]
+__all__ = ["Candidate", "comparison_runs", "named_apart", "split_words", "unique_names"]
 
 _SLASHES_OF_TARGET = 5
 
@@ -48,6 +48,22 @@ def unique_names(names: Sequence[str]) -> list[str]:
             candidate = f"{name} ({number})"
         found.append(candidate)
     return found
+
+
+def named_apart(words: Sequence[str], candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the candidates with names that tell different files apart: `v1/net.onnx` and `v2/net.onnx`.
+
+    Args:
+        words: the path or factory of each, as the user wrote it.
+        candidates: named after the last part of the path.
+    """
+    wrote: dict[str, set[str]] = {}
+    for word, one in zip(words, candidates, strict=True):
+        wrote.setdefault(one.name, set()).add(word)
+    return [
+        replace(one, name=one.name.replace(Path(word).name, word, 1)) if len(wrote[one.name]) > 1 else one
+        for word, one in zip(words, candidates, strict=True)
+    ]
 
 
 def comparison_runs(

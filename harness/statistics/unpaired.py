@@ -20,13 +20,15 @@ Components, chapter 4, for the table).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-__all__ = ["USUAL_BETWEEN", "SessionShift", "session_shift", "unpaired_interval"]
+__all__ = ["USUAL_BETWEEN", "SessionShift", "fastest_runs", "session_shift", "unpaired_interval"]
 
 USUAL_BETWEEN = 0.02
 """Standard deviation of g that is taken where no anchors say what it is. On shared machines it was .5 to 2 %."""
@@ -43,6 +45,20 @@ class SessionShift(NamedTuple):
     """Degrees of freedom of `between`; infinite if it is assumed."""
     anchors: int
     """Anchors that both sessions timed; with fewer than two, nothing is known."""
+
+
+def fastest_runs(passes: Sequence[Sequence[int]]) -> tuple[float, float]:
+    """Return the median of the logarithms of the passes' shortest runs, and its standard error.
+
+    The error is 1.25 * 1.48 MAD / sqrt(passes), that of a median of normal values (MAD: their median absolute
+    deviation); 0 for a single pass, whose error the scatter between sessions has to hold.
+
+    Args:
+        passes: samples in ns, at least one pass, with at least one sample in each.
+    """
+    logs = [math.log(max(1, min(one))) for one in passes]
+    middle = median(logs)
+    return middle, 1.25 * 1.48 * median(abs(one - middle) for one in logs) / math.sqrt(len(logs))
 
 
 def session_shift(anchors: ArrayLike, first: int, second: int) -> SessionShift:

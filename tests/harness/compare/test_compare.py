@@ -11,7 +11,7 @@ import pytest
 from models import chain, crashes_when_run
 
 from latlab.harness import Lab
-from latlab.harness.compare.contestants import split_words, unique_names
+from latlab.harness.compare.contestants import Candidate, named_apart, split_words, unique_names
 from latlab.harness.compare.result import ComparisonResult, Question
 from latlab.harness.compare.run import ComparisonRun
 from latlab.harness.compare.wording import advice, pairs_to_tell, sentence
@@ -286,3 +286,12 @@ def test_words_are_models_or_devices() -> None:
 
 def test_names_are_unique() -> None:
     assert unique_names(["a", "b", "a", "a (2)", "a"]) == ["a", "b", "a (2)", "a (2) (2)", "a (3)"]
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders() -> None:
+    def candidate(name: str) -> Candidate:
+        return Candidate(name, "model", lambda target: target, lambda _: None)  # type: ignore[arg-type,return-value]
+
+    words = ["v1/net.onnx", "v2/net.onnx", "v1/net.onnx", "other.onnx"]
+    found = named_apart(words, [candidate(f"{word.rpartition('/')[2]} 1x3") for word in words])
+    assert [one.name for one in found] == ["v1/net.onnx 1x3", "v2/net.onnx 1x3", "v1/net.onnx 1x3", "other.onnx 1x3"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from latlab.harness.statistics.unpaired import USUAL_BETWEEN, session_shift, unpaired_interval
+from latlab.harness.statistics.unpaired import USUAL_BETWEEN, fastest_runs, session_shift, unpaired_interval
 
 NETWORKS = np.log([1.0, 2.0, 5.0, 0.3])
 
@@ -63,3 +63,10 @@ def test_bounds_fail_as_often_as_they_may() -> None:
         _, low, _ = unpaired_interval(log_ratio, 0.003, 0.003, session_shift(anchors, 0, 1), 0.95)
         above += low > 0
     assert above / 2000 == pytest.approx(0.05, abs=0.015)
+
+
+def test_disturbed_passes_do_not_matter() -> None:
+    log_ns, error = fastest_runs([[1010, 5000], [1000, 1100], [990, 9000], [7000, 8000], [1005]])
+    assert log_ns == pytest.approx(math.log(1005))
+    assert error == pytest.approx(1.25 * 1.48 * math.log(1010 / 1005) / math.sqrt(5), rel=0.02)
+    assert fastest_runs([[500, 400]]) == (math.log(400), 0.0)
