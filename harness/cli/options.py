@@ -107,7 +107,9 @@ DimOption = Annotated[
 RangeOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--range", metavar="NAME=LEAST:GREATEST", help="The values of an integer input: ids=0:30521. May be repeated."
+        "--range",
+        metavar="NAME=LEAST:GREATEST",
+        help="The values of an integer input: ids=0:30521, or rate=16000. May be repeated.",
     ),
 ]
 InputDataOption = Annotated[

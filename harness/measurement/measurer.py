@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from functools import partial
 
 from latlab.harness.devices.loaded_models import LoadedModels
 from latlab.harness.devices.session import DeviceSession
@@ -17,6 +18,7 @@ from latlab.harness.measurement.scheduler import PassScheduler
 from latlab.harness.measurement.session import MeasurementSession
 from latlab.harness.statistics.pooled_variance import NoiseEstimator
 from latlab.harness.store.store import Campaign, Measurement
+from latlab.harness.store.vocabulary import USER_MODEL_SPACE
 from latlab.harness.targets import Target
 
 __all__ = ["Measurer"]
@@ -97,7 +99,13 @@ class Measurer:
             return None
         if session.key not in self._anchors:
             self._anchors[session.key] = Anchors(
-                session, self.device, self._models, self._export_anchor, self.check, self._contention
+                session,
+                self.device,
+                self._models,
+                # Not every format can be written in the precision of a user's own model.
+                partial(self._export_anchor, "fp32" if session.campaign.space == USER_MODEL_SPACE else None),
+                self.check,
+                self._contention,
             )
         return self._anchors[session.key]
 
@@ -110,8 +118,8 @@ class Measurer:
             )
         )
 
-    def _export_anchor(self, arch: str) -> Future[Artifact]:
+    def _export_anchor(self, precision: str | None, arch: str) -> Future[Artifact]:
         target = self.target
         return self._exports.submit(
-            ExportRequest(anchors.SPACE, arch, target.format, target.batch_size, target.precision)
+            ExportRequest(anchors.SPACE, arch, target.format, target.batch_size, precision or target.precision)
         )

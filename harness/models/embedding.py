@@ -1,4 +1,4 @@
-"""Joins an ONNX model and the files with its weights into one file, which a device can be sent."""
+"""Makes one file, which a device can be sent, of an ONNX model and the files with its weights."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from pathlib import Path
 from latlab.harness.errors import BadInputError
 from latlab.harness.exporters import Artifact, ArtifactCache, CacheError, Parity, get_exporter
 from latlab.harness.exporters.pipeline import Product
-from latlab.harness.models.onnx_model import embedded
+from latlab.harness.models.onnx_model import portable
 
-__all__ = ["embedded_artifact"]
+__all__ = ["portable_artifact"]
 
 
-def embedded_artifact(path: Path, folder: Path) -> Artifact:
-    """Return the artifact of a model with all its weights in one file, in a cache in `folder`.
+def portable_artifact(path: Path, folder: Path) -> Artifact | None:
+    """Return the artifact of an ONNX model that does not run anywhere as it is, made portable, in a cache in `folder`.
 
-    The file's hash is that of the model and its weights.
+    The file's hash is that of the model and all its weights. The result is None if the model is portable.
 
     Raises:
         BadInputError: if the weights cannot be read, or one file cannot hold them, or the cache cannot be written.
     """
-    content = embedded(path)
-    assert content is not None
+    content = portable(path)
+    if content is None:
+        return None
     exporter = get_exporter("onnx")
     reason = "a file of the user's own, joined with its weights: there is nothing to compare it with"
     product = Product((), Parity(0, 0.0, 0.0, 0.0, True, reason), 0.0, 0.0, 0.0, {})

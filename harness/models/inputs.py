@@ -26,6 +26,8 @@ MADE_NAMES = re.compile(
 """Names that converters give to sides of which they know nothing: as the first side, it is the batch."""
 _INDEXED = re.compile(r"(.+)\[(\d{1,2})\]")
 SCALAR = "scalar"
+NUMBERS = {"int": "int64", "float": "float32", "bool": "bool", "number": "float32"}
+"""Kinds of TorchScript's arguments that are numbers, and the types that hold them."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class InputOptions:
     dims: Sequence[str] = ()
     """`seq=128`: lengths of open sides, by their names; `ids[1]=128` for a side without one."""
     ranges: Sequence[str] = ()
-    """`ids=0:30522`: least and greatest value of integer inputs."""
+    """`ids=0:30521`: least and greatest value of integer inputs; `rate=16000`: their only value."""
     data: Path | str | None = None
     """An `.npz` file with the inputs' values, by name."""
 
@@ -176,7 +178,12 @@ class _Settling:
         """Which option said so."""
         self._data: InputData | None = None
         self._inputs = [
-            _Input(one, None if one.sides is None else list(one.sides), one.dtype, high=one.high)
+            _Input(
+                one,
+                [] if one.kind in NUMBERS else None if one.sides is None else list(one.sides),
+                NUMBERS.get(one.kind, one.dtype),
+                high=one.high,
+            )
             for one in description.inputs
         ]
 
@@ -184,9 +191,7 @@ class _Settling:
         self._read_data()
         self._read_inputs()
         self._inputs = [one for one in self._inputs if not one.tensor.optional or one.from_user]
-        strange = [
-            one.tensor for one in self._inputs if one.tensor.kind not in ("tensor", "list of tensors", *_NUMBERS)
-        ]
+        strange = [one.tensor for one in self._inputs if one.tensor.kind not in ("tensor", "list of tensors", *NUMBERS)]
         if strange:
             raise self._error(
                 f"its input {strange[0].name!r} is of the kind {strange[0].kind}, which latlab cannot make up"
@@ -248,7 +253,7 @@ class _Settling:
                 raise self._error(f"--input says the shape of {name!r} twice")
             seen.add(name)
             one = self._inputs[names.index(name)]
-            self._give(one, one_shape(one, shape), dtype, f"--input {text}")
+            self._give(one, shape, dtype, f"--input {text}")
 
     def _give(self, one: _Input, shape: Sequence[int] | None, dtype: str | None, said: str) -> None:
         """Take the shape and the type that an option says of an input."""
@@ -356,14 +361,14 @@ class _Settling:
             one.low = 0 if one.high is not None else None
         for text in self._options.ranges:
             name, equals, numbers = text.rpartition("=")
-            match = re.fullmatch(r"(-?\d{1,18}):(-?\d{1,18})", numbers)
+            match = re.fullmatch(r"(-?\d{1,18})(?::(-?\d{1,18}))?", numbers)
             if not equals and len(names) == 1:
                 name = names[0]
-            if match is None or int(match[1]) > int(match[2]):
-                raise self._error(f"--range {text} is not of the form NAME=LEAST:GREATEST")
+            if match is None or int(match[1]) > int(match[2] or match[1]):
+                raise self._error(f"--range {text} is not of the form NAME=LEAST:GREATEST or NAME=VALUE")
             if name not in names:
                 raise self._error(f"--range {text}: it has no input {name!r}")
-            one, low, high = self._inputs[names.index(name)], int(match[1]), int(match[2])
+            one, low, high = self._inputs[names.index(name)], int(match[1]), int(match[2] or match[1])
             if (one.dtype or "float32").startswith(("float", "bool")):
                 raise self._error(f"--range {text}: the input {name!r} is {one.dtype or 'float32'}, not of integers")
             if one.tensor.high is not None and (low < -one.tensor.high - 1 or high > one.tensor.high):
@@ -383,7 +388,8 @@ class _Settling:
             if one.high is None:
                 remarks.append(f"values of {one.tensor.name}: 0 and 1 (--range {one.tensor.name}=0:N sets others)")
             else:
-                remarks.append(f"values of {one.tensor.name}: {one.low} to {one.high}")
+                values = f"values of {one.tensor.name}: {one.low} to {one.high}"
+                remarks.append(values if one.low != one.high else f"value of {one.tensor.name}: {one.low}")
         return remarks
 
     def _error(self, message: str) -> BadInputError:
@@ -398,15 +404,6 @@ class _Settling:
         ]
         shown = inputs if len(inputs) <= 12 else [*inputs[:10], f"and {len(inputs) - 10} more"]
         return f"Its inputs: {'; '.join(' '.join(text.split()) for text in shown) or 'none'}"
-
-
-_NUMBERS = ("int", "float", "bool", "number")
-"""Kinds of TorchScript's arguments that are numbers."""
-
-
-def one_shape(one: _Input, shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    """Return the shape of a number, which needs no words, or the given one."""
-    return () if shape is None and one.tensor.kind in _NUMBERS else shape
 
 
 def _is_batch(side: str, axis: int) -> bool:

@@ -15,7 +15,7 @@ from latlab.harness.models.onnx_graph import OnnxGraph, drop_weights, macs_of, p
 if TYPE_CHECKING:
     from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-__all__ = ["describe_onnx", "embedded", "is_onnx"]
+__all__ = ["describe_onnx", "is_onnx", "portable"]
 
 _STANDARD = ("", "ai.onnx")
 """The names of the domain of the standard's own operators."""
@@ -79,16 +79,27 @@ def describe_onnx(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = Non
     )
 
 
-def embedded(path: Path) -> bytes | None:
-    """Return the model with the weights of all files beside it in one file; None if it needs no other file.
+def portable(path: Path) -> bytes | None:
+    """Return the model as one file that runs anywhere; None if it is one already.
+
+    Weights in files beside it become part of it. Open sides of inputs that are stored as 0, which ONNX Runtime takes
+    for a length of 0, become open.
 
     Raises:
         BadInputError: as `describe_onnx`; or if one file cannot hold all weights.
     """
     model = _load(path)
     sidecars = _sidecars(path, model)
-    if not sidecars:
+    zeros = [
+        side
+        for value in (*model.graph.input, *model.graph.output)
+        for side in value.type.tensor_type.shape.dim
+        if side.HasField("dim_value") and side.dim_value == 0
+    ]
+    if not sidecars and not zeros:
         return None
+    for side in zeros:
+        side.ClearField("dim_value")
     import onnx
     from onnx.external_data_helper import load_external_data_for_model
 

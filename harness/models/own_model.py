@@ -12,7 +12,7 @@ from typing import Any
 from latlab.harness.errors import BadInputError
 from latlab.harness.exporters import Artifact, CacheError, ExportError, Parity, export_module
 from latlab.harness.models.description import ModelDescription
-from latlab.harness.models.embedding import embedded_artifact
+from latlab.harness.models.embedding import portable_artifact
 from latlab.harness.models.factory import call_factory, describe_factory, is_factory
 from latlab.harness.models.inputs import InputOptions, SettledInputs, UnsettledInputsError, settle
 from latlab.harness.models.read import read_model
@@ -69,7 +69,7 @@ class OwnModel:
             return wanted if fits else None
         if not fits:
             raise BadInputError(
-                f"{usual} runs {usual.format} files, and {self.name} is a {self.format} file",
+                f"{usual} runs {usual.format} files, and {self.name} is {_article(self.format)} {self.format} file",
                 f"Name {replace(wanted, runtime=self.runtime, accelerator='cpu')}, or only the device: {usual.device}.",
             )
         if wanted != usual:
@@ -124,8 +124,9 @@ def _from_file(
         return _from_program(path, description, settled, chosen)
 
     def artifact(cache: Path) -> Artifact:
-        if description.sidecars:
-            return replace(embedded_artifact(path, cache / "own"), **_fields(settled))
+        made = portable_artifact(path, cache / "own") if kind == "onnx" else None
+        if made is not None:
+            return replace(made, **_fields(settled))
         content = path.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
         return replace(plain_artifact(path, digest, len(content), RUNTIMES[chosen].format), **_fields(settled))
@@ -206,7 +207,8 @@ def _from_program(path: Path, description: ModelDescription, settled: SettledInp
         from latlab.harness.models.torch_model import load_exported_program
 
         module = load_exported_program(path).module()
-        return replace(_exported(str(path), module, runtime, settled, cache), **_fields(settled))
+        module.train = lambda mode=True: module  # exporters set the mode, and a program has none
+        return _exported(str(path), module, runtime, settled, cache)
 
     name = f"{path.name} {settled.text}".strip()
     return OwnModel(name, RUNTIMES[runtime].format, runtime, description.precision, settled, artifact, True)
@@ -219,7 +221,7 @@ def _from_factory(model: str, options: InputOptions, runtime: str | None, batch_
     settled = _settle_factory(model, description, options, batch_size)
 
     def artifact(cache: Path) -> Artifact:
-        return replace(_exported(model, module, chosen, settled, cache), data=settled.data, remarks=settled.remarks)
+        return _exported(model, module, chosen, settled, cache)
 
     return OwnModel(
         f"{model} {settled.text}",
@@ -245,7 +247,7 @@ def _settle_factory(
 
 def _exported(model: str, module: Any, runtime: str, settled: SettledInputs, cache: Path) -> Artifact:
     try:
-        return export_module(module, RUNTIMES[runtime].format, settled.inputs, cache / "own")
+        made = export_module(module, RUNTIMES[runtime].format, settled.inputs, cache / "own")
     except ExportError as error:
         others = [name for name, one in RUNTIMES.items() if one.in_worker and name != runtime]
         raise BadInputError(
@@ -254,3 +256,7 @@ def _exported(model: str, module: Any, runtime: str, settled: SettledInputs, cac
         ) from error
     except CacheError as error:
         raise BadInputError(str(error)) from error
+    if made.input_shape:  # one image, whose layout in the file may differ
+        return replace(made, data=settled.data, remarks=settled.remarks)
+    # In the file, the inputs have other names: they go by their places.
+    return replace(made, **{**_fields(settled), "inputs": tuple(replace(one, name=None) for one in settled.inputs)})

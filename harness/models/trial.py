@@ -8,15 +8,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice, product
 from math import prod
+from pathlib import Path
 from typing import Any
 
 from latlab.agents.protocol.load_request import InputRequest
 from latlab.harness.models.description import ModelDescription
 from latlab.harness.models.inputs import InputOptions, Missing, UnsettledInputsError, settle
+from latlab.harness.models.onnx_model import portable
 
 __all__ = ["propose"]
 
@@ -39,9 +42,22 @@ BY_NAME = (
     (("num", "count", "box"), (16, 1, 100)),
 )
 """Lengths that are tried for an open side whose name has one of these words in it; the first ones first."""
+NUMBERS = (16000, 1)
+"""Values that are tried for arguments that are whole numbers, besides 0 and 1 at random: rates, sizes."""
 SHAPES = (
-    *("1x3x224x224", "1x128:int64", "1x1x28x28", "1x3x32x32", "1x16000", "1x80x100", "1x128", "1x1x16000", "1x64x100"),
-    *("1x16", "1x512", "1x100x80", "1x3x640x640", "3x224x224", "1x10", "1x1x64x64", "1x32x32:int64", "scalar:float32"),
+    *(
+        "1x3x224x224",
+        "1x128:int64",
+        "1x1x28x28",
+        "1x3x32x32",
+        "1x512",
+        "1x16000",
+        "1x80x100",
+        "1x128",
+        "1x1x16000",
+        "1x64x100",
+    ),
+    *("1x16", "1x100x80", "1x3x640x640", "3x224x224", "1x10", "1x1x64x64", "1x32x32:int64", "scalar:float32"),
     *("scalar:int64", "1x8", "1x4", "1x2", "1x1", "1", "10", "2x3", "1x3x8x8", "1x4x4"),
 )
 """Shapes that are tried where a file keeps none."""
@@ -60,12 +76,20 @@ def propose(
         options: what the user has said.
         error: what is missing.
     """
-    attempts = list(islice(_attempts(error.missing), MOST_TRIALS))
+    numbers = [one.name for one in description.inputs if one.kind == "int" and not one.optional]
+    settings = [[], *([word for name in numbers for word in ("--range", f"{name}={value}")] for value in NUMBERS)]
+    attempts = [
+        [*words, *setting]
+        for words in islice(_attempts(error.missing), MOST_TRIALS // (3 if numbers else 1))
+        for setting in (settings if numbers else [[]])
+    ]
     requests = []
     kept = []
     for words in attempts:
         given = InputOptions(
-            (*options.inputs, *_values(words, "--input")), (*options.dims, *_values(words, "--dim")), options.ranges
+            (*options.inputs, *_values(words, "--input")),
+            (*options.dims, *_values(words, "--dim")),
+            (*options.ranges, *_values(words, "--range")),
         )
         try:
             requests.append([asdict(one) for one in settle(description, given, None).inputs])
@@ -124,6 +148,16 @@ def _choices(one: Missing) -> tuple[Any, ...]:
 
 def _run(asked: dict[str, Any]) -> int:
     """Return the number of the first attempt with which the model runs; -1 if there is none."""
+    content = portable(Path(asked["path"])) if asked["runtime"] == "onnxruntime" else None
+    if content is not None:
+        with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
+            file.write(content)
+            file.flush()
+            return _first_that_runs({**asked, "path": file.name})
+    return _first_that_runs(asked)
+
+
+def _first_that_runs(asked: dict[str, Any]) -> int:
     from latlab.agents import runtimes
 
     for number, inputs in enumerate(asked["attempts"]):

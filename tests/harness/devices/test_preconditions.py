@@ -12,8 +12,8 @@ from latlab.harness.devices.preconditions import Preconditions
 from latlab.harness.devices.session import DeviceSession
 from latlab.harness.errors import BadInputError
 from latlab.harness.exporters import Artifact
-from latlab.harness.exporters.user_model import NO_COMPARISON
 from latlab.harness.inventory.inventory import load_inventory
+from latlab.harness.models.own_model import NO_COMPARISON
 from latlab.harness.targets import Target
 from latlab.harness.timing_policy import TimingPolicy
 from latlab.harness.transports.local.config import LocalDevice

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from latlab.harness import Lab
 from latlab.harness.devices.session import DeviceFaultError, DeviceSession
 from latlab.harness.devices.target_selection import TargetOptions
 from latlab.harness.devices.worker_client import LoadedModel
-from latlab.harness.errors import BadInputError, LatlabError
+from latlab.harness.errors import LatlabError
 from latlab.harness.exporters import Artifact, ExportRequest
 from latlab.harness.exporters.service import Exports
 from latlab.harness.fleet.jobs import RunListener
@@ -291,113 +290,3 @@ def test_embed_gives_help_s_vector(lab: Lab) -> None:
     assert rows["embedding"].min() == 0
     assert rows["embedding"].max() == 1
     assert np.argsort(rows["embedding"]).tolist() == np.argsort(rows["latency_ms"]).tolist()
-
-
-# A model of the user's own
-
-FACTORY = """
-from torch import nn
-def net():
-    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 64, 4))
-def odd():
-    class Odd(nn.Module):
-        def forward(self, x):
-            return x.erfinv()
-    return Odd()
-def notanet():
-    return 7
-"""
-
-
-@pytest.fixture
-def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "mynets.py").write_text(FACTORY)
-    for suffix in ("onnx", "tflite", "pt"):
-        (tmp_path / f"junk.{suffix}").write_bytes(b"junk" * 100)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    sys.modules.pop("mynets", None)
-    return tmp_path
-
-
-@pytest.mark.parametrize("runtime", ["onnxruntime", "tflite", "torchscript"])
-def test_a_factory_of_one_s_own(lab: Lab, factory: Path, runtime: str) -> None:
-    rows = lab.measure(model="mynets:net", input_shape=[2, 3, 8, 8], options=TargetOptions(runtime=runtime)).rows
-    assert rows["status"].tolist() == ["ok"]
-    assert rows["target"][0] == f"local/{runtime}/cpu/fp32/t1/b2"
-
-
-@pytest.mark.parametrize("suffix", ["onnx", "tflite", "pt"])
-def test_a_file_of_one_s_own(lab: Lab, factory: Path, suffix: str) -> None:
-    import mynets  # type: ignore[import-not-found]  # written by the fixture
-
-    from latlab.harness.exporters import export_module
-
-    formats = {"onnx": "onnx", "tflite": "tflite", "pt": "torchscript"}
-    made = export_module(mynets.net(), formats[suffix], (1, 3, 8, 8), factory / "made")
-    path = factory / f"net.{suffix}"
-    path.write_bytes(made.path.read_bytes())
-    rows = lab.measure(model=str(path), input_shape=[1, 3, 8, 8] if suffix == "pt" else None).rows
-    assert rows["status"].tolist() == ["ok"]
-    assert rows["space"].tolist() == ["model"]
-    assert rows["arch"].tolist() == [f"net.{suffix} " + ("1x8x8x3" if suffix == "tflite" else "1x3x8x8")]
-
-
-@pytest.fixture
-def open_sides(factory: Path) -> Path:
-    """Write an ONNX file whose batch, height and width are open."""
-    import torch
-    from torch import nn
-
-    module = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU())
-    axes = {"x": {0: "n", 2: "h", 3: "w"}}
-    path = factory / "open.onnx"
-    torch.onnx.export(
-        module, (torch.zeros(1, 3, 8, 8),), path, input_names=["x"], dynamic_axes=axes, dynamo=False, verbose=False
-    )
-    return path
-
-
-def test_each_shape_of_an_open_file_is_measured(lab: Lab, open_sides: Path) -> None:
-    with pytest.raises(BadInputError, match=r"open: \?x3x\?x\?"):
-        lab.measure(model=str(open_sides))
-    small, large = (lab.measure(model=str(open_sides), input_shape=[2, 3, side, side]).rows for side in (16, 256))
-    assert large["latency_ms"][0] > 5 * small["latency_ms"][0]
-    assert small["target"][0].endswith("/b2")
-    assert len(lab.store.table()) == 2
-    with pytest.raises(BadInputError, match="takes \\?x3x\\?x\\?, not 1x4x8x8"):
-        lab.measure(model=str(open_sides), input_shape=[1, 4, 8, 8])
-    with pytest.raises(BadInputError, match="contradicts"):
-        lab.measure(model=str(open_sides), input_shape=[1, 3, 8, 8], options=TargetOptions(batch_size=4))
-
-
-Ask = Callable[[Lab], object]
-
-
-@pytest.mark.parametrize(
-    ("ask", "message"),
-    [
-        (lambda lab: lab.measure(model="none.onnx").rows, "no model file"),
-        (lambda lab: lab.measure(model="mynets:net").rows, "--input"),
-        (lambda lab: lab.measure(model="mynets:missing", input_shape=[1, 3, 8, 8]).rows, "AttributeError"),
-        (lambda lab: lab.measure(model="mynets:notanet", input_shape=[1, 3, 8, 8]).rows, "gave a int"),
-        (
-            lambda lab: (
-                lab.measure(model="mynets:odd", input_shape=[1, 3], options=TargetOptions(runtime="tflite")).rows
-            ),
-            "unsupported_op",
-        ),
-        (lambda lab: lab.measure(model="nonsense").rows, "is not a model"),
-        (lambda lab: lab.measure(model="junk.onnx").rows, "junk.onnx: it is not an ONNX file"),
-        (lambda lab: lab.measure(model="junk.tflite").rows, "cannot read the model junk.tflite"),
-        (lambda lab: lab.measure(model="junk.pt", input_shape=[1, 3, 8, 8]).rows, "junk.pt is not a TorchScript file"),
-        (
-            lambda lab: lab.measure(model="junk.onnx", options=TargetOptions(runtime="tflite")).rows,
-            "runs in onnxruntime, not in tflite",
-        ),
-        (lambda lab: lab.measure(model="mynets:net", input_shape=[0, 3]).rows, "positive"),
-    ],
-)
-def test_bad_models(lab: Lab, factory: Path, ask: Ask, message: str) -> None:
-    with pytest.raises(BadInputError, match=message):
-        ask(lab)
