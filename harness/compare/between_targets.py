@@ -37,8 +37,8 @@ class TargetComparison:
     @property
     def changed(self) -> pd.DataFrame:
         """The networks that change their rank beyond their error bars, the greatest change first."""
-        rows = self.networks[self.networks["reversals"] > 0].copy()
-        rows["change"] = (rows["second_rank"] - rows["first_rank"]).abs()
+        rows = self.networks.assign(change=(self.networks["second_rank"] - self.networks["first_rank"]).abs())
+        rows = rows[(rows["reversals"] > 0) & (rows["change"] > 0)]
         return rows.sort_values(["change", "reversals"], ascending=False, kind="stable").drop(columns="change")
 
     def to_json(self) -> dict[str, Any]:

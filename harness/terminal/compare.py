@@ -17,7 +17,7 @@ from latlab.harness.compare.between_targets import TargetComparison
 from latlab.harness.compare.gate import GateCheck, GateOutcome
 from latlab.harness.compare.result import ComparisonResult
 from latlab.harness.compare.run import ComparisonRun
-from latlab.harness.compare.wording import advice, headline, pairs_to_tell, percent, sentence
+from latlab.harness.compare.wording import advice, headline, pairs_to_tell, sentence
 from latlab.harness.fleet.jobs import DeviceState, Incident
 from latlab.harness.store.store import Measurement
 from latlab.harness.terminal.console import console
@@ -156,7 +156,9 @@ def show_targets(found: TargetComparison) -> None:
     """Print how two targets agree, and the networks that change their rank."""
     screen = console()
     simulated = " [yellow](simulated)[/yellow]" if found.simulated else ""
-    screen.print(f"[bold]{escape(found.second)}[/bold] against [bold]{escape(found.first)}[/bold]{simulated}")
+    screen.print(
+        f"[bold]{escape(found.second)}[/bold] against [bold]{escape(found.first)}[/bold]{simulated}", highlight=False
+    )
     failed = f", {found.failed} without both labels" if found.failed else ""
     agreement, ratio = found.agreement, found.ratio
     ends = f"{correlation(agreement.low)} to {correlation(agreement.high)}"
@@ -170,7 +172,7 @@ def show_targets(found: TargetComparison) -> None:
     if changed.empty:
         screen.print("No network changes its rank beyond its error bars.")
         return
-    screen.print(f"{len(changed)} change their rank beyond their error bars:")
+    screen.print(f"{len(changed)} change their rank beyond their error bars:", highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("network", overflow="fold")
     for name in ("rank", "latency", "ratio"):
@@ -180,7 +182,7 @@ def show_targets(found: TargetComparison) -> None:
             escape(str(row["arch"])),
             f"{row['first_rank']} → {row['second_rank']}",
             f"{milliseconds(row['first_ms'])} → {milliseconds(row['second_ms'])}",
-            percent(row["ratio"]),
+            f"{row['ratio']:.3g}",
         )
     screen.print(table)
     if len(changed) > MAX_ROWS:

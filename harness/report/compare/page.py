@@ -90,7 +90,7 @@ def _scatter(found: TargetComparison) -> Chart:
     bottom, top = axes.get_ylim()
     axes.plot(path, path * found.ratio.ratio, color=COLOURS["muted"], linewidth=0.9, zorder=1)
     axes.set_ylim(bottom, top)
-    changed = drawn["reversals"] > 0
+    changed = drawn["arch"].isin(found.changed["arch"])
     for part, colour, gid in ((drawn[~changed], "train", "same"), (drawn[changed], "alarm", "changed")):
         _points(axes, part, COLOURS[colour], gid)
     axes.set_xlabel(f"{clean(found.first, 60)}, ms")
