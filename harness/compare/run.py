@@ -47,6 +47,8 @@ MOST_ROUNDS = 40
 """Most rounds of a block: its median hardly improves with more, and the next block's fresh loads are worth more."""
 BLOCKS = 16
 """Blocks that should fit into the budget, if they have to be made shorter for it: Student's t wants a dozen."""
+RECENT = 3
+"""A further block is expected to take as long as the longest of so many last ones."""
 MAX_ATTEMPTS = 2
 """Workers that one network may kill; then it is recorded as a failure."""
 
@@ -166,7 +168,7 @@ class ComparisonRun:
         return self._is_last() if self.blocks else False
 
     def _fits_another(self) -> bool:
-        return self.spent_s + median(self._block_s) <= self.question.budget_s
+        return self.spent_s + max(self._block_s[-RECENT:]) <= self.question.budget_s
 
     def _is_last(self) -> bool:
         return not self._fits_another() or all(map(self._is_settled, self._live_pairs()))
