@@ -12,7 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from models import chain
+from chains import chain
 from waiting import wait_until
 
 from latlab.harness.cli.main import main

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from models import chain, crashes_when_run
+from chains import chain, crashes_when_run
 
 from latlab.harness import Lab
 from latlab.harness.compare.contestants import Candidate, named_apart, split_words, unique_names
