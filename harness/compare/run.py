@@ -45,8 +45,8 @@ BLOCK_S = 0.7
 """Seconds of passes in a block, at least as long as starting its worker and loading took."""
 MOST_ROUNDS = 40
 """Most rounds of a block: its median hardly improves with more, and the next block's fresh loads are worth more."""
-BLOCKS = 16
-"""Blocks that should fit into the budget, if they have to be made shorter for it: Student's t wants a dozen."""
+BLOCKS = 10
+"""Blocks that should fit into the budget, if they have to be made shorter for it: Student's t wants as many."""
 RECENT = 3
 """A further block is expected to take as long as the longest of so many last ones."""
 MAX_ATTEMPTS = 2

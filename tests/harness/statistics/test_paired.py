@@ -12,6 +12,7 @@ from scipy import stats
 from latlab.harness.statistics.group_sequential import Boundary
 from latlab.harness.statistics.paired import (
     MIN_BLOCKS,
+    WINDOW,
     Interval,
     Outcome,
     Round,
@@ -96,10 +97,18 @@ def test_one_load_would_call_a_network_faster_than_itself() -> None:
     assert wrong > 10
 
 
-def test_a_block_is_the_median_of_paired_ratios() -> None:
-    rounds = [{0: [100, 120], 1: [110, 200]}, {0: [500, 505], 1: [550, 560]}, {0: [100, 100], 1: [900, 950]}]
+def test_a_window_is_the_ratio_of_shortest_runs() -> None:
+    rounds = [{0: [100, 120], 1: [170, 200]}, {0: [500, 505], 1: [550, 110]}, {0: [101, 102], 1: [900, 950]}]
     assert block_log_ratio(rounds, 0, 1) == pytest.approx(math.log(1.1))
     assert block_log_ratio(rounds, 1, 0) == pytest.approx(-math.log(1.1))
+
+
+def test_a_block_is_the_median_of_its_windows() -> None:
+    """Here the machine is three times as fast in the first window, and only one network has a burst in the second."""
+    windows = [(100, 110), (300, 900), (300, 330)]
+    rounds = [{0: [a], 1: [b]} for a, b in windows for _ in range(WINDOW)]
+    assert block_log_ratio(rounds, 0, 1) == pytest.approx(math.log(1.1))
+    assert block_log_ratio([*rounds, rounds[-1]], 0, 1) == pytest.approx(math.log(1.1))
 
 
 def test_passes_of_unequal_length_are_cut() -> None:
@@ -109,7 +118,7 @@ def test_passes_of_unequal_length_are_cut() -> None:
 def test_rounds_without_both_networks_do_not_count() -> None:
     assert block_log_ratio([{0: [100]}, {1: [100], 0: []}], 0, 1) is None
     assert block_log_ratio([], 0, 1) is None
-    assert block_log_ratio([{0: [100]}, {0: [100], 1: [200]}], 0, 1) == pytest.approx(math.log(2))
+    assert block_log_ratio([{0: [50]}, {0: [100], 1: [200]}], 0, 1) == pytest.approx(math.log(2))
 
 
 def test_an_interval_is_students_t_of_few_blocks() -> None:
