@@ -27,6 +27,7 @@ from latlab.harness.transports.adb.phone import SHELL_S, Phone, WorkFolder
 from latlab.harness.transports.adb.phone_info import FACTS, TELEMETRY, describe, read_telemetry
 from latlab.harness.transports.adb.services import CompletedCommand, TooMuchOutputError
 from latlab.harness.transports.base import ChannelTimeoutError, Deadline
+from latlab.harness.transports.benchmark_model.input_flags import input_flags
 from latlab.harness.transports.benchmark_model.output import (
     BenchmarkOutputError,
     BenchmarkResult,
@@ -77,6 +78,8 @@ class _LoadedModel:
     threads: int
     affinity: tuple[int, ...] | None
     network: str
+    input_flags: tuple[str, ...] = ()
+    """Flags that say what the model's file leaves open of its inputs."""
 
 
 class BenchmarkWorker:
@@ -203,7 +206,8 @@ class BenchmarkWorker:
                 "bad_request", f"benchmark_model runs on {', '.join(_FLAGS)}, not on {asked.accelerator!r}"
             )
         accelerator, affinity = asked.accelerator, asked.affinity
-        # The input's shape is not passed on: the program uses the one that the file declares.
+        if asked.data is not None:
+            raise AgentError("bad_request", "benchmark_model takes no input data here: leave out --input-data")
         one = _LoadedModel(
             asked.sha256,
             asked.suffix,
@@ -211,6 +215,7 @@ class BenchmarkWorker:
             asked.threads,
             None if affinity is None else tuple(affinity),
             printable(asked.network),
+            tuple(input_flags(asked.inputs)),
         )
         if affinity is not None and (not affinity or not self._cpus.issuperset(affinity)):
             raise AgentError("bad_request", f"field 'affinity' must name some of the usable CPUs, {sorted(self._cpus)}")
@@ -295,6 +300,7 @@ class BenchmarkWorker:
             f"--min_secs={asked.pass_s:g}",  # with 0, `num_runs` is the exact number of runs, not the least
             f"--max_secs={asked.max_pass_s if capped else seconds:.3f}",
             *_FLAGS[one.accelerator],
+            *one.input_flags,
         ]
         # The taskset of toybox and that of busybox both take hexadecimal digits without a prefix.
         pin = [] if one.affinity is None else ["taskset", f"{sum(1 << cpu for cpu in set(one.affinity)):x}"]

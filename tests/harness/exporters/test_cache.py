@@ -15,6 +15,7 @@ import pytest
 import torch
 from operators import SHAPE, Net, network
 
+from latlab.agents.protocol.load_request import InputRequest
 from latlab.harness.exporters import (
     Artifact,
     ArtifactCache,
@@ -175,9 +176,14 @@ def test_the_same_graph_is_stored_once(cache: ArtifactCache) -> None:
     assert len(list((cache.folder / "files").iterdir())) == 1
 
 
+def image(batch: int) -> list[InputRequest]:
+    """Return the input of a module that takes images."""
+    return [InputRequest(shape=(batch, *SHAPE))]
+
+
 def test_a_failed_export_leaves_nothing(cache: ArtifactCache) -> None:
     with pytest.raises(ExportError) as failure:
-        export_module(Net(lambda _, x: x.cumsum(1)), "tflite", (1, *SHAPE), cache.folder)
+        export_module(Net(lambda _, x: x.cumsum(1)), "tflite", image(1), cache.folder)
     assert failure.value.kind == "unsupported_op"
     assert not [path for path in cache.folder.rglob("*") if path.is_file()]
 
@@ -257,17 +263,17 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(cache: ArtifactCache,
 @pytest.mark.parametrize("format", ["onnx", "tflite", "torchscript"])
 def test_a_module_of_the_users_own(format: str, tmp_path: Path) -> None:
     module = network("residual").train().requires_grad_(True)
-    artifact = export_module(module, format, (2, *SHAPE), tmp_path)
+    artifact = export_module(module, format, image(2), tmp_path)
     assert artifact.parity.passed
     assert artifact.batch_size == 2
     assert artifact.input_shape == get_exporter(format).file_shape((2, *SHAPE))
     assert artifact.key == artifact.sha256 == digest(artifact.path)
-    assert export_module(module, format, (2, *SHAPE), tmp_path).path == artifact.path
+    assert export_module(module, format, image(2), tmp_path).path == artifact.path
 
 
 def test_a_users_module_may_mix_its_batch(tmp_path: Path) -> None:
     module = Net(lambda _, x: (x - x.mean(0, keepdim=True)).mean((2, 3)))
-    assert export_module(module, "onnx", (3, *SHAPE), tmp_path).parity.passed
+    assert export_module(module, "onnx", image(3), tmp_path).parity.passed
 
 
 def test_artifacts_survive_json(cache: ArtifactCache) -> None:
