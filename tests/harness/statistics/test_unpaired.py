@@ -66,7 +66,14 @@ def test_bounds_fail_as_often_as_they_may() -> None:
 
 
 def test_disturbed_passes_do_not_matter() -> None:
-    log_ns, error = fastest_runs([[1010, 5000], [1000, 1100], [990, 9000], [7000, 8000], [1005]])
-    assert log_ns == pytest.approx(math.log(1005))
-    assert error == pytest.approx(1.25 * 1.48 * math.log(1010 / 1005) / math.sqrt(5), rel=0.02)
+    log_ns, error = fastest_runs([[1010, 5000], [1000, 1100], [9000], [7000, 8000]])
+    assert log_ns == pytest.approx(math.log(1000))
+    assert error == pytest.approx(0.75 * math.log(1.01))
     assert fastest_runs([[500, 400]]) == (math.log(400), 0.0)
+
+
+def test_the_error_of_the_shortest_run_is_as_large_as_its_bias() -> None:
+    rng = np.random.default_rng(2)
+    found = [fastest_runs([[round(1e9 * math.exp(0.1 * x))] for x in rng.exponential(size=5)]) for _ in range(2000)]
+    bias = np.mean([log_ns - math.log(1e9) for log_ns, _ in found])
+    assert np.mean([error for _, error in found]) == pytest.approx(bias, rel=0.1)
