@@ -150,7 +150,7 @@ class ComparisonRun:
                 publish(self._preliminary())
         finally:
             for place, row in enumerate(self._rows):
-                if place not in self._failed and self._passes[place] and row.status == Status.RUNNING:
+                if place not in self._failed and self._passes[place]:  # also if an earlier attempt has closed it
                     facts = {**self.contestants[place].artifact.facts(), **self._facts[place]}
                     self._rows[place] = _close(
                         self.contestants[place].session.store, row.id, self._passes[place], facts

@@ -6,6 +6,7 @@ import math
 
 from latlab.harness.compare.result import ComparisonResult, Pair, Question
 from latlab.harness.statistics.paired import Outcome
+from latlab.harness.text import printable
 
 __all__ = ["FEW", "advice", "headline", "pairs_to_tell", "sentence"]
 
@@ -34,7 +35,7 @@ def pairs_to_tell(result: ComparisonResult) -> list[Pair]:
 
 def sentence(result: ComparisonResult, pair: Pair) -> tuple[str, str]:
     """Return the verdict on a pair in a word, and a sentence about it."""
-    first, second = result.models[pair.first].name, result.models[pair.second].name
+    first, second = (printable(result.models[place].name) for place in (pair.first, pair.second))
     if pair.outcome is Outcome.TIE:
         ends = f"{percent(pair.low_percent)} to {percent(pair.high_percent)} %"
         return "tie", f"{first} and {second} differ by less than {result.question.ties_percent:g} % ({ends})"

@@ -22,7 +22,7 @@ from latlab.harness.fleet.jobs import DeviceState, Incident
 from latlab.harness.store.store import Measurement
 from latlab.harness.terminal.console import console
 from latlab.harness.terminal.progress import HEARTBEAT_S, MAX_ROWS, View
-from latlab.harness.text import correlation, fine_correlation, milliseconds
+from latlab.harness.text import correlation, fine_correlation, milliseconds, printable
 
 __all__ = ["CompareView", "following", "show_checks", "show_results", "show_targets"]
 
@@ -114,7 +114,7 @@ def show_results(results: Sequence[ComparisonResult], store: Path) -> None:
             screen.print(f"[{STYLES[word]}]{word}[/{STYLES[word]}]  {escape(text)}", highlight=False)
         for one in result.models:
             if one.error:
-                screen.print(f"[red]{escape(one.status)}[/red]  {escape(f'{one.name}: {one.error}')}", highlight=False)
+                screen.print(f"[red]{escape(one.status)}[/red]  {_plain(f'{one.name}: {one.error}')}", highlight=False)
         if advice(result):
             screen.print(advice(result), style="yellow", highlight=False)
     confidence = f"{100 * results[0].question.confidence:g} %" if results else ""
@@ -124,6 +124,11 @@ def show_results(results: Sequence[ComparisonResult], store: Path) -> None:
         style="dim",
         highlight=False,
     )
+
+
+def _plain(text: str) -> str:
+    """Return foreign text without markup and control characters: a file may have any name."""
+    return escape(printable(text))
 
 
 def _networks(result: ComparisonResult) -> Table:
@@ -137,7 +142,7 @@ def _networks(result: ComparisonResult) -> Table:
         one = result.models[place]
         rank = str(order.index(place) + 1) if place in order else ""
         latency = milliseconds(one.latency_ms) if one.latency_ms is not None else "-"
-        table.add_row(rank, escape(one.name), latency, escape(one.target))
+        table.add_row(rank, _plain(one.name), latency, _plain(one.target))
     return table
 
 
@@ -147,9 +152,9 @@ def show_checks(checks: Sequence[GateCheck]) -> None:
     notes = dict.fromkeys(one.note for one in checks if one.note and one.percent is not None)
     for one in checks:
         style = CHECK_STYLES[one.outcome]
-        screen.print(f"[{style}]{one.outcome}[/{style}]  {escape(one.sentence)}", highlight=False)
+        screen.print(f"[{style}]{one.outcome}[/{style}]  {_plain(one.sentence)}", highlight=False)
     for note in notes:
-        screen.print(escape(note), style="dim", highlight=False)
+        screen.print(_plain(note), style="dim", highlight=False)
 
 
 def show_targets(found: TargetComparison) -> None:

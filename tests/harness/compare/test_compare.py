@@ -145,7 +145,9 @@ def test_a_device_that_is_lost_meanwhile_goes_on(tmp_path: Path, kind: str) -> N
     made = lab(tmp_path, faults={"schedule": [{"kind": kind, "verb": "time", "after_requests": 90}]})
     result = compare(made, [SMALL, LARGE])
     assert (result.status, result.error) == ("decided", None)
-    numbers = [one.number for one in made.store.passes(int(made.store.table(sustained=True)["id"][0]))]
+    rows = made.store.table(sustained=True)
+    assert list(rows["latency_ms"]) == [one.latency_ms for one in result.models]
+    numbers = [one.number for one in made.store.passes(int(rows["id"][0]))]
     assert numbers == list(range(len(numbers)))
 
 

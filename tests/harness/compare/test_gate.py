@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -17,6 +18,7 @@ from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.report.compare.junit import junit, write_junit
 from latlab.harness.report.compare.markdown import checks_markdown, escaped, results_markdown
 from latlab.harness.statistics.paired import Interval, Outcome
+from latlab.harness.terminal.compare import show_checks, show_results
 from latlab.harness.transports.simulated.config import SimulatedDevice
 
 HOSTILE = 'a|b`<script>alert(1)</script>]]>&"\x1b[31m\x00\u202e\n# x.onnx'
@@ -159,3 +161,13 @@ def test_a_baseline_without_the_network_closes_the_gate(tmp_path: Path) -> None:
 def test_a_baseline_that_does_not_exist_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="there is no store"):
         lab(tmp_path / "new.db").check_baseline(tmp_path / "none.db", 8.0, "sim", networks=[SMALL], space="nasbench201")
+
+
+def test_hostile_names_cannot_write_on_the_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = result_of(0.001, 0.002, HOSTILE)
+    failed = replace(result, models=(result.models[0], replace(result.models[1], error=f"bad {HOSTILE}")))
+    show_results([result, failed], tmp_path / "s.db")
+    show_checks([check(one, HOSTILE) for one in GateOutcome])
+    told = capsys.readouterr().out
+    assert "<script>" in told
+    assert not any(sign in told for sign in "\x1b\x00\u202e")
