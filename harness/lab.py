@@ -42,7 +42,7 @@ from latlab.harness.architectures import (
 from latlab.harness.compare.baseline import baseline_checks
 from latlab.harness.compare.between_targets import TargetComparison, compare_targets
 from latlab.harness.compare.contestants import Candidate, comparison_runs, named_apart
-from latlab.harness.compare.gate import GateCheck
+from latlab.harness.compare.gate import GateCheck, GateOutcome
 from latlab.harness.compare.result import ComparisonResult, Question
 from latlab.harness.compare.run import ComparisonRun
 from latlab.harness.devices.target_selection import (
@@ -75,6 +75,9 @@ if TYPE_CHECKING:
     from latlab.harness.quality.assessment import Quality
 
 __all__ = ["Lab"]
+
+MOST_SESSIONS = 3
+"""Most sessions of a check against a baseline."""
 
 
 class Lab:
@@ -375,6 +378,8 @@ class Lab:
     ) -> list[GateCheck]:
         """Measure networks now, and check that none has become slower than its label in a baseline store.
 
+        While a check is undecided, its network is measured again, in up to three sessions.
+
         Labels of another day are not paired: the error between sessions counts (`statistics.unpaired`), and a paired
         `compare` of the old file with the new one finds much smaller differences.
 
@@ -399,13 +404,19 @@ class Lab:
             "raw": False,
             "new_session": True,
         }
-        if space is not None:
-            found = [self.measure(devices, space=space, archs=networks, **shared)]
-        else:
-            found = [self.measure(devices, model=one, inputs=inputs, **shared) for one in networks]
-        return [
-            check for one in found for check in baseline_checks(self.store, one.rows, old, limit_percent, confidence)
-        ]
+        together = [networks] if space is not None else [[one] for one in networks]
+        checks: list[GateCheck] = []
+        for part in together:
+            what: dict[str, Any] = {"model": part[0], "inputs": inputs}
+            frames: list[pd.DataFrame] = []
+            while len(frames) < MOST_SESSIONS:
+                found = self.measure(devices, **({"space": space, "archs": part} if space else what), **shared)
+                frames.append(found.rows)
+                of_part = baseline_checks(self.store, frames, old, limit_percent, confidence)
+                if not any(one.outcome is GateOutcome.UNDECIDED for one in of_part):
+                    break
+            checks += of_part
+        return checks
 
     def _own_candidate(
         self, model: str, inputs: InputOptions, options: TargetOptions, listener: RunListener

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from latlab.harness.compare.gate import GateCheck, GateOutcome, outcome_of
-from latlab.harness.statistics.unpaired import fastest_runs, session_shift, unpaired_interval
+from latlab.harness.statistics.unpaired import SessionShift, fastest_runs, session_shift, unpaired_interval
 from latlab.harness.store.store import Store
 from latlab.harness.store.vocabulary import Status
 from latlab.harness.telemetry.recorded_pass import PassKind
@@ -26,88 +26,110 @@ MOST_SESSIONS = 20
 NAMED_FACTS = 4
 """At most so many differing facts are named."""
 
+Row = Mapping[str, Any]
+"""A row of `Store.table`."""
+
 
 def baseline_checks(
-    store: Store, rows: pd.DataFrame, baseline: Store, limit_percent: float, confidence: float
+    store: Store, frames: Sequence[pd.DataFrame], baseline: Store, limit_percent: float, confidence: float
 ) -> list[GateCheck]:
-    """Return a check of every row of today against the latest label of the same name and target in the baseline.
+    """Return a check of every network and target of today against the baseline's labels of the same name and target.
+
+    All sessions of today count together, and so do all of the day of the baseline's latest label.
 
     Args:
         store: with today's rows.
-        rows: of `Store.table`, one for each network and target.
+        frames: rows of `Store.table`, for each session of today those of the same networks.
         baseline: the store to compare with.
         limit_percent: percent by which a network may be slower.
         confidence: of each verdict.
     """
-    return [
-        _check(store, row, baseline, limit_percent, confidence) for row in (dict(one) for _, one in rows.iterrows())
-    ]
+    checks = []
+    for last in _rows(frames[-1]):
+        key = (last["target"], last["space"], last["arch"])
+        today = [row for frame in frames for row in _rows(frame) if (row["target"], row["space"], row["arch"]) == key]
+        checks.append(_check(store, today, baseline, limit_percent, confidence))
+    return checks
 
 
-def _check(store: Store, row: Mapping[str, Any], baseline: Store, limit_percent: float, confidence: float) -> GateCheck:
-    target, name = str(row["target"]), str(row["arch"])
-    known = baseline.table(target=target, space=str(row["space"]))
-    labels = known[(known["arch"] == name) & (known["status"] == Status.OK) & (known["latency_ms"] > 0)]
-    where = str(baseline.path)
-    if row["status"] != Status.OK:
-        return GateCheck(
-            name, where, target, limit_percent, GateOutcome.FAILED, note=str(row["error"] or row["status"])
-        )
-    if labels.empty:
-        note = f"{where} has no label of {name} on {target}"
-        return GateCheck(name, where, target, limit_percent, GateOutcome.FAILED, note=note)
-    old = dict(labels.sort_values("id").iloc[-1])
-    today, then = (str(row["campaign"]), int(row["session"])), (str(old["campaign"]), int(old["session"]))
-    columns = [_anchors(baseline, *then), _anchors(store, *today)]
-    columns += [_anchors(baseline, *one) for one in _sessions(known) if one != then]
+def _check(store: Store, today: Sequence[Row], baseline: Store, limit_percent: float, confidence: float) -> GateCheck:
+    last, where = today[-1], str(baseline.path)
+    target, name = str(last["target"]), str(last["arch"])
+
+    def failed(why: str) -> GateCheck:
+        return GateCheck(name, where, target, limit_percent, GateOutcome.FAILED, note=why)
+
+    new = [row for row in today if row["status"] == Status.OK]
+    if not new:
+        return failed(str(last["error"] or last["status"]))
+    known = baseline.table(target=target, space=str(last["space"]))
+    labels = _rows(known[(known["arch"] == name) & (known["status"] == Status.OK) & (known["latency_ms"] > 0)])
+    if not labels:
+        return failed(f"{where} has no label of {name} on {target}")
+    day = _day(labels[-1])
+    old = [row for row in labels if _day(row) == day]
+    then = [_session(row) for row in old]
+    columns = [_anchors(baseline, then), _anchors(store, [_session(row) for row in new])]
+    others = dict.fromkeys(_session(row) for row in reversed(_rows(known)) if _session(row) not in then)
+    columns += [_anchors(baseline, [one]) for one in list(others)[:MOST_SESSIONS]]
     names = sorted({anchor for column in columns for anchor in column})
     table = [[column.get(anchor, math.nan) for column in columns] for anchor in names]
     shift = session_shift(table, 0, 1)
-    (new_log, new_error), (old_log, old_error) = _label(store, row), _label(baseline, old)
+    (new_log, new_error), (old_log, old_error) = _fastest(store, new), _fastest(baseline, old)
     centre, low, high = unpaired_interval(new_log - old_log, new_error, old_error, shift, confidence)
-    shifted = 100 * math.expm1(shift.log_shift)
-    if shift.anchors >= 2:
-        note = (
-            f"by {shift.anchors} anchors the device was {abs(shifted):.1f} % {'slower' if shifted > 0 else 'faster'} "
-            f"than then, which is taken out, and networks scatter by {100 * shift.between:.1f} % between sessions"
-        )
-    else:
-        note = f"no anchors in common: {100 * shift.between:g} % is assumed as the scatter between sessions"
     return GateCheck(
         name,
-        f"{where} of {str(old['finished_at'])[:10]}",
+        f"{where} of {day}",
         target,
         limit_percent,
         outcome_of(low, high, limit_percent),
         100 * math.expm1(centre),
         100 * math.expm1(low),
         100 * math.expm1(high),
-        f"{note}; {_facts(store, baseline, row, old)}",
+        f"{_shift_in_words(shift)}; {_facts(store, baseline, new[-1], old[-1])}",
     )
 
 
-def _label(store: Store, row: Mapping[str, Any]) -> tuple[float, float]:
-    """Return the logarithm of a label by its shortest runs, in ns, and its relative standard error."""
-    owner = row["same_graph_as"]
-    passes = store.passes(int(row["id"] if owner is None or owner != owner else owner))
+def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table in the order of measuring."""
+    return [dict(row) for _, row in frame.sort_values("id").iterrows()]
+
+
+def _day(row: Row) -> str:
+    return str(row["finished_at"])[:10]
+
+
+def _session(row: Row) -> tuple[str, int]:
+    return str(row["campaign"]), int(row["session"])
+
+
+def _fastest(store: Store, rows: Sequence[Row]) -> tuple[float, float]:
+    """Return the logarithm of a network's shortest run in ns, and its relative standard error."""
+    owners = [int(row["id"] if pd.isna(row["same_graph_as"]) else row["same_graph_as"]) for row in rows]
+    passes = [one for owner in dict.fromkeys(owners) for one in store.passes(owner)]
     return fastest_runs([one.samples_ns for one in passes if one.kind == PassKind.LABEL])
 
 
-def _sessions(known: pd.DataFrame) -> list[tuple[str, int]]:
-    """Return the (campaign, session) pairs of a table, the latest first."""
-    pairs = known.sort_values("id", ascending=False)[["campaign", "session"]].drop_duplicates()
-    return [(str(campaign), int(number)) for campaign, number in pairs.head(MOST_SESSIONS).itertuples(index=False)]
-
-
-def _anchors(store: Store, campaign: str, session: int) -> dict[str, float]:
-    """Return the log-latencies of a session's anchors by name."""
+def _anchors(store: Store, sessions: Sequence[tuple[str, int]]) -> dict[str, float]:
+    """Return the logarithms of the shortest runs of some sessions' anchors, by name."""
     found: dict[str, list[list[int]]] = {}
-    for one in store.anchors(campaign, session):
-        found.setdefault(one.arch, []).append(one.samples_ns)
+    for session in dict.fromkeys(sessions):
+        for one in store.anchors(*session):
+            found.setdefault(one.arch, []).append(one.samples_ns)
     return {name: fastest_runs(passes)[0] for name, passes in found.items()}
 
 
-def _facts(store: Store, baseline: Store, row: Mapping[str, Any], old: Mapping[str, Any]) -> str:
+def _shift_in_words(shift: SessionShift) -> str:
+    if shift.anchors < 2:
+        return f"no anchors in common: {100 * shift.between:g} % is assumed as the scatter between sessions"
+    percent = 100 * math.expm1(shift.log_shift)
+    return (
+        f"by {shift.anchors} anchors the device was {abs(percent):.1f} % {'slower' if percent > 0 else 'faster'} than "
+        f"then, which is taken out, and networks scatter by {100 * shift.between:.1f} % between sessions"
+    )
+
+
+def _facts(store: Store, baseline: Store, row: Row, old: Row) -> str:
     """Return whether the device's facts are the same on both days."""
     now, then = (one_store.facts(str(one["fingerprint_id"])) for one_store, one in ((store, row), (baseline, old)))
     names: Sequence[str] = sorted(name for name in {*now, *then} if now.get(name) != then.get(name))
