@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 DTYPES = (
-    *("float16", "float32", "float64", "bool"),
+    *("float16", "bfloat16", "float32", "float64", "bool"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
 )
 """The numpy names of the types of inputs that latlab can make up."""
@@ -147,7 +147,9 @@ class Session(ABC):
         if len(arrays) != len(self.inputs):
             raise AgentError("bad_request", f"the network takes {len(self.inputs)} inputs, not {len(arrays)}")
         for spec, array in zip(self.inputs, arrays):
-            if tuple(array.shape) != spec.shape or array.dtype.name != spec.dtype:
+            # numpy has no bfloat16: such an input is given in float32, and the runtime converts it.
+            dtype = "float32" if spec.dtype == "bfloat16" else spec.dtype
+            if tuple(array.shape) != spec.shape or array.dtype.name != dtype:
                 raise AgentError(
                     "bad_request",
                     f"input {spec.name!r} is {spec.dtype} of shape {spec.shape}, "
@@ -169,25 +171,27 @@ class Session(ABC):
 def random_arrays(specs: Sequence[TensorSpec], seed: int) -> list[Array]:
     """Return seeded random arrays, one for each input.
 
-    Floats are standard normal. Integers are spread evenly over the range that was asked for. Without one, 8-bit
-    integers, which stand for pixels or quantised values, are spread over their type's whole range, and wider ones
-    are 0 or 1: valid as indices of any table, as tokens and as masks.
+    Floats are standard normal; a single one lies between 0 and 1. Integers are spread evenly over the range that was
+    asked for. Without one, 8-bit integers, which stand for pixels or quantised values, are spread over their type's
+    whole range, and wider ones are 0 or 1: valid as indices of any table, as tokens and as masks.
     """
     import numpy as np
 
     rng = np.random.default_rng(seed)
     arrays: list[Array] = []
     for spec in specs:
-        if spec.dtype.startswith("float"):
-            arrays.append(np.asarray(rng.standard_normal(spec.shape, dtype=np.float32)).astype(spec.dtype))
+        if "float" in spec.dtype:
+            # A single number is most often a share, a threshold or a probability.
+            values = rng.standard_normal(spec.shape, dtype=np.float32) if spec.shape else rng.random(dtype=np.float32)
+            arrays.append(np.asarray(values).astype("float32" if spec.dtype == "bfloat16" else spec.dtype))
             continue
         low, high = spec.low, spec.high
         if low is None or high is None:
             byte = spec.dtype in ("int8", "uint8")
             low, high = (int(np.iinfo(spec.dtype).min), int(np.iinfo(spec.dtype).max)) if byte else (0, 1)
         kind = np.uint64 if spec.dtype == "uint64" else np.int64
-        values = rng.integers(low, high, spec.shape, dtype=kind, endpoint=True)
-        arrays.append(np.asarray(values).astype(spec.dtype))
+        whole = rng.integers(low, high, spec.shape, dtype=kind, endpoint=True)
+        arrays.append(np.asarray(whole).astype(spec.dtype))
     return arrays
 
 

@@ -73,6 +73,10 @@ class TorchScriptSession(Session):
             self._arguments = tuple(tensors)
             return
         self._check(arrays)
+        tensors = [
+            tensor.to(self._torch.bfloat16) if spec.dtype == "bfloat16" else tensor
+            for spec, tensor in zip(self.inputs, tensors)
+        ]
         given = dict(zip([spec.name for spec in self.inputs], tensors))
         self._arguments = tuple(one.argument(given.get(one.name)) for one in self._parameters)
 

@@ -31,7 +31,7 @@ from latlab.harness.statistics.estimators import needs_pass, summarise
 from latlab.harness.statistics.pooled_variance import NoiseEstimator
 from latlab.harness.statistics.verdicts import judge
 from latlab.harness.store.store import Measurement
-from latlab.harness.store.vocabulary import Status
+from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Status
 from latlab.harness.telemetry.metrics import metrics
 from latlab.harness.telemetry.recorded_pass import PassKind, RecordedPass
 from latlab.harness.transports import DeviceLostError, ProtocolError, WorkerError
@@ -459,6 +459,8 @@ class PassScheduler:
 
     def _fail(self, net: _InFlight, kind: str, message: str) -> Iterator[Measurement]:
         self._release(net)
+        if kind == "crash" and self._campaign.space == USER_MODEL_SPACE and net.artifact.data is None:
+            message = f"{message}. The values of its inputs were made up: --range and --input-data set others"
         if net.probe_for is not None:
             yield self._store.copy_result(net.row.id, net.probe_for.id)
             return

@@ -43,6 +43,11 @@ class InputOptions:
     data: Path | str | None = None
     """An `.npz` file with the inputs' values, by name."""
 
+    def check(self) -> None:
+        """Raise `BadInputError` if one of `inputs` is malformed, whatever the model is."""
+        for text in self.inputs:
+            parse_input(text)
+
     def words(self) -> list[str]:
         """Return the options as words of a command."""
         named = (("--input", self.inputs), ("--dim", self.dims), ("--range", self.ranges))
@@ -193,9 +198,10 @@ class _Settling:
         self._inputs = [one for one in self._inputs if not one.tensor.optional or one.from_user]
         strange = [one.tensor for one in self._inputs if one.tensor.kind not in ("tensor", "list of tensors", *NUMBERS)]
         if strange:
-            raise self._error(
+            error = self._error(
                 f"its input {strange[0].name!r} is of the kind {strange[0].kind}, which latlab cannot make up"
             )
+            raise BadInputError(error.message, _CUT)
         self._read_dims()
         batch = self._settle_batch()
         self._fill()
@@ -210,8 +216,13 @@ class _Settling:
             message = f"{self._model.path} {what} {which}. {self._listing()}"
             raise UnsettledInputsError(message, None, missing, self._inputs)
         for one in self._inputs:
-            if one.dtype is not None and one.dtype not in DTYPES:
-                raise self._error(f"its input {one.tensor.name!r} is of type {one.dtype}, which latlab cannot make up")
+            if one.dtype is None:  # the file keeps no types: its weights say what it computes in
+                one.dtype = {"fp16": "float16", "bf16": "bfloat16"}.get(self._model.precision, "float32")
+            if one.dtype not in DTYPES or (one.dtype == "bfloat16" and self._model.format == "onnx"):
+                error = self._error(
+                    f"its input {one.tensor.name!r} is of type {one.dtype}, which latlab cannot make up"
+                )
+                raise BadInputError(error.message, _CUT)
             _check_size(f"{self._model.path}: input {one.tensor.name!r}", one.request().shape or ())
         return SettledInputs(
             tuple(one.request() for one in self._inputs), self._batch(batch), self._data, tuple(self._remarks())
@@ -416,6 +427,9 @@ def _limits(dtype: str) -> tuple[int, int]:
 
     info = np.iinfo(dtype)
     return int(info.min), int(info.max)
+
+
+_CUT = "As it is, it cannot be measured: cut off the part that works on that input, and measure the rest."
 
 
 def read_arrays(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:

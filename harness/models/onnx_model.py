@@ -19,6 +19,8 @@ __all__ = ["describe_onnx", "is_onnx", "portable"]
 
 _STANDARD = ("", "ai.onnx")
 """The names of the domain of the standard's own operators."""
+_NO_NAMES = ("", "?", "-1", "None", "none", "unknown")
+"""What writers put in the place of a name that they do not know."""
 MOST_BYTES = (2 << 30) - 1
 """Most bytes of one ONNX file: protobuf takes no more."""
 
@@ -204,21 +206,29 @@ def _operator(node: NodeProto) -> str:
 
 def _tensor(value: ValueInfoProto) -> TensorInfo:
     """Return a graph's input or output. An open side may be a name, nothing, 0 or -1."""
-    from onnx import helper
 
-    kind = value.type.WhichOneof("value")
-    if kind != "tensor_type":
-        text = " ".join(str(value.type).split())[:60] if kind is None else helper.printable_type(value.type)
-        return TensorInfo(value.name, None, None, kind=text or "untyped")
+    if value.type.WhichOneof("value") != "tensor_type":
+        return TensorInfo(value.name, None, None, kind=_type_text(value.type))
     tensor = value.type.tensor_type
     dtype = dtype_name(tensor.elem_type)
     if not tensor.HasField("shape"):
         return TensorInfo(value.name, None, dtype)
     sides = tuple(
-        side.dim_value if side.dim_value > 0 else side.dim_param or None  # a name, or no name
+        side.dim_value if side.dim_value > 0 else None if side.dim_param in _NO_NAMES else side.dim_param
         for side in tensor.shape.dim
     )
     return TensorInfo(value.name, sides, dtype)
+
+
+def _type_text(kind: Any) -> str:
+    """Return a type that is no tensor in ONNX Runtime's words, e.g. `seq(tensor(float32))`."""
+    which = kind.WhichOneof("value")
+    if which == "tensor_type":
+        return f"tensor({dtype_name(kind.tensor_type.elem_type)})"
+    if which in ("sequence_type", "optional_type"):
+        inner = getattr(kind, which).elem_type
+        return f"{'seq' if which == 'sequence_type' else 'optional'}({_type_text(inner)})"
+    return {"map_type": "map", "sparse_tensor_type": "sparse tensor"}.get(which or "", "untyped value")
 
 
 def dtype_name(element: int) -> str:

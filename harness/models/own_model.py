@@ -95,6 +95,7 @@ def locate(model: str, options: InputOptions, runtime: str | None, batch_size: i
     """
     if runtime is not None and runtime not in RUNTIMES:
         raise BadInputError(f"unknown runtime {runtime!r}", f"Choose one of: {', '.join(RUNTIMES)}.")
+    options.check()  # before a factory's code is run
     if is_factory(model):
         return _from_factory(model, options, runtime, batch_size)
     path = Path(model)
@@ -190,10 +191,11 @@ def _settle(
     try:
         return settle(description, options, batch_size)
     except UnsettledInputsError as error:
-        words = propose(description, runtime, options, error)
+        words, works = propose(description, runtime, options, error)
         batch = [] if batch_size is None else ["--batch-size", str(batch_size)]
         command = ["latlab", "measure", "local", "--model", model, *options.words(), *words, *batch]
-        raise BadInputError(error.message, f"Say it, for example: {shlex.join(command)}") from None
+        form = "Say it, for example" if works else "latlab has found no shape that it runs with. The form is"
+        raise BadInputError(error.message, f"{form}: {shlex.join(command)}") from None
 
 
 def _article(kind: str) -> str:

@@ -65,10 +65,10 @@ SHAPES = (
 
 def propose(
     description: ModelDescription, runtime: str, options: InputOptions, error: UnsettledInputsError
-) -> list[str]:
-    """Return options that settle what is missing, as words of a command: the first of several that the model runs with.
+) -> tuple[list[str], bool]:
+    """Return options that settle what is missing, as words of a command, and whether the model runs with them.
 
-    If none was found to run, or the model was not tried, these are plausible ones.
+    They are the first of several that it runs with. If there is none, or it was not tried, they are plausible ones.
 
     Args:
         description: the model.
@@ -97,9 +97,9 @@ def propose(
         except Exception:
             continue
     if not kept:
-        return attempts[0]
+        return attempts[0], False
     if description.size_bytes > MOST_BYTES:
-        return kept[0]
+        return kept[0], False
     asked = {"runtime": runtime, "path": str(description.path.absolute()), "attempts": requests}
     try:
         done = subprocess.run(
@@ -113,7 +113,7 @@ def propose(
         found = int(done.stdout.strip() or -1)
     except (subprocess.TimeoutExpired, OSError, ValueError):
         found = -1
-    return kept[found] if 0 <= found < len(kept) else kept[0]
+    return (kept[found], True) if 0 <= found < len(kept) else (kept[0], False)
 
 
 def _values(words: Sequence[str], option: str) -> list[str]:

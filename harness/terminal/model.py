@@ -24,7 +24,8 @@ def show_model(found: Inspection) -> None:
     """Print what a model is: first what it takes and gives, then what it consists of."""
     screen = console()
     model = found.description
-    screen.print(f"[bold]{escape(printable(str(model.path)))}[/bold]  {escape(_format(found))}", soft_wrap=True)
+    title = f"[bold]{escape(printable(str(model.path)))}[/bold]  {escape(_format(found))}"
+    screen.print(title, soft_wrap=True, highlight=False)
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
@@ -35,9 +36,9 @@ def show_model(found: Inspection) -> None:
         if tensors:
             screen.print(_tensors(title, tensors, found))
     if found.open:
-        screen.print(f"[yellow]{escape(printable(found.open))}[/yellow]", soft_wrap=True)
+        screen.print(f"[yellow]{escape(printable(found.open))}[/yellow]", soft_wrap=True, highlight=False)
     for note in (*model.notes, *(found.inputs.remarks if found.inputs else ())):
-        screen.print(escape(printable(note)), style="dim", soft_wrap=True)
+        screen.print(escape(printable(note)), style="dim", soft_wrap=True, highlight=False)
 
 
 def _format(found: Inspection) -> str:

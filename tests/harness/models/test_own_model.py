@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import onnx_file
+from model_files import onnx_file
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
