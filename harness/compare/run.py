@@ -11,26 +11,17 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from statistics import median
 from typing import Any
 
+from latlab.harness.compare.evidence import Evidence
 from latlab.harness.compare.result import ComparedModel, ComparisonResult, Pair, Question
 from latlab.harness.devices.session import DeviceSession
 from latlab.harness.devices.worker_client import LoadedModel
 from latlab.harness.exporters import Artifact
 from latlab.harness.measurement.measurer import Measurer
 from latlab.harness.measurement.session import MeasurementSession
-from latlab.harness.statistics.group_sequential import Boundary
-from latlab.harness.statistics.paired import (
-    MIN_BLOCKS,
-    Interval,
-    Outcome,
-    block_log_ratio,
-    interval_of,
-    is_precise,
-    outcome_of,
-)
+from latlab.harness.statistics.paired import Outcome
 from latlab.harness.store.store import Campaign, Measurement, Store
 from latlab.harness.store.vocabulary import Role, Status
 from latlab.harness.targets import BENCHMARK_MODEL, Target
@@ -94,11 +85,7 @@ class ComparisonRun:
         self.contestants, self.question = list(contestants), question
         self._rng = random.Random(f"{seed}/{contestants[0].session.number}")
         self._order = self._orders()
-        pairs = list(combinations(range(len(contestants)), 2))
-        # Bonferroni: the intervals of all pairs hold together.
-        self._boundary = Boundary((1 - question.confidence) / len(pairs))
-        self._values: dict[tuple[int, int], list[float]] = {pair: [] for pair in pairs}
-        self._intervals: dict[tuple[int, int], Interval] = {}
+        self._evidence = Evidence(question, len(contestants))
         self._passes: list[list[RecordedPass]] = [[] for _ in contestants]
         self._facts: list[dict[str, Any]] = [{} for _ in contestants]
         self._rows: list[Measurement] = []
@@ -117,7 +104,7 @@ class ComparisonRun:
     @property
     def blocks(self) -> int:
         """Number of complete blocks."""
-        return len(self._block_s)
+        return self._evidence.blocks
 
     def work(self, measurer: Measurer, publish: Callable[[Measurement], None]) -> None:
         """Measure blocks until every pair is settled, the budget is spent, or fewer than two networks run.
@@ -162,28 +149,12 @@ class ComparisonRun:
         return [place for place in range(len(self.contestants)) if place not in self._failed]
 
     def _is_over(self) -> bool:
-        alive = self._alive()
-        if len(alive) < 2:
+        if len(self._alive()) < 2:
             return True
-        return self._is_last() if self.blocks else False
+        return self.blocks > 0 and (not self._fits_another() or self._evidence.is_settled(self._failed))
 
     def _fits_another(self) -> bool:
         return self.spent_s + max(self._block_s[-RECENT:]) <= self.question.budget_s
-
-    def _is_last(self) -> bool:
-        return not self._fits_another() or all(map(self._is_settled, self._live_pairs()))
-
-    def _live_pairs(self) -> list[tuple[int, int]]:
-        return [pair for pair in self._values if not set(pair) & set(self._failed)]
-
-    def _is_settled(self, pair: tuple[int, int]) -> bool:
-        interval = self._intervals.get(pair)
-        if interval is None:
-            return False
-        limit = self.question.limit
-        if limit is not None:
-            return pair[0] > 0 or interval.low > limit or interval.high <= limit
-        return is_precise(interval, self.question.zone)
 
     def _take_block(self, measurer: Measurer, fresh: bool) -> None:
         """Load all networks in a fresh worker, let them take turns, and look at the intervals."""
@@ -217,7 +188,8 @@ class ComparisonRun:
         finally:
             self.spent_s += clock.elapsed_s
         self._block_s.append(clock.elapsed_s)
-        self._look(rounds)
+        share = self.spent_s / self.question.budget_s if self._fits_another() else 1.0
+        self._evidence.add_block(rounds, share, self._failed)
 
     def _take_pass(
         self, measurer: Measurer, place: int, loaded: dict[int, LoadedModel], number: int, clock: _Clock
@@ -243,19 +215,6 @@ class ComparisonRun:
         clock.busy_s += recorded.busy_s
         measurer.timed_s += recorded.busy_s
         return {place: recorded.samples_ns}
-
-    def _look(self, rounds: Sequence[dict[int, list[int]]]) -> None:
-        """Compute the intervals with the block's ratios."""
-        pairs = self._live_pairs()
-        for pair in pairs:
-            value = block_log_ratio(rounds, *pair)
-            if value is not None:
-                self._values[pair].append(value)
-        if self.blocks < MIN_BLOCKS and self._fits_another():
-            return
-        share = self.spent_s / self.question.budget_s if self._fits_another() else 1.0
-        level = self._boundary.look(self.blocks, share)
-        self._intervals = {pair: interval_of(self._values[pair], level) for pair in pairs if self._values[pair]}
 
     def _lost(self, device: DeviceSession, place: int | None, error: DeviceLostError) -> None:
         """Start a fresh worker after one died, and blame the network that it was running the second time."""
@@ -301,15 +260,11 @@ class ComparisonRun:
             kind, message = self._failed.get(place, (row.status if row else Status.RUNNING.value, None))
             passes = list(self._passes[place])
             models.append(ComparedModel(one.name, str(one.target), _latency_ms(passes), len(passes), kind, message))
-        pairs = [
-            Pair(*pair, interval, outcome_of(interval, self.question.zone))
-            for pair in self._live_pairs()
-            if (interval := self._intervals.get(pair)) is not None
-        ]
+        pairs = self._evidence.pairs(self._failed)
         return ComparisonResult(
             device=self.target.device,
             models=tuple(models),
-            pairs=tuple(pairs),
+            pairs=pairs,
             question=self.question,
             blocks=self.blocks,
             spent_s=self.spent_s,
@@ -320,7 +275,7 @@ class ComparisonRun:
     def _status(self, pairs: Sequence[Pair]) -> str:
         if len(self._alive()) < 2:
             return "failed"
-        if len(pairs) == len(self._live_pairs()) and all(one.outcome is not Outcome.UNDECIDED for one in pairs):
+        if pairs and all(one.outcome is not Outcome.UNDECIDED for one in pairs):
             return "decided"
         return "undecided" if self.blocks and not self._fits_another() else "interrupted"
 
