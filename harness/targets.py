@@ -8,7 +8,16 @@ from typing import NamedTuple
 
 from latlab.harness.errors import BadInputError
 
-__all__ = ["ACCELERATORS", "BENCHMARK_MODEL", "DEFAULT_RUNTIME", "PRECISIONS", "RUNTIMES", "RuntimeSpec", "Target"]
+__all__ = [
+    "ACCELERATORS",
+    "BENCHMARK_MODEL",
+    "DEFAULT_RUNTIME",
+    "PRECISIONS",
+    "RUNTIMES",
+    "USUAL_RUNTIMES",
+    "RuntimeSpec",
+    "Target",
+]
 
 
 class RuntimeSpec(NamedTuple):
@@ -18,8 +27,6 @@ class RuntimeSpec(NamedTuple):
     """The file format that it takes; the exporter of that name (entry points `latlab.exporters`) writes it."""
     accelerators: tuple[str, ...]
     """Accelerators that it can run networks on; not every device has all of them."""
-    suffixes: tuple[str, ...] = ()
-    """Suffixes of files by which a model of the user's own is taken to be for this runtime."""
     in_worker: bool = True
     """True if the worker runs it, from a Python package (`agents/runtimes`) that `latlab setup` can install."""
 
@@ -28,13 +35,19 @@ BENCHMARK_MODEL = "benchmark_model"
 """The one runtime that is not the worker's: TFLite's own program on phones. It runs the same kernels as `tflite`, but
 in another program, whose times are not the Python interpreter's."""
 RUNTIMES = {
-    "onnxruntime": RuntimeSpec("onnx", ("cpu", "cuda"), (".onnx",)),
-    "tflite": RuntimeSpec("tflite", ("cpu",), (".tflite",)),
-    "torchscript": RuntimeSpec("torchscript", ("cpu", "cuda"), (".pt", ".pth")),
+    "onnxruntime": RuntimeSpec("onnx", ("cpu", "cuda")),
+    "tflite": RuntimeSpec("tflite", ("cpu",)),
+    "torchscript": RuntimeSpec("torchscript", ("cpu", "cuda")),
+    "openvino": RuntimeSpec("onnx", ("cpu", "gpu")),
+    "executorch": RuntimeSpec("pte", ("cpu",)),
     BENCHMARK_MODEL: RuntimeSpec("tflite", ("cpu", "gpu", "nnapi"), in_worker=False),
 }
-"""The runtimes: the one table from which the command line, the inventory, `latlab setup` and targets take them."""
+"""The runtimes: the one table from which the command line, the inventory, `latlab setup` and targets take them.
+
+The first runtime of a format is the usual one for a user's own file of that format."""
 DEFAULT_RUNTIME = "onnxruntime"
+USUAL_RUNTIMES = ("onnxruntime", "tflite")
+"""The runtimes that a device without targets in the inventory should have: small ones, for most networks."""
 ACCELERATORS = tuple(dict.fromkeys(name for runtime in RUNTIMES.values() for name in runtime.accelerators))
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 """Number formats in which most of a network's arithmetic is done. A model file of one's own may have any of them."""

@@ -61,6 +61,14 @@ _RUNTIMES = {
         (_Package("torch", ("torch",)),),
         "pip install torch --index-url https://download.pytorch.org/whl/cpu",
     ),
+    "openvino": _Runtime(
+        (_Package("openvino", ("openvino",)),),
+        "pip install openvino",
+    ),
+    "executorch": _Runtime(
+        (_Package("executorch", ("executorch",)),),
+        "pip install executorch 'torch==2.13.*'",
+    ),
 }
 """The runtimes that a worker can run; each has a module of its name in this package."""
 NAMES = tuple(_RUNTIMES)
@@ -93,7 +101,8 @@ def find(name: str) -> Found:
         spec = util.find_spec(package.module)
         if spec is None:
             continue
-        home = os.path.realpath(os.path.dirname(os.path.dirname(spec.origin or "")))
+        folders = spec.submodule_search_locations or [""]  # executorch has no __init__.py that `origin` could name
+        home = os.path.realpath(os.path.dirname(next(iter(folders), "")))
         place = path.index(home) if home in path else len(path)
         found.append((place, _found(package, home)))
     if not found:
@@ -144,7 +153,8 @@ def open(
         name: one of `NAMES`.
         path: the network's file, in the runtime's own format.
         threads: number of threads within one operator. Operators run one after another.
-        accelerator: `cpu`; for onnxruntime and torchscript also `cuda`, the first GPU that CUDA shows.
+        accelerator: `cpu`; for onnxruntime and torchscript also `cuda`, the first GPU that CUDA shows; for openvino
+            also `gpu`, the first of Intel's.
         inputs: what the file leaves open of its inputs: dimensions, and ranges of integers. It must agree with what
             the file fixes. A TorchScript file stores neither shapes nor types: without `inputs` such a session has no
             `inputs` and no `random_inputs`, and `set_inputs` accepts arrays of any shape.

@@ -50,7 +50,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Delegation:
-    """The share of a TFLite graph that runs on the delegate's fast kernels.
+    """The share of a TFLite or ExecuTorch graph that runs on the delegate's fast kernels.
 
     `delegated` of the graph's `operators` run there, in `partitions` connected pieces.
     """
@@ -91,7 +91,7 @@ class Session(ABC):
     inputs: tuple[TensorSpec, ...]
     """The inputs, in the graph's order. Empty for a TorchScript file that was opened without `inputs`."""
     delegation: Delegation | None = None
-    """Which share of the graph a delegate runs. Only TFLite has one."""
+    """Which share of the graph a delegate runs. TFLite and ExecuTorch have one."""
     clock: DeviceClock | None = None
     """The device's clock that times a call of `running`. None if a call returns when its work is done: then the host's
     clock times it.

@@ -15,11 +15,11 @@ from latlab.harness.devices.preconditions import Preconditions
 from latlab.harness.devices.session import install_advice
 from latlab.harness.devices.smoke_test import ANSWER_S, SmokeTest
 from latlab.harness.devices.worker_client import Hello, RuntimeInfo, WorkerClient
-from latlab.harness.errors import LatlabError
+from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.exporters import Artifact, ArtifactCache, CacheError, ExportError
 from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.paths import cache_folder
-from latlab.harness.targets import BENCHMARK_MODEL, RUNTIMES, Target
+from latlab.harness.targets import BENCHMARK_MODEL, RUNTIMES, USUAL_RUNTIMES, Target
 from latlab.harness.transports import ConnectError, DeviceConfig, DeviceLostError, WorkerError, open_transport
 
 __all__ = ["Examination", "Finding", "examine", "examine_controller"]
@@ -194,9 +194,12 @@ class _DeviceExaminer:
         found = self._hello.runtimes
         plain = [Target(self._name, runtime) for runtime in _known_runtimes([*found, *wanted])]
         special = [target for target in dict.fromkeys(map(_at_batch_1, targets)) if target not in plain]
+        labels = {target: f"runtime {target.runtime}" for target in plain}
+        labels |= {target: _label(target) for target in special}
         exports = {}
-        for target in [*plain, *special]:
-            label = f"runtime {target.runtime}" if target in plain else _label(target)
+        before = len(self.findings)
+        # OpenVINO uses no more CPUs than the worker had when it loaded the first network: the most threads come first.
+        for target, label in sorted(labels.items(), key=lambda item: -item[0].threads):
             if not self._hello.runtime(target.runtime).version:
                 if target in plain:
                     self._report_missing(target.runtime, self._hello.runtime(target.runtime), target.runtime in wanted)
@@ -212,13 +215,18 @@ class _DeviceExaminer:
                 artifact = exports[target.format].result()
             except ExportError as error:
                 self._report(label, "failed", f"the small network cannot be exported: {error.message}")
+            except BadInputError as error:  # an optional package that writes such files is not installed here
+                state: State = "failed" if target.runtime in wanted else "warning"
+                self._report(label, state, error.message, error.hint or "")
             except CacheError as error:
                 self._report(label, "failed", str(error), "Name a writable folder in $LATLAB_CACHE.")
             else:
                 self._run_smoke_test(worker, target, artifact, label)
+        order = list(labels.values())
+        self.findings[before:] = sorted(self.findings[before:], key=lambda finding: order.index(finding.check))
 
     def _report_missing(self, runtime: str, found: RuntimeInfo, wanted: bool) -> None:
-        if not wanted and self._config.targets:
+        if not wanted and (self._config.targets or runtime not in USUAL_RUNTIMES):
             self._report(f"runtime {runtime}", "ok", "not installed, and no target wants it")
             return
         why = (found.why or "not installed").partition(": pip ")[0]

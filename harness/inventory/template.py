@@ -76,7 +76,7 @@ def inventory_text(schema_name: str, hosts: list[SSHHost], found: list[Phone]) -
             *(f"    # {line}" for line in _own_facts()),
             "    transport: local",
             "    targets:                   # what commands measure by default",
-            "      - runtime: onnxruntime   # or tflite, torchscript; [onnxruntime, tflite] means both",
+            "      - runtime: onnxruntime   # or tflite, torchscript, openvino, executorch; [tflite, openvino]: both",
             "        threads: 1",
             "        batch_size: 1",
             "",

@@ -7,20 +7,21 @@ from pathlib import Path
 from latlab.agents import runtimes
 from latlab.agents.protocol.errors import AgentError
 from latlab.harness.errors import BadInputError
+from latlab.harness.exporters.executorch import operators
 from latlab.harness.models.description import ModelDescription, TensorInfo
 
 __all__ = ["describe_executorch"]
 
 
 def describe_executorch(path: Path) -> ModelDescription:
-    """Return what an ExecuTorch program says of its inputs. Its operators and weights stay unknown.
+    """Return what an ExecuTorch program says of its inputs and operators. Its weights stay unknown.
 
     Raises:
         BadInputError: if the runtime is not installed here, or does not load the program.
     """
     try:
         with runtimes.open("executorch", path) as session:
-            inputs, version = session.inputs, session.version
+            inputs, version, delegation = session.inputs, session.version, session.delegation
     except AgentError as error:
         hint = "Install it: pip install 'latlab[executorch]'." if error.kind == "runtime_missing" else None
         raise BadInputError(f"cannot read the model {path}: {error.message}", hint) from error
@@ -31,10 +32,17 @@ def describe_executorch(path: Path) -> ModelDescription:
         size_bytes=path.stat().st_size,
         inputs=tuple(TensorInfo(one.name, one.shape, one.dtype) for one in inputs),
         outputs=(),
-        operators={},
+        operators=operators(path.read_bytes()),
         parameters=None,
         macs=None,
         precision="fp32",
         precision_detail="fp32",
-        notes=["operators and weights of an ExecuTorch program cannot be read"],
+        notes=["weights of an ExecuTorch program cannot be read", _share(delegation)],
     )
+
+
+def _share(delegation: runtimes.Delegation | None) -> str:
+    if delegation is None:
+        return "operators of backends other than XNNPACK cannot be read"
+    done, of, parts = delegation.delegated, delegation.operators, delegation.partitions
+    return f"{done} of {of} operators run on XNNPACK, in {parts} {'part' if parts == 1 else 'parts'}"

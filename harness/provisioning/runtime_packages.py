@@ -19,6 +19,8 @@ OLD_TFLITE = ("tflite-runtime", "numpy<2")
 """The older TFLite package. It was built for numpy 1: with numpy 2 it imports, but fails at the first network."""
 TORCH_AARCH64 = "torch<2.11"
 """Later versions require CUDA's libraries on any aarch64 Linux."""
+EXECUTORCH = "executorch==1.5.*"
+"""The release that was built with the torch of latlab. Its bindings find all that they need in torch 2.10, too."""
 OLDER_TORCH = "2.8.0"
 """The last version that runs on Python 3.9."""
 
@@ -34,6 +36,8 @@ class Choice:
     requirements: tuple[str, ...]
     indexes: tuple[str, ...] = ()
     """Indexes to search in addition to those of pip's configuration."""
+    bare: tuple[str, ...] = ()
+    """Distributions whose own requirements are left out, because the worker imports only a part of them."""
 
 
 def choices(runtime: str, platform: Platform, accelerator: str = "cpu") -> list[Choice]:
@@ -88,10 +92,27 @@ def _torchscript(platform: Platform, accelerator: str) -> list[Choice]:
     return [Choice((f"torch=={version}+cpu", "numpy"), (TORCH_CPU_INDEX,)) for version in (own, OLDER_TORCH)]
 
 
+def _openvino(platform: Platform, _: str) -> list[Choice]:
+    _only(platform, "openvino", "x86_64", "aarch64")
+    ways = [f"openvino=={_own('openvino')}"] if _is_here("openvino") else []
+    return [Choice((way,)) for way in (*ways, "openvino")]
+
+
+def _executorch(platform: Platform, _: str) -> list[Choice]:
+    _only(platform, "executorch", "x86_64", "aarch64")
+    best = _torchscript(platform, "cpu")[0]
+    # All else that it requires, scikit-learn among it, is for writing files.
+    return [Choice((EXECUTORCH, *best.requirements, "numpy>=2"), best.indexes, bare=("executorch",))]
+
+
 def _only(platform: Platform, what: str, *machines: str) -> None:
     if platform.machine not in machines:
         alone = ": that device has tflite only" if platform.machine == "armv7l" else ""
         raise UnavailableError(f"no wheel of {what} for {platform.machine}{alone}")
+
+
+def _is_here(distribution: str) -> bool:
+    return any(metadata.distributions(name=distribution))
 
 
 @cache
@@ -104,6 +125,8 @@ _CHOICES: dict[str, Callable[[Platform, str], list[Choice]]] = {
     "onnxruntime": _onnxruntime,
     "tflite": _tflite,
     "torchscript": _torchscript,
+    "openvino": _openvino,
+    "executorch": _executorch,
 }
 INSTALLABLE = tuple(_CHOICES)
 """Runtimes that `latlab setup` can install: those of the worker."""

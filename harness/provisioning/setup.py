@@ -24,13 +24,12 @@ from latlab.harness.paths import cache_folder
 from latlab.harness.provisioning.platforms import Platform
 from latlab.harness.provisioning.runtime_packages import INSTALLABLE, ON_CUDA, Choice, UnavailableError, choices
 from latlab.harness.provisioning.wheels import NoWheelError, Wheel, WheelFetcher
+from latlab.harness.targets import USUAL_RUNTIMES
 from latlab.harness.transports import ConnectError, DeviceConfig, DeviceLostError, WorkerError, open_transport
 from latlab.harness.transports.config import TargetsConfig
 
 __all__ = ["SetUp", "set_up"]
 
-USUAL = ("onnxruntime", "tflite")
-"""The runtimes to set up if neither the command nor the inventory names one. torch is too large to be among them."""
 HELLO_S = 180.0
 """Seconds to wait for the first reply: an emulated Pi needs a minute."""
 IDLE_S = 3600.0
@@ -149,7 +148,7 @@ def set_up(
 
 def _named(config: DeviceConfig, name: str, runtimes: Sequence[str] | None) -> list[str]:
     if runtimes is None:
-        targets = [target.runtime for target in config.all_targets(name)] if config.targets else USUAL
+        targets = [target.runtime for target in config.all_targets(name)] if config.targets else USUAL_RUNTIMES
         runtimes = [runtime for runtime in dict.fromkeys(targets) if runtime in INSTALLABLE]
     unknown = [runtime for runtime in runtimes if runtime not in INSTALLABLE]
     if unknown or not runtimes:
@@ -200,6 +199,7 @@ def _fetch(
     """Return wheels for all runtimes together, because they share numpy, and the runtimes for which there are none."""
     roots: list[str] = []
     indexes: list[str] = []
+    bare: list[str] = []
     wheels: list[Wheel] = []
     unavailable: dict[str, str] = {}
     for runtime in runtimes:
@@ -208,12 +208,13 @@ def _fetch(
             failures: list[NoWheelError] = []
             for way in ways:
                 try:
-                    wheels = fetcher.fetch([*roots, *way.requirements], [*indexes, *way.indexes])
+                    wheels = fetcher.fetch([*roots, *way.requirements], [*indexes, *way.indexes], [*bare, *way.bare])
                 except NoWheelError as error:
                     failures.append(error)
                 else:
                     roots += way.requirements
                     indexes += way.indexes
+                    bare += way.bare
                     break
             else:
                 raise UnavailableError(_explain(runtime, ways, failures))

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
@@ -80,12 +80,15 @@ class WheelFetcher:
         self._find_links = [*find_links, str(folder)]
         self._chosen: dict[str, Wheel] = {}
 
-    def fetch(self, requirements: Iterable[str], indexes: Sequence[str] = ()) -> list[Wheel]:
+    def fetch(
+        self, requirements: Iterable[str], indexes: Sequence[str] = (), bare: Collection[str] = ()
+    ) -> list[Wheel]:
         """Return wheels that meet the requirements, and those that they require in turn.
 
         Args:
             requirements: requirements as in PEP 508.
             indexes: indexes to search in addition to those of pip's configuration.
+            bare: normalised names of distributions whose own requirements are left out.
 
         Raises:
             NoWheelError: no wheel fits.
@@ -94,14 +97,14 @@ class WheelFetcher:
         roots = [Requirement(text) for text in requirements]
         before = dict(self._chosen)
         try:
-            return self._fetch(roots, indexes)
+            return self._fetch(roots, indexes, bare)
         except NoWheelError:
             self._chosen = before
             raise
 
-    def _fetch(self, roots: Sequence[Requirement], indexes: Sequence[str]) -> list[Wheel]:
+    def _fetch(self, roots: Sequence[Requirement], indexes: Sequence[str], bare: Collection[str]) -> list[Wheel]:
         for _ in range(ROUNDS):
-            wants = self._closure(roots)
+            wants = self._closure(roots, bare)
             todo = {
                 name: want
                 for name, want in wants.items()
@@ -113,7 +116,7 @@ class WheelFetcher:
                 self._chosen[wheel.name] = wheel
         raise LatlabError(f"the requirements of {', '.join(map(str, roots))} contradict each other on {self.platform}")
 
-    def _closure(self, roots: Sequence[Requirement]) -> dict[str, _Want]:
+    def _closure(self, roots: Sequence[Requirement], bare: Collection[str]) -> dict[str, _Want]:
         """Return what is required as far as it is known: the wheels that are still missing may require more."""
         wants: dict[str, _Want] = {}
         todo = list(roots)
@@ -125,7 +128,7 @@ class WheelFetcher:
             if name in wants and want == known:
                 continue
             wants[name] = want
-            if name in self._chosen:
+            if name in self._chosen and name not in bare:
                 todo += [one for one in self._chosen[name].requires if self._applies(one, want.extras)]
         return wants
 

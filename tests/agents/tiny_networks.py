@@ -55,6 +55,16 @@ def torchscript_network(folder: Path) -> Network:
     return Network(path, (1, CHANNELS, SIZE, SIZE), eager)
 
 
+def pte_file(module: Any, *shapes: tuple[int, ...]) -> bytes:
+    """Return an ExecuTorch file of `module` for float32 inputs of these shapes. The first call takes ten seconds."""
+    import torch
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    program = torch.export.export(module.eval(), tuple(torch.zeros(shape) for shape in shapes))
+    return bytes(to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch().buffer)
+
+
 def onnx_network(folder: Path, batch: int | str = 1, activation: str = "Tanh") -> Network:
     import onnx
     from onnx import TensorProto, helper, numpy_helper

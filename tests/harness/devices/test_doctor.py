@@ -23,9 +23,14 @@ from peers.phone import Phone
 from peers.ssh import Key
 
 from latlab.agents import runtimes
+from latlab.agents.protocol.errors import AgentError
 from latlab.harness.devices.doctor import Examination, examine, examine_controller
 from latlab.harness.devices.health_checks import Clocks, Finding, compare_clocks, conditions, facts, step_details
+from latlab.harness.errors import BadInputError
+from latlab.harness.exporters import get_exporter
+from latlab.harness.exporters.executorch import ExecuTorchExporter
 from latlab.harness.inventory.inventory import Inventory
+from latlab.harness.targets import USUAL_RUNTIMES
 from latlab.harness.transports import open_transport
 from latlab.harness.transports.adb.config import ADBDevice
 from latlab.harness.transports.config import DeviceConfig
@@ -47,6 +52,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     return folder
+
+
+def is_installed(runtime: str) -> bool:
+    try:
+        return bool(runtimes.find(runtime).version)
+    except AgentError:
+        return False
 
 
 def look_at(config: DeviceConfig, name: str = "patient") -> Examination:
@@ -97,10 +109,48 @@ def test_this_machine_is_looked_at_from_end_to_end(tmp_path: Path) -> None:
     assert f"Python {sys.version.split()[0]}" in found["Python"].found
     assert {"processor", "memory", "clock", "disk", "steady clock"} <= set(found)
     for runtime in RUNTIMES:
-        assert "a small network in" in found[f"runtime {runtime}"].found
+        expected = "a small network in" if is_installed(runtime) else "not installed, and no target wants it"
+        assert expected in found[f"runtime {runtime}"].found
     if len(os.sched_getaffinity(0)) > 1:
         assert "a small network in" in found["tflite, 2 threads"].found
     assert "wall clock" not in found
+
+
+def test_a_device_that_nobody_has_written_targets_for_needs_the_usual_runtimes_only(tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
+    found = lines(look_at(LocalDevice(python=bare / "bin" / "python", work=tmp_path / "w")))
+    states = {runtime: found[f"runtime {runtime}"].state for runtime in RUNTIMES}
+    assert {runtime for runtime, state in states.items() if state != "ok"} == set(USUAL_RUNTIMES)
+
+
+def test_files_that_nothing_here_can_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device has ExecuTorch; this machine, which would have to write the files, does not."""
+    if not is_installed("executorch"):
+        pytest.skip("executorch is not installed: pip install 'latlab[executorch]'")
+
+    def missing(*_: object) -> str:
+        raise BadInputError("this machine has no executorch", "Install it.")
+
+    monkeypatch.setattr(ExecuTorchExporter, "version", property(missing))
+    monkeypatch.setattr("latlab.harness.exporters.cache._version", lambda _, kind: get_exporter(kind).version)
+    found = lines(look_at(LocalDevice(work=tmp_path / "w", targets=WANTS_TFLITE)))
+    line = found["runtime executorch"]
+    assert (line.state, line.found, line.advice) == ("warning", "this machine has no executorch", "Install it.")
+    assert "a small network in" in found["runtime tflite"].found
+
+
+def test_openvino_with_one_and_with_two_threads(tmp_path: Path) -> None:
+    """It never uses more CPUs than it had at its first network, which must not be the one with one thread."""
+    if not is_installed("openvino") or len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs openvino (pip install 'latlab[openvino]') and two CPUs")
+    wants: Any = [{"runtime": "openvino", "threads": [1, 2]}]
+    examination = look_at(LocalDevice(work=tmp_path / "w", targets=wants))
+    found = lines(examination)
+    assert "a small network in" in found["runtime openvino"].found
+    assert "a small network in" in found["openvino, 2 threads"].found
+    checks = [finding.check for finding in examination.findings]
+    assert checks.index("runtime onnxruntime") < checks.index("runtime openvino") < checks.index("openvino, 2 threads")
 
 
 def test_a_simulated_device_is_well() -> None:
@@ -137,7 +187,7 @@ def test_a_runtime_that_is_missing_fails_only_where_it_is_wanted(tmp_path: Path)
     found = lines(examination)
     assert failed(examination) == ["runtime tflite"]
     assert found["runtime tflite"].advice == "Install it: `latlab setup patient --runtime tflite`."
-    for runtime in ("onnxruntime", "torchscript"):
+    for runtime in sorted(set(RUNTIMES) - {"tflite"}):
         line = found[f"runtime {runtime}"]
         assert (line.state, line.found, line.advice) == ("ok", "not installed, and no target wants it", "")
     found = lines(look_at(LocalDevice(python=bare / "bin" / "python", work=tmp_path / "w")))

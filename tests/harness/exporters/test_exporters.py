@@ -1,19 +1,21 @@
-"""Tests of the three exporters: the conformance suite for each, and what only one of them does."""
+"""Tests of the exporters: the conformance suite for each, and what only one of them does."""
 
 from __future__ import annotations
 
 from collections import Counter
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import onnx
 import pytest
 import torch
 from exporter_conformance import ExporterConformance
-from operators import SHAPE, UNSUPPORTED_BY_TFLITE, Net, network
+from operators import NETWORKS, SHAPE, UNSUPPORTED_BY_TFLITE, Net, network
 from torch import nn
 
 from latlab.agents import runtimes
-from latlab.harness.exporters import ExportError, UnknownFormatError, get_exporter, names
+from latlab.harness.errors import BadInputError
+from latlab.harness.exporters import Exporter, ExportError, UnknownFormatError, get_exporter, names
 from latlab.search_spaces import get
 from latlab.search_spaces import names as space_names
 
@@ -102,6 +104,48 @@ class TestTFLite(ExporterConformance):
     def test_writes_no_operator_too_many(self, path: Path, operator: str, expected: dict[str, int]) -> None:
         histogram = get_exporter("tflite").export(network(operator), torch.zeros(1, *SHAPE), path)
         assert histogram == expected
+
+
+@pytest.mark.slow
+class TestExecuTorch(ExporterConformance):
+    name = "pte"
+
+    @pytest.fixture(autouse=True)
+    def _installed(self) -> None:
+        pytest.importorskip("executorch.exir", reason="executorch is not installed: pip install 'latlab[executorch]'")
+
+    @pytest.mark.parametrize("operator", list(NETWORKS)[::4])
+    def test_every_operator_agrees_with_eager_pytorch(  # type: ignore[override]
+        self, exporter: Exporter, path: Path, operator: str
+    ) -> None:
+        """A quarter of them, at one batch size: the passes are not latlab's, and take a second for each export."""
+        super().test_every_operator_agrees_with_eager_pytorch(exporter, path, operator, 3)
+
+    def test_an_operator_that_executorch_lacks_is_named(self, path: Path) -> None:
+        module = Net(lambda _, x: torch.special.i0(x))
+        with pytest.raises(ExportError, match="i0") as failure:
+            get_exporter("pte").export(module, torch.zeros(1, *SHAPE), path)
+        assert failure.value.kind == "unsupported_op"
+        assert not path.exists()
+
+    def test_names_xnnpacks_operators_and_those_of_its_own(self, path: Path) -> None:
+        """XNNPACK has folded the batch norm and the ReLU into the convolution; it takes no mean without `keepdim`."""
+        module = nn.Sequential(network("conv-nobias-bn-relu"), Net(lambda _, x: x.mean((2, 3)))).eval()
+        histogram = get_exporter("pte").export(module, torch.zeros(1, *SHAPE), path)
+        assert histogram == {"XNNConv2d": 1, "XNNStaticTranspose": 2, "aten::mean.out": 1}
+        with runtimes.open("executorch", path) as session:
+            assert session.delegation == runtimes.Delegation(operators=4, delegated=3, partitions=1)
+
+
+def test_without_executorch_its_version_is_an_error_that_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        if name == "executorch":
+            raise PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr("latlab.harness.exporters.executorch.version", missing)
+    with pytest.raises(BadInputError, match=r"pip install 'latlab\[executorch\]'"):
+        _ = get_exporter("pte").version
 
 
 def test_unknown_format_names_those_that_exist() -> None:

@@ -143,6 +143,23 @@ def test_old_devices_have_old_numpy() -> None:
     assert choices("tflite", PI)[-1].requirements == ("tflite-runtime", "numpy<2")
 
 
+def test_openvinos_own_version_first_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an optional package of latlab: without it here, the device gets the newest."""
+    monkeypatch.setattr("latlab.harness.provisioning.runtime_packages._is_here", lambda _: False)
+    assert [way.requirements for way in choices("openvino", PI)] == [("openvino",)]
+    monkeypatch.setattr("latlab.harness.provisioning.runtime_packages._is_here", lambda _: True)
+    monkeypatch.setattr("latlab.harness.provisioning.runtime_packages._own", lambda _: "2026.4.1")
+    assert [way.requirements for way in choices("openvino", PI)] == [("openvino==2026.4.1",), ("openvino",)]
+
+
+def test_executorch_comes_with_a_torch_and_without_what_writes_its_files() -> None:
+    (way,) = choices("executorch", SERVER)
+    assert way.requirements == ("executorch==1.5.*", f"torch=={own('torch')}+cpu", "numpy", "numpy>=2")
+    assert way.indexes == (TORCH_CPU_INDEX,)
+    assert way.bare == ("executorch",)
+    assert "torch<2.11" in choices("executorch", PI)[0].requirements
+
+
 @pytest.mark.parametrize(
     ("runtime", "platform", "accelerator", "words"),
     [
@@ -214,6 +231,18 @@ def test_extras(house: Wheelhouse, tmp_path: Path) -> None:
     fetcher = WheelFetcher(PI, tmp_path / "kept")
     assert set(names(fetcher, "gpu")) == {"gpu", "plain"}
     assert set(names(fetcher, "gpu[cuda,cudnn]")) == {"gpu", "plain", "cuda", "cudnn"}
+
+
+def test_what_a_bare_distribution_requires_is_left_out(house: Wheelhouse, tmp_path: Path) -> None:
+    house.add("exporter", "1", requires=["enormous", "shared"])
+    house.add("runtime", "1", requires=["shared"])
+    house.add("shared", "1")
+    fetcher = WheelFetcher(PI, tmp_path / "kept")
+    assert [wheel.name for wheel in fetcher.fetch(["exporter"], bare=["exporter"])] == ["exporter"]
+    found = fetcher.fetch(["exporter", "runtime"], bare=["exporter"])
+    assert [wheel.name for wheel in found] == ["exporter", "runtime", "shared"]
+    with pytest.raises(NoWheelError, match="enormous"):
+        fetcher.fetch(["exporter"])
 
 
 def test_minds_are_changed(house: Wheelhouse, tmp_path: Path) -> None:
