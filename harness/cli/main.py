@@ -12,6 +12,7 @@ import typer
 
 from latlab.agents.protocol.errors import DISK_FULL
 from latlab.harness.cli import bench as cli_bench
+from latlab.harness.cli import compare as cli_compare
 from latlab.harness.cli import devices as cli_devices
 from latlab.harness.cli import importing as cli_import
 from latlab.harness.cli import inspecting, measuring, predicting, results
@@ -42,11 +43,12 @@ app.add_typer(cli_bench.app, name="bench")
 app.add_typer(cli_import.app)
 app.add_typer(cli_sustain.app)
 app.add_typer(cli_profile.app)
+app.add_typer(cli_compare.app)
 app.add_typer(cli_quality.app)
 app.add_typer(cli_import.sources, name="sources")
 
 
-KEEP_WHAT_THEY_MEASURE = ("measure", "embed", "onboard", "sustain")
+KEEP_WHAT_THEY_MEASURE = ("measure", "embed", "onboard", "sustain", "compare")
 """Commands that lose nothing when they are interrupted."""
 INTERRUPTED = 130
 """typer's exit code for a `KeyboardInterrupt`, whichever signal raised it."""
@@ -81,7 +83,7 @@ def _run(as_json: bool) -> int:
     """Run the command and return its exit code."""
     code = 0
     try:
-        code = app(_spread_archs(sys.argv[1:]), standalone_mode=False) or 0
+        code = app(_spread(sys.argv[1:]), standalone_mode=False) or 0
     except LatlabError as error:
         complain(error.message, error.hint, as_json)
         code = error.exit_code
@@ -98,23 +100,24 @@ def _run(as_json: bool) -> int:
     return code
 
 
-def _spread_archs(words: list[str]) -> list[str]:
+def _spread(words: list[str]) -> list[str]:
     """Return `--arch A B C` as `--arch A --arch B --arch C`, the form that the parser takes.
 
-    It changes only unambiguous commands: `measure` must have its DEVICE first.
+    It changes only unambiguous commands: `measure` must have its DEVICE first. For `compare` it is `--targets T1 T2`.
     """
-    if words[:1] == ["predict"]:
-        start = 1
+    option, start = "--arch", 1
+    if words[:1] == ["compare"]:
+        option = "--targets"
     elif words[:1] == ["measure"] and len(words) > 1 and not words[1].startswith("-"):
         start = 2
-    else:
+    elif words[:1] != ["predict"]:
         return words
     spread, listing = words[:start], False
     for before, word in zip(words[start - 1 :], words[start:], strict=False):
         if word.startswith("-"):
-            listing = word == "--arch"
-        elif listing and before != "--arch":
-            spread.append("--arch")
+            listing = word == option
+        elif listing and before != option:
+            spread.append(option)
         spread.append(word)
     return spread
 

@@ -152,11 +152,15 @@ class DeviceSession:
         self.begin("ready")
         self._after_pass = False
         self._check_cpus()
-        runtime = self.hello.runtime(self.target.runtime)
+        self.check_runtime(self.target.runtime)
+
+    def check_runtime(self, name: str) -> None:
+        """Raise `BadInputError` if the device lacks a runtime."""
+        runtime = self.hello.runtime(name)
         if not runtime.version:
             raise BadInputError(
-                f"the runtime {self.target.runtime} is not installed on {self.name}: {runtime.why or 'not found'}",
-                f"{install_advice(self.name, self.target.runtime)} Or choose another with --runtime; "
+                f"the runtime {name} is not installed on {self.name}: {runtime.why or 'not found'}",
+                f"{install_advice(self.name, name)} Or choose another with --runtime; "
                 f"`latlab doctor {self.name}` shows what it has.",
             )
 
@@ -224,11 +228,13 @@ class DeviceSession:
             return None
         return set(self.hello.usable_cpus) - set(self.affinity) or None
 
-    def load(self, artifact: Artifact, network: str = "") -> LoadedModel:
+    def load(self, artifact: Artifact, network: str = "", target: Target | None = None) -> LoadedModel:
         """Push the artifact if the device lacks it, and load it.
 
         Args:
             network: its name in the worker's messages.
+            target: how it runs, if not as the session's target says: in another runtime, for example. Device and
+                threads are the session's.
 
         Raises:
             WorkerError: if the network is to blame.
@@ -237,19 +243,19 @@ class DeviceSession:
             BadInputError: if the device lacks the runtime or the accelerator.
         """
         try:
-            return self._load(artifact, network)
+            return self._load(artifact, network, target or self.target)
         except WorkerError as error:
             if error.kind not in ("corrupt_artifact", "missing_artifact"):
                 raise
         # The file was damaged on the way or on the device, or somebody has emptied the device's cache: try once more.
         try:
-            return self._load(artifact, network)
+            return self._load(artifact, network, target or self.target)
         except WorkerError as error:
             if error.kind != "missing_artifact":
                 raise
             raise self._fault(error) from error
 
-    def _load(self, artifact: Artifact, network: str) -> LoadedModel:
+    def _load(self, artifact: Artifact, network: str, target: Target) -> LoadedModel:
         start = time.perf_counter()
         self.begin("pushing", network)
         try:
@@ -264,14 +270,14 @@ class DeviceSession:
         pushed = time.perf_counter()
         self.begin("loading", f"{network or 'the network'}, first inference included")
         try:
-            loaded = self._worker.load(load_request(self.target, artifact, self.affinity, network), LOAD_S)
+            loaded = self._worker.load(load_request(target, artifact, self.affinity, network), LOAD_S)
         except WorkerError as error:
             if error.kind in DEVICE_FAULTS:
                 raise self._fault(error) from error
-            if error.kind == "runtime_missing" and self.target.runtime != BENCHMARK_MODEL:
+            if error.kind == "runtime_missing" and target.runtime != BENCHMARK_MODEL:
                 # Every network would fail like this. (With benchmark_model, a delegate may refuse only this network.)
                 raise BadInputError(
-                    f"device {self.name} cannot run {self.target}: {error.message}",
+                    f"device {self.name} cannot run {target}: {error.message}",
                     f"`latlab doctor {self.name}` shows what it has; the same command goes on once that is mended.",
                 ) from error
             raise
@@ -409,9 +415,14 @@ class DeviceSession:
     def restart(self, cause: DeviceLostError) -> None:
         """Start a fresh worker after one was lost. Raises the cause if too many have died in a row (`MAX_RESTARTS`)."""
         self._failures += 1
-        self._worker.close()
         if self._failures > MAX_RESTARTS:
+            self._worker.close()
             raise cause
+        self.renew()
+
+    def renew(self) -> None:
+        """End the worker, and start a fresh one, on which nothing is loaded. It raises what entering raises."""
+        self._worker.close()
         self._worker = WorkerClient(open_transport(self._device, self.name, self.target.runtime))
         self.generation += 1
         self._start()

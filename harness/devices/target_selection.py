@@ -10,7 +10,7 @@ from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.models.own_model import OwnModel
 from latlab.harness.targets import RUNTIMES, Target
 
-__all__ = ["TargetOptions", "select_targets", "targets_of_model"]
+__all__ = ["TargetOptions", "select_targets", "target_of_model", "targets_of_model"]
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,19 @@ def targets_of_model(
         found = [(one, model.target(one, named_in_full=one in full)) for one in own]
         fitting = [target for _, target in found if target is not None]
         if not fitting:
-            first = own[0]
-            able = RUNTIMES[model.runtime].accelerators
-            accelerator = first.accelerator if first.accelerator in able else "cpu"
-            instead = replace(first, runtime=model.runtime, accelerator=accelerator)
-            fitting = [target for target in [model.target(instead, named_in_full=False)] if target is not None]
+            fitting = [target_of_model(model, own[0])]
         else:
             skipped += [f"{one} is skipped: it takes no {model.format} file" for one, target in found if target is None]
         chosen += fitting
     return list(dict.fromkeys(chosen)), skipped
+
+
+def target_of_model(model: OwnModel, usual: Target) -> Target:
+    """Return the target that runs a user's own model on a device: `usual`, in a runtime that takes the model."""
+    target = model.target(usual, named_in_full=False)
+    if target is None:
+        able = RUNTIMES[model.runtime].accelerators
+        accelerator = usual.accelerator if usual.accelerator in able else able[0]
+        target = model.target(replace(usual, runtime=model.runtime, accelerator=accelerator), named_in_full=False)
+        assert target is not None
+    return target

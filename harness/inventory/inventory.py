@@ -101,6 +101,11 @@ class Inventory:
             f"Add it to {self.path} under `devices:`, or name another file with --inventory.",
         )
 
+    @property
+    def names(self) -> list[str]:
+        """Names of all devices, sorted: those of the file, usable or not, and `local`."""
+        return sorted({*self.devices, *self._lacking, "local"})
+
     def select(self, words: Sequence[str]) -> list[tuple[str, Target | None]]:
         """Return the devices that a command's words stand for: names, full targets, or `all` for those of the file.
 

@@ -545,7 +545,7 @@ class Store:
             target: only those of this target.
             space: only those of this search space.
             raw: add a column `passes` with the raw samples in ns, a list per pass.
-            sustained: include sustained runs, which are no labels.
+            sustained: include sustained runs and paired comparisons, which are no labels.
         """
         sql = """
             SELECT c.target, c.space, m.arch, m.latency_ms, m.stderr_ms, m.low_ms, m.high_ms, m.raw_ms, m.verdict,
@@ -560,7 +560,7 @@ class Store:
         """
         which = "WHERE m.status != 'running'"
         if not sustained:
-            which += " AND c.selection != 'sustain'"
+            which += " AND c.selection NOT IN ('sustain', 'compare')"
         parameters: dict[str, str] = {}
         for name, value in (("target", target), ("space", space)):
             if value is not None:

@@ -34,6 +34,8 @@ class Role(StrEnum):
     """One of the reference architectures of HELP's hardware embedding."""
     SUSTAIN = "sustain"
     """A sustained run, which makes no label."""
+    COMPARE = "compare"
+    """One side of a paired comparison, which makes no label."""
 
 
 class Selection(StrEnum):
@@ -44,6 +46,7 @@ class Selection(StrEnum):
     REFERENCES = "references"
     HOLDOUT = "holdout"
     SUSTAIN = "sustain"
+    COMPARE = "compare"
 
     @staticmethod
     def onboarding(predictor: str) -> str:

@@ -22,6 +22,8 @@ class PassKind(StrEnum):
     """A known network timed again out of turn: the pass shows the noise, and is no part of a label."""
     SUSTAIN = "sustain"
     """Part of a sustained run, which gives no label."""
+    COMPARE = "compare"
+    """Part of a paired comparison, which gives no label."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Files about comparisons: a page between two targets, JUnit and Markdown for CI."""
