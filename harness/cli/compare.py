@@ -21,6 +21,7 @@ from latlab.harness.cli.options import (
     InventoryOption,
     JsonOption,
     PolicyOption,
+    PrecisionOption,
     RangeOption,
     RuntimeOption,
     SeedOption,
@@ -90,6 +91,7 @@ def compare(
     policy: PolicyOption = "default",
     runtime: RuntimeOption = None,
     accelerator: AcceleratorOption = None,
+    precision: PrecisionOption = None,
     threads: ThreadsOption = None,
     batch_size: BatchOption = None,
     as_written: WrittenOption = False,
@@ -117,7 +119,7 @@ def compare(
     _check_options(limit, baseline, targets, count, out, junit, policy)
     shared: dict[str, Any] = {"seed": seed, "as_written": as_written}
     if targets:
-        if words or not space or runtime or accelerator or threads or batch_size or markdown:
+        if words or not space or runtime or accelerator or precision or threads or batch_size or markdown:
             raise BadInputError(
                 "--targets compares two targets by their labels: it takes --space with --count or --arch, and neither "
                 "models, devices, --runtime, --threads nor --markdown",
@@ -137,7 +139,7 @@ def compare(
     shared |= {
         "space": space,
         "inputs": own_model(models[:1] or None, inputs, dims, ranges, data)[1],
-        "options": target_options(runtime, accelerator, threads, batch_size),
+        "options": target_options(runtime, accelerator, precision, threads, batch_size),
     }
     if baseline is not None:
         assert limit is not None
