@@ -20,6 +20,8 @@ class RuntimeSpec(NamedTuple):
     """Accelerators that it can run networks on; not every device has all of them."""
     suffixes: tuple[str, ...] = ()
     """Suffixes of files by which a model of the user's own is taken to be for this runtime."""
+    precisions: tuple[str, ...] = ("fp32",)
+    """Precisions in which networks of search spaces are exported for it. A model of one's own may have any other."""
     in_worker: bool = True
     """True if the worker runs it, from a Python package (`agents/runtimes`) that `latlab setup` can install."""
 
@@ -28,10 +30,10 @@ BENCHMARK_MODEL = "benchmark_model"
 """The one runtime that is not the worker's: TFLite's own program on phones. It runs the same kernels as `tflite`, but
 in another program, whose times are not the Python interpreter's."""
 RUNTIMES = {
-    "onnxruntime": RuntimeSpec("onnx", ("cpu", "cuda"), (".onnx",)),
-    "tflite": RuntimeSpec("tflite", ("cpu",), (".tflite",)),
-    "torchscript": RuntimeSpec("torchscript", ("cpu", "cuda"), (".pt", ".pth")),
-    BENCHMARK_MODEL: RuntimeSpec("tflite", ("cpu", "gpu", "nnapi"), in_worker=False),
+    "onnxruntime": RuntimeSpec("onnx", ("cpu", "cuda"), (".onnx",), ("fp32", "fp16", "int8")),
+    "tflite": RuntimeSpec("tflite", ("cpu",), (".tflite",), ("fp32", "fp16", "int8")),
+    "torchscript": RuntimeSpec("torchscript", ("cpu", "cuda"), (".pt", ".pth"), ("fp32", "fp16", "bf16")),
+    BENCHMARK_MODEL: RuntimeSpec("tflite", ("cpu", "gpu", "nnapi"), (), ("fp32", "fp16", "int8"), in_worker=False),
 }
 """The runtimes: the one table from which the command line, the inventory, `latlab setup` and targets take them."""
 DEFAULT_RUNTIME = "onnxruntime"
@@ -84,6 +86,23 @@ class Target:
 
     def __str__(self) -> str:
         return f"{self.device}/{self.runtime}/{self.accelerator}/{self.precision}/t{self.threads}/b{self.batch_size}"
+
+    def check_exported(self) -> None:
+        """Check that networks of search spaces are exported in this precision for this runtime.
+
+        Raises:
+            BadInputError: they are not; the hint names the precisions and the runtimes that can be had.
+        """
+        offered = RUNTIMES[self.runtime].precisions
+        if self.precision in offered:
+            return
+        able = [name for name, runtime in RUNTIMES.items() if self.precision in runtime.precisions]
+        raise BadInputError(
+            f"{self.runtime} has no {self.precision}: choose {', '.join(offered[:-1])} or {offered[-1]}"
+            if len(offered) > 1
+            else f"{self.runtime} has {offered[0]} only",
+            f"{self.precision} can be had with the runtime {' or '.join(able)}." if able else None,
+        )
 
     @property
     def format(self) -> str:

@@ -85,7 +85,8 @@ def _border_factors(graph: Graph, operator: Operator, kernel: tuple[int, int]) -
         first = np.arange(m) * s - before
         inside.append(np.minimum(first + k, n) - np.maximum(first, 0))
     counts = inside[0][:, None] * inside[1][None, :]
-    return (kernel[0] * kernel[1] / counts).astype(np.float32).reshape(1, *out, 1)
+    factors: np.ndarray = kernel[0] * kernel[1] / counts
+    return factors.astype(np.float32).reshape(1, *out, 1)
 
 
 _REWRITES: dict[str, Callable[[Graph, Operator], list[Operator]]] = {

@@ -119,7 +119,7 @@ def _asymmetric(low: float, high: float) -> Quantization:
     """Return the scale and the zero point for values from `low` to `high`, among which 0 is exact."""
     if not np.isfinite([low, high]).all():
         raise ExportError("unsupported_op", "int8 has no infinite values: an activation is not finite")
-    scale = np.float32(max((high - low) / (HIGHEST - LOWEST), np.finfo(np.float32).tiny))
+    scale = np.float32(max((high - low) / (HIGHEST - LOWEST), float(np.finfo(np.float32).tiny)))
     zero_point = int(np.clip(np.round(LOWEST - low / float(scale)), LOWEST, HIGHEST))
     return Quantization(np.array([scale], np.float32), zero_point)
 
