@@ -17,6 +17,7 @@ from latlab.harness.exporters.base import ExportError
 __all__ = ["to_float16", "to_int8"]
 
 LARGEST_HALF = 65504.0
+WARNINGS, ERRORS_ONLY = 2, 3  # ONNX Runtime's log levels; the first is its default
 
 
 def to_float16(model: Any) -> Any:
@@ -104,10 +105,14 @@ def _activation_ranges(model: Any, images: Tensor, batch: int, operators: list[s
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the tools, which advise to prepare the model by hand: batch norms are folded and shapes fixed already."""
+    import onnxruntime
+
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)
+    onnxruntime.set_default_logger_severity(ERRORS_ONLY)
     try:
         yield
     finally:
         logger.setLevel(level)
+        onnxruntime.set_default_logger_severity(WARNINGS)

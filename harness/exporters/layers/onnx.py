@@ -34,6 +34,14 @@ class LayeredONNX(LayeredFile):
         }
         helpers = ("QuantizeLinear", "DequantizeLinear", "Constant", "Shape")
         self.tensors = tuple(node.output[0] for node in graph.node if node.op_type not in helpers)
+        if precision == "fp32":  # leave out shapes, which are integers
+            kinds = {
+                value.name: value.type.tensor_type.elem_type
+                for value in onnx.shape_inference.infer_shapes(self._model).graph.value_info
+            }
+            self.tensors = tuple(
+                name for name in self.tensors if kinds.get(name, TensorProto.FLOAT) == TensorProto.FLOAT
+            )
         outputs = [output.name for output in graph.output]
         # The graph's own output of an int8 file comes from a DequantizeLinear.
         self.tensors += tuple(name for name in outputs if name not in self.tensors)

@@ -111,7 +111,8 @@ class LayeredTFLite(LayeredFile):
         quantization = self._quantization(name)
         if quantization is None:
             return array
-        return np.clip(np.round(array / quantization[0]) + quantization[1], -128, 127).astype(np.int8)
+        integers = np.round(array.astype(np.float64) / quantization[0]) + quantization[1]
+        return np.clip(integers, -128, 127).astype(np.int8)
 
     def _decoded(self, name: str, array: Array) -> Array:
         quantization = self._quantization(name)

@@ -30,7 +30,7 @@ LOGISTIC = Quantization(np.array([1 / 256], np.float32), LOWEST)
 MAX_BIAS = 2.0**30
 MIN_MULTIPLIER = 2.0**-30
 """The least factor between a convolution's sums and its output; XNNPACK takes no less than 2^-32."""
-FINER, COARSER = 1000.0, 250.0
+FINER, COARSER = 1000.0, 200.0
 """An addition's operand may have at most so many times finer or coarser steps than its output. XNNPACK adds integers
 if the factor is less than 1024 and at most 256. A network of NAS-Bench-201 whose cells add their input again and again
 reaches 400000."""
@@ -77,9 +77,12 @@ def _activations(graph: Graph, ranges: Mapping[int, tuple[float, float]]) -> dic
                 if tensor in leader:
                     leader[find(tensor)] = find(operator.output)
     spans: dict[int, tuple[float, float]] = {}
-    for tensor in leader:
+    # PADV2 fills with the lowest number for a maximum that ignores it; that number needs no place in the range.
+    filled = {operator.output for operator in graph.operators if operator.code == "PADV2"}
+    for tensor in leader.keys() - filled:
         low, high = spans.get(find(tensor), (0.0, 0.0))
         spans[find(tensor)] = min(low, ranges[tensor][0]), max(high, ranges[tensor][1])
+    _widen_outputs(graph, {tensor: find(tensor) for tensor in leader}, spans)
     _bring_together([tuple(find(t) for t in (*o.inputs, o.output) if t in leader) for o in _additions(graph)], spans)
     chosen = {group: _asymmetric(*span) for group, span in spans.items()}
     for operator in graph.operators:
@@ -89,6 +92,31 @@ def _activations(graph: Graph, ranges: Mapping[int, tuple[float, float]]) -> dic
                 raise ExportError("unsupported_op", "the TFLite writer cannot join a LOGISTIC with other int8 values")
             chosen[find(operator.output)] = LOGISTIC
     return {tensor: chosen[find(tensor)] for tensor in leader}
+
+
+def _widen_outputs(graph: Graph, group: Mapping[int, int], spans: dict[int, tuple[float, float]]) -> None:
+    """Widen outputs whose steps would be more than `COARSER` times finer than those of the sums behind them.
+
+    XNNPACK refuses such operators. They are dead or nearly dead: a ReLU that let nothing through when it was measured.
+    """
+    for operator in graph.operators:
+        if operator.code not in {*HAS_BIAS, "MEAN", "MUL"}:
+            continue
+        sums = 1.0
+        for tensor in operator.inputs[:2] if operator.code != "MEAN" else operator.inputs[:1]:
+            data = graph.tensors[tensor].data
+            low, high = spans[group[tensor]] if data is None else (0.0, 2.0 * float(np.abs(data).max()))
+            sums *= (high - low) / (HIGHEST - LOWEST)
+        _widen(spans, group[operator.output], (HIGHEST - LOWEST) * sums / COARSER)
+
+
+def _widen(spans: dict[int, tuple[float, float]], group: int, least: float) -> bool:
+    """Widen the span of a group to `least`, and return whether that was necessary."""
+    low, high = spans[group]
+    if high - low >= 0.999 * least:
+        return False
+    spans[group] = (low * least / (high - low), high * least / (high - low)) if high > low else (0.0, least)
+    return True
 
 
 def _additions(graph: Graph) -> list[Operator]:
@@ -106,11 +134,7 @@ def _bring_together(additions: Sequence[tuple[int, ...]], spans: dict[int, tuple
         for *operands, output in additions:
             for operand in operands:
                 fine, coarse = (spans[group][1] - spans[group][0] for group in (operand, output))
-                for group, size, least in ((operand, fine, coarse / FINER), (output, coarse, fine / COARSER)):
-                    if size < 0.999 * least:
-                        changed = True
-                        low, high = spans[group]
-                        spans[group] = (low * least / size, high * least / size) if size else (0.0, least)
+                changed |= _widen(spans, operand, coarse / FINER) | _widen(spans, output, fine / COARSER)
         if not changed:
             return
 
@@ -119,7 +143,7 @@ def _asymmetric(low: float, high: float) -> Quantization:
     """Return the scale and the zero point for values from `low` to `high`, among which 0 is exact."""
     if not np.isfinite([low, high]).all():
         raise ExportError("unsupported_op", "int8 has no infinite values: an activation is not finite")
-    scale = np.float32(max((high - low) / (HIGHEST - LOWEST), float(np.finfo(np.float32).tiny)))
+    scale = np.float32((high - low) / (HIGHEST - LOWEST) or 1 / (HIGHEST - LOWEST))
     zero_point = int(np.clip(np.round(LOWEST - low / float(scale)), LOWEST, HIGHEST))
     return Quantization(np.array([scale], np.float32), zero_point)
 
