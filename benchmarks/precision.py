@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,10 @@ def main() -> None:
     for title, part in (
         ("exports", exports), ("perturbed", perturbed), ("latency", latency), ("reference", reference)
     ):  # fmt: skip
-        figures[title] = list(part(arguments))
+        figures[title] = []
+        with suppress(KeyboardInterrupt):  # Ctrl-C ends a part; what it has is kept
+            for row in part(arguments):
+                figures[title].append(row)
         save(arguments.out, figures)
     for title, summary in (
         ("Random networks that pass the comparison", exports_summary(figures["exports"])),
@@ -81,7 +84,8 @@ def sampled(
     for name in arguments.spaces:
         if name in spaces:
             space = search_spaces.get(name)
-            for arch in space.sample(count, arguments.seed):
+            most = min(count, space.size)  # NAS-Bench-201 has 19 blocks
+            for arch in space.sample(most, arguments.seed):
                 yield space, arch
 
 
@@ -91,12 +95,17 @@ def precisions(format: str) -> tuple[str, ...]:
 
 def exports(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Export and compare each network in each precision."""
-    for space, arch in sampled(arguments, arguments.networks, SPACES):
-        for format in arguments.formats:
-            for precision in precisions(format):
-                row = {"space": space.name, "arch": arch.text, "format": format, "precision": precision}
-                yield row | export(ExportRequest(space.name, arch.text, format, 1, precision))
-        print(f"{space.name:24s} {arch.text}", file=sys.stderr, flush=True)
+    networks = {name: [arch for _, arch in sampled(arguments, arguments.networks, [name])] for name in arguments.spaces}
+    for turn in range(arguments.networks):  # one of each space in turn, so that a run that is stopped has some of all
+        for name, own in networks.items():
+            if turn >= len(own):
+                continue
+            arch = own[turn]
+            for format in arguments.formats:
+                for precision in precisions(format):
+                    row = {"space": name, "arch": arch.text, "format": format, "precision": precision}
+                    yield row | export(ExportRequest(name, arch.text, format, 1, precision))
+            print(f"{turn:4d} {name:24s} {arch.text}", file=sys.stderr, flush=True)
 
 
 def export(request: ExportRequest) -> dict[str, Any]:

@@ -242,6 +242,10 @@ class Exporter(ABC):
     def version(self) -> str:
         """Versions and options of everything that shapes the bytes of the file."""
 
+    def version_in(self, precision: str) -> str:
+        """Return the versions of everything that shapes the bytes of a file in a precision."""
+        return self.version
+
     @abstractmethod
     def export(self, module: nn.Module, example: Tensor | tuple[Tensor, ...], path: Path) -> dict[str, int]:
         """Write `module` (in eval mode), for inputs of exactly the shape and type of `example`, to `path`.

@@ -17,4 +17,4 @@ def campaign_options(target: Target, as_written: bool) -> dict[str, Any]:
         BadInputError: networks are not exported in the target's precision for its runtime.
     """
     target.check_exported()
-    return {"as_written": as_written, "exporter": get_exporter(target.format).version}
+    return {"as_written": as_written, "exporter": get_exporter(target.format).version_in(target.precision)}

@@ -67,18 +67,24 @@ class ONNXExporter(Exporter):
         path.write_bytes(content.getbuffer())
         return _histogram(onnx.load_model_from_string(content.getvalue()))
 
+    def version_in(self, precision: str) -> str:
+        tools = "" if precision == "fp32" else f", onnxruntime {version('onnxruntime')} (tools)"
+        return self.version + tools
+
     def export_in(self, precision: str, module: nn.Module, example: Tensor, path: Path) -> dict[str, int]:
         import onnx
 
         from latlab.harness.exporters.calibration import calibration_images
         from latlab.harness.exporters.onnx_precisions import to_float16, to_int8
+        from latlab.harness.exporters.plain_norms import plain_norms
 
         def float32(images: Tensor) -> Any:
             self.export(module, images, path)
             return onnx.load(path)
 
         if precision == "fp16":
-            model = to_float16(float32(example))
+            with plain_norms(module):
+                model = to_float16(float32(example))
         else:
             shape = tuple(example.shape)
             model = to_int8(float32(example), lambda: float32(example[:1]), calibration_images(shape), shape[0])

@@ -46,7 +46,10 @@ class TorchScriptExporter(Exporter):
     def export_in(self, precision: str, module: nn.Module, example: Tensor, path: Path) -> dict[str, int]:
         import torch
 
-        return self._write(module, (example,), path, {"fp16": torch.float16, "bf16": torch.bfloat16}[precision])
+        from latlab.harness.exporters.plain_norms import plain_norms
+
+        with plain_norms(module):
+            return self._write(module, (example,), path, {"fp16": torch.float16, "bf16": torch.bfloat16}[precision])
 
     def _write(
         self, module: nn.Module, examples: tuple[Tensor, ...], path: Path, dtype: torch.dtype | None

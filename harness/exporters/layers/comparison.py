@@ -35,6 +35,8 @@ SATURATED = 0.25
 
 The images of a comparison are not those of the calibration, and a mean over an image or a classifier has few outputs.
 """
+FILLING = 1e38
+"""What is larger is no value: a padding that is never the maximum."""
 GROUP_BYTES = 2**30
 """The most bytes of float32 tensors, as estimated, that are held at a time."""
 TENSOR_PER_INPUT = 4
@@ -108,7 +110,7 @@ class _Sum:
         """Add the errors for one batch. What an int8 tensor cannot hold is expected to be its nearest number."""
         if self._grid is not None:
             held = np.clip(expected, self._grid.low - self._grid.step / 2, self._grid.high + self._grid.step / 2)
-            self.saturated += int((held != expected).sum())
+            self.saturated += int(((held != expected) & (np.abs(expected) < FILLING)).sum())
             expected = held
         self._squares += float(np.square(expected - actual, dtype=np.float64).sum())
         self._largest = max(self._largest, float(np.abs(expected).max()))

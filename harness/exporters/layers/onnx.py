@@ -72,7 +72,8 @@ class LayeredONNX(LayeredFile):
         session = _session(model.SerializeToString())
 
         def run(arrays: Mapping[str, Array]) -> list[Array]:
-            feed = {inputs[name]: arrays[name].astype(self._dtype(name)) for name in used}
+            with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and fails
+                feed = {inputs[name]: arrays[name].astype(self._dtype(name)) for name in used}
             return [array.astype(np.float32) for array in session.run(list(results.values()), feed)]
 
         return used, run
