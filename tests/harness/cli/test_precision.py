@@ -34,7 +34,7 @@ def test_a_campaign_in_int8(
     store = Store(tmp_path / "latlab.db")
     table = store.table()
     assert list(table["status"]) == ["ok", "ok"]
-    for artifact in table["artifact"]:
+    for artifact in map(json.loads, table["artifact"]):
         assert artifact["parity"]["layers"]["steps"] <= artifact["parity"]["layers"]["tolerance"]
     assert list(listing(store)["precision"]) == ["int8"]
     store.close()

@@ -18,6 +18,8 @@ from latlab.agents import runtimes
 from latlab.harness.exporters import ExportError, ExportRequest, get_exporter, names
 from latlab.harness.exporters.pipeline import export_and_compare, produce
 from latlab.harness.exporters.rounded_parity import compare_rounded
+from latlab.harness.models.delegates import delegates_of
+from latlab.harness.models.read import read_model
 from latlab.harness.targets import RUNTIMES
 from latlab.search_spaces import get
 
@@ -55,6 +57,12 @@ def test_networks_of_every_space(format: str, precision: str, space: str, tmp_pa
             assert session.delegation.partitions == 1
             assert session.delegation.delegated == session.delegation.operators
             assert session.inputs[0].dtype == ("int8" if precision == "int8" else "float32")
+        if (
+            precision == "int8"
+        ):  # XNNPACK, the GPU delegate and the Edge TPU, by the lists of operators that they publish
+            verdicts = delegates_of(read_model(path))
+            assert len(verdicts) == 3
+            assert all(verdict.endswith(": all operators") for verdict in verdicts), verdicts
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
