@@ -42,7 +42,7 @@ from latlab.search_spaces import Architecture, SearchSpace
 
 SPACES = ("nasbench201", "fbnet", "ofa-mobilenetv3", "nasbench201-blocks", "fbnet-blocks", "ofa-mobilenetv3-blocks")
 PERTURBED = ("nasbench201", "fbnet", "ofa-mobilenetv3")
-FACTORS = (1.1, 1.25, 1.5, 2.0)
+FACTORS = (1.1, 1.25, 1.5)
 
 
 def main() -> None:

@@ -30,8 +30,9 @@ def plain_norms(module: nn.Module) -> Iterator[None]:
             kept.append([(tensor, tensor.detach().clone()) for tensor in own])
             scale = norm.weight * torch.rsqrt(variance + norm.eps)
             shift = norm.bias - mean * scale
-            for tensor, value in zip(own, (scale, shift, torch.zeros_like(mean), 1 - norm.eps), strict=True):
-                tensor.fill_(value) if isinstance(value, float) else tensor.copy_(value)
+            plain = (scale, shift, torch.zeros_like(mean), torch.full_like(variance, 1 - norm.eps))
+            for tensor, value in zip(own, plain, strict=True):
+                tensor.copy_(value)
     try:
         yield
     finally:
