@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 __all__ = ["CALIBRATION_IMAGES", "CALIBRATION_SEED", "calibration_images"]
 
 CALIBRATION_IMAGES = 8
+"""Over five networks each of NAS-Bench-201 and FBNet in int8 TFLite, the median ratio of signal to quantisation noise
+of the outputs on other images, the largest share of a layer's outputs outside its range, and the seconds of an export
+on a busy machine: 2 images 8.6 dB, 7.5 %, .21 s; 4 images 12.7 dB, 2.5 %, .22 s; 8 images 10.2 dB, 7.5 %, .29 s; 16
+images 11.8 dB, 1 %, .38 s. From four on the differences are noise; eight leave some room."""
 CALIBRATION_SEED = 2
 """Not the seed of the images on which files are compared (`parity.py`), which must be new to the file."""
 
@@ -18,7 +22,8 @@ CALIBRATION_SEED = 2
 def calibration_images(shape: Sequence[int]) -> Tensor:
     """Return `CALIBRATION_IMAGES` seeded images for a network whose input has `shape` (batch first), normal noise.
 
-    Shape: images x shape[1:]. All formats are calibrated on the same images.
+    Their standard deviations go from 0.75 to 1.25: calibrated on one contrast only, means over an image leave their
+    range for images of another contrast. Shape: images x shape[1:]. All formats are calibrated on the same images.
     """
     import torch
 
