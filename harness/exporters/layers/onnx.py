@@ -79,9 +79,10 @@ class LayeredONNX(LayeredFile):
         return used, run
 
     def grid(self, name: str) -> Grid | None:
-        number, reads = self._producers.get(name + QUANTIZED) or self._producers[name]
-        if self._model.graph.node[number].op_type != "DequantizeLinear":
+        producer = self._producers.get(name + QUANTIZED) or self._producers.get(name)
+        if producer is None or self._model.graph.node[producer[0]].op_type != "DequantizeLinear":
             return None
+        reads = producer[1]
         scale, zero_point = (self._weights[one] for one in reads[1:])
         limits = np.iinfo(zero_point.dtype)
         step, zero = float(scale), int(zero_point)
