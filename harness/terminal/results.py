@@ -230,14 +230,18 @@ def show_sources(store: Path, listed: pd.DataFrame) -> None:
     if listed.empty:
         screen.print(f"{escape(str(store))} knows of no device yet: latlab import, latlab measure")
         return
-    for space, group in listed.groupby("space", sort=False):
+    for space, group in listed.fillna({"precision": "?"}).groupby("space", sort=False):
         table = Table(
             box=None, padding=(0, 2, 0, 0), header_style="dim", title=escape(str(space)), title_justify="left"
         )
-        for name in ("name", "architectures", "kind", "origin"):
+        names = ("name", "precision", "architectures", "kind", "origin")
+        for name in names:
             table.add_column(name, justify="right" if name == "architectures" else "left", overflow="fold")
         for row in group.to_dict("records"):
-            table.add_row(*(escape(str(row[name])) for name in ("name", "architectures", "kind", "origin")))
+            row["precision"] = row["precision"] or "?"
+            table.add_row(
+                *(escape(str(row[name])) for name in ("name", "precision", "architectures", "kind", "origin"))
+            )
         screen.print(table)
     for row in listed[listed["kind"] == "imported"].to_dict("records"):
         if row["notes"]:
