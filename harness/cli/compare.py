@@ -21,6 +21,7 @@ from latlab.harness.cli.options import (
     InventoryOption,
     JsonOption,
     PolicyOption,
+    PrecisionOption,
     RangeOption,
     RuntimeOption,
     SeedOption,
@@ -90,6 +91,7 @@ def compare(
     policy: PolicyOption = "default",
     runtime: RuntimeOption = None,
     accelerator: AcceleratorOption = None,
+    precision: PrecisionOption = None,
     threads: ThreadsOption = None,
     batch_size: BatchOption = None,
     as_written: WrittenOption = False,
@@ -137,7 +139,7 @@ def compare(
     shared |= {
         "space": space,
         "inputs": own_model(models[:1] or None, inputs, dims, ranges, data)[1],
-        "options": target_options(runtime, accelerator, threads, batch_size),
+        "options": target_options(runtime, accelerator, precision, threads, batch_size),
     }
     if baseline is not None:
         assert limit is not None
