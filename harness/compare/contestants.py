@@ -14,9 +14,10 @@ from latlab.harness.exporters import Artifact
 from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.measurement.session import MeasurementSession
 from latlab.harness.models.factory import is_factory
+from latlab.harness.models.read import MODEL_SUFFIXES
 from latlab.harness.store.store import Store
 from latlab.harness.store.vocabulary import Selection
-from latlab.harness.targets import RUNTIMES, Target
+from latlab.harness.targets import Target
 
 __all__ = ["Candidate", "comparison_runs", "named_apart", "split_words", "unique_names"]
 
@@ -125,21 +126,20 @@ def split_words(words: Sequence[str], inventory: Inventory) -> tuple[list[str], 
     Raises:
         BadInputError: for a word that is neither.
     """
-    suffixes = tuple(sorted({suffix for runtime in RUNTIMES.values() for suffix in runtime.suffixes}))
     known = inventory.names
     models: list[str] = []
     devices: list[str] = []
     for word in words:
         if word == "all" or word in known:
             devices.append(word)
-        elif word.lower().endswith(suffixes) or is_factory(word) or Path(word).is_file():
+        elif word.lower().endswith(MODEL_SUFFIXES) or Path(word).is_file() or is_factory(word):
             models.append(word)
         elif word.partition("/")[0] in known or word.count("/") == _SLASHES_OF_TARGET:
             devices.append(word)
         else:
             raise BadInputError(
                 f"{word!r} is neither a model nor a device",
-                f"Models are files that end in {', '.join(suffixes)}, and package.module:factory. "
-                f"Devices: {', '.join(known)}.",
+                f"Models are files (net.onnx, net.tflite, net.pt, ...), and package.module:factory. Devices: "
+                f"{', '.join(known)}.",
             )
     return models, devices
