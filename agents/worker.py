@@ -2,10 +2,13 @@
 
     python latlab-worker-<hash>.pyz --work DIR
 
-The verbs are `hello` (first), `put`, `load`, `time`, `unload`, `install`, `telemetry` and `bye`; `protocol.messages`
-defines how they travel. The worker opens no port, starts no program and evaluates no text as code. It ends at the end
-of its stdin, when its parent process is gone, after a long time without a request, when a newer worker has the device,
-and when the runtime hangs past a request's deadline. So no orphan keeps a device busy.
+The verbs are `hello` (first), `put`, `load`, `time`, `profile`, `unload`, `install`, `telemetry` and `bye`;
+`protocol.messages` defines how they travel. The worker opens no port, starts no program and evaluates no text as code.
+Beside it runs a second process of the same program, its guard (`system.guard`).
+
+The worker ends at the end of its stdin, after a long time without a request, when a newer worker has the device, and
+when the runtime hangs past a request's deadline. When its controller is gone while a runtime computes, the guard ends
+it within half a second, or a second more if somebody else holds its stdin open. So no orphan keeps a device busy.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ from latlab.agents.protocol.messages import (
     encode,
     failed,
 )
+from latlab.agents.system.guard import Guard
 from latlab.agents.system.process import leave, program_hash, take_over_stdio
 from latlab.agents.system.telemetry import Telemetry
 from latlab.agents.workspace.environments import ENVIRONMENT_ID, Environments
@@ -46,8 +50,6 @@ from latlab.agents.workspace.model_store import WHEEL, ModelFolder
 
 __all__ = ["Worker", "main"]
 
-PARENT_CHECK_S = 2.0
-"""Seconds between two checks that the parent process still lives."""
 MAX_WHEELS = 200
 """The most wheels in one `install` request."""
 
@@ -67,7 +69,6 @@ class Worker:
         self._source, self._sink = source, sink
         self._max_bytes = max_bytes
         self._lines = LineBuffer()
-        self._parent = os.getppid()
         self._idle_s = IDLE_S
         self._lease: Lease | None = None
         self._models: ModelFolder | None = None
@@ -76,7 +77,7 @@ class Worker:
         self._verbs: dict[str, Callable[[Fields], dict[str, Any]]] = {}
 
     def serve(self) -> None:
-        """Answer requests until the input ends, a `bye` comes, or the controller is gone.
+        """Answer requests until the input ends, or a `bye` comes.
 
         Raises:
             LineTooLongError: if a request is longer than `MAX_LINE`.
@@ -100,15 +101,12 @@ class Worker:
             line = self._lines.pop()
             if line is not None:
                 return line
-            wait_s = min(PARENT_CHECK_S, max(0.0, until - time.monotonic()))
-            ready, _, _ = select.select([self._source], [], [], wait_s)
+            ready, _, _ = select.select([self._source], [], [], max(0.0, until - time.monotonic()))
             if ready:
                 data = os.read(self._source, 1 << 16)
                 if not data:
                     return None
                 self._lines.feed(data)
-            elif os.getppid() != self._parent:
-                return None
             elif time.monotonic() >= until:
                 now = self._models.arriving() if self._models else []
                 if now == arriving:
@@ -181,11 +179,12 @@ class Worker:
             lease.release()
             raise
         self._lease, self._models = lease, models
-        networks = LoadedModels(models, self._telemetry, self._leave_if_orphaned)
+        networks = LoadedModels(models, self._telemetry)
         self._verbs = {
             "put": self._put,
             "load": networks.load,
             "time": networks.time,
+            "profile": networks.profile,
             "unload": networks.unload,
             "install": self._install,
             "telemetry": self._read_telemetry,
@@ -208,7 +207,7 @@ class Worker:
         wheels = [
             Wheel(wheel.string("name", 300), self._models.path(sha256, WHEEL)) for wheel, sha256 in zip(wanted, hashes)
         ]
-        self._environments.install(name, wheels, self._leave_if_orphaned)
+        self._environments.install(name, wheels)
         for sha256 in hashes:
             self._models.remove(sha256, WHEEL)
         return {"environment": name}
@@ -220,10 +219,6 @@ class Worker:
 
     def _bye(self, _: Fields) -> dict[str, Any]:
         return {}
-
-    def _leave_if_orphaned(self) -> None:
-        if os.getppid() != self._parent:
-            leave(1)
 
 
 def _write(descriptor: int, data: bytes) -> None:
@@ -237,20 +232,22 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     parser.add_argument("--work", required=True, help="folder for networks and the lock")
     parser.add_argument("--max-bytes", type=int, default=2 << 30, help="room for networks there (2 GiB)")
     options = parser.parse_args(arguments)
-    Environments(options.work).activate()  # before anything looks for a runtime
     source, sink = take_over_stdio()
+    guard = Guard(source)
+    Environments(options.work).activate()  # before anything looks for a runtime
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the controller; when that ends, so does the input
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("500")  # if memory runs out, Linux should kill the worker and not the controller
+    code = 1
     try:
         Worker(options.work, source, sink, options.max_bytes).serve()
+        code = 0
     except LineTooLongError as error:
         sys.stderr.write(f"latlab-worker: {error}\n")
-        leave(1)
     except BaseException:
         traceback.print_exc()
-        leave(1)
-    leave(0)
+    guard.end()
+    leave(code)
 
 
 if __name__ == "__main__":

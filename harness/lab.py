@@ -62,8 +62,11 @@ from latlab.harness.inventory.inventory import load_inventory, policy_named
 from latlab.harness.measurement.session import MeasurementSession
 from latlab.harness.models.inputs import InputOptions
 from latlab.harness.models.own_model import OwnModel, locate
+from latlab.harness.models.read import read_model
 from latlab.harness.paths import cache_folder, writable_folder
+from latlab.harness.profiling import NetworkProfile, ProfileRun
 from latlab.harness.statistics.ranking import Resolve
+from latlab.harness.store.distributions import with_distributions
 from latlab.harness.store.store import Campaign, Store
 from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Role, Selection, Status
 from latlab.harness.targets import Target
@@ -258,6 +261,48 @@ class Lab:
             raise errors[0]
         return replace(result, error=errors[0].message) if errors else result
 
+    def profile(
+        self,
+        subject: str | Path,
+        device: str = "local",
+        *,
+        space: str | None = None,
+        inputs: InputOptions = InputOptions(),
+        options: TargetOptions = TargetOptions(),
+        seed: int = 0,
+        as_written: bool = False,
+        listener: RunListener = RunListener(),
+    ) -> NetworkProfile:
+        """Profile one network: the time of each of its operators, from the runtime's own profiler.
+
+        Nothing of it goes into the store, because it makes no label.
+
+        Args:
+            subject: a model of your own, as `model` of `measure`; with `space`, an architecture of that space.
+            device: name of the inventory, or a full target; of a device's several targets the first is taken.
+            inputs, options, seed, as_written, listener: as for `measure`.
+
+        Raises:
+            BadInputError: if the arguments make no sense, a name is unknown, or the runtime has no profiler.
+            LatlabError: why the network cannot be exported or run, or why the device failed.
+        """
+        if space is None:
+            own, targets, artifact = self._own_model(subject, inputs, device, options, listener)
+            target, network = _only_device(targets), own.name
+        else:
+            target = _only_device(self.targets(device, options))
+            (one,) = parse_archs(space_to_measure(space), [str(subject)])
+            network = one.text
+            artifact = self._exported(
+                ExportRequest(space, network, target.format, target.batch_size, target.precision, seed, as_written)
+            )
+        label = f"{space or USER_MODEL_SPACE}/{network}"
+        run = ProfileRun(target, artifact, network, label, read_model(artifact.path).operators)
+        errors = self.run_jobs([Job(target, run.work)], listener)
+        if errors:
+            raise errors[0]
+        return run.result()
+
     def compare(
         self,
         networks: Sequence[str],
@@ -423,6 +468,11 @@ class Lab:
     ) -> Candidate:
         """Return a model of the user's own, for a comparison. Raises `BadInputError`."""
         own = locate(model, inputs, options.runtime, options.batch_size)
+        if options.precision not in (None, own.precision):
+            raise BadInputError(
+                f"{own.name} is {own.precision}: --precision {options.precision} cannot be had",
+                "The file decides: leave --precision out.",
+            )
         for remark in own.inputs.remarks:
             if listener.announce:
                 listener.announce(f"{own.name}: {remark}")
@@ -695,7 +745,7 @@ class Lab:
         from latlab.harness.report.build import store_report  # matplotlib is heavy
 
         target = None if target is None else stored_target(self.store, target)
-        rows = self.store.table(target=target, space=space, raw=True)
+        rows = with_distributions(self.store, self.store.table(target=target, space=space, raw=True))
         if space is None:
             rows = rows[~rows["space"].map(is_block_space).astype(bool)]
         if len(_pairs(rows)) != 1:
@@ -765,7 +815,7 @@ def _networks(
 def _only_device(targets: Sequence[Target]) -> Target:
     """Return the first target. Raises `BadInputError` if they are of several devices."""
     if any(other.device != targets[0].device for other in targets):
-        raise BadInputError("one device at a time is put under sustained load", "Name one.")
+        raise BadInputError(f"this works on one device at a time, and there are {len(targets)} targets", "Name one.")
     return targets[0]
 
 

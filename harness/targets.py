@@ -27,6 +27,8 @@ class RuntimeSpec(NamedTuple):
     """The file format that it takes; the exporter of that name (entry points `latlab.exporters`) writes it."""
     accelerators: tuple[str, ...]
     """Accelerators that it can run networks on; not every device has all of them."""
+    precisions: tuple[str, ...] = ("fp32",)
+    """Precisions in which networks of search spaces are exported for it. A model of one's own may have any other."""
     in_worker: bool = True
     """True if the worker runs it, from a Python package (`agents/runtimes`) that `latlab setup` can install."""
 
@@ -35,12 +37,12 @@ BENCHMARK_MODEL = "benchmark_model"
 """The one runtime that is not the worker's: TFLite's own program on phones. It runs the same kernels as `tflite`, but
 in another program, whose times are not the Python interpreter's."""
 RUNTIMES = {
-    "onnxruntime": RuntimeSpec("onnx", ("cpu", "cuda")),
-    "tflite": RuntimeSpec("tflite", ("cpu",)),
-    "torchscript": RuntimeSpec("torchscript", ("cpu", "cuda")),
-    "openvino": RuntimeSpec("onnx", ("cpu", "gpu")),
+    "onnxruntime": RuntimeSpec("onnx", ("cpu", "cuda"), ("fp32", "fp16", "int8")),
+    "tflite": RuntimeSpec("tflite", ("cpu",), ("fp32", "fp16", "int8")),
+    "torchscript": RuntimeSpec("torchscript", ("cpu", "cuda"), ("fp32", "fp16", "bf16")),
+    "openvino": RuntimeSpec("onnx", ("cpu", "gpu"), ("fp32", "int8")),
     "executorch": RuntimeSpec("pte", ("cpu",)),
-    BENCHMARK_MODEL: RuntimeSpec("tflite", ("cpu", "gpu", "nnapi"), in_worker=False),
+    BENCHMARK_MODEL: RuntimeSpec("tflite", ("cpu", "gpu", "nnapi"), ("fp32", "fp16", "int8"), in_worker=False),
 }
 """The runtimes: the one table from which the command line, the inventory, `latlab setup` and targets take them.
 
@@ -97,6 +99,23 @@ class Target:
 
     def __str__(self) -> str:
         return f"{self.device}/{self.runtime}/{self.accelerator}/{self.precision}/t{self.threads}/b{self.batch_size}"
+
+    def check_exported(self) -> None:
+        """Check that networks of search spaces are exported in this precision for this runtime.
+
+        Raises:
+            BadInputError: they are not; the hint names the precisions and the runtimes that can be had.
+        """
+        offered = RUNTIMES[self.runtime].precisions
+        if self.precision in offered:
+            return
+        able = [name for name, runtime in RUNTIMES.items() if self.precision in runtime.precisions]
+        raise BadInputError(
+            f"{self.runtime} has no {self.precision}: choose {', '.join(offered[:-1])} or {offered[-1]}"
+            if len(offered) > 1
+            else f"{self.runtime} has {offered[0]} only",
+            f"{self.precision} can be had with the runtime {' or '.join(able)}." if able else None,
+        )
 
     @property
     def format(self) -> str:

@@ -1,4 +1,4 @@
-"""The device's side of loading: networks in the worker's memory, and the verbs `load`, `time` and `unload`.
+"""The device's side of loading: networks in the worker's memory, and the verbs `load`, `time`, `profile` and `unload`.
 
 `latlab.harness.devices.loaded_models` is the controller's side: it decides which networks stay loaded.
 """
@@ -8,19 +8,21 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 from latlab.agents import runtimes
+from latlab.agents.execution.profiling import profile
 from latlab.agents.execution.sampling import repeated, take_device_samples, take_samples, timer_overhead_ns
 from latlab.agents.execution.stopping import Rule, Sampling, Warmup, block_size, usual_call_ns
 from latlab.agents.protocol.errors import AgentError
 from latlab.agents.protocol.load_request import INPUT_DATA, LoadRequest
 from latlab.agents.protocol.messages import Fields
 from latlab.agents.protocol.pass_request import MAX_RUNS, PassRequest
+from latlab.agents.protocol.profile_request import ProfileRequest
 from latlab.agents.system.peak_memory import PeakMemory
 from latlab.agents.system.process import Affinity, watchdog
 from latlab.agents.system.telemetry import Telemetry
@@ -56,11 +58,10 @@ class LoadedModels:
     Args:
         models: the folder with the networks' files.
         telemetry: the sensors, which are read before and after each pass.
-        between: called before each inference, outside the timed region; it may end the process.
     """
 
-    def __init__(self, models: ModelFolder, telemetry: Telemetry, between: Callable[[], object]) -> None:
-        self._models, self._telemetry, self._between = models, telemetry, between
+    def __init__(self, models: ModelFolder, telemetry: Telemetry) -> None:
+        self._models, self._telemetry = models, telemetry
         self._affinity = Affinity()
         self._loaded: dict[int, _LoadedModel] = {}
         self._handles = 0
@@ -157,6 +158,25 @@ class LoadedModels:
             **extra,
         }
 
+    def profile(self, fields: Fields) -> dict[str, Any]:
+        """Run a loaded network under its runtime's profiler, and return the time of each operator.
+
+        The profiled network is opened apart, so that later passes of the loaded one are as they would be without this.
+
+        Raises:
+            AgentError: "bad_request" if the runtime has no profiler; "timeout" after `deadline_s` seconds; else the
+                kind of the runtime's failure.
+        """
+        handle = fields.integer("handle", 0, 1 << 53)
+        loaded = self._find(handle)
+        request = ProfileRequest.read(fields)
+        deadline_s = fields.number("deadline_s", 0, 86400)
+        self._check_file(handle, loaded)
+        with self._naming_network(loaded.request.network, "profiling"), watchdog(deadline_s + WATCHDOG_GRACE_S):
+            self._affinity.pin(loaded.request.affinity)
+            deadline_ns = time.perf_counter_ns() + round(deadline_s * 1e9)
+            return profile(loaded.session, request, deadline_ns)
+
     def unload(self, fields: Fields) -> dict[str, Any]:
         """Close the networks of the given handles, and return how many stay loaded."""
         handles = fields.integers("handles", 0, 1 << 53, MAX_RUNS)
@@ -203,9 +223,9 @@ class LoadedModels:
         try:
             with session.running() as invoke:
                 if session.clock is None:
-                    blocks_ns = take_samples(repeated(invoke, calls), rule, deadline_ns, self._between)
+                    blocks_ns = take_samples(repeated(invoke, calls), rule, deadline_ns)
                     return blocks_ns if calls == 1 else [round(block / calls) for block in blocks_ns], {}
-                taken = take_device_samples(invoke, session.clock, rule, deadline_ns, self._between, gpu)
+                taken = take_device_samples(invoke, session.clock, rule, deadline_ns, gpu)
                 return taken.samples_ns, taken.report()
         except AgentError:
             raise

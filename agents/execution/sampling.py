@@ -33,9 +33,7 @@ BATCHES = 5
 """Batches of `timer_overhead_ns`, of which the fastest counts."""
 
 
-def take_samples(
-    invoke: Callable[[], object], rule: Rule, deadline_ns: int, between: Callable[[], object] | None = None
-) -> list[int]:
+def take_samples(invoke: Callable[[], object], rule: Rule, deadline_ns: int) -> list[int]:
     """Return durations of calls of `invoke` in ns, in order: one call between two readings of the clock.
 
     The garbage collector is off meanwhile: a collection would hit some samples and not others.
@@ -44,7 +42,6 @@ def take_samples(
         invoke: runs the network, and returns when it is done.
         rule: decides after each sample, outside the timed region, whether it was the last.
         deadline_ns: a time on `time.perf_counter_ns`; no call begins after it.
-        between: called before each sample, outside the timed region; it may raise to give up.
 
     Raises:
         AgentError: "timeout" if the deadline passes before the rule is satisfied.
@@ -58,8 +55,6 @@ def take_samples(
     try:
         began = end = clock()
         while not over:
-            if between is not None:
-                between()
             if end > deadline_ns:
                 raise _late(len(samples), rule)
             start = clock()
@@ -128,7 +123,6 @@ def take_device_samples(
     clock: DeviceClock,
     rule: Rule,
     deadline_ns: int,
-    between: Callable[[], object] | None = None,
     gpu: GPU | None = None,
 ) -> DeviceSamples:
     """Take samples of calls that only queue their work: the device's clock times them, and each is waited for.
@@ -137,7 +131,7 @@ def take_device_samples(
     device's throughput, not the network's latency.
 
     Args:
-        invoke, rule, deadline_ns, between: as for `take_samples`.
+        invoke, rule, deadline_ns: as for `take_samples`.
         clock: the accelerator's clock.
         gpu: if given, samples under a throttled clock (`THROTTLE_SHARE`) are taken again, within bounds.
 
@@ -155,8 +149,6 @@ def take_device_samples(
         began = end = now()
         over = not rule.begins
         while not over:
-            if between is not None:
-                between()
             if end > deadline_ns:
                 raise _late(len(taken.samples_ns), rule)
             clock.start()

@@ -15,6 +15,8 @@ from latlab.agents.protocol.load_request import InputRequest
 if TYPE_CHECKING:
     import numpy as np
 
+    from latlab.agents.runtimes.profiler import Profiler
+
     Array = np.ndarray[Any, Any]
 
 __all__ = [
@@ -134,6 +136,16 @@ class Session(ABC):
     @abstractmethod
     def close(self) -> None:
         """Free the network. Closing twice is harmless."""
+
+    def profiler(self) -> AbstractContextManager[Profiler]:
+        """Open the network once more with the runtime's profiler on, and the inputs that were set here.
+
+        This session is not touched, so what is timed with it does not bear the profiler's cost.
+
+        Raises:
+            AgentError: "bad_request" if the runtime has no profiler, which is so unless a runtime overrides this.
+        """
+        raise AgentError("bad_request", f"{self.runtime} {self.version} has no profiler that latlab can read")
 
     def random_inputs(self, seed: int) -> list[Array]:
         """Return seeded random inputs (`random_arrays`)."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable
 
 from latlab.agents.protocol.errors import AgentError
 from latlab.agents.protocol.load_request import InputRequest
 from latlab.agents.runtimes.base import Session, check_accelerator, specify_inputs
+from latlab.agents.runtimes.onnxruntime_profiler import traced
 
 if TYPE_CHECKING:
     from latlab.agents.runtimes.base import Array
+    from latlab.agents.runtimes.profiler import Profiler
 
 __all__ = ["ONNXRuntimeSession", "load", "open_session"]
 
@@ -59,6 +61,7 @@ class ONNXRuntimeSession(Session):
 
     def __init__(self, path: str, version: str, threads: int, inputs: Sequence[InputRequest]) -> None:
         self.version = version
+        self._path = path
         self._threads = threads
         self._session = self._open(path)
         nodes = self._session.get_inputs()
@@ -66,12 +69,10 @@ class ONNXRuntimeSession(Session):
         self._feed: dict[str, Array] = {}
         self._outputs: list[Array] = []
 
-    def _open(self, path: str, settings: Mapping[str, str] = {}, **provider_options: str) -> Any:
-        """Return an ORT session with `provider` as its only provider, and `settings` added to its configuration."""
+    def _options(self, settings: Mapping[str, str]) -> Any:
+        """Return ORT's options of a session, with `settings` added to its configuration."""
         import onnxruntime as ort
 
-        if self.provider not in ort.get_available_providers():
-            raise AgentError("runtime_missing", f"onnxruntime {self.version} was built without {self.provider}")
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
@@ -80,9 +81,21 @@ class ONNXRuntimeSession(Session):
         options.log_severity_level = _ERRORS_ONLY
         for key, value in settings.items():
             options.add_session_config_entry(key, value)
+        return options
+
+    def _open(self, path: str, settings: Mapping[str, str] = {}, **provider_options: str) -> Any:
+        """Return an ORT session with `provider` as its only provider, and `settings` added to its configuration."""
+        return self._start(path, self._options(settings), provider_options)
+
+    def _start(self, model: str | bytes, options: Any, provider_options: Mapping[str, str] = {}) -> Any:
+        """Return the ORT session of a model (its file, or the content of one) that these options describe."""
+        import onnxruntime as ort
+
+        if self.provider not in ort.get_available_providers():
+            raise AgentError("runtime_missing", f"onnxruntime {self.version} was built without {self.provider}")
         try:
             session = ort.InferenceSession(
-                path, options, providers=[(self.provider, provider_options)], enable_fallback=False
+                model, options, providers=[(self.provider, dict(provider_options))], enable_fallback=False
             )
         except Exception as error:
             raise self.explain(error) from error
@@ -118,6 +131,9 @@ class ONNXRuntimeSession(Session):
         self._feed = {}
         self._outputs = []
 
+    def profiler(self) -> AbstractContextManager[Profiler]:
+        return traced(self._start, partial(self._options, {}), self._path, self._feed)
+
 
 class CUDASession(ONNXRuntimeSession):
     """An ONNX Runtime session on a GPU. Inputs and outputs stay on the GPU, so that no copy is timed.
@@ -148,6 +164,13 @@ class CUDASession(ONNXRuntimeSession):
             self._binding.bind_output(node.name, DEVICE, 0)
         self._queue_only = ort.RunOptions()
         self._queue_only.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def profiler(self) -> AbstractContextManager[Profiler]:
+        raise AgentError(
+            "bad_request",
+            "onnxruntime's profiler tells of a GPU's operators only how long it took to launch them: "
+            "profile the network in torchscript, or with NVIDIA's nsys",
+        )
 
     def _open(self, path: str, settings: Mapping[str, str] = {}, **provider_options: str) -> Any:
         import onnxruntime as ort

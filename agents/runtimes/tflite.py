@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Callable
 
 from latlab.agents.protocol.errors import AgentError
 from latlab.agents.protocol.load_request import InputRequest
-from latlab.agents.runtimes.base import Delegation, Session, check_accelerator, specify_inputs
+from latlab.agents.runtimes import litert_profiler
+from latlab.agents.runtimes.base import Delegation, Session, TensorSpec, check_accelerator, specify_inputs
 
 if TYPE_CHECKING:
     from latlab.agents.runtimes.base import Array
+    from latlab.agents.runtimes.profiler import Profiler
 
 __all__ = ["TFLiteSession", "load", "open_session"]
 
@@ -46,6 +48,7 @@ class TFLiteSession(Session):
     def __init__(self, path: str, version: str, threads: int, inputs: Sequence[InputRequest]) -> None:
         interpreter_class = _interpreter_class()
         self.version = version
+        self._path, self._threads = path, threads
         try:
             interpreter: Any = interpreter_class(model_path=path, num_threads=threads)
             details = interpreter.get_input_details()
@@ -91,6 +94,17 @@ class TFLiteSession(Session):
 
     def close(self) -> None:
         self._interpreter = None
+
+    def profiler(self) -> AbstractContextManager[Profiler]:
+        """Open the network once more in LiteRT's `CompiledModel`, since the interpreter has no profiler."""
+        values = [self._interpreter.get_tensor(index) for index in self._input_indices]
+        outputs = [
+            TensorSpec(d["name"], tuple(int(size) for size in d["shape"]), _dtype_name(d["dtype"]))
+            for d in self._interpreter.get_output_details()
+        ]
+        return litert_profiler.opened(
+            self._path, self.version, self._threads, list(zip(self.inputs, values)), outputs, self.provider
+        )
 
 
 def _declared(detail: Any) -> list[int | None]:

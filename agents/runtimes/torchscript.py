@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Callable
 from latlab.agents.protocol.errors import AgentError
 from latlab.agents.protocol.load_request import InputRequest
 from latlab.agents.runtimes.base import Session, TensorSpec, check_accelerator, specify_inputs
+from latlab.agents.runtimes.profiler import Profiler
+from latlab.agents.runtimes.torchscript_profiler import TorchProfiler
 
 if TYPE_CHECKING:
     from latlab.agents.runtimes.base import Array
@@ -114,6 +116,12 @@ class TorchScriptSession(Session):
         self._module = None
         self._arguments = ()
         self._outputs = []
+
+    @contextmanager
+    def profiler(self) -> Iterator[Profiler]:
+        """Yield a profiler of this session's module, on which torch's profiler leaves no trace."""
+        with self.running() as call:
+            yield TorchProfiler(self._torch, call, self.provider)
 
 
 class _Parameter:

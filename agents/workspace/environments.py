@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -54,7 +54,7 @@ class Environments:
             os.path.exists(os.path.join(self._root, name, f"{module}{s}")) for s in ("", ".py")
         )
 
-    def install(self, name: str, wheels: Sequence[Wheel], between: Callable[[], object] | None = None) -> None:
+    def install(self, name: str, wheels: Sequence[Wheel]) -> None:
         """Unpack `wheels` and make them the environment in use from the next worker on.
 
         All other environments are removed.
@@ -62,7 +62,6 @@ class Environments:
         Args:
             name: the environment's id. An existing environment with this id is replaced.
             wheels: the wheels to unpack.
-            between: called before each file is written: the worker checks its lease with it.
 
         Raises:
             AgentError, OSError: as `unpack` raises them; the environment in use then stays in use.
@@ -77,7 +76,7 @@ class Environments:
         _remove(unfinished)
         os.mkdir(unfinished)
         try:
-            unpack(wheels, unfinished, between)
+            unpack(wheels, unfinished)
             os.sync()  # without it, pulling the device's plug would leave an environment of empty files
             _remove(folder)
             os.rename(unfinished, folder)

@@ -24,7 +24,7 @@ from latlab.agents.protocol.messages import WHO
 __all__ = ["Lease", "acquire_lease", "in_use"]
 
 LEASE_WAIT_S = 3.0
-"""Seconds to wait for the previous worker: one whose controller was killed ends within a model's loading time."""
+"""Seconds to wait for the previous worker: one whose controller was killed ends within two (`system.guard`)."""
 _POLL_S = 0.02
 _PROGRAM = re.compile(r"latlab-worker[^/]*\.pyz|latlab\.agents\.worker")
 _FOLDER_ID = re.compile(r"[0-9a-f]{16}")

@@ -13,7 +13,7 @@ import re
 import shutil
 import stat
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -49,13 +49,12 @@ class _Entry(NamedTuple):
     """The path to write to, relative to the environment, with `/`."""
 
 
-def unpack(wheels: Sequence[Wheel], folder: str, between: Callable[[], object] | None = None) -> None:
+def unpack(wheels: Sequence[Wheel], folder: str) -> None:
     """Unpack the packages of all `wheels` into the one empty folder `folder`.
 
     Args:
         wheels: the wheels to unpack.
         folder: an empty folder.
-        between: called before each file.
 
     Raises:
         AgentError: "corrupt_artifact" for a file that is not a wheel, or for an entry that is refused; "no_space" if
@@ -76,8 +75,6 @@ def unpack(wheels: Sequence[Wheel], folder: str, between: Callable[[], object] |
             )
         for wheel, archive, plan in zip(wheels, archives, plans):
             for entry in plan:
-                if between is not None:
-                    between()
                 _extract(wheel, archive, entry, folder)
 
 

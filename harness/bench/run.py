@@ -133,5 +133,6 @@ def _attempt(unit: Unit) -> list[Score] | Failure:
 
 
 def _ignore_interrupts() -> None:
-    """Ignore Ctrl-C, which reaches the whole process group: the first process ends the others."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ignore what reaches the whole process group (Ctrl-C, a closed terminal): the first process ends the others."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)

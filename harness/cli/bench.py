@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from latlab.harness.cli.options import INTERRUPTED, JsonOption, print_json
+from latlab.harness.cli.interruption import interruption
+from latlab.harness.cli.options import JsonOption, print_json
 from latlab.harness.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -148,8 +149,8 @@ def predictors(
             references = [reference_of(task) for task in {unit.task: None for unit in units}] if ceiling else []
     except KeyboardInterrupt:
         kept = f"What is finished is in {out}; the same command continues." if out else "Nothing is kept without --out."
-        print(f"latlab: interrupted\n{kept}", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        print(f"latlab: {interruption.words}\n{kept}", file=sys.stderr)
+        sys.exit(interruption.exit_code)
     if as_json:
         for record in (*comparison.records, *references):
             print_json(record)

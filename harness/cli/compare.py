@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from latlab.harness.cli.interruption import interruption
 from latlab.harness.cli.options import (
-    INTERRUPTED,
     STORE,
     AcceleratorOption,
     BatchOption,
@@ -21,6 +21,7 @@ from latlab.harness.cli.options import (
     InventoryOption,
     JsonOption,
     PolicyOption,
+    PrecisionOption,
     RangeOption,
     RuntimeOption,
     SeedOption,
@@ -90,6 +91,7 @@ def compare(
     policy: PolicyOption = "default",
     runtime: RuntimeOption = None,
     accelerator: AcceleratorOption = None,
+    precision: PrecisionOption = None,
     threads: ThreadsOption = None,
     batch_size: BatchOption = None,
     as_written: WrittenOption = False,
@@ -137,7 +139,7 @@ def compare(
     shared |= {
         "space": space,
         "inputs": own_model(models[:1] or None, inputs, dims, ranges, data)[1],
-        "options": target_options(runtime, accelerator, threads, batch_size),
+        "options": target_options(runtime, accelerator, precision, threads, batch_size),
     }
     if baseline is not None:
         assert limit is not None
@@ -194,7 +196,8 @@ def _paired(
         if one.error:
             print(f"latlab: {one.device}: {one.error}", file=sys.stderr)
     if interrupted:
-        sys.exit(INTERRUPTED)
+        print(f"latlab: {interruption.words}\nWhat was compared up to now is in the store.", file=sys.stderr)
+        sys.exit(interruption.exit_code)
     if question.limit_percent is not None:
         _end_gate(paired_checks(results), junit, markdown, as_json)
     elif markdown is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 import typer
@@ -15,9 +16,11 @@ from latlab.harness.cli import compare as cli_compare
 from latlab.harness.cli import devices as cli_devices
 from latlab.harness.cli import importing as cli_import
 from latlab.harness.cli import inspecting, measuring, predicting, results
+from latlab.harness.cli import profile as cli_profile
 from latlab.harness.cli import quality as cli_quality
 from latlab.harness.cli import sustain as cli_sustain
-from latlab.harness.cli.options import INTERRUPTED, complain
+from latlab.harness.cli.interruption import ending_orderly
+from latlab.harness.cli.options import complain
 from latlab.harness.errors import LatlabError
 
 __all__ = ["main"]
@@ -39,6 +42,7 @@ app.add_typer(inspecting.app)
 app.add_typer(cli_bench.app, name="bench")
 app.add_typer(cli_import.app)
 app.add_typer(cli_sustain.app)
+app.add_typer(cli_profile.app)
 app.add_typer(cli_compare.app)
 app.add_typer(cli_quality.app)
 app.add_typer(cli_import.sources, name="sources")
@@ -46,21 +50,40 @@ app.add_typer(cli_import.sources, name="sources")
 
 KEEP_WHAT_THEY_MEASURE = ("measure", "embed", "onboard", "sustain", "compare")
 """Commands that lose nothing when they are interrupted."""
+INTERRUPTED = 130
+"""typer's exit code for a `KeyboardInterrupt`, whichever signal raised it."""
 
 
 def main() -> NoReturn:
-    """Run the command line and exit: code 0 for success, 1 for a failure, 2 for bad input.
+    """Run the command line and exit: code 0 for success, 1 for a failure, 2 for bad input, 128 + N after signal N.
 
     Errors are plain sentences.
     """
     as_json = "--json" in sys.argv
+    with ending_orderly() as interruption:
+        try:
+            code = _run(as_json)
+        except KeyboardInterrupt:  # before or after the command itself
+            code = INTERRUPTED
+        except OSError:
+            if interruption.signal is None:
+                raise
+            code = INTERRUPTED  # the display could not be ended, because its terminal is gone
+        if interruption.signal is not None:
+            if code == INTERRUPTED:
+                measured = any(word in KEEP_WHAT_THEY_MEASURE for word in sys.argv[1:2])
+                hint = "Everything measured so far is in the store; the same command continues." if measured else None
+                with suppress(OSError):
+                    complain(interruption.words, hint, as_json)
+            code = interruption.exit_code
+    sys.exit(code)
+
+
+def _run(as_json: bool) -> int:
+    """Run the command and return its exit code."""
     code = 0
     try:
         code = app(_spread(sys.argv[1:]), standalone_mode=False) or 0
-        if code == INTERRUPTED:  # typer's exit code for Ctrl-C
-            measured = any(word in KEEP_WHAT_THEY_MEASURE for word in sys.argv[1:2])
-            hint = "Everything measured so far is in the store; the same command continues." if measured else None
-            complain("interrupted", hint, as_json)
     except LatlabError as error:
         complain(error.message, error.hint, as_json)
         code = error.exit_code
@@ -74,7 +97,7 @@ def main() -> NoReturn:
         code = 1
     except Exception as error:
         code = _usage_error(error)
-    sys.exit(code)
+    return code
 
 
 def _spread(words: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from latlab.harness.errors import BadInputError
-from latlab.harness.targets import ACCELERATORS, DEFAULT_RUNTIME, RUNTIMES
+from latlab.harness.targets import ACCELERATORS, DEFAULT_RUNTIME, PRECISIONS, RUNTIMES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +32,7 @@ __all__ = [
     "InventoryOption",
     "JsonOption",
     "ModelOption",
+    "PrecisionOption",
     "RangeOption",
     "RuntimeOption",
     "SeedOption",
@@ -51,9 +52,11 @@ __all__ = [
 if TYPE_CHECKING:
     Runtime: TypeAlias = str
     Accelerator: TypeAlias = str
+    Precision: TypeAlias = str
 else:  # the choices that typer offers are those of the one table
     Runtime = StrEnum("Runtime", {name: name for name in RUNTIMES})
     Accelerator = StrEnum("Accelerator", {name: name for name in ACCELERATORS})
+    Precision = StrEnum("Precision", {name: name for name in PRECISIONS})
 STORE = Path("latlab.db")
 StoreOption = Annotated[Path, typer.Option("--store", help="The file with all measurements.")]
 InventoryOption = Annotated[
@@ -67,6 +70,14 @@ RuntimeOption = Annotated[
 ]
 AcceleratorOption = Annotated[
     Accelerator | None, typer.Option("--accelerator", help="The processor that executes the networks [default: cpu]")
+]
+PrecisionOption = Annotated[
+    Precision | None,
+    typer.Option(
+        "--precision",
+        help="Number format of weights and activations [default: fp32]. int8 is quantised after training, with "
+        "onnxruntime and tflite; fp16 with all runtimes, bf16 with torchscript.",
+    ),
 ]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, max=1024, help="Threads of the runtime [default: 1]")
@@ -152,7 +163,8 @@ DevicesArgument = Annotated[
     typer.Argument(
         metavar="DEVICE...",
         help="Devices of the inventory, measured in parallel. `local` is this machine, `all` means every device. "
-        "A full target such as pi4/tflite/cpu/fp32/t4/b1 also sets runtime, accelerator, threads and batch size.",
+        "A full target such as pi4/tflite/cpu/fp32/t4/b1 also sets runtime, accelerator, precision, threads and "
+        "batch size.",
     ),
 ]
 SpaceOption = Annotated[str, typer.Option("--space", help="A search space; `latlab spaces` lists them.")]
@@ -187,8 +199,6 @@ FactOption = Annotated[
 NewSessionOption = Annotated[
     bool, typer.Option("--new-session", help="Measure all networks again, in a new session; earlier ones stay.")
 ]
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
 
 
 def open_lab(store: Path, inventory: Path | None) -> Lab:
@@ -199,12 +209,12 @@ def open_lab(store: Path, inventory: Path | None) -> Lab:
 
 
 def target_options(
-    runtime: str | None, accelerator: str | None, threads: int | None, batch_size: int | None
+    runtime: str | None, accelerator: str | None, precision: str | None, threads: int | None, batch_size: int | None
 ) -> TargetOptions:
     """Return how networks are to be run, as the command's options say."""
     from latlab.harness.devices.target_selection import TargetOptions
 
-    return TargetOptions(runtime, accelerator, threads=threads, batch_size=batch_size)
+    return TargetOptions(runtime, accelerator, precision, threads, batch_size)
 
 
 def predictor_options(name: str | None, sources: str, facts: Sequence[str] | None) -> PredictorOptions:

@@ -60,19 +60,28 @@ def spaces(as_json: JsonOption = False) -> None:
 @app.command()
 def show(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="A store.")] = STORE,
+    wide: Annotated[
+        bool, typer.Option("--wide", help="Also list labels with percentiles, jitter and throughput.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show the content of a store: a line per campaign and session, and why networks failed."""
+    from latlab.harness.store.distributions import LABEL_COLUMNS, with_distributions
     from latlab.harness.store.store import Store
     from latlab.harness.terminal import results as terminal
 
     opened = Store(store, must_exist=True)
     campaigns, rows = opened.campaigns(), opened.table()
-    failures = rows[rows["status"] != Status.OK][["target", "space", "arch", "status", "error"]]
+    good = rows["status"] == Status.OK
+    failures = rows[~good][["target", "space", "arch", "status", "error"]]
+    labels = with_distributions(opened, rows[good])[list(LABEL_COLUMNS)] if wide else None
     if as_json:
-        print_json({"store": str(store), "campaigns": records(campaigns), "failures": records(failures)})
+        found = {"store": str(store), "campaigns": records(campaigns), "failures": records(failures)}
+        print_json(found if labels is None else {**found, "labels": records(labels)})
     else:
         terminal.show_store(store, campaigns, failures)
+        if labels is not None and len(labels):
+            terminal.show_labels(labels)
 
 
 @app.command()
@@ -92,6 +101,7 @@ def export(
     [dim]Example:[/dim] latlab export --out measured.csv
     """
     from latlab.harness.store.csv_safety import without_formulas
+    from latlab.harness.store.distributions import with_distributions
     from latlab.harness.store.store import Store
 
     suffix = out.suffix.lower().lstrip(".")
@@ -101,9 +111,11 @@ def export(
         format_ = TableFormat(suffix)
     elif suffix in set(TableFormat) and suffix != format_:
         raise BadInputError(f"--format {format_} contradicts the name {out}")
-    table = Store(store, must_exist=True).table(target=target, space=space, raw=raw)
+    opened = Store(store, must_exist=True)
+    table = opened.table(target=target, space=space, raw=raw)
     if table.empty:
         raise BadInputError(f"{store} has no such measurements", f"`latlab show {store}` lists what it has.")
+    table = with_distributions(opened, table)
     if raw and format_ is TableFormat.csv:
         table["passes"] = table["passes"].map(json.dumps)
     with whole_file(out) as part:

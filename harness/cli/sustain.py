@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from latlab.harness.cli.interruption import interruption
 from latlab.harness.cli.options import (
-    INTERRUPTED,
     STORE,
     AcceleratorOption,
     BatchOption,
@@ -19,6 +19,7 @@ from latlab.harness.cli.options import (
     InventoryOption,
     JsonOption,
     ModelOption,
+    PrecisionOption,
     RangeOption,
     RuntimeOption,
     SeedOption,
@@ -60,6 +61,7 @@ def sustain(
     ] = 30.0,
     runtime: RuntimeOption = None,
     accelerator: AcceleratorOption = None,
+    precision: PrecisionOption = None,
     threads: ThreadsOption = None,
     batch_size: BatchOption = None,
     as_written: WrittenOption = False,
@@ -100,7 +102,7 @@ def sustain(
                 model=own,
                 inputs=input_options,
                 minutes=minutes,
-                options=target_options(runtime, accelerator, threads, batch_size),
+                options=target_options(runtime, accelerator, precision, threads, batch_size),
                 seed=seed,
                 as_written=as_written,
                 listener=view.listener(),
@@ -114,7 +116,8 @@ def sustain(
     if result.error:
         print(f"latlab: {result.error}", file=sys.stderr)
     if interrupted:
-        sys.exit(INTERRUPTED)
+        print(f"latlab: {interruption.words}\nThe run up to now is in the store.", file=sys.stderr)
+        sys.exit(interruption.exit_code)
     if result.status != Status.OK or result.error:
         raise typer.Exit(1)
 

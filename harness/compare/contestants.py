@@ -132,14 +132,14 @@ def split_words(words: Sequence[str], inventory: Inventory) -> tuple[list[str], 
     for word in words:
         if word == "all" or word in known:
             devices.append(word)
-        elif word.lower().endswith(MODEL_SUFFIXES) or Path(word).is_file() or is_factory(word):
+        elif word.lower().endswith(MODEL_SUFFIXES) or is_factory(word) or Path(word).is_file():
             models.append(word)
         elif word.partition("/")[0] in known or word.count("/") == _SLASHES_OF_TARGET:
             devices.append(word)
         else:
             raise BadInputError(
                 f"{word!r} is neither a model nor a device",
-                f"Models are files (net.onnx, net.tflite, net.pt, ...), and package.module:factory. Devices: "
-                f"{', '.join(known)}.",
+                f"Models are files that end in {', '.join(MODEL_SUFFIXES)}, and package.module:factory. "
+                f"Devices: {', '.join(known)}.",
             )
     return models, devices

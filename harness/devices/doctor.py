@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from latlab.harness.devices.health_checks import Clocks, Finding, State, compare_clocks, conditions, facts, step_details
+from latlab.harness.devices.owner import busy_advice
 from latlab.harness.devices.preconditions import Preconditions
 from latlab.harness.devices.session import install_advice
 from latlab.harness.devices.smoke_test import ANSWER_S, SmokeTest
@@ -162,7 +163,7 @@ class _DeviceExaminer:
             for step in worker.transport.STEPS:
                 self._report(step, "ok")
             if isinstance(error, WorkerError) and error.kind == "busy":
-                advice = "It is free again, by itself, when that latlab ends: wait for it, or end it there."
+                advice = busy_advice(error.message, self._config)
                 self._report("in use", "failed", self._short(error.message), advice)
             else:
                 self._report_loss(error)

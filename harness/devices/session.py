@@ -12,12 +12,15 @@ from typing import Any, Self
 
 from latlab.agents.protocol.load_request import INPUT_DATA
 from latlab.agents.protocol.pass_request import PassRequest
+from latlab.agents.protocol.profile_request import ProfileRequest
+from latlab.harness.devices.owner import busy_advice
 from latlab.harness.devices.preconditions import Preconditions
 from latlab.harness.devices.worker_client import Hello, LoadedModel, WorkerClient, load_request
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.exporters import Artifact
 from latlab.harness.store.store import LeaseToken, Store
 from latlab.harness.targets import BENCHMARK_MODEL, Target
+from latlab.harness.telemetry.operator_profile import OperatorProfile
 from latlab.harness.telemetry.recorded_pass import RecordedPass
 from latlab.harness.timing_policy import TimingPolicy
 from latlab.harness.transports import DeviceConfig, DeviceLostError, WorkerError, open_transport
@@ -36,6 +39,8 @@ REQUEST_S = 30.0
 """Deadline in seconds of requests that neither load nor time a network."""
 LOAD_S = 300.0
 """Deadline in seconds of loading a model, its first inference included."""
+WAIT_S = 5.0
+"""Seconds after which a display of progress says what it is that takes so long."""
 REST_SLICE_S = 0.5
 """Seconds of rest after which it is checked whether the run is to end."""
 TIME_FLOOR_S = 60.0
@@ -44,6 +49,10 @@ TIME_CEILING_S = 7200.0
 """Most seconds that the runs of a pass may take: a device cannot make the controller wait forever."""
 TIME_FACTOR = 20.0
 """The runs of a pass may take this many times as long as the first inference suggests."""
+
+
+PROFILE_FACTOR = 50.0
+"""The same for profiled inferences, which are slower."""
 
 
 def pass_deadline_s(request: PassRequest, first_s: float) -> float:
@@ -107,8 +116,7 @@ class DeviceSession:
         """Number of passes timed since the session began."""
         self.generation = 0
         """Number of restarts of the worker. A new worker has no networks loaded."""
-        self.doing = "connecting"
-        """What the session does now, in a word or two, for a display of progress."""
+        self.begin("connecting")
         self.telemetry: dict[str, Any] = {}
         """The last reading of the device's sensors."""
         self._after_pass = False
@@ -128,7 +136,7 @@ class DeviceSession:
         self._worker.close()
 
     def _start(self) -> None:
-        self.doing = "connecting"
+        self.begin("connecting")
         try:
             self._worker.start()
             self.hello = self._worker.hello(HELLO_S, self._owner)
@@ -136,12 +144,12 @@ class DeviceSession:
             if error.kind == "busy":
                 raise DeviceBusyError(
                     f"device {self.name} is in use: {error.message}",
-                    "It is free again, by itself, when that latlab ends: wait for it, or end it there.",
+                    busy_advice(error.message, self._device),
                 ) from error
             kind = BadInputError if error.kind == "bad_request" else DeviceFaultError
             raise kind(f"device {self.name}: {error.message}") from error
         self.lease = self.hello.lease(self.name)
-        self.doing = "ready"
+        self.begin("ready")
         self._after_pass = False
         self._check_cpus()
         self.check_runtime(self.target.runtime)
@@ -171,6 +179,23 @@ class DeviceSession:
                 f"device {self.name} has {cpus} CPUs for timing: {self.target.threads} threads would take turns",
                 f"Use --threads {cpus} or less.",
             )
+
+    def begin(self, doing: str, subject: str = "") -> None:
+        """Note what the session does from now on, for a display of progress.
+
+        Args:
+            doing: a word or two.
+            subject: what it does that with.
+        """
+        self.doing, self._subject, self._since = doing, subject, time.monotonic()
+
+    @property
+    def waiting(self) -> str:
+        """What the session has been doing for so long that it is worth a sentence (`WAIT_S`); else empty."""
+        seconds = time.monotonic() - self._since
+        if seconds < WAIT_S or self.doing in ("ready", "resting"):
+            return ""
+        return f"{self.doing} for {seconds:.0f} s{f': {self._subject}' if self._subject else ''}"
 
     def register(self, store: Store) -> None:
         """Record in the store the device's facts, to which rows refer, and the lease under which it is used."""
@@ -232,7 +257,7 @@ class DeviceSession:
 
     def _load(self, artifact: Artifact, network: str, target: Target) -> LoadedModel:
         start = time.perf_counter()
-        self.doing = "pushing"
+        self.begin("pushing", network)
         try:
             self._worker.push(artifact.path, artifact.sha256, artifact.suffix)
             if artifact.data is not None:
@@ -243,7 +268,7 @@ class DeviceSession:
             # The device's fault (its disk is full, say), not the network's: it must not become a row.
             raise self._fault(error) from error
         pushed = time.perf_counter()
-        self.doing = "loading"
+        self.begin("loading", f"{network or 'the network'}, first inference included")
         try:
             loaded = self._worker.load(load_request(target, artifact, self.affinity, network), LOAD_S)
         except WorkerError as error:
@@ -281,7 +306,7 @@ class DeviceSession:
             )
         request = policy.pass_request()
         deadline_s = pass_deadline_s(request, loaded.first_s)
-        self.doing = "timing"
+        self.begin("timing")
         try:
             recorded = self._worker.time(loaded.handle, request, deadline_s)
         except WorkerError as error:
@@ -294,6 +319,27 @@ class DeviceSession:
         recorded = replace(recorded, telemetry={**recorded.telemetry, **self._circumstances})
         self._after_pass, self._circumstances = True, {}
         return recorded
+
+    def profile(self, loaded: LoadedModel, request: ProfileRequest) -> OperatorProfile:
+        """Run a loaded network under its runtime's profiler.
+
+        Raises:
+            BadInputError: if the runtime has no profiler.
+            WorkerError, DeviceFaultError, DeviceLostError: as `time`.
+        """
+        self.begin("profiling")
+        runs_s = PROFILE_FACTOR * loaded.first_s * (request.warmup + request.runs)
+        try:
+            found = self._worker.profile(loaded.handle, request, min(TIME_CEILING_S, max(TIME_FLOOR_S, runs_s)))
+        except WorkerError as error:
+            if error.kind in DEVICE_FAULTS:
+                raise self._fault(error) from error
+            if error.kind == "bad_request":
+                raise BadInputError(f"device {self.name}: {error.message}") from error
+            raise
+        self._failures = 0
+        self._after_pass = False
+        return found
 
     def ping(self) -> None:
         """Read the device's sensors, which also keeps an idle worker from ending.
@@ -310,7 +356,7 @@ class DeviceSession:
 
     def rest(self, seconds: float) -> None:
         """Let nothing run on the device for so many seconds of its own clock."""
-        self.doing = "resting"
+        self.begin("resting")
         self._worker.rest(seconds)
 
     def wait_until_fit(self, check: Callable[[], None] = lambda: None) -> float:
@@ -345,7 +391,7 @@ class DeviceSession:
                 )
             if decision.wait_s <= 0:
                 break
-            self.doing = "resting"
+            self.begin("resting")
             until_s = rested_s + decision.wait_s
             while rested_s < until_s:
                 check()

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from latlab.harness.devices.owner import busy_advice, has_dead_owner
 from latlab.harness.devices.worker_client import WorkerClient
 from latlab.harness.errors import LatlabError
 from latlab.harness.inventory.inventory import Inventory
@@ -100,7 +101,11 @@ def ask(name: str, config: DeviceConfig, worker: WorkerClient) -> Answer:
         worker.start()
         hello = worker.hello(HELLO_S)
     except WorkerError as error:
-        return Answer("in use" if error.kind == "busy" else "failing", error.message)
+        if error.kind != "busy":
+            return Answer("failing", error.message)
+        # Of an owner that lives, its name is enough; what one that is dead has left behind stays until it is ended.
+        advice = f". {busy_advice(error.message, config)}" if has_dead_owner(error.message) else ""
+        return Answer("in use", error.message + advice)
     except DeviceLostError as error:
         state: State = "no answer" if error.timed_out else "unreachable" if error.unreachable else "failing"
         return Answer(state, error.message.removeprefix(f"device {name}: "))

@@ -61,7 +61,9 @@ def select_targets(
     for name, target in inventory.select(words):
         config = inventory.device(name)
         if target is not None and options.are_given:
-            raise BadInputError(f"{target} says it all: leave out --runtime, --accelerator, --threads, --batch-size")
+            raise BadInputError(
+                f"{target} says it all: leave out --runtime, --accelerator, --precision, --threads, --batch-size"
+            )
         if target is not None:
             chosen.append(target)
         elif options.are_given:

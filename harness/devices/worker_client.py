@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 from latlab.agents.protocol.load_request import InputRequest, LoadRequest
 from latlab.agents.protocol.messages import PROTOCOL
 from latlab.agents.protocol.pass_request import PassRequest
+from latlab.agents.protocol.profile_request import ProfileRequest
 from latlab.harness.devices.owner import owner_description
 from latlab.harness.exporters import Artifact
 from latlab.harness.store.store import LeaseToken
 from latlab.harness.targets import Target
+from latlab.harness.telemetry.operator_profile import OperatorProfile
 from latlab.harness.telemetry.readings import number, text
 from latlab.harness.telemetry.recorded_pass import RecordedPass
 from latlab.harness.transports import Transport
@@ -24,6 +26,9 @@ __all__ = ["Hello", "LoadedModel", "RuntimeInfo", "WorkerClient", "load_request"
 
 REPLY_S = 10.0
 """Seconds after the deadline of a pass that the device has to report that the deadline has passed."""
+PROFILE_REPLY_S = 300.0
+"""The same for a profile: after its inferences the device has to read what the profiler has recorded, which takes some
+seconds here, and a minute on a small device."""
 _PASS_FACTS = ("at_s", "calls", "settled", "launch_ns", "discarded", "throttled", "sm_mhz", "warnings", "aggregate")
 """Fields of a reply to `time` that are kept next to the telemetry of the pass."""
 _MODEL_FACTS = ("runtime_version", "provider", "delegated", "inputs", "load_ns", "first_ns", "memory", "gpu")
@@ -199,6 +204,17 @@ class WorkerClient:
         )
         facts = {key: reply[key] for key in _PASS_FACTS if reply.get(key) is not None and reply[key] != []}
         return RecordedPass(reply["warmup_ns"], reply["samples_ns"], {**reply["telemetry"], **facts})
+
+    def profile(self, handle: int, request: ProfileRequest, deadline_s: float) -> OperatorProfile:
+        """Profile a loaded model.
+
+        Args:
+            deadline_s: seconds after which the worker gives up and reports a timeout.
+        """
+        reply = self.transport.request(
+            "profile", deadline_s + PROFILE_REPLY_S, handle=handle, deadline_s=deadline_s, **request.to_fields()
+        )
+        return OperatorProfile.from_reply(reply)
 
     def telemetry(self, timeout_s: float) -> dict[str, Any]:
         """Return a reading of the device's sensors (`telemetry.readings`)."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from latlab.agents.protocol.load_request import InputRequest
+from latlab.harness.targets import PRECISIONS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,6 +29,7 @@ __all__ = [
     "ExportRequest",
     "Exporter",
     "InputData",
+    "LayerParity",
     "Parity",
     "UnknownFormatError",
     "get_exporter",
@@ -81,8 +83,8 @@ class ExportRequest:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"batch size must be at least 1, not {self.batch_size}")
-        if self.precision != "fp32":
-            raise ValueError(f"unknown precision {self.precision!r}; exporters write fp32")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"unknown precision {self.precision!r}; choose one of: {', '.join(PRECISIONS)}")
 
     def key(self, version: str) -> str:
         """Return a hash of all fields and of `version`, as 40 hex digits.
@@ -92,6 +94,27 @@ class ExportRequest:
         """
         text = json.dumps({**asdict(self), "version": version}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerParity:
+    """The comparison of each layer of a file in low precision with the fp32 network (`layers/comparison.py`)."""
+
+    layers: int
+    """Number of layers."""
+    worst: str
+    """The name of the output with the largest error."""
+    steps: float
+    """That error: the root of the mean square, in steps of the output."""
+    tolerance: float
+    """The largest error of a layer that passes."""
+    saturated: float
+    """The largest share of a layer's outputs that lie outside the range of its int8 output."""
+    sqnr_db: float | None
+    """The ratio of signal to quantisation noise of the whole network's outputs, in dB; None if they do not change.
+
+    The signal is the outputs' change between the images. It is reported and not judged: see `layers/comparison.py`.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +128,7 @@ class Parity:
     output_change: float
     """Largest change of any output element between two of the images, in eager PyTorch."""
     tolerance: float
-    """The largest `max_abs_diff` that passes."""
+    """The largest `max_abs_diff` that passes in fp32. In other precisions the layers decide."""
     passed: bool
     exempt: str | None = None
     """The reason why the output does not depend on the input, or None if it does.
@@ -114,6 +137,8 @@ class Parity:
     """
     contrast: float = 1.0
     """The images' contrast was raised by this factor until eager PyTorch agreed with itself; 1 if it did at once."""
+    layers: LayerParity | None = None
+    """The comparison of the layers of a file in another precision than fp32."""
 
 
 class InputData(NamedTuple):
@@ -185,6 +210,8 @@ class Artifact:
         values["path"] = Path(values["path"])
         values["input_shape"] = tuple(values["input_shape"])
         values["parity"] = Parity(**values["parity"])
+        if isinstance(values["parity"].layers, dict):
+            values["parity"] = replace(values["parity"], layers=LayerParity(**values["parity"].layers))
         return cls(**values)
 
 
@@ -204,11 +231,20 @@ class Exporter(ABC):
     """The runtime that executes its files; one of `latlab.agents.runtimes.NAMES`."""
     channels_last: ClassVar[bool] = False
     """True if the file's 4-D inputs and outputs are NHWC; the module's are NCHW."""
+    precisions: ClassVar[tuple[str, ...]] = ("fp32",)
+    """The precisions in which it writes networks, of `latlab.harness.targets.PRECISIONS`."""
+    layered: ClassVar[str] = ""
+    """The class that takes its files apart, to check other precisions than fp32 layer by layer, as `module:class`: a
+    `latlab.harness.exporters.layers.base.LayeredFile`."""
 
     @property
     @abstractmethod
     def version(self) -> str:
         """Versions and options of everything that shapes the bytes of the file."""
+
+    def version_in(self, precision: str) -> str:
+        """Return the versions of everything that shapes the bytes of a file in a precision."""
+        return self.version
 
     @abstractmethod
     def export(self, module: nn.Module, example: Tensor | tuple[Tensor, ...], path: Path) -> dict[str, int]:
@@ -222,6 +258,22 @@ class Exporter(ABC):
         Raises:
             ExportError: `unsupported_op`, naming the operator.
         """
+
+    def export_in(self, precision: str, module: nn.Module, example: Tensor, path: Path) -> dict[str, int]:
+        """Write `module` as `export` does, in another precision than fp32.
+
+        The scales of a network do not depend on the batch size.
+
+        Args:
+            precision: one of `precisions`, but fp32.
+            module: takes and returns float32, whatever the precision.
+            example: its input.
+            path: the file.
+
+        Raises:
+            ExportError: `unsupported_op`, naming the operator that the precision lacks.
+        """
+        raise ExportError("unsupported_op", f"{self.name} is not written in {precision}")
 
     def file_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the input's shape in the file, for the module's input `shape`."""

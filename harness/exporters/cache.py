@@ -89,7 +89,7 @@ class ArtifactCache:
 
     def key(self, request: ExportRequest) -> str:
         """Return the key of `request` with the software that is installed now."""
-        return request.key(_version(request.space, request.format))
+        return request.key(_version(request.space, request.format, request.precision))
 
     @contextmanager
     def temporary(self, exporter: Exporter) -> Iterator[Path]:
@@ -231,7 +231,7 @@ def _flush(path: Path) -> None:
 
 
 @cache
-def _version(space: str, file_format: str) -> str:
+def _version(space: str, file_format: str, precision: str) -> str:
     """Return the exporter's version with a digest of all source code that shapes the file.
 
     A version number changes with a release, code changes with every edit: without the digest, a developer of a space or
@@ -244,4 +244,4 @@ def _version(space: str, file_format: str) -> str:
     digest = hashlib.sha256()
     for path in sorted(sources):
         digest.update(path.read_bytes())
-    return f"{exporter.version}; sources {digest.hexdigest()}"
+    return f"{exporter.version_in(precision)}; sources {digest.hexdigest()}"

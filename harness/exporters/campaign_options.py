@@ -11,5 +11,10 @@ __all__ = ["campaign_options"]
 
 
 def campaign_options(target: Target, as_written: bool) -> dict[str, Any]:
-    """Return the export options that change latencies and therefore identify a campaign: how its files were made."""
-    return {"as_written": as_written, "exporter": get_exporter(target.format).version}
+    """Return the export options that change latencies and therefore identify a campaign: how its files were made.
+
+    Raises:
+        BadInputError: networks are not exported in the target's precision for its runtime.
+    """
+    target.check_exported()
+    return {"as_written": as_written, "exporter": get_exporter(target.format).version_in(target.precision)}

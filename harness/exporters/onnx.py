@@ -7,7 +7,7 @@ from collections import Counter
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from latlab.harness.exporters.base import FILES_SINCE, Exporter, ExportError
 
@@ -21,7 +21,10 @@ OPSET = 17
 
 
 class ONNXExporter(Exporter):
-    """The exporter of `*.onnx` files with a constant batch size, folded batch norms and fp32 weights.
+    """The exporter of `*.onnx` files with a constant batch size and folded batch norms.
+
+    Inputs and outputs are float32 in every precision, so that all files take the same arrays. bf16 is not among the
+    precisions: ONNX Runtime has hardly any bfloat16 kernel for the CPU.
 
     `dynamo=False`, because the newer exporter takes ten times as long for the same graph.
     """
@@ -29,6 +32,8 @@ class ONNXExporter(Exporter):
     name: ClassVar[str] = "onnx"
     suffix: ClassVar[str] = ".onnx"
     runtime: ClassVar[str] = "onnxruntime"
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16", "int8")
+    layered: ClassVar[str] = "latlab.harness.exporters.layers.onnx:LayeredONNX"
 
     @property
     def version(self) -> str:
@@ -60,5 +65,32 @@ class ONNXExporter(Exporter):
             except UnsupportedOperatorError as error:
                 raise ExportError("unsupported_op", " ".join(str(error).split())[:300]) from error
         path.write_bytes(content.getbuffer())
-        nodes = onnx.load_model_from_string(content.getvalue()).graph.node
-        return dict(sorted(Counter(node.op_type for node in nodes).items()))
+        return _histogram(onnx.load_model_from_string(content.getvalue()))
+
+    def version_in(self, precision: str) -> str:
+        tools = "" if precision == "fp32" else f", onnxruntime {version('onnxruntime')} (tools)"
+        return self.version + tools
+
+    def export_in(self, precision: str, module: nn.Module, example: Tensor, path: Path) -> dict[str, int]:
+        import onnx
+
+        from latlab.harness.exporters.calibration import calibration_images
+        from latlab.harness.exporters.onnx_precisions import to_float16, to_int8
+        from latlab.harness.exporters.plain_norms import plain_norms
+
+        def float32(images: Tensor) -> Any:
+            self.export(module, images, path)
+            return onnx.load(path)
+
+        if precision == "fp16":
+            with plain_norms(module):
+                model = to_float16(float32(example))
+        else:
+            shape = tuple(example.shape)
+            model = to_int8(float32(example), lambda: float32(example[:1]), calibration_images(shape), shape[0])
+        path.write_bytes(model.SerializeToString(deterministic=True))
+        return _histogram(model)
+
+
+def _histogram(model: Any) -> dict[str, int]:
+    return dict(sorted(Counter(node.op_type for node in model.graph.node).items()))

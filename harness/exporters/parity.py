@@ -10,7 +10,7 @@ network is exempt, is counted as exempt, and its constant output is compared.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,16 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["compare", "compare_with_inputs", "parity_images", "random_tensors"]
+__all__ = [
+    "compare",
+    "compare_with_inputs",
+    "eager_outputs",
+    "in_file_layout",
+    "judge",
+    "parity_images",
+    "random_tensors",
+    "run_file",
+]
 
 TOLERANCE = 1e-4
 """The tolerance as a share of the output's largest change."""
@@ -111,6 +120,15 @@ def _compare_once(
     constant: bool,
     rows_independent: bool,
 ) -> Parity:
+    inputs, expected = eager_outputs(module, images, batch, rows_independent)
+    actual = run_file(exporter, path, inputs)
+    return judge(exporter, expected, actual, len(images), constant)
+
+
+def eager_outputs(
+    module: nn.Module, images: Tensor, batch: int, rows_independent: bool
+) -> tuple[list[Array], list[list[Array]]]:
+    """Return the images as whole batches, and eager PyTorch's outputs for each batch."""
     import torch
 
     from latlab.search_spaces.torch_modules import quick_pools
@@ -123,8 +141,7 @@ def _compare_once(
             expected = [[output[part] for output in outputs] for part in rows]
         else:
             expected = [_arrays(module(part)) for part in inputs]
-    actual = _run(exporter, path, [part.numpy() for part in inputs])
-    return _judge(exporter, expected, actual, len(images), constant)
+    return [part.numpy() for part in inputs], expected
 
 
 def _rows(images: int, batch: int) -> Array:
@@ -152,8 +169,20 @@ def _arrays(output: Any) -> list[Array]:
     return [tensor.numpy() for tensor in outputs]
 
 
-def _run(exporter: Exporter, path: Path, inputs: Sequence[Array]) -> list[list[Array]]:
-    """Return the outputs for each input, in the file's layout."""
+def in_file_layout(exporter: Exporter, array: Array) -> Array:
+    """Return an input of the module as an input of the file: NHWC for TFLite."""
+    last = exporter.channels_last and array.ndim == 4
+    return np.ascontiguousarray(np.moveaxis(array, 1, -1)) if last else array
+
+
+def run_file(
+    exporter: Exporter, path: Path, inputs: Sequence[Array], encoded: Callable[[Array], Array] = lambda array: array
+) -> list[list[Array]]:
+    """Return the outputs for each input, in the file's layout.
+
+    Args:
+        encoded: turns a float32 input into one of the file's type.
+    """
     shape = exporter.file_shape(inputs[0].shape)
     results = []
     try:
@@ -161,8 +190,7 @@ def _run(exporter: Exporter, path: Path, inputs: Sequence[Array]) -> list[list[A
             exporter.runtime, path, threads=1, inputs=[runtimes.InputRequest(shape=tuple(shape))]
         ) as session:
             for array in inputs:
-                last = exporter.channels_last and array.ndim == 4
-                session.set_inputs([np.ascontiguousarray(np.moveaxis(array, 1, -1)) if last else array])
+                session.set_inputs([encoded(in_file_layout(exporter, array))])
                 session.invoke()
                 results.append(session.outputs())
     except AgentError as error:
@@ -209,12 +237,13 @@ def compare_with_inputs(module: nn.Module, exporter: Exporter, path: Path, input
         raise ExportError(kind, f"{exporter.runtime} does not run the exported file: {error}") from error
     if any(one.dtype in ("float16", "bfloat16") for one in inputs):
         expected, actual = ([[np.asarray(a, np.float32) for a in r] for r in results] for results in (expected, actual))
-    return _judge(exporter, expected, actual, len(draws), False)
+    return judge(exporter, expected, actual, len(draws), False)
 
 
-def _judge(
+def judge(
     exporter: Exporter, expected: list[list[Array]], actual: list[list[Array]], images: int, constant: bool
 ) -> Parity:
+    """Return the comparison of the file's outputs with eager PyTorch's by the rule for fp32."""
     difference = change = size = 0.0
     for output in range(len(expected[0])):
         wanted = np.stack([result[output] for result in expected])

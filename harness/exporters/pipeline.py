@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from latlab import search_spaces
 from latlab.agents.protocol.load_request import InputRequest
-from latlab.harness.exporters.base import Exporter, ExportError, ExportRequest, Parity, get_exporter
+from latlab.harness.exporters.base import Exporter, ExportError, ExportRequest, LayerParity, Parity, get_exporter
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,7 +52,9 @@ def produce(request: ExportRequest, path: Path) -> Product:
     build_s = time.perf_counter() - start
     shape = (request.batch_size, *space.input_shape(arch))
     constant = space.is_constant(arch)
-    return export_and_compare(module, exporter, shape, path, build_s, constant=constant, rows_independent=True)
+    return export_and_compare(
+        module, exporter, shape, path, build_s, constant=constant, rows_independent=True, precision=request.precision
+    )
 
 
 def export_and_compare(
@@ -63,6 +66,7 @@ def export_and_compare(
     *,
     constant: bool,
     rows_independent: bool,
+    precision: str = "fp32",
 ) -> Product:
     """Export `module` for inputs of `shape` (batch first) to `path`, and compare the file with the module.
 
@@ -72,18 +76,29 @@ def export_and_compare(
     import torch
 
     from latlab.harness.exporters.parity import compare
+    from latlab.harness.exporters.rounded_parity import compare_rounded
 
+    if precision not in exporter.precisions:
+        known = ", ".join(exporter.precisions)
+        raise ExportError("unsupported_op", f"{exporter.name} is not written in {precision}, only in {known}")
     example = torch.zeros(*shape)
+    how: dict[str, bool] = {"constant": constant, "rows_independent": rows_independent}
     start = time.perf_counter()
     try:
-        operators = exporter.export(module, example, path)
+        if precision == "fp32":
+            operators = exporter.export(module, example, path)
+        else:
+            operators = exporter.export_in(precision, module, example, path)
     except (ExportError, OSError):
         raise
     except Exception as error:
         raise _explained(error, f"exporting to {exporter.name}") from error
     exported = time.perf_counter()
     try:
-        parity = compare(module, exporter, path, tuple(shape), constant=constant, rows_independent=rows_independent)
+        if precision == "fp32":
+            parity = compare(module, exporter, path, tuple(shape), **how)
+        else:
+            parity = compare_rounded(module, exporter, path, tuple(shape), precision, **how)
     except (ExportError, OSError):
         raise
     except Exception as error:
@@ -95,12 +110,26 @@ def export_and_compare(
 
 
 def _check(exporter: Exporter, parity: Parity) -> None:
-    if not parity.passed:
-        raise ExportError(
-            "export_mismatch",
-            f"{exporter.name} differs from eager PyTorch by {parity.max_abs_diff:.3g}; "
-            f"at most {parity.tolerance:.3g} is allowed (the output changes by {parity.output_change:.3g})",
+    if parity.passed:
+        return
+    if parity.layers is not None:
+        raise ExportError("export_mismatch", _why_layers_differ(exporter, parity, parity.layers))
+    raise ExportError(
+        "export_mismatch",
+        f"{exporter.name} differs from eager PyTorch by {parity.max_abs_diff:.3g}; "
+        f"at most {parity.tolerance:.3g} is allowed (the output changes by {parity.output_change:.3g})",
+    )
+
+
+def _why_layers_differ(exporter: Exporter, parity: Parity, layers: LayerParity) -> str:
+    if not math.isfinite(layers.steps) or not math.isfinite(parity.max_abs_diff):
+        return f"{exporter.name}: values of the network leave the range of the precision (at {layers.worst})"
+    if layers.steps > layers.tolerance:
+        return (
+            f"{exporter.name}: the layer {layers.worst} differs from fp32 by {layers.steps:.3g} steps; "
+            f"at most {layers.tolerance:g} are allowed"
         )
+    return f"{exporter.name}: {layers.saturated:.0%} of a layer's outputs lie outside its int8 range"
 
 
 def export_with_inputs(module: nn.Module, exporter: Exporter, inputs: Sequence[InputRequest], path: Path) -> Product:

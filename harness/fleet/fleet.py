@@ -45,8 +45,8 @@ MAX_EXPORTERS = 8
 """Most export processes at the same time."""
 MAX_AT_ONCE = 256
 """Most devices that work at the same time; further ones wait for their turn."""
-STOP_S = 2.0
-"""Seconds that threads may take to end by themselves after Ctrl-C; then the links to their devices are cut."""
+STOP_S = 1.0
+"""Seconds that threads may take to end by themselves after an interruption; then the links to their devices are cut."""
 
 
 class Fleet:

@@ -102,6 +102,11 @@ class DeviceState:
         return self.state
 
     @property
+    def waiting(self) -> str:
+        """What the device has been waiting for, and how long, if that is worth a sentence; else empty."""
+        return self.session.waiting if self.state == "running" and self.session is not None else ""
+
+    @property
     def per_minute(self) -> float | None:
         """Rows with a latency per minute, until now or the end of the device's work; None before the first."""
         elapsed = (self.ended or time.monotonic()) - self.began

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from latlab.harness.measurement.session import MeasurementSession
+from latlab.harness.statistics.distribution import distribution
 from latlab.harness.statistics.drift import Drift, fit_drift
 from latlab.harness.statistics.estimators import summarise
 from latlab.harness.statistics.pass_series import pass_series
@@ -47,7 +48,17 @@ def correct_labels(session: MeasurementSession) -> Drift | None:
     labels = []
     for (row_id, own), verdict in zip(corrected.items(), verdicts, strict=True):
         label = summarise([one.samples_ns for one in own], policy.trim, noise_model)
-        labels.append(Label(row_id, label.latency_ms, label.stderr_ms, label.low_ms, label.high_ms, verdict.kind))
+        labels.append(
+            Label(
+                row_id,
+                label.latency_ms,
+                label.stderr_ms,
+                label.low_ms,
+                label.high_ms,
+                verdict.kind,
+                distribution(own),
+            )
+        )
     session.store.relabel(labels)
     session.add_facts(drift=drift.to_json(), drift_percent=drift.percent)
     return drift

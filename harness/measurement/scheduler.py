@@ -27,6 +27,7 @@ from latlab.harness.exporters import Artifact, ExportError
 from latlab.harness.measurement.anchors import Anchors
 from latlab.harness.measurement.contention import ExportContention
 from latlab.harness.measurement.session import MeasurementSession
+from latlab.harness.statistics.distribution import distribution
 from latlab.harness.statistics.estimators import needs_pass, summarise
 from latlab.harness.statistics.pooled_variance import NoiseEstimator
 from latlab.harness.statistics.verdicts import judge
@@ -266,7 +267,7 @@ class PassScheduler:
 
     def _await_exports(self, return_when: str, most_s: float = math.inf) -> None:
         """Wait for exports, for at most `most_s` seconds. Meanwhile, keep the device's worker from ending."""
-        self._device.doing = "waiting for an export"
+        self._device.begin("waiting for an export")
         pinged = time.monotonic()
         until = pinged + most_s
         while True:
@@ -444,7 +445,11 @@ class PassScheduler:
             low_ms=summary.low_ms,
             high_ms=summary.high_ms,
             verdict=judge(net.passes, self._policy).kind,
-            metrics={**net.row.metrics, **metrics(net.facts, net.passes, _size(artifact))},
+            metrics={
+                **net.row.metrics,
+                **metrics(net.facts, net.passes, _size(artifact)),
+                **distribution(net.passes),
+            },
             times_s=times,
             artifact={**artifact.facts(), **net.facts},
         )

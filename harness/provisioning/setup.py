@@ -16,6 +16,7 @@ from typing import Any
 
 from latlab.harness.devices.doctor import examine
 from latlab.harness.devices.health_checks import Finding
+from latlab.harness.devices.owner import busy_advice
 from latlab.harness.devices.session import DeviceBusyError, DeviceFaultError
 from latlab.harness.devices.worker_client import Hello, WorkerClient
 from latlab.harness.errors import BadInputError, LatlabError
@@ -183,7 +184,7 @@ def _worker(name: str, config: DeviceConfig, owner: str) -> Iterator[tuple[Worke
     except WorkerError as error:
         message = f"device {name}: {error.message}"
         if error.kind == "busy":
-            raise DeviceBusyError(message, "It is free again, by itself, when that latlab ends.") from error
+            raise DeviceBusyError(message, busy_advice(error.message, config)) from error
         if error.kind == "no_space":
             raise DeviceFaultError(message, "Free some space, or name another folder with `work`.") from error
         raise LatlabError(message) from error

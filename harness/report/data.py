@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from latlab.harness.statistics.distribution import DISTRIBUTION
 from latlab.harness.store.vocabulary import Status
 from latlab.harness.text import clean
 
@@ -23,10 +24,12 @@ __all__ = [
     "typical_noise_percent",
 ]
 
+DISTRIBUTION_COLUMNS = (*DISTRIBUTION, "throughput_per_s")
 MEASUREMENT_TEXT = ("arch", "role", "status", "error")
 MEASUREMENT_NUMBERS = (
     *("latency_ms", "stderr_ms", "order", "macs", "params"),
     *("build_s", "export_s", "parity_s", "push_s", "load_s", "warm_s", "measure_s"),
+    *DISTRIBUTION_COLUMNS,
 )
 MEASUREMENT_COLUMNS = (*MEASUREMENT_TEXT, *MEASUREMENT_NUMBERS, "passes")
 PREDICTION_TEXT = ("arch", "role")
@@ -101,12 +104,14 @@ class ReportData:
     def networks(self) -> pd.DataFrame:
         """Return one row per architecture.
 
-        If it was measured in several sessions, the latency is their mean, with that mean's standard error.
+        If it was measured in several sessions, the latency is their mean, with that mean's standard error, and so are
+        the figures of its distribution.
         """
         ok = self.ok()
         ok["variance"] = ok["stderr_ms"] ** 2
         groups = ok.groupby("arch", sort=False)
-        found = groups.agg(latency_ms=("latency_ms", "mean"), macs=("macs", "first"))
+        means = {name: (name, "mean") for name in ("latency_ms", *DISTRIBUTION_COLUMNS)}
+        found = groups.agg(**means, macs=("macs", "first"))
         found["stderr_ms"] = groups["variance"].sum(min_count=1) ** 0.5 / groups["variance"].count()
         return found.reset_index()
 

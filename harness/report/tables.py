@@ -30,6 +30,8 @@ class Network:
     noise: str
     predicted: str
     macs: str
+    spread: str
+    """Percentiles, jitter and throughput in words; empty if none are known."""
     left_out_before: int
     """The number of networks that the table leaves out between this row and the row before."""
 
@@ -64,10 +66,22 @@ def extremes(networks: pd.DataFrame, compared: pd.DataFrame) -> list[Network]:
                 noise=f"± {percent(noise)} %" if noise >= 0 else "",
                 predicted=ms(predicted[row["arch"]]) if row["arch"] in predicted else "",
                 macs=millions(row["macs"]) if row["macs"] >= 0 else "",
+                spread=_spread(row),
                 left_out_before=index - shown[place - 1] - 1 if place else 0,
             )
         )
     return rows
+
+
+def _spread(row: pd.Series) -> str:
+    """Return the percentiles, the jitter and the throughput of a network in words."""
+    known = [f"{name[:3]} {ms(row[name])}" for name in ("p50_ms", "p90_ms", "p95_ms", "p99_ms") if row[name] > 0]
+    parts = [f"{', '.join(known)} ms"] if known else []
+    if row["jitter_percent"] >= 0:
+        parts.append(f"jitter {percent(row['jitter_percent'])} %")
+    if row["throughput_per_s"] > 0:
+        parts.append(f"{row['throughput_per_s']:,.0f} a second")
+    return "; ".join(parts)
 
 
 def failures(failed: pd.DataFrame) -> list[Failure]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,9 +15,12 @@ from latlab.harness.errors import BadInputError
 from latlab.harness.importers.read import SourceTable
 from latlab.harness.store.store import Store
 from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Status
+from latlab.harness.targets import PRECISIONS
 from latlab.search_spaces.block_space import SUFFIX
 
-__all__ = ["ImportResult", "keep", "listing", "remove"]
+__all__ = ["ImportResult", "keep", "listing", "precision_of", "remove"]
+
+_STATED = re.compile(rf"(?<![A-Za-z0-9])({'|'.join(PRECISIONS)})(?![A-Za-z0-9])")
 
 
 @dataclass(frozen=True)
@@ -133,15 +137,33 @@ def imported_sources(connection: Connection, space: str | None = None) -> Sequen
     ).all()
 
 
+def precision_of(name: str) -> str | None:
+    """Return the precision that the name of a source states, or None.
+
+    A measured target has it as a part of its own. Published tables have it in the names of devices, as EAGLE
+    (`embedded_tpu_edge_tpu_int8`); where the name says nothing, nothing is assumed.
+
+    >>> precision_of("mobile_dsp_snapdragon_855_hexagon_690_int8"), precision_of("pixel3")
+    ('int8', None)
+    """
+    stated = _STATED.findall(name.replace("_", " "))
+    return str(stated[-1]) if stated else None
+
+
 def listing(store: Store) -> pd.DataFrame:
     """Return every device that the store has latencies of, imported or measured, one row per space.
 
     Returns:
-        Columns name, space, kind (imported or measured), architectures, origin, unit, citation, notes, imported_at.
+        Columns name, space, precision, kind (imported or measured), architectures, origin, unit, citation, notes,
+        imported_at. The precision of an imported source is what its name says, or None.
     """
-    columns = ["name", "space", "kind", "architectures", "origin", "unit", "citation", "notes", "imported_at"]
+    columns = ["name", "space", "precision", "kind", "architectures", "origin", "unit", "citation", "notes"]
+    columns.append("imported_at")
     with store.transaction() as connection:
-        rows = [{**row._mapping, "kind": "imported"} for row in imported_sources(connection)]
+        rows = [
+            {**row._mapping, "kind": "imported", "precision": precision_of(row.name)}
+            for row in imported_sources(connection)
+        ]
     table = store.table()
     others = (table["space"] == USER_MODEL_SPACE) | table["space"].str.endswith(SUFFIX).astype(bool)
     table = table[(table["status"] == Status.OK) & ~others]
@@ -149,4 +171,5 @@ def listing(store: Store) -> pd.DataFrame:
         origin = "simulated" if own["simulated"].any() else "measured here"
         count = own["arch"].nunique()
         rows.append({"name": target, "space": space, "kind": "measured", "architectures": count, "origin": origin})
+        rows[-1]["precision"] = precision_of(str(target))
     return pd.DataFrame(rows, columns=columns)

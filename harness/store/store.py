@@ -13,7 +13,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +34,7 @@ from sqlalchemy.pool import StaticPool
 from sqlalchemy.schema import CreateColumn
 
 from latlab.harness.errors import BadInputError, LatlabError
+from latlab.harness.statistics.distribution import throughput_per_s
 from latlab.harness.store.schema import (
     SCHEMA_VERSION,
     AnchorRow,
@@ -73,6 +74,8 @@ class Label(NamedTuple):
     low_ms: float
     high_ms: float
     verdict: str
+    distribution: Mapping[str, float]
+    """Figures of `statistics.distribution`, which join the metrics of the row."""
 
 
 class StaleLeaseError(LatlabError):
@@ -467,8 +470,11 @@ class Store:
 
     def relabel(self, labels: Iterable[Label]) -> None:
         """Replace the labels of measurements, and of those that copied them because their graph is the same."""
-        sql = "UPDATE measurements SET latency_ms = ?, stderr_ms = ?, low_ms = ?, high_ms = ?, verdict = ? WHERE {} = ?"
-        values = [(*label, row_id) for row_id, *label in labels]
+        sql = (
+            "UPDATE measurements SET latency_ms = ?, stderr_ms = ?, low_ms = ?, high_ms = ?, verdict = ?, "
+            "metrics = json_patch(metrics, ?) WHERE {} = ?"
+        )
+        values = [(*label, json.dumps(dict(figures)), row_id) for row_id, *label, figures in labels]
         with self.transaction() as connection:
             for column in ("id", "same_graph_as") if values else ():
                 connection.exec_driver_sql(sql.format(column), values)
@@ -570,6 +576,10 @@ class Store:
                 parts = [_table(value, name) for value in frame.pop(name)]
                 for key in sorted({key for row in parts for key in row}):
                     frame[key] = [row.get(key) for row in parts]
+            frame["throughput_per_s"] = [
+                throughput_per_s(target, ms) if status == Status.OK else None
+                for target, ms, status in zip(frame["target"], frame["latency_ms"], frame["status"], strict=True)
+            ]
             if raw:
                 frame["passes"] = pd.Series(self._raw_passes(connection, frame, which, parameters), dtype=object)
         return frame

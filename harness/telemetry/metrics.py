@@ -22,7 +22,8 @@ METRICS = {
     "peak_memory_mb": "10^6 bytes by which the process grew at its peak, opening the network and running it once",
     "energy_mj": "energy per inference of all that the meter covers, what it spends at rest included",
 }
-"""Names of the metrics, with their meaning; the unit is at the end of the name."""
+"""Names of the metrics, with their meaning; the unit is at the end of the name. The row of a label also has those of
+`statistics.distribution`."""
 
 
 def metrics(facts: Mapping[str, Any], passes: Iterable[RecordedPass], file_bytes: int) -> dict[str, float]:

@@ -180,12 +180,12 @@ def _state(one: Overview) -> str:
 
 
 def _targets(one: Overview) -> str:
-    """Return short names of the targets; one thread, the CPU and batch size 1 are left out."""
+    """Return short names of the targets; fp32, one thread, the CPU and batch size 1 are left out."""
     shown = []
     for target in one.targets[:MAX_TARGETS]:
-        runtime, accelerator, _, threads, batch = target.split("/")
-        usual = ("cpu", "t1", "b1")
-        shown.append(" ".join([runtime, *(word for word in (accelerator, threads, batch) if word not in usual)]))
+        runtime, *settings = target.split("/")
+        usual = ("cpu", "fp32", "t1", "b1")
+        shown.append(" ".join([runtime, *(word for word in settings if word not in usual)]))
     more = len(one.targets) - MAX_TARGETS
     return ", ".join([*shown, *([f"{more} more"] if more > 0 else [])])
 

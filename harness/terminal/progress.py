@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -14,7 +15,9 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -29,12 +32,16 @@ if TYPE_CHECKING:
     from latlab.harness.fleet.jobs import DeviceState
     from latlab.harness.store.store import Measurement
 
-__all__ = ["MAX_ROWS", "View", "watching", "working"]
+__all__ = ["MAX_ROWS", "View", "beating", "watching", "working"]
+
+V = TypeVar("V", bound="View")
 
 MAX_ROWS = 30
 """The most rows of a table that are shown; the others are counted."""
 HEARTBEAT_S = 30.0
 """Seconds between two lines of progress if there is no live display."""
+BEAT_S = 1.0
+"""Seconds between two looks at whether a line is due."""
 ROLES: dict[str, str] = {
     Role.TRAIN: "measured",
     Role.HOLDOUT: "hold-out",
@@ -70,7 +77,6 @@ class View:
         """Take an event of a device: a measurement or an incident."""
         if isinstance(event, Incident):
             self._report(event)
-        self._beat()
 
     def _report(self, event: Incident) -> None:
         given_up = event.kind in ("quarantined", "failed")
@@ -81,19 +87,23 @@ class View:
         message = _first_line(event.message, event.device)
         self._print(f"[{style}]{event.kind}[/{style}]  {escape(event.device)}: {escape(message)}")
 
-    def _beat(self) -> None:
-        """Print a line for each busy device, because without it a long run looks hung in a log."""
-        if time.monotonic() - self._printed_at < HEARTBEAT_S:
-            return
-        self._printed_at = time.monotonic()
+    def beat(self) -> None:
+        """Print the progress every `HEARTBEAT_S`, because without it a long run looks hung in a log."""
+        if time.monotonic() - self._printed_at >= HEARTBEAT_S:
+            self._printed_at = time.monotonic()
+            for line in self.progress():
+                self.say(line)
+
+    def progress(self) -> Iterator[str]:
+        """Yield a line for each busy device."""
         busy = [state for state in self.devices.values() if state.state in ("running", "lost")]
         for state in busy[:MAX_ROWS]:
             failed = f" ({state.failed} failed)" if state.failed else ""
             latency = state.last.latency_ms if state.last else None
             last = f"{milliseconds(latency)} last, " if latency is not None else ""
-            self._print(escape(f"{state.name}: {state.done}/{state.total}{failed}, {last}{state.doing}"))
+            yield f"{state.name}: {state.done}/{state.total}{failed}, {last}{state.waiting or state.doing}"
         if len(busy) > MAX_ROWS:
-            self._print(f"... and {len(busy) - MAX_ROWS} more devices at work")
+            yield f"... and {len(busy) - MAX_ROWS} more devices at work"
 
     def listener(self, *, quiet: bool = False) -> RunListener:
         """Return what a run is to report here; `quiet` leaves out the sentences about what is done next."""
@@ -157,7 +167,7 @@ def _cells(state: DeviceState) -> dict[str, Text]:
         "latency": Text(milliseconds(latency) if latency is not None else "-"),
         "a minute": Text(f"{rate:.3g}" if rate else "-"),
         "temp.": Text(f"{heat:.0f} °C" if heat is not None else "-"),
-        "note": Text(trouble, "yellow") if trouble else Text(target, "dim"),
+        "note": Text(trouble, "yellow") if trouble else Text(state.waiting or target, "dim"),
     }
 
 
@@ -173,12 +183,45 @@ def watching(title: str, *, quiet: bool) -> Iterator[View]:
     to time.
     """
     console = Console(stderr=True)
-    view = _LiveView(console, title) if console.is_terminal and not quiet else View(console)
+    if not console.is_terminal or quiet:
+        with beating(View(console)) as view:
+            yield view
+        return
+    live = _LiveView(console, title)
+    try:
+        yield live
+    finally:
+        live.stop()
+
+
+@contextlib.contextmanager
+def beating(view: V) -> Iterator[V]:
+    """Yield a view, and let it print its progress within the `with` block although no event may come for minutes."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(BEAT_S):
+            view.beat()
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
     try:
         yield view
     finally:
-        if isinstance(view, _LiveView):
-            view.stop()
+        ended.set()
+        thread.join()
+
+
+class _Last(ProgressColumn):
+    """The last row of one device; while something takes long, what that is."""
+
+    def __init__(self, state: DeviceState) -> None:
+        super().__init__()
+        self._state = state
+
+    def render(self, task: Task) -> Text:
+        waiting = self._state.waiting
+        return Text(waiting, "dim") if waiting else Text.from_markup(task.fields["last"])
 
 
 class _LiveView(View):
@@ -192,16 +235,16 @@ class _LiveView(View):
         if len(devices) > 1:
             self._live = Live(self, console=self._console, refresh_per_second=4, transient=True)
         else:
+            (state,) = devices.values()
             columns = (
                 SpinnerColumn(),
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=28),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[last]}"),
+                _Last(state),
             )
             self._live = Progress(*columns, console=self._console, transient=True)
-            (state,) = devices.values()
             title = f"{self._title} on {state.name}"
             self._task = self._live.add_task(escape(title), total=state.total, last="exporting the first networks")
         self._live.start()

@@ -15,13 +15,14 @@ from latlab.harness.store.verdict_counts import verdict_counts
 from latlab.harness.store.vocabulary import Status
 from latlab.harness.terminal.console import console, show_table
 from latlab.harness.terminal.progress import MAX_ROWS, watching, working
-from latlab.harness.text import in_words, milliseconds
+from latlab.harness.text import in_words, milliseconds, ms
 
 if TYPE_CHECKING:
     from latlab.harness.active_learning.onboarding import Onboarding
     from latlab.search_spaces import SearchSpace
 
 __all__ = [
+    "show_labels",
     "show_measurements",
     "show_onboarding",
     "show_prior",
@@ -86,11 +87,47 @@ def show_prior(sources: Sequence[str]) -> None:
     console().print(f"prior: {escape(in_words(sources))}", style="dim")
 
 
+def show_labels(labels: pd.DataFrame) -> None:
+    """Print a line per label with its percentiles, jitter and throughput.
+
+    Networks come last, because their names are long; a narrow terminal folds them.
+    """
+    screen = console()
+    for (target, space), group in labels.groupby(["target", "space"], sort=False):
+        title = escape(f"{target} {space}, milliseconds")
+        table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", title=title, title_justify="left")
+        for name in ("label", "p50", "p90", "p95", "p99", "jitter", "per s"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("network", overflow="fold")
+        for row in group.head(MAX_ROWS).to_dict("records"):
+            table.add_row(
+                *(
+                    "-" if pd.isna(row[name]) else ms(row[name])
+                    for name in ("latency_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms")
+                ),
+                "-" if pd.isna(row["jitter_percent"]) else f"{row['jitter_percent']:.1f} %",
+                "-" if pd.isna(row["throughput_per_s"]) else f"{row['throughput_per_s']:,.0f}",
+                escape(str(row["arch"])),
+            )
+        screen.print(table)
+        if len(group) > MAX_ROWS:
+            screen.print(f"... and {len(group) - MAX_ROWS} more; --json prints all", style="dim")
+    if labels["p50_ms"].isna().any():
+        screen.print(
+            "No percentiles: inferences too short to be timed one by one, or a program that prints only means.",
+            style="dim",
+            soft_wrap=True,
+        )
+
+
 def show_measurements(rows: pd.DataFrame, store: Path, *, raw: bool) -> None:
     """Print measured rows: one per architecture, or a summary of each target."""
     screen = console()
     targets = rows["target"].nunique()
     screen.print(_rows_of_one(rows, raw) if targets < 2 or raw else _rows_of_many(rows))
+    spread = _distribution(rows.iloc[0]) if len(rows) == 1 else ""
+    if spread:
+        screen.print(escape(spread), highlight=False, soft_wrap=True)
     if len(rows) > MAX_ROWS and targets < 2:
         screen.print(f"... and {len(rows) - MAX_ROWS} more; all are in {escape(str(store))}", style="dim")
     failed = int((rows["status"] != Status.OK).sum())
@@ -102,6 +139,20 @@ def show_measurements(rows: pd.DataFrame, store: Path, *, raw: bool) -> None:
         style="dim",
     )
     screen.print(f"`latlab export --store {escape(str(store))} --out measured.csv` writes it to a file.", style="dim")
+
+
+def _distribution(row: pd.Series) -> str:
+    """Return the percentiles, jitter and throughput of one label in words; empty if it has none."""
+    parts = [
+        f"{name.removesuffix('_ms')} {milliseconds(row[name])}"
+        for name in ("p50_ms", "p90_ms", "p95_ms", "p99_ms")
+        if pd.notna(row.get(name))
+    ]
+    if pd.notna(row.get("jitter_percent")):
+        parts.append(f"jitter {row['jitter_percent']:.1f} % (interquartile range / median)")
+    if pd.notna(row.get("throughput_per_s")):
+        parts.append(f"{row['throughput_per_s']:,.1f} inputs a second")
+    return ", ".join(parts)
 
 
 def _noise(rows: pd.DataFrame) -> str:
@@ -179,14 +230,18 @@ def show_sources(store: Path, listed: pd.DataFrame) -> None:
     if listed.empty:
         screen.print(f"{escape(str(store))} knows of no device yet: latlab import, latlab measure")
         return
-    for space, group in listed.groupby("space", sort=False):
+    for space, group in listed.fillna({"precision": "?"}).groupby("space", sort=False):
         table = Table(
             box=None, padding=(0, 2, 0, 0), header_style="dim", title=escape(str(space)), title_justify="left"
         )
-        for name in ("name", "architectures", "kind", "origin"):
+        names = ("name", "precision", "architectures", "kind", "origin")
+        for name in names:
             table.add_column(name, justify="right" if name == "architectures" else "left", overflow="fold")
         for row in group.to_dict("records"):
-            table.add_row(*(escape(str(row[name])) for name in ("name", "architectures", "kind", "origin")))
+            row["precision"] = row["precision"] or "?"
+            table.add_row(
+                *(escape(str(row[name])) for name in ("name", "precision", "architectures", "kind", "origin"))
+            )
         screen.print(table)
     for row in listed[listed["kind"] == "imported"].to_dict("records"):
         if row["notes"]:

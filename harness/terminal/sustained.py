@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median
@@ -14,14 +13,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from latlab.harness.fleet.jobs import DeviceState, Incident
-from latlab.harness.store.store import Measurement
+from latlab.harness.fleet.jobs import DeviceState
 from latlab.harness.sustained.run import SustainedResult, SustainedRun
 from latlab.harness.sustained.summary import figures, spell
 from latlab.harness.sustained.windows import SustainedPass, Window, nice_window_s
 from latlab.harness.terminal.braille import curve, sparkline
 from latlab.harness.terminal.console import console
-from latlab.harness.terminal.progress import HEARTBEAT_S, View
+from latlab.harness.terminal.progress import View, beating
 from latlab.harness.text import milliseconds
 
 __all__ = ["SustainView", "following", "show_result"]
@@ -42,31 +40,26 @@ class SustainView(View):
     def __init__(self, screen: Console) -> None:
         super().__init__(screen)
         self.run: SustainedRun | None = None
-        self._printed_at = time.monotonic()
 
     def follow(self, run: SustainedRun) -> None:
         """Show this run."""
         self.run = run
 
-    def observe(self, event: Measurement | Incident) -> None:
-        if isinstance(event, Incident):
-            self._report(event)
-        elif self.run is not None and self.run.passes and time.monotonic() - self._printed_at > HEARTBEAT_S:
-            self._printed_at = time.monotonic()
-            self._print(escape(_state(self.run)))
+    def progress(self) -> Iterator[str]:
+        run = self.run
+        if run is not None and run.passes:
+            yield _state(run)
+        else:
+            yield from super().progress()
 
     def watch(self, devices: Mapping[str, DeviceState]) -> None:
         self.devices = devices
 
 
 class _LiveSustainView(SustainView):
-    def observe(self, event: Measurement | Incident) -> None:
-        if isinstance(event, Incident):
-            self._report(event)
-
     def __rich__(self) -> RenderableType:
         run = self.run
-        doing = next((state.doing for state in self.devices.values()), "")
+        doing = next((state.waiting or state.doing for state in self.devices.values()), "")
         if run is None or not run.passes:
             return Text("exporting the network" if run is None else doing or "connecting", "dim")
         passes = list(run.passes)
@@ -87,7 +80,8 @@ def following(*, quiet: bool) -> Iterator[SustainView]:
     """Yield a view of the run on stderr."""
     screen = Console(stderr=True)
     if quiet or not screen.is_terminal:
-        yield SustainView(screen)
+        with beating(SustainView(screen)) as plain:
+            yield plain
         return
     view = _LiveSustainView(screen)
     with Live(view, console=screen, refresh_per_second=4, transient=True):

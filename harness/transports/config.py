@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias, TypeV
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from latlab.harness.targets import ACCELERATORS, BENCHMARK_MODEL, DEFAULT_RUNTIME, RUNTIMES, Target
+from latlab.harness.targets import ACCELERATORS, BENCHMARK_MODEL, DEFAULT_RUNTIME, PRECISIONS, RUNTIMES, Target
 from latlab.harness.text import printable
 
 __all__ = ["ClockDemand", "Cooldown", "DeviceConfig", "File", "Problem", "Strict", "TargetsConfig"]
@@ -24,8 +24,9 @@ __all__ = ["ClockDemand", "Cooldown", "DeviceConfig", "File", "Problem", "Strict
 if TYPE_CHECKING:
     Runtime: TypeAlias = str
     Accelerator: TypeAlias = str
+    Precision: TypeAlias = str
 else:  # pydantic checks, and the JSON schema lists, what the one table has
-    Runtime, Accelerator = Literal[tuple(RUNTIMES)], Literal[ACCELERATORS]
+    Runtime, Accelerator, Precision = Literal[tuple(RUNTIMES)], Literal[ACCELERATORS], Literal[PRECISIONS]
 _T = TypeVar("_T")
 NonEmpty = Field(min_length=1)
 Count = Annotated[int, Field(ge=1)]
@@ -44,10 +45,11 @@ class Strict(BaseModel):
 
 
 class TargetsConfig(Strict):
-    """Targets of a device: a runtime, an accelerator, threads and batch size; lists give every combination."""
+    """Targets of a device: runtime, accelerator, precision, threads, batch size; lists give every combination."""
 
     runtime: Runtime | Annotated[list[Runtime], NonEmpty] = DEFAULT_RUNTIME
     accelerator: Accelerator | Annotated[list[Accelerator], NonEmpty] = "cpu"
+    precision: Precision | Annotated[list[Precision], NonEmpty] = "fp32"
     threads: Count | Annotated[list[Count], NonEmpty] = 1
     batch_size: Count | Annotated[list[Count], NonEmpty] = 1
     priority: int = Field(default=0, description="Targets of a device are measured from the highest priority down")
@@ -58,12 +60,12 @@ class TargetsConfig(Strict):
         Raises:
             BadInputError: a combination is impossible.
         """
-        runtimes, accelerators = _listed(self.runtime), _listed(self.accelerator)
-        choices = itertools.product(runtimes, accelerators, _listed(self.threads), _listed(self.batch_size))
-        return [
-            Target(device, runtime, accelerator, threads=threads, batch_size=batch_size)
-            for runtime, accelerator, threads, batch_size in choices
-        ]
+        places = itertools.product(_listed(self.runtime), _listed(self.accelerator), _listed(self.precision))
+        sizes = itertools.product(_listed(self.threads), _listed(self.batch_size))
+        targets = [Target(device, *place, *size) for place, size in itertools.product(places, sizes)]
+        for target in targets:
+            target.check_exported()
+        return targets
 
 
 def _listed(value: _T | list[_T]) -> list[_T]:
@@ -153,6 +155,10 @@ class DeviceConfig(Strict):
     def address(self) -> str:
         """The device's address, as a person reads it."""
         return ""
+
+    def shell_command(self, command: str) -> str:
+        """Return what a person types on this machine to run a command on the device."""
+        return command if self.is_this_machine else f"{command} (on {self.address or 'the device'})"
 
     @property
     def default_runtime(self) -> str:

@@ -10,6 +10,7 @@ from latlab.agents.protocol.errors import KINDS, AgentError
 from latlab.agents.protocol.load_request import MAX_INPUT_NAME, MAX_INPUTS, MAX_SIDES, MAX_SIZE
 from latlab.agents.protocol.messages import PROTOCOL, Fields, decode, shortened
 from latlab.agents.protocol.pass_request import MAX_CALLS, PassRequest
+from latlab.agents.protocol.profile_request import MAX_FUSED, MAX_OPERATORS, MAX_WORD, ProfileRequest
 from latlab.agents.workspace.environments import ENVIRONMENT_ID
 from latlab.harness.text import _MAX_TEXT, printable
 
@@ -26,6 +27,9 @@ MAX_DEPTH = 16
 MAX_VALUES = 20_000
 MAX_CHARACTERS = 200_000
 """Characters of all text in a reply. The facts of a machine with 1,024 CPUs take a tenth of that."""
+MAX_PROFILE_VALUES = 20 * MAX_OPERATORS
+MAX_PROFILE_CHARACTERS = 1_600_000
+"""The same bounds for a profile: hundreds of characters for each operator."""
 _MAX_INTEGER = 1 << 63
 _MAX_CPUS = 1 << 16
 _SAMPLES = ("warmup_ns", "samples_ns", "launch_ns", "sm_mhz")
@@ -69,21 +73,23 @@ def check_reply(line: bytes, number: int, verb: str, request: Mapping[str, Any])
         raise BrokenReplyError(printable(error.message)) from None
     samples = {key: message[key] for key in _SAMPLES if key in message} if verb == "time" else {}
     rest = {key: value for key, value in message.items() if key not in samples and key not in ("id", "ok")}
-    return {**_Cleaner().value(rest, 0), **samples}
+    cleaner = _Cleaner(MAX_PROFILE_VALUES, MAX_PROFILE_CHARACTERS) if verb == "profile" else _Cleaner()
+    return {**cleaner.value(rest, 0), **samples}
 
 
 class _Cleaner:
     """Copies free-form values with bounds on depth, number and text: they go into the store, tables and terminals."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_values: int = MAX_VALUES, max_characters: int = MAX_CHARACTERS) -> None:
         self._values = self._characters = 0
+        self._max_values, self._max_characters = max_values, max_characters
 
     def value(self, value: Any, depth: int) -> Any:
         self._values += 1
         if depth > MAX_DEPTH:
             raise BrokenReplyError(f"it is nested more than {MAX_DEPTH} deep")
-        if self._values > MAX_VALUES or self._characters > MAX_CHARACTERS:
-            raise BrokenReplyError(f"it has more than {MAX_VALUES} values or {MAX_CHARACTERS} characters")
+        if self._values > self._max_values or self._characters > self._max_characters:
+            raise BrokenReplyError(f"it has more than {self._max_values} values or {self._max_characters} characters")
         if isinstance(value, str):
             return self._text(value)
         if isinstance(value, list):
@@ -204,6 +210,31 @@ def _check_time(reply: Fields, request: Mapping[str, Any]) -> None:
     telemetry.table("after")
 
 
+def _check_profile(reply: Fields, request: Mapping[str, Any]) -> None:
+    runs = ProfileRequest.read(Fields(dict(request))).runs
+    reply.integer("runs", runs, runs)
+    samples = reply.integers("samples_ns", 0, MAX_NS, runs)
+    if len(samples) not in (1, runs):  # a program that prints no samples gives the mean of all
+        raise BrokenReplyError(f"field 'samples_ns' has {len(samples)} samples, not {runs}")
+    kept = reply.integers("kept", 0, len(samples) - 1, runs)
+    if not kept or len(set(kept)) != len(kept):
+        raise BrokenReplyError("field 'kept' names no inference, or one twice")
+    for name in ("overhead_ns", "resolution_ns"):
+        reply.integer(name, 0, MAX_NS)
+    left_out = Fields(reply.table("left_out"))
+    for name in ("operators", "mean_ns"):
+        left_out.integer(name, 0, MAX_NS)
+    operators = reply.tables("operators", MAX_OPERATORS)
+    if not operators:
+        raise BrokenReplyError("field 'operators' has no operator")
+    for one in map(Fields, operators):
+        for name in ("name", "kind", "provider"):
+            one.string(name, MAX_WORD)
+        for name in ("mean_ns", "median_ns"):
+            one.integer(name, 0, MAX_NS)
+        one.strings("fused", MAX_FUSED, MAX_WORD)
+
+
 def _check_aggregate(aggregate: Fields, samples: list[int], asked: PassRequest) -> None:
     """Check the statistics of a runtime that prints no samples: the one sample of its reply is the mean of all runs.
 
@@ -230,6 +261,7 @@ _CHECKS: dict[str, Callable[[Fields, Mapping[str, Any]], None]] = {
     "put": _check_put,
     "load": _check_load,
     "time": _check_time,
+    "profile": _check_profile,
     "unload": _check_nothing,
     "install": _check_install,
     "telemetry": _check_nothing,

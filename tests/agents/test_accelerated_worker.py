@@ -111,7 +111,7 @@ def session(monkeypatch: pytest.MonkeyPatch) -> GPUSession:
 
 def timed(warmup: int = 1, runs: int = 3) -> dict[str, Any]:
     """Return the reply to a `time` request after the controller has checked it."""
-    networks = LoadedModels(Files(), Telemetry(), lambda: None)  # type: ignore[arg-type]
+    networks = LoadedModels(Files(), Telemetry())  # type: ignore[arg-type]
     handle = networks.load(Fields(LOAD))["handle"]
     request = {"handle": handle, "warmup": warmup, "runs": runs, "deadline_s": 60}
     reply = networks.time(Fields(request))

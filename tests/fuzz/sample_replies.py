@@ -32,6 +32,24 @@ REQUIRED: dict[str, dict[str, Any]] = {
         "samples_ns": [5, 6],
         "telemetry": {"before": {"load": [0.5], "temperature_c": {"soc": 41.5}}, "after": {"load": [0.5]}},
     },
+    "profile": {
+        "runs": 2,
+        "samples_ns": [5, 6],
+        "kept": [0, 1],
+        "operators": [
+            {
+                "name": "/stem/Conv",
+                "kind": "Conv",
+                "provider": "CPUExecutionProvider",
+                "mean_ns": 4,
+                "median_ns": 3,
+                "fused": ["Conv", "Relu"],
+            }
+        ],
+        "left_out": {"operators": 0, "mean_ns": 0},
+        "overhead_ns": 1,
+        "resolution_ns": 1000,
+    },
     "unload": {},
     "telemetry": {},
     "install": {"environment": "0123456789abcdef"},

@@ -34,6 +34,13 @@ def test_malformed(text: str) -> None:
         Target.parse(text)
 
 
+def test_a_precision_that_a_runtime_lacks() -> None:
+    Target.parse("toy/tflite/cpu/int8/t1/b1").check_exported()
+    with pytest.raises(BadInputError, match="tflite has no bf16: choose fp32, fp16 or int8") as failure:
+        Target.parse("toy/tflite/cpu/bf16/t1/b1").check_exported()
+    assert failure.value.hint == "bf16 can be had with the runtime torchscript."
+
+
 def test_an_unknown_precision() -> None:
-    with pytest.raises(BadInputError, match="unknown precision 'int4'"):
+    with pytest.raises(BadInputError, match=r"unknown precision 'int4'"):
         Target.parse("toy/onnxruntime/cpu/int4/t1/b1")

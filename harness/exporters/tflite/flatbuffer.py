@@ -11,7 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from latlab.harness.exporters.tflite.graph import Graph, Operator, TensorInfo
 
-__all__ = ["serialize"]
+__all__ = ["FILE_IDENTIFIER", "AlignedBuffer", "serialize", "tensor_names"]
 
 SCHEMA_VERSION = 3
 FILE_IDENTIFIER = b"TFL3"
@@ -23,6 +23,7 @@ OPTIONS = {
     "AVERAGE_POOL_2D": "Pool2DOptions",
     "CONCATENATION": "ConcatenationOptions",
     "CONV_2D": "Conv2DOptions",
+    "DEQUANTIZE": "DequantizeOptions",
     "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
     "DIV": "DivOptions",
     "FULLY_CONNECTED": "FullyConnectedOptions",
@@ -38,10 +39,17 @@ OPTIONS = {
 }
 """The schema's options table of each operator; operators not listed have none."""
 
-TENSOR_TYPES = {np.dtype(np.float32): schema.TensorType.FLOAT32, np.dtype(np.int32): schema.TensorType.INT32}
+TENSOR_TYPES = {
+    np.dtype(np.float32): schema.TensorType.FLOAT32,
+    np.dtype(np.float16): schema.TensorType.FLOAT16,
+    np.dtype(np.int32): schema.TensorType.INT32,
+    np.dtype(np.int8): schema.TensorType.INT8,
+}
+INT8_VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "RESHAPE": 1, "DEQUANTIZE": 2}
+"""Versions of the operators that take int8; for others it is 2."""
 
 
-class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
+class AlignedBuffer(schema.BufferT):  # type: ignore[misc]
     """A buffer whose bytes are copied once and begin at a multiple of `ALIGNMENT`.
 
     The generated class aligns to 1 byte, which breaks readers that use the constants in place.
@@ -61,16 +69,28 @@ class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
 
 def _version(operator: Operator, tensors: list[TensorInfo]) -> int:
     """Return the lowest version of the operator that covers this use (TensorFlow's `op_version.cc`)."""
-    first = tensors[operator.inputs[0]].shape
+    info = tensors[operator.inputs[0]]
+    first = info.shape
+    if info.data is not None and info.data.dtype == np.float16:
+        return 3  # DEQUANTIZE of half precision
+    int8 = info.dtype == np.int8
     if operator.code == "CONV_2D" and tensors[operator.inputs[1]].shape[3] != first[3]:
         return 6  # grouped
     if operator.code == "DEPTHWISE_CONV_2D" and operator.options.get("dilationWFactor", 1) != 1:
-        return 2
+        return 3 if int8 else 2
     if operator.code == "FULLY_CONNECTED" and operator.options.get("keepNumDims", False):
         return 5
     if operator.code == "TRANSPOSE" and len(first) > 4:
         return 4
-    return 1
+    if int8 and operator.code == "MUL" and _grows(operator, tensors):
+        return 3
+    return INT8_VERSIONS.get(operator.code, 2) if int8 else 1
+
+
+def _grows(operator: Operator, tensors: list[TensorInfo]) -> bool:
+    """Return true if a MUL multiplies the product of its integers by 1 or more, which its version 2 cannot."""
+    a, b, out = (tensors[tensor].quantization for tensor in (*operator.inputs, operator.output))
+    return bool(a and b and out and a.scales[0] * b.scales[0] >= out.scales[0])
 
 
 def _array(values: Sequence[int]) -> np.ndarray:
@@ -90,8 +110,8 @@ def _operator(operator: Operator, code_index: int, renumbered: dict[int, int]) -
     return packed
 
 
-def serialize(graph: Graph) -> memoryview:
-    """Return the file's bytes. The same graph gives the same bytes."""
+def tensor_names(graph: Graph) -> dict[int, str]:
+    """Return the name in the file of each tensor that is used, in the order in which they are written."""
     names = {tensor: f"input_{i}" for i, tensor in enumerate(graph.inputs)}
     for i, operator in enumerate(graph.operators):
         for tensor in operator.inputs:
@@ -99,6 +119,25 @@ def serialize(graph: Graph) -> memoryview:
         names[operator.output] = f"{operator.code.lower()}_{i}"
     for i, tensor in enumerate(graph.outputs):
         names.setdefault(tensor, f"output_{i}")
+    kept = {info.name for info in graph.tensors if info.name is not None}
+    for tensor, name in names.items():
+        while name in kept:  # of another tensor, which has kept the name that it has in the fp32 file
+            name += "_"
+        names[tensor] = graph.tensors[tensor].name or name
+    return names
+
+
+def _quantization(info: TensorInfo) -> Any:
+    if info.quantization is None:
+        return None
+    scales = np.asarray(info.quantization.scales, np.float32)
+    zeros = np.full(len(scales), info.quantization.zero_point, np.int64)
+    return schema.QuantizationParametersT(scale=scales, zeroPoint=zeros, quantizedDimension=info.quantization.axis)
+
+
+def serialize(graph: Graph) -> memoryview:
+    """Return the file's bytes. The same graph gives the same bytes."""
+    names = tensor_names(graph)
     renumbered = {tensor: i for i, tensor in enumerate(names)}  # only used tensors, in order of use
 
     buffers = [schema.BufferT()]  # buffer 0 is the empty one that activations refer to
@@ -107,16 +146,23 @@ def serialize(graph: Graph) -> memoryview:
     for tensor, name in names.items():
         info = graph.tensors[tensor]
         buffer = 0
-        dtype = np.dtype(np.float32)
+        dtype = info.dtype
         if info.data is not None:
             dtype = info.data.dtype
-            buffers.append(_AlignedBuffer(data=np.ascontiguousarray(info.data)))
+            buffers.append(AlignedBuffer(data=np.ascontiguousarray(info.data)))
             buffer = len(buffers) - 1
             size += info.data.nbytes + 2 * ALIGNMENT
         tensors.append(
-            schema.TensorT(shape=_array(info.shape), type=TENSOR_TYPES[dtype], buffer=buffer, name=name, hasRank=True)
+            schema.TensorT(
+                shape=_array(info.shape),
+                type=TENSOR_TYPES[dtype],
+                buffer=buffer,
+                name=name,
+                quantization=_quantization(info),
+                hasRank=True,
+            )
         )
-        size += 160
+        size += 160 if info.quantization is None else 240 + 12 * len(info.quantization.scales)
 
     codes: dict[tuple[str, int], int] = {}
     operators = []

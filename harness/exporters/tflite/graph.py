@@ -9,12 +9,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-__all__ = ["FUSES_ACTIVATION", "Graph", "Operator", "TensorInfo", "Value", "channels_last"]
+__all__ = [
+    "FUSES_ACTIVATION",
+    "HAS_BIAS",
+    "Graph",
+    "Operator",
+    "Quantization",
+    "TensorInfo",
+    "Value",
+    "channels_last",
+]
 
 Options = dict[str, int | bool]
+FLOAT32 = np.dtype(np.float32)
 
 FUSES_ACTIVATION = frozenset(
     {
@@ -60,13 +71,30 @@ class Value:
         return tuple(self.shape[dim] for dim in self.order)
 
 
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """The integers of a tensor as real numbers: real = scale * (integer - zero point), for each channel or for all."""
+
+    scales: np.ndarray
+    """float32, of shape (1,) or (channels,)."""
+    zero_point: int = 0
+    axis: int = 0
+    """The stored dimension of the channels."""
+
+
 @dataclass(slots=True)
 class TensorInfo:
-    """A tensor of the graph: its stored shape, and its content if it is a constant."""
+    """A tensor of the graph: its stored shape, its type, and its content if it is a constant."""
 
     shape: tuple[int, ...]
     data: np.ndarray | None = None
     """The content of a constant; None for an input or an operator's output."""
+    dtype: np.dtype[Any] = FLOAT32
+    """The type of an input or of an operator's output; a constant has that of its content."""
+    quantization: Quantization | None = None
+    """What the integers mean; None for a float tensor, and for shapes and axes."""
+    name: str | None = None
+    """The name in the file; None to name it after the operator that computes it."""
 
 
 @dataclass(slots=True)
@@ -147,7 +175,7 @@ class Graph:
 
     def fold_shifts(self) -> None:
         """Fold an added constant per channel into the bias of the operator before it (the +3 of a hard sigmoid)."""
-        readers = self._readers()
+        readers = self.readers()
         kept = []
         for operator in self.operators:
             producer = self.producer(operator.inputs[0])
@@ -171,7 +199,7 @@ class Graph:
 
     def fuse_activations(self) -> None:
         """Fuse each ReLU and ReLU6 into the operator before it, if no other operator reads the value between them."""
-        readers = self._readers()
+        readers = self.readers()
         kept = []
         for operator in self.operators:
             producer = self.producer(operator.inputs[0])
@@ -188,7 +216,8 @@ class Graph:
                 kept.append(operator)
         self.operators = kept
 
-    def _readers(self) -> Counter[int]:
+    def readers(self) -> Counter[int]:
+        """Return how often each tensor is read, as an operator's input or as an output of the graph."""
         readers = Counter(tensor for operator in self.operators for tensor in operator.inputs)
         readers.update(self.outputs)
         return readers
@@ -196,6 +225,10 @@ class Graph:
     def _replace_output(self, operator: Operator, tensor: int) -> None:
         operator.output = tensor
         self._producers[tensor] = operator
+
+    def activations(self) -> list[int]:
+        """Return the inputs of the graph and the outputs of its operators, in order of execution."""
+        return [*self.inputs, *(operator.output for operator in self.operators)]
 
     def histogram(self) -> dict[str, int]:
         """Return the number of each operator."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal
 
@@ -59,6 +60,9 @@ class ADBDevice(DeviceConfig):
         if (self.host is None) == (self.serial is None):
             raise ValueError("give either host (TCP) or serial (USB)")
         return self
+
+    def shell_command(self, command: str) -> str:
+        return f"{shlex.join(['adb', '-s', self.serial or f'{self.host}:{self.port}'])} shell {command}"
 
     @property
     def address(self) -> str:

@@ -1,7 +1,8 @@
 """The lease of a phone without Python: the same lock and tokens as those of `latlab.agents.workspace.lease`.
 
 A keeper holds the lock: a shell on the device that only waits for the controller's next line. It ends when the
-connection does, when the controller is gone, and when no line came for too long; the system then frees the lock.
+connection does, when the controller is gone, and when no line came for too long. First it ends the program that this
+controller was running, then the system frees the lock.
 Where the device has no `flock`, a keeper that still runs counts as the holder, and the token decides in the end.
 """
 
@@ -26,6 +27,10 @@ LOST = 93
 """The exit status of a guarded command that did not run, because another controller has the device now."""
 _KEEPER = """
 : {mark}
+trap '' HUP # adbd sends it when the controller is gone; there is something left to do then
+end_program() {{
+  [ ! -f run ] || {{ read -r pid <run; grep -qs benchmark_model /proc/$pid/cmdline && kill -9 $pid; }}
+}}
 cd {work} && mkdir -p lease || exit 1
 exec 9>>lock || exit 1
 flock -n 8 8>&9 2>/dev/null
@@ -36,7 +41,7 @@ case $? in
   read -r line <lock; pid=${{line#*\\"pid\\": }}; pid=${{pid%%[!0-9]*}}
   [ -z "$pid" ] || ! grep -qs latlab /proc/$pid/cmdline || {{ echo {mark} busy $line; exit; }} ;;
 esac
-[ ! -f run ] || {{ read -r pid <run; grep -qs benchmark_model /proc/$pid/cmdline && kill -9 $pid; }}
+end_program
 last=0
 for n in $(ls lease); do case $n in *[!0-9]*) ;; *) [ $n -gt $last ] && last=$n ;; esac; done
 token=$((last + 1)); until mkdir lease/$token; do token=$((token + 1)); [ $token -gt $((last + 99)) ] && exit 1; done
@@ -47,6 +52,7 @@ echo "{{\\"pid\\": $$, \\"owner\\": {owner}, \\"token\\": $token, \\"who\\": {wh
 echo {mark} held $$ $token $(cat folder)
 wait={idle}
 while read -r -t $wait wait; do :; done
+[ ! -d lease/$token ] || end_program # unless a later keeper has the device
 """
 _HELD = re.compile(r"([0-9]{1,9}) ([0-9]{1,15}) ([0-9a-f]{16})")
 

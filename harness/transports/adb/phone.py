@@ -164,8 +164,7 @@ class Phone:
 
     def shell(self, command: str, timeout_s: float = SHELL_S) -> CompletedCommand:
         """Run a shell command to its end."""
-        assert self.connection is not None
-        return run(self.connection, command, timeout_s)
+        return run(self._connected(), command, timeout_s)
 
     def push(self, path: Path, remote: str) -> None:
         """Copy a file to the device.
@@ -177,12 +176,12 @@ class Phone:
         Raises:
             OSError: the device refuses the file.
         """
-        assert self.connection is not None
+        connection = self._connected()
         try:
             with path.open("rb", buffering=0) as file:
-                push(self.connection, file, remote)
+                push(connection, file, remote)
         except OSError:
-            if not self.connection.lost:
+            if not connection.lost:
                 self.shell(f"rm -f {shlex.quote(remote)}")
             raise
 
@@ -239,6 +238,11 @@ class Phone:
         finally:
             self._awake = False
             connection.close()
+
+    def _connected(self) -> ADBConnection:
+        if self.connection is None:  # closed by another thread
+            raise ChannelLostError("the connection to it was closed")
+        return self.connection
 
     def _link(self) -> Link:
         config = self._config

@@ -22,7 +22,17 @@ import math
 import re
 from dataclasses import dataclass, replace
 
-__all__ = ["BenchmarkOutputError", "BenchmarkResult", "Delegation", "Statistics", "TooFewRunsError", "parse_output"]
+from latlab.agents.runtimes.tflite_profile_table import Row, TableError, read_table
+
+__all__ = [
+    "BenchmarkOutputError",
+    "BenchmarkResult",
+    "Delegation",
+    "Statistics",
+    "TooFewRunsError",
+    "parse_operators",
+    "parse_output",
+]
 
 MAX_CHARACTERS = 1 << 20
 MAX_LINE = 4096
@@ -62,6 +72,8 @@ _NNAPI_ACCELERATORS = re.compile(r"NNAPI accelerators available: \[([^\]]{0,500}
 _MEMORY = re.compile(
     r"Memory footprint delta from the start of the tool \(MB\): init=\S+ overall=([0-9]{1,7}(?:\.[0-9]{1,9})?)"
 )
+_OPERATORS = "Operator-wise Profiling Info for Regular Benchmark Runs:"
+"""The line before the table of operators; an earlier table is about the preparation of the model."""
 _UNKNOWN_FLAGS = re.compile(r"Unconsumed cmdline flags: (.{1,1000})")
 _DELEGATE_NODES = {
     "TfLiteXNNPackDelegate": "XNNPACK",
@@ -179,6 +191,21 @@ def parse_output(
         " ".join(unknown),
         memory[-1] if memory else None,
     )
+
+
+def parse_operators(text: str) -> list[Row]:
+    """Return the operators in the output of a run with `--enable_op_profiling=true`, in the order in which they ran.
+
+    Raises:
+        BenchmarkOutputError: there is no table of operators, or it cannot be read.
+    """
+    _, found, after = text.partition(_OPERATORS)
+    if not found or len(text) > MAX_CHARACTERS:
+        raise BenchmarkOutputError("it has no table of operators, or is too long")
+    try:
+        return read_table(after)
+    except TableError as error:
+        raise BenchmarkOutputError(str(error)) from None
 
 
 def _loops(lines: list[str]) -> list[tuple[int, Statistics]]:

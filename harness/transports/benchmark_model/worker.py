@@ -13,14 +13,18 @@ import os
 import re
 import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from latlab.agents.execution.operator_report import report
 from latlab.agents.protocol.errors import AgentError
 from latlab.agents.protocol.load_request import LoadRequest
 from latlab.agents.protocol.messages import PROTOCOL, SHA256, SUFFIX, WHO, Fields
 from latlab.agents.protocol.pass_request import MAX_RUNS, PassRequest
+from latlab.agents.protocol.profile_request import ProfileRequest
+from latlab.agents.runtimes.profiler import Operator
 from latlab.harness.text import printable
 from latlab.harness.transports.adb.lease import LOST, PhoneLease
 from latlab.harness.transports.adb.phone import SHELL_S, Phone, WorkFolder
@@ -33,6 +37,7 @@ from latlab.harness.transports.benchmark_model.output import (
     BenchmarkResult,
     Statistics,
     TooFewRunsError,
+    parse_operators,
     parse_output,
 )
 
@@ -105,6 +110,7 @@ class BenchmarkWorker:
             "put": self._put,
             "load": self._load,
             "time": self._time,
+            "profile": self._profile,
             "unload": self._unload,
             "telemetry": self._telemetry,
             "bye": self._bye,
@@ -265,6 +271,26 @@ class BenchmarkWorker:
             "telemetry": {"before": before, "after": self._telemetry(request, deadline)},
         }
 
+    def _profile(self, request: Fields, deadline: Deadline) -> dict[str, Any]:
+        """Run the program once with its operator profiling on. It prints means of all runs, which stand for each."""
+        loaded = self._find_loaded(request.integer("handle", 0, 1 << 53))
+        asked = ProfileRequest.read(request)
+        deadline_s = request.number("deadline_s", 0, 86400)
+        runs = PassRequest(warmup=asked.warmup, runs=asked.runs)
+        result, text = self._start(
+            loaded, runs, min(deadline_s, deadline.left - LEAVE_S), ["--enable_op_profiling=true"]
+        )
+        try:
+            rows = parse_operators(text)
+        except BenchmarkOutputError as error:
+            raise AgentError("crash", f"benchmark_model's profile cannot be read: {error}"[:1000]) from None
+        provider = _DELEGATES[loaded.accelerator]
+        operators = [
+            Operator(row.name, row.kind, provider if row.delegate else "TFLite kernels", (round(row.mean_ms * 1e6),))
+            for row in rows
+        ]
+        return {**report(operators, [round(result.inference.mean * 1000)], 1000), "runs": asked.runs}
+
     def _unload(self, request: Fields, _: Deadline) -> dict[str, Any]:
         for handle in request.integers("handles", 0, 1 << 53, MAX_RUNS):
             self._find_loaded(handle)
@@ -278,12 +304,19 @@ class BenchmarkWorker:
         return {}
 
     def _run(self, one: _LoadedModel, asked: PassRequest, seconds: float) -> BenchmarkResult:
-        """Run the program once.
+        """Run the program once, and return its result; arguments and errors are those of `_start`."""
+        return self._start(one, asked, seconds, [])[0]
+
+    def _start(
+        self, one: _LoadedModel, asked: PassRequest, seconds: float, further: Sequence[str]
+    ) -> tuple[BenchmarkResult, str]:
+        """Run the program once, and return its result and its output.
 
         Args:
             one: the network and how to run it.
             asked: the numbers of runs and the seconds that they may last.
             seconds: the longest time that the program may take.
+            further: more flags.
 
         Raises:
             AgentError: it failed, timed out, or did not run as asked.
@@ -301,6 +334,7 @@ class BenchmarkWorker:
             f"--max_secs={asked.max_pass_s if capped else seconds:.3f}",
             *_FLAGS[one.accelerator],
             *one.input_flags,
+            *further,
         ]
         # The taskset of toybox and that of busybox both take hexadecimal digits without a prefix.
         pin = [] if one.affinity is None else ["taskset", f"{sum(1 << cpu for cpu in set(one.affinity)):x}"]
@@ -331,7 +365,7 @@ class BenchmarkWorker:
             raise AgentError("crash", f"benchmark_model's output cannot be believed: {error}"[:1000]) from None
         _check_flags(result)
         _check_delegate(result, one.accelerator)
-        return result
+        return result, text
 
     def _guarded(self, command: str, seconds: float) -> CompletedCommand:
         assert self._lease is not None

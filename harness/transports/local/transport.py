@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -69,6 +70,8 @@ class LocalTransport(Transport):
         # Absolute, because the worker runs inside it.
         self._work = (work or default_work_folder()).absolute()
         self._process: subprocess.Popen[bytes] | None = None
+        self._in_use = threading.Lock()
+        """Held while a thread uses the worker's streams, so that another one that ends the worker leaves them open."""
 
     @classmethod
     def from_config(cls, name: str, config: LocalDevice) -> Self:
@@ -123,6 +126,14 @@ class LocalTransport(Transport):
             os.set_blocking(stream.fileno(), False)
 
     def _send(self, data: bytes, deadline: Deadline) -> None:
+        with self._in_use:
+            self._write(data, deadline)
+
+    def _receive(self, deadline: Deadline) -> bytes:
+        with self._in_use:
+            return self._read(deadline)
+
+    def _write(self, data: bytes, deadline: Deadline) -> None:
         stdin, _, stderr = self._descriptors()
         while data:
             readable, writable, _ = select.select([stderr], [stdin], [], deadline.left)
@@ -136,7 +147,7 @@ class LocalTransport(Transport):
             elif not deadline.left:  # `select` may return before: a worker may write to stderr without end
                 raise ChannelTimeoutError
 
-    def _receive(self, deadline: Deadline) -> bytes:
+    def _read(self, deadline: Deadline) -> bytes:
         _, stdout, stderr = self._descriptors()
         watched = [stdout, stderr]
         while True:
@@ -173,9 +184,19 @@ class LocalTransport(Transport):
             os.close(folder)
 
     def _disconnect(self, *, gently: bool) -> None:
-        process, self._process = self._process, None
-        if process is None:
+        if not self._in_use.acquire(blocking=False):
+            process = self._process
+            if process is not None:
+                _kill(process)  # the other thread then reads the end of its output, and closes everything
             return
+        try:
+            process, self._process = self._process, None
+            if process is not None:
+                self._end(process, gently)
+        finally:
+            self._in_use.release()
+
+    def _end(self, process: subprocess.Popen[bytes], gently: bool) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
@@ -185,8 +206,7 @@ class LocalTransport(Transport):
             with suppress(subprocess.TimeoutExpired):
                 process.wait(END_S)
         if process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            _kill(process)
             process.wait()
         self._drain(process.stderr.fileno())
         process.stdout.close()
@@ -194,7 +214,8 @@ class LocalTransport(Transport):
 
     def _descriptors(self) -> tuple[int, int, int]:
         process = self._process
-        assert process is not None
+        if process is None:  # closed by another thread
+            raise ChannelClosedError("was ended")
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
@@ -219,3 +240,8 @@ class LocalTransport(Transport):
             return f"ended with exit code {code}"
         name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
         return f"was killed by {name}"
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

@@ -34,7 +34,7 @@ LayerKind = Literal[
 ]
 # fmt: on
 """Values of `latlab.search_spaces.layers.Layer.kind`; `other` stands for all further kinds of a user's own space."""
-Verb = Literal["hello", "put", "load", "time", "unload", "telemetry"]
+Verb = Literal["hello", "put", "load", "time", "profile", "unload", "telemetry"]
 
 
 class Cost(Strict):

@@ -17,7 +17,7 @@ from latlab.harness.transports.simulated.faults import FaultPlan
 from latlab.harness.transports.simulated.latency_process import LatencyProcess
 from latlab.harness.transports.simulated.latency_table import read_table
 from latlab.harness.transports.simulated.presets import KINDS
-from latlab.harness.transports.simulated.roofline import Roofline, by_size, network_cost, spellings
+from latlab.harness.transports.simulated.roofline import LAYER_KINDS, Roofline, by_size, network_cost, spellings
 from latlab.harness.transports.simulated.storage import Folder, Memory, Storage
 
 __all__ = ["SIMULATED", "SIMULATED_RUNTIMES", "Device", "simulated_device"]
@@ -99,6 +99,19 @@ class Device:
             return self._table_latency_ms(network, self._table)
         cost = network_cost(network) or by_size(size_bytes)
         return self._roofline.latency_ms(cost, batch_size, threads)
+
+    def layers_ms(
+        self, network: str, *, batch_size: int = 1, threads: int = 1, size_bytes: int = 0
+    ) -> list[tuple[str, float]] | None:
+        """Return the kind and the milliseconds of each layer; None if latencies come from a table, which has no layers.
+
+        The arguments are those of `true_latency_ms`, of which this is the detail.
+        """
+        if self._table is not None:
+            return None
+        cost = network_cost(network) or by_size(size_bytes)
+        times = self._roofline.layers_ms(cost, batch_size, threads)
+        return [(LAYER_KINDS[kind], float(ms)) for kind, ms in zip(cost.kinds, times, strict=True)]
 
     def inject(self, kind: FaultKind, *, after_requests: int = 0, verb: Verb | None = None, connects: int = 0) -> None:
         """Schedule a fault, counted from now; the arguments are the fields of `ScheduledFault`."""

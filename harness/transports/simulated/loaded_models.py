@@ -1,4 +1,4 @@
-"""The networks that a simulated worker has loaded, and the verbs that use them: load, time, unload."""
+"""The networks that a simulated worker has loaded, and the verbs that use them: load, time, profile, unload."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from latlab.agents.execution.operator_report import report
 from latlab.agents.execution.stopping import Rule, Sampling, Warmup, block_size, usual_call_ns
 from latlab.agents.protocol.errors import AgentError
 from latlab.agents.protocol.load_request import LoadRequest
 from latlab.agents.protocol.messages import Fields
 from latlab.agents.protocol.pass_request import MAX_RUNS, PassRequest
+from latlab.agents.protocol.profile_request import ProfileRequest
+from latlab.agents.runtimes.profiler import Operator
 from latlab.harness.targets import ACCELERATORS, RUNTIMES
 from latlab.harness.transports.simulated.device import SIMULATED, SIMULATED_RUNTIMES, Device
 from latlab.harness.transports.simulated.roofline import by_size, network_cost
@@ -43,6 +46,8 @@ class _LoadedModel(NamedTuple):
     sha256: str
     suffix: str
     label: str
+    layers_ms: list[tuple[str, float]] | None
+    """The kind and the milliseconds of each layer; None if they are not known."""
 
 
 class SimulatedModels:
@@ -82,9 +87,9 @@ class SimulatedModels:
             file = self._device.storage.find(asked.sha256, asked.suffix)
             self._check_runnable(runtime, file, label, shape)
             batch_size = shape[0] if shape and network_cost(label) else 1
-            latency_ms = self._device.true_latency_ms(
-                label, batch_size=batch_size, threads=asked.threads, size_bytes=file.size
-            )
+            how = {"batch_size": batch_size, "threads": asked.threads, "size_bytes": file.size}
+            latency_ms = self._device.true_latency_ms(label, **how)
+            layers_ms = self._device.layers_ms(label, **how)
         import_s = 0.0 if runtime in self._imported else _IMPORT_S
         self._imported.add(runtime)
         load_s = _LOAD_S + file.size / _READ_BYTES_PER_S
@@ -92,7 +97,7 @@ class SimulatedModels:
         first_ms = _FIRST_FACTOR * float(self._device.process.samples(latency_ms, 1)[0])
         self.took_s = import_s + load_s + first_ms / 1e3
         self._handles += 1
-        self._loaded[self._handles] = _LoadedModel(latency_ms, asked.sha256, asked.suffix, label)
+        self._loaded[self._handles] = _LoadedModel(latency_ms, asked.sha256, asked.suffix, label, layers_ms)
         return {
             "handle": self._handles,
             "import_ns": round(import_s * 1e9),
@@ -197,6 +202,33 @@ class SimulatedModels:
                 samples_ns.append(max(1, round(sample_ms * 1e6)))
                 over = rule.enough(samples_ns[-1] * calls, round((end_s - began_s) * 1e9))
         return samples_ns
+
+    def profile(self, fields: Fields) -> dict[str, Any]:
+        """Profile a loaded network: each layer of the cost model has its part of each run.
+
+        Raises:
+            AgentError: as a real worker does; "bad_request" if latencies come from a table.
+        """
+        process = self._device.process
+        handle = fields.integer("handle", 0, 1 << 53)
+        loaded = self._find_loaded(handle)
+        asked = ProfileRequest.read(fields)
+        stop_s = process.now_s + fields.number("deadline_s", 0, 86400)
+        self._check_file(handle, loaded)
+        if not loaded.layers_ms:
+            raise AgentError("bad_request", "the latencies of this simulated device are from a table without layers")
+        began_s = process.now_s
+        try:
+            with _naming(loaded.label):
+                self._time_runs(loaded.latency_ms, Sampling(PassRequest(0, asked.warmup)), stop_s)
+                samples_ns = self._time_runs(loaded.latency_ms, Sampling(PassRequest(0, asked.runs)), stop_s)
+        finally:
+            self.took_s = process.now_s - began_s
+        operators = [
+            Operator(f"layer {number}", kind, SIMULATED, tuple(round(ns * ms / loaded.latency_ms) for ns in samples_ns))
+            for number, (kind, ms) in enumerate(loaded.layers_ms, 1)
+        ]
+        return report(operators, samples_ns, 1)
 
     def unload(self, fields: Fields) -> dict[str, Any]:
         """Forget loaded networks.

@@ -123,10 +123,14 @@ class Roofline:
         self._overhead_ms = cost.overhead_us / 1e3
 
     def latency_ms(self, network: NetworkCost, batch_size: int = 1, threads: int = 1) -> float:
-        """Return milliseconds: the sum over layers of the longer of computing and moving bytes, plus overheads."""
+        """Return the milliseconds of a network: the sum over its layers; of one without layers, the overhead of one."""
+        return float(self.layers_ms(network, batch_size, threads).sum()) or self._overhead_ms
+
+    def layers_ms(self, network: NetworkCost, batch_size: int = 1, threads: int = 1) -> NDArray[np.float64]:
+        """Return the milliseconds of each layer: the longer of computing and moving bytes, plus the overhead."""
         computing = network.flops * batch_size / (self._flops_per_ms[network.kinds] * threads**_PARALLEL_EXPONENT)
         moving = (network.moved_bytes * batch_size + network.weight_bytes) / self._bytes_per_ms
-        return float(np.maximum(computing, moving).sum() + self._overhead_ms * max(1, len(network.kinds)))
+        return np.asarray(np.maximum(computing, moving) + self._overhead_ms, np.float64)
 
 
 @lru_cache(4096)

@@ -63,6 +63,7 @@ class SimulatedWorker(Process):
             "put": self._put,
             "load": networks.load,
             "time": networks.time,
+            "profile": networks.profile,
             "unload": networks.unload,
             "install": self._install,
             "telemetry": self._telemetry,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
@@ -53,6 +54,15 @@ class SSHDevice(DeviceConfig):
 
     def missing_files(self) -> Iterator[Problem]:
         yield from missing_file("key", self.key)
+
+    def shell_command(self, command: str) -> str:
+        jumps = [self.jump] if isinstance(self.jump, str) else self.jump or []
+        options = [
+            *(["-p", str(self.port)] if self.port else []),
+            *(["-i", str(self.key)] if self.key else []),
+            *(["-J", ",".join(jumps)] if jumps else []),
+        ]
+        return f"{shlex.join(['ssh', *options, f'{self.user}@{self.host}' if self.user else self.host])} {command}"
 
     @property
     def address(self) -> str:

@@ -51,8 +51,9 @@ class Connection:
         Raises:
             StepError: a step failed.
         """
+        session: Session | None = None
         for hop in self._hops:
-            sock = self._connect_through(hop) if self._sessions else _connect_tcp(hop, self._patience_s)
+            sock = _connect_through(session, hop) if session else _connect_tcp(hop, self._patience_s)
             session = Session(hop, sock)
             self._sessions.append(session)
             session.open()
@@ -82,7 +83,10 @@ class Connection:
         Raises:
             ChannelLostError: the connection is gone, or the server refuses.
         """
-        session = self._sessions[-1]
+        sessions = self._sessions
+        if not sessions:  # closed by another thread
+            raise ChannelLostError(f"the SSH connection to {self.hop} was closed")
+        session = sessions[-1]
         try:
             channel = session.channel()
             stream = Stream(session, channel, note_stderr)
@@ -129,24 +133,6 @@ class Connection:
         for session in self._sessions:
             session.abort()
 
-    def _connect_through(self, hop: Hop) -> paramiko.Channel:
-        gate = self._sessions[-1]
-        try:
-            return gate.channel(hop)
-        except paramiko.ChannelException as error:
-            forbidden = error.code == 1
-            raise StepError(
-                "network",
-                f"the jump host {gate.hop} {'does not forward connections' if forbidden else f'cannot reach {hop}'}"
-                f" ({error.text})",
-                "Set `AllowTcpForwarding yes` in its sshd_config."
-                if forbidden
-                else "Is the device on, and its name right as seen from the jump host?",
-                lasting=forbidden,
-            ) from error
-        except (paramiko.SSHException, EOFError, OSError) as error:
-            raise StepError("network", f"no way through the jump host {gate.hop} to {hop}: {error}") from error
-
 
 class _Watch(threading.Thread):
     """The thread that asks the device for signs of life and gives the connection up when none come."""
@@ -181,6 +167,24 @@ class _Watch(threading.Thread):
         self._stopped.set()
         if self is not threading.current_thread() and self.is_alive():
             self.join(_JOIN_S)
+
+
+def _connect_through(gate: Session, hop: Hop) -> paramiko.Channel:
+    try:
+        return gate.channel(hop)
+    except paramiko.ChannelException as error:
+        forbidden = error.code == 1
+        raise StepError(
+            "network",
+            f"the jump host {gate.hop} {'does not forward connections' if forbidden else f'cannot reach {hop}'}"
+            f" ({error.text})",
+            "Set `AllowTcpForwarding yes` in its sshd_config."
+            if forbidden
+            else "Is the device on, and its name right as seen from the jump host?",
+            lasting=forbidden,
+        ) from error
+    except (paramiko.SSHException, EOFError, OSError) as error:
+        raise StepError("network", f"no way through the jump host {gate.hop} to {hop}: {error}") from error
 
 
 def _connect_tcp(hop: Hop, patience_s: float) -> socket.socket:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from latlab.harness.text import printable
 from latlab.harness.transports.base import (
+    ChannelClosedError,
     ChannelLostError,
     ChannelTimeoutError,
     ConnectError,
@@ -43,6 +44,7 @@ PROBE_S = 20.0
 """Seconds that a short shell command on the device may take."""
 OLDEST_PYTHON = (3, 9)
 _MAX_GREETING_BYTES = 1 << 16
+_CLOSED = "its connection was closed"
 # On one line and without exclamation marks, because the login shell that gets it may be csh.
 _PYTHON_CHECK = (
     "import sys; v = sys.version_info; "
@@ -87,13 +89,16 @@ class SSHTransport(Transport):
 
     def _connect(self) -> None:
         step = "network"
+        connection: Connection | None = None
         try:
-            self._connection = Connection(find_route(self._config), self._config.patience_s)
-            self._connection.open()
+            connection = self._connection = Connection(find_route(self._config), self._config.patience_s)
+            connection.open()
             step = "work folder"
             self._bring_program(self._open_files())
             step = "Python"
-            self._start_worker(self._connection)
+            self._start_worker(connection)
+            if self._connection is not connection:  # another thread has closed it in the meantime
+                raise ChannelLostError(_CLOSED)
         except StepError as error:
             self._disconnect(gently=False)
             # Parts of it may be the other side's words.
@@ -105,19 +110,21 @@ class SSHTransport(Transport):
         except BaseException:
             self._disconnect(gently=False)
             raise
+        finally:
+            if connection is not None and self._connection is not connection:
+                connection.close()
 
     def _send(self, data: bytes, deadline: Deadline) -> None:
-        assert self._worker is not None
-        self._worker.send(data, deadline)
+        self._running().send(data, deadline)
 
     def _receive(self, deadline: Deadline) -> bytes:
-        assert self._worker is not None
+        worker = self._running()
         if self._unread:
             data, self._unread = self._unread, b""
         else:
-            data = self._worker.receive(deadline)
+            data = worker.receive(deadline)
         if not data:
-            raise self._worker.end(END_S)
+            raise worker.end(END_S)
         return data
 
     def push(self, path: Path, sha256: str, suffix: str) -> None:
@@ -179,16 +186,24 @@ class SSHTransport(Transport):
                 connection.output(f"kill -9 {self._pid}", DISCONNECT_S)
                 worker.wait_for_end(DISCONNECT_S)
 
+    def _running(self) -> Stream:
+        worker = self._worker
+        if worker is None:  # closed by another thread
+            raise ChannelClosedError("was ended")
+        return worker
+
     def _open_files(self) -> Files:
-        assert self._connection is not None
+        connection = self._connection
+        if connection is None:  # closed by another thread
+            raise ChannelLostError(_CLOSED)
         try:
-            return Files(self._connection.run("sftp", subsystem=True))
+            return Files(connection.run("sftp", subsystem=True))
         except ChannelLostError as error:
-            if not self._connection.is_active:
+            if not connection.is_active:
                 raise
             raise StepError(
                 "work folder",
-                f"files cannot be brought to {self._connection.hop}: {error}",
+                f"files cannot be brought to {connection.hop}: {error}",
                 "Its SSH server must offer SFTP (Debian: sudo apt install openssh-sftp-server).",
                 lasting=True,
             ) from error
@@ -226,25 +241,24 @@ class SSHTransport(Transport):
         if python.startswith("~/"):
             python = f"./{python[2:]}"  # the shell starts at home
         words = ["/bin/sh", "-c", _START, "sh", python, f"{self._work}/{worker_program().name}", self._work]
-        self._worker = connection.run(f"exec {shlex.join(words)}", self._note_stderr)
+        self._worker = worker = connection.run(f"exec {shlex.join(words)}", self._note_stderr)
         version, deadline, greeting = "", Deadline(START_S), b""
         # Start-up files of the login shell may print something first.
         while not (found := re.search(rb"^latlab-worker (\d{1,10})\n", greeting, re.MULTILINE)):
             try:
-                data = self._worker.receive(deadline)
+                data = worker.receive(deadline)
             except ChannelTimeoutError:
                 raise StepError("Python", f"{python} did not start within {START_S:g} s") from None
             greeting += data
             if checked := re.search(rb"^latlab-python (\d{1,4} \d{1,4})\n", greeting, re.MULTILINE):
                 version = checked[1].decode().replace(" ", ".")
             if not data or len(greeting) > _MAX_GREETING_BYTES:
-                raise self._python_error(python, version)
+                raise self._python_error(worker, python, version)
         self._pid = int(found[1])
         self._unread = greeting[found.end() :]
 
-    def _python_error(self, python: str, version: str) -> Exception:
-        assert self._worker is not None
-        how = self._worker.end(END_S)
+    def _python_error(self, worker: Stream, python: str, version: str) -> Exception:
+        how = worker.end(END_S)
         if isinstance(how, ChannelLostError):
             return how
         if version:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from tiny_networks import Network
 
 from latlab.agents import runtimes
+from latlab.agents.execution.profiling import profile
 from latlab.agents.protocol.errors import AgentError
+from latlab.agents.protocol.profile_request import ProfileRequest
 from latlab.agents.runtimes import Session
+from latlab.harness.transports.reply_validation import check_reply
 
 
 class RuntimeConformance:
@@ -57,6 +62,33 @@ class RuntimeConformance:
         session.invoke()
         np.testing.assert_array_equal(first, kept)
         assert np.abs(session.outputs()[0] - kept).max() > 0.1
+
+    def test_a_profile_of_its_operators_or_a_reason_why_there_is_none(
+        self, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = tmp_path / "temporary"
+        folder.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        session.set_inputs(session.random_inputs(0))
+        session.invoke()
+        (before,) = session.outputs()
+        found: dict[str, Any] = {}
+        failure = None
+        try:
+            found = profile(session, ProfileRequest(warmup=2, runs=5), 1 << 62)
+        except AgentError as error:
+            failure = error
+        if failure is not None:
+            assert (failure.kind, "profile" in failure.message) == ("bad_request", True)
+        else:
+            reply = json.dumps({"id": 1, "ok": True, **found}).encode()
+            assert check_reply(reply, 1, "profile", {"warmup": 2, "runs": 5}) == found
+            # No operator lasts longer than the inference that it is a part of.
+            assert 0 <= sum(one["mean_ns"] for one in found["operators"]) <= max(found["samples_ns"])
+            assert all(one["kind"] and one["provider"] for one in found["operators"])
+        assert not [path for path in folder.rglob("*") if path.is_file()], "the profiler left a file"
+        session.invoke()
+        np.testing.assert_array_equal(session.outputs()[0], before)
 
     def test_random_inputs_depend_on_the_seed_alone(self, session: Session) -> None:
         first, again, other = (session.random_inputs(seed)[0] for seed in (3, 3, 4))

@@ -328,21 +328,51 @@ def test_affinity_that_is_not_there(run: Shell, tmp_path: Path) -> None:
     assert (code, "affinity [3000]" in said) == (2, True)
 
 
-def test_interrupted(tmp_path: Path) -> None:
-    """Ctrl-C ends it at once, says that nothing is lost, and leaves no worker behind."""
+@pytest.mark.parametrize(
+    ("number", "word"),
+    [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated"), (signal.SIGHUP, "terminated, because")],
+)
+def test_interrupted(tmp_path: Path, number: signal.Signals, word: str) -> None:
+    """A signal ends it at once, says that nothing is lost, and leaves no worker behind."""
+    process = _measuring(tmp_path)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert f"latlab: {word}" in said
+    assert "the same command continues" in said
+    assert "Traceback" not in said
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    process = _measuring(tmp_path)
+    process.send_signal(signal.SIGTERM)
+    while process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    assert process.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)  # the second came in time, or too late
+    process.communicate()
+
+
+def test_signals_that_are_ignored_stay_so(tmp_path: Path) -> None:
+    """As `nohup` starts it, it does not end with its terminal."""
+    program = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    program += "from latlab.harness.cli.interruption import ending_orderly\n"
+    program += "with ending_orderly(): print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)\n"
+    program += "print(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True"]
+
+
+def _measuring(folder: Path) -> subprocess.Popen[str]:
+    """Return a `latlab measure` that has finished at least one row."""
     command = [sys.executable, "-m", "latlab.harness", "measure", "local", "--space", "nasbench201", "--count", "300"]
-    process = subprocess.Popen([*command, "--store", str(tmp_path / "s.db")], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*command, "--store", str(folder / "s.db")], stderr=subprocess.PIPE, text=True)
 
     def has_a_row() -> bool:
         assert process.poll() is None, process.communicate()[1]
-        return (tmp_path / "s.db").exists() and not Store(tmp_path / "s.db").table().empty
+        return (folder / "s.db").exists() and not Store(folder / "s.db").table().empty
 
     wait_until(has_a_row, "nothing is measured", 120)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "the same command continues" in said
-    assert "Traceback" not in said
+    return process
 
 
 def test_errors_as_json(run: Shell) -> None:

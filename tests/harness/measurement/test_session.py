@@ -90,6 +90,7 @@ def test_drift_is_taken_out_of_labels_and_raw_ones_are_kept(tmp_path: Path) -> N
     true = rows["arch"].map(truth)
     raw, corrected = (rows[name] / true for name in ("raw_ms", "latency_ms"))
     assert corrected.std() / corrected.mean() < 0.6 * raw.std() / raw.mean()
+    assert (rows["p50_ms"] / rows["latency_ms"]).std() < 0.2 * (rows["raw_ms"] / rows["latency_ms"]).std()
     assert spearmanr(rows["latency_ms"], true).statistic > spearmanr(rows["raw_ms"], true).statistic - 0.001
     assert rows["raw_ms"][0] == pytest.approx(
         trimmed_mean([ns for one in rows["passes"][0] for ns in one], POLICY.trim) / 1e6

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from latlab.harness.active_learning.predictor_factory import PredictorOptions
+from latlab.harness.cli.main import main
 from latlab.harness.exporters import get_exporter
 from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.lab import Lab
+from latlab.harness.store.distributions import LABEL_COLUMNS, with_distributions
 from latlab.harness.store.store import Store
 from latlab.harness.store.vocabulary import Role, Selection, Status
 from latlab.harness.telemetry.recorded_pass import PassKind
@@ -60,6 +64,34 @@ def test_passes_anchors_and_sources_are_there(path: Path) -> None:
     (run,) = sustained[sustained["selection"] == Selection.SUSTAIN]["id"]
     assert {one.kind for one in store.passes(int(run))} == {PassKind.SUSTAIN}
     assert [one.name for one in Lab(path).sources("nasbench201", which="board")] == ["board"]
+
+
+def test_percentiles_are_computed_from_its_passes(path: Path) -> None:
+    store = Store(path)
+    table = store.table(target=TARGET, space="nasbench201")
+    assert "p50_ms" not in table, "version 0.1 kept none"
+    filled = with_distributions(store, table)
+    assert (filled["p50_ms"] <= filled["p90_ms"]).all()
+    assert filled["p50_ms"].to_numpy() == pytest.approx(table["latency_ms"].to_numpy(), rel=0.1)
+    assert (filled["jitter_percent"] > 0).all()
+    assert filled["throughput_per_s"].to_numpy() == pytest.approx(1000 / table["latency_ms"].to_numpy())
+
+
+def test_it_is_shown_and_exported_with_them(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "measured.csv"
+    for words in (["show", str(path), "--wide"], ["export", "--store", str(path), "--out", str(out)]):
+        monkeypatch.setattr(sys, "argv", ["latlab", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code
+    shown = capsys.readouterr().out
+    assert "p99" in shown
+    assert "jitter" in shown
+    exported = pd.read_csv(out)
+    assert set(LABEL_COLUMNS) <= set(exported)
+    assert exported["p50_ms"].notna().all()
 
 
 def test_the_same_command_goes_on(path: Path) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from rich.console import Console
+from waiting import wait_until
 
+from latlab.harness.devices import session
 from latlab.harness.fleet.jobs import DeviceState, Incident
 from latlab.harness.store.store import Measurement
 from latlab.harness.targets import Target
@@ -17,6 +19,7 @@ from latlab.harness.terminal import progress as terminal_live
 from latlab.harness.terminal import results as terminal
 from latlab.harness.terminal.progress import View
 from latlab.harness.terminal.results import show_measurements, show_store
+from latlab.harness.transports.local.config import LocalDevice
 
 REASON = "the SSH server of the machine closed the connection " * 4
 assert len(REASON) > 200
@@ -85,10 +88,40 @@ def test_a_log_hears_of_a_long_run_now_and_then(monkeypatch: pytest.MonkeyPatch)
     one.observe(Incident("bench-pi-4", "lost", REASON))
     assert out.getvalue() == f"lost  bench-pi-4: {REASON}\n", "one line, told at once; no heartbeat yet"
     monkeypatch.setattr(terminal_live, "HEARTBEAT_S", 0.0)
-    row = one.devices["bench-pi-4"].last
-    assert row is not None
-    one.observe(row)
+    one.beat()
     assert out.getvalue().splitlines()[1:] == ["bench-pi-4: 12/60 (3 failed), 3.14 ms last, lost"]
+
+
+def test_what_takes_long_is_said_without_any_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first inference may take minutes, in which nothing is finished and nothing fails."""
+    monkeypatch.setattr(session, "WAIT_S", 0.0)
+    monkeypatch.setattr(terminal_live, "HEARTBEAT_S", 0.0)
+    monkeypatch.setattr(terminal_live, "BEAT_S", 0.01)
+    console, out = screen(80, terminal=False)
+    device = session.DeviceSession("pi", LocalDevice(), Target("pi", "onnxruntime"))
+    device.begin("loading", "large.onnx, first inference included")
+    with terminal_live.beating(terminal_live.View(console)) as view:
+        view.watch({"pi": DeviceState("pi", "running", session=device, total=3)})
+        wait_until(out.getvalue, "no line is printed")
+    assert out.getvalue().splitlines()[0] == "pi: 0/3, loading for 0 s: large.onnx, first inference included"
+    monkeypatch.setattr(session, "WAIT_S", 5.0)
+    assert device.waiting == ""
+    device.begin("resting")
+    monkeypatch.setattr(session, "WAIT_S", 0.0)
+    assert device.waiting == ""
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_a_bar_says_what_takes_long(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "WAIT_S", 0.0)
+    console, out = screen(width)
+    device = session.DeviceSession("pi", LocalDevice(), Target("pi", "onnxruntime"))
+    device.begin("loading", "large.onnx, first inference included")
+    live = terminal_live._LiveView(console, "user")
+    live.watch({"pi": DeviceState("pi", "running", session=device, total=3)})
+    live.stop()
+    assert "loading for 0 s" in out.getvalue()
+    assert ("large.onnx, first inference included" in out.getvalue()) == (width == 200)
 
 
 @pytest.mark.parametrize(("stderr_ms", "noisy"), [(0.02, False), (0.2, True)])

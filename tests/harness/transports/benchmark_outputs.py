@@ -118,6 +118,34 @@ count=10 first=66753 curr=66800 min=66699 max=66838 avg=66767.6 std=39
 
 Average inference timings in us: Warmup: 97067, Init: 9933, no stats: 66767.6
 """
+# With --enable_op_profiling=true, after the summary.
+OPERATORS = """\
+INFO: Profiling Info for Benchmark Initialization:
+============================== Run Order ==============================
+\t             [node type]\t  [first]\t [avg ms]\t     [%]\t  [cdf%]\t  [mem KB]\t[times called]\t[Name]
+\t ModifyGraphWithDelegate\t   14.842\t   14.842\t 99.317%\t 99.317%\t  3428.000\t        1\tModifyGraphWithDelegate/0
+\t         AllocateTensors\t    0.102\t    0.102\t  0.683%\t100.000%\t     0.000\t        1\tAllocateTensors/0
+
+Number of nodes executed: 2
+Timings (microseconds): count=1 curr=14944
+Memory (bytes): count=0
+2 nodes observed
+
+INFO: Operator-wise Profiling Info for Regular Benchmark Runs:
+============================== Run Order ==============================
+\t             [node type]\t  [first]\t [avg ms]\t     [%]\t  [cdf%]\t  [mem KB]\t[times called]\t[Name]
+\t Convolution (NHWC, F32) IGEMM\t    9.100\t    9.000\t 69.231%\t 69.231%\t     0.000\t        1\tDelegate/Convol\
+ution (NHWC, F32) IGEMM:0
+\t Fully Connected (NC, F32) GEMM\t    1.600\t    1.500\t 23.077%\t 92.308%\t     0.000\t        2\tDelegate/Fully \
+Connected (NC, F32) GEMM:1
+\t                 SOFTMAX\t    1.000\t    1.000\t  7.692%\t100.000%\t     0.000\t        1\t[Identity]:64
+
+============================== Top by Computation Time ==============================
+Number of nodes executed: 3
+Timings (microseconds): count=10 first=13100 curr=13000 min=12900 max=13500 avg=13000 std=100
+Memory (bytes): count=0
+3 nodes observed
+"""
 CRASHES = {
     "a model that is none": HEAD
     + "INFO: Loaded model /data/local/tmp/latlab/models/0f.tflite\n"

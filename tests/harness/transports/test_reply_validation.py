@@ -18,6 +18,8 @@ from latlab.harness.transports.reply_validation import BrokenReplyError, check_r
 
 CHECKED = [(verb, field) for verb, reply in REQUIRED.items() for field in reply]
 OF_A_GPU = COMPLETE["time"]
+PROFILE = COMPLETE["profile"]
+OPERATOR = PROFILE["operators"][0]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
@@ -27,6 +29,56 @@ JSON = st.recursive(
 
 def line(message: object) -> bytes:
     return json.dumps(message).encode()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("runs", 3),
+        ("samples_ns", [5, 6, 7]),
+        ("samples_ns", []),
+        ("kept", []),
+        ("kept", [0, 0]),
+        ("kept", [2]),
+        ("operators", []),
+        ("operators", [OPERATOR] * 2001),
+        ("operators", ["Conv"]),
+        ("mean_ns", -1),
+        ("mean_ns", 10**16),
+        ("median_ns", 1.5),
+        ("name", "x" * 201),
+        ("kind", None),
+        ("provider", ["x"]),
+        ("fused", ["x"] * 17),
+        ("fused", "Conv"),
+        ("left_out", {"operators": -1, "mean_ns": 0}),
+        ("overhead_ns", None),
+        ("resolution_ns", "1 us"),
+    ],
+)
+def test_a_profile_is_checked(field: str, value: object) -> None:
+    spoiled = {"operators": [{**OPERATOR, field: value}]} if field in OPERATOR else {field: value}
+    with pytest.raises(BrokenReplyError):
+        check_reply(line({"id": 4, "ok": True, **PROFILE, **spoiled}), 4, "profile", REQUEST)
+
+
+def test_a_large_profile_passes_and_one_that_is_too_large_does_not() -> None:
+    names = [{**OPERATOR, "name": f"{number}" * 40, "fused": []} for number in range(1000, 3000)]
+    reply = {**PROFILE, "operators": names}
+    assert check_reply(line({"id": 4, "ok": True, **reply}), 4, "profile", REQUEST) == reply
+    with pytest.raises(BrokenReplyError, match="characters"):
+        check_reply(
+            line({"id": 4, "ok": True, **reply, "operators": [{**one, "fused": ["x" * 200] * 5} for one in names]}),
+            4,
+            "profile",
+            REQUEST,
+        )
+
+
+def test_the_names_of_operators_become_printable() -> None:
+    reply = {**PROFILE, "operators": [{**OPERATOR, "name": "a\x1b[31mb", "fused": ["\n"]}]}
+    (found,) = check_reply(line({"id": 4, "ok": True, **reply}), 4, "profile", REQUEST)["operators"]
+    assert (found["name"], found["fused"]) == ("a [31mb", [" "])
 
 
 @pytest.mark.parametrize("reply", [REQUIRED, COMPLETE], ids=["required", "complete"])

@@ -447,6 +447,33 @@ class TransportConformance:
         assert ends_soon(device, pid)
         worker.close()
 
+    def test_closed_by_another_thread(self, device: DeviceUnderTest) -> None:
+        """As the end of a run cuts off a device that is busy: the thread that waits for it learns that it is lost."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        with device.impostor("time.sleep(60)") as transport, ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(transport.request, "telemetry", 60.0)
+            time.sleep(0.3)
+            transport.close(gently=False)
+            with pytest.raises(DeviceLostError, match=f"device {device.name}"):
+                waiting.result(SOON_S)
+            with pytest.raises(DeviceLostError, match="not started"):
+                transport.request("telemetry", S)
+
+    def test_closed_before_a_file_is_copied(
+        self, worker: Transport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By another thread, which comes between a request and the copy."""
+        mine, copy = make_model(tmp_path / "mine.onnx", 3), worker._transfer
+
+        def closed_first(path: Path, sha256: str) -> None:
+            worker.close()
+            copy(path, sha256)
+
+        monkeypatch.setattr(worker, "_transfer", closed_first)
+        with pytest.raises(DeviceLostError):
+            worker.push(mine.path, mine.sha256, mine.suffix)
+
     def test_a_closed_transport_says_so(self, worker: Transport) -> None:
         worker.close()
         with pytest.raises(DeviceLostError, match="not started"):

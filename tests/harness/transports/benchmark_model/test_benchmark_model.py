@@ -385,6 +385,37 @@ def test_fewer_runs_than_asked_for(worker: BenchmarkModelTransport, replay: Repl
     assert caught.value.kind == "timeout"
 
 
+def profile(worker: BenchmarkModelTransport, handle: int) -> dict[str, Any]:
+    return worker.request("profile", S, handle=handle, warmup=2, runs=10, deadline_s=60)
+
+
+def test_a_profile(worker: BenchmarkModelTransport, replay: Replay, network: Model) -> None:
+    handle = load(worker, network)["handle"]
+    replay.says(outputs.CURRENT_CPU + outputs.OPERATORS)
+    found = profile(worker, handle)
+    assert replay.arguments[-1] == "--enable_op_profiling=true"
+    assert (found["runs"], found["samples_ns"]) == (10, [13_520_200])
+    assert [(one["kind"], one["provider"]) for one in found["operators"]] == [
+        ("Convolution (NHWC, F32) IGEMM", "XNNPACK"),
+        ("Fully Connected (NC, F32) GEMM", "XNNPACK"),
+        ("SOFTMAX", "TFLite kernels"),
+    ]
+    assert [one["mean_ns"] for one in found["operators"]] == pytest.approx([9e6, 3e6, 1e6], rel=1e-3)
+    timed(worker, handle)
+    assert replay.arguments[-1] != "--enable_op_profiling=true", "a pass after it is as one before it"
+
+
+@pytest.mark.parametrize("spoiled", ["", outputs.OPERATORS.partition(" 23.077%")[0]], ids=["none", "cut off"])
+def test_a_profile_that_cannot_be_read(
+    worker: BenchmarkModelTransport, replay: Replay, network: Model, spoiled: str
+) -> None:
+    handle = load(worker, network)["handle"]
+    replay.says(outputs.CURRENT_CPU + spoiled)
+    with pytest.raises(WorkerError, match="profile cannot be read") as caught:
+        profile(worker, handle)
+    assert caught.value.kind == "crash"
+
+
 def test_a_pass_of_some_seconds(worker: BenchmarkModelTransport, replay: Replay, network: Model) -> None:
     handle = load(worker, network)["handle"]
     replay.says(outputs.CURRENT_CPU.replace("count=2 ", "count=36 ").replace("count=10 ", "count=73 "))
@@ -631,6 +662,37 @@ def test_a_killed_controller_leaves_nothing(connect: Connect, phone: Phone, repl
     with connect() as transport:
         hello(transport)
     assert phone.path(STAY_ON).read_text() == "0\n"
+
+
+@pytest.mark.parametrize("body", ["", "trap '' HUP"], ids=["", "an adbd that sends no SIGHUP"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_program_ends_with_its_controller(
+    connect: Connect, phone: Phone, tmp_path: Path, network: Model, body: str, number: signal.Signals
+) -> None:
+    """Also on old phones, whose adbd tells a program nothing of the end of its connection."""
+    replay = Replay(phone, tmp_path, f"{body}\n[ $runs = 1 ] || {{ touch $here/runs; sleep 600; }}")
+    program = (
+        "import sys\nfrom pathlib import Path\n"
+        "from latlab.harness.transports.benchmark_model.transport import BenchmarkModelTransport\n"
+        "from latlab.harness.transports.adb.config import ADBDevice\n"
+        f"c = ADBDevice(host={phone.address!r}, work='/data/local/tmp/work', benchmark_model={str(replay.path)!r})\n"
+        "t = BenchmarkModelTransport('x', c)\n"
+        "t.start()\nt.request('hello', 20, protocol=1)\n"
+        f"t.push(Path({str(network.path)!r}), {network.sha256!r}, '.tflite')\n"
+        f"h = t.request('load', 20, sha256={network.sha256!r}, suffix='.tflite', runtime='benchmark_model', "
+        "accelerator='cpu', threads=1, affinity=None, seed=0)['handle']\n"
+        "t.request('time', 600, handle=h, warmup=1, runs=10, deadline_s=600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True) as controller:
+        runs = phone.path("/data/local/tmp/replay/runs")
+        wait_until(lambda: runs.exists() or controller.poll() is not None, "it does not run")
+        assert controller.poll() is None, controller.communicate()[1]
+        assert phone.processes("benchmark_model-")
+        controller.send_signal(number)
+        wait_until(lambda: not phone.processes("benchmark_model-"), "the program lives on")
+        wait_until(lambda: not phone.processes("latlab-keeper"), "its keeper lives on")
+    with connect() as transport:
+        hello(transport)
 
 
 # Ways that are cut

@@ -1,0 +1,69 @@
+"""Ctrl-C, `kill` and a closed terminal: each ends a command in the same orderly way, and a second one ends it at once.
+
+Python itself does that for SIGINT alone: SIGTERM and SIGHUP would end latlab in the middle of a pass, without a word.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+__all__ = ["Interruption", "ending_orderly", "interruption"]
+
+_WORDS = {
+    signal.SIGINT: "interrupted",
+    signal.SIGTERM: "terminated",
+    signal.SIGHUP: "terminated, because its terminal is gone",
+}
+_SHOW_CURSOR = b"\x1b[?25h"
+
+
+class Interruption:
+    """The signal that ended the command, if one did."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code that shells have for the signal: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
+        return 128 + (self.signal or signal.SIGINT)
+
+    @property
+    def words(self) -> str:
+        """What happened to the command, in words."""
+        return _WORDS[self.signal or signal.SIGINT]
+
+    def handle(self, number: int, _: FrameType | None) -> None:
+        """Take the first signal: raise `KeyboardInterrupt` in the main thread, and leave a second one to the system."""
+        self.signal = signal.Signals(number)
+        for each in _WORDS:
+            if signal.getsignal(each) != signal.SIG_IGN:
+                signal.signal(each, signal.SIG_DFL)
+        with suppress(OSError):  # a live display has hidden it, and a second signal leaves no time to show it again
+            if os.isatty(2):
+                os.write(2, _SHOW_CURSOR)
+        raise KeyboardInterrupt
+
+
+interruption = Interruption()
+"""The interruption of this process."""
+
+
+@contextmanager
+def ending_orderly() -> Iterator[Interruption]:
+    """Have the signals raise `KeyboardInterrupt` within the `with` block, except those that are ignored (`nohup`)."""
+    interruption.signal = None
+    before = {number: signal.getsignal(number) for number in _WORDS}
+    chosen = [number for number, handler in before.items() if handler != signal.SIG_IGN]
+    for number in chosen:
+        signal.signal(number, interruption.handle)
+    try:
+        yield interruption
+    finally:
+        if interruption.signal is None:
+            for number in chosen:
+                signal.signal(number, before[number])

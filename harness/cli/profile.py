@@ -1,0 +1,104 @@
+"""The command that shows where the time of a network goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latlab.harness.cli.options import (
+    STORE,
+    AcceleratorOption,
+    BatchOption,
+    DimOption,
+    InputDataOption,
+    InputOption,
+    InventoryOption,
+    JsonOption,
+    PrecisionOption,
+    RangeOption,
+    RuntimeOption,
+    SeedOption,
+    StoreOption,
+    ThreadsOption,
+    WrittenOption,
+    open_lab,
+    own_model,
+    print_json,
+    target_options,
+)
+from latlab.harness.errors import BadInputError
+
+__all__ = ["app"]
+
+app = typer.Typer()
+
+
+@app.command()
+def profile(
+    subject: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|ARCH",
+            help="A model of your own (net.onnx, net.tflite, net.pt or package.module:factory); "
+            "with --space, an architecture's string.",
+        ),
+    ],
+    device: Annotated[
+        str,
+        typer.Argument(
+            metavar="DEVICE", help="A device of the inventory, whose first target is used; or a full target."
+        ),
+    ],
+    space: Annotated[str | None, typer.Option("--space", help="The search space of ARCH.")] = None,
+    inputs: InputOption = None,
+    dims: DimOption = None,
+    ranges: RangeOption = None,
+    data: InputDataOption = None,
+    top: Annotated[int, typer.Option("--top", min=1, max=2000, help="How many of the longest operators to show.")] = 10,
+    runtime: RuntimeOption = None,
+    accelerator: AcceleratorOption = None,
+    precision: PrecisionOption = None,
+    threads: ThreadsOption = None,
+    batch_size: BatchOption = None,
+    as_written: WrittenOption = False,
+    seed: SeedOption = 0,
+    out: Annotated[Path | None, typer.Option("--out", help="Also write an HTML page with charts.")] = None,
+    store: StoreOption = STORE,
+    inventory: InventoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where the time of one network goes: the time of each operator, by the runtime's own profiler.
+
+    [dim]Examples:[/dim] latlab profile net.onnx pi4 --out profile.html
+
+    latlab profile 0,1,2,... local --space fbnet --runtime tflite --top 20
+    """
+    from latlab.harness.terminal.profile import profiling, show_profile
+
+    _, input_options = own_model(None if space else [subject], inputs, dims, ranges, data)
+    if out is not None and out.suffix.lower() != ".html":
+        raise BadInputError(f"{out}: the page is a file that ends in .html")
+    with profiling(quiet=as_json) as listener:
+        found = open_lab(store, inventory).profile(
+            subject,
+            device,
+            space=space,
+            inputs=input_options,
+            options=target_options(runtime, accelerator, precision, threads, batch_size),
+            seed=seed,
+            as_written=as_written,
+            listener=listener,
+        )
+    if out is not None:
+        from latlab.harness.report.profile.page import write_page
+
+        try:
+            write_page(found, out, top)
+        except OSError as error:
+            raise BadInputError(f"cannot write {out}: {error.strerror or error}") from error
+    if as_json:
+        print_json(found.to_json())
+    else:
+        show_profile(found, top, out)

@@ -1,0 +1,111 @@
+"""The page of a profile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from latlab.harness.profiling.summary import NetworkProfile
+from latlab.harness.report import theme
+from latlab.harness.report.html import environment, stylesheet, write_whole
+from latlab.harness.report.profile.charts import along_the_network, kind_bars, operator_bars
+from latlab.harness.report.tiles import Tile
+from latlab.harness.text import clean, count, ms, percent
+
+__all__ = ["write_page"]
+
+MAX_ROWS = 2000
+"""Most operators in the table."""
+
+
+def write_page(profile: NetworkProfile, path: Path, top: int) -> Path:
+    """Write the page, and return its absolute path.
+
+    Args:
+        profile: what it shows.
+        path: the file.
+        top: how many of the longest operators have a bar.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with theme.style():
+        charts = [kind_bars(profile), operator_bars(profile, top)]
+        along = along_the_network(profile)
+    text = (
+        environment(Path(__file__).parent)
+        .get_template("profile.html")
+        .render(
+            css=stylesheet(),
+            target=clean(profile.target),
+            simulated=profile.simulated,
+            network=clean(profile.network),
+            headline=_headline(profile),
+            tiles=_tiles(profile),
+            charts=charts,
+            along=along,
+            facts=_facts(profile),
+            operators=_rows(profile),
+        )
+    )
+    return write_whole(text, path)
+
+
+def _headline(profile: NetworkProfile) -> str:
+    first, *others = profile.kinds
+    named = f"{clean(first.kind)} takes {100 * first.share:.0f} % of the time"
+    if others:
+        named += f", {clean(others[0].kind)} {100 * others[0].share:.0f} %"
+    return f"{named}."
+
+
+def _tiles(profile: NetworkProfile) -> list[Tile]:
+    longest = profile.longest(1)[0]
+    return [
+        Tile(
+            "Inference",
+            ms(profile.latency_ms),
+            "ms",
+            "without the profiler" + (f"; undisturbed {ms(profile.quiet_ms)}" if profile.disturbed else ""),
+        ),
+        Tile("Operators", ms(profile.typical_ms), "ms", f"typical times of all {len(profile.operators):,}"),
+        Tile(
+            "Accounted for",
+            f"{100 * profile.ratio:.0f}",
+            "%",
+            "sum / inference",
+            warn=not profile.agrees or profile.disturbed,
+        ),
+        Tile("Longest operator", percent(100 * profile.share(longest.typical_ms)), "%", clean(longest.kind, 40)),
+    ]
+
+
+def _facts(profile: NetworkProfile) -> list[tuple[str, str]]:
+    rounds = count(len(profile.profiles), "round")
+    rows = [
+        ("sum", profile.explanation()),
+        ("profiled", f"{count(profile.best.runs, 'inference')}: the fastest of {rounds}, each between two passes"),
+    ]
+    if profile.best.overhead_ms > 0:
+        rows.append(("overhead", f"{ms(profile.best.overhead_ms)} ms of the profiler's own work is taken out"))
+    if profile.fusion():
+        rows.append(("graph", profile.fusion()))
+    if profile.best.left_out_ms > 0:
+        rows.append(
+            ("not listed", f"{ms(profile.best.left_out_ms)} ms of operators that are shorter than all listed ones")
+        )
+    return [(name, clean(text)) for name, text in rows]
+
+
+def _rows(profile: NetworkProfile) -> list[tuple[str, str, str, str, str, str]]:
+    """Return number, kind, name, provider, milliseconds and share of each operator, in the order in which they ran."""
+    return [
+        (
+            f"{number:,}",
+            clean(one.kind, 60),
+            clean(one.name + (f" ({', '.join(one.fused)})" if one.fused else ""), 200),
+            clean(one.provider, 60),
+            ms(one.typical_ms),
+            percent(100 * profile.share(one.typical_ms)),
+        )
+        for number, one in enumerate(profile.operators[:MAX_ROWS], 1)
+    ]

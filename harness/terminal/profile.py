@@ -1,0 +1,92 @@
+"""A profile in a terminal: what it does while it runs, and its result."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from latlab.harness.fleet.jobs import RunListener
+from latlab.harness.profiling.summary import NetworkProfile
+from latlab.harness.terminal.console import console
+from latlab.harness.terminal.progress import View
+from latlab.harness.text import milliseconds
+
+__all__ = ["profiling", "show_profile"]
+
+BAR = 16
+"""Characters of the longest bar."""
+NAME = 100
+"""Characters of an operator's name that are shown."""
+
+
+@contextlib.contextmanager
+def profiling(*, quiet: bool) -> Iterator[RunListener]:
+    """Yield the listener of a run whose device is shown on stderr while it works."""
+    screen = Console(stderr=True)
+    view = View(screen)
+    if quiet or not screen.is_terminal:
+        yield view.listener(quiet=quiet)
+        return
+    with Live(view, console=screen, refresh_per_second=4, transient=True):
+        yield view.listener()
+
+
+def show_profile(profile: NetworkProfile, top: int, out: Path | None) -> None:
+    """Print the kinds of operators, the longest operators, and how their sum compares with an inference."""
+    screen = console()
+    simulated = " [yellow](simulated)[/yellow]" if profile.simulated else ""
+    screen.print(f"[bold]{escape(profile.target)}[/bold]{simulated} {escape(profile.network)}", highlight=False)
+    screen.print(_kinds(profile))
+    longest = profile.longest(top)
+    screen.print(f"\nThe {len(longest)} longest of {len(profile.operators)} operators", highlight=False)
+    screen.print(_longest(profile, top))
+    lines = [("sum", profile.explanation())]
+    if profile.best.overhead_ms > 0:
+        lines.append(("overhead", f"{milliseconds(profile.best.overhead_ms)} of the profiler's own work is taken out"))
+    if profile.fusion():
+        lines.append(("graph", profile.fusion()))
+    screen.print()
+    for name, text in lines:
+        screen.print(f"[dim]{name:<9}[/dim] {escape(text)}", highlight=False, soft_wrap=True)
+    if out is not None:
+        screen.print(f"Charts: {escape(str(out))}.", style="dim", soft_wrap=True)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in columns:
+        wide = name in ("kind", "name", "")
+        table.add_column(name, justify="left" if wide else "right", overflow="fold" if wide else "ellipsis")
+    return table
+
+
+def _kinds(profile: NetworkProfile) -> Table:
+    """Return a table of the kinds of operators, with a bar for the share of each."""
+    providers = len({one.provider for one in profile.kinds}) > 1
+    table = _table("kind", "operators", "time", "share", "")
+    most = max((one.share for one in profile.kinds), default=0) or 1
+    for one in profile.kinds:
+        table.add_row(
+            escape(f"{one.kind} ({one.provider})" if providers else one.kind),
+            f"{one.operators:,}",
+            milliseconds(one.typical_ms),
+            f"{100 * one.share:.1f} %",
+            "█" * round(BAR * one.share / most),
+        )
+    return table
+
+
+def _longest(profile: NetworkProfile, top: int) -> Table:
+    table = _table("time", "share", "kind", "name")
+    for one in profile.longest(top):
+        name = one.name if len(one.name) <= NAME else f"…{one.name[-NAME:]}"
+        table.add_row(
+            milliseconds(one.typical_ms), f"{100 * profile.share(one.typical_ms):.1f} %", escape(one.kind), escape(name)
+        )
+    return table
