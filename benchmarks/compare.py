@@ -152,7 +152,7 @@ def main() -> None:
     show(f"latlab compare, ties {args.ties:g} %, budget {args.budget:g} s", table)
     seconds = {kind: median(one["wall_s"] for one in part) for kind, part in (("same", same), ("slower", more)) if part}
     ratio = median(one["percent"] for one in more) if more else None
-    print(f"median seconds: {seconds}; 3 % more work takes {ratio} % longer; by hand {hand} %")
+    print(f"median seconds: {seconds}; percent by which 3 % more work takes longer: {ratio}, by hand {hand}")
     figures = {"rates": table, "median_s": seconds, "ratio_percent": ratio, "by_hand_percent": hand}
     save(args.out, {**figures, "ties_percent": args.ties, "budget_s": args.budget, "same": same, "slower": more})
 

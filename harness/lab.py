@@ -469,6 +469,11 @@ class Lab:
     ) -> Candidate:
         """Return a model of the user's own, for a comparison. Raises `BadInputError`."""
         own = locate(model, inputs, options.runtime, options.batch_size)
+        if options.precision not in (None, own.precision):
+            raise BadInputError(
+                f"{own.name} is {own.precision}: --precision {options.precision} cannot be had",
+                "The file decides: leave --precision out.",
+            )
         for remark in own.inputs.remarks:
             if listener.announce:
                 listener.announce(f"{own.name}: {remark}")

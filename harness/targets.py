@@ -40,7 +40,7 @@ RUNTIMES = {
     "onnxruntime": RuntimeSpec("onnx", ("cpu", "cuda"), ("fp32", "fp16", "int8")),
     "tflite": RuntimeSpec("tflite", ("cpu",), ("fp32", "fp16", "int8")),
     "torchscript": RuntimeSpec("torchscript", ("cpu", "cuda"), ("fp32", "fp16", "bf16")),
-    "openvino": RuntimeSpec("onnx", ("cpu", "gpu"), ("fp32", "fp16", "int8")),
+    "openvino": RuntimeSpec("onnx", ("cpu", "gpu"), ("fp32", "int8")),
     "executorch": RuntimeSpec("pte", ("cpu",)),
     BENCHMARK_MODEL: RuntimeSpec("tflite", ("cpu", "gpu", "nnapi"), ("fp32", "fp16", "int8"), in_worker=False),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,8 @@ def inspect_model(model: str, options: InputOptions = InputOptions(), batch_size
         left_open = error.message
     if settled is not None and description.format == "onnx" and description.macs is None:
         shapes = {one.name: one.shape for one in settled.inputs if one.name is not None and one.shape is not None}
-        description = read_model(Path(model), shapes)
+        counted = read_model(Path(model), shapes)
+        description = replace(counted, inputs=description.inputs, outputs=description.outputs)
     return Inspection(
         description, settled, left_open, tuple(runtimes_for(description)), tuple(delegates_of(description))
     )

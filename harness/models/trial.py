@@ -35,6 +35,10 @@ MOST_BYTES = 512 << 20
 """Largest model that is tried."""
 LENGTHS = (224, 1, 128, 16, 640, 320, 256, 64, 48, 100, 512, 1000, 16000, 32, 2, 3, 4, 8)
 """Lengths that are tried for an open side about whose name nothing is known."""
+IMAGE_SIDES = 4
+"""Number of sides of a batch of images."""
+IMAGE_LENGTHS = (224, 48, 32, 640, 320, 64)
+"""Lengths that are tried for an open side of an image, if its name says nothing: photographs, lines of text."""
 BY_NAME = (
     (("seq", "token", "length", "len"), (128, 16, 512, 1)),
     (("height", "width", "h", "w", "size"), (224, 640, 320, 256, 48, 32)),
@@ -140,6 +144,8 @@ def _choices(one: Missing) -> tuple[Any, ...]:
     name = str((one.tensor.sides or ())[one.axis] or "").lower()
     if not name and one.axis and isinstance((one.tensor.sides or (None,))[0], int):
         return (1, *LENGTHS)  # behind a fixed first side stands the batch, as in the state of a recurrent network
+    if len(one.tensor.sides or ()) == IMAGE_SIDES:
+        return (*IMAGE_LENGTHS, *(length for length in LENGTHS if length not in IMAGE_LENGTHS))
     for words, lengths in BY_NAME:
         if any(word == name or (len(word) > 2 and word in name) for word in words):
             return (*lengths, *(length for length in LENGTHS if length not in lengths))
