@@ -59,7 +59,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
 
-    figures: dict[str, Any] = {"arguments": {name: str(value) for name, value in vars(arguments).items()}}
+    figures: dict[str, Any] = {
+        "arguments": {name: str(value) for name, value in vars(arguments).items() if name != "out"}
+    }
     for title, part in (
         ("exports", exports), ("perturbed", perturbed), ("latency", latency), ("reference", reference)
     ):  # fmt: skip

@@ -291,6 +291,7 @@ class Lab:
             target, network = _only_device(targets), own.name
         else:
             target = _only_device(self.targets(device, options))
+            target.check_exported()
             (one,) = parse_archs(space_to_measure(space), [str(subject)])
             network = one.text
             artifact = self._exported(
@@ -491,6 +492,7 @@ class Lab:
         texts = [parse_archs(space_to_measure(space), [arch])[0].text for arch in archs]
 
         def artifact(text: str, target: Target) -> Artifact:
+            target.check_exported()
             request = ExportRequest(space, text, target.format, target.batch_size, target.precision, seed, as_written)
             return self._exported(request)
 

@@ -119,7 +119,7 @@ def compare(
     _check_options(limit, baseline, targets, count, out, junit, policy)
     shared: dict[str, Any] = {"seed": seed, "as_written": as_written}
     if targets:
-        if words or not space or runtime or accelerator or threads or batch_size or markdown:
+        if words or not space or runtime or accelerator or precision or threads or batch_size or markdown:
             raise BadInputError(
                 "--targets compares two targets by their labels: it takes --space with --count or --arch, and neither "
                 "models, devices, --runtime, --threads nor --markdown",

@@ -75,8 +75,8 @@ PrecisionOption = Annotated[
     Precision | None,
     typer.Option(
         "--precision",
-        help="Number format of weights and activations [default: fp32]. int8 is quantised after training, with "
-        "onnxruntime and tflite; fp16 with all runtimes, bf16 with torchscript.",
+        help="Number format of weights and activations [default: fp32]. int8 is quantised after training; not every "
+        "runtime has all of them.",
     ),
 ]
 ThreadsOption = Annotated[

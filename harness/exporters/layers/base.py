@@ -35,6 +35,8 @@ class LayeredFile(ABC):
     """Names of the operators' outputs that have a name of this kind, in order of execution."""
     source: str
     """Name of the input."""
+    holds: str
+    """The precision of floating-point tensors between layers: `fp32`, `fp16` or `bf16`."""
 
     @abstractmethod
     def __init__(self, path: Path, precision: str) -> None: ...

@@ -25,6 +25,7 @@ class LayeredONNX(LayeredFile):
     """An ONNX file. The tools that make fp16 and int8 files keep the names of the float32 file's tensors."""
 
     def __init__(self, path: Path, precision: str) -> None:
+        self.holds = "fp16" if precision == "fp16" else "fp32"  # what int8 leaves as floats is float32
         self._model = onnx.load(path)
         graph = self._model.graph
         self.source = graph.input[0].name

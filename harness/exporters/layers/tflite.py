@@ -26,6 +26,7 @@ class LayeredTFLite(LayeredFile):
     """A TFLite file of one subgraph, as latlab's exporter names its tensors."""
 
     def __init__(self, path: Path, precision: str) -> None:
+        self.holds = "fp32"  # in fp16 only the constants are float16
         self._model: Any = schema.ModelT.InitFromPackedBuf(bytearray(path.read_bytes()), 0)
         self._graph: Any = self._model.subgraphs[0]
         self._names = [tensor.name.decode() for tensor in self._graph.tensors]

@@ -28,6 +28,7 @@ class LayeredTorchScript(LayeredFile):
     source = "input"
 
     def __init__(self, path: Path, precision: str) -> None:
+        self.holds = precision
         self._dtype = DTYPES[precision]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)

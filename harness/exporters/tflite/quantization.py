@@ -183,8 +183,11 @@ def _operand(graph: Graph, operator: Operator, tensor: int) -> int:
     data = graph.tensors[tensor].data
     if data is None:
         return tensor
+    least = _scale(graph, operator.output) / np.float32(FINER)
+    if operator.code != "MUL" and float(np.abs(data).max()) <= HIGHEST * least:
+        # A constant near 0, such as the shift of a batch norm whose mean was 0: as `_bring_together` for activations.
+        return _constant(graph, tensor, Quantization(np.array([least], np.float32)))
     if not data.any():
-        # Its scale means nothing; XNNPACK wants scales that are not too different.
         return _constant(graph, tensor, Quantization(np.array([_scale(graph, operator.output)], np.float32)))
     if (data >= 0.0).all() and len(levels := np.unique(data)) <= 16:
         return _constant(graph, tensor, _exact(levels))

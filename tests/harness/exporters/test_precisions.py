@@ -199,3 +199,13 @@ def test_runtimes_and_exporters_name_the_same_precisions() -> None:
     for runtime in RUNTIMES.values():
         if runtime.format in names():
             assert set(runtime.precisions) <= set(get_exporter(runtime.format).precisions)
+
+
+def test_constants_near_zero_do_not_cut_the_graph(tmp_path: Path) -> None:
+    """The last batch norm's shift is 1e-7 of its output here; XNNPACK adds no scales that are so far apart."""
+    path, space = tmp_path / "net", get("nasbench201")
+    arch = space.parse("|skip_connect~0|+|skip_connect~0|avg_pool_3x3~1|+|nor_conv_3x3~0|none~1|none~2|")
+    produce(ExportRequest("nasbench201", arch.text, "tflite", precision="int8"), path)
+    with runtimes.open("tflite", path) as session:
+        assert session.delegation is not None
+        assert (session.delegation.partitions, session.delegation.delegated) == (1, session.delegation.operators)
