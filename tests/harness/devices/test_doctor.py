@@ -133,7 +133,7 @@ def test_files_that_nothing_here_can_write(tmp_path: Path, monkeypatch: pytest.M
         raise BadInputError("this machine has no executorch", "Install it.")
 
     monkeypatch.setattr(ExecuTorchExporter, "version", property(missing))
-    monkeypatch.setattr("latlab.harness.exporters.cache._version", lambda _, kind: get_exporter(kind).version)
+    monkeypatch.setattr("latlab.harness.exporters.cache._version", lambda _, kind, __: get_exporter(kind).version)
     found = lines(look_at(LocalDevice(work=tmp_path / "w", targets=WANTS_TFLITE)))
     line = found["runtime executorch"]
     assert (line.state, line.found, line.advice) == ("warning", "this machine has no executorch", "Install it.")
