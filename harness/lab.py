@@ -60,7 +60,7 @@ from latlab.harness.fleet.fleet import run_jobs
 from latlab.harness.fleet.jobs import Job, RunListener
 from latlab.harness.inventory.inventory import load_inventory, policy_named
 from latlab.harness.measurement.session import MeasurementSession
-from latlab.harness.models.inputs import InputOptions
+from latlab.harness.models.input_options import InputOptions
 from latlab.harness.models.own_model import OwnModel, locate
 from latlab.harness.models.read import read_model
 from latlab.harness.paths import cache_folder, writable_folder

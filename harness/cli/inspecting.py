@@ -38,7 +38,7 @@ def inspect(
     The content decides what a file is, not its name. With lengths for open sides (--dim seq=128), multiplications are
     counted for them.
     """
-    from latlab.harness.models.inputs import InputOptions
+    from latlab.harness.models.input_options import InputOptions
     from latlab.harness.models.inspection import inspect_model
     from latlab.harness.terminal.model import show_model
 

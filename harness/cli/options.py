@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from latlab.harness.active_learning.predictor_factory import PredictorOptions
     from latlab.harness.devices.target_selection import TargetOptions
     from latlab.harness.lab import Lab
-    from latlab.harness.models.inputs import InputOptions
+    from latlab.harness.models.input_options import InputOptions
 
 __all__ = [
     "STORE",
@@ -140,7 +140,7 @@ def own_model(
     Raises:
         BadInputError: there are several models, or inputs without a model.
     """
-    from latlab.harness.models.inputs import InputOptions
+    from latlab.harness.models.input_options import InputOptions
 
     if model is not None and len(model) > 1:
         raise BadInputError(

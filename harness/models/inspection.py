@@ -10,7 +10,8 @@ from latlab.harness.errors import BadInputError
 from latlab.harness.models.delegates import delegates_of
 from latlab.harness.models.description import ModelDescription
 from latlab.harness.models.factory import call_factory, describe_factory, is_factory
-from latlab.harness.models.inputs import InputOptions, SettledInputs, UnsettledInputsError, settle
+from latlab.harness.models.input_options import InputOptions
+from latlab.harness.models.inputs import SettledInputs, UnsettledInputsError, settle
 from latlab.harness.models.own_model import runtimes_for
 from latlab.harness.models.read import read_model
 

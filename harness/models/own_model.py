@@ -14,7 +14,8 @@ from latlab.harness.exporters import Artifact, CacheError, ExportError, Parity, 
 from latlab.harness.models.description import ModelDescription
 from latlab.harness.models.embedding import portable_artifact
 from latlab.harness.models.factory import call_factory, describe_factory, is_factory
-from latlab.harness.models.inputs import InputOptions, SettledInputs, UnsettledInputsError, settle
+from latlab.harness.models.input_options import InputOptions
+from latlab.harness.models.inputs import SettledInputs, UnsettledInputsError, settle
 from latlab.harness.models.read import read_model
 from latlab.harness.models.trial import propose
 from latlab.harness.targets import DEFAULT_RUNTIME, RUNTIMES, Target

@@ -18,7 +18,8 @@ from typing import Any
 
 from latlab.agents.protocol.load_request import InputRequest
 from latlab.harness.models.description import ModelDescription
-from latlab.harness.models.inputs import InputOptions, Missing, UnsettledInputsError, settle
+from latlab.harness.models.input_options import InputOptions
+from latlab.harness.models.inputs import Missing, UnsettledInputsError, settle
 from latlab.harness.models.onnx_model import portable
 
 __all__ = ["propose"]

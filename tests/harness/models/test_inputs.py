@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from latlab.harness.errors import BadInputError
 from latlab.harness.models.description import ModelDescription, TensorInfo
-from latlab.harness.models.inputs import InputOptions, SettledInputs, UnsettledInputsError, parse_input, settle
+from latlab.harness.models.input_options import InputOptions, parse_input
+from latlab.harness.models.inputs import SettledInputs, UnsettledInputsError, settle
 
 
 def described(*inputs: TensorInfo) -> ModelDescription:

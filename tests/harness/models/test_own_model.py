@@ -25,7 +25,7 @@ from latlab.harness.devices.target_selection import TargetOptions
 from latlab.harness.errors import BadInputError
 from latlab.harness.exporters import export_module
 from latlab.harness.fleet.jobs import RunListener
-from latlab.harness.models.inputs import InputOptions
+from latlab.harness.models.input_options import InputOptions
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")
 FORMATS = {"onnx": "onnx", "tflite": "tflite", "pt": "torchscript"}

@@ -1,0 +1,109 @@
+"""What a user says of a model's inputs: shapes, lengths, ranges, values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+from latlab.agents.protocol.load_request import MAX_ELEMENTS, MAX_SIDES, MAX_SIZE
+from latlab.agents.runtimes.base import DTYPES
+from latlab.harness.errors import BadInputError
+from latlab.harness.models.description import shape_text
+
+__all__ = ["InputOptions", "check_size", "parse_input", "read_arrays"]
+
+SCALAR = "scalar"
+"""The shape of a single number, in words."""
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """What a user says of a model's inputs, in the words of the command line."""
+
+    inputs: Sequence[str] = ()
+    """`1x3x224x224`, `name=1x128`, `name=1x128:int64`: shapes, and types where the file keeps none."""
+    dims: Sequence[str] = ()
+    """`seq=128`: lengths of open sides, by their names; `ids[1]=128` for a side without one."""
+    ranges: Sequence[str] = ()
+    """`ids=0:30521`: least and greatest value of integer inputs; `rate=16000`: their only value."""
+    data: Path | str | None = None
+    """An `.npz` file with the inputs' values, by name."""
+
+    def check(self) -> None:
+        """Raise `BadInputError` if one of `inputs` is malformed, whatever the model is."""
+        for text in self.inputs:
+            parse_input(text)
+
+    def words(self) -> list[str]:
+        """Return the options as words of a command."""
+        named = (("--input", self.inputs), ("--dim", self.dims), ("--range", self.ranges))
+        words = [word for option, values in named for value in values for word in (option, value)]
+        return words if self.data is None else [*words, "--input-data", str(self.data)]
+
+
+def parse_input(text: str) -> tuple[str | None, tuple[int, ...] | None, str | None]:
+    """Return the name (None if there is none), the shape and the type (None if there is none) of `--input`.
+
+    Raises:
+        BadInputError: if the text is malformed.
+    """
+    name, equals, rest = text.rpartition("=")
+    shape_words, _, dtype = rest.partition(":")
+    if equals and not name:
+        raise BadInputError(f"--input {text}: the name before = is missing")
+    if dtype and dtype not in DTYPES:
+        raise BadInputError(f"--input {text}: unknown type {dtype!r}", f"Choose one of: {', '.join(DTYPES)}.")
+    shape: tuple[int, ...] | None
+    if shape_words == SCALAR:
+        shape = ()
+    elif not shape_words and dtype:
+        shape = None
+    else:
+        parts = re.split(r"[xX,]", shape_words)
+        if not all(part.isascii() and part.isdigit() and 0 < int(part[:20]) <= MAX_SIZE for part in parts):
+            raise BadInputError(
+                f"--input {text}: {shape_words!r} is not a shape", "Write it like 1x3x224x224 or name=1x128:int64."
+            )
+        shape = tuple(int(part) for part in parts)
+        check_size(f"--input {text}", shape)
+    return name or None, shape, dtype or None
+
+
+def check_size(what: str, shape: Sequence[int]) -> None:
+    """Raise `BadInputError` if an input of that shape has too many elements or sides; `what` names it."""
+    elements = 1
+    for side in shape:
+        elements *= side
+    if elements > MAX_ELEMENTS or len(shape) > MAX_SIDES:
+        raise BadInputError(
+            f"{what}: at most {MAX_ELEMENTS} elements and {MAX_SIDES} sides are possible, not {shape_text(shape)}"
+        )
+
+
+def read_arrays(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Return shape and numpy type name of each array in an `.npz` file.
+
+    Raises:
+        BadInputError: if it is no such file, or holds pickled objects.
+    """
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            if not hasattr(stored, "files"):
+                raise BadInputError(
+                    f"{path} is one array, not an .npz file", "Write it with numpy.savez(file, name=array)."
+                )
+            return {name: (array.shape, array.dtype.name) for name in stored.files for array in [stored[name]]}
+    except FileNotFoundError:
+        raise BadInputError(f"there is no file {path}") from None
+    except OSError as error:
+        raise BadInputError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, EOFError, BadZipFile) as error:
+        raise BadInputError(
+            f"{path} is not an .npz file of plain arrays: {str(error)[:200]}",
+            "Write it with numpy.savez(file, name=array).",
+        ) from error
