@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -63,6 +64,9 @@ def replaced_file(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the file cannot be written. What was at `path` before is untouched.
     """
+    path = Path(os.path.realpath(path))  # a link stays, and what it leads to is replaced
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no ordinary file")  # such as /dev/null, whose place a file must not take
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         yield part

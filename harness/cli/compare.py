@@ -117,6 +117,9 @@ def compare(
     """
     limit = _percent(fail_if_slower)
     _check_options(limit, baseline, targets, count, out, junit, policy)
+    for file in (out, junit, markdown):  # before anything is measured
+        if file is not None and not file.absolute().parent.is_dir():
+            raise BadInputError(f"cannot write {file}: there is no folder {file.parent}")
     shared: dict[str, Any] = {"seed": seed, "as_written": as_written}
     if targets:
         if words or not space or runtime or accelerator or precision or threads or batch_size or markdown:

@@ -160,6 +160,8 @@ def measure(
             print_json({"resolved": resolved.to_json()})
     else:
         terminal.show_measurements(rows, store, raw=raw)
+        if not found.ran:
+            print("All of this was in the store already: nothing ran now. --new-session measures it again.")
         if question is not None:
             from latlab.harness.terminal.ranking import show_resolved
 

@@ -118,8 +118,8 @@ class ComparisonResult:
     spent_s: float
     """Seconds on the device."""
     status: str
-    """`decided`; `undecided` if the budget was spent before every pair was decided; `interrupted`; or `failed` if fewer
-    than two networks ran."""
+    """`decided`; `checked` if the check of the limit was certain before every pair was decided; `undecided` if the
+    budget was spent before; `interrupted`; or `failed` if fewer than two networks ran."""
     simulated: bool = False
     """True if the device is a simulated one."""
     error: str | None = None

@@ -277,6 +277,10 @@ class ComparisonRun:
             return "failed"
         if pairs and all(one.outcome is not Outcome.UNDECIDED for one in pairs):
             return "decided"
+        if self.blocks and self._evidence.is_settled(
+            self._failed
+        ):  # the check was certain before the pairs were decided
+            return "checked"
         return "undecided" if self.blocks and not self._fits_another() else "interrupted"
 
 

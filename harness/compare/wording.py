@@ -53,14 +53,15 @@ def headline(result: ComparisonResult) -> str:
     """Return how long the comparison took, and what it rests on."""
     if not result.blocks:
         return "nothing was compared"
-    end = {"interrupted": ", interrupted", "undecided": ", the whole budget"}.get(result.status, "")
+    endings = {"interrupted": ", interrupted", "undecided": ", the whole budget", "checked": ", the check is certain"}
+    end = endings.get(result.status, "")
     return f"{result.blocks} blocks of fresh loads in {result.spent_s:.0f} s{end}"
 
 
 def advice(result: ComparisonResult) -> str:
     """Return what to do about undecided pairs; empty if there are none."""
     open_pairs = [one for one in result.pairs if one.outcome is Outcome.UNDECIDED]
-    if not open_pairs or result.status == "interrupted":
+    if not open_pairs or result.status in ("interrupted", "checked"):
         return ""
     times = max(_times(one, result.question) for one in open_pairs)
     if times > MOST_TIMES:

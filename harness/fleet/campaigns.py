@@ -33,6 +33,8 @@ class Measurements:
     """Messages of the devices that failed during the run."""
     resolved: tuple[Resolved, ...] = ()
     """The answer to the ranking question `resolve`, one for each target; empty without one."""
+    ran: bool = True
+    """False if everything that was asked for was in the store already, so that nothing ran."""
 
 
 def measure_campaigns(
@@ -80,7 +82,7 @@ def measure_campaigns(
     rows = _rows(store, sessions, archs, raw)
     if errors and rows.empty:
         raise errors[0]
-    return Measurements(rows, tuple(map(str, errors)), tuple(one.resolved() for one in replications))
+    return Measurements(rows, tuple(map(str, errors)), tuple(one.resolved() for one in replications), bool(jobs))
 
 
 def _rows(store: Store, sessions: Sequence[MeasurementSession], archs: Sequence[str], raw: bool) -> pd.DataFrame:

@@ -465,7 +465,10 @@ class PassScheduler:
     def _fail(self, net: _InFlight, kind: str, message: str) -> Iterator[Measurement]:
         self._release(net)
         if kind == "crash" and self._campaign.space == USER_MODEL_SPACE and net.artifact.data is None:
-            message = f"{message}. The values of its inputs were made up: --range and --input-data set others"
+            message = (
+                f"{message}. The values of its inputs were made up: --range and --input-data set others. "
+                "So may be its lengths: --input and --dim"
+            )
         if net.probe_for is not None:
             yield self._store.copy_result(net.row.id, net.probe_for.id)
             return

@@ -7,13 +7,19 @@ import inspect
 import os
 import re
 import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
+from latlab.agents.protocol.load_request import InputRequest
 from latlab.harness.errors import BadInputError
 from latlab.harness.models.description import FLOATS, ModelDescription, PrecisionShares, TensorInfo
 
-__all__ = ["call_factory", "describe_factory", "is_factory"]
+__all__ = ["call_factory", "describe_factory", "first_of_module", "is_factory", "likely_shapes", "tables_of"]
+
+MOST_LAYERS = 40
+"""Most parts of a module that are looked at to guess the shape of its input."""
 
 _FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
@@ -37,22 +43,42 @@ def call_factory(model: str) -> Any:
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # a console script's path lacks the current folder, where users keep code
     try:
-        module: Any = importlib.import_module(package)
-        for name in attribute.split("."):
-            module = getattr(module, name)
-        if not isinstance(module, nn.Module):
-            module = module()
+        with redirect_stdout(sys.stderr):  # what the user's code prints is no part of latlab's own output
+            module: Any = importlib.import_module(package)
+            for name in attribute.split("."):
+                module = getattr(module, name)
+            if not isinstance(module, nn.Module):
+                module = module()
+            if isinstance(module, nn.Module):
+                module.eval()
     except SystemExit as error:
         raise BadInputError(f"{model} ended the program (exit code {error.code}) instead of making a module") from error
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the user's code may raise anything
         raise BadInputError(f"{model} failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
     if not isinstance(module, nn.Module):
         raise BadInputError(f"{model} gave a {type(module).__name__}, not a torch.nn.Module")
-    return module.eval()
+    return module
 
 
 def describe_factory(model: str, module: Any) -> ModelDescription:
-    """Return what can be said of a module: its inputs by the signature of `forward`, and its weights."""
+    """Return what can be said of a module: its inputs by the signature of `forward`, and its weights.
+
+    Raises:
+        BadInputError: if the module does not know its own weights yet (a lazy one), or fails to tell them.
+    """
+    try:
+        return _describe(model, module)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BadInputError(
+            f"{model} gave a module whose weights cannot be read: {type(error).__name__}: {reason}",
+            "A lazy module has to be run once before the factory returns it.",
+        ) from error
+
+
+def _describe(model: str, module: Any) -> ModelDescription:
     try:
         parameters = list(inspect.signature(module.forward).parameters.values())
     except (TypeError, ValueError):
@@ -85,3 +111,71 @@ def describe_factory(model: str, module: Any) -> ModelDescription:
         precision_detail=detail,
         notes=["a factory: the module keeps no shapes of its inputs"],
     )
+
+
+def likely_shapes(module: Any) -> list[str]:
+    """Return shapes that fit the first layers of a module, as `--input` takes them."""
+    from torch import nn
+
+    shapes: list[str] = []
+    for part in list(module.modules())[:MOST_LAYERS]:
+        if isinstance(part, nn.Conv2d):
+            shapes += [f"1x{part.in_channels}x{side}x{side}" for side in (224, 32)]
+        elif isinstance(part, nn.Conv1d):
+            shapes.append(f"1x{part.in_channels}x1000")
+        elif isinstance(part, nn.Embedding):
+            shapes.append("1x128:int64")
+        elif isinstance(part, nn.MultiheadAttention):
+            shapes.append(f"1x16x{part.embed_dim}")
+        elif isinstance(part, nn.Linear):
+            shapes += [f"1x{part.in_features}", f"1x16x{part.in_features}"]
+        elif isinstance(part, nn.RNNBase):
+            shapes.append(f"1x16x{part.input_size}")
+    return list(dict.fromkeys(shapes))
+
+
+def first_of_module(module: Any, attempts: Sequence[Sequence[InputRequest]]) -> int:
+    """Return the number of the first inputs with which a module runs; -1 if there are none."""
+    from latlab.harness.exporters.parity import random_tensors
+
+    for number, inputs in enumerate(attempts):
+        with suppress(Exception, SystemExit):  # whatever the user's code raises for a shape that it does not take
+            _run(module, random_tensors(inputs, 0))
+            return number
+    return -1
+
+
+def tables_of(module: Any, inputs: Sequence[InputRequest]) -> dict[str, int]:
+    """Return the greatest value of each integer input that indexes a table of embeddings, by name."""
+    from torch import nn
+
+    from latlab.harness.exporters.parity import random_tensors
+
+    tables = [part for part in module.modules() if isinstance(part, (nn.Embedding, nn.EmbeddingBag))]
+    if not tables:
+        return {}
+    seen: list[tuple[int, Any]] = []
+    hooks = [
+        part.register_forward_pre_hook(lambda part, values: seen.append((part.num_embeddings, values[0])))
+        for part in tables
+    ]
+    try:
+        tensors = random_tensors(inputs, 0)
+        with suppress(Exception, SystemExit):  # the export reports it
+            _run(module, tensors)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    found: dict[str, int] = {}
+    for rows, values in seen:
+        for one, tensor in zip(inputs, tensors, strict=True):
+            if one.name is not None and values.data_ptr() == tensor.data_ptr():  # the input itself, or a view of it
+                found[one.name] = min(found.get(one.name, rows - 1), rows - 1)
+    return found
+
+
+def _run(module: Any, tensors: Sequence[Any]) -> None:
+    import torch
+
+    with torch.inference_mode(), redirect_stdout(sys.stderr):
+        module(*tensors)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latlab.agents.protocol.load_request import MAX_SIZE, InputRequest
+from latlab.agents.protocol.load_request import MAX_INPUT_NAME, MAX_INPUTS, MAX_SIZE, InputRequest
 from latlab.agents.runtimes.base import DTYPES
 from latlab.harness.errors import BadInputError
 from latlab.harness.exporters import InputData
@@ -24,6 +24,8 @@ MADE_NAMES = re.compile(
     r"(?i)unk_*\d+|dim_?\d+|s\d+|d\d+|(\w+\.)?dynamicdimension[._]?\d+|p2o\..*|none|\?|-1|\w+_dim_0|\w+_dynamic_axes_1"
 )
 """Names that converters give to sides of which they know nothing: as the first side, it is the batch."""
+MOST_NAMED = 8
+"""Most inputs that a message names."""
 _INDEXED = re.compile(r"(.+)\[(\d{1,2})\]")
 _CUT = "As it is, it cannot be measured: cut off the part that works on that input, and measure the rest."
 NUMBERS = {"int": "int64", "float": "float32", "bool": "bool", "number": "float32"}
@@ -45,8 +47,12 @@ class SettledInputs:
         """The shapes as text, e.g. `1x3x224x224` or `ids=1x128 mask=1x128`."""
         if len(self.inputs) == 1:
             return shape_text(self.inputs[0].shape)
-        shown = [f"{one.name}={shape_text(one.shape)}" for one in self.inputs[:4]]
+        shown = [f"{one.name}={_value_or_shape(one)}" for one in self.inputs[:4]]
         return " ".join([*shown, *([f"and {len(self.inputs) - 4} more"] if len(self.inputs) > 4 else [])])
+
+
+def _value_or_shape(one: InputRequest) -> str:
+    return str(one.low) if one.shape == () and one.low is not None and one.low == one.high else shape_text(one.shape)
 
 
 class UnsettledInputsError(BadInputError):
@@ -130,6 +136,11 @@ class _Settling:
         ]
 
     def settle(self) -> SettledInputs:
+        long = [one.tensor.name for one in self._inputs if len(one.tensor.name) > MAX_INPUT_NAME]
+        if len(self._inputs) > MAX_INPUTS or long:
+            what = f"an input's name has {len(long[0])} characters" if long else f"it has {len(self._inputs)} inputs"
+            most = f"{MAX_INPUTS} inputs, with names of {MAX_INPUT_NAME} characters"
+            raise BadInputError(f"{self._model.path}: {what}; latlab measures models with at most {most}")
         self._read_data()
         self._read_inputs()
         self._inputs = [one for one in self._inputs if not one.tensor.optional or one.from_user]
@@ -148,7 +159,8 @@ class _Settling:
             words = [
                 one.tensor.name if one.axis is None else f"{one.tensor.name} {one.tensor.shape_text}" for one in missing
             ]
-            which = ", ".join(dict.fromkeys(words))
+            which = ", ".join(list(dict.fromkeys(words))[:MOST_NAMED])
+            which += f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
             what = "does not say the shape of its input" if missing[0].axis is None else "leaves open the shape of"
             message = f"{self._model.path} {what} {which}. {self._listing()}"
             raise UnsettledInputsError(message, None, missing, self._inputs)
@@ -309,7 +321,7 @@ class _Settling:
             one.low = 0 if one.high is not None else None
         for text in self._options.ranges:
             name, equals, numbers = text.rpartition("=")
-            match = re.fullmatch(r"(-?\d{1,18})(?::(-?\d{1,18}))?", numbers)
+            match = re.fullmatch(r"(-?[0-9]{1,18})(?::(-?[0-9]{1,18}))?", numbers)
             if not equals and len(names) == 1:
                 name = names[0]
             if match is None or int(match[1]) > int(match[2] or match[1]):

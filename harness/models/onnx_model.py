@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -21,6 +23,8 @@ _STANDARD = ("", "ai.onnx")
 """The names of the domain of the standard's own operators."""
 _NO_NAMES = ("", "?", "-1", "None", "none", "unknown")
 """What writers put in the place of a name that they do not know."""
+MOST_ELEMENTS = 1 << 50
+"""Most weights, and multiplications, that are believed: a file that speaks of more is damaged."""
 MOST_BYTES = (2 << 30) - 1
 """Most bytes of one ONNX file: protobuf takes no more."""
 
@@ -44,16 +48,31 @@ def describe_onnx(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = Non
     Raises:
         BadInputError: if it is no ONNX file, or a file beside it is missing or lies elsewhere.
     """
+    try:
+        return _describe(path, shapes or {})
+    except BadInputError:
+        raise
+    except Exception as error:  # a file may parse and make no sense all the same: nodes without inputs, say
+        raise BadInputError(f"{path} is not an ONNX file, or is damaged") from error
+
+
+def _describe(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> ModelDescription:
     model = _load(path)
     sidecars = _sidecars(path, model)
     parameters = sum(_elements(tensor) for tensor in _weights(model.graph))
     drop_weights(model)
-    graph = OnnxGraph(model, shapes or {})
+    graph = OnnxGraph(model, shapes)
     high = ranges_of(graph)
     weights = {tensor.name for tensor in model.graph.initializer}
     optional = {value.name for value in model.graph.input if value.name in weights}
     inputs = [_tensor(value) for value in model.graph.input if value.name not in optional]
     macs, missing = macs_of(graph)
+    outputs = [_tensor(value) for value in model.graph.output]
+    operators = dict(sorted(Counter(_operator(node) for node in graph.nodes).items()))
+    if not all(isinstance(name, str) for name in (*operators, *(one.name for one in (*inputs, *outputs)))):
+        raise ValueError("a name is not UTF-8")
+    if max(parameters, macs) > MOST_ELEMENTS:
+        raise ValueError("more weights than any file holds")
     precision, detail = precision_of(graph)
     opsets = ", ".join(
         f"{one.domain + ' ' if one.domain not in _STANDARD else ''}opset {one.version}" for one in model.opset_import
@@ -70,8 +89,8 @@ def describe_onnx(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = Non
         version=f"{opsets}, IR {model.ir_version}{f', by {producer}' if producer else ''}",
         size_bytes=path.stat().st_size + sum(one.size_bytes for one in sidecars),
         inputs=tuple(replace(one, high=high.get(one.name)) for one in inputs),
-        outputs=tuple(_tensor(value) for value in model.graph.output),
-        operators=dict(sorted(Counter(_operator(node) for node in graph.nodes).items())),
+        outputs=tuple(outputs),
+        operators=operators,
         parameters=parameters,
         macs=None if missing else macs,
         precision=precision,
@@ -102,19 +121,37 @@ def portable(path: Path) -> bytes | None:
         return None
     for side in zeros:
         side.ClearField("dim_value")
-    import onnx
-    from onnx.external_data_helper import load_external_data_for_model
-
     if sum(one.size_bytes for one in sidecars) + path.stat().st_size > MOST_BYTES:
         raise BadInputError(
             f"{path} and its weights take more than 2 GB, which one ONNX file cannot hold",
             "Export it in lower precision, or in parts.",
         )
-    try:
-        load_external_data_for_model(model, str(path.parent))
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise BadInputError(f"cannot read the weights of {path}: {error}") from error
+    for tensor in _tensors(model):
+        if tensor.data_location == tensor.EXTERNAL:
+            _bring_in(path, tensor)
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def _bring_in(path: Path, tensor: TensorProto) -> None:
+    """Put the values of a weight, whose place `_sidecars` has checked, into the model."""
+    where, offset, length = _place(path, tensor)
+    try:
+        with (path.parent / where).open("rb") as file:
+            file.seek(offset)
+            tensor.raw_data = file.read() if length is None else file.read(length)
+    except OSError as error:
+        raise BadInputError(f"cannot read the weights of {path}: {error.strerror}") from error
+    del tensor.external_data[:]
+    tensor.data_location = tensor.DEFAULT
+
+
+def _place(path: Path, tensor: TensorProto) -> tuple[str, int, int | None]:
+    """Return the file of a weight's values, the first byte there, and their number (None: up to the end)."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    where, offset, length = entries.get("location", ""), entries.get("offset") or "0", entries.get("length") or None
+    if any(not re.fullmatch("[0-9]{1,18}", text) for text in (offset, length or "0")) or "\0" in where:
+        raise BadInputError(f"{path} is damaged: the place of the weight {tensor.name[:100]!r} cannot be right")
+    return where, int(offset), None if length is None else int(length)
 
 
 def _load(path: Path) -> ModelProto:
@@ -137,13 +174,8 @@ def _sidecars(path: Path, model: ModelProto) -> list[Sidecar]:
     for tensor in _tensors(model):
         if tensor.data_location != tensor.EXTERNAL:
             continue
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        where = entries.get("location", "")
-        try:
-            end = int(entries.get("offset") or 0) + int(entries.get("length") or 0)
-        except ValueError:
-            raise BadInputError(f"{path} is damaged: the place of the weight {tensor.name!r} is no number") from None
-        found[where] = max(found.get(where, 0), end)
+        where, offset, length = _place(path, tensor)
+        found[where] = max(found.get(where, 0), offset + (length or 0))
     folder = path.resolve().parent
     sidecars = []
     for where, end in found.items():
@@ -194,10 +226,9 @@ def _attribute_tensors(attribute: AttributeProto) -> Iterator[TensorProto]:
 
 
 def _elements(tensor: TensorProto) -> int:
-    count = 1
-    for side in tensor.dims:
-        count *= side
-    return count
+    if any(side < 0 for side in tensor.dims):
+        raise ValueError("a weight has a negative side")
+    return min(int(math.prod(tensor.dims)), MOST_ELEMENTS + 1)
 
 
 def _operator(node: NodeProto) -> str:

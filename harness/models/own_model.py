@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +16,18 @@ from latlab.harness.errors import BadInputError
 from latlab.harness.exporters import Artifact, CacheError, ExportError, Parity, export_module
 from latlab.harness.models.description import ModelDescription
 from latlab.harness.models.embedding import portable_artifact
-from latlab.harness.models.factory import call_factory, describe_factory, is_factory
+from latlab.harness.models.factory import (
+    call_factory,
+    describe_factory,
+    first_of_module,
+    is_factory,
+    likely_shapes,
+    tables_of,
+)
 from latlab.harness.models.input_options import InputOptions
 from latlab.harness.models.inputs import SettledInputs, UnsettledInputsError, settle
 from latlab.harness.models.read import read_model
-from latlab.harness.models.trial import propose
+from latlab.harness.models.trial import first_that_runs, propose
 from latlab.harness.targets import DEFAULT_RUNTIME, RUNTIMES, Target
 
 __all__ = ["OwnModel", "locate", "runtimes_for"]
@@ -100,7 +110,7 @@ def locate(model: str, options: InputOptions, runtime: str | None, batch_size: i
     if is_factory(model):
         return _from_factory(model, options, runtime, batch_size)
     path = Path(model)
-    if not path.exists() and not path.suffix:
+    if not path.suffix and len(model) < 256 and not path.exists():
         raise BadInputError(
             f"{model!r} is not a model",
             "Give a model file (net.onnx, net.tflite, net.pt, ...) or package.module:factory.",
@@ -121,7 +131,7 @@ def _from_file(
             "Leave --runtime out.",
         )
     chosen = runtime or able[0]
-    settled = _settle(str(path), description, chosen, options, batch_size)
+    settled = _settle(str(path), description, runtime, options, batch_size)
     if kind in EXPORTED_TO:
         return _from_program(path, description, settled, chosen)
 
@@ -186,17 +196,32 @@ def _fields(settled: SettledInputs) -> dict[str, Any]:
 
 
 def _settle(
-    model: str, description: ModelDescription, runtime: str, options: InputOptions, batch_size: int | None
+    model: str, description: ModelDescription, runtime: str | None, options: InputOptions, batch_size: int | None
 ) -> SettledInputs:
-    """Return the inputs; an error says a command that works."""
+    """Return the inputs of a file; an error says a command that works."""
     try:
         return settle(description, options, batch_size)
     except UnsettledInputsError as error:
-        words, works = propose(description, runtime, options, error)
-        batch = [] if batch_size is None else ["--batch-size", str(batch_size)]
-        command = ["latlab", "measure", "local", "--model", model, *options.words(), *words, *batch]
-        form = "Say it, for example" if works else "latlab has found no shape that it runs with. The form is"
-        raise BadInputError(error.message, f"{form}: {shlex.join(command)}") from None
+        chosen = runtime or runtimes_for(description)[0]
+        proposed = propose(description, options, error, partial(first_that_runs, chosen, description.path))
+        raise _with_command(error, model, runtime, options, batch_size, *proposed) from None
+
+
+def _with_command(
+    error: BadInputError,
+    model: str,
+    runtime: str | None,
+    options: InputOptions,
+    batch_size: int | None,
+    words: Sequence[str],
+    works: bool,
+) -> BadInputError:
+    """Return the error with a command that says what is missing."""
+    rest = [] if batch_size is None else ["--batch-size", str(batch_size)]
+    rest += [] if runtime is None else ["--runtime", runtime]
+    command = shlex.join(["latlab", "measure", "local", "--model", model, *options.words(), *words, *rest])
+    form = "Say it, for example" if works else "latlab has found no shape that it runs with. The form is"
+    return BadInputError(error.message, f"{form}: {command}")
 
 
 def _article(kind: str) -> str:
@@ -221,7 +246,7 @@ def _from_factory(model: str, options: InputOptions, runtime: str | None, batch_
     chosen = runtime or DEFAULT_RUNTIME
     module = call_factory(model)
     description = describe_factory(model, module)
-    settled = _settle_factory(model, description, options, batch_size)
+    settled = _settle_factory(model, module, description, runtime, options, batch_size)
 
     def artifact(cache: Path) -> Artifact:
         return _exported(model, module, chosen, settled, cache)
@@ -238,19 +263,31 @@ def _from_factory(model: str, options: InputOptions, runtime: str | None, batch_
 
 
 def _settle_factory(
-    model: str, description: ModelDescription, options: InputOptions, batch_size: int | None
+    model: str,
+    module: Any,
+    description: ModelDescription,
+    runtime: str | None,
+    options: InputOptions,
+    batch_size: int | None,
 ) -> SettledInputs:
+    """Return the inputs of a factory's module; integers are spread over the tables that they index when it runs."""
     try:
-        return settle(description, options, batch_size)
+        settled = settle(description, options, batch_size)
     except UnsettledInputsError as error:
-        words = [word for one in error.missing for word in ("--input", f"{one.tensor.name}=1x3x224x224")]
-        command = ["latlab", "measure", "local", "--model", model, *options.words(), *words]
-        raise BadInputError(error.message, f"Say it, for example: {shlex.join(command)}") from None
+        tries = partial(first_of_module, module)
+        proposed = propose(description, options, error, tries, likely_shapes(module))
+        raise _with_command(error, model, runtime, options, batch_size, *proposed) from None
+    tables = tables_of(module, settled.inputs)
+    if not tables:
+        return settled
+    inputs = tuple(replace(one, high=tables.get(one.name)) for one in description.inputs)
+    return settle(replace(description, inputs=inputs), options, batch_size)
 
 
 def _exported(model: str, module: Any, runtime: str, settled: SettledInputs, cache: Path) -> Artifact:
     try:
-        made = export_module(module, RUNTIMES[runtime].format, settled.inputs, cache / "own")
+        with redirect_stdout(sys.stderr):  # what the user's code prints is no part of latlab's own output
+            made = export_module(module, RUNTIMES[runtime].format, settled.inputs, cache / "own")
     except ExportError as error:
         others = [name for name, one in RUNTIMES.items() if one.in_worker and name != runtime]
         raise BadInputError(
@@ -259,6 +296,8 @@ def _exported(model: str, module: Any, runtime: str, settled: SettledInputs, cac
         ) from error
     except CacheError as error:
         raise BadInputError(str(error)) from error
+    except SystemExit as error:
+        raise BadInputError(f"{model} ended the program (exit code {error.code}) when it was run") from error
     if made.input_shape:  # one image, whose layout in the file may differ
         return replace(made, data=settled.data, remarks=settled.remarks)
     # In the file, the inputs have other names: they go by their places.

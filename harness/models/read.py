@@ -26,7 +26,11 @@ def format_of(path: Path) -> str:
     Raises:
         BadInputError: if there is no such file, or it is of another kind.
     """
-    if not path.exists():
+    try:
+        there = path.exists()
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise BadInputError(f"there is no model file {str(path)[:100]}...") from error
+    if not there:
         raise BadInputError(f"there is no model file {path}")
     if path.is_dir():
         raise BadInputError(f"{path} is a folder, not a model file", "Name the file in it.")

@@ -9,7 +9,8 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice, product
 from math import prod
@@ -17,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from latlab.agents.protocol.load_request import InputRequest
+from latlab.harness.errors import BadInputError
 from latlab.harness.models.description import ModelDescription
 from latlab.harness.models.input_options import InputOptions
 from latlab.harness.models.inputs import Missing, UnsettledInputsError, settle
 from latlab.harness.models.onnx_model import portable
 
-__all__ = ["propose"]
+__all__ = ["first_that_runs", "propose"]
 
 TRIAL_S = 30.0
 """Longest time in seconds for all trials of a model."""
@@ -69,26 +71,31 @@ SHAPES = (
 
 
 def propose(
-    description: ModelDescription, runtime: str, options: InputOptions, error: UnsettledInputsError
+    description: ModelDescription,
+    options: InputOptions,
+    error: UnsettledInputsError,
+    first_that_runs: Callable[[list[list[InputRequest]]], int],
+    shapes: Sequence[str] = (),
 ) -> tuple[list[str], bool]:
     """Return options that settle what is missing, as words of a command, and whether the model runs with them.
 
-    They are the first of several that it runs with. If there is none, or it was not tried, they are plausible ones.
+    They are the first of several that it runs with. If there is none, they are plausible ones.
 
     Args:
         description: the model.
-        runtime: the runtime that is to run it.
         options: what the user has said.
         error: what is missing.
+        first_that_runs: returns the number of the first of several inputs with which the model runs, or -1.
+        shapes: shapes to try first where the model keeps none.
     """
     numbers = [one.name for one in description.inputs if one.kind == "int" and not one.optional]
     settings = [[], *([word for name in numbers for word in ("--range", f"{name}={value}")] for value in NUMBERS)]
     attempts = [
         [*words, *setting]
-        for words in islice(_attempts(error.missing), MOST_TRIALS // (3 if numbers else 1))
+        for words in islice(_attempts(error.missing, shapes), MOST_TRIALS // (3 if numbers else 1))
         for setting in (settings if numbers else [[]])
     ]
-    requests = []
+    requests: list[list[InputRequest]] = []
     kept = []
     for words in attempts:
         given = InputOptions(
@@ -96,16 +103,24 @@ def propose(
             (*options.dims, *_values(words, "--dim")),
             (*options.ranges, *_values(words, "--range")),
         )
-        try:
-            requests.append([asdict(one) for one in settle(description, given, None).inputs])
+        with suppress(BadInputError):
+            requests.append(list(settle(description, given, None).inputs))
             kept.append(words)
-        except Exception:
-            continue
     if not kept:
         return attempts[0], False
-    if description.size_bytes > MOST_BYTES:
-        return kept[0], False
-    asked = {"runtime": runtime, "path": str(description.path.absolute()), "attempts": requests}
+    found = first_that_runs(requests)
+    return (kept[found], True) if 0 <= found < len(kept) else (kept[0], False)
+
+
+def first_that_runs(runtime: str, path: Path, attempts: Sequence[Sequence[InputRequest]]) -> int:
+    """Return the number of the first inputs with which a file runs here, in a process of its own; -1 if there are none.
+
+    A file of more than `MOST_BYTES` is not tried.
+    """
+    if path.stat().st_size > MOST_BYTES:
+        return -1
+    requests = [[asdict(one) for one in inputs] for inputs in attempts]
+    asked = {"runtime": runtime, "path": str(path.absolute()), "attempts": requests}
     try:
         done = subprocess.run(
             [sys.executable, "-m", "latlab.harness.models.trial"],
@@ -115,19 +130,18 @@ def propose(
             text=True,
             timeout=TRIAL_S,
         )
-        found = int(done.stdout.strip() or -1)
+        return int(done.stdout.strip() or -1)
     except (subprocess.TimeoutExpired, OSError, ValueError):
-        found = -1
-    return (kept[found], True) if 0 <= found < len(kept) else (kept[0], False)
+        return -1
 
 
 def _values(words: Sequence[str], option: str) -> list[str]:
     return [value for name, value in zip(words[::2], words[1::2], strict=True) if name == option]
 
 
-def _attempts(missing: Sequence[Missing]) -> Iterator[list[str]]:
+def _attempts(missing: Sequence[Missing], shapes: Sequence[str]) -> Iterator[list[str]]:
     """Yield options that settle everything, the likeliest first."""
-    choices = [_choices(one)[:MOST_CHOICES] for one in missing]
+    choices = [_choices(one, shapes)[:MOST_CHOICES] for one in missing]
     combinations: Iterable[tuple[int, ...]] = product(*(range(len(own)) for own in choices))
     if prod(len(own) for own in choices) > MOST_COMBINATIONS:  # then all sides step through their lengths together
         combinations = zip(*(range(MOST_CHOICES) for _ in choices), strict=True)
@@ -136,12 +150,10 @@ def _attempts(missing: Sequence[Missing]) -> Iterator[list[str]]:
         yield [word for one, length in zip(missing, lengths, strict=True) for word in one.option(length)]
 
 
-def _choices(one: Missing) -> tuple[Any, ...]:
+def _choices(one: Missing, shapes: Sequence[str]) -> tuple[Any, ...]:
     if one.axis is None:
-        dtype = one.tensor.dtype
-        if dtype is None:
-            return SHAPES
-        return tuple(dict.fromkeys(shape.partition(":")[0] for shape in SHAPES))
+        known = tuple(dict.fromkeys((*shapes, *SHAPES)))
+        return known if one.tensor.dtype is None else tuple(dict.fromkeys(shape.partition(":")[0] for shape in known))
     name = str((one.tensor.sides or ())[one.axis] or "").lower()
     if not name and one.axis and isinstance((one.tensor.sides or (None,))[0], int):
         return (1, *LENGTHS)  # behind a fixed first side stands the batch, as in the state of a recurrent network
@@ -160,11 +172,11 @@ def _run(asked: dict[str, Any]) -> int:
         with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
             file.write(content)
             file.flush()
-            return _first_that_runs({**asked, "path": file.name})
-    return _first_that_runs(asked)
+            return _first_of({**asked, "path": file.name})
+    return _first_of(asked)
 
 
-def _first_that_runs(asked: dict[str, Any]) -> int:
+def _first_of(asked: dict[str, Any]) -> int:
     from latlab.agents import runtimes
 
     for number, inputs in enumerate(asked["attempts"]):

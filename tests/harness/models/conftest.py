@@ -38,6 +38,17 @@ def notanet():
     return 7
 def leaves():
     raise SystemExit(0)
+class Leaves(nn.Module):
+    def forward(self, x):
+        raise SystemExit(0)
+class Stubborn(nn.Module):
+    def eval(self):
+        raise RuntimeError("no modes")
+def lazy():
+    return nn.LazyLinear(4)
+def talks():
+    print("hello")
+    return net()
 """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -152,6 +153,14 @@ def test_values_from_a_file(tmp_path: Path) -> None:
     path.write_bytes(b"junk")
     with pytest.raises(BadInputError, match=r"not an \.npz file"):
         settled(IDS, MASK, data=path)
+    with ZipFile(path, "w") as archive:
+        archive.writestr(
+            "ids.npy", b"\x93NUMPY\x01\x00" + b"v\x00" + b"{'descr': '<i8', 'shape': (1000000000000,)" + b" " * 70
+        )
+    with pytest.raises(BadInputError, match=r"not an \.npz file"):
+        settled(IDS, MASK, data=path)
+    with pytest.raises(BadInputError, match="there is no file"):
+        settled(IDS, MASK, data=tmp_path)
     with pytest.raises(BadInputError, match="there is no file"):
         settled(IDS, MASK, data=tmp_path / "none.npz")
 
@@ -183,3 +192,17 @@ def test_any_text_is_a_shape_or_one_clear_error(text: str) -> None:
 def test_any_dims_and_ranges_end_in_one_clear_error(dims: list[str], ranges: list[str]) -> None:
     with suppress(BadInputError):  # any other error fails the test
         assert shapes(settled(IDS, MASK, dims=["seq=4", *dims], ranges=ranges))[0]
+
+
+def test_more_inputs_than_the_protocol_takes() -> None:
+    with pytest.raises(BadInputError, match=r"net\.onnx: it has 1025 inputs"):
+        settled(*(TensorInfo(f"x{number}", (1,), "float32") for number in range(1025)))
+    with pytest.raises(BadInputError, match="an input's name has 1025 characters"):
+        settled(TensorInfo("x" * 1025, (1,), "float32"))
+
+
+def test_a_message_names_a_few_inputs_only() -> None:
+    with pytest.raises(UnsettledInputsError) as caught:
+        settled(*(TensorInfo(f"x{number}", (1, f"side{number}"), "float32") for number in range(1000)))
+    assert "and 992 more" in caught.value.message
+    assert len(caught.value.message) < 2000

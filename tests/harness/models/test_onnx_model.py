@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -189,3 +191,62 @@ def test_cut_files_are_damaged(cell: Path, share: float) -> None:
     cell.write_bytes(content[: int(share * len(content))])
     with pytest.raises(BadInputError, match="is not an ONNX file, or is damaged"):
         read_model(cell)
+
+
+def test_damaged_files_end_in_one_clear_error(cell: Path, two_open: Path) -> None:
+    """Files that parse and make no sense: nodes without inputs, names that are no text, absurd sizes."""
+    rng = random.Random(0)
+    for path in (cell, two_open):
+        content = path.read_bytes()
+        head = min(len(content), 4000)  # behind it stand weights, where nothing can go wrong
+        for _ in range(150):
+            damaged = bytearray(content)
+            for _ in range(rng.randint(1, 4)):
+                damaged[rng.randrange(head)] = rng.randrange(256)
+            path.write_bytes(damaged)
+            with suppress(BadInputError):  # any other error fails the test
+                read_model(path)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        helper.make_node("Gather", ["x"], ["y"]),
+        helper.make_node("Gather", ["w", "ids"], ["y"], axis=9),
+        helper.make_node("LSTM", ["x", "w"], ["y"]),
+        helper.make_node("Constant", [], []),
+        helper.make_node("MatMul", ["x", "w"], []),
+    ],
+)
+def test_nodes_that_make_no_sense(folder: Path, node: object) -> None:
+    weight = numpy_helper.from_array(np.ones((4, 4), np.float32), "w")
+    inputs = {"x": ([1, 4], TensorProto.FLOAT), "ids": ([1], TensorProto.INT64)}
+    path = onnx_file(folder / "odd.onnx", inputs, [node], [weight])
+    with suppress(BadInputError):
+        assert read_model(path).format == "onnx"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("offset", "-8"), ("length", "-1"), ("offset", "1_0"), ("location", "a\0b"), ("offset", "x")]
+)
+def test_weights_whose_place_cannot_be_right(with_sidecar: Path, key: str, value: str) -> None:
+    model = onnx.load(with_sidecar, load_external_data=False)
+    entries = {entry.key: entry.value for entry in model.graph.initializer[0].external_data} | {key: value}
+    del model.graph.initializer[0].external_data[:]
+    for name, text in entries.items():
+        model.graph.initializer[0].external_data.add(key=name, value=text)
+    with_sidecar.write_bytes(model.SerializeToString())
+    with pytest.raises(BadInputError, match="the place of the weight 'w' cannot be right"):
+        read_model(with_sidecar)
+
+
+def test_weights_behind_links_of_a_download_cache(with_sidecar: Path) -> None:
+    """As Hugging Face's cache keeps them: links in one folder, to files under other names in another."""
+    blobs, snapshot = with_sidecar.parent / "blobs", with_sidecar.parent / "snapshot"
+    blobs.mkdir()
+    snapshot.mkdir()
+    whole = portable(with_sidecar)
+    for name in ("side.onnx", "side.bin"):
+        (with_sidecar.parent / name).rename(blobs / f"{name}-hash")
+        (snapshot / name).symlink_to(blobs / f"{name}-hash")
+    assert portable(snapshot / "side.onnx") == whole

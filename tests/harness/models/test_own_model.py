@@ -68,10 +68,31 @@ def test_a_factory(lab: Lab, folder: Path, runtime: str) -> None:
 @pytest.mark.parametrize("runtime", ["onnxruntime", "torchscript"])
 def test_a_factory_with_several_inputs(lab: Lab, folder: Path, runtime: str) -> None:
     row = measured(
-        lab, "mynets:Text", "ids=2x5:int64", "scale=1", ranges=["ids=0:49"], options=TargetOptions(runtime=runtime)
+        lab, "mynets:Text", "ids=2x5:int64", "scale=1", ranges=["ids=0:20"], options=TargetOptions(runtime=runtime)
     )
     assert row["arch"] == "mynets:Text ids=2x5 scale=1"
-    assert (facts(row)["dtype"], facts(row)["high"]) == ("int64", 49)
+    assert (facts(row)["dtype"], facts(row)["high"]) == ("int64", 20)
+
+
+@pytest.mark.parametrize(
+    ("factory", "options"),
+    [("mynets:Text", ["--input", "ids=1x128:int64"]), ("mynets:Attention", ["--input", "x=1x16x16"])],
+)
+def test_a_factory_s_refusal_gives_a_command_that_works(
+    lab: Lab, folder: Path, factory: str, options: list[str]
+) -> None:
+    with pytest.raises(BadInputError) as caught:
+        lab.measure(model=factory, options=TargetOptions(runtime="torchscript"))
+    words = shlex.split((caught.value.hint or "").partition("for example: latlab ")[2])
+    assert words[-2:] == ["--runtime", "torchscript"]
+    assert options == words[words.index("--input") : words.index("--input") + 2]
+    inputs = [word for option, word in pairwise(words) if option == "--input"]
+    measured(lab, factory, *inputs, options=TargetOptions(runtime="torchscript"))
+
+
+def test_a_factory_s_indices_are_spread_over_its_table(lab: Lab, folder: Path) -> None:
+    row = measured(lab, "mynets:Text", "ids=1x7:int64", "scale=1")
+    assert (facts(row)["low"], facts(row)["high"]) == (0, 49)
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "torchscript"])
@@ -312,6 +333,12 @@ Ask = Callable[[Lab], object]
         (lambda lab: lab.measure(model="mynets:notanet"), "gave a int"),
         (lambda lab: lab.measure(model="mynets:leaves"), r"ended the program \(exit code 0\)"),
         (
+            lambda lab: lab.measure(model="mynets:Leaves", inputs=InputOptions(["1x4"])),
+            r"ended the program \(exit code 0\) when it was run",
+        ),
+        (lambda lab: lab.measure(model="mynets:lazy"), "gave a module whose weights cannot be read"),
+        (lambda lab: lab.measure(model="mynets:Stubborn"), "failed: RuntimeError: no modes"),
+        (
             lambda lab: lab.measure(
                 model="mynets:odd", inputs=InputOptions(["1x3"]), options=TargetOptions(runtime="tflite")
             ),
@@ -326,3 +353,9 @@ def test_bad_models(lab: Lab, folder: Path, ask: Ask, message: str) -> None:
     with pytest.raises(BadInputError, match=message):
         ask(lab)
     assert lab.store.table().empty
+
+
+def test_what_a_factory_prints_is_not_latlab_s_output(folder: Path) -> None:
+    done = command("inspect", "mynets:talks", "--json")
+    assert json.loads(done.stdout)["format"] == "module"
+    assert "hello" in done.stderr
