@@ -346,7 +346,8 @@ class Lab:
             raise BadInputError("a comparison takes at least two networks", "The same one may be named twice.")
         if space is None:
             candidates = named_apart(
-                networks, [self._own_candidate(one, inputs, options, listener) for one in networks]
+                networks,
+                [self._own_candidate(one, options, listener) for one in _own_models(networks, inputs, options)],
             )
             options = replace(options, batch_size=None, precision=None)
         else:
@@ -464,11 +465,8 @@ class Lab:
             checks += of_part
         return checks
 
-    def _own_candidate(
-        self, model: str, inputs: InputOptions, options: TargetOptions, listener: RunListener
-    ) -> Candidate:
+    def _own_candidate(self, own: OwnModel, options: TargetOptions, listener: RunListener) -> Candidate:
         """Return a model of the user's own, for a comparison. Raises `BadInputError`."""
-        own = locate(model, inputs, options.runtime, options.batch_size)
         if options.precision not in (None, own.precision):
             raise BadInputError(
                 f"{own.name} is {own.precision}: --precision {options.precision} cannot be had",
@@ -812,6 +810,20 @@ def _networks(
     if isinstance(chosen, BlockSpace):
         return chosen, some_blocks(chosen, count, seed, as_written)
     return chosen, sample_space(chosen, count or 0, seed)
+
+
+def _own_models(networks: Sequence[str], inputs: InputOptions, options: TargetOptions) -> list[OwnModel]:
+    """Return the models of a comparison, each with those options that name something of it.
+
+    Raises:
+        BadInputError: as `locate`; or if an option names something of none of them.
+    """
+    found = [locate(one, inputs, options.runtime, options.batch_size, one_of_several=True) for one in networks]
+    used = {word for own in found for word in own.options.words()}
+    for word in inputs.words():
+        if word not in used:
+            raise BadInputError(f"{word} names an input or a side of none of {', '.join(networks)}")
+    return found
 
 
 def _only_device(targets: Sequence[Target]) -> Target:

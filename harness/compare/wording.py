@@ -12,6 +12,8 @@ __all__ = ["FEW", "advice", "headline", "pairs_to_tell", "sentence"]
 
 FEW = 4
 """Up to so many networks, the verdict of every pair is told; with more, those of neighbours in the order."""
+MANY_PERCENT = 200
+"""From so many percent on, a difference is told as a factor."""
 MOST_TIMES = 20
 """A budget of more times the present one is not recommended."""
 
@@ -45,8 +47,11 @@ def sentence(result: ComparisonResult, pair: Pair) -> tuple[str, str]:
         ends = f"{percent(pair.low_percent)} to {percent(pair.high_percent)} %"
         return "undecided", f"{second} takes {ends} longer than {first}"
     fast, slow, told = (first, second, pair) if pair.outcome is Outcome.FASTER else (second, first, pair.reversed())
-    how = f"{percent(told.percent)} % ± {percent(told.half_percent)} %"
-    return "faster", f"{fast} is faster: {slow} takes {how} longer"
+    if told.percent >= MANY_PERCENT:
+        how = f"{1 + told.percent / 100:.3g} ± {told.half_percent / 100:.2g} times as long"
+    else:
+        how = f"{percent(told.percent)} % ± {percent(told.half_percent)} % longer"
+    return "faster", f"{fast} is faster: {slow} takes {how}"
 
 
 def headline(result: ComparisonResult) -> str:

@@ -11,7 +11,7 @@ from zipfile import ZipFile
 from latlab.agents.protocol.load_request import MAX_ELEMENTS, MAX_SIDES, MAX_SIZE
 from latlab.agents.runtimes.base import DTYPES
 from latlab.harness.errors import BadInputError
-from latlab.harness.models.description import shape_text
+from latlab.harness.models.description import ModelDescription, shape_text
 
 __all__ = ["InputOptions", "check_size", "parse_input", "read_arrays"]
 
@@ -36,6 +36,18 @@ class InputOptions:
         """Raise `BadInputError` if one of `inputs` is malformed, whatever the model is."""
         for text in self.inputs:
             parse_input(text)
+
+    def of(self, description: ModelDescription) -> InputOptions:
+        """Return those options that name something of a model; an option without a name stays."""
+        names = {one.name for one in description.inputs}
+        sides = {side for one in description.inputs for side in one.sides or () if isinstance(side, str)}
+
+        def known(text: str) -> bool:
+            name, equals, _ = text.rpartition("=")
+            return not equals or name in names | sides or name.partition("[")[0] in names
+
+        inputs, dims, ranges = (tuple(filter(known, texts)) for texts in (self.inputs, self.dims, self.ranges))
+        return InputOptions(inputs, dims, ranges, self.data)
 
     def words(self) -> list[str]:
         """Return the options as words of a command."""

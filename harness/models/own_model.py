@@ -52,8 +52,8 @@ class OwnModel:
     inputs: SettledInputs
     artifact: Callable[[Path], Artifact]
     """Returns the file to push, for a cache folder. A factory's module is exported first."""
-    asked_runtime: bool = False
-    """Whether the user named the runtime."""
+    options: InputOptions = InputOptions()
+    """What the user said of its inputs."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -92,7 +92,9 @@ class OwnModel:
         return usual
 
 
-def locate(model: str, options: InputOptions, runtime: str | None, batch_size: int | None) -> OwnModel:
+def locate(
+    model: str, options: InputOptions, runtime: str | None, batch_size: int | None, *, one_of_several: bool = False
+) -> OwnModel:
     """Return the model that a file or `package.module:factory` names.
 
     Args:
@@ -100,6 +102,7 @@ def locate(model: str, options: InputOptions, runtime: str | None, batch_size: i
         options: what the user says of its inputs.
         runtime: the runtime; None for the usual one of the file's format, and `onnxruntime` for a factory.
         batch_size: the batch size, where the model leaves it open.
+        one_of_several: whether options that name nothing of this model are meant for another, and left out here.
 
     Raises:
         BadInputError: naming the model, all its inputs, and a command that works.
@@ -108,14 +111,19 @@ def locate(model: str, options: InputOptions, runtime: str | None, batch_size: i
         raise BadInputError(f"unknown runtime {runtime!r}", f"Choose one of: {', '.join(RUNTIMES)}.")
     options.check()  # before a factory's code is run
     if is_factory(model):
-        return _from_factory(model, options, runtime, batch_size)
+        module = call_factory(model)
+        description = describe_factory(model, module)
+        chosen_options = options.of(description) if one_of_several else options
+        return _from_factory(model, module, description, chosen_options, runtime, batch_size)
     path = Path(model)
     if not path.suffix and len(model) < 256 and not path.exists():
         raise BadInputError(
             f"{model!r} is not a model",
             "Give a model file (net.onnx, net.tflite, net.pt, ...) or package.module:factory.",
         )
-    return _from_file(path, read_model(path), options, runtime, batch_size)
+    description = read_model(path)
+    chosen_options = options.of(description) if one_of_several else options
+    return _from_file(path, description, chosen_options, runtime, batch_size)
 
 
 def _from_file(
@@ -133,7 +141,7 @@ def _from_file(
     chosen = runtime or able[0]
     settled = _settle(str(path), description, runtime, options, batch_size)
     if kind in EXPORTED_TO:
-        return _from_program(path, description, settled, chosen)
+        return _from_program(path, description, settled, chosen, options)
 
     def artifact(cache: Path) -> Artifact:
         made = portable_artifact(path, cache / "own") if kind == "onnx" else None
@@ -150,7 +158,7 @@ def _from_file(
         description.precision,
         settled,
         artifact,
-        runtime is not None,
+        options,
     )
 
 
@@ -228,7 +236,9 @@ def _article(kind: str) -> str:
     return "an" if kind[0] in "aeio" else "a"
 
 
-def _from_program(path: Path, description: ModelDescription, settled: SettledInputs, runtime: str) -> OwnModel:
+def _from_program(
+    path: Path, description: ModelDescription, settled: SettledInputs, runtime: str, options: InputOptions
+) -> OwnModel:
     """Return a program of `torch.export`, which is exported again for a runtime."""
 
     def artifact(cache: Path) -> Artifact:
@@ -239,13 +249,18 @@ def _from_program(path: Path, description: ModelDescription, settled: SettledInp
         return _exported(str(path), module, runtime, settled, cache)
 
     name = f"{path.name} {settled.text}".strip()
-    return OwnModel(name, RUNTIMES[runtime].format, runtime, description.precision, settled, artifact, True)
+    return OwnModel(name, RUNTIMES[runtime].format, runtime, description.precision, settled, artifact, options)
 
 
-def _from_factory(model: str, options: InputOptions, runtime: str | None, batch_size: int | None) -> OwnModel:
+def _from_factory(
+    model: str,
+    module: Any,
+    description: ModelDescription,
+    options: InputOptions,
+    runtime: str | None,
+    batch_size: int | None,
+) -> OwnModel:
     chosen = runtime or DEFAULT_RUNTIME
-    module = call_factory(model)
-    description = describe_factory(model, module)
     settled = _settle_factory(model, module, description, runtime, options, batch_size)
 
     def artifact(cache: Path) -> Artifact:
@@ -258,7 +273,7 @@ def _from_factory(model: str, options: InputOptions, runtime: str | None, batch_
         description.precision,
         settled,
         artifact,
-        runtime is not None,
+        options,
     )
 
 

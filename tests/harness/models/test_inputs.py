@@ -206,3 +206,9 @@ def test_a_message_names_a_few_inputs_only() -> None:
         settled(*(TensorInfo(f"x{number}", (1, f"side{number}"), "float32") for number in range(1000)))
     assert "and 992 more" in caught.value.message
     assert len(caught.value.message) < 2000
+
+
+def test_each_of_several_models_takes_what_names_something_of_it() -> None:
+    asked = InputOptions(["ids=1x4", "x=1x3x8x8", "1x2"], ["seq=4", "h=8", "x[0]=1", "x[9]=1"], ["ids=0:3"])
+    assert asked.of(described(IDS, MASK)) == InputOptions(("ids=1x4", "1x2"), ("seq=4",), ("ids=0:3",))
+    assert asked.of(described(IMAGE)) == InputOptions(("x=1x3x8x8", "1x2"), ("h=8", "x[0]=1", "x[9]=1"), ())
