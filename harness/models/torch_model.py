@@ -5,8 +5,11 @@ from __future__ import annotations
 import warnings
 import zipfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 from latlab.harness.errors import BadInputError
 from latlab.harness.models.description import FLOATS, ModelDescription, PrecisionShares, TensorInfo
@@ -150,12 +153,42 @@ def _tables(graph: Any, embeddings: list[Any]) -> dict[int, int]:
     return found
 
 
+@contextmanager
+def _without_pickles() -> Iterator[None]:
+    """Let torch.export load no pickles meanwhile: it would, for weights and constants of unusual types.
+
+    A file may come from anybody, and a pickle can run any code.
+    """
+    import torch
+    from torch.export.pt2_archive import _package
+
+    load: Any = torch.load
+    package: Any = _package
+
+    def load_tensors(*args: Any, **options: Any) -> Any:
+        return load(*args, **{**options, "weights_only": True})
+
+    def refuse(*_: Any, **__: Any) -> NoReturn:
+        raise ValueError("it holds a pickle, which can run any code")
+
+    torch.load, pickles = load_tensors, package.pickle
+    package.pickle = SimpleNamespace(loads=refuse, load=refuse)
+    try:
+        yield
+    finally:
+        torch.load, package.pickle = load, pickles
+
+
 def load_exported_program(path: Path) -> Any:
-    """Return the program of `torch.export` in a file. Raises `BadInputError` if torch cannot load it."""
+    """Return the program of `torch.export` in a file.
+
+    Raises:
+        BadInputError: if torch cannot load it without unpickling anything.
+    """
     import torch
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _without_pickles():
             warnings.simplefilter("ignore")
             return torch.export.load(path)
     except Exception as error:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
+from contextlib import suppress
 from pathlib import Path
 from typing import Optional
+from zipfile import ZipFile
 
 import pytest
 import torch
@@ -70,3 +73,44 @@ def test_state_dicts_are_refused(tmp_path: Path) -> None:
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "weights.pth")
     with pytest.raises(BadInputError, match="a state_dict or a pickled module is none"):
         read_model(tmp_path / "weights.pth")
+
+
+class Touch:
+    """What a hostile file would have somebody unpickle: it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self._path,)
+
+
+@pytest.mark.parametrize("kind", ["weights", "constants"])
+def test_pickles_in_exported_programs_are_not_opened(tmp_path: Path, kind: str) -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(4))
+            self.constant = torch.ones(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.weight * self.constant
+
+    good, bad, made = tmp_path / "good.pt2", tmp_path / "bad.pt2", tmp_path / "made"
+    torch.export.save(torch.export.export(Scaled(), (torch.zeros(1, 4),)), good)
+    assert read_model(good).parameters
+    with ZipFile(good) as source, ZipFile(bad, "w") as sink:
+        for name in source.namelist():
+            content = source.read(name)
+            if f"/{kind}/" in name and name.endswith(".json"):
+                content = content.replace(b'"use_pickle": false', b'"use_pickle": true')
+                assert b'"use_pickle": true' in content
+            elif f"/{kind}/" in name:
+                content = pickle.dumps(Touch(made))
+            sink.writestr(name, content)
+    with pytest.raises(BadInputError, match=r"cannot read the torch\.export program"):
+        read_model(bad)
+    assert not made.exists()
+    with suppress(Exception):
+        torch.export.load(bad)
+    assert made.exists()  # the file is hostile indeed
