@@ -7,12 +7,14 @@ large as a layer's: like the layers of real networks, they push the profiler's d
 
 from __future__ import annotations
 
+import glob
 import os
+import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Callable, Union
 
 from latlab.agents.protocol.errors import AgentError
@@ -28,6 +30,9 @@ Open = Callable[[Union[str, bytes], Any], Any]
 """Opens a model (a file's name, or its content) as an ORT session with these options."""
 _NODES, _WARMUP, _RUNS = 64, 10, 30
 """Size of the network of simple nodes, and its inferences before and in its profile."""
+_PREFIX = "latlab-profile-"
+STALE_S = 3600.0
+"""Age in seconds from which a folder of a trace belongs to no profile under way."""
 _SIDE = 256
 """Sides of its square tensors: 256 KiB each, about the second cache of a processor."""
 _FLOAT = 1
@@ -45,8 +50,17 @@ def traced(start: Open, options: Callable[[], Any], path: str, feed: Mapping[str
         feed: its inputs.
     """
     overhead_ns = _overhead_ns(start, options)
-    with tempfile.TemporaryDirectory(prefix="latlab-profile-") as folder:
+    with _trace_folder() as folder:
         yield ORTProfiler(start(path, _tracing(options(), folder)), feed, overhead_ns)
+
+
+def _trace_folder() -> tempfile.TemporaryDirectory[str]:
+    """Return a folder for a trace. Those that killed workers have left behind are removed first."""
+    for left in glob.glob(os.path.join(glob.escape(tempfile.gettempdir()), f"{_PREFIX}*")):
+        with suppress(OSError):
+            if time.time() - os.stat(left).st_mtime > STALE_S:
+                shutil.rmtree(left)
+    return tempfile.TemporaryDirectory(prefix=_PREFIX)
 
 
 def _tracing(options: Any, folder: str) -> Any:
@@ -98,7 +112,7 @@ def _overhead_ns(start: Open, options: Callable[[], Any]) -> int:
 
     model, feed = _adding_tensors(_NODES, _SIDE), {"x": np.ones((1, 1, _SIDE, _SIDE), np.float32)}
     plain = start(model, options())
-    with tempfile.TemporaryDirectory(prefix="latlab-profile-") as folder:
+    with _trace_folder() as folder:
         profiler = ORTProfiler(start(model, _tracing(options(), folder)), feed, 0)
         plain_ns = []
         for number in range(_WARMUP + _RUNS):

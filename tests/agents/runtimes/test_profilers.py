@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -248,3 +249,16 @@ def test_a_profiler_that_records_too_little(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("latlab.agents.runtimes.onnxruntime_profiler.ORTProfiler.operators", lambda _: [])
     with pytest.raises(AgentError, match="recorded no inferences, not 6"):
         profiled("onnxruntime", onnx_network(tmp_path).path, (1, 3, 8, 8))
+
+
+def test_traces_that_killed_workers_have_left_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    old, new, other = (tmp_path / name for name in ("latlab-profile-old", "latlab-profile-new", "other"))
+    for folder in (old, new, other):
+        folder.mkdir()
+        (folder / "trace.json").write_text("[")
+    for folder in (old, other):
+        os.utime(folder, (0, 0))
+    network = onnx_network(tmp_path)
+    profiled("onnxruntime", network.path, network.input_shape)
+    assert sorted(one.name for one in tmp_path.iterdir() if one.is_dir()) == ["latlab-profile-new", "other"]
