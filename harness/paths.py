@@ -66,7 +66,8 @@ def replaced_file(path: Path) -> Iterator[Path]:
     """
     path = Path(os.path.realpath(path))  # a link stays, and what it leads to is replaced
     if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is no ordinary file")  # such as /dev/null, whose place a file must not take
+        what = os.strerror(errno.EISDIR) if path.is_dir() else "it is no ordinary file"
+        raise OSError(errno.EISDIR, what, str(path))  # a file must not take the place of /dev/null, say
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         yield part
