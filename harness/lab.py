@@ -467,11 +467,7 @@ class Lab:
 
     def _own_candidate(self, own: OwnModel, options: TargetOptions, listener: RunListener) -> Candidate:
         """Return a model of the user's own, for a comparison. Raises `BadInputError`."""
-        if options.precision not in (None, own.precision):
-            raise BadInputError(
-                f"{own.name} is {own.precision}: --precision {options.precision} cannot be had",
-                "The file decides: leave --precision out.",
-            )
+        own.check_precision(options.precision)
         for remark in own.inputs.remarks:
             if listener.announce:
                 listener.announce(f"{own.name}: {remark}")

@@ -89,11 +89,7 @@ def targets_of_model(
     Raises:
         BadInputError: as `select_targets`; or if a target or an option contradicts the model.
     """
-    if options.precision not in (None, model.precision):
-        raise BadInputError(
-            f"{model.name} is {model.precision}: --precision {options.precision} cannot be had",
-            "The file decides: leave --precision out.",
-        )
+    model.check_precision(options.precision)
     options = replace(options, precision=None, batch_size=None)
     words = [devices] if isinstance(devices, str) else list(devices)
     full = {target for _, target in inventory.select(words) if target is not None}

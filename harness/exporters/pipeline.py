@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,25 +85,17 @@ def export_and_compare(
     example = torch.zeros(*shape)
     how: dict[str, bool] = {"constant": constant, "rows_independent": rows_independent}
     start = time.perf_counter()
-    try:
+    with _explaining(f"exporting to {exporter.name}"):
         if precision == "fp32":
             operators = exporter.export(module, example, path)
         else:
             operators = exporter.export_in(precision, module, example, path)
-    except (ExportError, OSError):
-        raise
-    except Exception as error:
-        raise _explained(error, f"exporting to {exporter.name}") from error
     exported = time.perf_counter()
-    try:
+    with _explaining(f"comparing {exporter.name} with eager PyTorch"):
         if precision == "fp32":
             parity = compare(module, exporter, path, tuple(shape), **how)
         else:
             parity = compare_rounded(module, exporter, path, tuple(shape), precision, **how)
-    except (ExportError, OSError):
-        raise
-    except Exception as error:
-        raise _explained(error, f"comparing {exporter.name} with eager PyTorch") from error
     _check(exporter, parity)
     end = time.perf_counter()
     shape_in_file = exporter.file_shape(tuple(shape))
@@ -149,22 +142,24 @@ def export_with_inputs(module: nn.Module, exporter: Exporter, inputs: Sequence[I
         raise ExportError("unsupported_op", f"{exporter.name} is written for modules with one float32 input")
     examples = random_tensors(inputs, 0)
     start = time.perf_counter()
-    try:
-        with torch.no_grad():
-            operators = exporter.export(module, examples, path)
-    except (ExportError, OSError):
-        raise
-    except Exception as error:
-        raise _explained(error, f"exporting to {exporter.name}") from error
+    with _explaining(f"exporting to {exporter.name}"), torch.no_grad():
+        operators = exporter.export(module, examples, path)
     exported = time.perf_counter()
-    try:
+    with _explaining(f"comparing {exporter.name} with eager PyTorch"):
         parity = compare_with_inputs(module, exporter, path, inputs)
-    except (ExportError, OSError):
-        raise
-    except Exception as error:
-        raise _explained(error, f"comparing {exporter.name} with eager PyTorch") from error
     _check(exporter, parity)
     return Product((), parity, 0.0, exported - start, time.perf_counter() - exported, operators)
+
+
+@contextmanager
+def _explaining(doing: str) -> Iterator[None]:
+    """Raise what a step raises unexpectedly as an `ExportError`; `doing` names the step."""
+    try:
+        yield
+    except (ExportError, OSError):
+        raise
+    except Exception as error:
+        raise _explained(error, doing) from error
 
 
 def _explained(error: Exception, doing: str) -> ExportError:

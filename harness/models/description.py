@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-__all__ = ["FLOATS", "ModelDescription", "PrecisionShares", "Sidecar", "TensorInfo", "shape_text"]
+__all__ = ["FLOATS", "ModelDescription", "PrecisionShares", "Sidecar", "TensorInfo", "shape_text", "target_precision"]
 
 Side: TypeAlias = int | str | None
 """One dimension: its length, the name of an open one, or None for an open one without a name."""
 FLOATS = {"float32": "fp32", "float64": "fp64", "float16": "fp16", "bfloat16": "bf16"}
-"""How a target names the number formats that numpy and ONNX name so."""
+"""The short names of the number formats that numpy and ONNX name so."""
 MINORITY = 0.05
 """Least share of the arithmetic that is mentioned beside the main precision."""
 
@@ -80,6 +80,11 @@ class ModelDescription:
             "path": str(self.path),
             "sidecars": [{"path": str(one.path), "size_bytes": one.size_bytes} for one in self.sidecars],
         }
+
+
+def target_precision(kind: str) -> str:
+    """Return how a target names a floating-point format: by its short name, but for fp64, which targets lack, fp32."""
+    return "fp32" if kind == "fp64" else kind
 
 
 @dataclass

@@ -14,7 +14,7 @@ from typing import Any
 
 from latlab.agents.protocol.load_request import InputRequest
 from latlab.harness.errors import BadInputError
-from latlab.harness.models.description import FLOATS, ModelDescription, PrecisionShares, TensorInfo
+from latlab.harness.models.description import FLOATS, ModelDescription, PrecisionShares, TensorInfo, target_precision
 
 __all__ = ["call_factory", "describe_factory", "first_of_module", "is_factory", "likely_shapes", "tables_of"]
 
@@ -90,7 +90,7 @@ def _describe(model: str, module: Any) -> ModelDescription:
     shares = PrecisionShares()
     for tensor in floating:
         kind = FLOATS.get(str(tensor.dtype).removeprefix("torch."), "fp32")
-        shares.add("fp32" if kind == "fp64" else kind, kind, tensor.numel())
+        shares.add(target_precision(kind), kind, tensor.numel())
     precision, detail = shares.conclusion()
     kinds: dict[str, int] = {}
     for part in module.modules():

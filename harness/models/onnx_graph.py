@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from latlab.harness.models.description import FLOATS, PrecisionShares
+from latlab.harness.models.description import FLOATS, PrecisionShares, target_precision
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-__all__ = ["OnnxGraph", "drop_weights", "macs_of", "precision_of", "ranges_of"]
+__all__ = ["OnnxGraph", "drop_weights", "dtype_name", "macs_of", "precision_of", "ranges_of"]
 
 LARGE_BYTES = 1 << 16
 """Weights of more bytes are dropped before shapes are inferred: no shape depends on their values."""
@@ -46,6 +46,14 @@ def drop_weights(model: ModelProto) -> None:
             tensor.Clear()
             tensor.name, tensor.data_type = name, kind
             tensor.dims.extend(sides)
+
+
+def dtype_name(element: int) -> str:
+    """Return the numpy name of an element type of ONNX, or ONNX's own where numpy has none, e.g. `bfloat16`."""
+    from onnx import TensorProto
+
+    name = TensorProto.DataType.Name(element).lower() if element in TensorProto.DataType.values() else f"type{element}"
+    return {"float": "float32", "double": "float64"}.get(name, name)
 
 
 class OnnxGraph:
@@ -85,8 +93,6 @@ class OnnxGraph:
             self._read(graph)
 
     def _read(self, graph: GraphProto) -> None:
-        from latlab.harness.models.onnx_model import dtype_name
-
         for tensor in graph.initializer:
             self._weight(tensor, tensor.name)
         for node in graph.node:
@@ -102,8 +108,6 @@ class OnnxGraph:
                 self._shapes.setdefault(value.name, tuple(side.dim_value for side in tensor_type.shape.dim))
 
     def _weight(self, tensor: TensorProto, name: str) -> None:
-        from latlab.harness.models.onnx_model import dtype_name
-
         self.weights.add(name)
         self._shapes[name] = tuple(tensor.dims)
         self._types[name] = dtype_name(tensor.data_type)
@@ -191,7 +195,7 @@ def precision_of(graph: OnnxGraph) -> tuple[str, str]:
         for node in graph.nodes:
             kind = FLOATS.get(graph.dtype(node.output[0]) or "") if node.output else None
             if kind:
-                shares.add("fp32" if kind == "fp64" else kind, kind, 1.0)
+                shares.add(target_precision(kind), kind, 1.0)
     return shares.conclusion()
 
 
@@ -212,11 +216,11 @@ def _precision(graph: OnnxGraph, node: NodeProto) -> tuple[str, str] | None:
         if data is not None and data.op_type == "DequantizeLinear" and bits in _INT8:
             return "int8", "int8 QDQ"
         floating = FLOATS.get(graph.dtype(node.output[0]) or "float32", "fp32")
-        return ("fp32" if floating == "fp64" else floating), f"{floating} with {bits or 'quantised'} weights"
+        return target_precision(floating), f"{floating} with {bits or 'quantised'} weights"
     computed = FLOATS.get(graph.dtype(node.output[0]) or graph.dtype(node.input[1]) or "")
     if computed is None:
         return None
-    return ("fp32" if computed == "fp64" else computed), computed
+    return target_precision(computed), computed
 
 
 def _origin(graph: OnnxGraph, name: str) -> NodeProto | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from latlab.harness.errors import BadInputError
 from latlab.harness.models.description import ModelDescription, Sidecar, TensorInfo
-from latlab.harness.models.onnx_graph import OnnxGraph, drop_weights, macs_of, precision_of, ranges_of
+from latlab.harness.models.onnx_graph import OnnxGraph, drop_weights, dtype_name, macs_of, precision_of, ranges_of
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
@@ -260,11 +260,3 @@ def _type_text(kind: Any) -> str:
         inner = getattr(kind, which).elem_type
         return f"{'seq' if which == 'sequence_type' else 'optional'}({_type_text(inner)})"
     return {"map_type": "map", "sparse_tensor_type": "sparse tensor"}.get(which or "", "untyped value")
-
-
-def dtype_name(element: int) -> str:
-    """Return the numpy name of an element type of ONNX, or ONNX's own where numpy has none, e.g. `bfloat16`."""
-    from onnx import TensorProto
-
-    name = TensorProto.DataType.Name(element).lower() if element in TensorProto.DataType.values() else f"type{element}"
-    return {"float": "float32", "double": "float64"}.get(name, name)

@@ -64,6 +64,14 @@ class OwnModel:
         known = {"data": data.sha256 if data else None, "ranges": ranges or None, "shapes": shapes}
         return {name: value for name, value in known.items() if value is not None}
 
+    def check_precision(self, asked: str | None) -> None:
+        """Raise `BadInputError` if another precision is asked for than the model has."""
+        if asked not in (None, self.precision):
+            raise BadInputError(
+                f"{self.name} is {self.precision}: --precision {asked} cannot be had",
+                "The file decides: leave --precision out.",
+            )
+
     def target(self, usual: Target, *, named_in_full: bool) -> Target | None:
         """Return `usual` with this model's precision and batch size; None if its runtime does not take the model.
 
@@ -151,15 +159,19 @@ def _from_file(
         digest = hashlib.sha256(content).hexdigest()
         return replace(plain_artifact(path, digest, len(content), RUNTIMES[chosen].format), **_fields(settled))
 
-    return OwnModel(
-        f"{path.name} {settled.text}".strip(),
-        RUNTIMES[chosen].format,
-        chosen,
-        description.precision,
-        settled,
-        artifact,
-        options,
-    )
+    return _own(path.name, chosen, description, settled, artifact, options)
+
+
+def _own(
+    name: str,
+    runtime: str,
+    description: ModelDescription,
+    settled: SettledInputs,
+    artifact: Callable[[Path], Artifact],
+    options: InputOptions,
+) -> OwnModel:
+    text = f"{name} {settled.text}".strip()
+    return OwnModel(text, RUNTIMES[runtime].format, runtime, description.precision, settled, artifact, options)
 
 
 def runtimes_for(description: ModelDescription) -> list[str]:
@@ -248,8 +260,7 @@ def _from_program(
         module.train = lambda mode=True: module  # exporters set the mode, and a program has none
         return _exported(str(path), module, runtime, settled, cache)
 
-    name = f"{path.name} {settled.text}".strip()
-    return OwnModel(name, RUNTIMES[runtime].format, runtime, description.precision, settled, artifact, options)
+    return _own(path.name, runtime, description, settled, artifact, options)
 
 
 def _from_factory(
@@ -266,15 +277,7 @@ def _from_factory(
     def artifact(cache: Path) -> Artifact:
         return _exported(model, module, chosen, settled, cache)
 
-    return OwnModel(
-        f"{model} {settled.text}",
-        RUNTIMES[chosen].format,
-        chosen,
-        description.precision,
-        settled,
-        artifact,
-        options,
-    )
+    return _own(model, chosen, description, settled, artifact, options)
 
 
 def _settle_factory(

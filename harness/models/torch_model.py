@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any, NoReturn
 
 from latlab.harness.errors import BadInputError
-from latlab.harness.models.description import FLOATS, ModelDescription, PrecisionShares, TensorInfo
+from latlab.harness.models.description import FLOATS, ModelDescription, PrecisionShares, TensorInfo, target_precision
 
 __all__ = ["describe_exported_program", "describe_torchscript", "kind_of_archive", "load_exported_program"]
 
@@ -84,7 +84,7 @@ def describe_torchscript(path: Path) -> ModelDescription:
         name = str(tensor.dtype).removeprefix("torch.")
         if name in FLOATS and tensor.dim() > 1:
             kind = FLOATS[name]
-            shares.add("fp32" if kind == "fp64" else kind, kind, tensor.numel())
+            shares.add(target_precision(kind), kind, tensor.numel())
     if any(kind.startswith("quantized::") for kind in kinds):
         dynamic = any("dynamic" in kind for kind in kinds)
         precision, detail = "int8", "int8 dynamic" if dynamic else "int8"
@@ -211,7 +211,7 @@ def describe_exported_program(path: Path) -> ModelDescription:
     for tensor in tensors:
         name = str(tensor.dtype).removeprefix("torch.")
         if name in FLOATS and tensor.dim() > 1:
-            shares.add("fp32" if FLOATS[name] == "fp64" else FLOATS[name], FLOATS[name], tensor.numel())
+            shares.add(target_precision(FLOATS[name]), FLOATS[name], tensor.numel())
     kinds = Counter(str(node.target) for node in program.graph.nodes if node.op == "call_function")
     precision, detail = shares.conclusion()
     if any("quantized_decomposed" in kind for kind in kinds):
