@@ -132,7 +132,7 @@ class ONNXRuntimeSession(Session):
         self._outputs = []
 
     def profiler(self) -> AbstractContextManager[Profiler]:
-        return traced(self._start, partial(self._options, {}), self._path, self._feed)
+        return traced(self._start, partial(self._options, {}), self._path, self._session, self._feed)
 
 
 class CUDASession(ONNXRuntimeSession):

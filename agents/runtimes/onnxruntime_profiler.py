@@ -1,8 +1,10 @@
 """ONNX Runtime's profiler: a session that writes a trace, and what tracing itself costs.
 
 The profiler describes a node (its shapes, its memory) before it reads the clock at the node's end, so some microseconds
-of its own work are in the time of every node. They are measured with a network of simple nodes, whose tensors are as
-large as a layer's: like the layers of real networks, they push the profiler's data out of the processor's caches.
+of its own work are in the time of every node. How many depends on the network and on the caches: from 2 to 5 on one
+machine. So they are measured with the network itself. How much longer an inference is under the profiler is all of the
+profiler's work; the part of it that lies inside nodes comes from a network of simple nodes, where the same two can be
+told apart. That part hardly varies.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Callable, Union
 
@@ -40,18 +42,21 @@ _FLOAT = 1
 
 
 @contextmanager
-def traced(start: Open, options: Callable[[], Any], path: str, feed: Mapping[str, Array]) -> Iterator[Profiler]:
+def traced(
+    start: Open, options: Callable[[], Any], path: str, plain: Any, feed: Mapping[str, Array]
+) -> Iterator[Profiler]:
     """Open a model under ORT's profiler, whose trace lies in a temporary folder until this ends.
 
     Args:
         start: opens a session.
         options: returns new options as the session's own are.
         path: the model file.
+        plain: a session of it without the profiler.
         feed: its inputs.
     """
-    overhead_ns = _overhead_ns(start, options)
+    inside = _share_inside_nodes(start, options)
     with _trace_folder() as folder:
-        yield ORTProfiler(start(path, _tracing(options(), folder)), feed, overhead_ns)
+        yield ORTProfiler(start(path, _tracing(options(), folder)), plain, feed, inside)
 
 
 def _trace_folder() -> tempfile.TemporaryDirectory[str]:
@@ -74,56 +79,83 @@ class ORTProfiler(Profiler):
 
     Args:
         session: an `InferenceSession` with profiling on.
+        plain: one of the same model without.
         feed: its inputs.
-        overhead_ns: the profiler's own time in each execution of a node.
+        inside: the part of the profiler's own work that lies inside the times of nodes, 0 to 1.
     """
 
     resolution_ns = 1000
 
-    def __init__(self, session: Any, feed: Mapping[str, Array], overhead_ns: int) -> None:
-        self._session, self._feed, self._overhead_ns = session, feed, overhead_ns
-        self._runs = 0
+    def __init__(self, session: Any, plain: Any, feed: Mapping[str, Array], inside: float) -> None:
+        self._session, self._plain, self._feed, self._inside = session, plain, feed, inside
+        self._last_ns = 0
+        self._traced_ns: list[int] = []
+        self._plain_ns: list[int] = []
 
     def start(self) -> None:
-        self._runs = 0
+        self._traced_ns, self._plain_ns = [], []
 
     def invoke(self) -> object:
-        return self._session.run(None, self._feed)
+        self._last_ns, outputs = _timed(self._session, self._feed)
+        return outputs
 
     def collect(self) -> None:
-        self._runs += 1
+        self._traced_ns.append(self._last_ns)
+        self._plain_ns.append(_timed(self._plain, self._feed)[0])
 
     def operators(self) -> list[Operator]:
         path = self._session.end_profiling()
         try:
-            return read_trace(path, self._runs, self._overhead_ns)
+            return read_trace(path, len(self._traced_ns), round(self._inside * self._slowdown_ns()))
         except OSError as error:
             raise AgentError("crash", f"onnxruntime wrote no profile: {error.strerror} ({path})") from error
 
+    def share_inside(self) -> float:
+        """Stop recording, and return the part of the profiler's work that lies in the nodes, which are all there is."""
+        in_nodes = [sum(run) for run in zip(*(one.run_ns for one in self.operators()))]
+        sums_ns = statistics.fmean(in_nodes[number] for number in _quiet(self._traced_ns))
+        slowdown_ns = self._slowdown_ns()
+        return min(1.0, max(0.0, (sums_ns - _quiet_ns(self._plain_ns)) / slowdown_ns)) if slowdown_ns else 0.0
 
-def _overhead_ns(start: Open, options: Callable[[], Any]) -> int:
-    """Return the nanoseconds of the profiler's own work in the time of a node.
+    def _slowdown_ns(self) -> float:
+        """Return by how much longer an inference is under the profiler; 0 if none was counted."""
+        if not self._traced_ns:
+            return 0.0
+        return max(0.0, _quiet_ns(self._traced_ns) - _quiet_ns(self._plain_ns))
 
-    It is the time of a node that adds three tensors, as the profiler sees it (the median over the inferences of each
-    node), less what a node costs without the profiler (by the 10th percentile of inferences: medians of so short pieces
-    are hardly ever disturbed, and whole inferences often).
+
+def _share_inside_nodes(start: Open, options: Callable[[], Any]) -> float:
+    """Return which part of the profiler's own work lies inside the times of nodes, from 0 to 1.
+
+    In a network of nodes that add three tensors nothing but nodes takes time. So what the times of its nodes add up to,
+    less an inference without the profiler, is the work inside them.
     """
     import numpy as np
 
     model, feed = _adding_tensors(_NODES, _SIDE), {"x": np.ones((1, 1, _SIDE, _SIDE), np.float32)}
-    plain = start(model, options())
     with _trace_folder() as folder:
-        profiler = ORTProfiler(start(model, _tracing(options(), folder)), feed, 0)
-        plain_ns = []
+        profiler = ORTProfiler(start(model, _tracing(options(), folder)), start(model, options()), feed, 0)
         for number in range(_WARMUP + _RUNS):
-            began = time.perf_counter_ns()
-            plain.run(None, feed)
-            plain_ns.append(time.perf_counter_ns() - began)
             profiler.invoke()
             if number >= _WARMUP:
                 profiler.collect()
-        traced_ns = sum(statistics.median(one.run_ns) for one in profiler.operators())
-    return max(0, round((traced_ns - statistics.quantiles(plain_ns[_WARMUP:], n=10)[0]) / _NODES))
+        return profiler.share_inside()
+
+
+def _timed(session: Any, feed: Mapping[str, Array]) -> tuple[int, object]:
+    """Run an inference, and return its nanoseconds and its outputs."""
+    began = time.perf_counter_ns()
+    outputs = session.run(None, feed)
+    return time.perf_counter_ns() - began, outputs
+
+
+def _quiet(runs: Sequence[int]) -> list[int]:
+    """Return the numbers of the fastest third of the runs: something else may have disturbed the others."""
+    return sorted(range(len(runs)), key=lambda number: runs[number])[: max(1, len(runs) // 3)]
+
+
+def _quiet_ns(runs: Sequence[int]) -> float:
+    return statistics.fmean(runs[number] for number in _quiet(runs))
 
 
 def _adding_tensors(nodes: int, side: int) -> bytes:

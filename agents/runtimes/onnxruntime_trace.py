@@ -39,7 +39,7 @@ def read_trace(path: str, runs: int, overhead_ns: int) -> list[Operator]:
     Args:
         path: the file.
         runs: how many inferences count: the last ones of the trace.
-        overhead_ns: the profiler's own time in each execution of a node.
+        overhead_ns: the profiler's own time in the nodes of an inference, which are taken to have equal parts of it.
 
     Raises:
         AgentError: "crash" if the trace is cut off, or is no trace, or has fewer inferences.
@@ -56,6 +56,7 @@ def read_trace(path: str, runs: int, overhead_ns: int) -> list[Operator]:
             nodes.append(_node(event, name[: -len(_KERNEL)], path))
     if len(inferences) < runs:
         raise _broken(path, f"it has {len(inferences)} inferences, not {runs}")
+    total = sum(len(inference) for inference in inferences)
     times: dict[tuple[str, str, str, str], list[int]] = {}
     executions: dict[tuple[str, str, str, str], int] = {}
     for number, inference in enumerate(inferences):
@@ -63,7 +64,7 @@ def read_trace(path: str, runs: int, overhead_ns: int) -> list[Operator]:
             times.setdefault(node.key, [0] * runs)[number] += own * _NS_PER_US
             executions[node.key] = executions.get(node.key, 0) + 1
     return [
-        Operator(name, kind, provider, tuple(ns), round(overhead_ns * executions[name, kind, provider, index] / runs))
+        Operator(name, kind, provider, tuple(ns), round(overhead_ns * executions[name, kind, provider, index] / total))
         for (name, kind, provider, index), ns in times.items()
     ]
 
