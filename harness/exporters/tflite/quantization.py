@@ -183,15 +183,17 @@ def _operand(graph: Graph, operator: Operator, tensor: int) -> int:
     data = graph.tensors[tensor].data
     if data is None:
         return tensor
-    least = _scale(graph, operator.output) / np.float32(FINER)
-    if operator.code != "MUL" and float(np.abs(data).max()) <= HIGHEST * least:
+    low, high = min(float(data.min()), 0.0), max(float(data.max()), 0.0)
+    least = float(_scale(graph, operator.output)) / FINER
+    if operator.code != "MUL" and high - low < (HIGHEST - LOWEST) * least:
         # A constant near 0, such as the shift of a batch norm whose mean was 0: as `_bring_together` for activations.
-        return _constant(graph, tensor, Quantization(np.array([least], np.float32)))
+        zero_point = 0 if high == low else _asymmetric(low, high).zero_point
+        return _constant(graph, tensor, Quantization(np.array([least], np.float32), zero_point))
     if not data.any():
         return _constant(graph, tensor, Quantization(np.array([_scale(graph, operator.output)], np.float32)))
     if (data >= 0.0).all() and len(levels := np.unique(data)) <= 16:
         return _constant(graph, tensor, _exact(levels))
-    return _constant(graph, tensor, _asymmetric(min(float(data.min()), 0.0), max(float(data.max()), 0.0)))
+    return _constant(graph, tensor, _asymmetric(low, high))
 
 
 def _exact(levels: np.ndarray) -> Quantization:

@@ -201,11 +201,16 @@ def test_runtimes_and_exporters_name_the_same_precisions() -> None:
             assert set(runtime.precisions) <= set(get_exporter(runtime.format).precisions)
 
 
-def test_constants_near_zero_do_not_cut_the_graph(tmp_path: Path) -> None:
-    """The last batch norm's shift is 1e-7 of its output here; XNNPACK adds no scales that are so far apart."""
-    path, space = tmp_path / "net", get("nasbench201")
-    arch = space.parse("|skip_connect~0|+|skip_connect~0|avg_pool_3x3~1|+|nor_conv_3x3~0|none~1|none~2|")
-    produce(ExportRequest("nasbench201", arch.text, "tflite", precision="int8"), path)
+@pytest.mark.parametrize("ends", [(-1.0, 1.0), (-0.2, 1.0), (-1.0, 0.0), (1.0, 1.0)])
+@pytest.mark.parametrize("size", [0.0, 1e-7, *(0.05 * 1.3**number for number in range(16))])
+def test_constants_near_zero_do_not_cut_the_graph(size: float, ends: tuple[float, float], tmp_path: Path) -> None:
+    """XNNPACK adds no scales that are more than 1024 times apart; a step of the output is some .004 of its range."""
+    path = tmp_path / "net"
+    shift = size * torch.linspace(*ends, SHAPE[0]).reshape(1, -1, 1, 1)
+    module = Net(lambda m, x: x * 100 + m.shift + m.conv(x), conv=nn.Conv2d(SHAPE[0], SHAPE[0], 1))
+    module.register_buffer("shift", shift)
+    shape = written("int8", "tflite", module.eval().requires_grad_(False), path)
+    assert compare_rounded(module, get_exporter("tflite"), path, shape, "int8").passed
     with runtimes.open("tflite", path) as session:
         assert session.delegation is not None
         assert (session.delegation.partitions, session.delegation.delegated) == (1, session.delegation.operators)
