@@ -39,6 +39,9 @@ COMMANDS: dict[str, list[str]] = {
     "measure": ["measure", "device", "--model", "slow.onnx", "--policy", "help", "--runtime", "onnxruntime"],
     "sustain": ["sustain", "device", "--model", "slow.onnx", "--minutes", "1", "--runtime", "onnxruntime"],
     "onboard": ["onboard", "device", "--space", "nasbench201", "--budget", "3", "--runtime", "onnxruntime"],
+    "embed": ["embed", "device", "--space", "nasbench201", "--runtime", "onnxruntime"],
+    "profile": ["profile", "slow.onnx", "device", "--runtime", "onnxruntime"],
+    "compare": ["compare", "slow.onnx", "slow.onnx", "device", "--runtime", "onnxruntime"],
     "doctor": ["doctor", "device"],
     "setup": ["setup", "device", "--runtime", "onnxruntime"],
 }

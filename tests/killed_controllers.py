@@ -24,7 +24,9 @@ __all__ = ["BUSY_CPU_S", "SLOW_MODELS", "Controller", "is_free", "stuck_package"
 
 ENDLESS = 1 << 40
 """Turns of a loop that nobody waits for."""
-BUSY_CPU_S = {"onnxruntime": 2.5, "tflite": 2.5, "torchscript": 7.0}
+SIDE = 4096
+"""Of matrices whose product takes seconds."""
+BUSY_CPU_S = {"onnxruntime": 2.5, "openvino": 4.0, "tflite": 2.5, "torchscript": 7.0, "executorch": 10.0}
 """Seconds of processor time after which a worker has imported its runtime, and is in its first inference."""
 
 
@@ -128,7 +130,31 @@ def slow_tflite(folder: Path) -> Path:
     return path
 
 
-SLOW_MODELS = {"onnxruntime": slow_onnx, "tflite": slow_tflite, "torchscript": slow_torchscript}
+def slow_executorch(folder: Path) -> Path:
+    """Write a network whose one inference takes minutes: matrix products, one after another."""
+    import torch
+
+    from latlab.harness.exporters import get_exporter
+
+    class Products(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for _ in range(100):
+                x = torch.mm(x, x)
+            return x
+
+    path = folder / "slow.pte"
+    get_exporter("pte").export(Products().eval(), torch.zeros(SIDE, SIDE), path)
+    return path
+
+
+SLOW_MODELS = {
+    "onnxruntime": slow_onnx,
+    "openvino": slow_onnx,
+    "tflite": slow_tflite,
+    "torchscript": slow_torchscript,
+    "executorch": slow_executorch,
+}
+"""By runtime."""
 
 
 def stuck_package(folder: Path, python: str, seen_as: str = "", package: str = "onnxruntime") -> tuple[str, Path]:
