@@ -78,6 +78,8 @@ def replaced_file(path: str | Path) -> Iterator[Path]:
     part = _part(path)
     try:
         yield part
+        if path.exists():
+            shutil.copymode(path, part)
         _sync(part)
         part.replace(path)
         _sync(path.parent)

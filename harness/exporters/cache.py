@@ -209,9 +209,9 @@ class ArtifactCache:
             yield
         except OSError as error:
             reason = error.strerror or str(error)
+            hint = "Free space there, or name" if error.errno in FULL else "Name"
             raise CacheError(
-                f"cannot keep exported networks in {self.folder}: {reason}. "
-                "Free space there, or name another folder in LATLAB_CACHE."
+                f"cannot keep exported networks in {self.folder}: {reason}. {hint} another folder in LATLAB_CACHE."
             ) from error
 
 
