@@ -15,7 +15,7 @@ from pathlib import Path
 
 from latlab.harness.errors import BadInputError
 
-__all__ = ["cache_folder", "cannot_write", "replaced_file", "whole_file", "whole_folder", "writable_folder"]
+__all__ = ["FULL", "cache_folder", "cannot_write", "replaced_file", "whole_file", "whole_folder", "writable_folder"]
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says if a disk, a quota or a limit on files is exhausted."""

@@ -353,8 +353,7 @@ def save_onboarding(run: OnboardingRun, folder: Path) -> Onboarding:
     The report is not written here, only its path is set.
 
     Raises:
-        BadInputError: the predictor cannot be written.
-        OSError: the table cannot be written.
+        BadInputError, OSError: something cannot be written.
     """
     plan, loop, curve = run.plan, run.loop, run.learning_curve
     archs = whole_space(plan.space)
@@ -365,10 +364,10 @@ def save_onboarding(run: OnboardingRun, folder: Path) -> Onboarding:
     table.to_csv(folder / "latency_table.csv", index=False, float_format="%.6g")
     try:
         loop.predictor.save(folder / "predictor")
-    except (OSError, SafetensorError) as error:
+    except SafetensorError as error:  # its words are the system's, but it is no OSError
         raise BadInputError(
             f"cannot write the predictor into {plan.out / 'predictor'}: {error}",
-            "Free some space there, or name another place with --out; the same command goes on.",
+            "Name another place with --out, or make room there: the same command goes on.",
         ) from error
     origin = {
         "predictor": plan.predictor.name,

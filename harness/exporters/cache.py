@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from latlab import search_spaces
 from latlab.harness.exporters.base import Artifact, CacheError, Exporter, ExportRequest, get_exporter
+from latlab.harness.paths import FULL
 
 if TYPE_CHECKING:
     from latlab.harness.exporters.pipeline import Product
