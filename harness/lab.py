@@ -63,7 +63,7 @@ from latlab.harness.measurement.session import MeasurementSession
 from latlab.harness.models.input_options import InputOptions
 from latlab.harness.models.own_model import OwnModel, locate
 from latlab.harness.models.read import read_model
-from latlab.harness.paths import cache_folder, writable_folder
+from latlab.harness.paths import cache_folder, whole_folder, writable_folder
 from latlab.harness.profiling import NetworkProfile, ProfileRun
 from latlab.harness.statistics.ranking import Resolve
 from latlab.harness.store.distributions import with_distributions
@@ -711,8 +711,9 @@ class Lab:
 
         results = []
         for run in onboard(self.store, plans, self.run_jobs, listener):
-            result = save_onboarding(run)
-            onboarding_report(result, run)
+            with whole_folder(run.plan.out, keep_others=True) as folder:
+                result = save_onboarding(run, folder)
+                onboarding_report(result, run, folder)
             results.append(result)
         return results
 
@@ -759,10 +760,7 @@ class Lab:
             fitted, sources = trained_predictor(
                 self.store, self.inventory, target, chosen_space, rows, held_out, predictor, seed
             )
-        try:
-            return store_report(self.store, rows, fitted, sources, path)
-        except OSError as error:
-            raise BadInputError(f"cannot write the report {path}: {error.strerror or error}") from error
+        return store_report(self.store, rows, fitted, sources, path)
 
     def quality(self, target: str | None = None, *, space: str | None = None) -> list[Quality]:
         """Assess how far the labels of the store can be trusted, for each target and space with labels.

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import glob
 import os
 import secrets
+import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from latlab.harness.errors import BadInputError
 
-__all__ = ["cache_folder", "replaced_file", "whole_file", "writable_folder"]
+__all__ = ["FULL", "cache_folder", "cannot_write", "replaced_file", "whole_file", "whole_folder", "writable_folder"]
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says if a disk, a quota or a limit on files is exhausted."""
+LEFT_AFTER_S = 3600.0
+"""Unfinished files of this age belong to nobody: their writers were killed."""
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def cache_folder() -> Path:
@@ -41,7 +51,7 @@ def writable_folder(path: str | Path) -> Path:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: str | Path) -> Iterator[Path]:
     """Yield a path to write to; at the end of the block the file takes the place of `path`, whole or not at all.
 
     Raises:
@@ -51,14 +61,11 @@ def whole_file(path: Path) -> Iterator[Path]:
         with replaced_file(path) as part:
             yield part
     except OSError as error:
-        raise BadInputError(
-            f"cannot write {path}: {error.strerror or error}",
-            "Free some space there, or name another place with --out.",
-        ) from error
+        raise cannot_write(path, error) from error
 
 
 @contextmanager
-def replaced_file(path: Path) -> Iterator[Path]:
+def replaced_file(path: str | Path) -> Iterator[Path]:
     """Yield a path to write to, as `whole_file` does; a failure to write is raised as it is.
 
     Raises:
@@ -68,9 +75,147 @@ def replaced_file(path: Path) -> Iterator[Path]:
     if path.exists() and not path.is_file():
         what = os.strerror(errno.EISDIR) if path.is_dir() else "it is no ordinary file"
         raise OSError(errno.EISDIR, what, str(path))  # a file must not take the place of /dev/null, say
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    part = _part(path)
     try:
         yield part
+        if path.exists():
+            shutil.copymode(path, part)
+        _sync(part)
         part.replace(path)
+        _sync(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: str | Path, *, keep_others: bool = False) -> Iterator[Path]:
+    """Yield an empty folder to fill; at the end of the block it takes the place of `path`, whole or not at all.
+
+    Readers of `path` see all of the old files or all of the new ones. Where one folder cannot take the place of
+    another (the working folder, a mount), and on file systems that cannot exchange two names, each entry of the
+    folder is replaced by itself.
+
+    Args:
+        path: the folder. It may be missing; folders above it are made.
+        keep_others: whether files and folders of `path` that the new folder lacks stay there.
+
+    Raises:
+        BadInputError: the folder cannot be written. What was at `path` before is untouched.
+    """
+    path = Path(os.path.realpath(path))
+    part = None
+    try:
+        if path.exists() and not path.is_dir():
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = not path.is_dir() or _replaceable(path)
+        part = _part(path) if beside else _part(path / "new")
+        part.mkdir()
+        yield part
+        if path.is_dir():
+            shutil.copymode(path, part)
+        _sync_tree(part)
+        if not (beside and _swap(part, path, keep_others)):
+            _replace_entries(part, path, keep_others)
+        _sync(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def cannot_write(path: str | Path, error: OSError) -> BadInputError:
+    """Return the error that says why `path` cannot be written, and the way out that fits the reason."""
+    hint = "Free some space there, or name another place." if error.errno in FULL else "Name another place."
+    return BadInputError(f"cannot write {path}: {error.strerror or error}", hint)
+
+
+def _part(path: Path) -> Path:
+    """Return a name beside `path` for what is being written, and remove what killed writers have left there."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.????????.part"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > LEFT_AFTER_S:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+
+
+def _sync(path: Path) -> None:
+    """Have the disk store a file, or the names in a folder: a power cut could leave a name without its content."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot
+            raise
+    finally:
+        os.close(handle)
+
+
+def _sync_tree(folder: Path) -> None:
+    for place, _, files in os.walk(folder):
+        for name in files:
+            _sync(Path(place, name))
+        _sync(Path(place))
+
+
+def _replaceable(folder: Path) -> bool:
+    """Return whether another folder can take the place of this one: not if somebody works in it, or it is a mount."""
+    return not (Path.cwd().is_relative_to(folder) or os.path.ismount(folder)) and os.access(folder.parent, os.W_OK)
+
+
+def _swap(new: Path, path: Path, keep_others: bool) -> bool:
+    """Put the folder `new` at `path` in one step; return False if this file system cannot."""
+    if not path.exists():
+        new.rename(path)
+        return True
+    if keep_others:
+        for one in path.iterdir():
+            if not (new / one.name).exists():
+                _link(one, new / one.name)
+    return _exchange(new, path)
+
+
+def _link(old: Path, new: Path) -> None:
+    """Give a file, or each file of a folder, a second name, or a copy where there are no second names (FAT)."""
+
+    def link(old: str, new: str) -> None:
+        try:
+            os.link(old, new, follow_symlinks=False)
+        except OSError:
+            shutil.copy2(old, new, follow_symlinks=False)
+
+    if old.is_dir() and not old.is_symlink():
+        shutil.copytree(old, new, symlinks=True, copy_function=link)
+    else:
+        link(str(old), str(new))
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two names in one step (renameat2 of Linux 3.15); return False where there is no such call."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        return False
+    if call(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBUSY, errno.EXDEV):
+        return False
+    raise OSError(number, os.strerror(number), str(second))
+
+
+def _replace_entries(new: Path, path: Path, keep_others: bool) -> None:
+    """Move each entry of `new` to `path`, over the old one; without `keep_others`, remove the other old ones."""
+    names = {one.name for one in new.iterdir()}
+    for name in sorted(names):
+        old = path / name
+        if old.is_dir() and not old.is_symlink():
+            aside = _part(old)
+            old.rename(aside)
+            (new / name).rename(old)
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            (new / name).replace(old)
+    for one in [] if keep_others else list(path.iterdir()):
+        if one.name not in names and one != new:
+            shutil.rmtree(one) if one.is_dir() and not one.is_symlink() else one.unlink()

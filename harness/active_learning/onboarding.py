@@ -24,7 +24,6 @@ from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.fleet.jobs import Job, RunJobs, RunListener
 from latlab.harness.measurement.measurer import Measurer
 from latlab.harness.measurement.session import MeasurementSession
-from latlab.harness.paths import whole_file
 from latlab.harness.store.store import Campaign, Measurement, Store
 from latlab.harness.store.vocabulary import Role, Selection, Status
 from latlab.harness.targets import Target
@@ -348,26 +347,27 @@ def _score(prediction: Prediction | None, holdout: Holdout | None) -> dict[str, 
     return dict(zip(_SCORES, values, strict=True))
 
 
-def save_onboarding(run: OnboardingRun) -> Onboarding:
-    """Write the latency table and the predictor into the plan's folder, and return the result.
+def save_onboarding(run: OnboardingRun, folder: Path) -> Onboarding:
+    """Write the latency table and the predictor into a folder that becomes the plan's folder, and return the result.
 
     The report is not written here, only its path is set.
+
+    Raises:
+        BadInputError, OSError: something cannot be written.
     """
     plan, loop, curve = run.plan, run.loop, run.learning_curve
     archs = whole_space(plan.space)
     own = run.rows[run.rows["campaign"] == run.campaign.id]
     measured = set(own.loc[own["status"] == Status.OK, "arch"])
     table = latency_table(archs, loop.predict(archs), measured)
-    with whole_file(plan.out / "latency_table.parquet") as part:
-        table.to_parquet(part, index=False)
-    with whole_file(plan.out / "latency_table.csv") as part:
-        table.to_csv(part, index=False, float_format="%.6g")
+    table.to_parquet(folder / "latency_table.parquet", index=False)
+    table.to_csv(folder / "latency_table.csv", index=False, float_format="%.6g")
     try:
-        loop.predictor.save(plan.out / "predictor")
-    except (OSError, SafetensorError) as error:
+        loop.predictor.save(folder / "predictor")
+    except SafetensorError as error:  # its words are the system's, but it is no OSError
         raise BadInputError(
             f"cannot write the predictor into {plan.out / 'predictor'}: {error}",
-            "Free some space there, or name another place with --out; the same command goes on.",
+            "Name another place with --out, or make room there: the same command goes on.",
         ) from error
     origin = {
         "predictor": plan.predictor.name,
@@ -375,8 +375,7 @@ def save_onboarding(run: OnboardingRun) -> Onboarding:
         "facts": dict(plan.predictor.facts),
         **signature(plan.sources),
     }
-    with whole_file(plan.out / "predictor" / "sources.json") as part:
-        part.write_text(json.dumps(origin, indent=1) + "\n")
+    (folder / "predictor" / "sources.json").write_text(json.dumps(origin, indent=1) + "\n")
     return Onboarding(
         target=str(plan.target),
         space=plan.space.name,

@@ -13,6 +13,7 @@ import numpy as np
 
 from latlab.harness.bench.evaluate import Score, Unit
 from latlab.harness.errors import BadInputError
+from latlab.harness.paths import whole_file
 
 __all__ = ["Record", "ResultFile", "records"]
 
@@ -92,7 +93,7 @@ def _number(value: float) -> float | None:
 
 
 class ResultFile:
-    """A file of records, one JSON object per line. Finished tasks and predictors are appended, and not computed again.
+    """A file of records, one JSON object per line. Finished tasks and predictors are added, and not computed again.
 
     Raises:
         BadInputError: the file cannot be read or written, or its content is something else.
@@ -112,7 +113,7 @@ class ResultFile:
             raise BadInputError(f"cannot read {path}: {error}") from error
         found = []
         for number, line in enumerate(lines, 1):
-            if not line or number == len(lines):  # a last line without line break was cut off while it was written
+            if not line or number == len(lines):  # a last line without line break: an older version wrote it in part
                 continue
             try:
                 record = json.loads(line)
@@ -121,8 +122,6 @@ class ResultFile:
                 raise BadInputError(
                     f"{path}, line {number}: no record of the bench ({error!r})", "Name another file with --out."
                 ) from error
-        if lines[-1]:
-            path.write_text("".join(json.dumps(record) + "\n" for record in found), encoding="utf-8")
         return found
 
     def of(self, unit: Unit, seeds: int) -> list[Record]:
@@ -136,15 +135,13 @@ class ResultFile:
         return [own[n] for n in unit.samples] if set(unit.samples) <= set(own) else []
 
     def add(self, new: Sequence[Record]) -> None:
-        """Append records to the file.
+        """Add records to the file, which is replaced as a whole.
 
         Raises:
             BadInputError: the file cannot be written.
         """
         if self._path is None:
             return
-        try:
-            with self._path.open("a", encoding="utf-8") as stream:
-                stream.write("".join(json.dumps(record, allow_nan=False) + "\n" for record in new))
-        except OSError as error:
-            raise BadInputError(f"cannot write {self._path}: {error.strerror}") from error
+        kept = self._read(self._path) if self._path.exists() else []  # another process may have added to it
+        with whole_file(self._path) as part:
+            part.write_text("".join(json.dumps(one, allow_nan=False) + "\n" for one in [*kept, *new]), encoding="utf-8")

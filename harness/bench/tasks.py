@@ -18,6 +18,7 @@ import numpy as np
 
 from latlab.harness.bench.tables import LatencyTable, read_table
 from latlab.harness.errors import BadInputError
+from latlab.harness.paths import whole_file
 
 __all__ = ["PUBLISHED", "Split", "Task", "published_task", "read_tasks", "write_tasks"]
 
@@ -220,7 +221,5 @@ def write_tasks(path: Path, tasks: Sequence[Task]) -> None:
             for task in tasks
         ],
     }
-    try:
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise BadInputError(f"cannot write {path}: {error.strerror}") from error
+    with whole_file(path) as part:
+        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -94,10 +94,7 @@ def profile(
     if out is not None:
         from latlab.harness.report.profile.page import write_page
 
-        try:
-            write_page(found, out, top)
-        except OSError as error:
-            raise BadInputError(f"cannot write {out}: {error.strerror or error}") from error
+        write_page(found, out, top)
     if as_json:
         print_json(found.to_json())
     else:

@@ -128,10 +128,7 @@ def _show(result: SustainedResult, store: Path, out: Path | None, as_json: bool)
 
     drawn = out if result.passes else None
     if drawn is not None:
-        try:
-            write_chart(result, drawn)
-        except OSError as error:
-            raise BadInputError(f"cannot write {out}: {error.strerror or error}") from error
+        write_chart(result, drawn)
     if as_json:
         print_json(result.to_json())
     else:

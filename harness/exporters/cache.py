@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from latlab import search_spaces
 from latlab.harness.exporters.base import Artifact, CacheError, Exporter, ExportRequest, get_exporter
+from latlab.harness.paths import FULL
 
 if TYPE_CHECKING:
     from latlab.harness.exporters.pipeline import Product
@@ -209,9 +210,9 @@ class ArtifactCache:
             yield
         except OSError as error:
             reason = error.strerror or str(error)
+            hint = "Free space there, or name" if error.errno in FULL else "Name"
             raise CacheError(
-                f"cannot keep exported networks in {self.folder}: {reason}. "
-                "Free space there, or name another folder in LATLAB_CACHE."
+                f"cannot keep exported networks in {self.folder}: {reason}. {hint} another folder in LATLAB_CACHE."
             ) from error
 
 

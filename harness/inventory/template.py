@@ -13,6 +13,7 @@ from latlab.agents import host_info as host
 from latlab.harness.errors import BadInputError
 from latlab.harness.inventory.discovery import Phone, SSHHost, phones, ssh_hosts
 from latlab.harness.inventory.inventory import schema
+from latlab.harness.paths import whole_file
 from latlab.harness.text import printable
 
 __all__ = ["inventory_text", "schema_path", "write", "write_schema"]
@@ -27,18 +28,15 @@ def write(path: Path, *, force: bool = False) -> None:
     Raises:
         BadInputError: the file exists and `force` is not given; or it cannot be written.
     """
-    text = inventory_text(schema_path(path).name, ssh_hosts(), phones())
-    try:
-        with path.open("w" if force else "x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
+    if path.exists() and not force:
         raise BadInputError(
             f"{path} is there already; it was left as it is",
             "Name another with --out, or overwrite it with --force. `latlab init --schema` renews its schema alone.",
-        ) from None
-    except OSError as error:
-        raise BadInputError(f"cannot write {path}: {error.strerror}") from error
-    write_schema(path)
+        )
+    text = inventory_text(schema_path(path).name, ssh_hosts(), phones())
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")
+        write_schema(path)  # before the inventory takes its place, because that names it
 
 
 def schema_path(inventory: Path) -> Path:
@@ -53,10 +51,8 @@ def write_schema(inventory: Path) -> Path:
         BadInputError: it cannot be written.
     """
     path = schema_path(inventory)
-    try:
-        path.write_text(json.dumps(schema(), indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise BadInputError(f"cannot write {path}: {error.strerror}") from error
+    with whole_file(path) as part:
+        part.write_text(json.dumps(schema(), indent=1) + "\n", encoding="utf-8")
     return path
 
 

@@ -28,8 +28,8 @@ SPACE_SAMPLE = 1500
 """The number of the space's architectures that the report draws, enough to show its shape."""
 
 
-def onboarding_report(result: Onboarding, run: OnboardingRun) -> Path:
-    """Write the report of an onboarding, and return its path."""
+def onboarding_report(result: Onboarding, run: OnboardingRun, folder: Path) -> Path:
+    """Write the report of an onboarding into a folder, and return its path."""
     plan = run.plan
     data = ReportData(
         target=result.target,
@@ -60,7 +60,7 @@ def onboarding_report(result: Onboarding, run: OnboardingRun) -> Path:
         space_sample=_space_sample(run.loop, plan.space),
         notes=_notes(result),
     )
-    return write_report(data, result.report)
+    return write_report(data, folder / result.report.name)
 
 
 def store_report(

@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from latlab.harness.paths import replaced_file
+from latlab.harness.paths import cannot_write, whole_file
 from latlab.harness.text import duration
 
 __all__ = ["environment", "stylesheet", "write_whole"]
@@ -17,10 +17,17 @@ _FOLDER = Path(__file__).parent
 
 
 def write_whole(text: str, path: Path) -> Path:
-    """Write a page, and return its absolute path. Missing folders are made. The file appears complete or not at all."""
+    """Write a page, and return its absolute path. Missing folders are made. The file appears complete or not at all.
+
+    Raises:
+        BadInputError: the file cannot be written.
+    """
     path = Path(path).absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replaced_file(path) as part:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    with whole_file(path) as part:
         part.write_text(text, encoding="utf-8", newline="\n")
     return path
 

@@ -24,7 +24,7 @@ def write_report(report: ReportData, path: Path) -> Path:
     """Write `report` as one HTML file, and return its absolute path. The same data gives the same bytes.
 
     Raises:
-        OSError: the file cannot be written.
+        BadInputError: the file cannot be written.
     """
     return write_whole(render(report), path)
 

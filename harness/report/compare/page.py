@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from latlab.harness.compare.between_targets import TargetComparison
-from latlab.harness.errors import BadInputError
 from latlab.harness.report import theme
 from latlab.harness.report.chart import Chart, thin_out
 from latlab.harness.report.html import environment, stylesheet, write_whole
@@ -27,10 +26,7 @@ SHOWN = 50
 
 def write_page(found: TargetComparison, path: Path) -> Path:
     """Write the page, and return its absolute path. Raises `BadInputError` if it cannot be written."""
-    try:
-        return write_whole(render(found), path)
-    except OSError as error:
-        raise BadInputError(f"cannot write {path}: {error.strerror or error}") from error
+    return write_whole(render(found), path)
 
 
 def render(found: TargetComparison) -> str:

@@ -26,7 +26,7 @@ def write_page(profile: NetworkProfile, path: Path, top: int) -> Path:
         top: how many of the longest operators have a bar.
 
     Raises:
-        OSError: the file cannot be written.
+        BadInputError: the file cannot be written.
     """
     with theme.style():
         charts = [kind_bars(profile), operator_bars(profile, top)]

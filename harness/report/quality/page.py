@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from latlab.harness.errors import BadInputError
 from latlab.harness.quality.assessment import Quality
 from latlab.harness.quality.published import PUBLISHED
 from latlab.harness.quality.summary import figures
@@ -32,10 +31,7 @@ def write_page(found: Sequence[Quality], path: Path) -> Path:
     Raises:
         BadInputError: it cannot be written.
     """
-    try:
-        return write_whole(render(found), path)
-    except OSError as error:
-        raise BadInputError(f"cannot write {path}: {error.strerror or error}") from error
+    return write_whole(render(found), path)
 
 
 def render(found: Sequence[Quality]) -> str:

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from latlab.harness.paths import replaced_file
+from latlab.harness.paths import whole_file, writable_folder
 from latlab.harness.report import theme
 from latlab.harness.report.chart import legend_above
 from latlab.harness.report.html import environment, stylesheet, write_whole
@@ -41,7 +41,7 @@ def write_chart(result: SustainedResult, path: Path) -> Path:
     """Write an HTML page, an SVG or a PNG, depending on the name's suffix, and return the path.
 
     Raises:
-        OSError: the file cannot be written.
+        BadInputError: the file cannot be written.
     """
     assert result.summary is not None
     suffix = path.suffix.lower()
@@ -51,8 +51,8 @@ def write_chart(result: SustainedResult, path: Path) -> Path:
         figure = _figure(result, result.summary, colours)
         buffer = BytesIO()
         figure.savefig(buffer, format=suffix[1:], dpi=DPI, metadata={"Date": None} if suffix == ".svg" else None)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replaced_file(path) as part:
+    writable_folder(path.parent)
+    with whole_file(path) as part:
         part.write_bytes(buffer.getvalue())
     return path
 

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from latlab.harness.errors import BadInputError
 from latlab.harness.quality.stage_times import stages
 from latlab.harness.report import Headline, ReportData, theme, write_report
 from latlab.harness.report.conclusion import tiles, verdict
@@ -429,10 +430,10 @@ def test_written_whole_or_not_at_all(tmp_path: Path, small: ReportData) -> None:
     assert write_report(small, path).read_bytes() != first
     assert [each.name for each in path.parent.iterdir()] == ["report.html"]
     (tmp_path / "blocked").write_text("a file where a folder is needed")
-    with pytest.raises(OSError, match="blocked"):
+    with pytest.raises(BadInputError, match="blocked"):
         write_report(small, tmp_path / "blocked" / "report.html")
     (tmp_path / "taken").mkdir()
-    with pytest.raises(OSError, match="taken"):
+    with pytest.raises(BadInputError, match="taken"):
         write_report(small, tmp_path / "taken")
     assert sorted(each.name for each in tmp_path.iterdir()) == ["blocked", "new", "taken"]
 
