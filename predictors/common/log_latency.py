@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
@@ -39,6 +41,17 @@ def from_log(log_latency: FloatArray, label_variance: FloatArray) -> tuple[Float
     return latency, latency * np.sqrt(label_variance)
 
 
+def _half_width(freedom: FloatArray | float) -> FloatArray | float:
+    """Return half the width of the central interval of a standard Student-t distribution."""
+    return _quantile(float(freedom)) if np.ndim(freedom) == 0 else stats.t.ppf((1 + CENTRAL) / 2, freedom)
+
+
+@lru_cache(maxsize=256)
+def _quantile(freedom: float) -> float:
+    """Return the upper end of that interval; remembered, because scipy takes longer for it than one prediction does."""
+    return float(stats.t.ppf((1 + CENTRAL) / 2, freedom))
+
+
 def in_ms(
     mean: FloatArray, variance: FloatArray, freedom: FloatArray | float, shift: FloatArray | float | None = None
 ) -> Prediction:
@@ -51,6 +64,6 @@ def in_ms(
         shift: term that is added to `mean` before it becomes the mean in ms; by default variance / 2, which gives the
             mean of a log-normal distribution. A constant keeps the order of `mean`.
     """
-    width = stats.t.ppf((1 + CENTRAL) / 2, freedom) * np.sqrt(variance)
+    width = _half_width(freedom) * np.sqrt(variance)
     mean_ms = np.exp(mean + (variance / 2 if shift is None else shift))
     return Prediction(mean_ms, mean_ms * np.sqrt(np.expm1(variance)), np.exp(mean - width), np.exp(mean + width))

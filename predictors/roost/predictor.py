@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Self
 
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from latlab.predictors.base import Archs, FloatArray, Prediction, Predictor, SourceDevice
+from latlab.predictors.base import Archs, FloatArray, IntArray, Prediction, Predictor, SourceDevice
 from latlab.predictors.common import serialization as files
 from latlab.predictors.common.blas_threads import one_thread
 from latlab.predictors.common.log_latency import from_log, in_ms, log_labels
@@ -36,7 +37,7 @@ from latlab.search_spaces import SearchSpace
 
 __all__ = ["Roost"]
 
-CHUNK = 20_000
+CHUNK = 1000
 """Number of architectures at a time, such that their features stay in the processor's cache."""
 PRIOR_NOISE = 0.03
 """Relative noise that is assumed of labels as long as there are none."""
@@ -104,8 +105,9 @@ class Roost(Predictor):
         self._log_latency, self._label_variance = log_labels(support, latency_ms, stderr_ms)
         self._genes = self.space.genes(support)
         self._posterior: Posterior | None = None
-        self._mean, self._covariance = self._prior_mean, self._prior_covariance
+        self._set_table(self._prior_mean, self._prior_covariance)
         self._noise, self._calibration, self._least = PRIOR_NOISE**2, 1.0, 0.0
+        self._typical_variance = float(np.median(self._label_variance)) if len(self._genes) else 0.0
         n = len(self._genes)
         if not n:
             return
@@ -114,16 +116,22 @@ class Roost(Predictor):
         with one_thread():
             fitted = condition(self._components, features, self._log_latency, variance, robust=self._robust)
         self._posterior = fitted
-        self._mean, self._covariance, self._noise = fitted.mean, fitted.covariance, fitted.noise
+        self._set_table(fitted.mean, fitted.covariance)
+        self._noise = fitted.noise
         self._least = LEAST_OF_SHORTEST * float(np.exp(self._log_latency.min()))
         if n > 1:
             error2 = (self._log_latency - fitted.left_out_mean) ** 2 / fitted.left_out_variance
             self._calibration = (CALIBRATION + float(np.minimum(error2, LARGEST**2).sum())) / (CALIBRATION + n)
 
+    def _set_table(self, mean: FloatArray, covariance: FloatArray) -> None:
+        self._mean, self._covariance = mean, covariance
+        # The table is in units of scaled features. For predictions it is scaled, not each architecture.
+        scale = self._prior.scale
+        self._unscaled = mean / scale, covariance / np.outer(scale, scale)
+
     @property
     def noise_variance(self) -> float:
-        known = float(np.median(self._label_variance)) if len(self._label_variance) else 0.0
-        return self._noise + known
+        return self._noise + self._typical_variance
 
     def _linearised(self, archs: Archs) -> tuple[FloatArray, FloatArray]:
         """Return the expected latency (n,), in ms once there are labels, and the features divided by it (n, d)."""
@@ -137,18 +145,26 @@ class Roost(Predictor):
 
     def predict(self, archs: Archs) -> Prediction:
         """Predict `archs`; without any label, from the prior and the level that facts or sources give."""
-        genes = self.space.genes(archs)
-        mean, variance = np.empty(len(genes)), np.empty(len(genes))
-        for start in range(0, len(genes), CHUNK):
-            part = slice(start, start + CHUNK)
-            expected, design = self._linearised(genes[part])
-            mean[part] = np.log(expected)
-            # The variance in log of a log-normal with this relative variance; the two agree where they are small.
-            variance[part] = np.log1p(np.maximum(((design @ self._covariance) * design).sum(axis=1), 0))
+        mean, variance = self._log_moments(self.space.genes(archs))
         if self._posterior is None:
             return in_ms(mean + self._level.log_ms, variance + self._level.variance, np.inf, 0.0)
         tail = TAIL if self._robust else 1.0
         return self._in_ms(mean, variance + self.noise_variance + (tail - 1) * self._noise)
+
+    def _log_moments(self, genes: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Return the means and the variances of the log-latencies by the table alone, each of shape (n,)."""
+        table, covariance = self._unscaled
+        expected, relative = np.empty(len(genes)), np.empty(len(genes))
+        # Several threads would spend most of their time on waiting for one another: the products are small.
+        with one_thread() if len(genes) > 1 else nullcontext():
+            for start in range(0, len(genes), CHUNK):
+                part = slice(start, start + CHUNK)
+                features = self.space.features(genes[part])
+                expected[part] = features @ table
+                relative[part] = np.einsum("nd,nd->n", features @ covariance, features)
+        expected = np.maximum(expected, self._least or LEAST)
+        # The variance in log of a log-normal with this relative variance; the two agree where they are small.
+        return np.log(expected), np.log1p(np.maximum(relative, 0) / expected**2)
 
     def leave_one_out(self) -> Prediction:
         if self._posterior is None or len(self._genes) < 2:

@@ -6,6 +6,7 @@ There are two settings: ImageNet (224 px), and CIFAR-100 (32 px), to which the p
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from random import Random
 from typing import TYPE_CHECKING, ClassVar
 
@@ -107,11 +108,8 @@ class FBNet(SearchSpace):
 
         The layers of a stage after its first have positions of one kind, because their shapes are the same.
         """
-        names = [(at.name.partition(".")[0], at.in_channels, at.stride) for at in positions(self.setting)]
-        kinds = list(dict.fromkeys(names))
-        columns = 1 + np.array([kinds.index(name) for name in names]) * len(OPS) + genes
-        width = 1 + len(kinds) * len(OPS)
-        flat = (columns + width * np.arange(len(genes))[:, None]).ravel()
+        first, width = _feature_columns(self.setting)
+        flat = (first + genes + width * np.arange(len(genes))[:, None]).ravel()
         counts = np.bincount(flat, minlength=len(genes) * width).reshape(len(genes), width).astype(np.float64)
         counts[:, 0] = 1
         return counts
@@ -145,6 +143,14 @@ class FBNet(SearchSpace):
         from latlab.search_spaces.torch_modules import finish
 
         return finish(Network(self.setting, [OPS[gene] for gene in arch.genes]), self.input_shape(arch), seed)
+
+
+@cache
+def _feature_columns(setting: Setting) -> tuple[NDArray[np.int64], int]:
+    """Return the column of the first operation for each position, and the number of columns (`FBNet.features`)."""
+    names = [(at.name.partition(".")[0], at.in_channels, at.stride) for at in positions(setting)]
+    kinds = list(dict.fromkeys(names))
+    return np.array([1 + kinds.index(name) * len(OPS) for name in names]), 1 + len(kinds) * len(OPS)
 
 
 class FBNetCIFAR(FBNet):
