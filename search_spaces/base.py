@@ -70,6 +70,20 @@ class SearchSpace(ABC):
         """Return `archs` as a list of `Architecture`, made by `from_genes` where `archs` is an array of genes."""
         return [self.from_genes(row) for row in archs] if isinstance(archs, np.ndarray) else list(archs)
 
+    def valid(self, genes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which rows of an integer array (n, num_genes) are genes of an architecture: shape (n,).
+
+        The default asks `from_genes` about each row, which is slow; the built-in spaces check all rows at once.
+        """
+        return np.array([self._is_architecture(row) for row in genes], dtype=bool)
+
+    def _is_architecture(self, genes: Sequence[int]) -> bool:
+        try:
+            self.from_genes(genes)
+        except ArchitectureError:
+            return False
+        return True
+
     @abstractmethod
     def parse(self, text: str) -> Architecture:
         """Return the architecture that `text` names, in any spelling that the space accepts.
@@ -173,6 +187,15 @@ class SearchSpace(ABC):
     def canonical(self, arch: Architecture) -> Architecture:
         """Return the representative of all architectures that execute the same graph once dead edges are removed."""
         return arch
+
+    def canonical_genes(self, genes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the genes of the `canonical` form of each row of genes, of shape (n, num_genes).
+
+        Where `from_genes` ignores some of them, these become what it makes of them.
+        """
+        if type(self).canonical is SearchSpace.canonical:
+            return genes
+        return self.genes([self.canonical(self.from_genes(row)) for row in genes])
 
     def unknown_encoding(self, encoding: str) -> ValueError:
         """Return the error that `encode` raises for an encoding that the space does not have."""

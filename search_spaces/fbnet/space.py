@@ -67,6 +67,9 @@ class FBNet(SearchSpace):
             raise ArchitectureError(f"{self.name}: genes are 22 operation indices 0-8, not {list(genes)}")
         return Architecture(self.name, "_".join(map(str, genes)), genes)
 
+    def valid(self, genes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return np.asarray(((genes >= 0) & (genes < len(OPS))).all(axis=1))
+
     def parse(self, text: str) -> Architecture:
         fields = "".join(text.split()).split("_")
         if len(fields) != LAYERS:

@@ -53,6 +53,16 @@ def _official_order() -> tuple[tuple[int, ...], ...]:
 
 
 @cache
+def _canonical_genes() -> NDArray[np.int64]:
+    """Return the genes of the canonical forms of all cells, in the order of their genes as a number in base 5."""
+    found = np.empty((5**6, 6), np.int64)
+    for number in range(len(found)):
+        genes = tuple(number // 5**place % 5 for place in range(6))
+        found[number] = [op if keep else 0 for op, keep in zip(genes, live_edges(genes), strict=True)]
+    return found
+
+
+@cache
 def _adjacency() -> np.ndarray:
     """Return the adjacency of input, six edges and output, from row to column: float32, 8 x 8."""
     adjacency = np.zeros((8, 8), np.float32)
@@ -87,6 +97,9 @@ class NASBench201(SearchSpace):
         if len(genes) != 6 or not all(0 <= gene < 5 for gene in genes):
             raise ArchitectureError(f"{self.name}: genes are 6 operation indices 0-4, not {list(genes)}")
         return Architecture(self.name, format_genes(genes), genes)
+
+    def valid(self, genes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return np.asarray(((genes >= 0) & (genes < len(OPS))).all(axis=1))
 
     def parse(self, text: str) -> Architecture:
         compact = "".join(text.split())
@@ -126,6 +139,10 @@ class NASBench201(SearchSpace):
         """Return the cell whose dead edges are `none`."""
         live = live_edges(arch.genes)
         return self.from_genes([op if keep else 0 for op, keep in zip(arch.genes, live, strict=True)])
+
+    def canonical_genes(self, genes: NDArray[np.int64]) -> NDArray[np.int64]:
+        found: NDArray[np.int64] = _canonical_genes()[genes @ 5 ** np.arange(6)]
+        return found
 
     def is_constant(self, arch: Architecture) -> bool:
         return not any(live_edges(arch.genes))

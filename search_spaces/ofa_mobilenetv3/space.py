@@ -103,6 +103,20 @@ class OFAMobileNetV3(SearchSpace):
         text = "|".join([f"r{clean[0]}", *(",".join(f"k{k}e{e}" for k, e in choices) for choices in stages(clean))])
         return Architecture(self.name, text, tuple(clean))
 
+    def valid(self, genes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        depths = genes[:, 1 : 1 + STAGES]
+        kernels, expansions = genes[:, 1 + STAGES :].reshape(len(genes), 2, STAGES, MAX_DEPTH).swapaxes(0, 1)
+        used = np.arange(MAX_DEPTH) < depths[:, :, None]
+        blocks = (np.isin(kernels, KERNELS) & np.isin(expansions, EXPANSIONS)) | ~used
+        frame = np.isin(genes[:, 0], RESOLUTIONS) & np.isin(depths, DEPTHS).all(axis=1)
+        return np.asarray(frame & blocks.all(axis=(1, 2)))
+
+    def canonical_genes(self, genes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the genes with zeros in unused slots, as `from_genes` does: features count every slot."""
+        used = np.arange(MAX_DEPTH) < genes[:, 1 : 1 + STAGES, None]
+        slots = genes[:, 1 + STAGES :].reshape(len(genes), 2, STAGES, MAX_DEPTH) * used[:, None]
+        return np.hstack([genes[:, : 1 + STAGES], slots.reshape(len(genes), -1)])
+
     def parse(self, text: str) -> Architecture:
         head, *tail = "".join(text.split()).split("|")
         resolution = re.fullmatch(r"r([0-9]{1,4})", head)

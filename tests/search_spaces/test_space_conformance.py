@@ -238,3 +238,20 @@ def test_graphs_are_acyclic_and_labelled(space: SearchSpace) -> None:
 def test_unknown_encoding_names_those_that_exist(space: SearchSpace) -> None:
     with pytest.raises(ValueError, match=r"no encoding 'nosuch'.*one-hot"):
         space.encode(space.sample(1), "nosuch")
+
+
+def test_genes_are_checked_and_made_canonical_as_architectures_are(space: SearchSpace) -> None:
+    rng = np.random.default_rng(0)
+    archs = space.sample(min(300, space.size), 3)
+    genes = space.genes(archs)
+    assert space.valid(genes).all()
+    np.testing.assert_array_equal(space.canonical_genes(genes), space.genes([space.canonical(arch) for arch in archs]))
+    spoilt = genes.copy()
+    places = rng.integers(0, genes.shape[1], len(genes))
+    spoilt[np.arange(len(genes)), places] += rng.choice([-1000, -1, 1, 2, 1000], len(genes))
+    good = space.valid(spoilt)
+    assert good.tolist() == [SearchSpace._is_architecture(space, row) for row in spoilt]
+    kept = spoilt[good]
+    np.testing.assert_array_equal(
+        space.canonical_genes(kept), space.genes([space.canonical(space.from_genes(row)) for row in kept])
+    )
