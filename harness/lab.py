@@ -18,9 +18,11 @@ import pandas as pd
 
 from latlab.harness import sustained
 from latlab.harness.active_learning.block_latencies import block_latencies
+from latlab.harness.active_learning.fitted_predictor import FittedPredictor
 from latlab.harness.active_learning.holdout import holdout_of
 from latlab.harness.active_learning.onboarding import Onboarding, OnboardingPlan, onboard, save_onboarding
 from latlab.harness.active_learning.prediction import (
+    KeptPredictors,
     Predictions,
     predict,
     source_filter_of,
@@ -99,6 +101,7 @@ class Lab:
         self.inventory = load_inventory(inventory)
         self._cache_folder = cache or cache_folder() / "artifacts"
         self.store = Store(store)
+        self._predictors = KeptPredictors(self.store)
 
     @property
     def cache(self) -> ArtifactCache:
@@ -575,7 +578,7 @@ class Lab:
         target: str,
         *,
         space: str | None = None,
-        archs: Sequence[str] | None = None,
+        archs: Sequence[str | Architecture] | None = None,
         predictor: PredictorOptions = PredictorOptions(),
         seed: int = 0,
     ) -> Predictions:
@@ -594,7 +597,28 @@ class Lab:
         Raises:
             BadInputError: if there is nothing to predict from, or several spaces could be meant.
         """
-        return predict(self.store, self.inventory, target, space, archs, predictor, seed)
+        return predict(self.predictor(target, space=space, predictor=predictor, seed=seed), archs)
+
+    def predictor(
+        self,
+        target: str,
+        *,
+        space: str | None = None,
+        predictor: PredictorOptions = PredictorOptions(),
+        seed: int = 0,
+    ) -> FittedPredictor:
+        """Return a predictor of latencies on a target, fitted to what the store holds of it and of other devices.
+
+        It answers thousands of single questions a second, and can be saved. The same call returns the same one until a
+        label that it depends on changes.
+
+        Args:
+            target, space, predictor, seed: as for `predict`.
+
+        Raises:
+            BadInputError: if there is nothing to learn from, or several spaces could be meant.
+        """
+        return self._predictors.get(self.inventory, target, space, predictor, seed)
 
     def sources(
         self,
@@ -757,9 +781,10 @@ class Lab:
         if space != USER_MODEL_SPACE:
             chosen_space = space_named(space)
             held_out = parse_archs(chosen_space, rows.loc[rows["role"] == Role.HOLDOUT, "arch"].unique())
-            fitted, sources = trained_predictor(
+            fitted, others = trained_predictor(
                 self.store, self.inventory, target, chosen_space, rows, held_out, predictor, seed
             )
+            sources = tuple(source.name for source in others)
         return store_report(self.store, rows, fitted, sources, path)
 
     def quality(self, target: str | None = None, *, space: str | None = None) -> list[Quality]:

@@ -9,18 +9,20 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import Any
 
-from latlab.predictors.base import Archs, Prediction, Predictor, SourceDevice
+from latlab.predictors.base import Archs, IntArray, Prediction, Predictor, SourceDevice
 from latlab.search_spaces import SearchSpace
 
 __all__ = [
     "DEFAULT",
     "Archs",
+    "IntArray",
     "Prediction",
     "Predictor",
     "SourceDevice",
     "UnknownPredictorError",
     "create",
     "names",
+    "predictor_class",
 ]
 
 DEFAULT = "roost"
@@ -45,6 +47,15 @@ def create(name: str, space: SearchSpace, *, seed: int = 0, **options: Any) -> P
     Raises:
         UnknownPredictorError: no installed predictor has that name, or its package is broken.
     """
+    return predictor_class(name)(space, seed=seed, **options)
+
+
+def predictor_class(name: str) -> type[Predictor]:
+    """Return the class of the predictor called `name`.
+
+    Raises:
+        UnknownPredictorError: no installed predictor has that name, or its package is broken.
+    """
     for point in entry_points(group="latlab.predictors", name=name):
         try:
             kind: type[Predictor] = point.load()
@@ -52,5 +63,5 @@ def create(name: str, space: SearchSpace, *, seed: int = 0, **options: Any) -> P
             raise UnknownPredictorError(
                 f"the predictor {name!r} cannot be loaded from {point.value}: {error}"
             ) from error
-        return kind(space, seed=seed, **options)
+        return kind
     raise UnknownPredictorError(f"unknown predictor {name!r}; installed are: {', '.join(names())}")

@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
+from latlab.harness.store.vocabulary import Status
 from latlab.predictors import Prediction
 from latlab.search_spaces import Architecture, SearchSpace
 
-__all__ = ["latency_table", "whole_space"]
+__all__ = [
+    "COLUMNS",
+    "MeasuredLatency",
+    "latency_table",
+    "measured_latencies",
+    "scope_in_words",
+    "whole_space",
+    "with_measured",
+]
+
+COLUMNS = ("arch", "latency_ms", "std_ms", "lower_ms", "upper_ms", "measured", "measured_ms", "stderr_ms")
+"""The architecture; its predicted latency, standard deviation and 90 % interval; whether it was measured, and then its
+label with the standard error."""
 
 WHOLE_UP_TO = 20_000
 """Greatest size of a finite space that is predicted whole."""
 SAMPLE_OF_LARGER = 10_000
 """Number of random architectures that stand for a larger space."""
+
+
+class MeasuredLatency(NamedTuple):
+    """A label: milliseconds, and their standard error where it is known."""
+
+    latency_ms: float
+    stderr_ms: float | None
 
 
 def whole_space(space: SearchSpace) -> list[Architecture]:
@@ -25,14 +47,28 @@ def whole_space(space: SearchSpace) -> list[Architecture]:
     return space.sample(SAMPLE_OF_LARGER, random.Random(0))
 
 
-def latency_table(archs: Sequence[Architecture], prediction: Prediction, measured: Collection[str]) -> pd.DataFrame:
-    """Return a table with one row per architecture: arch, latency_ms, std_ms, lower_ms, upper_ms (90 %), measured.
+def with_measured(space: SearchSpace, archs: Sequence[Architecture], measured: Collection[str]) -> list[Architecture]:
+    """Return the architectures, and after them those that were measured and are not among them.
+
+    Args:
+        archs: of `space`, such as `whole_space` returns.
+        measured: canonical strings.
+    """
+    listed = {arch.text for arch in archs}
+    return [*archs, *(space.parse(text) for text in measured if text not in listed)]
+
+
+def latency_table(
+    archs: Sequence[Architecture], prediction: Prediction, measured: Mapping[str, MeasuredLatency]
+) -> pd.DataFrame:
+    """Return a table with one row per architecture, by `COLUMNS`.
 
     Args:
         archs: n architectures.
         prediction: their predictions, in the same order.
-        measured: canonical strings of the architectures that were measured.
+        measured: the labels of those that were measured, by canonical string.
     """
+    labels = [measured.get(arch.text) for arch in archs]
     return pd.DataFrame(
         {
             "arch": [arch.text for arch in archs],
@@ -40,6 +76,31 @@ def latency_table(archs: Sequence[Architecture], prediction: Prediction, measure
             "std_ms": prediction.std_ms,
             "lower_ms": prediction.lower_ms,
             "upper_ms": prediction.upper_ms,
-            "measured": [arch.text in measured for arch in archs],
+            "measured": [label is not None for label in labels],
+            "measured_ms": [None if label is None else label.latency_ms for label in labels],
+            "stderr_ms": [None if label is None else label.stderr_ms for label in labels],
         }
-    )
+    ).astype({"measured_ms": float, "stderr_ms": float})
+
+
+def measured_latencies(rows: pd.DataFrame) -> dict[str, MeasuredLatency]:
+    """Return the labels of a target's rows (`Store.table`), by architecture.
+
+    Of networks that were measured several times the mean counts, with the standard error of a mean.
+    """
+    good = rows[rows["status"] == Status.OK]
+    found = {}
+    for arch, group in good.groupby("arch", sort=False):
+        errors = group["stderr_ms"].to_numpy(dtype=float)
+        stderr = float(np.sqrt((errors**2).sum()) / len(errors))
+        found[str(arch)] = MeasuredLatency(float(group["latency_ms"].mean()), stderr if np.isfinite(stderr) else None)
+    return found
+
+
+def scope_in_words(space: SearchSpace, table: pd.DataFrame) -> str:
+    """Return what part of its space a latency table holds: `10,000 of 9.8e20 networks, and all 25 measured`."""
+    size = f"{space.size:,}" if space.size < 1e6 else f"{space.size:.2g}".replace("e+", "e")
+    measured = int(table["measured"].sum())
+    if len(table) == space.size:
+        return f"all {size} networks, {measured:,} of them measured"
+    return f"{len(table):,} of {size} networks" + (f", and among them all {measured:,} measured" if measured else "")

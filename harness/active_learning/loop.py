@@ -57,7 +57,7 @@ class ClosedLoop:
     ) -> None:
         self.space = space
         self.predictor = create(predictor, space, seed=seed) if isinstance(predictor, str) else predictor
-        self._budget, self._until_percent, self._as_written = budget, until_percent, as_written
+        self._budget, self._until_percent, self.as_written = budget, until_percent, as_written
         self._wanted = dict.fromkeys(self.predictor.wanted())
         count = min(CANDIDATES, space.size)
         reference = space.sample(min(REFERENCE, space.size), random.Random(f"reference/{seed}"))
@@ -74,7 +74,7 @@ class ClosedLoop:
 
     def view(self, arch: Architecture) -> Architecture:
         """Return the architecture in the form that the predictor sees (`as_written`)."""
-        return arch if self._as_written or arch in self._wanted else self.space.canonical(arch)
+        return arch if self.as_written or arch in self._wanted else self.space.canonical(arch)
 
     def _views(self, archs: Sequence[Architecture]) -> list[Architecture]:
         return [self.view(arch) for arch in archs]

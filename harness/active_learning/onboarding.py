@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,11 +14,11 @@ import numpy as np
 import pandas as pd
 from safetensors import SafetensorError
 
+from latlab.harness.active_learning.fitted_predictor import FittedPredictor, card_of
 from latlab.harness.active_learning.holdout import holdout_of
-from latlab.harness.active_learning.latency_table import latency_table, whole_space
+from latlab.harness.active_learning.latency_table import measured_latencies
 from latlab.harness.active_learning.loop import ClosedLoop
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for
-from latlab.harness.active_learning.source_devices import signature
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.fleet.jobs import Job, RunJobs, RunListener
 from latlab.harness.measurement.measurer import Measurer
@@ -122,7 +121,7 @@ class Onboarding:
     onboard_s: float
     """Seconds that the onboarding took without the hold-out."""
     table: pd.DataFrame = field(repr=False)
-    """The latency table: arch, latency_ms, std_ms, lower_ms, upper_ms, measured."""
+    """The latency table (`latency_table.COLUMNS`) of the whole space, or of a sample and of all that was measured."""
     measurements: pd.DataFrame = field(repr=False)
     """The rows of the loop's campaign (`Store.table`)."""
 
@@ -356,26 +355,35 @@ def save_onboarding(run: OnboardingRun, folder: Path) -> Onboarding:
         BadInputError, OSError: something cannot be written.
     """
     plan, loop, curve = run.plan, run.loop, run.learning_curve
-    archs = whole_space(plan.space)
     own = run.rows[run.rows["campaign"] == run.campaign.id]
-    measured = set(own.loc[own["status"] == Status.OK, "arch"])
-    table = latency_table(archs, loop.predict(archs), measured)
+    expected_error_percent = loop.expected_error_percent()
+    scores = {
+        "loo_spearman": float(curve["loo_spearman"].iloc[-1]) if len(curve) else None,
+        "loo_mape_percent": float(curve["loo_mape_percent"].iloc[-1]) if len(curve) else None,
+        **_score(run.prediction, run.holdout),
+    }
+    card = card_of(
+        str(plan.target),
+        loop.predictor,
+        labels=loop.measured,
+        as_written=plan.as_written,
+        sources=plan.sources,
+        facts=run.facts,
+        options=plan.predictor,
+        seed=plan.seed,
+        scores={"expected_error_percent": expected_error_percent, **scores},
+    )
+    fitted = FittedPredictor(loop.predictor, card, measured_latencies(run.rows))
+    table = fitted.table()
     table.to_parquet(folder / "latency_table.parquet", index=False)
     table.to_csv(folder / "latency_table.csv", index=False, float_format="%.6g")
     try:
-        loop.predictor.save(folder / "predictor")
+        fitted.write(folder / "predictor")
     except SafetensorError as error:  # its words are the system's, but it is no OSError
         raise BadInputError(
             f"cannot write the predictor into {plan.out / 'predictor'}: {error}",
             "Name another place with --out, or make room there: the same command goes on.",
         ) from error
-    origin = {
-        "predictor": plan.predictor.name,
-        "seed": plan.seed,
-        "facts": dict(plan.predictor.facts),
-        **signature(plan.sources),
-    }
-    (folder / "predictor" / "sources.json").write_text(json.dumps(origin, indent=1) + "\n")
     return Onboarding(
         target=str(plan.target),
         space=plan.space.name,
@@ -390,10 +398,8 @@ def save_onboarding(run: OnboardingRun, folder: Path) -> Onboarding:
         predictor_folder=plan.out / "predictor",
         sources=tuple(source.name for source in plan.sources),
         label_noise_percent=loop.label_noise_percent(),
-        expected_error_percent=loop.expected_error_percent(),
-        loo_spearman=float(curve["loo_spearman"].iloc[-1]) if len(curve) else None,
-        loo_mape_percent=float(curve["loo_mape_percent"].iloc[-1]) if len(curve) else None,
-        **_score(run.prediction, run.holdout),
+        expected_error_percent=expected_error_percent,
+        **scores,
         onboard_s=run.onboard_s,
         table=table,
         measurements=own.drop(columns=["passes"]).reset_index(drop=True),

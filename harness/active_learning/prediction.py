@@ -8,11 +8,17 @@ from dataclasses import dataclass
 import pandas as pd
 
 from latlab.harness.active_learning.block_latencies import block_latencies
-from latlab.harness.active_learning.latency_table import latency_table, whole_space
+from latlab.harness.active_learning.fitted_predictor import FittedPredictor, card_of
+from latlab.harness.active_learning.latency_table import measured_latencies, scope_in_words
 from latlab.harness.active_learning.loop import ClosedLoop, refitted
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for
-from latlab.harness.active_learning.source_devices import ENOUGH_LABELS, SourceFilter, source_devices, thinned
-from latlab.harness.architectures import is_block_space, parse_archs, space_named
+from latlab.harness.active_learning.source_devices import (
+    ENOUGH_LABELS,
+    SourceFilter,
+    source_devices,
+    thinned,
+)
+from latlab.harness.architectures import is_block_space, space_named
 from latlab.harness.errors import BadInputError
 from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.store.store import Store
@@ -21,7 +27,15 @@ from latlab.harness.targets import Target
 from latlab.predictors import Predictor, SourceDevice
 from latlab.search_spaces import Architecture, SearchSpace
 
-__all__ = ["Predictions", "predict", "source_filter_of", "sources_of", "stored_target", "trained_predictor"]
+__all__ = [
+    "KeptPredictors",
+    "Predictions",
+    "predict",
+    "source_filter_of",
+    "sources_of",
+    "stored_target",
+    "trained_predictor",
+]
 
 
 @dataclass(frozen=True)
@@ -29,23 +43,68 @@ class Predictions:
     """Predicted latencies, and the data that they were learnt from."""
 
     table: pd.DataFrame
-    """Columns arch, latency_ms, std_ms, lower_ms, upper_ms (90 %), measured (whether the network was)."""
+    """The latency table (`latency_table.COLUMNS`)."""
     sources: tuple[str, ...]
     """Names of the devices that the predictor was pre-trained on."""
     support: int
     """Number of measurements of the target that the predictor was fitted to."""
+    scope: str
+    """What part of the space the table holds, in words; empty where the networks were named."""
 
 
-def predict(
-    store: Store,
-    inventory: Inventory,
-    target: str,
-    space: str | None,
-    archs: Sequence[str] | None,
-    predictor: PredictorOptions,
-    seed: int,
-) -> Predictions:
-    """Predict latencies on a target. Arguments and errors: `Lab.predict`."""
+def predict(predictor: FittedPredictor, archs: Sequence[str | Architecture] | None) -> Predictions:
+    """Return predictions as a table. Arguments: `Lab.predict`. Raises `BadInputError` for what is no network."""
+    table = predictor.table(archs)
+    names = tuple(str(source["name"]) for source in predictor.card.sources)
+    scope = scope_in_words(predictor.space, table) if archs is None else ""
+    return Predictions(table, names, predictor.card.labels, scope)
+
+
+class KeptPredictors:
+    """The predictors that were fitted to a store's labels. They are kept until labels change.
+
+    Args:
+        store: the store.
+    """
+
+    MOST = 16
+    """Most predictors that are kept; the one that was not used for the longest time goes first."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._kept: dict[str, tuple[FittedPredictor, tuple[int, int], str]] = {}
+
+    def get(
+        self, inventory: Inventory, target: str, space: str | None, options: PredictorOptions, seed: int
+    ) -> FittedPredictor:
+        """Return a predictor that is fitted to the labels that the store holds now. Arguments: `Lab.predictor`.
+
+        Args:
+            inventory: says which names are of one device.
+
+        Raises:
+            BadInputError: as `Lab.predictor`.
+        """
+        key = repr((target, space, options, seed))
+        version = self._store.version()
+        found = self._kept.pop(key, None)
+        if found is not None and found[1] != version:
+            # Something was written since. It matters only if it was a label in this space.
+            same = self._store.labels_digest(found[0].card.space) == found[2]
+            found = (found[0], version, found[2]) if same else None
+        if found is None:
+            fitted = fitted_to_store(self._store, inventory, target, space, options, seed)
+            found = fitted, version, self._store.labels_digest(fitted.card.space)
+        self._kept[key] = found
+        if len(self._kept) > self.MOST:
+            del self._kept[next(iter(self._kept))]
+        return found[0]
+
+
+def fitted_to_store(
+    store: Store, inventory: Inventory, target: str, space: str | None, options: PredictorOptions, seed: int
+) -> FittedPredictor:
+    """Return a predictor that is fitted to what a store holds of a target. Arguments and errors: `Lab.predictor`."""
     target = stored_target(store, target)
     if "/" in target or space is None:
         Target.parse(target)
@@ -68,20 +127,29 @@ def predict(
             "or name a space, to be predicted from other devices alone.",
         )
     chosen_space = space_named(space)
-    wanted = parse_archs(chosen_space, archs) if archs is not None else whole_space(chosen_space)
-    fitted, sources = trained_predictor(store, inventory, target, chosen_space, table, (), predictor, seed)
-    loop = refitted(chosen_space, table, fitted) or ClosedLoop(chosen_space, fitted, budget=0, seed=seed)
-    try:
-        prediction = loop.predict(wanted)
-    except ValueError as error:
-        if not nothing:
-            raise
-        raise BadInputError(
-            f"the store {store.path} has no measurements of {target} in {space}, and the predictor {fitted.name} "
-            "needs some",
-            f"Measure some first (latlab onboard {device}), or choose another with --predictor.",
-        ) from error
-    return Predictions(latency_table(wanted, prediction, set(table["arch"])), sources, loop.measured)
+    fresh, others = trained_predictor(store, inventory, target, chosen_space, table, (), options, seed)
+    loop = refitted(chosen_space, table, fresh) or ClosedLoop(chosen_space, fresh, budget=0, seed=seed)
+    if nothing:
+        try:
+            fresh.predict(chosen_space.genes(chosen_space.references()[:1]))
+        except ValueError as error:
+            raise BadInputError(
+                f"the store {store.path} has no measurements of {target} in {space}, and the predictor {fresh.name} "
+                "needs some",
+                f"Measure some first (latlab onboard {device}), or choose another with --predictor.",
+            ) from error
+    prints = table["fingerprint_id"].dropna()
+    card = card_of(
+        target,
+        fresh,
+        labels=loop.measured,
+        as_written=loop.as_written,
+        sources=others,
+        facts=store.facts(str(prints.iloc[-1])) if len(prints) else {},
+        options=options,
+        seed=seed,
+    )
+    return FittedPredictor(loop.predictor, card, measured_latencies(table))
 
 
 def trained_predictor(
@@ -93,8 +161,8 @@ def trained_predictor(
     holdout: Sequence[Architecture],
     options: PredictorOptions,
     seed: int,
-) -> tuple[Predictor, tuple[str, ...]]:
-    """Return a predictor for a stored target, pre-trained on its source devices, and the names of these devices.
+) -> tuple[Predictor, list[SourceDevice]]:
+    """Return a predictor for a stored target, pre-trained on its source devices, and these devices.
 
     Args:
         rows: the target's rows of the store.
@@ -103,7 +171,7 @@ def trained_predictor(
     others = sources_of(store, space, source_filter_of(inventory, target, rows, holdout), options.sources)
     blocks = block_latencies(store, target, space)
     fitted = predictor_for(options, space, seed=seed, sources=others, blocks=blocks)
-    return fitted, tuple(source.name for source in others)
+    return fitted, others
 
 
 def sources_of(

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from latlab.harness.active_learning.fitted_predictor import load_predictor as load_predictor
     from latlab.harness.lab import Lab as Lab
 
     __version__: str
 
-__all__ = ["Lab", "__version__"]
+__all__ = ["Lab", "__version__", "load_predictor"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,6 +23,10 @@ def __getattr__(name: str) -> Any:
         from latlab.harness.lab import Lab
 
         return Lab
+    if name == "load_predictor":
+        from latlab.harness.active_learning.fitted_predictor import load_predictor
+
+        return load_predictor
     if name == "__version__":
         from importlib.metadata import version
 

@@ -620,6 +620,26 @@ class Store:
             found = session.get(Fingerprint, fingerprint_id)
             return dict(found.facts) if found else {}
 
+    def version(self) -> tuple[int, int]:
+        """Return two numbers, of which at least one differs whenever anything in the store has changed."""
+        with self.transaction() as connection:
+            others = connection.exec_driver_sql("PRAGMA data_version").scalar_one()  # other connections' commits
+            return int(others), int(connection.exec_driver_sql("SELECT total_changes()").scalar_one())
+
+    def labels_digest(self, space: str) -> str:
+        """Return a text that differs once any label of a space, measured or imported, or of its blocks has changed."""
+        measured = """
+            SELECT c.target, c.space, m.role, count(*), max(m.id), sum(m.latency_ms), sum(m.stderr_ms)
+            FROM measurements m JOIN campaigns c ON c.id = m.campaign_id
+            WHERE c.space IN (?, ?) AND m.status = 'ok' GROUP BY c.target, c.space, m.role
+            ORDER BY c.target, c.space, m.role
+        """
+        imported = "SELECT id, name, sha256, imported_at FROM sources WHERE space = ? ORDER BY id"
+        with self.transaction() as connection:
+            rows = connection.exec_driver_sql(measured, (space, f"{space}-blocks")).all()
+            rows = [*rows, *connection.exec_driver_sql(imported, (space,)).all()]
+        return _digest([list(row) for row in rows])
+
     def close(self) -> None:
         """Close the connection to the file."""
         self._engine.dispose()

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
+from safetensors.numpy import save as to_bytes
 
 from latlab.search_spaces import SearchSpace
 
@@ -24,7 +25,9 @@ def save(folder: Path, predictor: str, space: SearchSpace, arrays: Arrays, facts
     """Write `<predictor>.safetensors` and `<predictor>.json` into `folder`, which is made where it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = predictor.replace("-", "_")
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / f"{stem}.safetensors")
+    # Not safetensors' own save_file: it writes a file that only its owner may read.
+    content = to_bytes({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    (folder / f"{stem}.safetensors").write_bytes(content)
     everything = {"predictor": predictor, "space": space.name, **facts}
     (folder / f"{stem}.json").write_text(json.dumps(everything, indent=1))
 

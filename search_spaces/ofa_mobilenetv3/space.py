@@ -115,7 +115,7 @@ class OFAMobileNetV3(SearchSpace):
         """Return the genes with zeros in unused slots, as `from_genes` does: features count every slot."""
         used = np.arange(MAX_DEPTH) < genes[:, 1 : 1 + STAGES, None]
         slots = genes[:, 1 + STAGES :].reshape(len(genes), 2, STAGES, MAX_DEPTH) * used[:, None]
-        return np.hstack([genes[:, : 1 + STAGES], slots.reshape(len(genes), -1)])
+        return np.hstack([genes[:, : 1 + STAGES], slots.reshape(len(genes), 2 * SLOTS)])
 
     def parse(self, text: str) -> Architecture:
         head, *tail = "".join(text.split()).split("|")

@@ -14,7 +14,7 @@ from files import latencies, table_file
 
 from latlab import predictors
 from latlab.harness import Lab
-from latlab.harness.active_learning import onboarding
+from latlab.harness.active_learning import fitted_predictor
 from latlab.harness.active_learning.holdout import holdout_of
 from latlab.harness.active_learning.loop import ClosedLoop
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, parse_facts, predictor_for
@@ -91,7 +91,7 @@ def lab(tmp_path: Path) -> Lab:
 def test_onboard_report_and_predict_learn_from_the_sources(
     lab: Lab, tmp_path: Path, students: list[Student], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onboarding, "whole_space", lambda space: ARCHS)
+    monkeypatch.setattr(fitted_predictor, "whole_space", lambda space: ARCHS)
     monkeypatch.setattr(reporting, "SPACE_SAMPLE", 20)
     asked = PredictorOptions(name="student", facts={"cores": 4})
     result = lab.onboard("toy", space="nasbench201", budget=4, holdout=2, predictor=asked, seed=5, out=tmp_path / "out")
@@ -99,9 +99,10 @@ def test_onboard_report_and_predict_learn_from_the_sources(
     assert (used.seed, used.facts, used.pretrained) == (5, {"cores": 4}, 1)
     assert result.sources == ("gpu",)
     assert result.to_json()["sources"] == ["gpu"]
-    kept = json.loads((tmp_path / "out" / "predictor" / "sources.json").read_text())
+    kept = json.loads((tmp_path / "out" / "predictor" / "card.json").read_text())
     assert kept["sources"] == [{"name": "gpu", "architectures": 30}]
-    assert (kept["predictor"], kept["seed"], kept["facts"], len(kept["sha256"])) == ("student", 5, {"cores": 4}, 64)
+    assert (kept["predictor"], kept["seed"], kept["options"]) == ("student", 5, {"cores": 4})
+    assert len(kept["sources_sha256"]) == 64
 
     found = lab.predict("toy", archs=[ARCHS[0].text], predictor=PredictorOptions(name="student"))
     assert found.sources == ("gpu",)

@@ -1,0 +1,372 @@
+"""A predictor to hold in one's hand: fitted to one target and one space, asked for latencies, saved and loaded."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from latlab.harness.active_learning.latency_table import (
+    MeasuredLatency,
+    latency_table,
+    whole_space,
+    with_measured,
+)
+from latlab.harness.active_learning.predictor_factory import PredictorOptions
+from latlab.harness.active_learning.source_devices import signature
+from latlab.harness.architectures import space_named
+from latlab.harness.errors import BadInputError
+from latlab.harness.paths import whole_folder
+from latlab.harness.targets import Target
+from latlab.harness.text import clean
+from latlab.predictors import (
+    IntArray,
+    Prediction,
+    Predictor,
+    SourceDevice,
+    UnknownPredictorError,
+    predictor_class,
+)
+from latlab.search_spaces import Architecture, ArchitectureError, SearchSpace
+
+__all__ = ["Archs", "FittedPredictor", "PredictorCard", "card_of", "load_predictor"]
+
+Archs = str | Architecture | Sequence[str | Architecture] | Sequence[int] | Sequence[Sequence[int]] | IntArray
+"""One network or many: canonical strings, `Architecture` values, or genes as integers."""
+
+CARD, README = "card.json", "README.md"
+FORMAT = 1
+"""Version of the card's form."""
+MOST_CARD_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class PredictorCard:
+    """What a fitted predictor says about itself, wherever its folder goes."""
+
+    target: str
+    """The full target, e.g. `pi4/tflite/cpu/fp32/t4/b1`."""
+    space: str
+    precision: str
+    predictor: str
+    labels: int
+    """Number of measurements that it was fitted to."""
+    as_written: bool
+    """Whether networks were exported as published, with their dead edges."""
+    simulated: bool = False
+    seed: int = 0
+    device: Mapping[str, str] = field(default_factory=dict)
+    """The device and its runtime, in words."""
+    sources: Sequence[Mapping[str, Any]] = ()
+    """The devices that it was pre-trained on: `name` and `architectures`, their number."""
+    sources_sha256: str = ""
+    """A SHA-256 over all labels of the sources."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """How it was judged, with units in the names; empty if it was not."""
+    options: Mapping[str, float] = field(default_factory=dict)
+    """Hardware facts that it was given."""
+    latlab: str = field(default_factory=lambda: version("latlab"))
+    """The version of latlab that has fitted it."""
+    fitted_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the card as JSON values."""
+        return {"format": FORMAT, **asdict(self), "sources": [dict(one) for one in self.sources]}
+
+    @classmethod
+    def from_json(cls, values: object) -> PredictorCard:
+        """Return the card that `to_json` made.
+
+        Raises:
+            ValueError: it is none, or of a newer latlab.
+        """
+        if not isinstance(values, dict):
+            raise ValueError("it is no JSON object")
+        if values.get("format") != FORMAT:
+            raise ValueError(f"its format is {values.get('format')!r:.20}, this latlab reads {FORMAT}")
+        known = {one.name: values[one.name] for one in fields(cls) if one.name in values}
+        kinds = {"labels": int, "seed": int, "as_written": bool, "simulated": bool, "sources": list}
+        kinds |= dict.fromkeys(("device", "scores", "options"), dict)
+        for name, value in known.items():
+            if type(value) is not kinds.get(name, str):
+                raise ValueError(f"its {name} is {value!r:.40}")
+        try:
+            return cls(**known)
+        except TypeError as error:
+            raise ValueError(str(error).replace("PredictorCard.__init__()", "it")) from None
+
+
+def card_of(
+    target: str,
+    predictor: Predictor,
+    *,
+    labels: int,
+    as_written: bool,
+    sources: Sequence[SourceDevice],
+    facts: Mapping[str, Any],
+    options: PredictorOptions,
+    seed: int,
+    scores: Mapping[str, float | None] = {},
+) -> PredictorCard:
+    """Return the card of a predictor.
+
+    Args:
+        labels: number of labels that it is fitted to.
+        as_written: whether their networks were exported as published.
+        sources: what it was pre-trained on.
+        facts: the device's facts, as it reported them.
+        scores: how it was judged; those that are None or not finite are left out.
+    """
+    cpus = facts.get("cpus") or {}
+    runtime = target.split("/")[1] if "/" in target else ""
+    runtime_version = ((facts.get("runtimes") or {}).get(runtime) or {}).get("version")
+    device = {
+        "processor": cpus.get("model"),
+        "cores": cpus.get("count"),
+        "system": facts.get("platform"),
+        "runtime": f"{runtime} {runtime_version}" if runtime_version else None,
+    }
+    origin = signature(sources)
+    return PredictorCard(
+        target=target,
+        space=predictor.space.name,
+        precision=Target.parse(target).precision if "/" in target else "",
+        predictor=predictor.name,
+        labels=labels,
+        as_written=as_written,
+        simulated=bool(facts.get("simulated")),
+        seed=seed,
+        device={name: clean(str(value)) for name, value in device.items() if value},
+        sources=origin["sources"],
+        sources_sha256=origin["sha256"],
+        scores={name: float(value) for name, value in scores.items() if value is not None and math.isfinite(value)},
+        options=dict(options.facts),
+    )
+
+
+class FittedPredictor:
+    """A predictor that is fitted to the labels of one target in one space. It does not change any more.
+
+    >>> predictor = lab.predictor("local", space="nasbench201")  # doctest: +SKIP
+    >>> predictor(["|none~0|+|none~0|none~1|+|none~0|none~1|nor_conv_3x3~2|"])  # doctest: +SKIP
+    array([0.84])
+
+    Args:
+        predictor: fitted, and used by nothing else any more.
+        card: what it says about itself.
+        measured: the labels that it was fitted to, by canonical string, for tables; None if they are not known, as of
+            a predictor that was loaded.
+    """
+
+    def __init__(
+        self, predictor: Predictor, card: PredictorCard, measured: Mapping[str, MeasuredLatency] | None = None
+    ) -> None:
+        self.card = card
+        self.space: SearchSpace = predictor.space
+        self._predictor = predictor
+        self._measured = measured
+        # Networks are exported without their dead edges, so that an architecture and its canonical form are the same
+        # network; only those that the predictor wants to have measured are as it has named them.
+        self._as_written = card.as_written and self.space.can_be_dead
+        self._kept = {arch.genes for arch in predictor.wanted()}
+
+    def __repr__(self) -> str:
+        return f"<{self.card.predictor} for {self.card.space} on {self.card.target}, {self.card.labels} labels>"
+
+    def __call__(self, archs: Archs) -> Any:
+        """Return the latencies in ms: an array of shape (n,), or a number for one network.
+
+        Args:
+            archs: networks of the space: canonical strings, `Architecture` values, or genes: an integer array of shape
+                (n, genes), which is the fastest, or (genes,) for one network.
+
+        Raises:
+            BadInputError: if one of them is no network of the space.
+        """
+        return self.predict(archs).mean_ms
+
+    def predict(self, archs: Archs) -> Prediction:
+        """Return latencies with standard deviations and 90 % intervals, for a new measurement.
+
+        Args:
+            archs: as for a call.
+
+        Returns:
+            Arrays of shape (n,), or numbers for one network.
+
+        Raises:
+            BadInputError: if one of them is no network of the space.
+        """
+        genes, one = self._genes(archs)
+        if not self._as_written:
+            canonical = self.space.canonical_genes(genes)
+            if self._kept:
+                rows = [number for number, row in enumerate(genes.tolist()) if tuple(row) in self._kept]
+                canonical = canonical.copy()
+                canonical[rows] = genes[rows]
+            genes = canonical
+        found = self._predictor.predict(genes)
+        if not one:
+            return found
+        return Prediction(found.mean_ms[0], found.std_ms[0], found.lower_ms[0], found.upper_ms[0])
+
+    def table(self, archs: Archs | None = None) -> pd.DataFrame:
+        """Return predictions as a table (`latency_table.COLUMNS`), a row for each network.
+
+        A predictor that was loaded does not know what was measured: it leaves out the columns about that.
+
+        Args:
+            archs: as for a call; None for the whole space, or for a large sample of a space too large to list, and
+                every measured network.
+
+        Raises:
+            BadInputError: if one of them is no network of the space.
+        """
+        known = self._measured or {}
+        if archs is None:
+            values = with_measured(self.space, whole_space(self.space), known)
+        else:
+            values = self.space.architectures(self._genes(archs)[0])
+        table = latency_table(values, self.predict(self.space.genes(values)), known)
+        return table if self._measured is not None else table.drop(columns=["measured", "measured_ms", "stderr_ms"])
+
+    def _genes(self, archs: Any) -> tuple[IntArray, bool]:
+        """Return the genes of networks, of shape (n, genes), and whether it was one network by itself."""
+        if isinstance(archs, (str, Architecture)):
+            return self.space.genes([self._architecture(archs)]), True
+        if isinstance(archs, Iterable) and not isinstance(archs, np.ndarray):
+            archs = list(archs)
+            if archs and isinstance(archs[0], (str, Architecture)):
+                return self.space.genes([self._architecture(arch) for arch in archs]), False
+            if not archs:
+                return np.empty((0, self.space.num_genes), np.int64), False
+        genes = np.asarray(archs)
+        one = genes.ndim == 1
+        if genes.dtype.kind not in "iu" or genes.ndim not in (1, 2) or genes.shape[-1] != self.space.num_genes:
+            raise BadInputError(
+                f"an array of shape {genes.shape} and type {genes.dtype} is not genes of {self.space.name}",
+                f"Give whole numbers of shape (n, {self.space.num_genes}), canonical strings, or architectures.",
+            )
+        genes = genes.reshape(-1, self.space.num_genes).astype(np.int64, copy=False)
+        good = self.space.valid(genes)
+        if not good.all():
+            number = int(np.argmin(good))
+            try:
+                self.space.from_genes(genes[number])
+            except ArchitectureError as error:
+                raise BadInputError(f"row {number}: {error}") from None
+        return genes, one
+
+    def _architecture(self, arch: object) -> Architecture:
+        if isinstance(arch, Architecture):
+            if arch.space == self.space.name:
+                return arch
+            raise BadInputError(f"{arch.text} is of the space {arch.space}, this predictor is for {self.space.name}")
+        if not isinstance(arch, str):
+            raise BadInputError(f"{arch!r:.60} is neither a string nor an architecture, as the first one is")
+        try:
+            return self.space.parse(arch)
+        except ArchitectureError as error:
+            raise BadInputError(str(error)) from None
+
+    def save(self, folder: str | Path) -> None:
+        """Write the predictor with its card into a folder, which is made or replaced as a whole.
+
+        Raises:
+            BadInputError: if it cannot be written.
+        """
+        with whole_folder(folder) as part:
+            self.write(part)
+
+    def write(self, folder: Path) -> None:
+        """Write the predictor's files into an existing folder. Raises `OSError` where a disk does."""
+        self._predictor.save(folder)
+        (folder / CARD).write_text(json.dumps(self.card.to_json(), indent=1) + "\n", encoding="utf-8")
+        (folder / README).write_text(self._readme(), encoding="utf-8")
+
+    def _readme(self) -> str:
+        card, example = self.card, self.space.references()[0].text
+        scores = [f"| {name.replace('_', ' ')} | {value:.4g} |" for name, value in card.scores.items()]
+        rows = [
+            ("target", card.target + (" (simulated)" if card.simulated else "")),
+            ("search space", card.space),
+            ("precision", card.precision),
+            ("fitted to", f"{card.labels} labels"),
+            ("prior", f"{len(card.sources)} source devices"),
+            *card.device.items(),
+            ("fitted", f"{card.fitted_at} with latlab {card.latlab}, seed {card.seed}"),
+        ]
+        facts = "\n".join(f"| {clean(name)} | {clean(str(value)).replace('|', '/')} |" for name, value in rows)
+        judged = "\n".join(["| how it was judged | |", "|---|---|", *scores]) if scores else "It was not judged."
+        return f"""# {card.predictor}: latencies of {card.space} on {card.target}
+
+| | |
+|---|---|
+{facts}
+
+{judged}
+
+Load it with Python (`pip install latlab`); it needs nothing but this folder:
+
+```python
+import latlab
+
+predictor = latlab.load_predictor("this/folder")
+predictor("{example}")  # milliseconds
+predictor.predict(genes)  # an integer array (n, {self.space.num_genes}): latencies and 90 % intervals
+```
+
+or from a terminal:
+
+```
+latlab predict --predictor-folder this/folder --arch '{example}'
+```
+
+Nothing in it is pickled: arrays are in safetensors, all else is JSON.
+"""
+
+
+def load_predictor(folder: str | Path) -> FittedPredictor:
+    """Return the predictor that `FittedPredictor.save` or an onboarding wrote.
+
+    Nothing in the folder is run or unpickled, so that it may come from anybody.
+
+    Raises:
+        BadInputError: if there is none, it is damaged, or of a space or a predictor that is not installed.
+    """
+    folder = Path(folder)
+    card = _read_card(folder)
+    space = space_named(card.space)
+    try:
+        predictor = predictor_class(card.predictor).load(folder, space)
+    except UnknownPredictorError as error:
+        raise BadInputError(f"{folder} holds a predictor that is not installed here: {error}") from error
+    except ValueError as error:
+        raise BadInputError(clean(str(error))) from error
+    return FittedPredictor(predictor, card)
+
+
+def _read_card(folder: Path) -> PredictorCard:
+    path = folder / CARD
+    try:
+        if path.stat().st_size > MOST_CARD_BYTES:
+            raise ValueError("it is too large")
+        return PredictorCard.from_json(json.loads(path.read_bytes()))
+    except (FileNotFoundError, NotADirectoryError):
+        if folder.is_dir():
+            nested = folder / "predictor" / CARD
+            hint = f"Name {folder / 'predictor'}." if nested.is_file() else "`latlab onboard` writes such folders."
+            raise BadInputError(f"{folder} holds no predictor: {CARD} is missing", hint) from None
+        raise BadInputError(f"there is no folder {folder}") from None
+    except OSError as error:
+        raise BadInputError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadInputError(f"{path} is no card of a predictor: {clean(str(error))[:200]}") from error

@@ -1,0 +1,228 @@
+"""Tests of predictors in one's hand: what they take and give, when they are fitted again, what their folders hold."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import latlab
+from latlab.harness.active_learning.fitted_predictor import FittedPredictor, PredictorCard, load_predictor
+from latlab.harness.active_learning.latency_table import COLUMNS, MeasuredLatency
+from latlab.harness.active_learning.prediction import KeptPredictors
+from latlab.harness.active_learning.predictor_factory import PredictorOptions
+from latlab.harness.errors import BadInputError
+from latlab.harness.lab import Lab
+from latlab.predictors import create
+from latlab.search_spaces import get
+
+TARGET = "toy/tflite/cpu/fp32/t1/b1"
+SPACES = ("nasbench201", "fbnet", "ofa-mobilenetv3", "hat-encoder")
+DEAD = "|nor_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|"
+"""A cell whose only convolution is on a dead edge."""
+
+
+def fitted(space: str, labels: int = 20, name: str = "roost", as_written: bool = False) -> FittedPredictor:
+    found = get(space)
+    archs = [found.canonical(arch) for arch in found.sample(labels, 1)]
+    latency = np.array([5.0 + sum(layer.macs for layer in found.layers(arch)) / 1e7 for arch in archs])
+    predictor = create(name, found)
+    predictor.adapt(archs, latency, 0.01 * latency)
+    measured = {a.text: MeasuredLatency(ms, 0.01 * ms) for a, ms in zip(archs, latency.tolist(), strict=True)}
+    return FittedPredictor(predictor, PredictorCard(TARGET, space, "fp32", name, labels, as_written), measured)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_strings_architectures_and_genes_are_the_same_networks(space: str) -> None:
+    predictor, found = fitted(space), get(space)
+    archs = found.sample(50, 5)
+    genes = found.genes(archs)
+    by_genes = predictor.predict(genes)
+    assert by_genes.mean_ms.shape == (50,)
+    for form in (
+        archs,
+        [arch.text for arch in archs],
+        genes.tolist(),
+        [archs[0], *(a.text for a in archs[1:])],
+        iter(archs),
+    ):
+        np.testing.assert_allclose(predictor(form), by_genes.mean_ms, rtol=1e-9)  # type: ignore[arg-type]
+    for one in (archs[7], archs[7].text, genes[7], tuple(genes[7].tolist())):
+        alone = predictor.predict(one)  # type: ignore[arg-type]
+        assert np.ndim(alone.mean_ms) == 0
+        for field in ("mean_ms", "std_ms", "lower_ms", "upper_ms"):
+            np.testing.assert_allclose(getattr(alone, field), getattr(by_genes, field)[7], rtol=1e-9)
+    assert predictor([]).shape == (0,)
+    assert predictor(genes[:0]).shape == (0,)
+
+
+def test_dead_edges_do_not_count_unless_they_are_exported() -> None:
+    space = get("nasbench201")
+    live = space.canonical(space.parse(DEAD))
+    assert live.text != DEAD
+    pruned, written = fitted("nasbench201"), fitted("nasbench201", as_written=True)
+    assert pruned(DEAD) == pruned(live)
+    assert written(DEAD) != written(live)
+
+
+def test_genes_of_unused_slots_do_not_count() -> None:
+    predictor, space = fitted("ofa-mobilenetv3"), get("ofa-mobilenetv3")
+    arch = next(arch for arch in space.sample(20, 0) if 0 in arch.genes)
+    genes = np.array(arch.genes)
+    genes[genes == 0] = 7
+    assert predictor(genes) == predictor(arch)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ("nonsense", "is not three nodes"),
+        (["|none~0|+|none~0|none~1|+|none~0|none~1|none~2|", 3], "neither a string nor an architecture"),
+        (np.zeros((2, 5), np.int64), r"shape \(2, 5\)"),
+        (np.zeros((2, 6)), "type float64"),
+        (np.zeros((2, 2, 6), np.int64), "is not genes"),
+        (np.array([[0] * 6, [0, 0, 0, 0, 0, 5]]), "row 1: nasbench201: genes are 6 operation indices"),
+        (3, "is not genes"),
+    ],
+)
+def test_what_is_no_network(wrong: Any, why: str) -> None:
+    with pytest.raises(BadInputError, match=why):
+        fitted("nasbench201").predict(wrong)
+
+
+def test_an_architecture_of_another_space() -> None:
+    with pytest.raises(BadInputError, match="is of the space fbnet, this predictor is for nasbench201"):
+        fitted("nasbench201")(get("fbnet").sample(1)[0])
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_the_table_has_every_measured_network(space: str) -> None:
+    predictor = fitted(space)
+    few = get(space).sample(5, 9)
+    assert len(predictor.table(few)) == 5
+    table = predictor.table()
+    assert tuple(table.columns) == COLUMNS
+    assert table["measured"].sum() == 20
+    assert table["arch"].is_unique
+    of_measured = table[table["measured"]]
+    assert (of_measured["stderr_ms"] == 0.01 * of_measured["measured_ms"]).all()
+    assert table.loc[~table["measured"], ["measured_ms", "stderr_ms"]].isna().all(axis=None)
+
+
+# Folders
+
+
+@pytest.mark.parametrize("name", ["roost", "ridge"])
+def test_a_saved_predictor_is_the_same_elsewhere(name: str, tmp_path: Path) -> None:
+    os.umask(0o022)
+    predictor = fitted("nasbench201", name=name)
+    predictor.save(tmp_path / "p")
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "p").iterdir()}
+    assert modes == {0o644}
+    loaded = latlab.load_predictor(str(tmp_path / "p"))
+    assert loaded.card == PredictorCard.from_json(predictor.card.to_json())
+    archs = get("nasbench201").sample(100, 3)
+    for field in ("mean_ms", "std_ms", "lower_ms", "upper_ms"):
+        np.testing.assert_allclose(
+            getattr(loaded.predict(archs), field), getattr(predictor.predict(archs), field), rtol=1e-9
+        )
+    assert "measured" not in loaded.table(archs), "it does not know what was measured"
+    readme = (tmp_path / "p" / "README.md").read_text()
+    assert TARGET in readme
+    assert "load_predictor" in readme
+
+
+@pytest.mark.parametrize(
+    ("card", "why"),
+    [
+        ("", "is no card"),
+        ("[]", "is no JSON object"),
+        ("[" * 100_000, "is no card"),
+        ('{"format": 2}', "its format is 2, this latlab reads 1"),
+        ('{"format": 1}', "missing"),
+        ({"labels": "many"}, "its labels is 'many'"),
+        ({"space": 3}, "its space is 3"),
+        ({"scores": []}, r"its scores is \[\]"),
+        ({"space": "elsewhere"}, "unknown search space"),
+        ({"predictor": "oracle"}, "is not installed here"),
+        ({"predictor": "ridge"}, "holds no predictor ridge"),
+        ({"space": "fbnet"}, "a predictor of nasbench201, not of fbnet"),
+    ],
+)
+def test_a_card_that_cannot_be_used(card: str | dict[str, Any], why: str, tmp_path: Path) -> None:
+    fitted("nasbench201").save(tmp_path)
+    path = tmp_path / "card.json"
+    path.write_text(card if isinstance(card, str) else json.dumps(json.loads(path.read_text()) | card))
+    with pytest.raises(BadInputError, match=why):
+        load_predictor(tmp_path)
+
+
+def test_folders_that_hold_no_predictor(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="there is no folder"):
+        load_predictor(tmp_path / "none")
+    with pytest.raises(BadInputError, match="holds no predictor"):
+        load_predictor(tmp_path)
+    fitted("nasbench201").save(tmp_path / "predictor")
+    with pytest.raises(BadInputError, match="holds no predictor") as error:
+        load_predictor(tmp_path)
+    assert error.value.hint == f"Name {tmp_path / 'predictor'}."
+    for path in (tmp_path / "predictor").glob("roost.*"):
+        kept = path.read_bytes()
+        path.write_bytes(kept[: len(kept) // 2])
+        with pytest.raises(BadInputError, match="does not hold a predictor of this version"):
+            load_predictor(tmp_path / "predictor")
+        path.write_bytes(kept)
+
+
+# Kept predictors
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    (tmp_path / "inventory.yaml").write_text("devices:\n  toy: {transport: simulated, kind: pi4, pace: 0}\n")
+    made = Lab(tmp_path / "latlab.db", inventory=tmp_path / "inventory.yaml", cache=tmp_path / "cache")
+    made.measure("toy", space="nasbench201", count=5, policy="quick")
+    return made
+
+
+def test_a_predictor_is_fitted_again_once_its_labels_change(lab: Lab) -> None:
+    options = PredictorOptions()
+    predictor = lab.predictor("toy", space="nasbench201")
+    assert (predictor.card.labels, predictor.card.simulated) == (5, True)
+    assert lab.predictor("toy", space="nasbench201", predictor=options) is predictor
+    lab.store.note("toy", "lost", "this is no label")
+    assert lab.predictor("toy", space="nasbench201") is predictor
+    other = Lab(lab.store.path)
+    other.inventory = lab.inventory
+    other.measure("toy", space="fbnet", count=1, policy="quick")
+    assert lab.predictor("toy", space="nasbench201") is predictor, "labels of another space"
+    other.measure("toy", space="nasbench201", count=6, policy="quick")
+    again = lab.predictor("toy", space="nasbench201")
+    assert again.card.labels == 6
+    assert lab.predictor("toy", space="nasbench201", seed=1) is not again
+    assert lab.predict("toy", space="nasbench201", archs=[DEAD]).support == 6
+
+
+def test_few_predictors_are_kept(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(KeptPredictors, "MOST", 2)
+    first, second = (lab.predictor("toy", space="nasbench201", seed=seed) for seed in (1, 2))
+    assert lab.predictor("toy", space="nasbench201", seed=1) is first
+    lab.predictor("toy", space="nasbench201", seed=3)
+    assert lab.predictor("toy", space="nasbench201", seed=1) is first
+    assert lab.predictor("toy", space="nasbench201", seed=2) is not second
+
+
+def test_an_onboarding_writes_a_predictor_to_hand_on(lab: Lab, tmp_path: Path) -> None:
+    result = lab.onboard("toy", space="nasbench201", budget=4, holdout=3, policy="quick", out=tmp_path / "out")
+    loaded = load_predictor(result.predictor_folder)
+    card = loaded.card
+    assert (card.target, card.space, card.labels, card.precision) == (result.target, "nasbench201", 4, "fp32")
+    assert card.scores["holdout_spearman"] == pytest.approx(result.holdout_spearman)
+    assert "runtime" in card.device
+    table = result.table
+    np.testing.assert_allclose(loaded(table["arch"].tolist()), table["latency_ms"], rtol=1e-9)
