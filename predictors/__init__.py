@@ -9,13 +9,14 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import Any
 
-from latlab.predictors.base import Archs, IntArray, Prediction, Predictor, SourceDevice
+from latlab.predictors.base import Archs, IntArray, LatencyFormula, Prediction, Predictor, SourceDevice
 from latlab.search_spaces import SearchSpace
 
 __all__ = [
     "DEFAULT",
     "Archs",
     "IntArray",
+    "LatencyFormula",
     "Prediction",
     "Predictor",
     "SourceDevice",

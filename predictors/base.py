@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from latlab.search_spaces import Architecture, SearchSpace
 
-__all__ = ["Archs", "FloatArray", "IntArray", "Prediction", "Predictor", "SourceDevice"]
+__all__ = ["Archs", "FloatArray", "IntArray", "LatencyFormula", "Prediction", "Predictor", "SourceDevice"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -47,6 +47,36 @@ class Prediction:
     std_ms: FloatArray
     lower_ms: FloatArray
     upper_ms: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyFormula:
+    """A fitted predictor in closed form. With f = `SearchSpace.features` of a network, of shape (d,):
+
+        e = max(f . table, least),  latency = factor * e,
+        variance = calibration * (log(1 + f' covariance f / e^2) + noise)
+
+    where the variance is that of the log-latency, and the 90 % interval goes from latency / exp(h) to latency * exp(h)
+    with h = half_width * sqrt(variance).
+    """
+
+    table: FloatArray
+    covariance: FloatArray
+    least: float
+    factor: float
+    noise: float
+    calibration: float
+    half_width: float
+
+    def predict(self, features: FloatArray) -> Prediction:
+        """Return predictions for features of shape (n, d)."""
+        expected = np.maximum(features @ self.table, self.least)
+        quadratic = np.einsum("nd,nd->n", features @ self.covariance, features)
+        # The variance in log of a log-normal with this relative variance; the two agree where they are small.
+        of_table = np.log1p(np.maximum(quadratic, 0) / expected**2)
+        variance = self.calibration * (of_table + self.noise)
+        latency, width = self.factor * expected, np.exp(self.half_width * np.sqrt(variance))
+        return Prediction(latency, latency * np.sqrt(np.expm1(variance)), latency / width, latency * width)
 
 
 class Predictor(ABC):
@@ -117,6 +147,10 @@ class Predictor(ABC):
     @abstractmethod
     def noise_variance(self) -> float:
         """Noise variance that one more label would have, in log-latency."""
+
+    def formula(self) -> LatencyFormula | None:
+        """Return the predictor as a formula of `SearchSpace.features`; by default None, because it is none."""
+        return None
 
     @abstractmethod
     def save(self, folder: Path) -> None:

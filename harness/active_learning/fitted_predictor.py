@@ -24,11 +24,12 @@ from latlab.harness.active_learning.predictor_factory import PredictorOptions
 from latlab.harness.active_learning.source_devices import signature
 from latlab.harness.architectures import space_named
 from latlab.harness.errors import BadInputError
-from latlab.harness.paths import whole_folder
+from latlab.harness.paths import whole_file, whole_folder
 from latlab.harness.targets import Target
 from latlab.harness.text import clean
 from latlab.predictors import (
     IntArray,
+    LatencyFormula,
     Prediction,
     Predictor,
     SourceDevice,
@@ -217,6 +218,22 @@ class FittedPredictor:
         if not one:
             return found
         return Prediction(found.mean_ms[0], found.std_ms[0], found.lower_ms[0], found.upper_ms[0])
+
+    def formula(self) -> LatencyFormula | None:
+        """Return the predictor as a formula of `SearchSpace.features` of canonical genes; None if it is none."""
+        return self._predictor.formula()
+
+    def to_onnx(self, path: str | Path) -> None:
+        """Write the predictor as an ONNX file (`onnx_formula` says what it takes and gives).
+
+        Raises:
+            BadInputError: if the predictor is no formula, or the file cannot be written.
+        """
+        from latlab.harness.active_learning.onnx_formula import onnx_formula  # onnx is heavy
+
+        content = onnx_formula(self)
+        with whole_file(path) as part:
+            part.write_bytes(content)
 
     def table(self, archs: Archs | None = None) -> pd.DataFrame:
         """Return predictions as a table (`latency_table.COLUMNS`), a row for each network.

@@ -19,6 +19,7 @@ __all__ = [
     "latency_table",
     "measured_latencies",
     "scope_in_words",
+    "selected",
     "whole_space",
     "with_measured",
 ]
@@ -83,6 +84,20 @@ def latency_table(
     ).astype({"measured_ms": float, "stderr_ms": float})
 
 
+def selected(table: pd.DataFrame, under_ms: float | None, top: int | None, sort: bool) -> pd.DataFrame:
+    """Return the rows of a latency table that were asked for.
+
+    Args:
+        under_ms: only networks that are predicted to take less; None for all.
+        top: only so many of the fastest; None for all.
+        sort: the fastest first, which `top` implies.
+    """
+    found = table if under_ms is None else table[table["latency_ms"] < under_ms]
+    if sort or top is not None:
+        found = found.sort_values("latency_ms", kind="stable")
+    return found.head(top if top is not None else len(found)).reset_index(drop=True)
+
+
 def measured_latencies(rows: pd.DataFrame) -> dict[str, MeasuredLatency]:
     """Return the labels of a target's rows (`Store.table`), by architecture.
 
@@ -100,7 +115,7 @@ def measured_latencies(rows: pd.DataFrame) -> dict[str, MeasuredLatency]:
 def scope_in_words(space: SearchSpace, table: pd.DataFrame) -> str:
     """Return what part of its space a latency table holds: `10,000 of 9.8e20 networks, and all 25 measured`."""
     size = f"{space.size:,}" if space.size < 1e6 else f"{space.size:.2g}".replace("e+", "e")
-    measured = int(table["measured"].sum())
+    measured = int(table["measured"].sum()) if "measured" in table else 0
     if len(table) == space.size:
-        return f"all {size} networks, {measured:,} of them measured"
+        return f"all {size} networks" + (f", {measured:,} of them measured" if measured else "")
     return f"{len(table):,} of {size} networks" + (f", and among them all {measured:,} measured" if measured else "")

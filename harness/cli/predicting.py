@@ -31,7 +31,9 @@ from latlab.harness.cli.options import (
     records,
     target_options,
 )
+from latlab.harness.cli.table_files import table_format, write_table
 from latlab.harness.errors import BadInputError
+from latlab.harness.text import milliseconds_of
 
 app = typer.Typer()
 
@@ -105,9 +107,13 @@ def onboard(
 @app.command()
 def predict(
     target: Annotated[
-        str,
+        str | None,
         typer.Option("--target", help="A target that `latlab show` lists; or a device's name, if it has only one."),
-    ],
+    ] = None,
+    predictor_folder: Annotated[
+        Path | None,
+        typer.Option("--predictor-folder", help="Instead of a target: the folder of a saved predictor; no store."),
+    ] = None,
     space: Annotated[
         str | None, typer.Option("--space", help="The search space; needed if the target has several.")
     ] = None,
@@ -115,6 +121,15 @@ def predict(
     all_: Annotated[
         bool, typer.Option("--all", help="Predict the whole space, or a large sample of a larger one.")
     ] = False,
+    under: Annotated[
+        str | None, typer.Option("--under", help="Only networks that are predicted to be faster, such as 20ms.")
+    ] = None,
+    top: Annotated[int | None, typer.Option("--top", min=1, help="Only so many, the fastest.")] = None,
+    sort: Annotated[bool, typer.Option("--sort", help="The fastest first.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Write a .parquet or .csv file instead.")] = None,
+    onnx: Annotated[
+        Path | None, typer.Option("--onnx", help="Also write the fitted predictor as an ONNX file.")
+    ] = None,
     predictor: PredictorOption = None,
     sources: SourcesOption = "all",
     fact: FactOption = None,
@@ -124,27 +139,56 @@ def predict(
 ) -> None:
     """Predict networks that were not measured, from the store's measurements of the target and of other devices.
 
-    [dim]Example:[/dim] latlab predict --target local/onnxruntime/cpu/fp32/t1/b1 --all --json
+    [dim]Example:[/dim] latlab predict --target local/onnxruntime/cpu/fp32/t1/b1 --all --under 20ms --top 10
     """
+    from latlab.harness.active_learning.fitted_predictor import load_predictor
+    from latlab.harness.active_learning.latency_table import selected
+    from latlab.harness.active_learning.prediction import predict as predictions
     from latlab.harness.lab import Lab
     from latlab.harness.store.store import Store
     from latlab.harness.terminal import console
     from latlab.harness.terminal import results as terminal
 
-    if all_ == (arch is not None):
+    if (all_ and arch is not None) or not (all_ or arch or onnx):
         raise BadInputError("say what to predict: --arch STRING (repeatable), or --all")
-    Store(store, must_exist=True).close()
-    options = predictor_options(predictor, sources, fact)
+    if (target is None) == (predictor_folder is None):
+        raise BadInputError("say for which target: --target TARGET, or --predictor-folder FOLDER")
+    limit_ms = None if under is None else milliseconds_of(under)
+    format_ = None if out is None else table_format(out)
     with terminal.working("learning and predicting", quiet=as_json):
-        found = Lab(store).predict(target, space=space, archs=arch, predictor=options, seed=seed)
+        if predictor_folder is not None:
+            if (predictor, sources, fact) != (None, "all", None):
+                raise BadInputError("a saved predictor is fitted already: leave out --predictor, --sources and --fact")
+            fitted = load_predictor(predictor_folder)
+            if space not in (None, fitted.card.space):
+                raise BadInputError(f"{predictor_folder} holds a predictor of {fitted.card.space}, not of {space}")
+        else:
+            Store(store, must_exist=True).close()
+            options = predictor_options(predictor, sources, fact)
+            fitted = Lab(store).predictor(str(target), space=space, predictor=options, seed=seed)
+        found = predictions(fitted, None if all_ else arch or [])
+    if onnx is not None:
+        fitted.to_onnx(onnx)
+        if not (all_ or arch):
+            print_json({"onnx": str(onnx)}) if as_json else print(f"Predictor: {onnx}")
+            return
+    table = selected(found.table, limit_ms, top, sort)
+    where = fitted.card.target + (" (simulated)" if fitted.card.simulated else "")
     if not found.support:
-        console.warn(f"nothing was measured on {target}: this comes from other devices and the prior only")
-    if as_json:
-        for record in records(found.table):
+        console.warn(f"nothing was measured on {where}: this comes from other devices and the prior only")
+    if out is not None and format_ is not None:
+        write_table(table, out, format_)
+        if as_json:
+            print_json({"file": str(out), "rows": len(table)})
+        else:
+            print(f"{len(table):,} rows written to {out}")
+    elif as_json:
+        for record in records(table):
             print_json(record)
     else:
-        console.show_table(found.table, f"Predicted on {target}")
-        terminal.show_prior(found.sources)
+        console.show_table(table.dropna(axis="columns", how="all"), f"Predicted on {where}")
+    if not as_json:
+        terminal.show_prior(found.sources, found.scope)
 
 
 @app.command()

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from latlab.harness.cli.options import STORE, JsonOption, StoreOption, complain, print_json, records
+from latlab.harness.cli.table_files import TableFormat, table_format, write_table
 from latlab.harness.errors import BadInputError
-from latlab.harness.paths import whole_file
 from latlab.harness.store.vocabulary import Status
-
-
-class TableFormat(StrEnum):
-    """Formats of the files that `export` writes."""
-
-    parquet = "parquet"
-    csv = "csv"
-
 
 app = typer.Typer()
 
@@ -100,17 +91,10 @@ def export(
 
     [dim]Example:[/dim] latlab export --out measured.csv
     """
-    from latlab.harness.store.csv_safety import without_formulas
     from latlab.harness.store.distributions import with_distributions
     from latlab.harness.store.store import Store
 
-    suffix = out.suffix.lower().lstrip(".")
-    if format_ is None:
-        if suffix not in set(TableFormat):
-            raise BadInputError(f"{out} does not say what to write", "Add --format parquet or --format csv.")
-        format_ = TableFormat(suffix)
-    elif suffix in set(TableFormat) and suffix != format_:
-        raise BadInputError(f"--format {format_} contradicts the name {out}")
+    format_ = table_format(out, format_)
     opened = Store(store, must_exist=True)
     table = opened.table(target=target, space=space, raw=raw)
     if table.empty:
@@ -118,11 +102,7 @@ def export(
     table = with_distributions(opened, table)
     if raw and format_ is TableFormat.csv:
         table["passes"] = table["passes"].map(json.dumps)
-    with whole_file(out) as part:
-        if format_ is TableFormat.csv:
-            without_formulas(table).to_csv(part, index=False)
-        else:
-            table.to_parquet(part, index=False)
+    write_table(table, out, format_)
     if as_json:
         print_json({"file": str(out), "rows": len(table)})
     else:

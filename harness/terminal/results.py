@@ -82,9 +82,11 @@ def show_onboarding(result: Onboarding) -> None:
     screen.print(table)
 
 
-def show_prior(sources: Sequence[str]) -> None:
-    """Print which devices the predictor was pre-trained on."""
+def show_prior(sources: Sequence[str], scope: str = "") -> None:
+    """Print which devices the predictor was pre-trained on, and what part of the space was predicted."""
     console().print(f"prior: {escape(in_words(sources))}", style="dim")
+    if scope:
+        console().print(f"predicted: {escape(scope)}", style="dim")
 
 
 def show_labels(labels: pd.DataFrame) -> None:

@@ -10,7 +10,7 @@ from scipy import stats
 
 from latlab.predictors.base import Archs, FloatArray, Prediction
 
-__all__ = ["from_log", "in_ms", "log_labels"]
+__all__ = ["from_log", "half_width", "in_ms", "log_labels"]
 
 CENTRAL = 0.90
 """Probability that the predicted interval holds a new measurement."""
@@ -41,7 +41,7 @@ def from_log(log_latency: FloatArray, label_variance: FloatArray) -> tuple[Float
     return latency, latency * np.sqrt(label_variance)
 
 
-def _half_width(freedom: FloatArray | float) -> FloatArray | float:
+def half_width(freedom: FloatArray | float) -> FloatArray | float:
     """Return half the width of the central interval of a standard Student-t distribution."""
     return _quantile(float(freedom)) if np.ndim(freedom) == 0 else stats.t.ppf((1 + CENTRAL) / 2, freedom)
 
@@ -64,6 +64,6 @@ def in_ms(
         shift: term that is added to `mean` before it becomes the mean in ms; by default variance / 2, which gives the
             mean of a log-normal distribution. A constant keeps the order of `mean`.
     """
-    width = _half_width(freedom) * np.sqrt(variance)
+    width = half_width(freedom) * np.sqrt(variance)
     mean_ms = np.exp(mean + (variance / 2 if shift is None else shift))
     return Prediction(mean_ms, mean_ms * np.sqrt(np.expm1(variance)), np.exp(mean - width), np.exp(mean + width))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -18,10 +19,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from latlab.predictors.base import Archs, FloatArray, IntArray, Prediction, Predictor, SourceDevice
+from latlab.predictors.base import Archs, FloatArray, LatencyFormula, Prediction, Predictor, SourceDevice
 from latlab.predictors.common import serialization as files
 from latlab.predictors.common.blas_threads import one_thread
-from latlab.predictors.common.log_latency import from_log, in_ms, log_labels
+from latlab.predictors.common.log_latency import from_log, half_width, in_ms, log_labels
 from latlab.predictors.roost.latency_scale import Level, level_of
 from latlab.predictors.roost.posterior import LEVEL, NU, Posterior, condition
 from latlab.predictors.roost.prior import (
@@ -105,7 +106,8 @@ class Roost(Predictor):
         self._log_latency, self._label_variance = log_labels(support, latency_ms, stderr_ms)
         self._genes = self.space.genes(support)
         self._posterior: Posterior | None = None
-        self._set_table(self._prior_mean, self._prior_covariance)
+        self.__dict__.pop("_formula", None)  # it was the formula of the fit before
+        self._mean, self._covariance = self._prior_mean, self._prior_covariance
         self._noise, self._calibration, self._least = PRIOR_NOISE**2, 1.0, 0.0
         self._typical_variance = float(np.median(self._label_variance)) if len(self._genes) else 0.0
         n = len(self._genes)
@@ -116,18 +118,11 @@ class Roost(Predictor):
         with one_thread():
             fitted = condition(self._components, features, self._log_latency, variance, robust=self._robust)
         self._posterior = fitted
-        self._set_table(fitted.mean, fitted.covariance)
-        self._noise = fitted.noise
+        self._mean, self._covariance, self._noise = fitted.mean, fitted.covariance, fitted.noise
         self._least = LEAST_OF_SHORTEST * float(np.exp(self._log_latency.min()))
         if n > 1:
             error2 = (self._log_latency - fitted.left_out_mean) ** 2 / fitted.left_out_variance
             self._calibration = (CALIBRATION + float(np.minimum(error2, LARGEST**2).sum())) / (CALIBRATION + n)
-
-    def _set_table(self, mean: FloatArray, covariance: FloatArray) -> None:
-        self._mean, self._covariance = mean, covariance
-        # The table is in units of scaled features. For predictions it is scaled, not each architecture.
-        scale = self._prior.scale
-        self._unscaled = mean / scale, covariance / np.outer(scale, scale)
 
     @property
     def noise_variance(self) -> float:
@@ -145,26 +140,37 @@ class Roost(Predictor):
 
     def predict(self, archs: Archs) -> Prediction:
         """Predict `archs`; without any label, from the prior and the level that facts or sources give."""
-        mean, variance = self._log_moments(self.space.genes(archs))
-        if self._posterior is None:
-            return in_ms(mean + self._level.log_ms, variance + self._level.variance, np.inf, 0.0)
-        tail = TAIL if self._robust else 1.0
-        return self._in_ms(mean, variance + self.noise_variance + (tail - 1) * self._noise)
-
-    def _log_moments(self, genes: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Return the means and the variances of the log-latencies by the table alone, each of shape (n,)."""
-        table, covariance = self._unscaled
-        expected, relative = np.empty(len(genes)), np.empty(len(genes))
+        genes = self.space.genes(archs)
+        parts = [genes[start : start + CHUNK] for start in range(0, max(len(genes), 1), CHUNK)]
         # Several threads would spend most of their time on waiting for one another: the products are small.
         with one_thread() if len(genes) > 1 else nullcontext():
-            for start in range(0, len(genes), CHUNK):
-                part = slice(start, start + CHUNK)
-                features = self.space.features(genes[part])
-                expected[part] = features @ table
-                relative[part] = np.einsum("nd,nd->n", features @ covariance, features)
-        expected = np.maximum(expected, self._least or LEAST)
-        # The variance in log of a log-normal with this relative variance; the two agree where they are small.
-        return np.log(expected), np.log1p(np.maximum(relative, 0) / expected**2)
+            found = [self._formula.predict(self.space.features(part)) for part in parts]
+        if len(found) == 1:
+            return found[0]
+        names = ("mean_ms", "std_ms", "lower_ms", "upper_ms")
+        return Prediction(*(np.concatenate([getattr(one, name) for one in found]) for name in names))
+
+    def formula(self) -> LatencyFormula:
+        return self._formula
+
+    @cached_property
+    def _formula(self) -> LatencyFormula:
+        # The table is in units of scaled features. Here it is scaled, so that each architecture need not be.
+        scale = self._prior.scale
+        factor, noise, freedom = 1.0, self.noise_variance, CALIBRATION + len(self._genes)
+        if self._posterior is None:
+            factor, noise, freedom = float(np.exp(self._level.log_ms)), self._level.variance, np.inf
+        elif self._robust:
+            noise += (TAIL - 1) * self._noise
+        return LatencyFormula(
+            table=self._mean / scale,
+            covariance=self._covariance / np.outer(scale, scale),
+            least=self._least or LEAST,
+            factor=factor,
+            noise=noise,
+            calibration=self._calibration,
+            half_width=float(half_width(freedom)),
+        )
 
     def leave_one_out(self) -> Prediction:
         if self._posterior is None or len(self._genes) < 2:

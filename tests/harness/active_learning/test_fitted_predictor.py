@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
+import pandas as pd
 import pytest
 
 import latlab
@@ -16,6 +20,7 @@ from latlab.harness.active_learning.fitted_predictor import FittedPredictor, Pre
 from latlab.harness.active_learning.latency_table import COLUMNS, MeasuredLatency
 from latlab.harness.active_learning.prediction import KeptPredictors
 from latlab.harness.active_learning.predictor_factory import PredictorOptions
+from latlab.harness.cli.main import main
 from latlab.harness.errors import BadInputError
 from latlab.harness.lab import Lab
 from latlab.predictors import create
@@ -226,3 +231,90 @@ def test_an_onboarding_writes_a_predictor_to_hand_on(lab: Lab, tmp_path: Path) -
     assert "runtime" in card.device
     table = result.table
     np.testing.assert_allclose(loaded(table["arch"].tolist()), table["latency_ms"], rtol=1e-9)
+
+
+# Formulas
+
+
+@pytest.mark.parametrize("labels", [0, 1, 20])
+@pytest.mark.parametrize("space", SPACES)
+def test_an_onnx_file_predicts_the_same(space: str, labels: int, tmp_path: Path) -> None:
+    predictor, found = fitted(space, labels), get(space)
+    predictor.to_onnx(tmp_path / "p.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "p.onnx"))
+    archs = found.sample(200, 4)
+    features = found.features(found.canonical_genes(found.genes(archs)))
+    latency, std, lower, upper = session.run(["latency_ms", "std_ms", "lower_ms", "upper_ms"], {"features": features})
+    expected = predictor.predict(archs)
+    for given, wanted in ((latency, expected.mean_ms), (std, expected.std_ms), (lower, expected.lower_ms)):
+        np.testing.assert_allclose(given, wanted, rtol=1e-7)
+    np.testing.assert_allclose(upper, expected.upper_ms, rtol=1e-7)
+    card = json.loads(session.get_modelmeta().custom_metadata_map["card"])
+    assert (card["target"], card["labels"]) == (TARGET, labels)
+
+
+def test_a_predictor_that_is_no_formula(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="the predictor ridge is no formula"):
+        fitted("nasbench201", name="ridge").to_onnx(tmp_path / "p.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+# The command
+
+
+Latlab = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Latlab:
+    """Return a function that runs `latlab` in an empty folder, and returns exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def latlab(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["latlab", *words])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capsys.readouterr()
+        return int(end.value.code or 0), out, err
+
+    return latlab
+
+
+def test_predict_from_a_folder_needs_no_store(command: Latlab, tmp_path: Path) -> None:
+    predictor = fitted("nasbench201")
+    predictor.save("p")
+    code, out, _ = command("predict", "--predictor-folder", "p", "--arch", DEAD, "--json")
+    assert code == 0
+    assert json.loads(out)["latency_ms"] == pytest.approx(predictor(DEAD))
+    _, out, _ = command("predict", "--predictor-folder", "p", "--all", "--top", "3", "--json")
+    everything = predictor.table()
+    fastest = [json.loads(line)["latency_ms"] for line in out.splitlines()]
+    assert fastest == pytest.approx(sorted(everything["latency_ms"])[:3])
+    limit = sorted(everything["latency_ms"])[100]
+    _, out, _ = command("predict", "--predictor-folder", "p", "--all", "--under", f"{1000 * limit}us", "--out", "t.csv")
+    assert len(pd.read_csv("t.csv")) == (everything["latency_ms"] < limit).sum()
+    assert "all 15,625 networks" in out
+    assert command("predict", "--predictor-folder", "p", "--onnx", "p.onnx")[0] == 0
+    assert Path("p.onnx").stat().st_size > 1000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p", "p.onnx", "t.csv"]
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ([], "say what to predict"),
+        (["--all"], "say for which target"),
+        (["--all", "--target", "a", "--predictor-folder", "p"], "say for which target"),
+        (["--all", "--predictor-folder", "p", "--space", "fbnet"], "a predictor of nasbench201, not of fbnet"),
+        (["--all", "--predictor-folder", "p", "--predictor", "ridge"], "is fitted already"),
+        (["--all", "--predictor-folder", "p", "--under", "soon"], "'soon' is no time"),
+        (["--all", "--predictor-folder", "p", "--under", "-3ms"], "is no time"),
+        (["--all", "--predictor-folder", "p", "--out", "table.txt"], "does not say what to write"),
+        (["--arch", "x", "--predictor-folder", "p"], "is not three nodes"),
+    ],
+)
+def test_predictions_that_make_no_sense(words: list[str], why: str, command: Latlab) -> None:
+    fitted("nasbench201").save("p")
+    code, _, err = command("predict", *words)
+    assert code == 2
+    assert why in " ".join(err.split())
