@@ -78,10 +78,10 @@ def latency_table(
             "lower_ms": prediction.lower_ms,
             "upper_ms": prediction.upper_ms,
             "measured": [label is not None for label in labels],
-            "measured_ms": [None if label is None else label.latency_ms for label in labels],
-            "stderr_ms": [None if label is None else label.stderr_ms for label in labels],
+            "measured_ms": np.array([None if label is None else label.latency_ms for label in labels], dtype=float),
+            "stderr_ms": np.array([None if label is None else label.stderr_ms for label in labels], dtype=float),
         }
-    ).astype({"measured_ms": float, "stderr_ms": float})
+    )
 
 
 def selected(table: pd.DataFrame, under_ms: float | None, top: int | None, sort: bool) -> pd.DataFrame:

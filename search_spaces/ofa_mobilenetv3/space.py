@@ -60,6 +60,13 @@ def _index_in(values: Sequence[int], array: np.ndarray) -> np.ndarray:
     return found
 
 
+def _among(values: NDArray[np.int64], choices: Sequence[int]) -> NDArray[np.bool_]:
+    """Return which values are choices, in ascending order: for few choices several times as fast as `np.isin`."""
+    known = np.zeros(choices[-1] + 2, dtype=bool)
+    known[list(choices)] = True
+    return known[np.clip(values, -1, len(known) - 1)]
+
+
 class OFAMobileNetV3(SearchSpace):
     """OFA's MobileNetV3 at width 1.0; resolutions 128-224 in steps of 4, 1,000 classes.
 
@@ -107,8 +114,8 @@ class OFAMobileNetV3(SearchSpace):
         depths = genes[:, 1 : 1 + STAGES]
         kernels, expansions = genes[:, 1 + STAGES :].reshape(len(genes), 2, STAGES, MAX_DEPTH).swapaxes(0, 1)
         used = np.arange(MAX_DEPTH) < depths[:, :, None]
-        blocks = (np.isin(kernels, KERNELS) & np.isin(expansions, EXPANSIONS)) | ~used
-        frame = np.isin(genes[:, 0], RESOLUTIONS) & np.isin(depths, DEPTHS).all(axis=1)
+        blocks = (_among(kernels, KERNELS) & _among(expansions, EXPANSIONS)) | ~used
+        frame = _among(genes[:, 0], RESOLUTIONS) & _among(depths, DEPTHS).all(axis=1)
         return np.asarray(frame & blocks.all(axis=(1, 2)))
 
     def canonical_genes(self, genes: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -290,7 +290,7 @@ def test_predict_from_a_folder_needs_no_store(command: Latlab, tmp_path: Path) -
     everything = predictor.table()
     fastest = [json.loads(line)["latency_ms"] for line in out.splitlines()]
     assert fastest == pytest.approx(sorted(everything["latency_ms"])[:3])
-    limit = sorted(everything["latency_ms"])[100]
+    limit = float(np.sort(everything["latency_ms"].unique())[20:22].mean())
     _, out, _ = command("predict", "--predictor-folder", "p", "--all", "--under", f"{1000 * limit}us", "--out", "t.csv")
     assert len(pd.read_csv("t.csv")) == (everything["latency_ms"] < limit).sum()
     assert "all 15,625 networks" in out
