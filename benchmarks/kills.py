@@ -263,6 +263,7 @@ def cases(transport: str) -> Iterator[tuple[str, str]]:
 
 
 def main() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, commands would inherit that it is ignored
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     choices = [*DEVICES, "benchmark_model"]
     parser.add_argument("--only", nargs="+", choices=choices, default=choices, help="the transports to try")

@@ -60,13 +60,14 @@ def main() -> None:
     """Print the table and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", type=int, default=20, help="networks of each runtime")
+    parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=RUNTIMES)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS / "profile.json")
     options = parser.parse_args()
     rows, details = [], {}
     with tempfile.TemporaryDirectory() as folder:
         lab = Lab(Path(folder) / "store.db")
-        for runtime in RUNTIMES:
+        for runtime in options.runtimes:
             found = profiles(lab, runtime, options.networks, options.seed)
             rows.append(row(runtime, found))
             details[runtime] = [
