@@ -63,12 +63,14 @@ class ClosedLoop:
         reference = space.sample(min(REFERENCE, space.size), random.Random(f"reference/{seed}"))
         self._reference = space.genes(self._views(reference))
         drawn = space.sample(min(count + len(exclude), space.size), random.Random(f"candidates/{seed}"))
-        banned = {*self._views(exclude), *(space.canonical(arch) for arch in self._wanted), *self._wanted}
+        self._banned = set(self._views(exclude))
+        banned = {*self._banned, *(space.canonical(arch) for arch in self._wanted), *self._wanted}
         views = dict.fromkeys(view for view in self._views(drawn) if view not in banned)
         self._candidates = list(views)[:count]
         self._pending: dict[Architecture, None] = {}
         self._measured: dict[Architecture, tuple[float, float | None]] = {}
         self._failed: set[Architecture] = set()
+        self._imported: set[Architecture] = set()
         self._fitted: int | None = None
         """Number of labels at the last fit; None before the first fit."""
 
@@ -83,6 +85,11 @@ class ClosedLoop:
     def measured(self) -> int:
         """Number of networks with a latency."""
         return len(self._measured)
+
+    @property
+    def imported(self) -> int:
+        """Number of networks whose only latency is imported; they are no part of the budget."""
+        return len(self._imported)
 
     @property
     def failed(self) -> int:
@@ -108,11 +115,19 @@ class ClosedLoop:
         """Take in a finished row, or a running row with its latency so far. Times are in ms."""
         view = self.view(self.space.parse(arch))
         self._pending.pop(view, None)
+        self._imported.discard(view)
         if status in (Status.OK, Status.RUNNING) and latency_ms is not None:
-            self._measured[view] = (latency_ms, stderr_ms)
+            self._measured[view] = (latency_ms, _known(stderr_ms))
         else:
             self._measured.pop(view, None)
             self._failed.add(view)
+
+    def give(self, arch: str, latency_ms: float, stderr_ms: float | None) -> None:
+        """Take in a label that the user has imported: it is learnt from, never proposed, and no part of the budget."""
+        view = self.view(self.space.parse(arch))
+        if view not in self._banned and view not in self._measured:
+            self._measured[view] = (latency_ms, _known(stderr_ms))
+            self._imported.add(view)
 
     def expect(self, archs: Sequence[str]) -> None:
         """Count architectures as proposed already, because an earlier run has left them unfinished."""
@@ -124,7 +139,7 @@ class ClosedLoop:
         First come the architectures that the predictor needs (`Predictor.wanted`). Others among the first `FROM_PRIOR`
         are chosen by the prior alone, which makes them diverse.
         """
-        while self.measured + len(self._pending) < self._budget:
+        while self.measured - self.imported + len(self._pending) < self._budget:
             if self.failed > FAILURES_PER_BUDGET * self._budget or self.good_enough():
                 return
             taken = {*self._measured, *self._pending, *self._failed}
@@ -192,6 +207,11 @@ class ClosedLoop:
         )
         self.fit(always=True)
         return curve
+
+
+def _known(stderr_ms: float | None) -> float | None:
+    """Return a standard error, or None where a table has NaN because it is not known."""
+    return None if stderr_ms is None or np.isnan(stderr_ms) else stderr_ms
 
 
 def refitted(space: SearchSpace, rows: pd.DataFrame, predictor: str | Predictor) -> ClosedLoop | None:

@@ -14,7 +14,8 @@ from latlab.harness.architectures import space_named
 from latlab.harness.errors import BadInputError
 from latlab.harness.importers.hat import hat_columns, is_hat
 from latlab.harness.importers.source_table import labelled
-from latlab.harness.importers.table_files import Column, Grid, columns_of, read_csv, read_parquet
+from latlab.harness.importers.grid import Grid, read_csv, read_parquet
+from latlab.harness.importers.table_files import Column, columns_of
 from latlab.predictors.base import FloatArray, IntArray
 from latlab.search_spaces import Architecture, SearchSpace
 
@@ -80,14 +81,23 @@ def read_table(path: Path, space: str) -> LatencyTable:
         str(path),
         rows.space,
         rows.space.genes(rows.archs),
-        {column.device: _latencies(column, str(path)) for column in columns},
+        {column.device or path.stem: _latencies(column, str(path)) for column in columns},
     )
 
 
 def _latencies(column: Column, name: str) -> FloatArray:
     """Return the latency of each architecture, checked and averaged."""
     source = labelled(
-        column.rows, column.latency, "ms", name, column.device, format="", files=(), sha256="", citation=""
+        column.rows,
+        column.latency,
+        column.unit or "ms",
+        name,
+        column.device or name,
+        insist=True,
+        format="",
+        files=(),
+        sha256="",
+        citation="",
     )
     row_of = {arch: row for row, arch in enumerate(column.rows.archs)}
     latency = np.full(len(row_of), np.nan)

@@ -13,8 +13,9 @@ import numpy as np
 
 from latlab.harness.architectures import space_named
 from latlab.harness.errors import BadInputError
-from latlab.harness.importers.source_table import numbers, rows_of
-from latlab.harness.importers.table_files import Column, Grid
+from latlab.harness.importers.grid import Grid, as_numbers
+from latlab.harness.importers.source_table import rows_of
+from latlab.harness.importers.table_files import Column
 from latlab.search_spaces import Architecture, ArchitectureError
 
 __all__ = ["CITATION", "hat_columns", "is_hat"]
@@ -61,10 +62,10 @@ def hat_columns(grid: Grid, device: str, given: str | None) -> list[Column]:
         missing = [column for column in (latency, depth, *(one for one, _ in fields)) if column not in grid.columns]
         if missing:
             raise BadInputError(f"{grid.name}: the column {missing[0]} is missing", "HAT's tables have fourteen.")
-        layers = numbers(grid.columns[depth], grid.where, depth, grid.name)
+        layers = as_numbers(grid.columns[depth], grid.where, depth, grid.name)
         values = np.stack(
             [
-                numbers(grid.columns[column], grid.where, column, grid.name) * (layers if averaged else 1)
+                as_numbers(grid.columns[column], grid.where, column, grid.name) * (layers if averaged else 1)
                 for column, averaged in fields
             ],
             axis=1,
@@ -83,6 +84,6 @@ def hat_columns(grid: Grid, device: str, given: str | None) -> list[Column]:
                 archs.append(space.from_genes([int(one) for one in genes]))
             except ArchitectureError as error:
                 raise BadInputError(f"{grid.name}, {grid.where[row]}: {error}") from error
-        labels = numbers(grid.columns[latency], grid.where, latency, grid.name)
+        labels = as_numbers(grid.columns[latency], grid.where, latency, grid.name)
         found.append(Column(device, rows_of(space, archs, grid.where), labels, None))
     return found

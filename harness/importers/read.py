@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from latlab.harness.errors import BadInputError
-from latlab.harness.importers import hat, help_eagle, ofa_lookup, safe_pickle, table_files
-from latlab.harness.importers.source_table import UNITS, SourceTable, labelled
+from latlab.harness.importers import grid, hat, help_eagle, hw_nas_bench, ofa_lookup, safe_pickle, table_files
+from latlab.harness.importers.arch_formats import ARCH_FORMATS
+from latlab.harness.importers.source_table import SourceTable, labelled
+from latlab.harness.importers.units import UNITS
 
-__all__ = ["FORMATS", "UNITS", "SourceTable", "read_sources"]
+__all__ = ["ARCH_FORMATS", "FORMATS", "UNITS", "SourceTable", "read_sources"]
 
-FORMATS = ("auto", "help", "eagle", "hat", "ofa-lookup", "csv", "parquet")
+FORMATS = ("auto", "help", "eagle", "hat", "hw-nas-bench", "ofa-lookup", "csv", "parquet")
 _USUAL_UNIT = {"eagle": "s"}
 """The unit that a publisher uses, if it is not milliseconds."""
 _TEXT = {".csv": "csv", ".tsv": "csv", ".yaml": "ofa-lookup", ".yml": "ofa-lookup", ".json": "json"}
 _LISTS = "a list of latencies, or of architectures"
 _WAY_OUT = (
-    "latlab reads HELP's .pt files, EAGLE's .pickle, HAT's .csv, OFA's lookup tables (.yaml), CSV and Parquet; "
+    "latlab reads HELP's .pt files, EAGLE's and HW-NAS-Bench's .pickle, HAT's .csv, OFA's lookup tables (.yaml), CSV and "
+    "Parquet; "
     "--format says which it is."
 )
 
@@ -44,6 +47,9 @@ def read_sources(
     device: str | None = None,
     format: str = "auto",
     unit: str | None = None,
+    arch_format: str = "auto",
+    insist: bool = False,
+    batch_size: int | None = None,
 ) -> list[SourceTable]:
     """Return the source devices in `paths`.
 
@@ -57,30 +63,55 @@ def read_sources(
             that
             column is read.
         format: one of `FORMATS`; `auto` recognises it.
-        unit: unit of the latencies (`UNITS`), if it is not the publisher's.
+        unit: unit of the latencies (`UNITS`), if it is not the publisher's or that of the column's name.
+        arch_format: the form of the architectures in a table of one's own (`ARCH_FORMATS`).
+        insist: whether to accept latencies that are impossible for the space.
+        batch_size: the images of an inference, where it is known.
 
     Raises:
         BadInputError: naming file and byte, line, row or key of what is wrong.
     """
     files = [_open(path, format, space) for path in dict.fromkeys(paths)]
+    checks = _Checks(unit, insist, batch_size)
     tables = [
-        *_help(files, space, device, unit),
-        *_lookups([file for file in files if file.format == "ofa-lookup"], device, unit),
+        *_help(files, space, device, checks),
+        *_lookups([file for file in files if file.format == "ofa-lookup"], device, checks),
     ]
     for file in files:
         if file.format == "eagle":
             rows, latency = help_eagle.eagle_rows(file.value, str(file.path))
             _only(space, rows.space.name, file.path)
             column = table_files.Column(device or help_eagle.stem(file.path), rows, latency, None)
-            tables.append(_table(column, [file], help_eagle.EAGLE, unit))
+            tables.append(_table(column, [file], help_eagle.EAGLE, checks))
         elif file.format == "hat":
             columns = hat.hat_columns(file.value, device or help_eagle.stem(file.path), space)
-            tables += [_table(column, [file], hat.CITATION, unit) for column in columns]
+            tables += [_table(column, [file], hat.CITATION, checks) for column in columns]
+        elif file.format == "hw-nas-bench":
+            columns = hw_nas_bench.hw_nas_bench_columns(file.value, str(file.path), space, device)
+            tables += [_table(column, [file], hw_nas_bench.CITATION, checks) for column in columns]
         elif file.format in ("csv", "parquet"):
-            columns = table_files.columns_of(file.value, space, device)
-            tables += [_table(_renamed(column, columns, device), [file], "", unit) for column in columns]
+            columns = table_files.columns_of(file.value, space, device, arch_format)
+            tables += [_table(_renamed(column, columns, device, file.path), [file], "", checks) for column in columns]
     _distinct(tables, device)
     return tables
+
+
+@dataclass(frozen=True)
+class _Checks:
+    """What the user says about the latencies of all files."""
+
+    unit: str | None
+    insist: bool
+    batch_size: int | None
+
+    def unit_of(self, column: table_files.Column, format: str, name: str) -> str:
+        """Return the unit of a column: the user's, that of its name, or the publisher's."""
+        if column.unit is not None and self.unit not in (None, column.unit) and column.device is None:
+            raise BadInputError(
+                f"{name}: the column {column.key} is in {column.unit} by its name, --unit says {self.unit}",
+                "Rename the column, or leave out --unit.",
+            )
+        return self.unit or column.unit or _USUAL_UNIT.get(format, "ms")
 
 
 def _open(path: Path, wanted: str, space: str | None) -> _File:
@@ -105,18 +136,22 @@ def _read(path: Path, data: bytes, space: str | None) -> tuple[str, Any]:
     """Return the content's format, and the content."""
     name, kind = str(path), _TEXT.get(path.suffix.lower())
     if data.startswith(b"PAR1"):
-        return "parquet", table_files.read_parquet(path)
+        return "parquet", grid.read_parquet(path)
     if kind == "csv":
-        grid = table_files.read_csv(path)
-        return ("hat" if hat.is_hat(list(grid.columns)) else "csv"), grid
+        table = grid.read_csv(path)
+        return ("hat" if hat.is_hat(list(table.columns)) else "csv"), table
     if kind == "ofa-lookup":
         return kind, ofa_lookup.read_lookup(path, space)
+    if path.suffix.lower() in (".xlsx", ".xls", ".xlsm", ".ods"):
+        raise BadInputError(f"{path}: a workbook cannot be read", "Save its sheet as CSV (UTF-8), and import that.")
     if data.startswith(b"PK\3\4"):
         value = safe_pickle.read_torch(data, name)
     elif data[:1] == b"\x80" or path.suffix.lower() in (".pickle", ".pkl", ".pt", ".pth"):
-        value = safe_pickle.read_pickle(data, name)
+        value = safe_pickle.read_pickle(data, name, arrays=hw_nas_bench.MARK in data)
     else:
         raise BadInputError(f"{path}: it is no table that latlab knows", _WAY_OUT)
+    if hw_nas_bench.is_hw_nas_bench(value):
+        return "hw-nas-bench", value
     if help_eagle.is_latencies(value):
         return "help", value
     if help_eagle.is_eagle(value):
@@ -126,7 +161,7 @@ def _read(path: Path, data: bytes, space: str | None) -> tuple[str, Any]:
     raise BadInputError(f"{path}: it holds neither {_LISTS}, nor a dict from operations to latencies", _WAY_OUT)
 
 
-def _help(files: Sequence[_File], space: str | None, device: str | None, unit: str | None) -> list[SourceTable]:
+def _help(files: Sequence[_File], space: str | None, device: str | None, checks: _Checks) -> list[SourceTable]:
     latencies = [file for file in files if file.format == "help"]
     given = [file for file in files if file.format == "architectures"]
     if len(given) > 1:
@@ -156,48 +191,57 @@ def _help(files: Sequence[_File], space: str | None, device: str | None, unit: s
             )
         latency = help_eagle.latencies(file.value)
         column = table_files.Column(device or help_eagle.stem(file.path), rows, latency, None)
-        tables.append(_table(column, [*given, file], help_eagle.HELP, unit))
+        tables.append(_table(column, [*given, file], help_eagle.HELP, checks))
     return tables
 
 
-def _lookups(files: Sequence[_File], device: str | None, unit: str | None) -> list[SourceTable]:
+def _lookups(files: Sequence[_File], device: str | None, checks: _Checks) -> list[SourceTable]:
     if not files:
         return []
     rows, latency, stderr = ofa_lookup.summed([file.value for file in files])
     name = device or ofa_lookup.device_of([file.path for file in files])
     blocks = len(files[0].value.latency)
     note = f"sums of the latencies of {blocks} blocks at {len(files)} resolution(s), not measured whole"
-    return [_table(table_files.Column(name, rows, latency, stderr), files, ofa_lookup.CITATION, unit, (note,))]
+    return [_table(table_files.Column(name, rows, latency, stderr), files, ofa_lookup.CITATION, checks, (note,))]
 
 
 def _table(
-    column: table_files.Column, files: Sequence[_File], citation: str, unit: str | None, notes: Sequence[str] = ()
+    column: table_files.Column, files: Sequence[_File], citation: str, checks: _Checks, notes: Sequence[str] = ()
 ) -> SourceTable:
     last = files[-1]
     sums = [file.sha256 for file in files]
+    name = str(last.path)
     return labelled(
         column.rows,
         column.latency,
-        unit or _USUAL_UNIT.get(last.format, "ms"),
-        str(last.path),
-        column.device,
+        checks.unit_of(column, last.format, name),
+        name,
+        column.device or help_eagle.stem(last.path),
         column.stderr,
+        insist=checks.insist,
+        batch_size=checks.batch_size,
         format=last.format,
         files=tuple(str(file.path) for file in files),
         sha256=sums[0] if len(sums) == 1 else hashlib.sha256("".join(sorted(sums)).encode()).hexdigest(),
         citation=citation,
-        notes=notes,
+        notes=(*column.notes, *notes),
+        is_prediction=column.is_prediction,
+        simulated=column.simulated,
+        as_written=column.as_written,
+        holdout=column.holdout(),
     )
 
 
-def _renamed(column: table_files.Column, all_: Sequence[table_files.Column], device: str | None) -> table_files.Column:
+def _renamed(
+    column: table_files.Column, all_: Sequence[table_files.Column], device: str | None, path: Path
+) -> table_files.Column:
     """Return the column with the name that the user gives. That needs a table of one device."""
     if device is None or column.device == device:
         return column
     if len({one.device for one in all_}) > 1:
-        names = ", ".join(dict.fromkeys(one.device for one in all_))
-        raise BadInputError(f"{device} is not among the devices of the table: {names:.300}")
-    return table_files.Column(device, column.rows, column.latency, column.stderr)
+        names = ", ".join(dict.fromkeys(one.device or one.key or "" for one in all_))
+        raise BadInputError(f"{path}: {device} is not among the devices of the table: {names:.300}")
+    return column if device == column.key else replace(column, device=device)
 
 
 def _only(given: str | None, known: str, path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from latlab.harness.errors import BadInputError
 
-__all__ = ["MAX_BYTES", "read_pickle", "read_torch"]
+__all__ = ["MAX_BYTES", "PickleReader", "read_pickle", "read_torch"]
 
 MAX_BYTES = 64_000_000
 """The most bytes of a file, and of the pickle in an archive. A million latencies take nine million."""
@@ -71,23 +71,30 @@ def read_torch(data: bytes, name: str) -> Any:
     return read_pickle(content, f"{name}, {found[0].filename}")
 
 
-def read_pickle(data: bytes, name: str) -> Any:
+def read_pickle(data: bytes, name: str, *, arrays: bool = False) -> Any:
     """Return the value of a pickle of plain data.
 
     Args:
         data: the pickle's bytes.
         name: the file's name in errors.
+        arrays: whether numpy's arrays and numbers are plain data, too: they become lists and numbers (`safe_numpy`).
 
     Raises:
         BadInputError: naming the byte at which it is anything else.
     """
     if len(data) > MAX_BYTES:
         raise BadInputError(f"{name}: more than {MAX_BYTES:,} bytes")
-    return _Reader(data, name).read()
+    if arrays:
+        from latlab.harness.importers.safe_numpy import NumpyReader
+
+        return NumpyReader(data, name).read()
+    return PickleReader(data, name).read()
 
 
-class _Reader:
+class PickleReader:
     """An interpreter for one pickle, with the stack and the memo of pickle's own machine."""
+
+    most_steps = MAX_STEPS
 
     def __init__(self, data: bytes, name: str) -> None:
         self._data, self._name = data, name
@@ -230,8 +237,8 @@ class _Reader:
 
     def _count(self, steps: int) -> None:
         self._steps += steps
-        if self._steps > MAX_STEPS:
-            self._stop(f"it takes more than {MAX_STEPS:,} instructions, counting what references stand for")
+        if self._steps > self.most_steps:
+            self._stop(f"it takes more than {self.most_steps:,} instructions, counting what references stand for")
 
     def _stop(self, problem: str, way_out: str | None = None) -> NoReturn:
         raise BadInputError(f"{self._name}, byte {self._at}: {problem}", way_out)

@@ -12,14 +12,11 @@ from numpy.typing import NDArray
 
 from latlab.harness.architectures import space_named
 from latlab.harness.errors import BadInputError
+from latlab.harness.importers.units import UNITS, check_unit
 from latlab.search_spaces import Architecture, ArchitectureError, SearchSpace, get, names
 
-__all__ = ["UNITS", "Rows", "SourceTable", "device_name", "fitting_space", "labelled", "numbers", "rows_of"]
+__all__ = ["UNITS", "Rows", "SourceTable", "device_name", "fitting_space", "labelled", "rows_of"]
 
-UNITS = {"ms": 1.0, "s": 1e3, "us": 1e-3}
-"""Milliseconds per unit."""
-PLAUSIBLE_MS = (1e-3, 1e5)
-"""Bounds of a space's median latency in milliseconds on any device. Outside them, the unit is wrong."""
 LOOKED_AT = 20
 """The number of rows that decide which space a file is of."""
 RESERVED = ("all", "none")
@@ -47,6 +44,14 @@ class SourceTable:
     """The publication of the data, and its licence if it is known."""
     notes: tuple[str, ...] = ()
     """Sentences about what was done to the labels."""
+    is_prediction: bool = False
+    """True if these are predictions of latlab's and no measurements."""
+    simulated: bool = False
+    """True if latlab says that some of the labels were simulated."""
+    as_written: bool | None = None
+    """Whether networks were exported with their dead edges, if latlab says so."""
+    holdout: frozenset[Architecture] = frozenset()
+    """Architectures that latlab has measured to judge predictors, which must not learn from them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,31 +109,8 @@ def fitting_space(values: Sequence[Any], given: str | None, name: str, parse: st
     )
 
 
-def numbers(values: Sequence[Any], where: Sequence[str], column: str, name: str) -> Floats:
-    """Return `values` as floats; NaN for those not measured (empty, None, NA or NaN).
-
-    Raises:
-        BadInputError: naming the row whose value is not a number.
-    """
-    try:
-        return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        pass
-    found = np.empty(len(values))
-    for place, value in enumerate(values):
-        try:
-            text = value.strip() if isinstance(value, str) else value
-            found[place] = np.nan if text in ("", None, "NA") else float(text)
-        except (TypeError, ValueError, OverflowError):
-            raise BadInputError(
-                f"{name}, {where[place]}: {column} is {value!r:.60}, which is no number",
-                "Columns beside the architecture are latencies, one per device: remove others.",
-            ) from None
-    return found
-
-
-def labelled(rows: Rows, latency: Floats, unit: str, name: str, device: str, stderr: Floats | None = None,
-             **facts: Any) -> SourceTable:  # fmt: skip
+def labelled(rows: Rows, latency: Floats, unit: str, name: str, device: str, stderr: Floats | None = None, *,
+             insist: bool = False, batch_size: int | None = None, **facts: Any) -> SourceTable:  # fmt: skip
     """Return one column of latencies as a source device. Repeated architectures get the mean of their rows.
 
     Args:
@@ -138,6 +120,8 @@ def labelled(rows: Rows, latency: Floats, unit: str, name: str, device: str, std
         name: the file's name in errors.
         device: the device's name.
         stderr: each row's standard error in `unit`, if known.
+        insist: whether to accept latencies that are impossible for the space.
+        batch_size: the images of an inference; None where only the device's name may tell.
         facts: the other fields of `SourceTable`.
 
     Raises:
@@ -155,12 +139,9 @@ def labelled(rows: Rows, latency: Floats, unit: str, name: str, device: str, std
         )
     if not measured.any():
         raise BadInputError(f"{name}: {device} has no latency at all", "Leave it out.")
-    median = float(np.median(latency[measured])) * scale
-    if not PLAUSIBLE_MS[0] <= median <= PLAUSIBLE_MS[1]:
-        raise BadInputError(
-            f"{name}: the median latency of {device} would be {median:g} ms, if its unit is {unit}",
-            f"Say their unit: --unit {', '.join(other for other in UNITS if other != unit)}.",
-        )
+    if not insist:
+        check_unit(rows.space, latency[measured], unit, name, device, batch_size)
+    _check_errors(rows, stderr, measured, name, device)
     which = rows.which[measured]
     kept, inverse, counts = np.unique(which, return_inverse=True, return_counts=True)
     labels, notes = scale * latency[measured], list(facts.pop("notes", ()))
@@ -182,6 +163,18 @@ def labelled(rows: Rows, latency: Floats, unit: str, name: str, device: str, std
         notes=tuple(notes),
         **facts,
     )
+
+
+def _check_errors(rows: Rows, stderr: Floats | None, measured: NDArray[np.bool_], name: str, device: str) -> None:
+    """Check that standard errors are finite and not negative, where they are known."""
+    if stderr is None:
+        return
+    wrong = np.flatnonzero(measured & ~np.isnan(stderr) & ~((stderr >= 0) & np.isfinite(stderr)))
+    if len(wrong):
+        raise BadInputError(
+            f"{name}, {rows.where[wrong[0]]}: the standard error of {device} is {stderr[wrong[0]]:g}",
+            "It must be 0 or more; leave it empty where it is not known.",
+        )
 
 
 def _merged(
@@ -210,5 +203,8 @@ def device_name(text: str, where: str) -> str:
     """
     name = re.sub(r"[/,\s]+", "-", text.strip()).strip("-")
     if not name or len(name) > 100 or not name.isprintable() or name in RESERVED:
-        raise BadInputError(f"{where}: {text!r:.60} cannot be a source's name", "Choose one with --device NAME.")
+        raise BadInputError(
+            f"{where}: {text!r:.60} cannot be a source's name",
+            "Choose one with --device NAME, or rename the column.",
+        )
     return name

@@ -1,218 +1,184 @@
-"""Readers of users' own tables: CSV and Parquet, one row per architecture or one per measurement."""
+"""Readers of users' own tables, one row per architecture or one per measurement, and of latlab's own."""
 
 from __future__ import annotations
 
-import csv
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from latlab.harness.errors import BadInputError
-from latlab.harness.importers.source_table import Floats, Rows, fitting_space, numbers, rows_of
-from latlab.search_spaces import Architecture, ArchitectureError
+from latlab.harness.importers.arch_formats import ARCH_COLUMNS, INDEX_COLUMNS, OFA_COLUMNS, rows_in
+from latlab.harness.importers.columns import DEVICES, LatencyColumn, latency_columns
+from latlab.harness.importers.grid import FORMS, Grid, as_numbers, is_empty
+from latlab.harness.importers.source_table import Floats, Rows
+from latlab.harness.importers.units import UNITS
+from latlab.search_spaces import Architecture
 
-__all__ = ["Column", "Grid", "columns_of", "read_csv", "read_parquet"]
+__all__ = ["Column", "columns_of"]
 
-MAX_CELLS = 20_000_000
-MAX_PARQUET_BYTES = 1_000_000_000
-"""The most bytes of the unpacked table, as the file's metadata give them."""
-OFA_COLUMNS = ("r", "d", "ks", "e")
-"""The columns of an OFA architecture, in the order of the space's genes."""
-DEVICES = ("device", "target")
-"""Names of the column that holds each row's device."""
 IGNORED = ("index", "Unnamed: 0", "", "__index_level_0__")
 """Names of columns in which other programs write a table's row numbers."""
-_FORMS = (
-    "A table has a column `arch` with canonical strings, or `ops`, or `ks`, `e`, `d` and `r`; and a column of "
-    "latencies per device, or `device` and `latency_ms`."
-)
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table's cells, not interpreted yet."""
-
-    name: str
-    columns: dict[str, Sequence[Any]]
-    where: Sequence[str]
-    """The name of each row in errors."""
+PREDICTED = ("lower_ms", "upper_ms", "measured")
+"""Columns, beside `arch` and `latency_ms`, by which latlab's latency tables are known."""
+HOLDOUT = "holdout"
+"""The role (`store.vocabulary.Role`) of labels in latlab's exports that predictors must not learn from."""
+MODELS = "model"
+"""The space of users' own models in latlab's exports, whose labels belong to no space."""
 
 
 @dataclass(frozen=True, eq=False)
 class Column:
     """The latencies of one device in one space, one per row; NaN if not measured."""
 
-    device: str
+    device: str | None
+    """The device's name; None if the table does not say it."""
     rows: Rows
     latency: Floats
     stderr: Floats | None
+    unit: str | None = None
+    """The unit that the column's name says (`UNITS`), or None."""
+    notes: tuple[str, ...] = ()
+    """What was left out of the table, and why, in words."""
+    key: str | None = None
+    """The column's own name, by which a user may ask for it; None where rows say the device."""
+    is_prediction: bool = False
+    """True if these are predictions of latlab's and no measurements."""
+    role: NDArray[np.object_] | None = field(default=None, repr=False)
+    """The role of each row in latlab's exports (`store.vocabulary.Role`), or None."""
+    simulated: bool = False
+    """True if latlab says that some of its rows were simulated."""
+    as_written: bool | None = None
+    """Whether networks were exported with their dead edges, if latlab says so."""
+
+    def holdout(self) -> frozenset[Architecture]:
+        """Return the architectures that latlab has measured to judge predictors."""
+        if self.role is None:
+            return frozenset()
+        return frozenset(self.rows.archs[self.rows.which[row]] for row in np.flatnonzero(self.role == HOLDOUT))
 
 
-def read_csv(path: Path) -> Grid:
-    """Read a table separated by commas, semicolons or tabs.
-
-    Raises:
-        BadInputError: naming the line that is wrong.
-    """
-    name = str(path)
-    columns: list[list[str]] = []
-    where = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline(1_000_000)
-            file.seek(0)
-            separator = max(",;\t", key=first.count)
-            reader = csv.reader(file, delimiter=separator, strict=True)
-            header = [one.strip() for one in next(reader, [])]
-            columns = [[] for _ in header]
-            for row in reader:
-                if not any(cell.strip() for cell in row):
-                    continue
-                if len(row) != len(header):
-                    raise BadInputError(
-                        f"{name}, line {reader.line_num}: {len(row)} fields, but the first line names {len(header)}",
-                        "Lists within a field, such as ks, need double quotes around them.",
-                    )
-                for column, cell in zip(columns, row, strict=True):
-                    column.append(cell)
-                where.append(f"line {reader.line_num}")
-    except csv.Error as error:
-        raise BadInputError(f"{name}, line {reader.line_num}: not CSV: {error}") from error
-    except UnicodeDecodeError as error:
-        raise BadInputError(f"{name}: it is not UTF-8 text") from error
-    return _grid(name, header, columns, where)
-
-
-def read_parquet(path: Path) -> Grid:
-    """Read a Parquet file.
-
-    Raises:
-        BadInputError: it cannot be read, or is too large.
-    """
-    import pyarrow
-    import pyarrow.parquet
-
-    name = str(path)
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            facts = file.metadata
-            size = sum(facts.row_group(group).total_byte_size for group in range(facts.num_row_groups))
-            if facts.num_rows * facts.num_columns > MAX_CELLS or size > MAX_PARQUET_BYTES:
-                raise BadInputError(f"{name}: {facts.num_rows:,} rows of {facts.num_columns:,} columns are too many")
-            table = file.read()
-            header = list(table.column_names)
-            columns = [column.to_pylist() for column in table.columns]
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise BadInputError(f"{name}: not a Parquet file that can be read: {error!s:.200}") from error
-    return _grid(name, header, columns, [f"row {row}" for row in range(table.num_rows)])
-
-
-def _grid(name: str, header: Sequence[str], columns: Sequence[Sequence[Any]], where: Sequence[str]) -> Grid:
-    twice = sorted({one for one in header if header.count(one) > 1})
-    if twice:
-        raise BadInputError(f"{name}: two columns are called {twice[0]!r:.60}", "Rename one.")
-    if not where:
-        raise BadInputError(f"{name}: it has no rows", _FORMS)
-    return Grid(name, dict(zip(header, columns, strict=True)), where)
-
-
-def columns_of(grid: Grid, given: str | None, only: str | None = None) -> list[Column]:
+def columns_of(grid: Grid, given: str | None, only: str | None = None, form: str = "auto") -> list[Column]:
     """Return the latencies of each device in a table. A column `space` allows several spaces in one table.
 
     Args:
         grid: the table.
         given: the space, if the user names it.
-        only: a device; if the table has it, no other is read.
+        only: a device or a column; if the table has it, no other is read.
+        form: the form of the architectures (`ARCH_FORMATS`).
 
     Raises:
         BadInputError: naming the row and the column that is wrong.
     """
-    columns = {key: values for key, values in grid.columns.items() if key not in IGNORED}
+    indices = INDEX_COLUMNS if form == "index" else ()
+    columns = {key: values for key, values in grid.columns.items() if key not in IGNORED or key.lower() in indices}
     keep = np.array([str(one) == "ok" for one in columns["status"]]) if "status" in columns else None
-    is_long = "latency_ms" in columns and any(one in columns for one in DEVICES)
+    device_key = next((key for one in DEVICES for key in columns if key.strip().lower() == one), None)
+    taken = {"space", "status", device_key, *(key for key in columns if key.strip().lower() in (*ARCH_COLUMNS, *indices))}
+    if all(one in columns for one in OFA_COLUMNS):
+        taken |= set(OFA_COLUMNS)
+    rest = {key: values for key, values in columns.items() if key not in taken}
+    is_table = all(one in columns for one in ("latency_ms", *PREDICTED))
+    predicted = is_table and "measured_ms" not in columns
+    if is_table:  # latlab's own latency table: only what was measured is a label
+        rest = {key: rest[key] for key in (("latency_ms", "std_ms") if predicted else ("measured_ms", "stderr_ms"))
+                if key in rest}  # fmt: skip
+    latencies, left_out = latency_columns(rest, grid.name)
+    if device_key is not None:
+        latencies = _of_rows(latencies, device_key, grid.name)
+    if only is not None and device_key is None and any(only in (one.key, one.device) for one in latencies):
+        latencies = [one for one in latencies if only in (one.key, one.device)]
+    notes = (f"left out, because they are no latencies: {', '.join(left_out):.300}",) if left_out else ()
+    if predicted:
+        notes = ("these are predictions of latlab, not measurements",)
     found = []
     for space, chosen in _by_space(columns, keep, len(grid.where), given):
         part: dict[str, Sequence[Any]] = {key: [values[row] for row in chosen] for key, values in columns.items()}
         where = [grid.where[row] for row in chosen]
-        rows = _rows(part, space, where, grid.name)
-        if is_long:
-            found += _long(part, rows, grid.name, only)
-        else:
-            taken = {"arch", "ops", "space", "status", *OFA_COLUMNS}
-            wide = [key for key in part if key not in taken]
-            wide = [only] if only in wide else wide
-            found += [Column(key, rows, numbers(part[key], where, key, grid.name), None) for key in wide]
+        rows = rows_in(part, space, form, where, grid.name)
+        facts = _facts(part)
+        for one in latencies:
+            latency = as_numbers(part[one.key], where, one.key, grid.name)
+            stderr = _errors(part, one, "std_ms" if predicted and "std_ms" in part else one.stderr, where, grid.name)
+            column = Column(one.device, rows, latency, stderr, one.unit, notes, one.key, predicted, **facts)
+            found += [column] if device_key is None else _split(column, part[device_key], device_key, only, grid.name)
     if not found:
-        raise BadInputError(f"{grid.name}: it has no latencies", _FORMS)
+        raise BadInputError(f"{grid.name}: it has no latencies", FORMS)
     return found
 
 
+def _errors(
+    part: Mapping[str, Sequence[Any]], one: LatencyColumn, key: str | None, where: Sequence[str], name: str
+) -> Floats | None:
+    """Return the standard errors of a column in the unit of its latencies, or None if there are none."""
+    if key is None:
+        return None
+    stderr = as_numbers(part[key], where, key, name)
+    if one.stderr_unit is not None and one.unit is not None:
+        stderr = stderr * (UNITS[one.stderr_unit] / UNITS[one.unit]) if one.stderr_unit != one.unit else stderr
+    return None if np.isnan(stderr).all() else stderr
+
+
+def _of_rows(latencies: Sequence[LatencyColumn], device_key: str, name: str) -> list[LatencyColumn]:
+    """Return the one column of latencies of a table whose rows say the device."""
+    generic = [one for one in latencies if one.device is None]
+    chosen = generic or (list(latencies) if len(latencies) == 1 else [])
+    if len(chosen) != 1:
+        raise BadInputError(
+            f"{name}: each row names its device (column {device_key}), but no column is called latency",
+            "Call the column of latencies latency_ms (or latency_s, latency_us).",
+        )
+    return chosen
+
+
+def _split(column: Column, values: Sequence[Any], key: str, only: str | None, name: str) -> list[Column]:
+    """Return a column for each device that the rows name."""
+    devices = np.array(
+        [_device(value, place, key, name) for value, place in zip(values, column.rows.where, strict=True)], dtype=object
+    )
+    names = list(dict.fromkeys(devices))
+    names = [only] if only in names else names
+    shared = {one: getattr(column, one) for one in ("unit", "notes", "is_prediction", "simulated", "as_written")}
+    return [
+        Column(
+            str(one), column.rows, np.where(devices == one, column.latency, np.nan), column.stderr, role=column.role,
+            **shared,
+        )
+        for one in names
+    ]  # fmt: skip
+
+
+def _device(value: Any, where: str, key: str, name: str) -> str:
+    """Return a row's device; a number is a name like any other."""
+    if is_empty(value):
+        raise BadInputError(f"{name}, {where}: {key} is empty", "Each row names its device.")
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
+def _facts(part: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Return what the rows of latlab's own export say of themselves; nothing of other tables."""
+    if not all(one in part for one in ("role", "simulated", "as_written", "policy_hash")):
+        return {}
+    yes = {one: [str(value) in ("True", "true", "1", "1.0") for value in part[one]] for one in ("simulated", "as_written")}
+    written = set(yes["as_written"])
+    return {
+        "role": np.array([str(one) for one in part["role"]], dtype=object),
+        "simulated": any(yes["simulated"]),
+        "as_written": written.pop() if len(written) == 1 else None,
+    }
+
+
 def _by_space(
-    columns: dict[str, Sequence[Any]], keep: np.ndarray | None, count: int, given: str | None
-) -> list[tuple[str | None, np.ndarray]]:
+    columns: Mapping[str, Sequence[Any]], keep: NDArray[np.bool_] | None, count: int, given: str | None
+) -> list[tuple[str | None, NDArray[np.intp]]]:
     """Return the rows of each space. Rows of `latlab export` that have no label or are of user models are left out."""
     rows = np.arange(count) if keep is None else np.flatnonzero(keep)
     if "space" not in columns:
         return [(given, rows)]
     spaces = np.array([str(one) for one in columns["space"]], dtype=object)[rows]
-    wanted = [given] if given is not None else [str(one) for one in dict.fromkeys(spaces) if one != "model"]
+    wanted = [given] if given is not None else [str(one) for one in dict.fromkeys(spaces) if one != MODELS]
     return [(space, rows[spaces == space]) for space in wanted if (spaces == space).any()]
-
-
-def _rows(columns: dict[str, Sequence[Any]], given: str | None, where: Sequence[str], name: str) -> Rows:
-    values: list[Any]
-    parse = "from_genes"
-    if "arch" in columns:
-        parse, values = "parse", [str(one) for one in columns["arch"]]
-    elif "ops" in columns:
-        values = [_integers(one, place, "ops", name) for one, place in zip(columns["ops"], where, strict=True)]
-    elif all(one in columns for one in OFA_COLUMNS):
-        parts = zip(*(columns[one] for one in OFA_COLUMNS), strict=True)
-        values = [
-            [gene for key, part in zip(OFA_COLUMNS, row, strict=True) for gene in _integers(part, place, key, name)]
-            for place, row in zip(where, parts, strict=True)
-        ]
-    else:
-        raise BadInputError(f"{name}: no column names the architectures (it has: {', '.join(columns):.200})", _FORMS)
-    space = fitting_space(values, given, name, parse)
-    known: dict[Any, Architecture] = {}
-    archs = []
-    for row, value in enumerate(values):
-        key = value if isinstance(value, str) else tuple(value)
-        if key not in known:
-            try:
-                known[key] = getattr(space, parse)(value)
-            except ArchitectureError as error:
-                raise BadInputError(
-                    f"{name}, {where[row]}: {error}", "Is --space right? `latlab spaces` describes them."
-                ) from error
-        archs.append(known[key])
-    return rows_of(space, archs, where)
-
-
-def _integers(value: Any, where: str, column: str, name: str) -> list[int]:
-    """Return the whole numbers in a list, a number, or a text such as `[3, 5]` or `3_5`."""
-    if isinstance(value, str) and re.fullmatch(r"[\[(]?\s*\d{1,6}([\s,;_]+\d{1,6})*\s*[\])]?", value.strip()):
-        return [int(one) for one in re.findall(r"\d+", value)]
-    items = value if isinstance(value, list) else [value]
-    try:
-        whole = [int(one) for one in items if int(one) == one]
-    except (TypeError, ValueError, OverflowError):
-        whole = []
-    if not whole or len(whole) != len(items):
-        raise BadInputError(f"{name}, {where}: {column} is {value!r:.80}, not a list of whole numbers")
-    return whole
-
-
-def _long(columns: dict[str, Sequence[Any]], rows: Rows, name: str, only: str | None) -> list[Column]:
-    """Return the columns of a table with one row per measurement, as `latlab export` writes it."""
-    devices = np.array([str(one) for one in columns[next(one for one in DEVICES if one in columns)]], dtype=object)
-    latency = numbers(columns["latency_ms"], rows.where, "latency_ms", name)
-    stderr = numbers(columns["stderr_ms"], rows.where, "stderr_ms", name) if "stderr_ms" in columns else None
-    names = list(dict.fromkeys(devices))
-    names = [only] if only in names else names
-    return [Column(str(one), rows, np.where(devices == one, latency, np.nan), stderr) for one in names]

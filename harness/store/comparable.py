@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from latlab.harness.store.vocabulary import Selection
+
 __all__ = ["comparable"]
 
 
@@ -11,11 +13,18 @@ def comparable(rows: pd.DataFrame) -> pd.DataFrame:
     """Return one row per architecture, of those whose labels mean the same.
 
     They have one timing policy and one way of exporting: the combination with most rows. If an architecture was
-    measured in several sessions, its last row counts.
+    measured in several sessions, its last row counts. Labels that the user has imported have no policy that is known;
+    the user says that they are the target's, so they join those that were measured with the same way of exporting. An
+    architecture that was measured, too, counts as measured.
 
     Args:
         rows: finished rows of one target and space, as `Store.table` returns them; at least one.
     """
-    _, alike = max(rows.groupby(["policy_hash", "as_written"], sort=False), key=lambda group: len(group[1]))
+    is_imported = rows["selection"] == Selection.IMPORTED
+    own = rows[~is_imported] if not is_imported.all() else rows
+    _, alike = max(own.groupby(["policy_hash", "as_written"], sort=False), key=lambda group: len(group[1]))
+    if is_imported.any() and len(own) < len(rows):
+        written = alike["as_written"].iloc[0]
+        alike = pd.concat([rows[is_imported & (rows["as_written"] == written)], alike])
     last: pd.DataFrame = alike.drop_duplicates("arch", keep="last")
     return last

@@ -6,7 +6,7 @@ import pandas as pd
 
 from latlab.harness.statistics.distribution import DISTRIBUTION, distribution
 from latlab.harness.store.store import Store
-from latlab.harness.store.vocabulary import Status
+from latlab.harness.store.vocabulary import Selection, Status
 from latlab.harness.telemetry.recorded_pass import PassKind
 
 __all__ = ["LABEL_COLUMNS", "with_distributions"]
@@ -30,7 +30,8 @@ def with_distributions(store: Store, table: pd.DataFrame) -> pd.DataFrame:
         if name not in filled:
             filled[name] = None
         filled[name] = pd.to_numeric(filled[name])
-    lacking = filled[(filled["status"] == Status.OK) & filled["p50_ms"].isna()]
+    timed = (filled["status"] == Status.OK) & (filled["selection"] != Selection.IMPORTED)
+    lacking = filled[timed & filled["p50_ms"].isna()]
     for place, row in lacking.iterrows():
         owner = row["id"] if pd.isna(row["same_graph_as"]) else row["same_graph_as"]
         passes = [one for one in store.passes(int(owner)) if one.kind == PassKind.LABEL]

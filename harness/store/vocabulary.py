@@ -47,6 +47,8 @@ class Selection(StrEnum):
     HOLDOUT = "holdout"
     SUSTAIN = "sustain"
     COMPARE = "compare"
+    IMPORTED = "imported"
+    """Labels that the user has brought along; latlab has no passes of them."""
 
     @staticmethod
     def onboarding(predictor: str) -> str:

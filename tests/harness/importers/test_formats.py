@@ -265,7 +265,7 @@ def test_repeated_measurements_are_averaged_and_told(tmp_path: Path) -> None:
         ("arch,a\n{0},inf\n", "must be positive"),
         ("arch,a\n{0},\n", "a has no latency at all"),
         ("arch,a\n{0},0.0000001\n", "would be 1e-07 ms"),
-        ("arch,a\n{0},1e9\n", r"--unit s, us"),
+        ("arch,a\n{0},1e9\n", r"--unit ns; if they are right as they are, --insist"),
         ("arch\n{0}\n", "it has no latencies"),
         ("arch,all\n{0},1\n", "'all' cannot be a source's name"),
         ('arch,a\n"{0},1\n', "not CSV"),

@@ -83,7 +83,7 @@ def test_the_same_file_is_kept_once_and_another_of_the_name_refused(store: Store
     assert "latlab sources remove gpu" in str(error.value.hint)
     assert names(store) == ["gpu"]  # all or none
     with pytest.raises(BadInputError, match="already"):
-        keep(store, read_sources([path], device="gpu", unit="us"))
+        keep(store, read_sources([path], device="gpu", unit="us", insist=True))
 
 
 def test_removing(store: Store, tmp_path: Path) -> None:
