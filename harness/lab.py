@@ -20,6 +20,7 @@ from latlab.harness import sustained
 from latlab.harness.active_learning.block_latencies import block_latencies
 from latlab.harness.active_learning.fitted_predictor import FittedPredictor
 from latlab.harness.active_learning.holdout import holdout_of
+from latlab.harness.active_learning.imported_labels import import_labels
 from latlab.harness.active_learning.onboarding import Onboarding, OnboardingPlan, onboard, save_onboarding
 from latlab.harness.active_learning.prediction import (
     KeptPredictors,
@@ -69,6 +70,7 @@ from latlab.harness.paths import cache_folder, whole_folder, writable_folder
 from latlab.harness.profiling import NetworkProfile, ProfileRun
 from latlab.harness.statistics.ranking import Resolve
 from latlab.harness.store.distributions import with_distributions
+from latlab.harness.store.own_labels import KeptLabels
 from latlab.harness.store.store import Campaign, Store
 from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Role, Selection, Status
 from latlab.harness.targets import Target
@@ -570,6 +572,24 @@ class Lab:
                 return exports.submit(request).result()
             except ExportError as error:
                 raise LatlabError(f"{request.arch} cannot be exported: {error.message}") from error
+
+    def import_labels(self, files: str | Path | Sequence[str | Path], as_target: str, **how: Any) -> list[KeptLabels]:
+        """Import labels that were measured elsewhere as those of a target: predictors, reports and onboarding use them.
+
+        Importing again changes only labels that are different in the file.
+
+        Args:
+            files: one file or several; docs/own-labels.md describes their forms.
+            as_target: a full target, or a part of it (`imported_labels.named_target`); `each` for the targets that the
+                file names itself.
+            how: `space`, `device`, `format`, `unit`, `arch_format`, `insist` as for `read_sources`; `as_written` if
+                networks were timed with their dead edges.
+
+        Raises:
+            BadInputError: naming file and place of what is wrong; nothing is imported then.
+        """
+        named = [files] if isinstance(files, (str, Path)) else list(files)
+        return import_labels(self.store, self.inventory, [Path(one) for one in named], as_target, **how)
 
     # Predicting
 

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 
 from latlab.harness.active_learning.fitted_predictor import FittedPredictor, card_of
 from latlab.harness.active_learning.holdout import holdout_of
+from latlab.harness.active_learning.imported_labels import give_imported
 from latlab.harness.active_learning.latency_table import measured_latencies
 from latlab.harness.active_learning.loop import ClosedLoop
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for
@@ -96,6 +97,8 @@ class Onboarding:
     target: str
     space: str
     measured: int
+    imported: int
+    """Number of networks whose labels the user has imported, beside those that were measured."""
     failed: int
     holdout_spearman: float | None
     holdout_mape_percent: float | None
@@ -225,7 +228,7 @@ class OnboardingJob:
             as_written=plan.as_written,
         )
         self._close_loop(measurer, publish)
-        if not self._loop.measured:
+        if self._loop.measured == self._loop.imported:
             raise LatlabError(
                 f"all {self._loop.failed} networks failed on {plan.target}: {self._last_error()}",
                 f"`latlab doctor {plan.target.device}` looks for the cause; `latlab show` lists the failures.",
@@ -275,6 +278,8 @@ class OnboardingJob:
             if row.arch not in unfinished:
                 loop.record(row.arch, row.status, row.latency_ms, row.stderr_ms)
         loop.expect(unfinished)
+
+        give_imported(self._store, self.plan.target, self.plan.space.name, self.plan.as_written, loop)
 
         # A generator: each proposal is made when an export can start, by what is known then.
         wanted = ((arch, str(Role.TRAIN)) for arch in itertools.chain(unfinished, loop.proposals()))
@@ -387,7 +392,8 @@ def save_onboarding(run: OnboardingRun, folder: Path) -> Onboarding:
     return Onboarding(
         target=str(plan.target),
         space=plan.space.name,
-        measured=loop.measured,
+        measured=loop.measured - loop.imported,
+        imported=loop.imported,
         failed=loop.failed,
         wall_s=run.wall_s,
         timing_share=run.timed_s / run.wall_s,

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from latlab.harness.architectures import space_named
 from latlab.harness.errors import BadInputError
+from latlab.harness.importers.grid import Grid, read_csv, read_parquet
 from latlab.harness.importers.hat import hat_columns, is_hat
 from latlab.harness.importers.source_table import labelled
-from latlab.harness.importers.grid import Grid, read_csv, read_parquet
 from latlab.harness.importers.table_files import Column, columns_of
 from latlab.predictors.base import FloatArray, IntArray
 from latlab.search_spaces import Architecture, SearchSpace

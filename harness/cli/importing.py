@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latlab.harness.cli.options import STORE, JsonOption, StoreOption, print_json
+from latlab.harness.cli.options import STORE, InventoryOption, JsonOption, StoreOption, WrittenOption, print_json
 from latlab.harness.errors import BadInputError
+
+if TYPE_CHECKING:
+    from latlab.harness.store.own_labels import KeptLabels
 
 __all__ = ["app", "sources"]
 
@@ -27,6 +30,7 @@ class Format(StrEnum):
     help = "help"
     eagle = "eagle"
     hat = "hat"
+    hw_nas_bench = "hw-nas-bench"
     ofa_lookup = "ofa-lookup"
     csv = "csv"
     parquet = "parquet"
@@ -38,6 +42,17 @@ class Unit(StrEnum):
     ms = "ms"
     s = "s"
     us = "us"
+    ns = "ns"
+
+
+class ArchFormat(StrEnum):
+    """Forms of architectures in a table."""
+
+    auto = "auto"
+    string = "string"
+    genes = "genes"
+    naslib = "naslib"
+    index_ = "index"  # a string has a method `index`
 
 
 @app.command("import")
@@ -46,8 +61,8 @@ def import_(
         list[Path],
         typer.Argument(
             metavar="FILE...",
-            help="HELP's .pt files (architectures and latencies), EAGLE's .pickle, HAT's .csv, OFA's lookup "
-            "tables (.yaml, all resolutions of a device), or a table of your own (.csv, .parquet).",
+            help="HELP's .pt files (architectures and latencies), EAGLE's or HW-NAS-Bench's .pickle, HAT's .csv, "
+            "OFA's lookup tables (.yaml, all resolutions of a device), or a table of your own (.csv, .parquet).",
         ),
     ],
     space: Annotated[
@@ -61,14 +76,37 @@ def import_(
     ] = None,
     format_: Annotated[Format, typer.Option("--format", help="The files' format.")] = Format.auto,
     unit: Annotated[
-        Unit | None, typer.Option("--unit", help="Unit of the latencies [default: the publisher's, else ms]")
+        Unit | None,
+        typer.Option("--unit", help="Unit of the latencies [default: that of the column's name, or the publisher's]"),
     ] = None,
+    as_target: Annotated[
+        str | None,
+        typer.Option(
+            "--as-target",
+            metavar="TARGET",
+            help="Make them labels of this target, as if measured here: DEVICE/RUNTIME/..., or a part of it "
+            "(pixel, pixel/tflite); `each` for the targets that the file names.",
+        ),
+    ] = None,
+    arch_format: Annotated[
+        ArchFormat,
+        typer.Option(
+            "--arch-format",
+            help="Architectures of your table: naslib (six indices in NASLib's order), index (NAS-Bench-201's), genes.",
+        ),
+    ] = ArchFormat.auto,
+    insist: Annotated[
+        bool, typer.Option("--insist", help="Accept latencies that seem impossible for such networks.")
+    ] = False,
+    as_written: WrittenOption = False,
+    inventory: InventoryOption = None,
     store: StoreOption = STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Import latencies that others measured: predictors learn from these devices before they see yours.
+    """Import latencies that were measured elsewhere: as a device to learn from, or as labels of a target of yours.
 
-    [dim]Example:[/dim] latlab import fbnet/arch.pt fbnet/latency/*.pt
+    [dim]Examples:[/dim] latlab import fbnet/arch.pt fbnet/latency/*.pt
+    latlab import mine.csv --as-target pixel/tflite/cpu/fp32/t1/b1
 
     No file is ever executed: nothing is unpickled. Earlier imports stay as they are.
     """
@@ -76,7 +114,21 @@ def import_(
     from latlab.harness.store.sources import keep
     from latlab.harness.store.store import Store
 
-    tables = read_sources(files, space=space, device=device, format=format_, unit=unit)
+    how: dict[str, Any] = {
+        "space": space,
+        "device": device,
+        "format": format_,
+        "unit": unit,
+        "arch_format": arch_format,
+    }
+    if as_target is not None:
+        from latlab.harness.lab import Lab
+
+        lab = Lab(store, inventory=inventory)
+        labels = lab.import_labels(files, as_target, as_written=as_written, insist=insist, **how)
+        _show_labels(store, labels, as_json)
+        return
+    tables = read_sources(files, insist=insist, **how)
     kept = keep(Store(store), tables)
     if as_json:
         print_json({"store": str(store), "sources": [vars(one) for one in kept]})
@@ -88,6 +140,27 @@ def import_(
             print(f"  {note}")
     new = sum(one.is_new for one in kept)
     print(f"{new} source devices imported into {store}. `latlab sources` lists all; predictors use them from now on.")
+
+
+def _show_labels(store: Path, labels: list[KeptLabels], as_json: bool) -> None:
+    """Print what was imported as labels of targets."""
+    if as_json:
+        print_json({"store": str(store), "labels": [vars(one) | {"labels": one.labels} for one in labels]})
+        return
+    for one in labels:
+        changed = f", {one.changed} replaced by other values" if one.changed else ""
+        same = f", {one.same} were there already" if one.same else ""
+        simulated = " (simulated)" if one.simulated else ""
+        print(f"{one.target}: {one.new} new labels of {one.space}{simulated}{changed}{same}")
+        errors = f"{one.errors} have" if one.errors else "none has"
+        written = ", of networks with their dead edges (--as-written)" if one.as_written else ""
+        print(f"  {errors} a standard error{written}")
+        if one.known:
+            print(f"  {one.known} of these networks were measured here, too: what was measured counts")
+        for note in one.notes:
+            print(f"  {note}")
+    target, space = labels[0].target, labels[0].space
+    print(f"Next: latlab predict --target {target} --space {space} --store {store}")
 
 
 @sources.callback()
@@ -114,19 +187,21 @@ def list_(context: typer.Context, store: StoreOption = STORE, as_json: JsonOptio
 
 @sources.command("remove")
 def remove_(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="An imported source.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="An imported source, or a target with imported labels.")],
     space: Annotated[str | None, typer.Option("--space", help="Only of this space [default: all]")] = None,
     store: StoreOption = STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove an imported source. Your own measurements stay.
+    """Remove an imported source, or the imported labels of a target. Your own measurements stay.
 
     [dim]Example:[/dim] latlab sources remove eyeriss
     """
+    from latlab.harness.store.own_labels import remove_labels
     from latlab.harness.store.sources import remove
     from latlab.harness.store.store import Store
 
-    gone = remove(Store(store, must_exist=True), name, space)
+    opened = Store(store, must_exist=True)
+    gone = (remove_labels(opened, name, space) if "/" in name else []) or remove(opened, name, space)
     if as_json:
         print_json({"removed": [{"name": name, "space": one, "architectures": count} for one, count in gone]})
     else:

@@ -188,7 +188,7 @@ def _numbers(value: Any, form: str, where: str, column: str, name: str) -> list[
             value = json.loads(value.replace("'", '"'))
         except (ValueError, RecursionError) as error:
             raise BadInputError(
-                f"{name}, {where}: {column} is {value!r:.80}, which is no JSON", "Use [1, 2] or {\"ks\": [3, 5]}."
+                f"{name}, {where}: {column} is {value!r:.80}, which is no JSON", 'Use [1, 2] or {"ks": [3, 5]}.'
             ) from error
     if isinstance(value, dict):
         if form != "genes" or not all(one in value for one in OFA_COLUMNS):

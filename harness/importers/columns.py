@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,22 +30,22 @@ _UNITS = {
 """What a unit may be called, and its name in `UNITS`."""
 _LATENCY = frozenset(
     "latency latencies lat latenz time times runtime duration inference delay mean avg average median "
-    "measured label value".split()
+    "measured label value".split()  # noqa: SIM905  (a list of sixty quoted words is hard to read)
 )
 """Words that say that a column is a latency, or how it was summed up; what else is in its name is the device."""
-_ERROR = frozenset("stderr sem stderror".split())
+_ERROR = frozenset(("stderr", "sem", "stderror"))
 _NEVER = frozenset(
     "acc accuracy accuracies top1 top5 err error errors loss flop flops mflops gflops mac macs mmacs gmacs madds param "
     "params parameters weights energy power watt watts joule joules mj mw memory mem ram rss bytes kb mb gb kib mib "
     "gib temperature celsius std stdev stddev deviation var variance cov stderr sem stderror ci ci95 lower upper raw "
     "jitter throughput fps qps score rank auc f1 map perplexity bleu intensity epoch epochs epc usd price "
-    "seed p50 p90 p95 p99 percentile quantile predicted prediction".split()
+    "seed p50 p90 p95 p99 percentile quantile predicted prediction".split()  # noqa: SIM905  (a list of sixty quoted words is hard to read)
 )
 """Words of columns that are no latencies, wherever they are in a name."""
 _NEVER_ALONE = frozenset(
     "index idx id uid row number no n count runs repeats repetitions batch threads size low high min max order "
     "session class classes depth width resolution date day hour timestamp unnamed split fold trial measured "
-    "simulated level verdict policy role status space arch ops".split()
+    "simulated level verdict policy role status space arch ops".split()  # noqa: SIM905  (a list of sixty quoted words is hard to read)
 )
 """Words of columns that are no latencies if the name has nothing else but them, units and numbers."""
 
@@ -110,8 +110,10 @@ def latency_columns(columns: Mapping[str, Sequence[Any]], name: str) -> tuple[li
     errors = {_bare(one): (key, one.unit) for key, one in names.items() if set(one.words) & _ERROR or _std_err(one)}
     with_errors = []
     for column in found:
-        key, unit = errors.get(_bare(names[column.key]), (None, None))
-        with_errors.append(LatencyColumn(column.key, column.device, column.unit, column.is_stated, key, unit))
+        error = errors.get(_bare(names[column.key]))
+        if error is not None:
+            column = replace(column, stderr=error[0], stderr_unit=error[1])
+        with_errors.append(column)
     used = {column.stderr for column in with_errors}
     return with_errors, [key for key in columns if key in left_out and key not in used]
 

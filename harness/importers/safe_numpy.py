@@ -121,7 +121,11 @@ class NumpyReader(PickleReader):
 
     def _array(self, shape: Any, kind: Any, fortran: bool, raw: Any) -> list[Any]:
         """Return an array's numbers as lists of lists."""
-        if type(shape) is not tuple or not 1 <= len(shape) <= 4 or not all(type(one) is int and one >= 0 for one in shape):
+        if (
+            type(shape) is not tuple
+            or not 1 <= len(shape) <= 4
+            or not all(type(one) is int and one >= 0 for one in shape)
+        ):
             self._stop("an array whose shape is none")
         if type(raw) is list:
             self._stop("an array of objects, not of numbers")

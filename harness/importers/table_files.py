@@ -76,7 +76,12 @@ def columns_of(grid: Grid, given: str | None, only: str | None = None, form: str
     columns = {key: values for key, values in grid.columns.items() if key not in IGNORED or key.lower() in indices}
     keep = np.array([str(one) == "ok" for one in columns["status"]]) if "status" in columns else None
     device_key = next((key for one in DEVICES for key in columns if key.strip().lower() == one), None)
-    taken = {"space", "status", device_key, *(key for key in columns if key.strip().lower() in (*ARCH_COLUMNS, *indices))}
+    taken = {
+        "space",
+        "status",
+        device_key,
+        *(key for key in columns if key.strip().lower() in (*ARCH_COLUMNS, *indices)),
+    }
     if all(one in columns for one in OFA_COLUMNS):
         taken |= set(OFA_COLUMNS)
     rest = {key: values for key, values in columns.items() if key not in taken}
@@ -163,7 +168,9 @@ def _facts(part: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     """Return what the rows of latlab's own export say of themselves; nothing of other tables."""
     if not all(one in part for one in ("role", "simulated", "as_written", "policy_hash")):
         return {}
-    yes = {one: [str(value) in ("True", "true", "1", "1.0") for value in part[one]] for one in ("simulated", "as_written")}
+    yes = {
+        one: [str(value) in ("True", "true", "1", "1.0") for value in part[one]] for one in ("simulated", "as_written")
+    }
     written = set(yes["as_written"])
     return {
         "role": np.array([str(one) for one in part["role"]], dtype=object),

@@ -16,7 +16,7 @@ from scipy import stats
 
 from latlab.harness.active_learning.loop import ClosedLoop
 from latlab.harness.architectures import is_block_space, space_named
-from latlab.harness.quality.fitness import ENOUGH, Fitness, judge_fitness
+from latlab.harness.quality.fitness import ENOUGH, Fitness, imported_fitness, judge_fitness
 from latlab.harness.quality.session_data import SessionData, TargetData, read_target_data
 from latlab.harness.quality.stage_times import Stage, stages
 from latlab.harness.statistics.reliability import (
@@ -223,14 +223,18 @@ def assess(store: Store, target: str, space: str) -> Quality:
     slow = max(one.slow_percent for one in sessions)
     permitted = _ceiling(data, between)
     with_order = _ceiling(data, between, slow / 100) if slow else permitted
-    fitness = judge_fitness(
-        networks=labels.networks,
-        ceiling=permitted.spearman,
-        verdicts=labels.verdicts,
-        within_percent=labels.stderr_percent,
-        between_percent=between.specific_percent if between else None,
-        slow_percent=slow,
-        slow_ceiling=with_order.spearman,
+    fitness = (
+        imported_fitness(target)
+        if data.imported
+        else judge_fitness(
+            networks=labels.networks,
+            ceiling=permitted.spearman,
+            verdicts=labels.verdicts,
+            within_percent=labels.stderr_percent,
+            between_percent=between.specific_percent if between else None,
+            slow_percent=slow,
+            slow_ceiling=with_order.spearman,
+        )
     )
     return Quality(
         target=target,
@@ -263,7 +267,7 @@ def _labels(data: TargetData) -> Labels:
         labels=len(ok),
         copied=int(ok["same_graph_as"].notna().sum()),
         failed=len(data.rows) - len(ok),
-        verdicts=verdict_counts(ok[ok["same_graph_as"].isna()]),
+        verdicts={} if data.imported else verdict_counts(ok[ok["same_graph_as"].isna()]),
         stderr_percent=100 * float(errors.median()) if len(errors) else None,
         half_width_percent=100 * float(widths.median()) if len(widths) else None,
     )
@@ -272,6 +276,8 @@ def _labels(data: TargetData) -> Labels:
 def _session(one: SessionData, residuals: pd.Series, data: TargetData) -> SessionQuality:
     rows = data.rows[(data.rows["campaign"] == one.campaign) & (data.rows["session"] == one.number)]
     residuals = residuals.reindex(one.labels.index)
+    if data.imported:  # the order of a file is not the order of measuring
+        residuals = pd.Series(math.nan, residuals.index)
     return SessionQuality(
         number=one.number,
         campaign=one.campaign,

@@ -16,7 +16,7 @@ from typing import Literal
 
 from latlab.harness.text import fine_correlation
 
-__all__ = ["ENOUGH", "Fitness", "discordant_percent", "judge_fitness"]
+__all__ = ["ENOUGH", "Fitness", "discordant_percent", "imported_fitness", "judge_fitness"]
 
 FIT, USABLE = 0.97, 0.90
 """Least ceilings of the grades `fit` and `usable`."""
@@ -57,6 +57,16 @@ class Fitness:
 
     def __str__(self) -> str:
         return " ".join(part for part in (self.why, self.advice) if part)
+
+
+def imported_fitness(target: str) -> Fitness:
+    """Return the grade of labels that the user has imported: nobody can tell."""
+    return Fitness(
+        "unknown",
+        "These labels were imported: how they were timed, their drift and their noise between sessions cannot be "
+        "assessed.",
+        f"Measure {ENOUGH} of these networks here (latlab measure {target} --arch ...): then they can be compared.",
+    )
 
 
 def judge_fitness(

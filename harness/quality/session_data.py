@@ -15,7 +15,7 @@ from latlab.harness.errors import BadInputError
 from latlab.harness.statistics.drift import Drift, Observation, fit_drift
 from latlab.harness.statistics.pass_series import PlacedPass, pass_series
 from latlab.harness.store.store import Store
-from latlab.harness.store.vocabulary import Status
+from latlab.harness.store.vocabulary import Selection, Status
 from latlab.harness.telemetry.readings import hottest_c
 from latlab.harness.telemetry.recorded_pass import PassKind, RecordedAnchor, RecordedPass
 
@@ -94,7 +94,10 @@ class TargetData:
     rows: pd.DataFrame
     """The measurements as `Store.table` gives them, failures included."""
     others: int
-    """Number of finished rows that are left out, because another timing policy or way of exporting made them."""
+    """Number of finished rows that are left out: another timing policy or way of exporting made them, or they were
+    imported."""
+    imported: bool
+    """True if the labels were imported by the user, so that nothing is known of how they were timed."""
     sessions: tuple[SessionData, ...]
     """Sessions in which at least one network was timed, the oldest first."""
 
@@ -112,7 +115,8 @@ class TargetData:
 def read_target_data(store: Store, target: str, space: str) -> TargetData:
     """Return the comparable rows of a target and space.
 
-    All have one timing policy and one way of exporting: the combination with most finished rows.
+    All have one timing policy and one way of exporting: the combination with most finished rows. Imported labels are
+    left out if there are others.
 
     Raises:
         BadInputError: if nothing has been measured, or everything failed.
@@ -125,6 +129,13 @@ def read_target_data(store: Store, target: str, space: str) -> TargetData:
             f"the store {store.path} has no labels of {target} in {space}{failed}",
             f"`latlab show {store.path}` lists what it has, and why networks failed.",
         )
+    brought = int((finished["selection"] == Selection.IMPORTED).sum())
+    if 0 < brought < len(finished):  # only what was measured here can be judged
+        everything = everything[everything["selection"] != Selection.IMPORTED]
+        finished = finished[finished["selection"] != Selection.IMPORTED]
+        left_out = brought
+    else:
+        left_out = 0
     kind = ["policy_hash", "as_written"]
     which, alike = max(finished.groupby(kind, sort=False), key=lambda group: len(group[1]))
     rows = everything[(everything[kind] == list(which)).all(axis=1)]
@@ -141,7 +152,8 @@ def read_target_data(store: Store, target: str, space: str) -> TargetData:
         bool(alike["as_written"].iloc[0]),
         tuple(dict.fromkeys(alike["policy"])),
         rows,
-        len(finished) - len(alike),
+        len(finished) - len(alike) + left_out,
+        bool(brought) and not left_out,
         tuple(sorted(sessions, key=lambda one: one.started)),
     )
 

@@ -17,7 +17,7 @@ from latlab.harness.report import Headline, ReportData, write_report
 from latlab.harness.store.store import Store
 from latlab.harness.store.verdict_counts import in_words as verdicts_in_words
 from latlab.harness.store.verdict_counts import verdict_counts
-from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Role, Status
+from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Role, Selection, Status
 from latlab.harness.text import in_words
 from latlab.predictors import Prediction, Predictor
 from latlab.search_spaces import SearchSpace
@@ -83,7 +83,8 @@ def store_report(
     loop = None if space is None or predictor is None else refitted(space, rows, predictor)
     enough = loop is not None and loop.measured >= 3
     good = rows[rows["status"] == Status.OK]
-    noise = (100 * good["stderr_ms"] / good["latency_ms"]).median()
+    theirs = int((good["selection"] == Selection.IMPORTED).sum())
+    noise = (100 * pd.to_numeric(good["stderr_ms"]) / good["latency_ms"]).median()
     data = ReportData(
         target=str(rows["target"].iloc[0]),
         space=str(rows["space"].iloc[0]),
@@ -94,7 +95,8 @@ def store_report(
         predictions=_compared(loop, None, None) if loop and enough else pd.DataFrame(),
         learning_curve=loop.learning_curve([], []) if loop and enough else pd.DataFrame(),
         space_sample=_space_sample(loop, loop.space) if loop and enough else pd.DataFrame(),
-        notes=[_noisy(noise)] if noise > NOISY_PERCENT else [],
+        notes=[*([_noisy(noise)] if noise > NOISY_PERCENT else []), *_imported(theirs, good)],
+        imported=theirs > 0 and theirs == len(good),
     )
     return write_report(data, path)
 
@@ -176,8 +178,17 @@ def _noisy(percent: float) -> str:
     )
 
 
+def _imported(labels: int, good: pd.DataFrame) -> list[str]:
+    if not labels:
+        return []
+    which = "All labels were" if labels == len(good) else f"{labels:,} of the {len(good):,} labels were"
+    return [f"{which} imported: how they were timed, when and in which order is not known; the dates are the import's."]
+
+
 def _notes(result: Onboarding) -> list[str]:
     notes = []
+    if result.imported:
+        notes.append(f"The predictor has also learnt from {result.imported:,} imported labels of this target.")
     if result.noisy:
         notes.append(_noisy(result.label_noise_percent))
     if result.failed:

@@ -92,6 +92,8 @@ class ReportData:
     space_sample: pd.DataFrame = field(default_factory=lambda: _empty(SPACE_SAMPLE_COLUMNS))
     notes: Sequence[str] = ()
     """Warnings as plain sentences."""
+    imported: bool = False
+    """True if all labels were imported by the user: their order says nothing."""
     train_predictions: Literal["leave-one-out", "in-sample"] = "leave-one-out"
     """How those rows of `predictions` were predicted that are not hold-out."""
 

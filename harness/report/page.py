@@ -39,7 +39,7 @@ def render(report: ReportData) -> str:
             "predicted": predicted_against_measured(compared, report.train_predictions),
             "learning": learning_curve(report.curve(), report.headline),
             "space": space_map(report.sample(), ok),
-            "order": order_of_measuring(ok, failed, compared),
+            "order": None if report.imported else order_of_measuring(ok, failed, compared),
             "passes": agreement_of_passes(ok),
             "stages": where_time_went(spent),
         }

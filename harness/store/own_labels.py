@@ -82,13 +82,11 @@ def keep_labels(
         if (str(target), table.space) in seen:
             raise BadInputError(
                 f"{table.files[-1]}: there are two tables for {target} in {table.space}",
-                "Import one at a time; --device NAME chooses one of a file\'s devices.",
+                "Import one at a time; --device NAME chooses one of a file's devices.",
             )
         seen.add((str(target), table.space))
     with store.writing():
-        campaigns = [
-            _campaign(store, target, table, as_written) for target, table in zip(targets, tables, strict=True)
-        ]
+        campaigns = [_campaign(store, target, table, as_written) for target, table in zip(targets, tables, strict=True)]
         with store.transaction() as connection:
             return [_keep(connection, one, table) for one, table in zip(campaigns, tables, strict=True)]
 
@@ -123,7 +121,8 @@ def _keep(connection: Connection, where: tuple[Campaign, str], table: SourceTabl
     }  # fmt: skip
     stderr = np.full(len(table.archs), np.nan) if table.stderr_ms is None else table.stderr_ms
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    new, changed = [], []
+    new: list[tuple[Any, ...]] = []
+    changed: list[tuple[Any, ...]] = []
     for arch, latency, error in zip(table.archs, table.latency_ms.tolist(), stderr.tolist(), strict=True):
         label = _label(latency, error if error == error else None)
         role = (Role.HOLDOUT if arch in table.holdout else Role.LISTED).value

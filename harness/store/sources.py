@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row
 from latlab.harness.errors import BadInputError
 from latlab.harness.importers.read import SourceTable
 from latlab.harness.store.store import Store
-from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Status
+from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Selection, Status
 from latlab.harness.targets import PRECISIONS
 from latlab.search_spaces.block_space import SUFFIX
 
@@ -150,6 +150,16 @@ def precision_of(name: str) -> str | None:
     return str(stated[-1]) if stated else None
 
 
+def _origin(rows: pd.DataFrame) -> str:
+    """Return where the labels of a target are from, in words."""
+    if rows["simulated"].any():
+        return "simulated"
+    theirs = int((rows["selection"] == Selection.IMPORTED).sum())
+    if not theirs:
+        return "measured here"
+    return "labels imported for it" if theirs == len(rows) else f"measured here, and {theirs} imported labels"
+
+
 def listing(store: Store) -> pd.DataFrame:
     """Return every device that the store has latencies of, imported or measured, one row per space.
 
@@ -168,7 +178,7 @@ def listing(store: Store) -> pd.DataFrame:
     others = (table["space"] == USER_MODEL_SPACE) | table["space"].str.endswith(SUFFIX).astype(bool)
     table = table[(table["status"] == Status.OK) & ~others]
     for (target, space), own in table.groupby(["target", "space"], sort=True):
-        origin = "simulated" if own["simulated"].any() else "measured here"
+        origin = _origin(own)
         count = own["arch"].nunique()
         rows.append({"name": target, "space": space, "kind": "measured", "architectures": count, "origin": origin})
         rows[-1]["precision"] = precision_of(str(target))

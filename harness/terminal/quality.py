@@ -12,6 +12,7 @@ from rich.table import Table
 from latlab.harness.quality.assessment import Quality
 from latlab.harness.quality.summary import figures
 from latlab.harness.statistics.reliability import Correlation
+from latlab.harness.store.vocabulary import Selection
 from latlab.harness.terminal.console import console
 from latlab.harness.text import percent
 
@@ -51,13 +52,18 @@ def _sessions(one: Quality) -> Table:
         table.add_column(name, justify="left" if name == "session" else "right", no_wrap=True)
     for session in one.sessions:
         share = session.timing_share
+        imported = session.selection == Selection.IMPORTED
         table.add_row(
             f"{session.number}, {session.started:%Y-%m-%d %H:%M} {escape(session.selection)}",
             f"{session.networks:,}",
-            f"{percent(session.drift_percent)} %" if session.drift_percent else "none",
+            f"{percent(session.drift_percent)} %" if session.drift_percent else "-" if imported else "none",
             "-" if session.removed_percent is None else f"{percent(session.removed_percent)} %",
             _correlation(session.order),
-            f"[yellow]{percent(session.slow_percent)} %[/yellow]" if session.slow_percent else "chance",
+            f"[yellow]{percent(session.slow_percent)} %[/yellow]"
+            if session.slow_percent
+            else "-"
+            if imported
+            else "chance",
             _correlation(session.temperature),
             "-" if share is None or one.simulated else f"{100 * share:.0f} %",
         )

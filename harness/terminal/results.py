@@ -49,7 +49,8 @@ def show_onboarding(result: Onboarding) -> None:
 
     table.add_row("target", result.target)
     failed = f", {result.failed} failed" if result.failed else ""
-    table.add_row("measured", f"{result.measured} networks of {result.space}{failed}")
+    imported = f", and {result.imported:,} with imported labels" if result.imported else ""
+    table.add_row("measured", f"{result.measured} networks of {result.space}{imported}{failed}")
     table.add_row("predictor", f"{escape(result.predictor)}; prior: {escape(in_words(result.sources))}")
     worry = "[yellow], noisy: does something else use the device? See latlab doctor[/yellow]" if result.noisy else ""
     verdicts = verdicts_in_words(verdict_counts(result.measurements))
