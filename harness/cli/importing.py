@@ -126,6 +126,8 @@ def import_(
 
         lab = Lab(store, inventory=inventory)
         labels = lab.import_labels(files, as_target, as_written=as_written, insist=insist, **how)
+        if not as_json and all(as_target != one for one in ("each", labels[0].target)):
+            print(f"{as_target} stands for {labels[0].target}; name the full target if it was another")
         _show_labels(store, labels, as_json)
         return
     tables = read_sources(files, insist=insist, **how)

@@ -20,6 +20,12 @@ __all__ = ["DEVICES", "LatencyColumn", "latency_columns"]
 
 DEVICES = ("device", "target", "hardware", "device_name", "device_id")
 """Names of the column that holds each row's device, in lower case."""
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 _UNITS = {
     "s": "s", "sec": "s", "secs": "s", "second": "s", "seconds": "s",
     "ms": "ms", "msec": "ms", "msecs": "ms", "millis": "ms", "millisecond": "ms", "milliseconds": "ms",
@@ -28,24 +34,24 @@ _UNITS = {
     "ns": "ns", "nsec": "ns", "nsecs": "ns", "nanos": "ns", "nanosecond": "ns", "nanoseconds": "ns",
 }  # fmt: skip
 """What a unit may be called, and its name in `UNITS`."""
-_LATENCY = frozenset(
+_LATENCY = _words(
     "latency latencies lat latenz time times runtime duration inference delay mean avg average median "
-    "measured label value".split()  # noqa: SIM905  (a list of sixty quoted words is hard to read)
+    "measured label value"
 )
 """Words that say that a column is a latency, or how it was summed up; what else is in its name is the device."""
 _ERROR = frozenset(("stderr", "sem", "stderror"))
-_NEVER = frozenset(
+_NEVER = _words(
     "acc accuracy accuracies top1 top5 err error errors loss flop flops mflops gflops mac macs mmacs gmacs madds param "
     "params parameters weights energy power watt watts joule joules mj mw memory mem ram rss bytes kb mb gb kib mib "
     "gib temperature celsius std stdev stddev deviation var variance cov stderr sem stderror ci ci95 lower upper raw "
     "jitter throughput fps qps score rank auc f1 map perplexity bleu intensity epoch epochs epc usd price "
-    "seed p50 p90 p95 p99 percentile quantile predicted prediction".split()  # noqa: SIM905  (a list of sixty quoted words is hard to read)
+    "seed p50 p90 p95 p99 percentile quantile predicted prediction"
 )
 """Words of columns that are no latencies, wherever they are in a name."""
-_NEVER_ALONE = frozenset(
+_NEVER_ALONE = _words(
     "index idx id uid row number no n count runs repeats repetitions batch threads size low high min max order "
     "session class classes depth width resolution date day hour timestamp unnamed split fold trial measured "
-    "simulated level verdict policy role status space arch ops".split()  # noqa: SIM905  (a list of sixty quoted words is hard to read)
+    "simulated level verdict policy role status space arch ops"
 )
 """Words of columns that are no latencies if the name has nothing else but them, units and numbers."""
 

@@ -26,9 +26,8 @@ _USUAL_UNIT = {"eagle": "s"}
 _TEXT = {".csv": "csv", ".tsv": "csv", ".yaml": "ofa-lookup", ".yml": "ofa-lookup", ".json": "json"}
 _LISTS = "a list of latencies, or of architectures"
 _WAY_OUT = (
-    "latlab reads HELP's .pt files, EAGLE's and HW-NAS-Bench's .pickle, HAT's .csv, OFA's lookup tables (.yaml), CSV and "
-    "Parquet; "
-    "--format says which it is."
+    "latlab reads HELP's .pt files, EAGLE's and HW-NAS-Bench's .pickle, HAT's .csv, OFA's lookup tables (.yaml), CSV "
+    "and Parquet; --format says which it is."
 )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +76,12 @@ class NumpyReader(PickleReader):
             self._stack.pop()
         else:
             super()._do(opcode, argument)
+
+    def _nest(self, outer: Any, items: Iterable[Any]) -> None:
+        held = list(items)
+        if type(outer) is not tuple and any(type(item) in (_Name, _Type, bytes) for item in held):
+            self._stop("it holds a name, a type or bytes, not only numbers and text")
+        super()._nest(outer, held)
 
     def _name_of(self, module: Any, name: Any) -> None:
         found = _NAMES.get((module, name)) if isinstance(module, str) and isinstance(name, str) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -103,12 +103,11 @@ def columns_of(grid: Grid, given: str | None, only: str | None = None, form: str
         part: dict[str, Sequence[Any]] = {key: [values[row] for row in chosen] for key, values in columns.items()}
         where = [grid.where[row] for row in chosen]
         rows = rows_in(part, space, form, where, grid.name)
-        facts = _facts(part)
         for one in latencies:
             latency = as_numbers(part[one.key], where, one.key, grid.name)
             stderr = _errors(part, one, "std_ms" if predicted and "std_ms" in part else one.stderr, where, grid.name)
-            column = Column(one.device, rows, latency, stderr, one.unit, notes, one.key, predicted, **facts)
-            found += [column] if device_key is None else _split(column, part[device_key], device_key, only, grid.name)
+            column = Column(one.device, rows, latency, stderr, one.unit, notes, one.key, predicted)
+            found += [column] if device_key is None else _split(column, part, device_key, only, grid.name)
     if not found:
         raise BadInputError(f"{grid.name}: it has no latencies", FORMS)
     return found
@@ -138,21 +137,19 @@ def _of_rows(latencies: Sequence[LatencyColumn], device_key: str, name: str) -> 
     return chosen
 
 
-def _split(column: Column, values: Sequence[Any], key: str, only: str | None, name: str) -> list[Column]:
+def _split(column: Column, part: Mapping[str, Sequence[Any]], key: str, only: str | None, name: str) -> list[Column]:
     """Return a column for each device that the rows name."""
+    where = column.rows.where
     devices = np.array(
-        [_device(value, place, key, name) for value, place in zip(values, column.rows.where, strict=True)], dtype=object
+        [_device(value, place, key, name) for value, place in zip(part[key], where, strict=True)], dtype=object
     )
     names = list(dict.fromkeys(devices))
-    names = [only] if only in names else names
-    shared = {one: getattr(column, one) for one in ("unit", "notes", "is_prediction", "simulated", "as_written")}
-    return [
-        Column(
-            str(one), column.rows, np.where(devices == one, column.latency, np.nan), column.stderr, role=column.role,
-            **shared,
-        )
-        for one in names
-    ]  # fmt: skip
+    found = []
+    for one in [only] if only in names else names:
+        mine = devices == one
+        latency = np.where(mine, column.latency, np.nan)
+        found.append(replace(column, device=str(one), latency=latency, key=None, **_facts(part, mine)))
+    return found
 
 
 def _device(value: Any, where: str, key: str, name: str) -> str:
@@ -164,18 +161,18 @@ def _device(value: Any, where: str, key: str, name: str) -> str:
     return str(value).strip()
 
 
-def _facts(part: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """Return what the rows of latlab's own export say of themselves; nothing of other tables."""
+def _facts(part: Mapping[str, Sequence[Any]], mine: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return what a device's rows of latlab's own export say of themselves; nothing of other tables."""
     if not all(one in part for one in ("role", "simulated", "as_written", "policy_hash")):
         return {}
-    yes = {
-        one: [str(value) in ("True", "true", "1", "1.0") for value in part[one]] for one in ("simulated", "as_written")
-    }
-    written = set(yes["as_written"])
+    simulated, written = (
+        np.array([str(value) in ("True", "true", "1", "1.0") for value in part[one]])[mine]
+        for one in ("simulated", "as_written")
+    )
     return {
-        "role": np.array([str(one) for one in part["role"]], dtype=object),
-        "simulated": any(yes["simulated"]),
-        "as_written": written.pop() if len(written) == 1 else None,
+        "role": np.where(mine, np.array([str(one) for one in part["role"]], dtype=object), ""),
+        "simulated": bool(simulated.any()),
+        "as_written": bool(written[0]) if len(set(written.tolist())) == 1 else None,
     }
 
 

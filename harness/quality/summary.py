@@ -19,9 +19,10 @@ def figures(one: Quality) -> list[tuple[str, str]]:
     parts = [f"{count(labels.networks, 'network')}, {count(labels.labels, 'label')} (policy {', '.join(one.policies)})"]
     parts += [f"{labels.copied:,} of them copied from the same graph"] if labels.copied else []
     parts += [f"{labels.failed:,} failed"] if labels.failed else []
-    parts += [f"{one.other_rows:,} of another policy left out"] if one.other_rows else []
+    parts += [f"{one.other_rows:,} of another policy, or imported, left out"] if one.other_rows else []
     lines = [("labels", ", ".join(parts))]
-    lines.append(("verdicts", in_words(labels.verdicts) or "not judged: measured by an older latlab"))
+    unjudged = "not judged: imported" if one.data.imported else "not judged: measured by an older latlab"
+    lines.append(("verdicts", in_words(labels.verdicts) or unjudged))
     noise = []
     if labels.stderr_percent is not None:
         noise.append(f"median standard error {percent(labels.stderr_percent)} %")
