@@ -110,6 +110,7 @@ def rows_of(**columns: object) -> pd.DataFrame:
         "status": "ok",
         "role": "listed",
         "policy_hash": "p",
+        "selection": "listed",
         "as_written": 0,
     }
     return pd.DataFrame(base | columns)
