@@ -263,7 +263,9 @@ def cases(transport: str) -> Iterator[tuple[str, str]]:
 
 
 def main() -> None:
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, commands would inherit that it is ignored
+    # Commands would inherit that these are ignored, under nohup and in the background of a shell.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     choices = [*DEVICES, "benchmark_model"]
     parser.add_argument("--only", nargs="+", choices=choices, default=choices, help="the transports to try")
