@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from latlab.harness.cli.interruption import interruption
-from latlab.harness.cli.options import JsonOption, print_json
+from latlab.harness.cli.options import JsonOption, complain, print_json
 from latlab.harness.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def predictors(
     else:
         show.show_comparison(comparison.records, references)
     for failure in comparison.failures:
-        print(f"latlab: {failure}", file=sys.stderr)
+        complain(failure, None, False)
     if comparison.failures:
         raise typer.Exit(1)
 

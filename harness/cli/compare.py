@@ -28,6 +28,7 @@ from latlab.harness.cli.options import (
     StoreOption,
     ThreadsOption,
     WrittenOption,
+    complain,
     open_lab,
     own_model,
     print_json,
@@ -197,7 +198,7 @@ def _paired(
         show_results(results, lab.store.path)
     for one in results:
         if one.error:
-            print(f"latlab: {one.device}: {one.error}", file=sys.stderr)
+            complain(f"{one.device}: {one.error}", None, False)
     if interrupted:
         print(f"latlab: {interruption.words}\nWhat was compared up to now is in the store.", file=sys.stderr)
         sys.exit(interruption.exit_code)

@@ -13,6 +13,7 @@ import typer
 
 from latlab.harness.errors import BadInputError
 from latlab.harness.targets import ACCELERATORS, DEFAULT_RUNTIME, PRECISIONS, RUNTIMES
+from latlab.harness.text import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -238,6 +239,6 @@ def complain(message: str, hint: str | None, as_json: bool) -> None:
     """Print an error and its hint on stderr, and for `--json` also as a JSON line on stdout."""
     if as_json:
         print_json({"error": message, "hint": hint})
-    print(f"latlab: {message}", file=sys.stderr)
+    print(plain(f"latlab: {message}"), file=sys.stderr)
     if hint:
-        print(hint, file=sys.stderr)
+        print(plain(hint), file=sys.stderr)

@@ -26,6 +26,7 @@ from latlab.harness.cli.options import (
     StoreOption,
     ThreadsOption,
     WrittenOption,
+    complain,
     own_model,
     print_json,
     target_options,
@@ -114,7 +115,7 @@ def sustain(
             result, interrupted = view.run.result(), True
     _show(result, store, out, as_json)
     if result.error:
-        print(f"latlab: {result.error}", file=sys.stderr)
+        complain(result.error, None, False)
     if interrupted:
         print(f"latlab: {interruption.words}\nThe run up to now is in the store.", file=sys.stderr)
         sys.exit(interruption.exit_code)

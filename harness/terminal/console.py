@@ -3,28 +3,49 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
 
-from latlab.harness.terminal.progress import MAX_ROWS
+from latlab.harness.text import plain
 
-__all__ = ["console", "show_table", "warn"]
+__all__ = ["console", "error_console", "show_table", "warn"]
 
+MAX_ROWS = 30
+"""The most rows of a table that are shown; the others are counted."""
 WIDTH_OF_FILES = 200
 """Characters per line in a file or a pipe."""
 
 
+class Screen(Console):
+    """A console that shows no text but as `plain` returns it, whatever draws it."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(plain(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):  # also what was made a `Text` elsewhere
+            yield segment if segment.control else Segment(plain(segment.text), segment.style)
+
+
 def console() -> Console:
     """Return a console on stdout. In a file or a pipe, lines are not cut to a terminal's width."""
-    screen = Console()
+    screen = Screen()
     return screen if screen.is_terminal else _FileConsole(width=WIDTH_OF_FILES, soft_wrap=True)
 
 
-class _FileConsole(Console):
+def error_console() -> Console:
+    """Return a console on stderr."""
+    return Screen(stderr=True)
+
+
+class _FileConsole(Screen):
     """A console that strips blanks at the ends of lines: they pad tables, which shows only in a file."""
 
     def print(self, *objects: Any, **options: Any) -> None:
@@ -36,7 +57,7 @@ class _FileConsole(Console):
 
 def warn(message: str) -> None:
     """Print a warning on stderr, also if the results are JSON."""
-    Console(stderr=True).print(f"[yellow]latlab: {escape(message)}[/yellow]", soft_wrap=True)
+    error_console().print(f"[yellow]latlab: {escape(message)}[/yellow]", soft_wrap=True)
 
 
 def show_table(frame: pd.DataFrame, title: str) -> None:

@@ -6,14 +6,13 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
 from latlab.harness.fleet.jobs import RunListener
 from latlab.harness.profiling.summary import NetworkProfile
-from latlab.harness.terminal.console import console
+from latlab.harness.terminal.console import console, error_console
 from latlab.harness.terminal.progress import View
 from latlab.harness.text import milliseconds
 
@@ -28,7 +27,7 @@ NAME = 100
 @contextlib.contextmanager
 def profiling(*, quiet: bool) -> Iterator[RunListener]:
     """Yield the listener of a run whose device is shown on stderr while it works."""
-    screen = Console(stderr=True)
+    screen = error_console()
     view = View(screen)
     if quiet or not screen.is_terminal:
         yield view.listener(quiet=quiet)

@@ -8,8 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from latlab.harness.terminal.console import console
-from latlab.harness.terminal.progress import MAX_ROWS
+from latlab.harness.terminal.console import MAX_ROWS, console
 from latlab.harness.text import milliseconds
 
 __all__ = ["show_resolved"]

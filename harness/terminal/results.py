@@ -13,8 +13,8 @@ from rich.table import Table
 from latlab.harness.store.verdict_counts import in_words as verdicts_in_words
 from latlab.harness.store.verdict_counts import verdict_counts
 from latlab.harness.store.vocabulary import Status
-from latlab.harness.terminal.console import console, show_table
-from latlab.harness.terminal.progress import MAX_ROWS, watching, working
+from latlab.harness.terminal.console import MAX_ROWS, console, show_table
+from latlab.harness.terminal.progress import watching, working
 from latlab.harness.text import in_words, milliseconds, ms
 
 if TYPE_CHECKING:

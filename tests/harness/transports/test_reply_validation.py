@@ -365,8 +365,5 @@ def test_aggregates_of_other_samples(samples: list[int]) -> None:
 
 
 def test_printable() -> None:
-    assert (
-        printable("tab\t, colour \x1b[31m, right to left \u202e, fine ü")
-        == "tab , colour  [31m, right to left  , fine ü"
-    )
+    assert printable("tab\t, colour \x1b[31m, right to left \u202e, fine ü") == "tab , colour , right to left  , fine ü"
     assert len(printable("x" * 10_000)) == 2000
