@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -43,6 +44,7 @@ __all__ = [
     "complain",
     "open_lab",
     "own_model",
+    "percent",
     "predictor_options",
     "print_json",
     "records",
@@ -86,7 +88,11 @@ ThreadsOption = Annotated[
 BatchOption = Annotated[
     int | None, typer.Option("--batch-size", min=1, max=65536, help="Images per inference [default: 1]")
 ]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of all random draws and of the weights.")]
+MOST = 2**63 - 1
+"""The largest whole number that the store and PyTorch take."""
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=-MOST, max=MOST, help="Seed of all random draws and of the weights.")
+]
 WrittenOption = Annotated[
     bool,
     typer.Option(
@@ -222,7 +228,22 @@ def predictor_options(name: str | None, sources: str, facts: Sequence[str] | Non
     """Return which predictor is fitted, as the command's options say. Raises `BadInputError`."""
     from latlab.harness.active_learning.predictor_factory import PredictorOptions, parse_facts
 
+    if name is not None and not name.strip():
+        raise BadInputError("--predictor is empty", "Name a predictor, or leave it out.")
     return PredictorOptions(name, sources, parse_facts(facts or ()))
+
+
+def percent(option: str, text: str | None) -> float | None:
+    """Return the number in a text such as `3%`. Raises `BadInputError` if it is none, or not from 0 to 1000."""
+    if text is None:
+        return None
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1000:
+        raise BadInputError(f"{option} takes a percentage from 0 to 1000, not {text!r}", "For example 3%.")
+    return value
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -78,7 +78,7 @@ def sustain(
 
     [dim]Examples:[/dim] latlab sustain pi4 --model net.onnx --minutes 30 --out sustained.html
 
-    latlab sustain toy --space fbnet --arch 0,1,2,... --minutes 10
+    latlab sustain local --space nasbench201 --arch "|none~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|"
 
     Nothing is lost on Ctrl-C. The same command starts over, because a device that has cooled down cannot continue.
     """

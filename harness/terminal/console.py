@@ -29,6 +29,16 @@ class Screen(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(plain(text), **options)
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as rich does; but a line with a word that is wider than the screen is left to the terminal to fold.
+
+        The terminal joins such a line again when it is copied; rich would break the path or the architecture for good.
+        """
+        texts = [one for one in objects if isinstance(one, str)]
+        if len(texts) == len(objects) and any(len(word) > self.width for one in texts for word in one.split()):
+            options.setdefault("soft_wrap", True)
+        super().print(*objects, **options)
+
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):  # also what was made a `Text` elsewhere
             yield segment if segment.control else Segment(plain(segment.text), segment.style)

@@ -129,7 +129,7 @@ def show_measurements(rows: pd.DataFrame, store: Path, *, raw: bool) -> None:
     screen.print(_rows_of_one(rows, raw) if targets < 2 or raw else _rows_of_many(rows))
     spread = _distribution(rows.iloc[0]) if len(rows) == 1 else ""
     if spread:
-        screen.print(escape(spread), highlight=False, soft_wrap=True)
+        screen.print(escape(spread), highlight=False)
     if len(rows) > MAX_ROWS and targets < 2:
         screen.print(f"... and {len(rows) - MAX_ROWS} more; all are in {escape(str(store))}", style="dim")
     failed = int((rows["status"] != Status.OK).sum())
