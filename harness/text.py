@@ -6,8 +6,6 @@ import math
 import re
 from collections.abc import Sequence
 
-from latlab.harness.errors import BadInputError
-
 __all__ = [
     "clean",
     "correlation",
@@ -17,7 +15,6 @@ __all__ = [
     "in_words",
     "millions",
     "milliseconds",
-    "milliseconds_of",
     "ms",
     "percent",
     "plain",
@@ -124,22 +121,6 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def milliseconds_of(text: str) -> float:
-    """Return the milliseconds that a text such as `20ms`, `20`, `500 us` or `0.02s` stands for.
-
-    Raises:
-        BadInputError: it is no positive time.
-    """
-    found = re.fullmatch(r"\s*([0-9.]+(?:[eE][-+]?[0-9]+)?)\s*(ms|us|µs|s)?\s*", text)
-    try:
-        value = float(found[1]) * {"s": 1e3, "us": 1e-3, "µs": 1e-3}.get(found[2], 1.0) if found else math.nan
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise BadInputError(f"{text!r:.60} is no time", "Write a number and its unit, such as 20ms, 500us or 0.5s.")
-    return value
 
 
 def milliseconds(value: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -42,6 +43,7 @@ __all__ = [
     "ThreadsOption",
     "WrittenOption",
     "complain",
+    "milliseconds_of",
     "open_lab",
     "own_model",
     "percent",
@@ -231,6 +233,22 @@ def predictor_options(name: str | None, sources: str, facts: Sequence[str] | Non
     if name is not None and not name.strip():
         raise BadInputError("--predictor is empty", "Name a predictor, or leave it out.")
     return PredictorOptions(name, sources, parse_facts(facts or ()))
+
+
+def milliseconds_of(text: str) -> float:
+    """Return the milliseconds that a text such as `20ms`, `20`, `500 us` or `0.02s` stands for.
+
+    Raises:
+        BadInputError: it is no positive time.
+    """
+    found = re.fullmatch(r"\s*([0-9.]+(?:[eE][-+]?[0-9]+)?)\s*(ms|us|µs|s)?\s*", text)
+    try:
+        value = float(found[1]) * {"s": 1e3, "us": 1e-3, "µs": 1e-3}.get(found[2], 1.0) if found else math.nan
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise BadInputError(f"{text!r:.60} is no time", "Write a number and its unit, such as 20ms, 500us or 0.5s.")
+    return value
 
 
 def percent(option: str, text: str | None) -> float | None:
