@@ -46,19 +46,25 @@ app.add_typer(cli_quality.app)
 app.add_typer(cli_import.sources, name="sources")
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from latlab import __version__
+
+        print(f"latlab {__version__}")
+        raise typer.Exit
+
+
 @app.callback(no_args_is_help=True)
 def latlab(
-    version: Annotated[bool, typer.Option("--version", help="Print the version, and exit.", is_eager=True)] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version, and exit.", is_eager=True, callback=_print_version),
+    ] = False,
 ) -> None:
     """Measure the latency of neural networks on your own devices, and predict the ones you have not measured.
 
     Begin with: [bold]latlab onboard local --space nasbench201 --budget 20[/bold]
     """
-    if version:
-        from latlab import __version__
-
-        print(f"latlab {__version__}")
-        raise typer.Exit
 
 
 KEEP_WHAT_THEY_MEASURE = ("measure", "embed", "onboard", "sustain", "compare")

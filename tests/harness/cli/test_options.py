@@ -147,3 +147,11 @@ def test_every_example_of_a_help_is_accepted(
     assert "Traceback" not in said
     reached = code == 0 or "the device is reached" in said
     assert reached or any(one in said for one in NEEDED), said
+
+
+def test_the_version(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["latlab", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert re.fullmatch(r"latlab \d+\.\d+\S*\n", capfd.readouterr().out)
