@@ -41,22 +41,34 @@ def space_to_measure(name: str) -> SearchSpace:
     return space
 
 
-def parse_archs(space: SearchSpace, texts: Iterable[str]) -> list[Architecture]:
-    """Return architectures from their strings. Raises `BadInputError`, which names the string that is wrong."""
+def parse_archs(space: SearchSpace, archs: Iterable[str | Architecture]) -> list[Architecture]:
+    """Return architectures of a space from their strings, or from architectures.
+
+    Raises:
+        BadInputError: naming the string that is wrong, or the architecture that is of another space.
+    """
+    if isinstance(archs, str | Architecture):
+        raise BadInputError("architectures are a list, also if there is one", f"Write [{str(archs)!r}].")
     try:
-        return [space.parse(text) for text in texts]
+        return [_of_space(space, arch) if isinstance(arch, Architecture) else space.parse(arch) for arch in archs]
     except ArchitectureError as error:
         raise BadInputError(str(error)) from error
 
 
-def read_archs(space: SearchSpace, path: Path) -> list[Architecture]:
+def _of_space(space: SearchSpace, arch: Architecture) -> Architecture:
+    if arch.space != space.name:
+        raise BadInputError(f"{arch} is an architecture of {arch.space}, not of {space.name}")
+    return arch
+
+
+def read_archs(space: SearchSpace, path: str | Path) -> list[Architecture]:
     """Return the architectures of a file with one string per line; lines that begin with `#` are comments.
 
     Raises:
         BadInputError: if the file cannot be read, or holds a wrong string or none.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise BadInputError(f"cannot read {path}: {reason}") from error

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["BadInputError", "LatlabError", "plain"]
+from latlab.harness.text import plain
 
-
-def plain(text: str) -> str:
-    """Return `text` without control characters other than line breaks.
-
-    Messages quote devices and files, and a terminal would obey control characters in them.
-    """
-    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+__all__ = ["BadInputError", "LatlabError"]
 
 
 class LatlabError(Exception):

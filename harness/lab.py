@@ -67,6 +67,7 @@ from latlab.harness.models.input_options import InputOptions
 from latlab.harness.models.own_model import OwnModel, locate
 from latlab.harness.models.read import read_model
 from latlab.harness.paths import cache_folder, whole_folder, writable_folder
+from latlab.harness.plain_arguments import plain_arguments
 from latlab.harness.profiling import NetworkProfile, ProfileRun
 from latlab.harness.statistics.ranking import Resolve
 from latlab.harness.store.distributions import with_distributions
@@ -87,6 +88,7 @@ MOST_SESSIONS = 3
 """Most sessions of a check against a baseline."""
 
 
+@plain_arguments
 class Lab:
     """A store, an inventory and a cache of exported networks, with the verbs that work on them.
 
@@ -98,10 +100,10 @@ class Lab:
     """
 
     def __init__(
-        self, store: str | Path = "latlab.db", *, inventory: Path | None = None, cache: Path | None = None
+        self, store: str | Path = "latlab.db", *, inventory: str | Path | None = None, cache: str | Path | None = None
     ) -> None:
         self.inventory = load_inventory(inventory)
-        self._cache_folder = cache or cache_folder() / "artifacts"
+        self._cache_folder = Path(cache) if cache is not None else cache_folder() / "artifacts"
         self.store = Store(store)
         self._predictors = KeptPredictors(self.store)
 
@@ -121,7 +123,7 @@ class Lab:
         *,
         space: str | None = None,
         count: int | None = None,
-        archs: Sequence[str] | None = None,
+        archs: Sequence[str | Architecture] | None = None,
         blocks: bool = False,
         model: str | Path | None = None,
         inputs: InputOptions = InputOptions(),
@@ -210,7 +212,7 @@ class Lab:
         device: str = "local",
         *,
         space: str | None = None,
-        arch: str | None = None,
+        arch: str | Architecture | None = None,
         model: str | Path | None = None,
         inputs: InputOptions = InputOptions(),
         minutes: float = 30.0,
@@ -268,7 +270,7 @@ class Lab:
 
     def profile(
         self,
-        subject: str | Path,
+        subject: str | Path | Architecture,
         device: str = "local",
         *,
         space: str | None = None,
@@ -292,7 +294,7 @@ class Lab:
             LatlabError: why the network cannot be exported or run, or why the device failed.
         """
         if space is None:
-            own, targets, artifact = self._own_model(subject, inputs, device, options, listener)
+            own, targets, artifact = self._own_model(str(subject), inputs, device, options, listener)
             target, network = _only_device(targets), own.name
         else:
             target = _only_device(self.targets(device, options))
@@ -311,7 +313,7 @@ class Lab:
 
     def compare(
         self,
-        networks: Sequence[str],
+        networks: Sequence[str | Path | Architecture],
         devices: str | Sequence[str] = "local",
         *,
         space: str | None = None,
@@ -350,13 +352,13 @@ class Lab:
         if len(networks) < 2:
             raise BadInputError("a comparison takes at least two networks", "The same one may be named twice.")
         if space is None:
+            models = [str(one) for one in networks]
             candidates = named_apart(
-                networks,
-                [self._own_candidate(one, options, listener) for one in _own_models(networks, inputs, options)],
+                models, [self._own_candidate(one, options, listener) for one in _own_models(models, inputs, options)]
             )
             options = replace(options, batch_size=None, precision=None)
         else:
-            candidates = self._candidates(space, networks, seed, as_written)
+            candidates = self._candidates(space, [str(one) for one in networks], seed, as_written)
         targets = self.targets(devices, options)
         runs = comparison_runs(self.store, self.inventory, targets, candidates, question, seed)
         if follow:
@@ -377,7 +379,7 @@ class Lab:
         *,
         space: str,
         count: int | None = None,
-        archs: Sequence[str] | None = None,
+        archs: Sequence[str | Architecture] | None = None,
         policy: str = "default",
         seed: int = 0,
         as_written: bool = False,
@@ -418,7 +420,7 @@ class Lab:
         limit_percent: float,
         devices: str | Sequence[str] = "local",
         *,
-        networks: Sequence[str],
+        networks: Sequence[str | Path | Architecture],
         space: str | None = None,
         inputs: InputOptions = InputOptions(),
         options: TargetOptions = TargetOptions(),
@@ -459,7 +461,7 @@ class Lab:
         together = [networks] if space is not None else [[one] for one in networks]
         checks: list[GateCheck] = []
         for part in together:
-            what: dict[str, Any] = {"model": part[0], "inputs": inputs}
+            what: dict[str, Any] = {"model": str(part[0]), "inputs": inputs}
             frames: list[pd.DataFrame] = []
             while len(frames) < MOST_SESSIONS:
                 found = self.measure(devices, **({"space": space, "archs": part} if space else what), **shared)
@@ -646,7 +648,7 @@ class Lab:
         *,
         exclude_target: str | None = None,
         which: str | Sequence[str] = ALL,
-        holdout: Sequence[str] = (),
+        holdout: Sequence[str | Architecture] = (),
     ) -> list[SourceDevice]:
         """Return the source devices that a predictor may learn from: imported ones, and measured targets of the store.
 
@@ -836,7 +838,12 @@ class Lab:
 
 
 def _networks(
-    space: str | None, count: int | None, archs: Sequence[str] | None, blocks: bool, seed: int, as_written: bool
+    space: str | None,
+    count: int | None,
+    archs: Sequence[str | Architecture] | None,
+    blocks: bool,
+    seed: int,
+    as_written: bool,
 ) -> tuple[SearchSpace, list[Architecture]]:
     """Return the space to measure, and the architectures of it that are to be measured."""
     if space is None:

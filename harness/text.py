@@ -6,8 +6,6 @@ import math
 import re
 from collections.abc import Sequence
 
-from latlab.harness.errors import BadInputError
-
 __all__ = [
     "clean",
     "correlation",
@@ -17,28 +15,46 @@ __all__ = [
     "in_words",
     "millions",
     "milliseconds",
-    "milliseconds_of",
     "ms",
     "percent",
+    "plain",
     "printable",
     "tick",
 ]
 
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
-# Characters that neither XML 1.0 nor HTML allows; a worker's stderr may contain any of them.
-_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-# With overrides of the writing direction an error message could reorder the text around it.
-_BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
+# Escape sequences of ECMA-48, in their forms of 7 and 8 bits: first strings (titles, links, the clipboard) with their
+# content, up to their end or the line's; then control sequences (colours, the cursor); then all shorter ones.
+_SEQUENCES = re.compile(
+    "(?:\x1b[PX^_\\]]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\\\|\x9c)?"
+    "|(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]?"
+    "|\x1b[ -/]*[0-~]?"
+)
+# Characters that one does not see: they reorder the text around them (overrides of the writing direction), or make two
+# different names look the same (no width, tags, variation selectors).
+_UNSEEN = re.compile(
+    "[\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff"
+    "\uffa0\ufff0-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+# Characters that neither XML 1.0 nor HTML allows, or that end a line for some programs only.
+_FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
+
+
+def plain(text: str) -> str:
+    """Return `text` with nothing in it that a terminal, a spreadsheet or a browser would obey instead of showing.
+
+    Names and messages come from devices, files and stores that somebody sent. Everything that latlab draws, writes into
+    tables for people, or says in an error passes through this function. Escape sequences and characters that one does
+    not see are left out; each other control character becomes the sign for a character that cannot be shown. Line
+    breaks and tabs stay.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return _FORBIDDEN.sub("\ufffd", _UNSEEN.sub("", _SEQUENCES.sub("", text.replace("\r\n", "\n"))))
 
 
 def clean(text: str, limit: int = 0) -> str:
-    """Return `text` without terminal colours and control characters, which not every parser accepts.
-
-    Args:
-        text: foreign text.
-        limit: the most characters to return; 0 for all.
-    """
-    text = _BIDI.sub("", _FORBIDDEN.sub("\ufffd", _ANSI.sub("", text)))
+    """Return `text` as `plain` does, and not longer than `limit` characters; 0 for any length."""
+    text = plain(text)
     return text if not limit or len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 
@@ -107,22 +123,6 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def milliseconds_of(text: str) -> float:
-    """Return the milliseconds that a text such as `20ms`, `20`, `500 us` or `0.02s` stands for.
-
-    Raises:
-        BadInputError: it is no positive time.
-    """
-    found = re.fullmatch(r"\s*([0-9.]+(?:[eE][-+]?[0-9]+)?)\s*(ms|us|µs|s)?\s*", text)
-    try:
-        value = float(found[1]) * {"s": 1e3, "us": 1e-3, "µs": 1e-3}.get(found[2], 1.0) if found else math.nan
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise BadInputError(f"{text!r:.60} is no time", "Write a number and its unit, such as 20ms, 500us or 0.5s.")
-    return value
-
-
 def milliseconds(value: float) -> str:
     """Return milliseconds with three significant digits, without exponents, with the unit."""
     digits = 3 if not value else max(0, 2 - math.floor(math.log10(abs(value))))
@@ -143,6 +143,6 @@ _MAX_TEXT = 2000
 
 
 def printable(text: str) -> str:
-    """Return `text` without control characters, which a terminal would obey, and cut to `_MAX_TEXT` characters."""
-    text = text[:_MAX_TEXT]
+    """Return `text` in one line, as `plain` does, and cut to `_MAX_TEXT` characters."""
+    text = _SEQUENCES.sub("", text[:_MAX_TEXT])
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)

@@ -153,12 +153,12 @@ class Predictor(ABC):
         return None
 
     @abstractmethod
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write the fitted predictor into `folder`, made where it is missing: safetensors and JSON, never pickle."""
 
     @classmethod
     @abstractmethod
-    def load(cls, folder: Path, space: SearchSpace) -> Self:
+    def load(cls, folder: str | Path, space: SearchSpace) -> Self:
         """Return the predictor that `save` wrote.
 
         Raises:

@@ -163,7 +163,7 @@ class Ridge(Predictor):
         precision = np.diag(self._inverse)
         return in_ms(self._y - self._alpha / precision, 1 / precision, self._freedom)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         arrays = {
             "genes": self.space.genes(self._support),
             "log_latency": self._y,
@@ -174,7 +174,7 @@ class Ridge(Predictor):
         files.save(folder, self.name, self.space, arrays, {"groups": self._groups})
 
     @classmethod
-    def load(cls, folder: Path, space: SearchSpace) -> Self:
+    def load(cls, folder: str | Path, space: SearchSpace) -> Self:
         arrays, facts = files.load(folder, cls.name, space)
         with files.restoring(folder):
             predictor = cls(space)

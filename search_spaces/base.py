@@ -213,15 +213,21 @@ class SearchSpace(ABC):
         """
         raise NotImplementedError(f"{self.name} has {self.size:.3g} architectures: sample it instead")
 
-    def sample(self, n: int, seed: int | Random = 0) -> list[Architecture]:
+    def sample(self, n: int, seed: int | Random | np.random.Generator = 0) -> list[Architecture]:
         """Draw `n` distinct architectures by `random`; for one seed, a longer sample begins with the shorter one.
 
+        Args:
+            n: the number of architectures.
+            seed: a seed, or a generator of random numbers, Python's or NumPy's, which the draw advances.
+
         Raises:
-            ValueError: the space has fewer than `n` architectures.
+            ValueError: `n` is negative, or the space has fewer architectures.
         """
-        if n > self.size:
+        if not 0 <= n <= self.size:
             raise ValueError(f"{self.name} has only {self.size} architectures, {n} were asked for")
-        rng = seed if isinstance(seed, Random) else Random(seed)
+        if isinstance(seed, np.random.Generator):
+            seed = int(seed.integers(2**63))
+        rng = seed if isinstance(seed, Random) else Random(index(seed))
         drawn: dict[Architecture, None] = {}
         while len(drawn) < n:
             drawn.setdefault(self.random(rng))

@@ -74,7 +74,7 @@ COMMANDS: Mapping[str, Command] = {
     "import": Command(["import", "table.csv", "--space", SPACE], []),
     "init": Command(["init", "--out", "first.yaml", "--force"], ["first.yaml", "first.schema.json"]),
     "bench tasks": Command(
-        ["bench", "tasks", "--table", "table.csv", "--space", SPACE, "--sources", "2", "--targets", "2", "--out",
+        ["bench", "tasks", "--table", "table.csv", "--space", SPACE, "--sources", "1", "--targets", "1", "--out",
          "tasks.json"],
         ["tasks.json"],
     ),

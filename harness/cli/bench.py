@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from latlab.harness.cli.interruption import interruption
-from latlab.harness.cli.options import JsonOption, print_json
+from latlab.harness.cli.options import MOST, JsonOption, complain, print_json
 from latlab.harness.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -81,7 +81,9 @@ def predictors(
     ] = ProtocolName.latlab,
     source_samples: Annotated[
         int | None,
-        typer.Option("--source-samples", min=1, help="Measurements of each source [default: the protocol's]"),
+        typer.Option(
+            "--source-samples", min=1, max=10**9, help="Measurements of each source [default: the protocol's]"
+        ),
     ] = None,
     table: TableOption = None,
     space: SpaceOption = None,
@@ -157,7 +159,7 @@ def predictors(
     else:
         show.show_comparison(comparison.records, references)
     for failure in comparison.failures:
-        print(f"latlab: {failure}", file=sys.stderr)
+        complain(failure, None, False)
     if comparison.failures:
         raise typer.Exit(1)
 
@@ -209,7 +211,7 @@ def _names(text: str, option: str) -> tuple[str, ...]:
 
 def _numbers(text: str) -> tuple[int, ...]:
     parts = _names(text, "--samples")
-    if not all(part.isascii() and part.isdigit() and len(part) < 7 for part in parts):
+    if not all(part.isascii() and part.isdigit() and len(part) < 7 and int(part) for part in parts):
         raise BadInputError(f"--samples {text}: not all of these are numbers", "Write them like 5,10,20.")
     return tuple(sorted({int(part) for part in parts}))
 
@@ -226,7 +228,7 @@ def tasks(
     count: Annotated[int, typer.Option("--count", min=1, max=50, help="How many tasks at most; the hardest ones.")] = 4,
     sources: Annotated[int, typer.Option("--sources", min=1, help="Number of source devices.")] = 5,
     targets: Annotated[int, typer.Option("--targets", min=1, help="Number of target devices.")] = 3,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the first bisections.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MOST, help="Seed of the first bisections.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Make hard tasks from any table: source and target devices that correlate as little as possible.

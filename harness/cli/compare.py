@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,8 +27,10 @@ from latlab.harness.cli.options import (
     StoreOption,
     ThreadsOption,
     WrittenOption,
+    complain,
     open_lab,
     own_model,
+    percent,
     print_json,
     target_options,
 )
@@ -51,7 +52,7 @@ def compare(
         typer.Argument(
             metavar="MODEL... DEVICE...",
             help="Models (net.onnx, net.tflite, net.pt, package.module:factory) and the devices to compare them on, in "
-            "any order [default device: local]",
+            "any order; a factory's Python code is run here [default device: local]",
         ),
     ] = None,
     space: Annotated[str | None, typer.Option("--space", help="The search space of --arch, or of --count.")] = None,
@@ -63,8 +64,8 @@ def compare(
     ranges: RangeOption = None,
     data: InputDataOption = None,
     ties: Annotated[
-        float, typer.Option("--ties", metavar="PERCENT", help="A difference of no more than this is a tie.")
-    ] = 1.0,
+        str, typer.Option("--ties", metavar="PERCENT", help="A difference of no more than this is a tie.")
+    ] = "1%",
     confidence: Annotated[
         float, typer.Option("--confidence", help="Probability that all verdicts of a device are right.")
     ] = 0.95,
@@ -115,7 +116,9 @@ def compare(
 
     latlab compare --targets local/onnxruntime/cpu/fp32/t1/b1 local/tflite/cpu/fp32/t1/b1 --space fbnet --count 30
     """
-    limit = _percent(fail_if_slower)
+    limit = percent("--fail-if-slower", fail_if_slower)
+    tie = percent("--ties", ties)
+    assert tie is not None
     _check_options(limit, baseline, targets, count, out, junit, policy)
     for file in (out, junit, markdown):  # before anything is measured
         if file is not None and not file.absolute().parent.is_dir():
@@ -161,7 +164,7 @@ def compare(
             )
         _end_gate(checks, junit, markdown, as_json)
         return
-    _paired(lab, networks, devices or ["local"], shared, (ties, confidence, budget, limit), junit, markdown, as_json)
+    _paired(lab, networks, devices or ["local"], shared, (tie, confidence, budget, limit), junit, markdown, as_json)
 
 
 def _paired(
@@ -197,7 +200,7 @@ def _paired(
         show_results(results, lab.store.path)
     for one in results:
         if one.error:
-            print(f"latlab: {one.device}: {one.error}", file=sys.stderr)
+            complain(f"{one.device}: {one.error}", None, False)
     if interrupted:
         print(f"latlab: {interruption.words}\nWhat was compared up to now is in the store.", file=sys.stderr)
         sys.exit(interruption.exit_code)
@@ -272,19 +275,6 @@ def _between_targets(
             print(f"Page: {out}")
     if view.failures:
         raise typer.Exit(1)
-
-
-def _percent(text: str | None) -> float | None:
-    """Return the number in a text such as `3%`. Raises `BadInputError` if it is none, or not from 0 to 1000."""
-    if text is None:
-        return None
-    try:
-        value = float(text.strip().removesuffix("%"))
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 1000:
-        raise BadInputError(f"--fail-if-slower takes a percentage from 0 to 1000, not {text!r}", "For example 3%.")
-    return value
 
 
 def _check_options(

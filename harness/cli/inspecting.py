@@ -23,7 +23,9 @@ app = typer.Typer()
 
 @app.command()
 def inspect(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model file, or package.module:factory.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model file, or package.module:factory, whose code is run here.")
+    ],
     inputs: InputOption = None,
     dims: DimOption = None,
     ranges: RangeOption = None,

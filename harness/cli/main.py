@@ -6,7 +6,7 @@ import errno
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -27,8 +27,6 @@ __all__ = ["main"]
 
 app = typer.Typer(
     name="latlab",
-    help="Measure the latency of neural networks on your own devices, and predict the ones you have not measured.\n\n"
-    "Begin with: [bold]latlab onboard local --space nasbench201 --budget 20[/bold]",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -46,6 +44,27 @@ app.add_typer(cli_profile.app)
 app.add_typer(cli_compare.app)
 app.add_typer(cli_quality.app)
 app.add_typer(cli_import.sources, name="sources")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from latlab import __version__
+
+        print(f"latlab {__version__}")
+        raise typer.Exit
+
+
+@app.callback(no_args_is_help=True)
+def latlab(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version, and exit.", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    """Measure the latency of neural networks on your own devices, and predict the ones you have not measured.
+
+    Begin with: [bold]latlab onboard local --space nasbench201 --budget 20[/bold]
+    """
 
 
 KEEP_WHAT_THEY_MEASURE = ("measure", "embed", "onboard", "sustain", "compare")
@@ -69,6 +88,10 @@ def main() -> NoReturn:
             if interruption.signal is None:
                 raise
             code = INTERRUPTED  # the display could not be ended, because its terminal is gone
+        if code == INTERRUPTED and interruption.signal is None:
+            complain(
+                "interrupted by a KeyboardInterrupt that no signal has caused, such as a factory's own", None, as_json
+            )
         if interruption.signal is not None:
             if code == INTERRUPTED:
                 measured = any(word in KEEP_WHAT_THEY_MEASURE for word in sys.argv[1:2])

@@ -33,6 +33,7 @@ from latlab.harness.cli.options import (
     complain,
     open_lab,
     own_model,
+    percent,
     print_json,
     records,
     target_options,
@@ -81,7 +82,7 @@ def measure(
     ] = None,
     top: Annotated[int | None, typer.Option("--top", metavar="K", help="With --resolve: which K are fastest?")] = None,
     ties: Annotated[
-        float | None,
+        str | None,
         typer.Option(
             "--ties", metavar="PERCENT", help="With --resolve: a smaller difference counts as equal [default: 1]"
         ),
@@ -113,7 +114,7 @@ def measure(
 
     own, input_options = own_model(model, inputs, dims, ranges, data)
     archs = _architectures(space, count, arch, file, own, blocks)
-    question = _question(resolve, under, top, ties, most_seconds)
+    question = _question(resolve, under, top, percent("--ties", ties), most_seconds)
     lab = open_lab(store, inventory)
     with terminal.watching(own or str(space), quiet=as_json) as view:
         found = lab.measure(

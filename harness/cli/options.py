@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -13,6 +15,7 @@ import typer
 
 from latlab.harness.errors import BadInputError
 from latlab.harness.targets import ACCELERATORS, DEFAULT_RUNTIME, PRECISIONS, RUNTIMES
+from latlab.harness.text import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,8 +43,10 @@ __all__ = [
     "ThreadsOption",
     "WrittenOption",
     "complain",
+    "milliseconds_of",
     "open_lab",
     "own_model",
+    "percent",
     "predictor_options",
     "print_json",
     "records",
@@ -85,7 +90,11 @@ ThreadsOption = Annotated[
 BatchOption = Annotated[
     int | None, typer.Option("--batch-size", min=1, max=65536, help="Images per inference [default: 1]")
 ]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of all random draws and of the weights.")]
+MOST = 2**63 - 1
+"""The largest whole number that the store and PyTorch take."""
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=-MOST, max=MOST, help="Seed of all random draws and of the weights.")
+]
 WrittenOption = Annotated[
     bool,
     typer.Option(
@@ -221,7 +230,38 @@ def predictor_options(name: str | None, sources: str, facts: Sequence[str] | Non
     """Return which predictor is fitted, as the command's options say. Raises `BadInputError`."""
     from latlab.harness.active_learning.predictor_factory import PredictorOptions, parse_facts
 
+    if name is not None and not name.strip():
+        raise BadInputError("--predictor is empty", "Name a predictor, or leave it out.")
     return PredictorOptions(name, sources, parse_facts(facts or ()))
+
+
+def milliseconds_of(text: str) -> float:
+    """Return the milliseconds that a text such as `20ms`, `20`, `500 us` or `0.02s` stands for.
+
+    Raises:
+        BadInputError: it is no positive time.
+    """
+    found = re.fullmatch(r"\s*([0-9.]+(?:[eE][-+]?[0-9]+)?)\s*(ms|us|µs|s)?\s*", text)
+    try:
+        value = float(found[1]) * {"s": 1e3, "us": 1e-3, "µs": 1e-3}.get(found[2], 1.0) if found else math.nan
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise BadInputError(f"{text!r:.60} is no time", "Write a number and its unit, such as 20ms, 500us or 0.5s.")
+    return value
+
+
+def percent(option: str, text: str | None) -> float | None:
+    """Return the number in a text such as `3%`. Raises `BadInputError` if it is none, or not from 0 to 1000."""
+    if text is None:
+        return None
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1000:
+        raise BadInputError(f"{option} takes a percentage from 0 to 1000, not {text!r}", "For example 3%.")
+    return value
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -238,6 +278,6 @@ def complain(message: str, hint: str | None, as_json: bool) -> None:
     """Print an error and its hint on stderr, and for `--json` also as a JSON line on stdout."""
     if as_json:
         print_json({"error": message, "hint": hint})
-    print(f"latlab: {message}", file=sys.stderr)
+    print(plain(f"latlab: {message}"), file=sys.stderr)
     if hint:
-        print(hint, file=sys.stderr)
+        print(plain(hint), file=sys.stderr)

@@ -25,6 +25,7 @@ from latlab.harness.cli.options import (
     StoreOption,
     ThreadsOption,
     WrittenOption,
+    milliseconds_of,
     open_lab,
     predictor_options,
     print_json,
@@ -33,7 +34,6 @@ from latlab.harness.cli.options import (
 )
 from latlab.harness.cli.table_files import table_format, write_table
 from latlab.harness.errors import BadInputError
-from latlab.harness.text import milliseconds_of
 
 app = typer.Typer()
 

@@ -41,8 +41,8 @@ def profile(
         str,
         typer.Argument(
             metavar="MODEL|ARCH",
-            help="A model of your own (net.onnx, net.tflite, net.pt or package.module:factory); "
-            "with --space, an architecture's string.",
+            help="A model of your own (net.onnx, net.tflite, net.pt or package.module:factory, whose code is run "
+            "here); with --space, an architecture's string.",
         ),
     ],
     device: Annotated[
@@ -73,7 +73,7 @@ def profile(
 
     [dim]Examples:[/dim] latlab profile net.onnx pi4 --out profile.html
 
-    latlab profile 0,1,2,... local --space fbnet --runtime tflite --top 20
+    latlab profile "|none~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|" local --space nasbench201 --top 20
     """
     from latlab.harness.terminal.profile import profiling, show_profile
 

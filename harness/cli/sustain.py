@@ -26,6 +26,7 @@ from latlab.harness.cli.options import (
     StoreOption,
     ThreadsOption,
     WrittenOption,
+    complain,
     own_model,
     print_json,
     target_options,
@@ -77,7 +78,7 @@ def sustain(
 
     [dim]Examples:[/dim] latlab sustain pi4 --model net.onnx --minutes 30 --out sustained.html
 
-    latlab sustain toy --space fbnet --arch 0,1,2,... --minutes 10
+    latlab sustain local --space nasbench201 --arch "|none~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|"
 
     Nothing is lost on Ctrl-C. The same command starts over, because a device that has cooled down cannot continue.
     """
@@ -114,7 +115,7 @@ def sustain(
             result, interrupted = view.run.result(), True
     _show(result, store, out, as_json)
     if result.error:
-        print(f"latlab: {result.error}", file=sys.stderr)
+        complain(result.error, None, False)
     if interrupted:
         print(f"latlab: {interruption.words}\nThe run up to now is in the store.", file=sys.stderr)
         sys.exit(interruption.exit_code)

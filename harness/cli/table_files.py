@@ -40,10 +40,10 @@ def table_format(out: Path, asked: TableFormat | None = None) -> TableFormat:
 
 def write_table(table: pd.DataFrame, out: Path, format_: TableFormat) -> None:
     """Write a table. Raises `BadInputError` if that is impossible; what was at `out` before is untouched then."""
-    from latlab.harness.store.csv_safety import without_formulas
+    from latlab.harness.store.csv_safety import harmless
 
     with whole_file(out) as part:
         if format_ is TableFormat.csv:
-            without_formulas(table).to_csv(part, index=False)
+            harmless(table).to_csv(part, index=False)
         else:
             table.to_parquet(part, index=False)

@@ -184,7 +184,7 @@ def _transport_of(value: object) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def load_inventory(path: Path | None = None) -> Inventory:
+def load_inventory(path: str | Path | None = None) -> Inventory:
     """Return the inventory in `path`, else in $LATLAB_INVENTORY, else in ./inventory.yaml if that exists.
 
     Raises:
@@ -195,6 +195,7 @@ def load_inventory(path: Path | None = None) -> Inventory:
         path = Path(named or DEFAULT_FILE)
         if not named and not path.exists():
             return Inventory(path=path)
+    path = Path(path)
     document = read_document(path)
     value = _with_empty_sections(document.value)
     devices: dict[str, DeviceConfig] = {}

@@ -7,10 +7,10 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Sequence
-from contextlib import redirect_stdout, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from latlab.agents.protocol.load_request import InputRequest
 from latlab.harness.errors import BadInputError
@@ -43,7 +43,8 @@ def call_factory(model: str) -> Any:
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # a console script's path lacks the current folder, where users keep code
     try:
-        with redirect_stdout(sys.stderr):  # what the user's code prints is no part of latlab's own output
+        # What the user's code prints is no part of latlab's own output.
+        with redirect_stdout(sys.stderr), _exits_raise():
             module: Any = importlib.import_module(package)
             for name in attribute.split("."):
                 module = getattr(module, name)
@@ -60,6 +61,23 @@ def call_factory(model: str) -> Any:
     if not isinstance(module, nn.Module):
         raise BadInputError(f"{model} gave a {type(module).__name__}, not a torch.nn.Module")
     return module
+
+
+@contextmanager
+def _exits_raise() -> Iterator[None]:
+    """Have `os._exit` and `os.abort` raise `SystemExit` in this process: they would end latlab without a word."""
+    here, real = os.getpid(), (os._exit, os.abort)
+
+    def leave(code: int = 1) -> NoReturn:
+        if os.getpid() != here:  # a process that the user's code has forked
+            real[0](code)
+        raise SystemExit(code)
+
+    os._exit, os.abort = leave, leave  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        os._exit, os.abort = real
 
 
 def describe_factory(model: str, module: Any) -> ModelDescription:

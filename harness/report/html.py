@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from latlab.harness.paths import cannot_write, whole_file
-from latlab.harness.text import duration
+from latlab.harness.text import duration, plain
 
 __all__ = ["environment", "stylesheet", "write_whole"]
 
@@ -17,7 +17,9 @@ _FOLDER = Path(__file__).parent
 
 
 def write_whole(text: str, path: Path) -> Path:
-    """Write a page, and return its absolute path. Missing folders are made. The file appears complete or not at all.
+    """Write a page as `plain` shows it, and return its absolute path. Missing folders are made.
+
+    The file appears complete or not at all.
 
     Raises:
         BadInputError: the file cannot be written.
@@ -28,7 +30,7 @@ def write_whole(text: str, path: Path) -> Path:
     except OSError as error:
         raise cannot_write(path, error) from error
     with whole_file(path) as part:
-        part.write_text(text, encoding="utf-8", newline="\n")
+        part.write_text(plain(text), encoding="utf-8", newline="\n")
     return path
 
 

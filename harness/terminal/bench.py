@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -16,7 +15,7 @@ from latlab.harness.bench.evaluate import Unit
 from latlab.harness.bench.published import CEILINGS, PUBLISHED_SPEARMAN, SAMPLES
 from latlab.harness.bench.results import Record
 from latlab.harness.bench.tasks import Task
-from latlab.harness.terminal.console import console
+from latlab.harness.terminal.console import console, error_console
 
 __all__ = ["progress", "show_comparison", "show_tasks"]
 
@@ -149,7 +148,7 @@ def _mean(values: Sequence[float | None]) -> str:
 @contextlib.contextmanager
 def progress(units: int, seeds: int, *, quiet: bool) -> Iterator[Callable[[Unit, Sequence[Record] | None], None]]:
     """Show a comparison's progress on stderr: a bar, or without a terminal a line per finished task and predictor."""
-    screen = Console(stderr=True)
+    screen = error_console()
     if not screen.is_terminal:
         count = 0
 

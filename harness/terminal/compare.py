@@ -20,8 +20,8 @@ from latlab.harness.compare.run import ComparisonRun
 from latlab.harness.compare.wording import advice, headline, pairs_to_tell, sentence
 from latlab.harness.fleet.jobs import DeviceState, Incident
 from latlab.harness.store.store import Measurement
-from latlab.harness.terminal.console import console
-from latlab.harness.terminal.progress import HEARTBEAT_S, MAX_ROWS, View
+from latlab.harness.terminal.console import MAX_ROWS, console, error_console
+from latlab.harness.terminal.progress import HEARTBEAT_S, View
 from latlab.harness.text import correlation, fine_correlation, milliseconds, printable
 
 __all__ = ["CompareView", "following", "show_checks", "show_results", "show_targets"]
@@ -79,7 +79,7 @@ class _LiveCompareView(CompareView):
 @contextlib.contextmanager
 def following(*, quiet: bool) -> Iterator[CompareView]:
     """Yield a view of the comparisons on stderr."""
-    screen = Console(stderr=True)
+    screen = error_console()
     if quiet or not screen.is_terminal:
         yield CompareView(screen)
         return

@@ -15,7 +15,7 @@ from rich.text import Text
 from latlab.harness.devices.doctor import Examination, Finding
 from latlab.harness.devices.status import Overview
 from latlab.harness.provisioning.setup import SetUp
-from latlab.harness.terminal.console import console
+from latlab.harness.terminal.console import console, error_console
 
 __all__ = ["examining", "setting_up", "show_controller", "show_examination", "show_overview", "show_set_up"]
 
@@ -30,7 +30,7 @@ MAX_TARGETS = 3
 @contextlib.contextmanager
 def examining(names: Sequence[str]) -> Iterator[Callable[[Examination], None]]:
     """Yield a function that prints an examination. On stderr a spinner names the devices that are not examined yet."""
-    screen = Console(stderr=True)
+    screen = error_console()
     if not screen.is_terminal:
         yield show_examination
         return
@@ -92,7 +92,7 @@ def _lines(findings: Sequence[Finding]) -> Table:
 @contextlib.contextmanager
 def setting_up(device: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
     """Yield a function that shows the name of the current step next to a spinner on stderr."""
-    screen = Console(stderr=True)
+    screen = error_console()
     if quiet or not screen.is_terminal:
         yield lambda _: None
         return

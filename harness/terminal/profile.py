@@ -6,14 +6,13 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
 from latlab.harness.fleet.jobs import RunListener
 from latlab.harness.profiling.summary import NetworkProfile
-from latlab.harness.terminal.console import console
+from latlab.harness.terminal.console import console, error_console
 from latlab.harness.terminal.progress import View
 from latlab.harness.text import milliseconds
 
@@ -21,6 +20,8 @@ __all__ = ["profiling", "show_profile"]
 
 BAR = 16
 """Characters of the longest bar."""
+FIGURES = 42
+"""Characters of a row beside the kind and the bar."""
 NAME = 100
 """Characters of an operator's name that are shown."""
 
@@ -28,7 +29,7 @@ NAME = 100
 @contextlib.contextmanager
 def profiling(*, quiet: bool) -> Iterator[RunListener]:
     """Yield the listener of a run whose device is shown on stderr while it works."""
-    screen = Console(stderr=True)
+    screen = error_console()
     view = View(screen)
     if quiet or not screen.is_terminal:
         yield view.listener(quiet=quiet)
@@ -42,7 +43,7 @@ def show_profile(profile: NetworkProfile, top: int, out: Path | None) -> None:
     screen = console()
     simulated = " [yellow](simulated)[/yellow]" if profile.simulated else ""
     screen.print(f"[bold]{escape(profile.target)}[/bold]{simulated} {escape(profile.network)}", highlight=False)
-    screen.print(_kinds(profile))
+    screen.print(_kinds(profile, screen.width))
     longest = profile.longest(top)
     screen.print(f"\nThe {len(longest)} longest of {len(profile.operators)} operators", highlight=False)
     screen.print(_longest(profile, top))
@@ -66,18 +67,20 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _kinds(profile: NetworkProfile) -> Table:
+def _kinds(profile: NetworkProfile, width: int) -> Table:
     """Return a table of the kinds of operators, with a bar for the share of each."""
     providers = len({one.provider for one in profile.kinds}) > 1
     table = _table("kind", "operators", "time", "share", "")
     most = max((one.share for one in profile.kinds), default=0) or 1
+    words = [f"{one.kind} ({one.provider})" if providers else one.kind for one in profile.kinds]
+    bar = max(0, min(BAR, width - max(map(len, words), default=0) - FIGURES))  # a bar that is folded shows nothing
     for one in profile.kinds:
         table.add_row(
             escape(f"{one.kind} ({one.provider})" if providers else one.kind),
             f"{one.operators:,}",
             milliseconds(one.typical_ms),
             f"{100 * one.share:.1f} %",
-            "█" * round(BAR * one.share / most),
+            "█" * round(bar * one.share / most),
         )
     return table
 

@@ -26,18 +26,17 @@ from rich.text import Text
 
 from latlab.harness.fleet.jobs import Incident, RunListener
 from latlab.harness.store.vocabulary import Role
+from latlab.harness.terminal.console import MAX_ROWS, error_console
 from latlab.harness.text import milliseconds
 
 if TYPE_CHECKING:
     from latlab.harness.fleet.jobs import DeviceState
     from latlab.harness.store.store import Measurement
 
-__all__ = ["MAX_ROWS", "View", "beating", "watching", "working"]
+__all__ = ["View", "beating", "watching", "working"]
 
 V = TypeVar("V", bound="View")
 
-MAX_ROWS = 30
-"""The most rows of a table that are shown; the others are counted."""
 HEARTBEAT_S = 30.0
 """Seconds between two lines of progress if there is no live display."""
 BEAT_S = 1.0
@@ -182,7 +181,7 @@ def watching(title: str, *, quiet: bool) -> Iterator[View]:
     It is a live table, or a bar if there is one device. Without a terminal, or if `quiet`, it prints lines from time
     to time.
     """
-    console = Console(stderr=True)
+    console = error_console()
     if not console.is_terminal or quiet:
         with beating(View(console)) as view:
             yield view
@@ -264,7 +263,7 @@ class _LiveView(View):
 @contextlib.contextmanager
 def working(title: str, *, quiet: bool) -> Iterator[None]:
     """Show a spinner on stderr within the `with` block."""
-    console = Console(stderr=True)
+    console = error_console()
     if quiet or not console.is_terminal:
         yield
         return

@@ -8,8 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from latlab.harness.terminal.console import console
-from latlab.harness.terminal.progress import MAX_ROWS
+from latlab.harness.terminal.console import MAX_ROWS, console
 from latlab.harness.text import milliseconds
 
 __all__ = ["show_resolved"]
@@ -45,7 +44,11 @@ def show_resolved(resolved: Mapping[str, Any]) -> None:
     spent = (
         f"{resolved['passes']} further passes of {resolved['repeated']} networks, {resolved['timed_s']:.3g} s of timing"
     )
-    instead = f"; the same passes for all would have taken {resolved['uniform_s']:.3g} s" if resolved["passes"] else ""
+    instead = (
+        f"; the same passes for all would have taken {resolved['uniform_s']:.3g} s"
+        if resolved["passes"] and resolved["uniform_s"] >= 0.1
+        else ""
+    )
     screen.print(f"{spent}{instead}.", style="dim")
 
 

@@ -13,8 +13,8 @@ from rich.table import Table
 from latlab.harness.store.verdict_counts import in_words as verdicts_in_words
 from latlab.harness.store.verdict_counts import verdict_counts
 from latlab.harness.store.vocabulary import Status
-from latlab.harness.terminal.console import console, show_table
-from latlab.harness.terminal.progress import MAX_ROWS, watching, working
+from latlab.harness.terminal.console import MAX_ROWS, console, show_table
+from latlab.harness.terminal.progress import watching, working
 from latlab.harness.text import in_words, milliseconds, ms
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def show_measurements(rows: pd.DataFrame, store: Path, *, raw: bool) -> None:
     screen.print(_rows_of_one(rows, raw) if targets < 2 or raw else _rows_of_many(rows))
     spread = _distribution(rows.iloc[0]) if len(rows) == 1 else ""
     if spread:
-        screen.print(escape(spread), highlight=False, soft_wrap=True)
+        screen.print(escape(spread), highlight=False)
     if len(rows) > MAX_ROWS and targets < 2:
         screen.print(f"... and {len(rows) - MAX_ROWS} more; all are in {escape(str(store))}", style="dim")
     failed = int((rows["status"] != Status.OK).sum())

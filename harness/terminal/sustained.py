@@ -18,7 +18,7 @@ from latlab.harness.sustained.run import SustainedResult, SustainedRun
 from latlab.harness.sustained.summary import figures, spell
 from latlab.harness.sustained.windows import SustainedPass, Window, nice_window_s
 from latlab.harness.terminal.braille import curve, sparkline
-from latlab.harness.terminal.console import console
+from latlab.harness.terminal.console import console, error_console
 from latlab.harness.terminal.progress import View, beating
 from latlab.harness.text import milliseconds
 
@@ -78,7 +78,7 @@ class _LiveSustainView(SustainView):
 @contextlib.contextmanager
 def following(*, quiet: bool) -> Iterator[SustainView]:
     """Yield a view of the run on stderr."""
-    screen = Console(stderr=True)
+    screen = error_console()
     if quiet or not screen.is_terminal:
         with beating(SustainView(screen)) as plain:
             yield plain

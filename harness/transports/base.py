@@ -16,8 +16,7 @@ from typing import Any, ClassVar, Self
 
 from latlab.agents.protocol.errors import DISK_FULL, AgentError
 from latlab.agents.protocol.messages import SHA256, SUFFIX, LineBuffer, LineTooLongError, encode
-from latlab.harness.errors import plain
-from latlab.harness.text import printable
+from latlab.harness.text import plain, printable
 from latlab.harness.transports.reply_validation import BrokenReplyError, check_reply
 
 __all__ = ["ConnectError", "Deadline", "DeviceLostError", "ProtocolError", "Transport", "WorkerError"]

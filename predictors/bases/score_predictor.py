@@ -131,13 +131,13 @@ class ScorePredictor(RidgePlanned):
             raise ValueError("leaving one out needs at least two measurements")
         return self._line.leave_one_out()
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         own = (self._genes, self._log_latency, self._label_variance, self._line.z)
         arrays = {**self._state(), **dict(zip(OWN, own, strict=True))}
         files.save(folder, self.name, self.space, arrays, {"seed": self.seed})
 
     @classmethod
-    def load(cls, folder: Path, space: SearchSpace) -> Self:
+    def load(cls, folder: str | Path, space: SearchSpace) -> Self:
         arrays, facts = files.load(folder, cls.name, space)
         with files.restoring(folder):
             predictor = cls(space, seed=int(facts["seed"]))

@@ -21,8 +21,9 @@ __all__ = ["Arrays", "load", "restoring", "save"]
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def save(folder: Path, predictor: str, space: SearchSpace, arrays: Arrays, facts: Mapping[str, Any]) -> None:
+def save(folder: str | Path, predictor: str, space: SearchSpace, arrays: Arrays, facts: Mapping[str, Any]) -> None:
     """Write `<predictor>.safetensors` and `<predictor>.json` into `folder`, which is made where it is missing."""
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     stem = predictor.replace("-", "_")
     # Not safetensors' own save_file: it writes a file that only its owner may read.
@@ -32,13 +33,14 @@ def save(folder: Path, predictor: str, space: SearchSpace, arrays: Arrays, facts
     (folder / f"{stem}.json").write_text(json.dumps(everything, indent=1))
 
 
-def load(folder: Path, predictor: str, space: SearchSpace) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def load(folder: str | Path, predictor: str, space: SearchSpace) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Return the arrays, among which `genes` of shape (n, genes) must be, and the facts that `save` wrote.
 
     Raises:
         ValueError: the folder holds no such predictor, one of another space, or files that cannot be read; the message
             says which, and for the last that the predictor is to be fitted again.
     """
+    folder = Path(folder)
     stem = predictor.replace("-", "_")
     files = [folder / f"{stem}.json", folder / f"{stem}.safetensors"]
     for file in files:
@@ -60,7 +62,7 @@ def load(folder: Path, predictor: str, space: SearchSpace) -> tuple[dict[str, ND
 
 
 @contextmanager
-def restoring(folder: Path) -> Iterator[None]:
+def restoring(folder: str | Path) -> Iterator[None]:
     """Turn whatever goes wrong with the contents of `folder` inside the block into one `ValueError`.
 
     A folder of another version of latlab, or a damaged one, shows in many ways: a key that is missing, an array of

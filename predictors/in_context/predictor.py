@@ -116,7 +116,7 @@ class InContext(RidgePlanned):
         mean, scale, freedom = (values.numpy().astype(np.float64) for values in network(context, x))
         return np.stack([unit.centre + mean * unit.scale, scale * unit.scale, freedom])
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         arrays = {"genes": self._genes, "log_latency": self._log_latency, "label_variance": self._label_variance}
         facts: dict[str, object] = {"seed": self.seed}
         if self._network is not None:
@@ -127,7 +127,7 @@ class InContext(RidgePlanned):
         files.save(folder, self.name, self.space, arrays, facts)
 
     @classmethod
-    def load(cls, folder: Path, space: SearchSpace) -> Self:
+    def load(cls, folder: str | Path, space: SearchSpace) -> Self:
         arrays, facts = files.load(folder, cls.name, space)
         with files.restoring(folder):
             predictor = cls(space, seed=int(facts["seed"]))

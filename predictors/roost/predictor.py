@@ -181,7 +181,7 @@ class Roost(Predictor):
         """Return medians and intervals, with the variance corrected by the errors of predicting left-out labels."""
         return in_ms(mean, variance * self._calibration, CALIBRATION + len(self._genes), 0.0)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         arrays = {
             "genes": self._genes,
             "log_latency": self._log_latency,
@@ -208,7 +208,7 @@ class Roost(Predictor):
         return hashlib.sha256(rounded.tobytes()).hexdigest()[:16]
 
     @classmethod
-    def load(cls, folder: Path, space: SearchSpace) -> Self:
+    def load(cls, folder: str | Path, space: SearchSpace) -> Self:
         arrays, facts = files.load(folder, cls.name, space)
         with files.restoring(folder):
             predictor = cls(space, **facts["options"])

@@ -24,7 +24,7 @@ from fuzz.mutations import LINE_EDITS, TREE_EDITS, Edit, edit_line
 from latlab.agents.protocol.messages import MAX_LINE
 from latlab.harness.devices.loaded_models import LoadedModels
 from latlab.harness.devices.session import DeviceSession
-from latlab.harness.errors import LatlabError, plain
+from latlab.harness.errors import LatlabError
 from latlab.harness.exporters import Artifact, Parity
 from latlab.harness.fleet.jobs import DeviceState
 from latlab.harness.measurement.scheduler import PassScheduler
@@ -33,6 +33,7 @@ from latlab.harness.statistics.estimators import summarise
 from latlab.harness.statistics.pooled_variance import NoiseEstimator
 from latlab.harness.store.store import Store
 from latlab.harness.targets import Target
+from latlab.harness.text import plain
 from latlab.harness.timing_policy import TimingPolicy
 from latlab.harness.transports import DeviceLostError, WorkerError
 from latlab.harness.transports.base import ChannelClosedError, Deadline

@@ -10,8 +10,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 from fuzz.mutations import BYTE_EDITS, edit_bytes
-from latlab.harness.errors import BadInputError, LatlabError, plain
+from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.inventory.inventory import Inventory, load_inventory
+from latlab.harness.text import plain
 from latlab.harness.transports import open_transport
 from latlab.harness.transports.simulated.config import SimulatedDevice
 

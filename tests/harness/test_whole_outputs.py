@@ -14,7 +14,7 @@ METHODS = {"write_text", "write_bytes", "touch"}
 """Methods of a path that write it."""
 WRITERS = {
     "to_csv", "to_parquet", "to_json", "to_pickle", "to_feather", "to_excel", "savefig", "save_file", "savez",
-    "savez_compressed", "savetxt", "tofile", "write_table", "ZipFile", "copy", "copy2", "copyfile",
+    "savez_compressed", "savetxt", "tofile", "ZipFile", "copy", "copy2", "copyfile",
 }  # fmt: skip
 """Functions and methods that write to their first argument, or to the second if they copy."""
 COPIES = {"copy", "copy2", "copyfile"}
@@ -33,6 +33,7 @@ ELSEWHERE = {
     # Files for this process alone, in a temporary folder.
     "harness/exporters/layers/tflite.py": "tempfile.NamedTemporaryFile",
     "harness/exporters/tflite/calibration.py": "tempfile.NamedTemporaryFile",
+    "harness/active_learning/fitted_predictor.py": "a folder that the caller has from whole_folder",
     "harness/active_learning/onboarding.py": "save_onboarding: a folder that the caller has from whole_folder",
     # Never read as a file: its lock is what counts.
     "harness/store/store.py": "the lock of a store",

@@ -78,7 +78,7 @@ def test_a_large_profile_passes_and_one_that_is_too_large_does_not() -> None:
 def test_the_names_of_operators_become_printable() -> None:
     reply = {**PROFILE, "operators": [{**OPERATOR, "name": "a\x1b[31mb", "fused": ["\n"]}]}
     (found,) = check_reply(line({"id": 4, "ok": True, **reply}), 4, "profile", REQUEST)["operators"]
-    assert (found["name"], found["fused"]) == ("a [31mb", [" "])
+    assert (found["name"], found["fused"]) == ("ab", [" "])
 
 
 @pytest.mark.parametrize("reply", [REQUIRED, COMPLETE], ids=["required", "complete"])
@@ -292,7 +292,7 @@ def test_a_failure_is_the_workers_own() -> None:
     error = {"kind": "unsupported_op", "message": "no \x1b[31mFoo\n"}
     with pytest.raises(AgentError) as caught:
         check_reply(line({"id": 4, "ok": False, "error": error}), 4, "load", REQUEST)
-    assert (caught.value.kind, caught.value.message) == ("unsupported_op", "no  [31mFoo ")
+    assert (caught.value.kind, caught.value.message) == ("unsupported_op", "no Foo ")
 
 
 @settings(max_examples=300, deadline=None)
@@ -365,8 +365,5 @@ def test_aggregates_of_other_samples(samples: list[int]) -> None:
 
 
 def test_printable() -> None:
-    assert (
-        printable("tab\t, colour \x1b[31m, right to left \u202e, fine ü")
-        == "tab , colour  [31m, right to left  , fine ü"
-    )
+    assert printable("tab\t, colour \x1b[31m, right to left \u202e, fine ü") == "tab , colour , right to left  , fine ü"
     assert len(printable("x" * 10_000)) == 2000

@@ -1,0 +1,157 @@
+"""Every option of every command with absurd values, and every example of every `--help`."""
+
+from __future__ import annotations
+
+import random
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from typer.main import get_command
+
+from latlab.harness import Lab
+from latlab.harness.cli.main import app, main
+from latlab.harness.errors import LatlabError
+from latlab.search_spaces import get
+
+SPACE = "nasbench201"
+FIRST, SECOND = (arch.text for arch in get(SPACE).sample(2, 0))
+TARGET = "local/onnxruntime/cpu/fp32/t1/b1"
+COMMANDS: dict[str, list[str]] = {
+    "onboard": ["local", "--space", SPACE],
+    "predict": ["--target", TARGET, "--space", SPACE, "--arch", FIRST, "--predictor", "flops"],
+    "report": ["--target", TARGET, "--space", SPACE, "--predictor", "flops"],
+    "measure": ["local", "--space", SPACE, "--count", "3", "--resolve"],
+    "embed": ["local", "--space", SPACE],
+    "bench predictors": ["--table", "mine.parquet", "--space", "fbnet", "--source", "pi3,pi4", "--target", "pi5",
+                         "--predictor", "flops"],
+    "bench tasks": ["--table", "mine.parquet", "--space", "fbnet", "--sources", "1", "--targets", "1"],
+    "inspect": ["no.onnx"],
+    "sustain": ["local", "--space", SPACE, "--arch", FIRST],
+    "profile": [FIRST, "local", "--space", SPACE],
+    "compare": ["local", "--space", SPACE, "--arch", FIRST, "--arch", SECOND],
+}  # fmt: skip
+"""Words with which each command that has a numeric option begins to work."""
+ABSURD = ("9" * 26, "-" + "9" * 26, "nan", "inf", "-inf", "1e400", "", " ", "x", "0x10", "٣٤.", "1,2,", "--")
+NEGATIVE_IS_FINE = ("--seed",)
+HUGE_IS_FINE = ("--until-error", "--under", "--most-seconds", "--budget", "--top")
+
+
+class ReachedError(LatlabError):
+    """The command would have used a device now."""
+
+
+def _commands(command: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    command = command or get_command(app)
+    for name, one in getattr(command, "commands", {}).items():
+        yield from _commands(one, (*path, name))
+    if path:
+        yield " ".join(path), command
+
+
+def _numeric() -> Iterator[tuple[str, str]]:
+    for name, command in _commands():
+        for option in command.params:
+            numeric = option.type_descriptor.annotation in (int, float)
+            if option.param_type_name == "option" and not option.is_flag and numeric:
+                yield name, option.opts[0]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which the commands begin to work, and end where they would use a device."""
+
+    def reached(*_: object) -> None:
+        raise ReachedError("the device is reached")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Lab, "run_jobs", reached)  # what comes before a device is what is tested here
+    chance = random.Random(0)
+    archs = get("fbnet").sample(40, 5)
+    table = {"arch": [arch.text for arch in archs]} | {
+        name: [chance.uniform(1, 2) for _ in archs]
+        for name in ("pi3", "pi4", "pi5", "mac", "nano", "edge", "phone", "nuc")
+    }
+    pd.DataFrame(table).to_parquet("mine.parquet")
+    return tmp_path
+
+
+def _run(words: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    monkeypatch.setattr(sys, "argv", ["latlab", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0), capfd.readouterr().err
+
+
+def test_the_options_are_found() -> None:
+    found = set(_numeric())
+    assert {
+        ("measure", "--count"),
+        ("measure", "--under"),
+        ("sustain", "--minutes"),
+        ("bench tasks", "--seed"),
+    } <= found
+    assert {name for name, _ in found} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize(("command", "option"), list(_numeric()), ids=lambda one: one)
+def test_an_absurd_number_is_one_clear_error(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], command: str, option: str
+) -> None:
+    for value in ABSURD:
+        if option in HUGE_IS_FINE and value in ("9" * 26, "inf", "1e400"):
+            continue
+        code, said = _run([*command.split(), *COMMANDS[command], f"{option}={value}"], monkeypatch, capfd)
+        assert (code, "Traceback" in said) == (2, False), f"{option}={value!r}: {said}"
+        assert said.strip()
+
+
+def _examples() -> Iterator[str]:
+    for name, command in _commands():
+        for line in (command.help or "").splitlines():
+            text = re.sub(r"\[/?dim\]|Examples?:", "", line).strip()
+            if text.startswith("latlab "):
+                yield pytest.param(text, id=f"{name}: {text[:60]}")
+
+
+def test_the_examples_are_found() -> None:
+    assert len(list(_examples())) >= 20
+
+
+NEEDED = (
+    "no file",
+    "there is no",
+    "cannot read",
+    "unknown device",
+    "not found",
+    "no store",
+    "no measurements",
+    "has no",
+)
+"""What an example may lack here: the user's own files and devices."""
+
+
+@pytest.mark.parametrize("text", list(_examples()))
+def test_every_example_of_a_help_is_accepted(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], text: str
+) -> None:
+    words = shlex.split(text)[1:]
+    if words[0] in ("doctor", "setup"):  # they look at devices: only their words are read
+        words.append("--help")
+    code, said = _run(words, monkeypatch, capfd)
+    assert "Traceback" not in said
+    reached = code == 0 or "the device is reached" in said
+    assert reached or any(one in said for one in NEEDED), said
+
+
+def test_the_version(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["latlab", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert re.fullmatch(r"latlab \d+\.\d+\S*\n", capfd.readouterr().out)
