@@ -20,7 +20,7 @@ from latlab.harness import sustained
 from latlab.harness.active_learning.block_latencies import block_latencies
 from latlab.harness.active_learning.fitted_predictor import FittedPredictor
 from latlab.harness.active_learning.holdout import holdout_of
-from latlab.harness.active_learning.onboarding import Onboarding, OnboardingPlan, onboard, save_onboarding
+from latlab.harness.active_learning.onboarding import Onboarding, OnboardingPlan, Onboardings, onboard, save_onboarding
 from latlab.harness.active_learning.prediction import (
     KeptPredictors,
     Predictions,
@@ -44,7 +44,7 @@ from latlab.harness.architectures import (
 from latlab.harness.compare.baseline import baseline_checks
 from latlab.harness.compare.between_targets import TargetComparison, compare_targets
 from latlab.harness.compare.contestants import Candidate, comparison_runs, named_apart
-from latlab.harness.compare.gate import GateCheck, GateOutcome
+from latlab.harness.compare.gate import GateCheck, GateOutcome, unmeasured_checks
 from latlab.harness.compare.result import ComparisonResult, Question
 from latlab.harness.compare.run import ComparisonRun
 from latlab.harness.devices.target_selection import (
@@ -408,7 +408,7 @@ class Lab:
             raw=False,
             listener=listener,
         )
-        return compare_targets(found.rows, first, second, space)
+        return compare_targets(found.rows, first, second, space, found.failures)
 
     def check_baseline(
         self,
@@ -463,6 +463,7 @@ class Lab:
                 found = self.measure(devices, **({"space": space, "archs": part} if space else what), **shared)
                 frames.append(found.rows)
                 of_part = baseline_checks(self.store, frames, old, limit_percent, confidence)
+                of_part += unmeasured_checks(found, part, str(old.path), limit_percent)
                 if not any(one.outcome is GateOutcome.UNDECIDED for one in of_part):
                     break
             checks += of_part
@@ -673,7 +674,7 @@ class Lab:
         as_written: bool = False,
         out: str | Path | None = None,
         listener: RunListener = RunListener(),
-    ) -> list[Onboarding]:
+    ) -> Onboardings:
         """Measure the most informative architectures, predict the whole space, write table, predictor and report.
 
         Args:
@@ -688,7 +689,7 @@ class Lab:
                 own folder in it. Default: a folder in `latlab-out`.
 
         Returns:
-            One result for each target, without those that failed.
+            A sequence with a result for each target that did not fail; its `failures` says which did, and why.
 
         Raises:
             BadInputError: if the arguments make no sense, or a name is unknown.
@@ -734,12 +735,13 @@ class Lab:
         from latlab.harness.report.build import onboarding_report  # matplotlib is heavy
 
         results = []
-        for run in onboard(self.store, plans, self.run_jobs, listener):
+        runs, failures = onboard(self.store, plans, self.run_jobs, listener)
+        for run in runs:
             with whole_folder(run.plan.out, keep_others=True) as folder:
                 result = save_onboarding(run, folder)
                 onboarding_report(result, run, folder)
             results.append(result)
-        return results
+        return Onboardings(tuple(results), failures)
 
     def report(
         self,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from latlab.harness.cli.failures import end_with_failures
 from latlab.harness.cli.options import (
     STORE,
     AcceleratorOption,
@@ -100,8 +101,7 @@ def onboard(
             print_json(result.to_json())
         else:
             terminal.show_onboarding(result)
-    if view.failures:
-        raise typer.Exit(1)
+    end_with_failures(results.failures, len(results), as_json=as_json)
 
 
 @app.command()

@@ -45,6 +45,8 @@ class Incident:
     kind: Kind
     message: str
     at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
+    target: str = ""
+    """The target that was being measured; empty if there was none."""
 
 
 @dataclass
@@ -81,6 +83,8 @@ class DeviceState:
     session: DeviceSession | None = None
     total: int = 0
     """Number of rows that the device's jobs are expected to finish."""
+    jobs: int = 1
+    """Number of the device's jobs, one for each of its targets."""
     done: int = 0
     """Number of rows with a latency so far."""
     failed: int = 0

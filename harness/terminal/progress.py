@@ -81,11 +81,15 @@ class View:
     def _report(self, event: Incident) -> None:
         given_up = event.kind in ("quarantined", "failed")
         self.failures += given_up
-        if given_up and len(self.devices) < 2:
+        if given_up and sum(state.jobs for state in self.devices.values()) < 2:
             return  # the command itself ends with this error
         style = {"back": "green", "lost": "yellow"}.get(event.kind, "red")
         message = _first_line(event.message, event.device)
-        self._print(f"[{style}]{event.kind}[/{style}]  {escape(event.device)}: {escape(message)}")
+        state = self.devices.get(event.device)
+        # A device that is given up is given up for all its targets; any other failure is that of one target.
+        several = event.kind == "failed" and state is not None and state.jobs > 1
+        where = event.target if several and event.target else event.device
+        self._print(f"[{style}]{event.kind}[/{style}]  {escape(where)}: {escape(message)}")
 
     def beat(self) -> None:
         """Print the progress every `HEARTBEAT_S`, because without it a long run looks hung in a log."""
