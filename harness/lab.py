@@ -290,10 +290,11 @@ class Lab:
             LatlabError: why the network cannot be exported or run, or why the device failed.
         """
         if space is None:
-            own, targets, artifact = self._own_model(subject, inputs, device, options, listener)
+            own, targets, artifact = self._own_model(subject, inputs, device, options, listener, profiled=True)
             target, network = _only_device(targets), own.name
         else:
             target = _only_device(self.targets(device, options))
+            target.check_profiler()
             target.check_exported()
             (one,) = parse_archs(space_to_measure(space), [str(subject)])
             network = one.text
@@ -556,10 +557,14 @@ class Lab:
         devices: str | Sequence[str],
         options: TargetOptions,
         listener: RunListener,
+        *,
+        profiled: bool = False,
     ) -> tuple[OwnModel, list[Target], Artifact]:
         """Return a model of the user's own, the targets that run it, and its file. Raises `BadInputError`."""
         own = locate(str(model), inputs, options.runtime, options.batch_size)
         targets, skipped = targets_of_model(self.inventory, devices, options, own)
+        if profiled:  # before anything is exported
+            _only_device(targets).check_profiler()
         for remark in (*skipped, *own.inputs.remarks):
             if listener.announce:
                 listener.announce(f"{own.name}: {remark}")
@@ -768,7 +773,8 @@ class Lab:
         from latlab.harness.report.build import store_report  # matplotlib is heavy
 
         target = None if target is None else stored_target(self.store, target)
-        rows = with_distributions(self.store, self.store.table(target=target, space=space, raw=True))
+        table = self.store.table(target=target, space=space, raw=True, provisional=True)
+        rows = with_distributions(self.store, table)
         if space is None:
             rows = rows[~rows["space"].map(is_block_space).astype(bool)]
         if len(_pairs(rows)) != 1:

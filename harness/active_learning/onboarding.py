@@ -22,6 +22,7 @@ from latlab.harness.active_learning.predictor_factory import PredictorOptions, p
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.fleet.failures import TargetFailure, all_failed, failures_of
 from latlab.harness.fleet.jobs import Job, RunJobs, RunListener
+from latlab.harness.measurement.disturbance import Disturbance, disturbances
 from latlab.harness.measurement.measurer import Measurer
 from latlab.harness.measurement.session import MeasurementSession
 from latlab.harness.store.store import Campaign, Measurement, Store
@@ -127,6 +128,11 @@ class Onboarding:
     """The rows of the loop's campaign (`Store.table`)."""
 
     @property
+    def disturbances(self) -> tuple[Disturbance, ...]:
+        """The target, if something else on the device has disturbed most of its labels."""
+        return disturbances(self.measurements)
+
+    @property
     def noisy(self) -> bool:
         """True if the labels are so noisy that the user should look for the cause (`NOISY_PERCENT`)."""
         return self.label_noise_percent > NOISY_PERCENT
@@ -215,7 +221,10 @@ def onboard(
             sources = in_words([one.name for one in plan.sources])
             listener.announce(f"{plan.target}: predictor {plan.predictor.name}, prior: {sources}")
         onboardings.append(OnboardingJob(store, plan))
-    jobs = [Job(one.plan.target, one.work, total=one.total) for one in onboardings]
+    jobs = [
+        Job(one.plan.target, one.work, one.total, (one.plan.policy.passes, one.plan.policy.most_passes))
+        for one in onboardings
+    ]
     run_jobs(jobs, listener)
     failures = failures_of(jobs)
     if len(failures) == len(jobs):

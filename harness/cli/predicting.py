@@ -176,6 +176,8 @@ def predict(
     where = fitted.card.target + (" (simulated)" if fitted.card.simulated else "")
     if not found.support:
         console.warn(f"nothing was measured on {where}: this comes from other devices and the prior only")
+    for remark in found.remarks:
+        console.warn(remark)
     if out is not None and format_ is not None:
         write_table(table, out, format_)
         if as_json:

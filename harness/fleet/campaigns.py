@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from latlab.harness.exporters import Artifact
 from latlab.harness.fleet.failures import TargetFailure, all_failed, failures_of
 from latlab.harness.fleet.jobs import Job, RunJobs, RunListener
+from latlab.harness.measurement.disturbance import Disturbance, disturbances
 from latlab.harness.measurement.measurer import Measurer
 from latlab.harness.measurement.replication import Replication, Resolved
 from latlab.harness.measurement.session import MeasurementSession
@@ -36,6 +37,11 @@ class Measurements:
     """The answer to the ranking question `resolve`, one for each target; empty without one."""
     ran: bool = True
     """False if everything that was asked for was in the store already, so that nothing ran."""
+
+    @property
+    def disturbances(self) -> tuple[Disturbance, ...]:
+        """The targets most of whose labels something else on the device has disturbed."""
+        return disturbances(self.rows)
 
     @property
     def errors(self) -> tuple[str, ...]:
@@ -83,7 +89,8 @@ def measure_campaigns(
         replications += [replication] if replication else []
         if missing or (replication and not replication.is_over):
             work = _MissingRows(session, archs, role, submit, replication)
-            jobs.append(Job(session.target, work, total=missing))
+            policy = session.policy
+            jobs.append(Job(session.target, work, missing, (policy.passes, policy.most_passes)))
     run_jobs(jobs, listener)
     rows = _rows(store, sessions, archs, raw)
     failures = failures_of(jobs)

@@ -79,7 +79,7 @@ class Fleet:
         for job in sorted(jobs, key=lambda job: -job.priority):
             self._jobs.setdefault(job.target.device, []).append(job)
         self.devices = {
-            name: DeviceState(name, total=sum(job.total for job in own), jobs=len(own))
+            name: DeviceState(name, total=sum(job.total for job in own), jobs=len(own), passes=own[0].passes)
             for name, own in self._jobs.items()
         }
         for name in self._jobs:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from latlab.harness.active_learning.loop import ClosedLoop, refitted
 from latlab.harness.active_learning.onboarding import NOISY_PERCENT, Holdout, Onboarding, OnboardingRun
+from latlab.harness.active_learning.remarks import label_remarks
 from latlab.harness.architectures import space_named
 from latlab.harness.report import Headline, ReportData, write_report
 from latlab.harness.store.store import Store
@@ -94,7 +95,7 @@ def store_report(
         predictions=_compared(loop, None, None) if loop and enough else pd.DataFrame(),
         learning_curve=loop.learning_curve([], []) if loop and enough else pd.DataFrame(),
         space_sample=_space_sample(loop, loop.space) if loop and enough else pd.DataFrame(),
-        notes=[_noisy(noise)] if noise > NOISY_PERCENT else [],
+        notes=[*label_remarks(good), *([_noisy(noise)] if noise > NOISY_PERCENT else [])],
     )
     return write_report(data, path)
 
@@ -177,7 +178,7 @@ def _noisy(percent: float) -> str:
 
 
 def _notes(result: Onboarding) -> list[str]:
-    notes = []
+    notes = [one.sentence for one in result.disturbances]
     if result.noisy:
         notes.append(_noisy(result.label_noise_percent))
     if result.failed:
