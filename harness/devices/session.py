@@ -191,7 +191,7 @@ class DeviceSession:
     def waiting(self) -> str:
         """What the session has been doing for so long that it is worth a sentence (`WAIT_S`); else empty."""
         seconds = time.monotonic() - self._since
-        if seconds < WAIT_S or self.doing == "ready":
+        if seconds < WAIT_S or self.doing in ("ready", "resting"):
             return ""
         return f"{self.doing} for {seconds:.0f} s{f': {self._subject}' if self._subject else ''}"
 

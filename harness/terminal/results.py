@@ -172,10 +172,10 @@ def _gave_up(rows: pd.DataFrame) -> str:
     """Return what to do about labels that are still wide after the most passes of their policy; "" if few are."""
     good = rows[rows["status"] == Status.OK]
     wide = int((good["verdict"] == "noisy").sum())
-    policies = set(good["policy"])
+    policies = set(good["policy"]) if "policy" in good else set()
     if not wide or wide < GAVE_UP * len(good) or disturbances(rows):
         return ""
-    thorough = "--policy thorough takes up to ten passes" if policies <= {"default", "quick"} else ""
+    thorough = "--policy thorough takes up to ten passes" if policies and policies <= {"default", "quick"} else ""
     compare = "`latlab compare` tells two networks apart, because they take turns"
     return f"{wide} labels are still wide after all passes: {'; '.join(one for one in (thorough, compare) if one)}."
 

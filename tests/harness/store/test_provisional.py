@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pandas as pd
@@ -35,8 +37,10 @@ def interrupted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 
     def has_labels() -> bool:
         assert process.poll() is None, (folder / "said").read_text()
-        store = folder / "latlab.db"
-        return store.exists() and len(Store(store).table(provisional=True)) >= 6
+        with suppress(sqlite3.Error), closing(sqlite3.connect(f"file:{folder}/latlab.db?mode=ro", uri=True)) as store:
+            query = "SELECT count(*) FROM measurements WHERE latency_ms > 0"
+            return bool(store.execute(query).fetchone()[0] >= 6)
+        return False
 
     try:
         wait_until(has_labels, "nothing is measured", 180)
@@ -46,14 +50,24 @@ def interrupted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     return folder
 
 
+def table_of(folder: Path) -> pd.DataFrame:
+    store = Store(folder / "latlab.db")
+    try:
+        return store.table(provisional=True)
+    finally:
+        store.close()
+
+
 def test_they_are_marked(interrupted: Path) -> None:
-    table = Store(interrupted / "latlab.db").table(provisional=True)
+    table = table_of(interrupted)
     assert table["provisional"].all()
     assert (table["latency_ms"] > 0).all()
 
 
 def test_they_are_predicted_from(interrupted: Path) -> None:
-    found = Lab(interrupted / "latlab.db", inventory=interrupted / "inventory.yaml").predict("sim", archs=None)
+    lab = Lab(interrupted / "latlab.db", inventory=interrupted / "inventory.yaml")
+    found = lab.predict("sim")
+    lab.store.close()
     assert found.support >= 6
     assert "are provisional" in found.remarks[0]
 
@@ -71,7 +85,7 @@ def test_every_command_says_so(interrupted: Path) -> None:
     assert "are provisional" in (interrupted / "report.html").read_text()
     done = latlab(interrupted, *WORDS)  # and the same command makes them final
     assert done.returncode == 0, done.stderr
-    table = Store(interrupted / "latlab.db").table(provisional=True)
+    table = table_of(interrupted)
     assert len(table) == 12
     assert not table["provisional"].any()
     assert "provisional" not in latlab(interrupted, "show").stdout
