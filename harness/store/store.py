@@ -635,9 +635,10 @@ class Store:
         with self._lock, self._explained(), self._engine.connect() as connection:
             frame = _frame(connection, sql, {})
         # Labels are listed elsewhere; of what makes no label, this is the only place that names the networks.
-        frame["networks"] = [
-            None if text is None else list(dict.fromkeys(json.loads(text))) for text in frame["networks"]
-        ]
+        frame["networks"] = pd.Series(
+            [None if names is None else list(dict.fromkeys(json.loads(names))) for names in frame["networks"]],
+            dtype=object,
+        )
         return frame
 
     def facts(self, fingerprint_id: str) -> dict[str, Any]:

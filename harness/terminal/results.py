@@ -315,11 +315,12 @@ def show_store(store: Path, campaigns: pd.DataFrame, failures: pd.DataFrame) -> 
                 what = (
                     f"{row['provisional']} labels of session {row['session']} are provisional (passes missing, or the "
                 )
-                what += f"drift not removed yet); to finish: {how_to_finish(row)}"
+                what += f"drift not removed yet); to finish: "
+                what += how_to_finish({str(key): value for key, value in row.items()})
                 screen.print(f"  {escape(what)}", style="yellow", highlight=False, soft_wrap=True)
             if row.get("networks"):
                 what = "a comparison of" if row["selection"] == Selection.COMPARE else "a sustained run of"
-                names = ", ".join(row["networks"])
-                screen.print(f"  {what} {escape(names)} (session {row['session']})", style="dim", highlight=False)
+                listed = ", ".join(row["networks"])
+                screen.print(f"  {what} {escape(listed)} (session {row['session']})", style="dim", highlight=False)
     if len(failures):
         show_table(failures[["target", "arch", "status", "error"]], "Failures")
