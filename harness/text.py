@@ -108,7 +108,6 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-<<<<<<< HEAD
 def milliseconds_of(text: str) -> float:
     """Return the milliseconds that a text such as `20ms`, `20`, `500 us` or `0.02s` stands for.
 
@@ -123,7 +122,8 @@ def milliseconds_of(text: str) -> float:
     if not (math.isfinite(value) and value > 0):
         raise BadInputError(f"{text!r:.60} is no time", "Write a number and its unit, such as 20ms, 500us or 0.5s.")
     return value
-=======
+
+
 def spoken_duration(seconds: float) -> str:
     """Return seconds as an estimate deserves them: 20 s, 4 min, 1.5 h, 2.5 days."""
     if seconds < 90:
@@ -133,7 +133,6 @@ def spoken_duration(seconds: float) -> str:
             value = seconds / length
             return f"{value:.0f} {unit}" if unit == "min" else f"{value:.1f} {unit}"
     return f"{seconds / 86400:.1f} days"
->>>>>>> 41331b6 (Devices and doctor judge by one readiness; profile is refused where there is no profiler; provisional labels; ETA; words on a busy machine)
 
 
 def milliseconds(value: float) -> str:

@@ -315,7 +315,7 @@ def show_store(store: Path, campaigns: pd.DataFrame, failures: pd.DataFrame) -> 
                 what = (
                     f"{row['provisional']} labels of session {row['session']} are provisional (passes missing, or the "
                 )
-                what += f"drift not removed yet); to finish: "
+                what += "drift not removed yet); to finish: "
                 what += how_to_finish({str(key): value for key, value in row.items()})
                 screen.print(f"  {escape(what)}", style="yellow", highlight=False, soft_wrap=True)
             if row.get("networks"):
