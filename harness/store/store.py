@@ -656,9 +656,11 @@ class Store:
     def labels_digest(self, space: str) -> str:
         """Return a text that differs once any label of a space, measured or imported, or of its blocks has changed."""
         measured = """
-            SELECT c.target, c.space, m.role, count(*), max(m.id), sum(m.latency_ms), sum(m.stderr_ms), sum(m.status = 'ok')
+            SELECT c.target, c.space, m.role, count(*), max(m.id), sum(m.latency_ms), sum(m.stderr_ms),
+                   sum(m.status = 'ok')
             FROM measurements m JOIN campaigns c ON c.id = m.campaign_id
-            WHERE c.space IN (?, ?) AND m.status IN ('ok', 'running') AND m.latency_ms IS NOT NULL GROUP BY c.target, c.space, m.role
+            WHERE c.space IN (?, ?) AND m.status IN ('ok', 'running') AND m.latency_ms IS NOT NULL
+            GROUP BY c.target, c.space, m.role
             ORDER BY c.target, c.space, m.role
         """
         imported = "SELECT id, name, sha256, imported_at FROM sources WHERE space = ? ORDER BY id"
