@@ -21,7 +21,7 @@ from latlab.harness.active_learning.block_latencies import block_latencies
 from latlab.harness.active_learning.fitted_predictor import FittedPredictor
 from latlab.harness.active_learning.holdout import holdout_of
 from latlab.harness.active_learning.imported_labels import import_labels
-from latlab.harness.active_learning.onboarding import Onboarding, OnboardingPlan, onboard, save_onboarding
+from latlab.harness.active_learning.onboarding import Onboarding, OnboardingPlan, Onboardings, onboard, save_onboarding
 from latlab.harness.active_learning.prediction import (
     KeptPredictors,
     Predictions,
@@ -45,7 +45,7 @@ from latlab.harness.architectures import (
 from latlab.harness.compare.baseline import baseline_checks
 from latlab.harness.compare.between_targets import TargetComparison, compare_targets
 from latlab.harness.compare.contestants import Candidate, comparison_runs, named_apart
-from latlab.harness.compare.gate import GateCheck, GateOutcome
+from latlab.harness.compare.gate import GateCheck, GateOutcome, unmeasured_checks
 from latlab.harness.compare.result import ComparisonResult, Question
 from latlab.harness.compare.run import ComparisonRun
 from latlab.harness.devices.target_selection import (
@@ -294,10 +294,11 @@ class Lab:
             LatlabError: why the network cannot be exported or run, or why the device failed.
         """
         if space is None:
-            own, targets, artifact = self._own_model(str(subject), inputs, device, options, listener)
+            own, targets, artifact = self._own_model(str(subject), inputs, device, options, listener, profiled=True)
             target, network = _only_device(targets), own.name
         else:
             target = _only_device(self.targets(device, options))
+            target.check_profiler()
             target.check_exported()
             (one,) = parse_archs(space_to_measure(space), [str(subject)])
             network = one.text
@@ -412,7 +413,7 @@ class Lab:
             raw=False,
             listener=listener,
         )
-        return compare_targets(found.rows, first, second, space)
+        return compare_targets(found.rows, first, second, space, found.failures)
 
     def check_baseline(
         self,
@@ -467,6 +468,7 @@ class Lab:
                 found = self.measure(devices, **({"space": space, "archs": part} if space else what), **shared)
                 frames.append(found.rows)
                 of_part = baseline_checks(self.store, frames, old, limit_percent, confidence)
+                of_part += unmeasured_checks(found, [str(one) for one in part], str(old.path), limit_percent)
                 if not any(one.outcome is GateOutcome.UNDECIDED for one in of_part):
                     break
             checks += of_part
@@ -559,10 +561,14 @@ class Lab:
         devices: str | Sequence[str],
         options: TargetOptions,
         listener: RunListener,
+        *,
+        profiled: bool = False,
     ) -> tuple[OwnModel, list[Target], Artifact]:
         """Return a model of the user's own, the targets that run it, and its file. Raises `BadInputError`."""
         own = locate(str(model), inputs, options.runtime, options.batch_size)
         targets, skipped = targets_of_model(self.inventory, devices, options, own)
+        if profiled:  # before anything is exported
+            _only_device(targets).check_profiler()
         for remark in (*skipped, *own.inputs.remarks):
             if listener.announce:
                 listener.announce(f"{own.name}: {remark}")
@@ -695,7 +701,7 @@ class Lab:
         as_written: bool = False,
         out: str | Path | None = None,
         listener: RunListener = RunListener(),
-    ) -> list[Onboarding]:
+    ) -> Onboardings:
         """Measure the most informative architectures, predict the whole space, write table, predictor and report.
 
         Args:
@@ -710,7 +716,7 @@ class Lab:
                 own folder in it. Default: a folder in `latlab-out`.
 
         Returns:
-            One result for each target, without those that failed.
+            A sequence with a result for each target that did not fail; its `failures` says which did, and why.
 
         Raises:
             BadInputError: if the arguments make no sense, or a name is unknown.
@@ -756,12 +762,13 @@ class Lab:
         from latlab.harness.report.build import onboarding_report  # matplotlib is heavy
 
         results = []
-        for run in onboard(self.store, plans, self.run_jobs, listener):
+        runs, failures = onboard(self.store, plans, self.run_jobs, listener)
+        for run in runs:
             with whole_folder(run.plan.out, keep_others=True) as folder:
                 result = save_onboarding(run, folder)
                 onboarding_report(result, run, folder)
             results.append(result)
-        return results
+        return Onboardings(tuple(results), failures)
 
     def report(
         self,
@@ -788,7 +795,8 @@ class Lab:
         from latlab.harness.report.build import store_report  # matplotlib is heavy
 
         target = None if target is None else stored_target(self.store, target)
-        rows = with_distributions(self.store, self.store.table(target=target, space=space, raw=True))
+        table = self.store.table(target=target, space=space, raw=True, provisional=True)
+        rows = with_distributions(self.store, table)
         if space is None:
             rows = rows[~rows["space"].map(is_block_space).astype(bool)]
         if len(_pairs(rows)) != 1:

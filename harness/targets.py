@@ -29,6 +29,8 @@ class RuntimeSpec(NamedTuple):
     """Accelerators that it can run networks on; not every device has all of them."""
     precisions: tuple[str, ...] = ("fp32",)
     """Precisions in which networks of search spaces are exported for it. A model of one's own may have any other."""
+    profiler: bool = False
+    """True if it has a profiler that `latlab profile` can read."""
     in_worker: bool = True
     """True if the worker runs it, from a Python package (`agents/runtimes`) that `latlab setup` can install."""
 
@@ -37,12 +39,14 @@ BENCHMARK_MODEL = "benchmark_model"
 """The one runtime that is not the worker's: TFLite's own program on phones. It runs the same kernels as `tflite`, but
 in another program, whose times are not the Python interpreter's."""
 RUNTIMES = {
-    "onnxruntime": RuntimeSpec("onnx", ("cpu", "cuda"), ("fp32", "fp16", "int8")),
-    "tflite": RuntimeSpec("tflite", ("cpu",), ("fp32", "fp16", "int8")),
-    "torchscript": RuntimeSpec("torchscript", ("cpu", "cuda"), ("fp32", "fp16", "bf16")),
+    "onnxruntime": RuntimeSpec("onnx", ("cpu", "cuda"), ("fp32", "fp16", "int8"), profiler=True),
+    "tflite": RuntimeSpec("tflite", ("cpu",), ("fp32", "fp16", "int8"), profiler=True),
+    "torchscript": RuntimeSpec("torchscript", ("cpu", "cuda"), ("fp32", "fp16", "bf16"), profiler=True),
     "openvino": RuntimeSpec("onnx", ("cpu", "gpu"), ("fp32", "int8")),
     "executorch": RuntimeSpec("pte", ("cpu",)),
-    BENCHMARK_MODEL: RuntimeSpec("tflite", ("cpu", "gpu", "nnapi"), ("fp32", "fp16", "int8"), in_worker=False),
+    BENCHMARK_MODEL: RuntimeSpec(
+        "tflite", ("cpu", "gpu", "nnapi"), ("fp32", "fp16", "int8"), profiler=True, in_worker=False
+    ),
 }
 """The runtimes: the one table from which the command line, the inventory, `latlab setup` and targets take them.
 
@@ -116,6 +120,19 @@ class Target:
             else f"{self.runtime} has {offered[0]} only",
             f"{self.precision} can be had with the runtime {' or '.join(able)}." if able else None,
         )
+
+    def check_profiler(self) -> None:
+        """Check that the runtime has a profiler that latlab can read.
+
+        Raises:
+            BadInputError: it has none; the hint names those that have one.
+        """
+        if not RUNTIMES[self.runtime].profiler:
+            able = [name for name, runtime in RUNTIMES.items() if runtime.profiler]
+            raise BadInputError(
+                f"{self.runtime} has no profiler that latlab can read",
+                f"Choose another with --runtime: {', '.join(able)}.",
+            )
 
     @property
     def format(self) -> str:

@@ -19,6 +19,7 @@ __all__ = [
     "percent",
     "plain",
     "printable",
+    "spoken_duration",
     "tick",
 ]
 
@@ -121,6 +122,17 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def spoken_duration(seconds: float) -> str:
+    """Return seconds as an estimate deserves them: 20 s, 4 min, 1.5 h, 2.5 days."""
+    if seconds < 90:
+        return f"{max(1, round(seconds / 5) * 5 if seconds > 10 else round(seconds))} s"
+    for unit, length in (("min", 60.0), ("h", 3600.0)):
+        if seconds < (90 * 60 if unit == "min" else 48 * 3600):
+            value = seconds / length
+            return f"{value:.0f} {unit}" if unit == "min" else f"{value:.1f} {unit}"
+    return f"{seconds / 86400:.1f} days"
 
 
 def milliseconds(value: float) -> str:

@@ -171,6 +171,8 @@ class FittedPredictor:
         self, predictor: Predictor, card: PredictorCard, measured: Mapping[str, MeasuredLatency] | None = None
     ) -> None:
         self.card = card
+        self.remarks: tuple[str, ...] = ()
+        """What has to be said about its labels (`remarks.label_remarks`); empty for a predictor that was loaded."""
         self.space: SearchSpace = predictor.space
         self._predictor = predictor
         self._measured = measured

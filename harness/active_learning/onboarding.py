@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,9 @@ from latlab.harness.active_learning.latency_table import measured_latencies
 from latlab.harness.active_learning.loop import ClosedLoop
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for
 from latlab.harness.errors import BadInputError, LatlabError
+from latlab.harness.fleet.failures import TargetFailure, all_failed, failures_of
 from latlab.harness.fleet.jobs import Job, RunJobs, RunListener
+from latlab.harness.measurement.disturbance import Disturbance, disturbances
 from latlab.harness.measurement.measurer import Measurer
 from latlab.harness.measurement.session import MeasurementSession
 from latlab.harness.store.store import Campaign, Measurement, Store
@@ -33,7 +35,7 @@ from latlab.predictors import Prediction, SourceDevice
 from latlab.predictors.common.metrics import coverage_percent, mape_percent, spearman, within_percent
 from latlab.search_spaces import Architecture, SearchSpace
 
-__all__ = ["Holdout", "Onboarding", "OnboardingPlan", "OnboardingRun", "onboard", "save_onboarding"]
+__all__ = ["Holdout", "Onboarding", "OnboardingPlan", "OnboardingRun", "Onboardings", "onboard", "save_onboarding"]
 
 NOISY_PERCENT = 5.0
 """Median standard error of the labels, in percent, above which a warning says that something disturbs the device."""
@@ -129,6 +131,11 @@ class Onboarding:
     """The rows of the loop's campaign (`Store.table`)."""
 
     @property
+    def disturbances(self) -> tuple[Disturbance, ...]:
+        """The target, if something else on the device has disturbed most of its labels."""
+        return disturbances(self.measurements)
+
+    @property
     def noisy(self) -> bool:
         """True if the labels are so noisy that the user should look for the cause (`NOISY_PERCENT`)."""
         return self.label_noise_percent > NOISY_PERCENT
@@ -145,6 +152,29 @@ class Onboarding:
                 value = list(value)
             result[name] = str(value) if isinstance(value, Path) else value
         return result
+
+
+@dataclass(frozen=True)
+class Onboardings(Sequence[Onboarding]):
+    """The results of `Lab.onboard_fleet`: a sequence of those that succeeded, and the targets that failed."""
+
+    results: tuple[Onboarding, ...]
+    failures: tuple[TargetFailure, ...] = ()
+    """The targets without a result, and why they have none."""
+
+    @overload
+    def __getitem__(self, place: int) -> Onboarding: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Onboarding]: ...
+
+    def __getitem__(self, place: int | slice) -> Onboarding | Sequence[Onboarding]:
+        """Return a result, or several."""
+        return self.results[place]
+
+    def __len__(self) -> int:
+        """Return the number of results."""
+        return len(self.results)
 
 
 @dataclass(frozen=True)
@@ -173,7 +203,7 @@ class OnboardingRun:
 
 def onboard(
     store: Store, plans: Sequence[OnboardingPlan], run_jobs: RunJobs, listener: RunListener = RunListener()
-) -> list[OnboardingRun]:
+) -> tuple[list[OnboardingRun], tuple[TargetFailure, ...]]:
     """Run a closed loop on each target, side by side. A later call continues an earlier one of the same plans.
 
     Args:
@@ -182,7 +212,7 @@ def onboard(
         listener: what is called during the run.
 
     Returns:
-        The onboardings that did not fail, in the order of the plans.
+        The onboardings that did not fail, in the order of the plans, and the targets that failed.
 
     Raises:
         LatlabError: if every target failed.
@@ -194,11 +224,16 @@ def onboard(
             sources = in_words([one.name for one in plan.sources])
             listener.announce(f"{plan.target}: predictor {plan.predictor.name}, prior: {sources}")
         onboardings.append(OnboardingJob(store, plan))
-    jobs = [Job(one.plan.target, one.work, total=one.total) for one in onboardings]
-    errors = run_jobs(jobs, listener)
-    if len(errors) == len(jobs):
-        raise errors[0]
-    return [one.conclude(job.timed_s) for one, job in zip(onboardings, jobs, strict=True) if job.finished]
+    jobs = [
+        Job(one.plan.target, one.work, one.total, (one.plan.policy.passes, one.plan.policy.most_passes))
+        for one in onboardings
+    ]
+    run_jobs(jobs, listener)
+    failures = failures_of(jobs)
+    if len(failures) == len(jobs):
+        raise all_failed(jobs)
+    runs = [one.conclude(job.timed_s) for one, job in zip(onboardings, jobs, strict=True) if job.finished]
+    return runs, failures
 
 
 class OnboardingJob:

@@ -12,6 +12,7 @@ from latlab.harness.active_learning.fitted_predictor import FittedPredictor, car
 from latlab.harness.active_learning.latency_table import measured_latencies, scope_in_words
 from latlab.harness.active_learning.loop import ClosedLoop, refitted
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for
+from latlab.harness.active_learning.remarks import label_remarks
 from latlab.harness.active_learning.source_devices import (
     ENOUGH_LABELS,
     SourceFilter,
@@ -50,6 +51,8 @@ class Predictions:
     """Number of measurements of the target that the predictor was fitted to."""
     scope: str
     """What part of the space the table holds, in words; empty where the networks were named."""
+    remarks: tuple[str, ...] = ()
+    """What has to be said about these measurements: provisional labels, sessions that disagree."""
 
 
 def predict(predictor: FittedPredictor, archs: Sequence[str | Architecture] | None) -> Predictions:
@@ -57,7 +60,7 @@ def predict(predictor: FittedPredictor, archs: Sequence[str | Architecture] | No
     table = predictor.table(archs)
     names = tuple(str(source["name"]) for source in predictor.card.sources)
     scope = scope_in_words(predictor.space, table) if archs is None else ""
-    return Predictions(table, names, predictor.card.labels, scope)
+    return Predictions(table, names, predictor.card.labels, scope, predictor.remarks)
 
 
 class KeptPredictors:
@@ -108,7 +111,7 @@ def fitted_to_store(
     target = stored_target(store, target)
     if "/" in target or space is None:
         Target.parse(target)
-    table = store.table(target=target)
+    table = store.table(target=target, provisional=True)
     usable = (table["status"] == Status.OK) & (table["role"] != Role.HOLDOUT) & (table["space"] != USER_MODEL_SPACE)
     table = table[usable]
     spaces = [name for name in dict.fromkeys(table["space"]) if not is_block_space(name)]
@@ -149,7 +152,9 @@ def fitted_to_store(
         options=options,
         seed=seed,
     )
-    return FittedPredictor(loop.predictor, card, measured_latencies(table))
+    fitted = FittedPredictor(loop.predictor, card, measured_latencies(table))
+    fitted.remarks = label_remarks(table)
+    return fitted
 
 
 def trained_predictor(
@@ -221,7 +226,7 @@ def stored_target(store: Store, word: str) -> str:
     Raises:
         BadInputError: if the store has several targets of the device.
     """
-    own = sorted({target for target in store.table()["target"] if target.split("/")[0] == word})
+    own = sorted({target for target in store.table(provisional=True)["target"] if target.split("/")[0] == word})
     if len(own) > 1:
         raise BadInputError(f"the store has several targets of {word}", f"Name one: {', '.join(own)}.")
     return own[0] if own else word

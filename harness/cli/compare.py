@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from latlab.harness.cli.failures import ALL_FAILED, SOME_FAILED, end_with_failures
 from latlab.harness.cli.interruption import interruption
 from latlab.harness.cli.options import (
     STORE,
@@ -208,8 +209,9 @@ def _paired(
         _end_gate(paired_checks(results), junit, markdown, as_json)
     elif markdown is not None:
         write_markdown(results_markdown(results), markdown)
-    if _any_failed(results):
-        raise typer.Exit(1)
+    failed = [one for one in results if _any_failed([one])]
+    if failed:
+        raise typer.Exit(SOME_FAILED if len(failed) < len(results) else ALL_FAILED)
 
 
 def _any_failed(results: Sequence[ComparisonResult]) -> bool:
@@ -273,8 +275,7 @@ def _between_targets(
         show_targets(found)
         if out is not None:
             print(f"Page: {out}")
-    if view.failures:
-        raise typer.Exit(1)
+    end_with_failures(found.failures, 2 - len(found.failures), as_json=as_json)
 
 
 def _check_options(

@@ -74,7 +74,10 @@ INTERRUPTED = 130
 
 
 def main() -> NoReturn:
-    """Run the command line and exit: code 0 for success, 1 for a failure, 2 for bad input, 128 + N after signal N.
+    """Run the command line and exit.
+
+    The code is 0 for success, 1 for a failure, 2 for bad input, 3 if some of several targets failed and the others
+    have their results (`cli.failures`), and 128 + N after signal N.
 
     Errors are plain sentences.
     """

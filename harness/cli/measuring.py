@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from latlab.harness.cli.failures import end_with_failures
 from latlab.harness.cli.options import (
     STORE,
     AcceleratorOption,
@@ -30,7 +30,6 @@ from latlab.harness.cli.options import (
     StoreOption,
     ThreadsOption,
     WrittenOption,
-    complain,
     open_lab,
     own_model,
     percent,
@@ -43,6 +42,7 @@ from latlab.harness.paths import whole_file
 from latlab.harness.store.vocabulary import Status
 
 if TYPE_CHECKING:
+    from latlab.harness.fleet.campaigns import Measurements
     from latlab.harness.statistics.ranking import Resolve
 
 
@@ -168,8 +168,8 @@ def measure(
 
             for resolved in found.resolved:
                 show_resolved(resolved.to_json())
-    _complain_of(found.errors, view.devices)
-    if view.failures or not (rows["status"] == Status.OK).any():
+    _end(found, as_json)
+    if not (rows["status"] == Status.OK).any():
         raise typer.Exit(1)
 
 
@@ -267,16 +267,13 @@ def embed(
             print_json(embedding)
         else:
             console.show_table(own.drop(columns="target"), f"Hardware embedding of {target} in {space}")
-    _complain_of(found.errors, view.devices)
-    if view.failures or (rows["status"] != Status.OK).any():
+    _end(found, as_json)
+    if (rows["status"] != Status.OK).any():
         raise typer.Exit(1)
 
 
-def _complain_of(errors: Sequence[str], devices: Mapping[str, object]) -> None:
-    """Print why the only device failed after it had measured something.
-
-    With several devices, this was printed at once.
-    """
-    for error in errors:
-        if len(devices) == 1:
-            complain(error, None, False)
+def _end(found: Measurements, as_json: bool) -> None:
+    """Print the targets that failed, and exit if there are any."""
+    failed = {one.target for one in found.failures}
+    good = found.rows[found.rows["status"] == Status.OK]
+    end_with_failures(found.failures, len(set(good["target"]) - failed), as_json=as_json)

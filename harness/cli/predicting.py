@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from latlab.harness.cli.failures import end_with_failures
 from latlab.harness.cli.options import (
     STORE,
     AcceleratorOption,
@@ -100,8 +101,7 @@ def onboard(
             print_json(result.to_json())
         else:
             terminal.show_onboarding(result)
-    if view.failures:
-        raise typer.Exit(1)
+    end_with_failures(results.failures, len(results), as_json=as_json)
 
 
 @app.command()
@@ -176,6 +176,8 @@ def predict(
     where = fitted.card.target + (" (simulated)" if fitted.card.simulated else "")
     if not found.support:
         console.warn(f"nothing was measured on {where}: this comes from other devices and the prior only")
+    for remark in found.remarks:
+        console.warn(remark)
     if out is not None and format_ is not None:
         write_table(table, out, format_)
         if as_json:

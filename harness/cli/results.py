@@ -96,7 +96,7 @@ def export(
 
     format_ = table_format(out, format_)
     opened = Store(store, must_exist=True)
-    table = opened.table(target=target, space=space, raw=raw)
+    table = opened.table(target=target, space=space, raw=raw, provisional=True)
     if table.empty:
         raise BadInputError(f"{store} has no such measurements", f"`latlab show {store}` lists what it has.")
     table = with_distributions(opened, table)
@@ -107,3 +107,8 @@ def export(
         print_json({"file": str(out), "rows": len(table)})
     else:
         print(f"{len(table)} rows written to {out}")
+    if table["provisional"].any():
+        from latlab.harness.store.provisional import remark
+        from latlab.harness.terminal.console import warn
+
+        warn(remark(int(table["provisional"].sum()), len(table)) + " The column `provisional` marks them.")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from latlab.harness.errors import BadInputError
+from latlab.harness.fleet.failures import TargetFailure
 from latlab.harness.statistics.rank_changes import MedianRatio, certain_reversals, median_ratio, ranks
 from latlab.harness.statistics.reliability import Retest, retest
 from latlab.harness.store.vocabulary import Status
@@ -33,6 +35,8 @@ class TargetComparison:
     failed: int
     """Networks without a label on one of the targets."""
     simulated: bool = False
+    failures: tuple[TargetFailure, ...] = ()
+    """The targets that failed while the networks were measured."""
 
     @property
     def changed(self) -> pd.DataFrame:
@@ -65,13 +69,16 @@ class TargetComparison:
         }
 
 
-def compare_targets(rows: pd.DataFrame, first: str, second: str, space: str) -> TargetComparison:
+def compare_targets(
+    rows: pd.DataFrame, first: str, second: str, space: str, failures: Sequence[TargetFailure] = ()
+) -> TargetComparison:
     """Return the comparison of two targets.
 
     Args:
         rows: labels of both, columns as in `Store.table`.
         first, second: the targets.
         space: the networks' search space.
+        failures: the targets that failed while they were measured.
 
     Raises:
         BadInputError: if no network has a label on both.
@@ -84,7 +91,11 @@ def compare_targets(rows: pd.DataFrame, first: str, second: str, space: str) -> 
         sides.append(side[list(columns)].rename(columns=columns).astype(float))
     both = sides[0].join(sides[1], how="inner").reset_index()
     if both.empty:
-        raise BadInputError(f"no network of {space} has a label on both {first} and {second}")
+        why = "".join(f"\n  {failure.target}: {failure.message}" for failure in failures)
+        raise BadInputError(
+            f"no network of {space} has a label on both {first} and {second}{why}",
+            next((failure.hint for failure in failures if failure.hint), None),
+        )
     both["ratio"] = both["second_ms"] / both["first_ms"]
     for name in ("first", "second"):
         both[f"{name}_rank"] = ranks(both[f"{name}_ms"])
@@ -100,4 +111,5 @@ def compare_targets(rows: pd.DataFrame, first: str, second: str, space: str) -> 
         median_ratio(both["first_ms"], both["second_ms"]),
         failed=int(rows["arch"].nunique()) - len(both),
         simulated=bool(rows["simulated"].any()),
+        failures=tuple(failures),
     )

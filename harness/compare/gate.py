@@ -9,8 +9,9 @@ from enum import StrEnum
 from typing import Any
 
 from latlab.harness.compare.result import ComparisonResult
+from latlab.harness.fleet.campaigns import Measurements
 
-__all__ = ["GateCheck", "GateOutcome", "paired_checks", "passes"]
+__all__ = ["GateCheck", "GateOutcome", "paired_checks", "passes", "unmeasured_checks"]
 
 
 class GateOutcome(StrEnum):
@@ -97,6 +98,30 @@ def paired_checks(results: Sequence[ComparisonResult]) -> list[GateCheck]:
                     pair.high_percent if finite else None,
                 )
             )
+    return checks
+
+
+def unmeasured_checks(
+    found: Measurements, networks: Sequence[str], baseline: str, limit_percent: float
+) -> list[GateCheck]:
+    """Return a failed check for each network that a target did not come to, because the target failed.
+
+    Without it the gate would open for a device that nothing was measured on.
+
+    Args:
+        found: today's measurements.
+        networks: the names that were to be measured.
+        baseline: the store that they are compared with.
+        limit_percent: percent by which a network may be slower.
+    """
+    checks = []
+    for failure in found.failures:
+        there = set(found.rows.loc[found.rows["target"] == failure.target, "arch"])
+        left = [name for name in networks if name not in there] if len(there) < len(networks) else []
+        checks += [
+            GateCheck(name, baseline, failure.target, limit_percent, GateOutcome.FAILED, note=failure.message)
+            for name in left
+        ]
     return checks
 
 

@@ -13,14 +13,14 @@ from typing import Any
 from latlab.harness.devices.health_checks import Clocks, Finding, State, compare_clocks, conditions, facts, step_details
 from latlab.harness.devices.owner import busy_advice
 from latlab.harness.devices.preconditions import Preconditions
-from latlab.harness.devices.session import install_advice
+from latlab.harness.devices.readiness import connections, install_advice, obstacle
 from latlab.harness.devices.smoke_test import ANSWER_S, SmokeTest
 from latlab.harness.devices.worker_client import Hello, RuntimeInfo, WorkerClient
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.exporters import Artifact, ArtifactCache, CacheError, ExportError
 from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.paths import cache_folder
-from latlab.harness.targets import BENCHMARK_MODEL, RUNTIMES, USUAL_RUNTIMES, Target
+from latlab.harness.targets import RUNTIMES, USUAL_RUNTIMES, Target
 from latlab.harness.transports import ConnectError, DeviceConfig, DeviceLostError, WorkerError, open_transport
 
 __all__ = ["Examination", "Finding", "examine", "examine_controller"]
@@ -114,10 +114,7 @@ class _DeviceExaminer:
         except LatlabError as error:
             self._report("inventory", "failed", error.message, error.hint or "")
             return
-        worker_targets = [target for target in targets if target.runtime != BENCHMARK_MODEL]
-        for group in (worker_targets, [target for target in targets if target.runtime == BENCHMARK_MODEL]):
-            if not group:
-                continue
+        for group in connections(targets):
             try:
                 worker = WorkerClient(open_transport(self._config, self._name, group[0].runtime))
             except LatlabError as error:
@@ -205,10 +202,9 @@ class _DeviceExaminer:
                 if target in plain:
                     self._report_missing(target.runtime, self._hello.runtime(target.runtime), target.runtime in wanted)
                 continue
-            cpus = len(self._config.affinity or self._hello.usable_cpus) or target.threads
-            if target.threads > cpus:
-                found_cpus = f"{cpus} CPUs for timing: {target.threads} threads would take turns"
-                self._report(label, "failed", found_cpus, f"In the inventory, take `threads: {cpus}` or less.")
+            blocked = obstacle(self._config, target, self._hello)
+            if blocked is not None:
+                self._report(label, "failed", blocked.why, blocked.advice)
                 continue
             try:
                 if target.format not in exports:
@@ -245,7 +241,7 @@ class _DeviceExaminer:
         except DeviceLostError as error:
             if error.unreachable:
                 raise
-            reinstall = f"Install it again: latlab setup {self._name} --runtime {target.runtime}"
+            reinstall = install_advice(self._name, target.runtime, again=True)
             advice = _advice_on_loss(error, self._name) if error.timed_out else reinstall
             self._report(label, "failed", self._short(error.message), advice)
             worker.start()  # the runtime has killed the worker; the other runtimes may still be sound
@@ -266,7 +262,7 @@ class _DeviceExaminer:
                 f"Does the runtime there support {target.accelerator}? Else take `accelerator: cpu` in the inventory."
             )
         if advice is None:
-            advice = f"Install it again: latlab setup {self._name} --runtime {target.runtime}"
+            advice = install_advice(self._name, target.runtime, again=True)
         return "failed", message, advice
 
     def _report_loss(self, error: WorkerError | DeviceLostError) -> None:

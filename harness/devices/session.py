@@ -15,6 +15,7 @@ from latlab.agents.protocol.pass_request import PassRequest
 from latlab.agents.protocol.profile_request import ProfileRequest
 from latlab.harness.devices.owner import busy_advice
 from latlab.harness.devices.preconditions import Preconditions
+from latlab.harness.devices.readiness import install_advice
 from latlab.harness.devices.worker_client import Hello, LoadedModel, WorkerClient, load_request
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.exporters import Artifact
@@ -25,7 +26,7 @@ from latlab.harness.telemetry.recorded_pass import RecordedPass
 from latlab.harness.timing_policy import TimingPolicy
 from latlab.harness.transports import DeviceConfig, DeviceLostError, WorkerError, open_transport
 
-__all__ = ["DeviceBusyError", "DeviceFaultError", "DeviceSession", "install_advice", "pass_deadline_s"]
+__all__ = ["DeviceBusyError", "DeviceFaultError", "DeviceSession", "pass_deadline_s"]
 
 DEVICE_FAULTS = ("no_space", "lease_lost")
 """Kinds of failure for which the device is to blame, and no network."""
@@ -69,13 +70,6 @@ def pass_deadline_s(request: PassRequest, first_s: float) -> float:
     return min(TIME_CEILING_S, max(TIME_FLOOR_S, TIME_FACTOR * first_s * runs)) + wanted_s
 
 
-def install_advice(device: str, runtime: str) -> str:
-    """Return advice in words for a device that lacks a runtime."""
-    if runtime == BENCHMARK_MODEL:
-        return "Name TFLite's program for the device with `benchmark_model` in the inventory."
-    return f"Install it: `latlab setup {device} --runtime {runtime}`."
-
-
 class DeviceFaultError(LatlabError):
     """A fault of the device that a person has to fix (its disk is full, say). Until then nothing succeeds there."""
 
@@ -114,6 +108,10 @@ class DeviceSession:
         """The lease of the present worker; None before the first."""
         self.passes = 0
         """Number of passes timed since the session began."""
+        self.label_passes = 0
+        """Number of passes of networks, without those of anchors."""
+        self.first_label_pass = 0.0
+        """Time on the monotonic clock when the first of them began; 0 before."""
         self.generation = 0
         """Number of restarts of the worker. A new worker has no networks loaded."""
         self.begin("connecting")
@@ -340,6 +338,11 @@ class DeviceSession:
         self._failures = 0
         self._after_pass = False
         return found
+
+    def note_pass(self, seconds: float) -> None:
+        """Count a pass of a network, which took so many seconds and has just ended, for a display of progress."""
+        self.label_passes += 1
+        self.first_label_pass = self.first_label_pass or time.monotonic() - seconds
 
     def ping(self) -> None:
         """Read the device's sensors, which also keeps an idle worker from ending.

@@ -5,25 +5,28 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, TimeoutError
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from latlab.harness.devices.owner import busy_advice, has_dead_owner
+from latlab.harness.devices.readiness import Obstacle, connections, obstacle
 from latlab.harness.devices.worker_client import WorkerClient
 from latlab.harness.errors import LatlabError
 from latlab.harness.inventory.inventory import Inventory
+from latlab.harness.targets import Target
 from latlab.harness.transports import DeviceConfig, DeviceLostError, WorkerError, open_transport
 
-__all__ = ["Answer", "Overview", "ask", "overview"]
+__all__ = ["Answer", "Overview", "ask", "judged", "overview"]
 
 HELLO_S = 10.0
 """Deadline in seconds of a worker's reply to `hello`."""
 LIMIT_S = 15.0
 """Seconds for connecting and the reply together. `latlab doctor` waits longer for slow devices."""
 
-State = Literal["ready", "not set up", "in use", "unreachable", "no answer", "failing", "not asked"]
+State = Literal["ready", "partly ready", "not set up", "in use", "unreachable", "no answer", "failing", "not asked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +97,15 @@ def overview(inventory: Inventory, store: Path, *, probe: bool = True) -> list[O
     return found
 
 
-def ask(name: str, config: DeviceConfig, worker: WorkerClient) -> Answer:
-    """Connect to a device, greet its worker, and return the state of the device. Whatever is wrong is in the answer."""
-    began = time.monotonic()
+def ask(name: str, config: DeviceConfig, worker: WorkerClient, targets: Sequence[Target]) -> Answer | list[Obstacle]:
+    """Connect to a device and greet its worker.
+
+    Args:
+        targets: those that the connection serves.
+
+    Returns:
+        What stands in the way of the targets; if the device does not answer, its state instead.
+    """
     try:
         worker.start()
         hello = worker.hello(HELLO_S)
@@ -109,16 +118,25 @@ def ask(name: str, config: DeviceConfig, worker: WorkerClient) -> Answer:
     except DeviceLostError as error:
         state: State = "no answer" if error.timed_out else "unreachable" if error.unreachable else "failing"
         return Answer(state, error.message.removeprefix(f"device {name}: "))
-    seconds = time.monotonic() - began
-    wanted = dict.fromkeys(target.runtime for target in config.all_targets(name))
-    missing = [runtime for runtime in wanted if not hello.runtime(runtime).version]
-    if len(missing) == len(wanted):  # if only some are missing, the other targets can be measured
-        return Answer("not set up", f"it has no {' or '.join(missing)}; `latlab setup {name}` installs it")
-    # A worker that does not report GPUs may have some; a simulated device has whatever its targets need.
-    without = hello.has_no_gpu and not hello.is_simulated
-    if without and all(target.accelerator == "cuda" for target in config.all_targets(name)):
-        return Answer("not set up", f"its targets want cuda, and it has no GPU; `latlab doctor {name}` looks closer")
-    return Answer("ready", f"answered in {seconds:.1f} s")
+    found = [obstacle(config, target, hello) for target in targets]
+    return [one for one in found if one is not None]
+
+
+def judged(name: str, targets: Sequence[Target], obstacles: Sequence[Obstacle], seconds: float) -> Answer:
+    """Return the state of a device that has answered, by what stands in the way of its targets.
+
+    Args:
+        seconds: how long it took to answer.
+    """
+    if not obstacles:
+        return Answer("ready", f"answered in {seconds:.1f} s")
+    reasons = dict.fromkeys(f"{one.why}. {one.advice}" for one in obstacles)
+    more = f" (and {len(reasons) - 1} more: `latlab doctor {name}`)" if len(reasons) > 1 else ""
+    said = f"{next(iter(reasons))}{more}"
+    if len(obstacles) == len(targets):
+        return Answer("not set up", said)
+    which = str(obstacles[0].target).partition("/")[2]
+    return Answer("partly ready", f"{len(obstacles)} of {len(targets)} targets cannot be measured, {which}: {said}")
 
 
 class _Probe:
@@ -131,19 +149,28 @@ class _Probe:
         threading.Thread(target=self._run, name=f"ask-{name}", daemon=True).start()
 
     def _run(self) -> None:
-        # Any target will do: those of benchmark_model are on the same phone as the others.
+        began = time.monotonic()
         try:
-            runtime = self._config.all_targets(self._name)[0].runtime
-            self._worker = WorkerClient(open_transport(self._config, self._name, runtime))
-            try:
-                answer = ask(self._name, self._config, self._worker)
-            finally:
-                self._worker.close()
+            targets = self._config.all_targets(self._name)
+            answer = self._ask(targets, began)
         except LatlabError as error:
             answer = Answer("failing", error.message)
         except Exception as error:
             answer = Answer("failing", f"{type(error).__name__}: {error}")
         self._answer.set_result(answer)
+
+    def _ask(self, targets: Sequence[Target], began: float) -> Answer:
+        obstacles: list[Obstacle] = []
+        for group in connections(targets):
+            self._worker = WorkerClient(open_transport(self._config, self._name, group[0].runtime))
+            try:
+                found = ask(self._name, self._config, self._worker, group)
+            finally:
+                self._worker.close()
+            if isinstance(found, Answer):
+                return found
+            obstacles += found
+        return judged(self._name, targets, obstacles, time.monotonic() - began)
 
     def wait(self, until: float) -> Answer:
         """Return the answer, or "no answer" at the time `until` on the monotonic clock."""

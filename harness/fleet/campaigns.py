@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from latlab.harness.exporters import Artifact
+from latlab.harness.fleet.failures import TargetFailure, all_failed, failures_of
 from latlab.harness.fleet.jobs import Job, RunJobs, RunListener
+from latlab.harness.measurement.disturbance import Disturbance, disturbances
 from latlab.harness.measurement.measurer import Measurer
 from latlab.harness.measurement.replication import Replication, Resolved
 from latlab.harness.measurement.session import MeasurementSession
@@ -29,12 +31,22 @@ class Measurements:
 
     rows: pd.DataFrame
     """One row per target and architecture, in the order of the request; columns as in `Store.table`."""
-    errors: tuple[str, ...] = ()
-    """Messages of the devices that failed during the run."""
+    failures: tuple[TargetFailure, ...] = ()
+    """The targets that failed during the run, and why."""
     resolved: tuple[Resolved, ...] = ()
     """The answer to the ranking question `resolve`, one for each target; empty without one."""
     ran: bool = True
     """False if everything that was asked for was in the store already, so that nothing ran."""
+
+    @property
+    def disturbances(self) -> tuple[Disturbance, ...]:
+        """The targets most of whose labels something else on the device has disturbed."""
+        return disturbances(self.rows)
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """The failures as messages."""
+        return tuple(map(str, self.failures))
 
 
 def measure_campaigns(
@@ -64,7 +76,7 @@ def measure_campaigns(
         listener: what is called during the run.
 
     Raises:
-        LatlabError: why a device failed, if no campaign has any row.
+        LatlabError: why devices failed, if no campaign has any row.
     """
     archs = list(dict.fromkeys(archs))
     sessions = [
@@ -77,12 +89,14 @@ def measure_campaigns(
         replications += [replication] if replication else []
         if missing or (replication and not replication.is_over):
             work = _MissingRows(session, archs, role, submit, replication)
-            jobs.append(Job(session.target, work, total=missing))
-    errors = run_jobs(jobs, listener)
+            policy = session.policy
+            jobs.append(Job(session.target, work, missing, (policy.passes, policy.most_passes)))
+    run_jobs(jobs, listener)
     rows = _rows(store, sessions, archs, raw)
-    if errors and rows.empty:
-        raise errors[0]
-    return Measurements(rows, tuple(map(str, errors)), tuple(one.resolved() for one in replications), bool(jobs))
+    failures = failures_of(jobs)
+    if failures and rows.empty:
+        raise all_failed(jobs)
+    return Measurements(rows, failures, tuple(one.resolved() for one in replications), bool(jobs))
 
 
 def _rows(store: Store, sessions: Sequence[MeasurementSession], archs: Sequence[str], raw: bool) -> pd.DataFrame:

@@ -79,7 +79,8 @@ class Fleet:
         for job in sorted(jobs, key=lambda job: -job.priority):
             self._jobs.setdefault(job.target.device, []).append(job)
         self.devices = {
-            name: DeviceState(name, total=sum(job.total for job in own)) for name, own in self._jobs.items()
+            name: DeviceState(name, total=sum(job.total for job in own), jobs=len(own), passes=own[0].passes)
+            for name, own in self._jobs.items()
         }
         for name in self._jobs:
             inventory.device(name)  # an unknown device is bad input, and no failure during the run
@@ -157,6 +158,8 @@ class Fleet:
                 except QuarantinedError as error:
                     quarantine = job.error = error.cause
                 except Exception as error:
+                    if self._stop.is_set():  # what an end in the middle of something breaks is no fault of the device
+                        return
                     job.error = error
                     self.report(state, "failed", str(error))
                 else:
@@ -172,7 +175,7 @@ class Fleet:
         state.trouble = "" if kind == "back" else message
         with suppress(LatlabError):  # a broken store is reported when a measurement is written
             self._store.note(state.name, kind, message)
-        self._events.put(Incident(state.name, kind, message))
+        self._events.put(Incident(state.name, kind, message, target=str(state.target or "")))
 
     def check(self) -> None:
         """Raise `StoppedError` if the run is ending."""

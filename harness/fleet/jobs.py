@@ -10,6 +10,7 @@ from typing import Literal
 
 from latlab.harness.devices.session import DeviceSession
 from latlab.harness.errors import LatlabError
+from latlab.harness.fleet.eta import Remaining, remaining
 from latlab.harness.measurement.measurer import Measurer
 from latlab.harness.store.store import Measurement
 from latlab.harness.targets import Target
@@ -45,6 +46,8 @@ class Incident:
     kind: Kind
     message: str
     at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
+    target: str = ""
+    """The target that was being measured; empty if there was none."""
 
 
 @dataclass
@@ -58,6 +61,8 @@ class Job:
     """
     total: int = 0
     """Number of rows that the work is expected to finish, for a display of progress."""
+    passes: tuple[int, int] = (0, 0)
+    """Fewest and most passes of each of these rows; zeros if they are not known."""
     priority: int = 0
     """A device runs its jobs with the highest priority first, and jobs of one priority in the order given."""
     error: Exception | None = None
@@ -81,12 +86,22 @@ class DeviceState:
     session: DeviceSession | None = None
     total: int = 0
     """Number of rows that the device's jobs are expected to finish."""
+    jobs: int = 1
+    """Number of the device's jobs, one for each of its targets."""
     done: int = 0
     """Number of rows with a latency so far."""
     failed: int = 0
     """Number of failed rows so far."""
     reached: bool = False
     """Whether the device was connected at least once in this run."""
+    passes: tuple[int, int] = (0, 0)
+    """Fewest and most passes of each row."""
+    copied: int = 0
+    """Number of rows so far that copied the label of another network, and took no passes."""
+    earlier_passes: int = 0
+    """Passes of networks over earlier connections of this run."""
+    first_pass: float = 0.0
+    """Time when the device began with its first network."""
     began: float = 0.0
     ended: float = 0.0
     last: Measurement | None = None
@@ -105,6 +120,17 @@ class DeviceState:
     def waiting(self) -> str:
         """What the device has been waiting for, and how long, if that is worth a sentence; else empty."""
         return self.session.waiting if self.state == "running" and self.session is not None else ""
+
+    @property
+    def remaining(self) -> Remaining | None:
+        """How long the device will still take, from its passes so far; None as long as there is no ground for it."""
+        session = self.session
+        if self.state != "running" or session is None or not session.first_label_pass:
+            return None
+        networks = self.total - self.failed - self.copied
+        taken = self.earlier_passes + session.label_passes
+        since = self.first_pass or session.first_label_pass
+        return remaining(taken, time.monotonic() - since, networks, *self.passes)
 
     @property
     def per_minute(self) -> float | None:

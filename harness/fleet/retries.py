@@ -118,12 +118,16 @@ class JobAttempts:
             finally:
                 job.timed_s += measurer.timed_s
                 self._touched |= measurer.touched
+                state.first_pass = state.first_pass or device.first_label_pass
+                state.earlier_passes += device.label_passes
+                device.label_passes = 0
                 if device.passes:
                     self._losses = 0
 
     def _publish(self, row: Measurement) -> None:
         state = self._state
         state.last = row
+        state.copied += row.same_graph_as is not None
         if row.status in (Status.OK, Status.RUNNING):
             state.done += 1
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 
 from latlab.harness.measurement.session import MeasurementSession
 from latlab.harness.statistics.distribution import distribution
@@ -11,6 +12,7 @@ from latlab.harness.statistics.estimators import summarise
 from latlab.harness.statistics.pass_series import pass_series
 from latlab.harness.statistics.pooled_variance import estimate_noise
 from latlab.harness.statistics.verdicts import judge, judge_together, usual_clock_mhz
+from latlab.harness.store.provisional import CORRECTED_AT
 from latlab.harness.store.store import Label
 from latlab.harness.store.vocabulary import Status
 from latlab.harness.telemetry.recorded_pass import PassKind, RecordedAnchor, RecordedPass
@@ -60,5 +62,6 @@ def correct_labels(session: MeasurementSession) -> Drift | None:
             )
         )
     session.store.relabel(labels)
-    session.add_facts(drift=drift.to_json(), drift_percent=drift.percent)
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")  # the form of `finished_at`
+    session.add_facts(drift=drift.to_json(), drift_percent=drift.percent, **{CORRECTED_AT: now})
     return drift

@@ -373,6 +373,7 @@ class PassScheduler:
         owner, kind = (net.probe_for, PassKind.PROBE) if net.probe_for else (net.row, PassKind.LABEL)
         taken = replace(timed, number=net.taken, kind=kind, measurement_id=owner.id)
         self._store.add_pass(owner.id, taken, self._device.lease)
+        self._device.note_pass(timed.busy_s)
         self._blamed.clear()
         self.timed_s += taken.busy_s
         net.taken, net.last, net.due = net.taken + 1, time.monotonic(), round_ + self._spread

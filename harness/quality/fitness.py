@@ -28,6 +28,9 @@ their error bars are part of the ceiling."""
 SLOW_PERCENT = 5.0
 """Standard deviation of what labels near each other in time have in common, from which on they are as wrong as a good
 predictor."""
+APART_PERCENT = 5.0
+"""Standard deviation of a network's label from session to session, beyond its error bar, from which on labels depend on
+the day as much as on the network: labels of one session cannot be used for another."""
 DOMINATES = 1.5
 """If noise between sessions is more than this many times the noise within them, it is the one to reduce."""
 
@@ -113,7 +116,13 @@ def judge_fitness(
         f"labels depend on when they were measured, by {slow_percent:.2g} % (a perfect predictor would rank at "
         f"{fine_correlation(slow_ceiling)} with that, at {fine_correlation(ceiling)} without it)"
     )
-    if min(ceiling, slow_ceiling) < USABLE:
+    apart = between_percent is not None and between_percent >= APART_PERCENT
+    if min(ceiling, slow_ceiling) >= USABLE and (slow_percent >= SLOW_PERCENT or apart):
+        # A wide space has a high ceiling whatever the noise: usable labels also need a steady device.
+        sessions = f"sessions differ by {between_percent:.2g} % beyond their error bars" if apart else ""
+        reasons = (f"drift is left in them: {drift}" if slow_percent >= SLOW_PERCENT else "", sessions)
+        fitness = Fitness("unfit", f"Not usable yet: {', and '.join(one for one in reasons if one)}.")
+    elif min(ceiling, slow_ceiling) < USABLE:
         reason = drift if drifting else f"no predictor can rank better than {fine_correlation(ceiling)}"
         fitness = Fitness("unfit", f"Not fit for training: {wrong}, and {reason}.")
     elif min(ceiling, slow_ceiling) < FIT:
@@ -132,7 +141,7 @@ def judge_fitness(
         advice = REMEDIES[worst]
     elif drifting:
         advice = REMEDIES["drift"]
-    elif between_percent and within_percent and between_percent > DOMINATES * within_percent:
+    elif apart or (between_percent and within_percent and between_percent > DOMINATES * within_percent):
         advice = BETWEEN_REMEDY
     else:
         advice = REMEDIES["noisy"]

@@ -12,6 +12,7 @@ import pandas as pd
 
 from latlab.harness.active_learning.loop import ClosedLoop, refitted
 from latlab.harness.active_learning.onboarding import NOISY_PERCENT, Holdout, Onboarding, OnboardingRun
+from latlab.harness.active_learning.remarks import label_remarks
 from latlab.harness.architectures import space_named
 from latlab.harness.report import Headline, ReportData, write_report
 from latlab.harness.store.store import Store
@@ -95,7 +96,11 @@ def store_report(
         predictions=_compared(loop, None, None) if loop and enough else pd.DataFrame(),
         learning_curve=loop.learning_curve([], []) if loop and enough else pd.DataFrame(),
         space_sample=_space_sample(loop, loop.space) if loop and enough else pd.DataFrame(),
-        notes=[*([_noisy(noise)] if noise > NOISY_PERCENT else []), *_imported(theirs, good)],
+        notes=[
+            *label_remarks(good),
+            *([_noisy(noise)] if noise > NOISY_PERCENT else []),
+            *_imported(theirs, good),
+        ],
         imported=theirs > 0 and theirs == len(good),
     )
     return write_report(data, path)
@@ -186,7 +191,7 @@ def _imported(labels: int, good: pd.DataFrame) -> list[str]:
 
 
 def _notes(result: Onboarding) -> list[str]:
-    notes = []
+    notes = [one.sentence for one in result.disturbances]
     if result.imported:
         notes.append(f"The predictor has also learnt from {result.imported:,} imported labels of this target.")
     if result.noisy:

@@ -35,6 +35,7 @@ from sqlalchemy.schema import CreateColumn
 
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.statistics.distribution import throughput_per_s
+from latlab.harness.store.provisional import PROVISIONAL_SQL
 from latlab.harness.store.schema import (
     SCHEMA_VERSION,
     AnchorRow,
@@ -537,7 +538,13 @@ class Store:
     # Tables
 
     def table(
-        self, *, target: str | None = None, space: str | None = None, raw: bool = False, sustained: bool = False
+        self,
+        *,
+        target: str | None = None,
+        space: str | None = None,
+        raw: bool = False,
+        sustained: bool = False,
+        provisional: bool = False,
     ) -> pd.DataFrame:
         """Return all finished measurements, failed ones included, one row each: the campaign's facts, then its own.
 
@@ -546,6 +553,8 @@ class Store:
             space: only those of this search space.
             raw: add a column `passes` with the raw samples in ns, a list per pass.
             sustained: include sustained runs and paired comparisons, which are no labels.
+            provisional: include the labels so far of networks that still miss passes, as if they were finished, and add
+                a column `provisional` that marks them, and those whose session's drift is still in them.
         """
         sql = """
             SELECT c.target, c.space, m.arch, m.latency_ms, m.stderr_ms, m.low_ms, m.high_ms, m.raw_ms, m.verdict,
@@ -559,6 +568,13 @@ class Store:
             LEFT JOIN fingerprints f ON f.id = m.fingerprint_id
         """
         which = "WHERE m.status != 'running'"
+        if provisional:
+            which = "WHERE (m.status != 'running' OR m.latency_ms IS NOT NULL)"
+            status = "CASE WHEN m.status = 'running' THEN 'ok' ELSE m.status END AS status"
+            sql = sql.replace("m.status", status, 1)
+            sql = sql.replace("m.finished_at", "coalesce(m.finished_at, m.started_at) AS finished_at", 1)
+            sql = sql.replace(" AS simulated", f" AS simulated, {PROVISIONAL_SQL} AS provisional")
+            sql += " LEFT JOIN sessions s ON s.campaign_id = m.campaign_id AND s.session = m.session "
         if not sustained:
             which += " AND c.selection NOT IN ('sustain', 'compare')"
         parameters: dict[str, str] = {}
@@ -569,6 +585,8 @@ class Store:
         with self._lock, self._explained(), self._engine.connect() as connection:
             frame = _frame(connection, f"{sql} {which} ORDER BY m.id", parameters)
             frame["simulated"] = frame["simulated"].astype(bool)
+            if provisional:
+                frame["provisional"] = frame["provisional"].fillna(0).astype(bool)
             labels = pd.to_numeric(frame.loc[frame["status"] == Status.OK, "latency_ms"], errors="coerce")
             if not (labels.notna() & (labels.abs() < float("inf"))).all():
                 raise _DamagedError("a finished measurement has no latency")
@@ -602,17 +620,26 @@ class Store:
 
     def campaigns(self) -> pd.DataFrame:
         """Return a row per campaign and session, with the numbers of finished, failed and running measurements."""
-        sql = """
+        sql = f"""
             SELECT c.target, c.space, c.policy_name AS policy, c.selection, c.seed, m.session,
                    sum(m.status = 'ok') AS ok, sum(m.status NOT IN ('ok', 'running')) AS failed,
-                   sum(m.status = 'running') AS running, min(m.started_at) AS first, max(m.finished_at) AS last,
-                   c.id AS campaign, coalesce(max(json_extract(f.facts, '$.simulated')), 0) AS simulated
+                   sum(m.status = 'running') AS running, coalesce(sum({PROVISIONAL_SQL}), 0) AS provisional,
+                   min(m.started_at) AS first, max(m.finished_at) AS last,
+                   c.id AS campaign, coalesce(max(json_extract(f.facts, '$.simulated')), 0) AS simulated,
+                   CASE WHEN c.selection IN ('sustain', 'compare') THEN json_group_array(m.arch) END AS networks
             FROM measurements m JOIN campaigns c ON c.id = m.campaign_id
             LEFT JOIN fingerprints f ON f.id = m.fingerprint_id
+            LEFT JOIN sessions s ON s.campaign_id = m.campaign_id AND s.session = m.session
             GROUP BY c.id, m.session ORDER BY min(m.id)
         """
         with self._lock, self._explained(), self._engine.connect() as connection:
-            return _frame(connection, sql, {})
+            frame = _frame(connection, sql, {})
+        # Labels are listed elsewhere; of what makes no label, this is the only place that names the networks.
+        frame["networks"] = pd.Series(
+            [None if names is None else list(dict.fromkeys(json.loads(names))) for names in frame["networks"]],
+            dtype=object,
+        )
+        return frame
 
     def facts(self, fingerprint_id: str) -> dict[str, Any]:
         """Return the facts of a device that `fingerprint` stored under this id; empty if there are none."""
@@ -629,9 +656,11 @@ class Store:
     def labels_digest(self, space: str) -> str:
         """Return a text that differs once any label of a space, measured or imported, or of its blocks has changed."""
         measured = """
-            SELECT c.target, c.space, m.role, count(*), max(m.id), sum(m.latency_ms), sum(m.stderr_ms)
+            SELECT c.target, c.space, m.role, count(*), max(m.id), sum(m.latency_ms), sum(m.stderr_ms),
+                   sum(m.status = 'ok')
             FROM measurements m JOIN campaigns c ON c.id = m.campaign_id
-            WHERE c.space IN (?, ?) AND m.status = 'ok' GROUP BY c.target, c.space, m.role
+            WHERE c.space IN (?, ?) AND m.status IN ('ok', 'running') AND m.latency_ms IS NOT NULL
+            GROUP BY c.target, c.space, m.role
             ORDER BY c.target, c.space, m.role
         """
         imported = "SELECT id, name, sha256, imported_at FROM sources WHERE space = ? ORDER BY id"

@@ -9,23 +9,26 @@ from latlab.harness.text import duration, milliseconds
 __all__ = ["headline"]
 
 
-SLOWER = 1.02
-"""Ratio above which a minute that is slower than the first and the last one gets a line of its own."""
+NEVER = "never, as far as the device tells"
 
 
 def headline(found: Sustained) -> str:
-    """Return a sentence that compares the first minute with the last one."""
-    span = _span(found)
-    change = found.slowdown_percent
-    how = "as fast as" if abs(change) < 1 else f"{abs(change):.0f} % {'slower' if change > 0 else 'faster'} than"
+    """Return a sentence with the mean over time, the worst minute and how long the clock was throttled.
+
+    The first minute against the last one would hide all that comes and goes in between.
+    """
+    throttled = f"throttled {_share(found.throttled_percent)} of the time" if found.throttled_s else "never throttled"
     return (
-        (
-            f"{milliseconds(found.first.mean_ms)} in the first {span}, {milliseconds(found.last.mean_ms)} in the last: "
-            f"{how} the first"
-        )
-        .replace("as fast as the first", "as fast as at first")
-        .replace("than the first", "than at first")
+        f"{milliseconds(found.time_weighted_ms)} on average over {spell(found.seconds)}, "
+        f"{milliseconds(found.slowest.mean_ms)} in the worst {_span(found)} ({found.worst_percent:+.0f} %), {throttled}"
     )
+
+
+def _share(percent: float) -> str:
+    """Return a share in words that does not call a little nothing, nor most all."""
+    if percent < 1:
+        return "less than 1 %"
+    return "more than 99 %" if 99 < percent < 100 else f"{percent:.0f} %"
 
 
 def spell(seconds: float) -> str:
@@ -40,15 +43,20 @@ def _span(found: Sustained) -> str:
 
 def figures(result: SustainedResult, found: Sustained) -> list[tuple[str, str]]:
     """Return the figures of a run as lines of a name and plain text."""
-    lines = [("change", headline(found))]
-    if found.slowest.mean_ms > SLOWER * max(found.first.mean_ms, found.last.mean_ms):
-        when = f"after {spell(found.slowest.start_s)}"
-        lines.append(("slowest", f"{milliseconds(found.slowest.mean_ms)} in the {_span(found)} that began {when}"))
-    throttled = f"for {spell(found.throttled_s)} of {spell(found.seconds)}"
+    lines = [("mean", f"{milliseconds(found.time_weighted_ms)}, each second under load counting the same")]
+    when = f"the {_span(found)} that began after {spell(found.slowest.start_s)}"
+    if not found.slowest.start_s:
+        when = f"the first {_span(found)}"
+    slower = f"{found.worst_percent:+.1f} % against the mean"
+    lines.append(("worst", f"{milliseconds(found.slowest.mean_ms)} in {when}, {slower}"))
     if found.throttled_from_s is None:
-        lines.append(("throttled", "never, as far as the device tells"))
+        lines.append(("throttled", NEVER))
     else:
-        lines.append(("throttled", f"{throttled}, for the first time after {spell(found.throttled_from_s)}"))
+        share = f"{_share(found.throttled_percent)} of the time under load ({spell(found.throttled_s)})"
+        lines.append(("throttled", f"{share}, for the first time after {spell(found.throttled_from_s)}"))
+    first, last = milliseconds(found.first.mean_ms), milliseconds(found.last.mean_ms)
+    ends = f"{first} in the first {_span(found)}, {last} in the last ({found.slowdown_percent:+.1f} %)"
+    lines.append(("ends", ends))
     if found.hottest_c is not None:
         lines.append(("hottest", f"{found.hottest_c:.0f} °C"))
     if found.energy_mj is not None:

@@ -129,6 +129,9 @@ class Sustained:
     """Inferences."""
     mean_ms: float
     """Trimmed mean of all samples."""
+    time_weighted_ms: float
+    """Mean over the time under load: the trimmed mean of each pass counts by the seconds that its inferences took. A
+    slow minute weighs as much as a fast one, although fewer inferences fit into it."""
     first: Window
     """The first minute, or quarter of a short run."""
     last: Window
@@ -145,6 +148,16 @@ class Sustained:
     """Energy per inference in mJ; None if not known."""
 
     @property
+    def worst_percent(self) -> float:
+        """Percentage by which the worst minute, or quarter, is slower than the time-weighted mean."""
+        return 100 * (self.slowest.mean_ms / self.time_weighted_ms - 1)
+
+    @property
+    def throttled_percent(self) -> float:
+        """Percentage of the time under load in which the clock was throttled."""
+        return 100 * self.throttled_s / self.busy_s if self.busy_s else 0.0
+
+    @property
     def slowdown_percent(self) -> float:
         """Percentage by which the last minute is slower than the first."""
         return 100 * (self.last.mean_ms / self.first.mean_ms - 1)
@@ -155,8 +168,9 @@ class Sustained:
         return min(100.0, 100 * self.busy_s / self.seconds)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields by name, with `slowdown_percent` and `busy_percent`."""
-        return {**asdict(self), "slowdown_percent": self.slowdown_percent, "busy_percent": self.busy_percent}
+        """Return the fields by name, with those that follow from them."""
+        derived = ("worst_percent", "throttled_percent", "slowdown_percent", "busy_percent")
+        return {**asdict(self), **{name: getattr(self, name) for name in derived}}
 
 
 def nice_window_s(seconds: float, most: int = MOST_WINDOWS) -> float:
@@ -216,6 +230,7 @@ def summarise(passes: Sequence[SustainedPass]) -> Sustained:
         busy_s=busy_s,
         runs=runs,
         mean_ms=trimmed_mean(everything.tolist(), TRIM),
+        time_weighted_ms=_time_weighted(passes),
         first=_window(passes, first, slow, 0.0, compared_s),
         last=_window(passes, last, slow, seconds - compared_s, seconds),
         slowest=max(windows(passes, compared_s), key=lambda window: window.mean_ms),
@@ -225,6 +240,19 @@ def summarise(passes: Sequence[SustainedPass]) -> Sustained:
         ),
         hottest_c=max(temperatures, default=None),
         energy_mj=energy_mj,
+    )
+
+
+def _time_weighted(passes: Sequence[SustainedPass]) -> float:
+    """Return the mean latency in ms over the time that inferences took: sum(t m) / sum(t), m the mean of a pass.
+
+    Means of passes are trimmed as those of windows are: a mean of all samples might be above the worst window's.
+    """
+    return float(
+        np.average(
+            [trimmed_mean(one.samples_ms.tolist(), TRIM) for one in passes],
+            weights=[max(one.busy_s, 1e-9) for one in passes],
+        )
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from latlab.harness.compare.wording import advice, headline, pairs_to_tell, sent
 from latlab.harness.fleet.jobs import DeviceState, Incident
 from latlab.harness.store.store import Measurement
 from latlab.harness.terminal.console import MAX_ROWS, console, error_console
-from latlab.harness.terminal.progress import HEARTBEAT_S, View
+from latlab.harness.terminal.progress import View, beating
 from latlab.harness.text import correlation, fine_correlation, milliseconds, printable
 
 __all__ = ["CompareView", "following", "show_checks", "show_results", "show_targets"]
@@ -42,19 +41,16 @@ class CompareView(View):
     def __init__(self, screen: Console) -> None:
         super().__init__(screen)
         self.runs: Sequence[ComparisonRun] = ()
-        self._told_at = time.monotonic()
 
     def follow(self, runs: Sequence[ComparisonRun]) -> None:
         """Show these comparisons."""
         self.runs = runs
 
-    def observe(self, event: Measurement | Incident) -> None:
-        if isinstance(event, Incident):
-            self._report(event)
-        elif time.monotonic() - self._told_at > HEARTBEAT_S:
-            self._told_at = time.monotonic()
-            for run in self.runs:
-                self._print(escape(_state(run)))
+    def progress(self) -> Iterator[str]:
+        for run in self.runs:
+            state = self.devices.get(run.target.device)
+            waiting = f", {state.waiting}" if state is not None and state.waiting else ""
+            yield f"{_state(run)}{waiting}"
 
     def watch(self, devices: Mapping[str, DeviceState]) -> None:
         self.devices = devices
@@ -72,7 +68,8 @@ class _LiveCompareView(CompareView):
         for run in self.runs:
             done = round(BAR * min(1.0, run.spent_s / run.question.budget_s))
             grid.add_row(Text().append("━" * done, "green").append("━" * (BAR - done), "dim"))
-            grid.add_row(Text(_state(run), "dim"))
+            state = self.devices.get(run.target.device)
+            grid.add_row(Text(state.waiting if state is not None and state.waiting else _state(run), "dim"))
         return grid
 
 
@@ -81,7 +78,8 @@ def following(*, quiet: bool) -> Iterator[CompareView]:
     """Yield a view of the comparisons on stderr."""
     screen = error_console()
     if quiet or not screen.is_terminal:
-        yield CompareView(screen)
+        with beating(CompareView(screen)) as plain:
+            yield plain
         return
     view = _LiveCompareView(screen)
     with Live(view, console=screen, refresh_per_second=4, transient=True):

@@ -20,7 +20,7 @@ from latlab.harness.terminal.console import console, error_console
 __all__ = ["examining", "setting_up", "show_controller", "show_examination", "show_overview", "show_set_up"]
 
 MARKS = {"ok": "green", "warning": "yellow", "failed": "bold red"}
-STATES = {"ready": "green", "in use": "cyan", "not asked": "dim", "not set up": "yellow"}
+STATES = {"ready": "green", "in use": "cyan", "not asked": "dim", "not set up": "yellow", "partly ready": "yellow"}
 """Colours of the states; all others are red."""
 WIDE = 110
 """The least width of a terminal, in characters, that shows devices as rows of a table."""

@@ -13,7 +13,7 @@ from rich.table import Table
 from latlab.harness.fleet.jobs import RunListener
 from latlab.harness.profiling.summary import NetworkProfile
 from latlab.harness.terminal.console import console, error_console
-from latlab.harness.terminal.progress import View
+from latlab.harness.terminal.progress import View, beating
 from latlab.harness.text import milliseconds
 
 __all__ = ["profiling", "show_profile"]
@@ -32,7 +32,8 @@ def profiling(*, quiet: bool) -> Iterator[RunListener]:
     screen = error_console()
     view = View(screen)
     if quiet or not screen.is_terminal:
-        yield view.listener(quiet=quiet)
+        with beating(view):
+            yield view.listener(quiet=quiet)
         return
     with Live(view, console=screen, refresh_per_second=4, transient=True):
         yield view.listener()

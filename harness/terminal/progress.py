@@ -19,7 +19,6 @@ from rich.progress import (
     SpinnerColumn,
     Task,
     TextColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
 from rich.text import Text
@@ -27,7 +26,7 @@ from rich.text import Text
 from latlab.harness.fleet.jobs import Incident, RunListener
 from latlab.harness.store.vocabulary import Role
 from latlab.harness.terminal.console import MAX_ROWS, error_console
-from latlab.harness.text import milliseconds
+from latlab.harness.text import milliseconds, spoken_duration
 
 if TYPE_CHECKING:
     from latlab.harness.fleet.jobs import DeviceState
@@ -80,11 +79,15 @@ class View:
     def _report(self, event: Incident) -> None:
         given_up = event.kind in ("quarantined", "failed")
         self.failures += given_up
-        if given_up and len(self.devices) < 2:
+        if given_up and sum(state.jobs for state in self.devices.values()) < 2:
             return  # the command itself ends with this error
         style = {"back": "green", "lost": "yellow"}.get(event.kind, "red")
         message = _first_line(event.message, event.device)
-        self._print(f"[{style}]{event.kind}[/{style}]  {escape(event.device)}: {escape(message)}")
+        state = self.devices.get(event.device)
+        # A device that is given up is given up for all its targets; any other failure is that of one target.
+        several = event.kind == "failed" and state is not None and state.jobs > 1
+        where = event.target if several and event.target else event.device
+        self._print(f"[{style}]{event.kind}[/{style}]  {escape(where)}: {escape(message)}")
 
     def beat(self) -> None:
         """Print the progress every `HEARTBEAT_S`, because without it a long run looks hung in a log."""
@@ -100,7 +103,8 @@ class View:
             failed = f" ({state.failed} failed)" if state.failed else ""
             latency = state.last.latency_ms if state.last else None
             last = f"{milliseconds(latency)} last, " if latency is not None else ""
-            yield f"{state.name}: {state.done}/{state.total}{failed}, {last}{state.waiting or state.doing}"
+            left = f", {_left(state)}" if _left(state) else ""
+            yield f"{state.name}: {state.done}/{state.total}{failed}, {last}{state.waiting or state.doing}{left}"
         if len(busy) > MAX_ROWS:
             yield f"... and {len(busy) - MAX_ROWS} more devices at work"
 
@@ -166,7 +170,7 @@ def _cells(state: DeviceState) -> dict[str, Text]:
         "latency": Text(milliseconds(latency) if latency is not None else "-"),
         "a minute": Text(f"{rate:.3g}" if rate else "-"),
         "temp.": Text(f"{heat:.0f} °C" if heat is not None else "-"),
-        "note": Text(trouble, "yellow") if trouble else Text(state.waiting or target, "dim"),
+        "note": Text(trouble, "yellow") if trouble else Text(state.waiting or _left(state) or target, "dim"),
     }
 
 
@@ -211,6 +215,28 @@ def beating(view: V) -> Iterator[V]:
         thread.join()
 
 
+def _left(state: DeviceState) -> str:
+    """Return how long a device will still take, in words; "" as long as nothing is known."""
+    found = state.remaining
+    if found is None:
+        return ""
+    least, most = (spoken_duration(seconds) for seconds in found)
+    return (
+        f"{most} left at most" if found.least_s < 1 else f"{least} left" if least == most else f"{least} to {most} left"
+    )
+
+
+class _Left(ProgressColumn):
+    """How long one device will still take."""
+
+    def __init__(self, state: DeviceState) -> None:
+        super().__init__()
+        self._state = state
+
+    def render(self, _: Task) -> Text:
+        return Text(_left(self._state), "cyan")
+
+
 class _Last(ProgressColumn):
     """The last row of one device; while something takes long, what that is."""
 
@@ -219,8 +245,10 @@ class _Last(ProgressColumn):
         self._state = state
 
     def render(self, task: Task) -> Text:
-        waiting = self._state.waiting
-        return Text(waiting, "dim") if waiting else Text.from_markup(task.fields["last"])
+        state, last = self._state, task.fields["last"]
+        if state.waiting or not last:  # before the first row, what the device does says more than nothing
+            return Text(state.waiting or state.doing, "dim")
+        return Text.from_markup(last)
 
 
 class _LiveView(View):
@@ -240,12 +268,12 @@ class _LiveView(View):
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=28),
                 MofNCompleteColumn(),
-                TimeRemainingColumn(),
+                _Left(state),
                 _Last(state),
             )
             self._live = Progress(*columns, console=self._console, transient=True)
             title = f"{self._title} on {state.name}"
-            self._task = self._live.add_task(escape(title), total=state.total, last="exporting the first networks")
+            self._task = self._live.add_task(escape(title), total=state.total, last="")
         self._live.start()
 
     def observe(self, event: Measurement | Incident) -> None:

@@ -10,9 +10,11 @@ import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
+from latlab.harness.measurement.disturbance import disturbances
+from latlab.harness.store.provisional import how_to_finish
 from latlab.harness.store.verdict_counts import in_words as verdicts_in_words
 from latlab.harness.store.verdict_counts import verdict_counts
-from latlab.harness.store.vocabulary import Status
+from latlab.harness.store.vocabulary import Selection, Status
 from latlab.harness.terminal.console import MAX_ROWS, console, show_table
 from latlab.harness.terminal.progress import watching, working
 from latlab.harness.text import in_words, milliseconds, ms
@@ -33,13 +35,23 @@ __all__ = [
     "working",
 ]
 
+GAVE_UP = 0.1
+"""Share of labels that are still wide after all passes, from which a hint says what would help."""
 WIDE = 90
 """The least width of a terminal, in characters, that shows campaigns with policy, seed and the time of the last row."""
 
 
+P99 = (
+    "p99 needs 100 inferences of a network (p95 20, p90 10), passes x runs: --policy with one of the inventory's, "
+    "for example `policies: {tails: {base: default, runs: 40}}`."
+)
+"""Where a percentile is missing: how it can be had."""
+
+
 def show_onboarding(result: Onboarding) -> None:
-    """Print the result of an onboarding."""
+    """Print the result of an onboarding; if most of its labels are disturbed, that comes first."""
     screen = console()
+    _show_disturbances(result.measurements)
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -115,6 +127,8 @@ def show_labels(labels: pd.DataFrame) -> None:
         screen.print(table)
         if len(group) > MAX_ROWS:
             screen.print(f"... and {len(group) - MAX_ROWS} more; --json prints all", style="dim")
+    if (labels["p99_ms"].isna() & labels["p50_ms"].notna()).any():
+        screen.print(P99, style="dim", soft_wrap=True)
     if labels["p50_ms"].isna().any():
         screen.print(
             "No percentiles: inferences too short to be timed one by one, or a program that prints only means.",
@@ -124,8 +138,12 @@ def show_labels(labels: pd.DataFrame) -> None:
 
 
 def show_measurements(rows: pd.DataFrame, store: Path, *, raw: bool) -> None:
-    """Print measured rows: one per architecture, or a summary of each target."""
+    """Print measured rows: one per architecture, or a summary of each target.
+
+    If most of the labels are disturbed, that comes first.
+    """
     screen = console()
+    _show_disturbances(rows)
     targets = rows["target"].nunique()
     screen.print(_rows_of_one(rows, raw) if targets < 2 or raw else _rows_of_many(rows))
     spread = _distribution(rows.iloc[0]) if len(rows) == 1 else ""
@@ -141,7 +159,26 @@ def show_measurements(rows: pd.DataFrame, store: Path, *, raw: bool) -> None:
         f"{len(rows) - failed} measured, {failed} failed{kept}{_noise(rows)}.{again} All is in {escape(str(store))}.",
         style="dim",
     )
+    if hint := _gave_up(rows):
+        screen.print(hint, style="yellow", highlight=False, soft_wrap=True)
     screen.print(f"`latlab export --store {escape(str(store))} --out measured.csv` writes it to a file.", style="dim")
+
+
+def _show_disturbances(rows: pd.DataFrame) -> None:
+    for one in disturbances(rows):
+        console().print(f"[yellow]{escape(one.sentence)}[/yellow]", highlight=False, soft_wrap=True)
+
+
+def _gave_up(rows: pd.DataFrame) -> str:
+    """Return what to do about labels that are still wide after the most passes of their policy; "" if few are."""
+    good = rows[rows["status"] == Status.OK]
+    wide = int((good["verdict"] == "noisy").sum())
+    policies = set(good["policy"]) if "policy" in good else set()
+    if not wide or wide < GAVE_UP * len(good) or disturbances(rows):
+        return ""
+    thorough = "--policy thorough takes up to ten passes" if policies and policies <= {"default", "quick"} else ""
+    compare = "`latlab compare` tells two networks apart, because they take turns"
+    return f"{wide} labels are still wide after all passes: {'; '.join(one for one in (thorough, compare) if one)}."
 
 
 def _distribution(row: pd.Series) -> str:
@@ -151,6 +188,8 @@ def _distribution(row: pd.Series) -> str:
         for name in ("p50_ms", "p90_ms", "p95_ms", "p99_ms")
         if pd.notna(row.get(name))
     ]
+    if parts and pd.isna(row.get("p99_ms")):
+        parts.append("no p99 (it needs 100 inferences: more `runs` in a policy of the inventory)")
     if pd.notna(row.get("jitter_percent")):
         parts.append(f"jitter {row['jitter_percent']:.1f} % (interquartile range / median)")
     if pd.notna(row.get("throughput_per_s")):
@@ -272,5 +311,17 @@ def show_store(store: Path, campaigns: pd.DataFrame, failures: pd.DataFrame) -> 
         for cells in shown[names].itertuples(index=False):
             table.add_row(*(escape(str(cell)) for cell in cells))
         screen.print(table)
+        for row in group.to_dict("records"):
+            if row.get("provisional"):
+                what = (
+                    f"{row['provisional']} labels of session {row['session']} are provisional (passes missing, or the "
+                )
+                what += "drift not removed yet); to finish: "
+                what += how_to_finish({str(key): value for key, value in row.items()})
+                screen.print(f"  {escape(what)}", style="yellow", highlight=False, soft_wrap=True)
+            if row.get("networks"):
+                what = "a comparison of" if row["selection"] == Selection.COMPARE else "a sustained run of"
+                listed = ", ".join(row["networks"])
+                screen.print(f"  {what} {escape(listed)} (session {row['session']})", style="dim", highlight=False)
     if len(failures):
         show_table(failures[["target", "arch", "status", "error"]], "Failures")

@@ -77,16 +77,20 @@ def _page(result: SustainedResult, found: Sustained) -> str:
 
 
 def _tiles(found: Sustained) -> list[Tile]:
-    change = found.slowdown_percent
     tiles = [
-        Tile("At first", ms(found.first.mean_ms), "ms", f"trimmed mean of {spell(found.first.end_s)}"),
-        Tile("At last", ms(found.last.mean_ms), "ms", f"after {spell(found.last.start_s)}"),
-        Tile("Change", f"{change:+.1f}".replace("-", "−"), "%", warn=change > 5),
+        Tile("Mean over time", ms(found.time_weighted_ms), "ms", f"of {spell(found.seconds)} under load"),
+        Tile(
+            "Worst",
+            ms(found.slowest.mean_ms),
+            "ms",
+            f"{found.worst_percent:+.0f} %, from {spell(found.slowest.start_s)} on".replace("-", "−"),
+            warn=found.worst_percent > 5,
+        ),
         Tile(
             "Throttled",
-            percent(100 * found.throttled_s / found.seconds),
+            percent(found.throttled_percent),
             "%",
-            "of the time",
+            "of the time under load",
             warn=found.throttled_s > 0,
         ),
     ]

@@ -251,6 +251,11 @@ def test_the_command(
         ([ARCH, "sim", "--space", "nasbench201", "--input", "1x3x32x32"], "options of --model"),
         ([ARCH, "sim", "--space", "nasbench201", "--out", "/proc/none/page.html"], "cannot write"),
         ([ARCH, "sim", "nowhere", "--space", "nasbench201"], "nowhere"),
+        (
+            [ARCH, "sim", "--space", "nasbench201", "--runtime", "openvino"],
+            "onnxruntime, tflite, torchscript, benchmark",
+        ),
+        ([ARCH, "sim", "--space", "nasbench201", "--runtime", "executorch"], "has no profiler that latlab can read"),
     ],
 )
 def test_bad_input(

@@ -21,6 +21,7 @@ from latlab.harness.store.store import Campaign, Measurement, Store
 from latlab.harness.store.vocabulary import Role
 from latlab.harness.sustained import SustainedResult, SustainedRun, policy_of
 from latlab.harness.sustained.run import close_earlier
+from latlab.harness.sustained.summary import headline
 from latlab.harness.sustained.windows import SustainedPass, nice_window_s, summarise, windows
 from latlab.harness.targets import Target
 from latlab.harness.telemetry.recorded_pass import RecordedPass
@@ -73,6 +74,30 @@ def test_the_first_minute_and_the_last() -> None:
     assert summarise([reading(0, 100)]).slowdown_percent == 0
     with pytest.raises(ValueError, match="without a pass"):
         summarise([])
+
+
+def test_the_headline_does_not_hide_what_comes_and_goes() -> None:
+    """A run that was throttled for a quarter of the time, but neither at first nor at last, read "+0.0 %"."""
+    passes = [
+        reading(t, 150 if 100 <= t < 175 else 100, clock_limit_mhz=[1500.0 if 100 <= t < 175 else 2000.0])
+        for t in range(300)
+    ]
+    found = summarise(passes)
+    assert found.slowdown_percent == pytest.approx(0)
+    seconds = [1.5 if 100 <= t < 175 else 1.0 for t in range(300)]
+    means = [150.0 if 100 <= t < 175 else 100.0 for t in range(300)]
+    expected = sum(s * m for s, m in zip(seconds, means, strict=True)) / sum(seconds)
+    assert found.time_weighted_ms == pytest.approx(expected), "not the mean over inferences"
+    assert found.throttled_percent == pytest.approx(100 * 75 * 1.5 / sum(seconds))
+    assert found.slowest.start_s == 120
+    assert found.worst_percent > 20
+    said = headline(found)
+    assert said.startswith(f"{expected:.0f} ms on average over ")
+    assert "150 ms in the worst minute (+29 %)" in said
+    assert "throttled 33 % of the time" in said
+    told = json.loads(json.dumps(found.to_json()))
+    assert {"time_weighted_ms", "worst_percent", "throttled_percent"} <= set(told)
+    assert headline(summarise([reading(t, 100) for t in range(300)])).endswith("never throttled")
 
 
 def test_throttling_is_what_the_device_says_or_its_limits_show() -> None:
