@@ -169,12 +169,12 @@ def listing(store: Store) -> pd.DataFrame:
     """
     columns = ["name", "space", "precision", "kind", "architectures", "origin", "unit", "citation", "notes"]
     columns.append("imported_at")
-    with store.transaction() as connection:
+    with store.reading() as connection:
         rows = [
             {**row._mapping, "kind": "imported", "precision": precision_of(row.name)}
             for row in imported_sources(connection)
         ]
-    table = store.table()
+    table = store.table(only=("target", "space", "status", "arch", "simulated"))
     others = (table["space"] == USER_MODEL_SPACE) | table["space"].str.endswith(SUFFIX).astype(bool)
     table = table[(table["status"] == Status.OK) & ~others]
     for (target, space), own in table.groupby(["target", "space"], sort=True):
