@@ -39,8 +39,8 @@ from latlab.harness.store.upgrade import has_indices, upgrade
 
 __all__ = ["StoreFile"]
 
-FOLD_WAIT_MS = 500
-"""Milliseconds to wait for readers at the end of writing; while there are any, the log stays, empty."""
+SWITCH_WAIT_MS = 500
+"""Milliseconds to wait for readers when the journal changes; if there still are any, it stays as it was."""
 
 
 class StoreFile:
@@ -152,10 +152,8 @@ class StoreFile:
         self._has_log = False
         if self._writer is not None:
             with contextlib.suppress(DBAPIError), self._writer.connect() as connection:
-                connection.exec_driver_sql(f"PRAGMA busy_timeout = {FOLD_WAIT_MS}")
-                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").all()
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)").all()
                 _set_journal(connection, "DELETE")
-                connection.exec_driver_sql(f"PRAGMA busy_timeout = {1000 * BUSY_S}")
 
     def _check(self, must_exist: bool) -> None:
         if must_exist and not self.path.exists():
@@ -232,8 +230,7 @@ class StoreFile:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
                 upgrade(connection)
                 connection.commit()
-                with contextlib.suppress(DBAPIError):  # somebody reads it
-                    _set_journal(connection, "DELETE")
+                _set_journal(connection, "DELETE")
 
 
 def _set_journal(connection: Connection, mode: str) -> bool:
@@ -242,12 +239,14 @@ def _set_journal(connection: Connection, mode: str) -> bool:
     With a log, a power cut may undo the last commits, but never damages the file; without, each waits for the disk.
     """
     connection.rollback()
+    connection.exec_driver_sql(f"PRAGMA busy_timeout = {SWITCH_WAIT_MS}")
     try:
         now = connection.exec_driver_sql(f"PRAGMA journal_mode = {mode}").scalar_one()
     except DBAPIError as error:
         if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise
         now = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
+    connection.exec_driver_sql(f"PRAGMA busy_timeout = {1000 * BUSY_S}")
     has_log = bool(now == "wal")
     connection.exec_driver_sql(f"PRAGMA synchronous = {'NORMAL' if has_log else 'FULL'}")
     return has_log

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -225,6 +225,14 @@ class Tables:
         self._tolerate_bytes()
         return [tuple(row) for row in self.connection.exec_driver_sql(sql, values)]
 
+    def chunks(self, sql: str, size: int) -> Iterator[list[tuple[Any, ...]]]:
+        """Yield the rows of a query, at most `size` at once; text that is not UTF-8 as `query`."""
+        self._tolerate_bytes()
+        cursor = self.connection.connection.cursor()
+        cursor.execute(sql)
+        while rows := cursor.fetchmany(size):
+            yield list(rows)
+
     def _tolerate_bytes(self) -> None:
         """Read text that is not UTF-8 with marks in the place of what cannot be read."""
         driver = self.connection.connection.driver_connection
@@ -243,7 +251,9 @@ class Tables:
         columns: dict[str, list[Any]] = {}
         for place, text in enumerate(texts):
             for key, value in json.loads(text).items():
-                columns.setdefault(key, [None] * len(frame))[place] = value
+                if key not in columns:
+                    columns[key] = [None] * len(frame)
+                columns[key][place] = value
         for key in sorted(columns):
             frame[key] = columns[key]
 
