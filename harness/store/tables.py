@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +18,7 @@ from latlab.harness.store.damage import DamagedRow, damaged, without
 from latlab.harness.store.vocabulary import Selection, Status
 from latlab.harness.telemetry.recorded_pass import PassKind
 
-__all__ = ["LABELS", "Tables"]
+__all__ = ["LABELS", "Tables", "tolerant"]
 
 LABELS = (
     "target", "space", "arch", "latency_ms", "stderr_ms", "status", "role", "session", "policy_hash", "as_written",
@@ -45,6 +47,18 @@ _NUMBERS = ("latency_ms", "stderr_ms", "low_ms", "high_ms", "raw_ms")
 _FEW = ("campaign_id", "role", "status", "verdict", "fingerprint_id")
 """Columns of few different values, of which each is kept once."""
 _CHUNK = 5_000
+
+
+@contextlib.contextmanager
+def tolerant(connection: Connection) -> Iterator[None]:
+    """Read text that is not UTF-8 with marks in the place of what cannot be read; it takes longer."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    driver.text_factory = lambda data: data.decode("utf-8", "replace")
+    try:
+        yield
+    finally:
+        driver.text_factory = str
 
 
 @dataclass
@@ -188,11 +202,11 @@ class Tables:
         """Return the result of a query as columns; with `campaigns`, of measurements of these without damaged ones."""
         try:
             return self._read(sql, values, names, campaigns)
-        except OperationalError as error:
+        except (OperationalError, sqlite3.OperationalError) as error:
             if "decode to UTF-8" not in str(error):
                 raise
-        self._tolerate_bytes()
-        return self._read(sql, values, names, campaigns)
+        with tolerant(self.connection):
+            return self._read(sql, values, names, campaigns)
 
     def _read(
         self, sql: str, values: tuple[Any, ...], names: list[str], campaigns: Mapping[str, Any] | None
@@ -219,25 +233,19 @@ class Tables:
         """Return the rows of a query as tuples; text that is not UTF-8 has marks for what cannot be read."""
         try:
             return [tuple(row) for row in self.connection.exec_driver_sql(sql, values)]
-        except OperationalError as error:
+        except (OperationalError, sqlite3.OperationalError) as error:
             if "decode to UTF-8" not in str(error):
                 raise
-        self._tolerate_bytes()
-        return [tuple(row) for row in self.connection.exec_driver_sql(sql, values)]
+        with tolerant(self.connection):
+            return [tuple(row) for row in self.connection.exec_driver_sql(sql, values)]
 
     def chunks(self, sql: str, size: int) -> Iterator[list[tuple[Any, ...]]]:
         """Yield the rows of a query, at most `size` at once; text that is not UTF-8 as `query`."""
-        self._tolerate_bytes()
-        cursor = self.connection.connection.cursor()
-        cursor.execute(sql)
-        while rows := cursor.fetchmany(size):
-            yield list(rows)
-
-    def _tolerate_bytes(self) -> None:
-        """Read text that is not UTF-8 with marks in the place of what cannot be read."""
-        driver = self.connection.connection.driver_connection
-        assert driver is not None
-        driver.text_factory = lambda data: data.decode("utf-8", "replace")
+        with tolerant(self.connection):
+            cursor = self.connection.connection.cursor()
+            cursor.execute(sql)
+            while rows := cursor.fetchmany(size):
+                yield list(rows)
 
     def _simulated(self) -> dict[str, bool]:
         """Return which devices' facts say that they are simulated, by fingerprint."""
