@@ -85,13 +85,34 @@ def test_any_value_in_any_column(path: Path, table: str, column: str) -> None:
             warnings.simplefilter("always")
             found = read(path)
             info, check = store_info(path), check_store(path)
-            with contextlib.suppress(BadInputError):  # what is left is too little, or is another target's
-                Lab(path).quality("toy", space="nasbench201")
         assert all(found[what] <= count for what, count in whole.items() if what != "sources"), name
         assert info.labels >= 0
         for one in said:
             assert issubclass(one.category, StoreWarning), f"{name}: {one.message}"
             assert not check.is_sound, f"{name}: {one.message}"
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("campaigns", "target"),
+        ("campaigns", "selection"),
+        ("measurements", "arch"),
+        ("measurements", "started_at"),
+        ("measurements", "verdict"),
+        ("measurements", "low_ms"),
+        ("passes", "samples_ns"),
+        ("passes", "telemetry"),
+        ("anchors", "warmup_ns"),
+        ("sessions", "facts"),
+    ],
+)
+@pytest.mark.parametrize("name", ["word", "not utf-8", "nested"])
+def test_an_assessment_of_damaged_rows(path: Path, table: str, column: str, name: str) -> None:
+    damage(path, f'UPDATE {table} SET "{column}" = {VALUES[name]} WHERE rowid = (SELECT min(rowid) FROM {table})')
+    with warnings.catch_warnings(), contextlib.suppress(BadInputError):  # what is left may be another target's
+        warnings.simplefilter("ignore", StoreWarning)
+        Lab(path).quality("toy", space="nasbench201")
 
 
 @pytest.mark.parametrize("value", ["null", "[1, 2]", "7", "no JSON", '{"p50_ms": "slow"}'])
