@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from latlab.harness.store.damage import DamagedRow, damaged
-from latlab.harness.store.lock import locked_if_free
+from latlab.harness.store.lock import is_locked
 from latlab.harness.store.reading import announces_log
 from latlab.harness.store.schema import SCHEMA_VERSION, Base
 from latlab.harness.store.store import Store
@@ -141,11 +141,8 @@ def check_store(path: str | Path) -> StoreCheck:
 
 
 def _is_free(store: Store) -> bool:
-    """Return whether nobody measures into the store; only who could write it can know that, so others assume it."""
-    if not store.real_path.with_name(store.real_path.name + ".lock").exists():
-        return True
-    with locked_if_free(store.real_path) as is_ours:
-        return is_ours
+    """Return whether nobody measures into the store."""
+    return not is_locked(store.real_path)
 
 
 def _damaged(connection: Connection, table: str) -> Iterator[DamagedRow]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from latlab.harness.errors import LatlabError
 from latlab.harness.store.errors import StoreError
 
-__all__ = ["locked", "locked_if_free"]
+__all__ = ["is_locked", "locked", "locked_if_free"]
 
 PATIENCE_S = 1.0
 """Seconds to wait for the lock: another process holds it for a moment while it opens an older store for writing."""
@@ -55,6 +55,19 @@ def locked_if_free(path: Path) -> Iterator[bool]:
     handle = _open(path)
     try:
         yield _take(handle)
+    finally:
+        os.close(handle)
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether somebody holds the lock of the store at `path`; nothing is written to find out."""
+    lock = path.with_name(path.name + ".lock")
+    try:
+        handle = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return not _take(handle)
     finally:
         os.close(handle)
 

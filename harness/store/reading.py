@@ -16,6 +16,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from latlab.harness.store.errors import StoreError, StoreWarning
+from latlab.harness.store.lock import is_locked
 from latlab.harness.store.schema import SCHEMA_VERSION, Base
 from latlab.harness.store.upgrade import has_indices, read_as_new
 
@@ -35,6 +37,8 @@ __all__ = ["APPLICATION_ID", "BUSY_S", "Reader", "announces_log", "check_owner",
 APPLICATION_ID = 0x6C61746C  # "latl": distinguishes our files from other SQLite files
 BUSY_S = 30
 """Seconds to wait for another process that writes a transaction."""
+LOG_S = 2.0
+"""Seconds to wait for the log of a writer that is making it."""
 _MAGIC = b"SQLite format 3\0"
 _WAL = b"\x02\x02"  # at byte 18 of the header: the versions that writers and readers must know
 
@@ -55,6 +59,7 @@ class Reader:
         Raises:
             StoreError: if it is no store, or a newer latlab's.
         """
+        _wait_for_log(path)
         state = _state(path)
         if not path.exists() or not path.stat().st_size:
             return Reader(_empty(), path, state)
@@ -137,6 +142,15 @@ def check_owner(connection: Connection, path: Path) -> int:
     if version > SCHEMA_VERSION:
         raise StoreError(f"{path} was written by a newer latlab (schema {version})", "Update latlab.")
     return version
+
+
+def _wait_for_log(path: Path) -> None:
+    """Wait for a moment if a writer has just announced its log, or is about to remove it."""
+    until = time.monotonic() + LOG_S
+    while path.exists() and announces_log(path) and not _beside(path, "-wal").exists() and is_locked(path):
+        if time.monotonic() > until:
+            return
+        time.sleep(0.02)
 
 
 def _warn_of_log(connection: Connection, path: Path) -> None:
