@@ -65,10 +65,13 @@ class StoreFile:
         self._writer: Engine | None = None
         self._inode: tuple[int, int] | None = None
         self._has_log = False
+        self.times_opened = 0
+        """How often a connection to the file was opened."""
         self._check(must_exist)
         if self.path.exists():
             with explained(self.path):
                 self._reader = Reader.open(self.real_path)
+            self.times_opened += 1
 
     def __enter__(self) -> Self:
         return self
@@ -97,6 +100,7 @@ class StoreFile:
                     if self._reader is not None:
                         self._reader.close()
                     self._reader = Reader.open(self.real_path)
+                    self.times_opened += 1
                 engine = self._reader.engine
             with engine.connect() as connection:
                 yield connection
@@ -203,6 +207,7 @@ class StoreFile:
             engine.dispose()
             raise
         self._writer, self._inode = engine, _inode(self.real_path)
+        self.times_opened += 1
         return engine
 
     def _prepare(self, connection: Connection) -> None:
