@@ -17,8 +17,8 @@ from latlab.harness.importers.read import SourceTable
 from latlab.harness.store.damage import damaged, warn_of, without
 from latlab.harness.store.schema import Source
 from latlab.harness.store.store import Store
-from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Selection, Status
 from latlab.harness.store.tables import tolerant
+from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Selection, Status
 from latlab.harness.targets import PRECISIONS
 from latlab.search_spaces.block_space import SUFFIX
 
