@@ -181,7 +181,7 @@ def listing(store: Store) -> pd.DataFrame:
             {**row._mapping, "kind": "imported", "precision": precision_of(row.name)}
             for row in imported_sources(connection)
         ]
-    table = store.table(only=("target", "space", "status", "arch", "simulated"))
+    table = store.table(only=("target", "space", "status", "arch", "simulated", "selection"))
     others = (table["space"] == USER_MODEL_SPACE) | table["space"].str.endswith(SUFFIX).astype(bool)
     table = table[(table["status"] == Status.OK) & ~others]
     for (target, space), own in table.groupby(["target", "space"], sort=True):
