@@ -29,7 +29,7 @@ def show_info(found: StoreInfo) -> None:
         table.add_row("latlab", escape(", ".join(found.versions)))
     table.add_row("measurements", f"{found.labels:,} finished, {found.failed:,} failed, {found.running:,} unfinished")
     if found.first and found.last:
-        table.add_row("measured", escape(f"from {found.first[:16]} to {found.last[:16]} UTC".replace("T", " ")))
+        table.add_row("measured", escape(f"from {found.first[:16]} to {found.last[:16]}".replace("T", " ") + " UTC"))
     for target, spaces in found.targets.items():
         counts = ", ".join(f"{count:,} labels in {space}" for space, count in spaces.items())
         table.add_row("target", escape(f"{target}: {counts}"))
