@@ -73,7 +73,8 @@ from latlab.harness.statistics.ranking import Resolve
 from latlab.harness.store.distributions import with_distributions
 from latlab.harness.store.own_labels import KeptLabels
 from latlab.harness.store.store import Campaign, Store
-from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Role, Selection, Status
+from latlab.harness.store.tables import LABELS
+from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Role, Selection
 from latlab.harness.targets import Target
 from latlab.harness.timing_policy import TimingPolicy
 from latlab.predictors import SourceDevice
@@ -674,7 +675,7 @@ class Lab:
         """
         chosen_space = space_named(space)
         target = None if exclude_target is None else stored_target(self.store, exclude_target)
-        rows = self.store.table(target=target, space=space) if target is not None else None
+        rows = self.store.table(target=target, space=space, only=LABELS) if target is not None else None
         allowed = source_filter_of(self.inventory, target, rows, parse_archs(chosen_space, holdout))
         return source_devices(self.store, chosen_space, allowed, which)
 
@@ -800,8 +801,7 @@ class Lab:
         if space is None:
             rows = rows[~rows["space"].map(is_block_space).astype(bool)]
         if len(_pairs(rows)) != 1:
-            everything = _pairs(self.store.table())
-            known = "\n".join(f"  --target {t} --space {s}" for t, s in everything) or "  nothing yet"
+            known = "\n".join(f"  --target {t} --space {s}" for t, s in self.store.labelled()) or "  nothing yet"
             raise BadInputError(f"say which of these the report is about, the store {self.store.path} has:\n{known}")
         path = Path(out)
         writable_folder(path.parent)
@@ -829,14 +829,10 @@ class Lab:
         """
         from latlab.harness.quality.assessment import assess  # scipy.stats is heavy
 
-        rows = self.store.table(space=space)
-        rows = rows[(rows["status"] == Status.OK) & (rows["latency_ms"] > 0)]
-        if target is not None:
-            rows = rows[rows["target"].isin([one for one in set(rows["target"]) if target in (one, one.split("/")[0])])]
-        pairs = _pairs(rows)
+        labelled = self.store.labelled()
+        pairs = [(t, s) for t, s in labelled if target in (None, t, t.split("/")[0]) and space in (None, s)]
         if not pairs:
-            everything = self.store.table()
-            known = "\n".join(f"  {t} --space {s}" for t, s in _pairs(everything[everything["status"] == Status.OK]))
+            known = "\n".join(f"  {t} --space {s}" for t, s in labelled)
             asked = f" of {target or 'anything'}{f' in {space}' if space else ''}" if target or space else ""
             raise BadInputError(
                 f"the store {self.store.path} has no labels{asked}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from latlab.harness.store.comparable import comparable
 from latlab.harness.store.store import Store
+from latlab.harness.store.tables import LABELS
 from latlab.harness.store.vocabulary import Status
 from latlab.search_spaces import SearchSpace
 from latlab.search_spaces.block_space import SUFFIX
@@ -13,7 +14,7 @@ __all__ = ["block_latencies"]
 
 def block_latencies(store: Store, target: str, space: SearchSpace) -> dict[str, float]:
     """Return the latencies in ms of the blocks of `space` that were measured on `target`, by name; maybe none."""
-    rows = store.table(target=target, space=space.name + SUFFIX)
+    rows = store.table(target=target, space=space.name + SUFFIX, only=LABELS)
     rows = rows[rows["status"] == Status.OK]
     if rows.empty:
         return {}

@@ -23,6 +23,7 @@ from latlab.harness.architectures import is_block_space, space_named
 from latlab.harness.errors import BadInputError
 from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.store.store import Store
+from latlab.harness.store.tables import LABELS
 from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Role, Status
 from latlab.harness.targets import Target
 from latlab.predictors import Predictor, SourceDevice
@@ -111,7 +112,7 @@ def fitted_to_store(
     target = stored_target(store, target)
     if "/" in target or space is None:
         Target.parse(target)
-    table = store.table(target=target, provisional=True)
+    table = store.table(target=target, only=(*LABELS, "fingerprint_id"), provisional=True)
     usable = (table["status"] == Status.OK) & (table["role"] != Role.HOLDOUT) & (table["space"] != USER_MODEL_SPACE)
     table = table[usable]
     spaces = [name for name in dict.fromkeys(table["space"]) if not is_block_space(name)]
@@ -123,7 +124,7 @@ def fitted_to_store(
     nothing = table.empty
     device = target.split("/")[0]
     if nothing and not space:
-        known = ", ".join(sorted(set(store.table()["target"]))) or "none yet"
+        known = ", ".join(sorted({one for one, _ in store.labelled()})) or "none yet"
         raise BadInputError(
             f"the store {store.path} has no measurements of {target}",
             f"It has: {known}. Measure some first (latlab onboard {device}), "
@@ -226,7 +227,7 @@ def stored_target(store: Store, word: str) -> str:
     Raises:
         BadInputError: if the store has several targets of the device.
     """
-    own = sorted({target for target in store.table(provisional=True)["target"] if target.split("/")[0] == word})
+    own = sorted({target for target, _ in store.labelled() if target.split("/")[0] == word})
     if len(own) > 1:
         raise BadInputError(f"the store has several targets of {word}", f"Name one: {', '.join(own)}.")
     return own[0] if own else word

@@ -19,6 +19,7 @@ from latlab.harness.errors import BadInputError
 from latlab.harness.store.comparable import comparable
 from latlab.harness.store.sources import imported_sources
 from latlab.harness.store.store import Store, StoreError
+from latlab.harness.store.tables import LABELS
 from latlab.harness.store.vocabulary import Status
 from latlab.predictors import SourceDevice
 from latlab.search_spaces import Architecture, ArchitectureError, SearchSpace
@@ -76,9 +77,11 @@ def source_devices(
     wanted = _wanted(which)
     if wanted is not None and not wanted:
         return []
-    rows = store.table(space=space.name)
+    rows = store.table(space=space.name, only=LABELS)
     rows = rows[rows["status"] == Status.OK]
-    with store.transaction() as connection:
+    rows["network"], texts = pd.factorize(rows["arch"])  # each text is parsed once, however many targets it has
+    parsed: NDArray[np.int64] | None = None
+    with store.reading() as connection:
         known = imported_sources(connection, space.name)
         offered = {str(row.name) for row in known} | set(rows["target"]) | {t.split("/")[0] for t in rows["target"]}
         for name in wanted or ():
@@ -100,7 +103,9 @@ def source_devices(
             continue
         if not is_named and (len(theirs) < MIN_LABELS or (theirs["simulated"].any() and not source_filter.simulated)):
             continue
-        source = _from_rows(target, comparable(theirs), space, source_filter)
+        if parsed is None:
+            parsed = space.genes([space.parse(text) for text in texts])
+        source = _from_rows(target, comparable(theirs), parsed, space, source_filter)
         if is_named or len(source.genes) >= MIN_LABELS:
             found.append(source)
     return found
@@ -147,18 +152,32 @@ def _from_labels(
     return sources
 
 
-def _from_rows(target: str, rows: pd.DataFrame, space: SearchSpace, source_filter: SourceFilter) -> SourceDevice:
-    """Return a measured target as a source. Networks without dead edges appear once, in their canonical forms."""
-    archs = [space.parse(arch) for arch in rows["arch"]]
+def _from_rows(
+    target: str, rows: pd.DataFrame, parsed: NDArray[np.int64], space: SearchSpace, source_filter: SourceFilter
+) -> SourceDevice:
+    """Return a measured target as a source. Networks without dead edges appear once, in their canonical forms.
+
+    Args:
+        rows: its comparable rows; their column `network` is the place in `parsed`.
+        parsed: genes of networks, shape (networks, num_genes).
+    """
+    networks = rows["network"].to_numpy()
+    genes = parsed[networks]
     if not rows["as_written"].iloc[0]:
-        archs = [space.canonical(arch) for arch in archs]
-    labels = dict(zip(archs, zip(rows["latency_ms"], rows["stderr_ms"], strict=True), strict=True))
+        known, places = np.unique(networks, return_inverse=True)
+        genes = space.canonical_genes(parsed[known])[places]
+    # As a dictionary does: the place of the first, and the label of the last.
+    _, first, same = np.unique(genes, axis=0, return_index=True, return_inverse=True)
+    last = np.zeros(len(first), dtype=np.intp)
+    last[same.ravel()] = np.arange(len(genes))
+    order = np.argsort(first)
+    genes, last = genes[first[order]], last[order]
     if source_filter.target is not None and source_filter.same_device(target.partition("/")[0]):
-        for arch in source_filter.holdout:
-            labels.pop(arch, None)
-            labels.pop(space.canonical(arch), None)
-    table = np.array(list(labels.values()), dtype=np.float64).reshape(-1, 2)
-    return SourceDevice(target, space.genes(list(labels)), table[:, 0], np.nan_to_num(table[:, 1]))
+        unseen = {form.genes for arch in source_filter.holdout for form in (arch, space.canonical(arch))}
+        seen = np.array([tuple(one) not in unseen for one in genes.tolist()], dtype=bool)
+        genes, last = genes[seen], last[seen]
+    table = rows[["latency_ms", "stderr_ms"]].to_numpy(dtype=np.float64)[last]
+    return SourceDevice(target, genes, table[:, 0], np.nan_to_num(table[:, 1]))
 
 
 def _is_copy(source: SourceDevice, own: pd.DataFrame, space: SearchSpace) -> bool:

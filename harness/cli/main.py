@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Annotated, NoReturn
+from functools import partial
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -18,6 +20,7 @@ from latlab.harness.cli import importing as cli_import
 from latlab.harness.cli import inspecting, measuring, predicting, results
 from latlab.harness.cli import profile as cli_profile
 from latlab.harness.cli import quality as cli_quality
+from latlab.harness.cli import store as cli_store
 from latlab.harness.cli import sustain as cli_sustain
 from latlab.harness.cli.interruption import ending_orderly
 from latlab.harness.cli.options import complain
@@ -44,6 +47,7 @@ app.add_typer(cli_profile.app)
 app.add_typer(cli_compare.app)
 app.add_typer(cli_quality.app)
 app.add_typer(cli_import.sources, name="sources")
+app.add_typer(cli_store.app, name="store")
 
 
 def _print_version(wanted: bool) -> None:
@@ -82,6 +86,7 @@ def main() -> NoReturn:
     Errors are plain sentences.
     """
     as_json = "--json" in sys.argv
+    warnings.showwarning = partial(_show_warning, warnings.showwarning)
     with ending_orderly() as interruption:
         try:
             code = _run(as_json)
@@ -103,6 +108,14 @@ def main() -> NoReturn:
                     complain(interruption.words, hint, as_json)
             code = interruption.exit_code
     sys.exit(code)
+
+
+def _show_warning(usual: Callable[..., None], message: Warning | str, *more: Any) -> None:
+    """Print a warning about a store in latlab's own form, and any other one as Python does."""
+    if type(message).__name__ == "StoreWarning":  # by name, because the store's module is slow to import
+        complain(str(message), None, False)
+    else:
+        usual(message, *more)
 
 
 def _run(as_json: bool) -> int:

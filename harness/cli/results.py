@@ -62,10 +62,11 @@ def show(
     from latlab.harness.terminal import results as terminal
 
     opened = Store(store, must_exist=True)
-    campaigns, rows = opened.campaigns(), opened.table()
-    good = rows["status"] == Status.OK
-    failures = rows[~good][["target", "space", "arch", "status", "error"]]
-    labels = with_distributions(opened, rows[good])[list(LABEL_COLUMNS)] if wide else None
+    campaigns, failures = opened.campaigns(), opened.failures()
+    labels = None
+    if wide:
+        rows = opened.table()
+        labels = with_distributions(opened, rows[rows["status"] == Status.OK])[list(LABEL_COLUMNS)]
     if as_json:
         found = {"store": str(store), "campaigns": records(campaigns), "failures": records(failures)}
         print_json(found if labels is None else {**found, "labels": records(labels)})

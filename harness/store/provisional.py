@@ -1,6 +1,7 @@
 """Provisional labels: those of a run that was interrupted before it took all passes, or before it removed the drift.
 
-They can be predicted from and exported, and are marked everywhere. The same command makes them final.
+They can be predicted from and exported, and are marked everywhere. The same command makes them final. A session without
+anchors has no drift that could be removed.
 """
 
 from __future__ import annotations
@@ -8,15 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["CORRECTED_AT", "PROVISIONAL_SQL", "how_to_finish", "remark"]
+__all__ = ["CORRECTED_AT", "how_to_finish", "remark"]
 
 CORRECTED_AT = "corrected_at"
 """The fact of a session that says when its drift was last removed (`measurement.drift_correction`)."""
-PROVISIONAL_SQL = f"""(m.latency_ms IS NOT NULL AND (m.status = 'running' OR (m.status = 'ok'
-    AND EXISTS (SELECT 1 FROM anchors a WHERE a.campaign_id = m.campaign_id AND a.session = m.session)
-    AND (json_extract(s.facts, '$.drift') IS NULL OR json_extract(s.facts, '$.{CORRECTED_AT}') < m.finished_at))))"""
-"""Whether a row `m` of measurements, in a session with the facts `s`, has a provisional label. A session without
-anchors has no drift that could be removed."""
 
 
 def remark(provisional: int, labels: int) -> str:

@@ -68,6 +68,8 @@ class Measurement(Base):
     __table_args__ = (
         UniqueConstraint("campaign_id", "session", "arch"),
         Index("by_graph", "campaign_id", "session", "artifact_sha256"),
+        # All that a summary of sessions needs, so that it reads a twentieth of the table.
+        Index("by_state", "campaign_id", "session", "status", "started_at", "finished_at", "fingerprint_id"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     campaign_id: Mapped[str] = mapped_column(ForeignKey("campaigns.id"))

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,7 +14,10 @@ from sqlalchemy import Connection, Row
 
 from latlab.harness.errors import BadInputError
 from latlab.harness.importers.read import SourceTable
+from latlab.harness.store.damage import damaged, warn_of, without
+from latlab.harness.store.schema import Source
 from latlab.harness.store.store import Store
+from latlab.harness.store.tables import tolerant
 from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Selection, Status
 from latlab.harness.targets import PRECISIONS
 from latlab.search_spaces.block_space import SUFFIX
@@ -125,16 +129,19 @@ def _names(rows: Iterable[Row[Any]]) -> str:
     return ", ".join(sorted({str(row.name) for row in rows}))
 
 
-def imported_sources(connection: Connection, space: str | None = None) -> Sequence[Row[Any]]:
-    """Return the rows of imported sources; none if the store is too old to have the table."""
-    there = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'sources'"
-    if connection.exec_driver_sql(there).scalar() is None:
-        return []
-    return connection.exec_driver_sql(
-        "SELECT s.*, (SELECT count(*) FROM source_labels l WHERE l.source_id = s.id) AS architectures "
-        "FROM sources s WHERE s.space = coalesce(?, s.space) ORDER BY s.space, s.name",
-        (space,),
-    ).all()
+def imported_sources(connection: Connection, space: str | None = None) -> list[Row[Any]]:
+    """Return the rows of imported sources without damaged ones, which it warns of."""
+    with tolerant(connection):
+        found = connection.exec_driver_sql(
+            "SELECT s.*, (SELECT count(*) FROM source_labels l WHERE l.source_id = s.id) AS architectures "
+            "FROM sources s WHERE s.space = coalesce(?, s.space) ORDER BY s.space, s.name",
+            (space,),
+        ).all()
+    columns = {name: [one._mapping[name] for one in found] for name in Source.__table__.columns.keys()}  # noqa: SIM118
+    bad = damaged("sources", columns["id"], columns)
+    path = connection.exec_driver_sql("SELECT file FROM pragma_database_list WHERE name = 'main'").scalar_one()
+    warn_of(Path(path), list(bad.values()))
+    return without(bad, found)
 
 
 def precision_of(name: str) -> str | None:
@@ -169,12 +176,12 @@ def listing(store: Store) -> pd.DataFrame:
     """
     columns = ["name", "space", "precision", "kind", "architectures", "origin", "unit", "citation", "notes"]
     columns.append("imported_at")
-    with store.transaction() as connection:
+    with store.reading() as connection:
         rows = [
             {**row._mapping, "kind": "imported", "precision": precision_of(row.name)}
             for row in imported_sources(connection)
         ]
-    table = store.table()
+    table = store.table(only=("target", "space", "status", "arch", "simulated", "selection"))
     others = (table["space"] == USER_MODEL_SPACE) | table["space"].str.endswith(SUFFIX).astype(bool)
     table = table[(table["status"] == Status.OK) & ~others]
     for (target, space), own in table.groupby(["target", "space"], sort=True):

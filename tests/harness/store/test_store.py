@@ -145,6 +145,7 @@ def test_many_may_make_the_same_store_at_once(tmp_path: Path) -> None:
 
 
 def test_newer_schema_is_refused(store: Store) -> None:
+    campaign_of(store)
     with sqlite3.connect(store.path) as connection:
         connection.execute("PRAGMA user_version = 99")
     with pytest.raises(StoreError, match="newer latlab"):

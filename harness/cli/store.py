@@ -1,0 +1,113 @@
+"""The commands `latlab store ...`: copy, merge, check, compact and describe stores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latlab.harness.cli.options import STORE, JsonOption, print_json
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Copy, merge, check and describe stores.", no_args_is_help=True)
+StoreArgument = Annotated[Path, typer.Argument(metavar="[STORE]", help="A store.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
+
+
+@app.command()
+def info(store: StoreArgument = STORE, as_json: JsonOption = False) -> None:
+    """Say what is in a store: labels by target, imported sources, sizes, versions.
+
+    [dim]Example:[/dim] latlab store info latlab.db
+    """
+    from latlab.harness.store.inspection import store_info
+    from latlab.harness.terminal.stores import show_info
+
+    found = store_info(store)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        show_info(found)
+
+
+@app.command()
+def check(store: StoreArgument = STORE, as_json: JsonOption = False) -> None:
+    """Look for damage, and for measurements that were left unfinished. The exit code is 1 if anything is damaged.
+
+    [dim]Example:[/dim] latlab store check latlab.db
+    """
+    from latlab.harness.store.inspection import check_store
+    from latlab.harness.terminal.stores import show_check
+
+    found = check_store(store)
+    if as_json:
+        damaged = [one._asdict() for one in found.damaged]
+        print_json({"sound": found.is_sound, "file": found.file, "damaged": damaged, "unfinished": found.running})
+    else:
+        show_check(store, found)
+    if not found.is_sound:
+        raise typer.Exit(1)
+
+
+@app.command()
+def copy(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="The store to copy.")],
+    to: Annotated[Path, typer.Argument(metavar="COPY", help="The file to make.")],
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a store to one file, also while latlab is writing it.
+
+    [dim]Example:[/dim] latlab store copy latlab.db backup.db
+    """
+    from latlab.harness.store.copying import copy_store
+
+    size = copy_store(store, to, force=force)
+    if as_json:
+        print_json({"store": str(store), "copy": str(to), "bytes": size})
+    else:
+        print(f"{store} copied to {to} ({size / 1e6:,.1f} MB)")
+
+
+@app.command()
+def merge(
+    stores: Annotated[list[Path], typer.Argument(metavar="STORE...", help="The stores, at least two.")],
+    into: Annotated[Path, typer.Option("--into", help="The file to make.")],
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Merge stores into a new one: campaigns, sessions, sources and incidents of all, and nothing twice.
+
+    [dim]Example:[/dim] latlab store merge mine.db theirs.db --into all.db
+
+    Sessions that two controllers measured of the same campaign stand side by side.
+    """
+    from latlab.harness.store.merging import merge_stores
+
+    found = merge_stores(stores, into, force=force)
+    if as_json:
+        print_json({"store": str(into), **vars(found)})
+        return
+    print(
+        f"{into}: {found.measurements} measurements and {found.sources} sources were added to those of {stores[0]}; "
+        f"{found.known} measurements were there already"
+    )
+    for old, new in found.renamed:
+        print(f"the source {old} is there with other content: the added one is called {new}")
+
+
+@app.command()
+def compact(store: StoreArgument = STORE, as_json: JsonOption = False) -> None:
+    """Fold the log in, and give the space of removed rows back to the disk.
+
+    [dim]Example:[/dim] latlab store compact latlab.db
+    """
+    from latlab.harness.store.copying import compact_store
+
+    before, after = compact_store(store)
+    if as_json:
+        print_json({"store": str(store), "bytes_before": before, "bytes": after})
+    else:
+        print(f"{store}: {before / 1e6:,.1f} MB before, {after / 1e6:,.1f} MB now")

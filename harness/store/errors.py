@@ -1,0 +1,60 @@
+"""The errors and warnings of a store."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from sqlalchemy.exc import DBAPIError
+
+from latlab.harness.errors import BadInputError
+
+__all__ = ["DamagedError", "StoreError", "StoreWarning", "explained"]
+
+
+class StoreError(BadInputError):
+    """Raised if the store cannot be read or written; the message names the file."""
+
+
+class StoreWarning(UserWarning):
+    """Given if a part of a store cannot be read, and the rest is."""
+
+
+class DamagedError(Exception):
+    """A value in the file is not what latlab writes there."""
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn an error of SQLite into a `StoreError` that names the file and says what to do."""
+    try:
+        yield
+    except (DamagedError, json.JSONDecodeError) as error:
+        reason = str(error) if isinstance(error, DamagedError) else f"a value is not JSON ({error})"
+        raise StoreError(
+            f"the store {path} is damaged, or a newer latlab has written it: {reason}",
+            f"`latlab store check {path}` lists what is damaged. Update latlab, or restore a copy of the file.",
+        ) from error
+    except (DBAPIError, sqlite3.Error) as error:
+        raise _in_words(path, error.orig if isinstance(error, DBAPIError) else error) from error
+
+
+def _in_words(path: Path, error: BaseException | None) -> StoreError:
+    said = str(error)
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what SQLite's extended codes add
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        return StoreError(
+            f"cannot write the store {path}: the disk is full or broken ({said})",
+            "Free some space, then run the same command again: it continues where it stopped.",
+        )
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "no such" in said:  # a table or column
+        return StoreError(
+            f"the store {path} is damaged: {said}",
+            f"Recover what is there with `sqlite3 {path} .recover`, or name another with --store.",
+        )
+    if code == sqlite3.SQLITE_BUSY:
+        return StoreError(f"the store {path} is being used by another program", "Wait for it to end.")
+    return StoreError(f"cannot use the store {path}: {said}")

@@ -1,0 +1,156 @@
+"""What is in a store, and whether it is sound."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+
+from latlab.harness.store.damage import DamagedRow, damaged
+from latlab.harness.store.lock import is_locked
+from latlab.harness.store.reading import announces_log
+from latlab.harness.store.schema import SCHEMA_VERSION, Base
+from latlab.harness.store.store import Store
+from latlab.harness.store.tables import Tables
+
+__all__ = ["StoreCheck", "StoreInfo", "check_store", "store_info"]
+
+_CHUNK = 5_000
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """What is in a store."""
+
+    path: Path
+    size_bytes: int
+    log_bytes: int
+    """Size of the log beside it, which a copy of the file alone would lack."""
+    schema: int
+    newest_schema: int
+    """The version that this latlab writes."""
+    rows: dict[str, int]
+    """Number of rows of each table."""
+    labels: int
+    failed: int
+    running: int
+    first: str | None
+    """When the first measurement began, UTC."""
+    last: str | None
+    targets: dict[str, dict[str, int]]
+    """Number of labels by target and space."""
+    sources: list[dict[str, Any]]
+    """Imported sources: name, space, architectures."""
+    versions: list[str]
+    """Versions of latlab that exported what was measured."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all fields as JSON types."""
+        return {**asdict(self), "path": str(self.path)}
+
+
+@dataclass(frozen=True)
+class StoreCheck:
+    """What is wrong with a store."""
+
+    file: list[str] = field(default_factory=list)
+    """What SQLite finds wrong with the file, and references to rows that are not there."""
+    damaged: list[DamagedRow] = field(default_factory=list)
+    running: list[dict[str, Any]] = field(default_factory=list)
+    """Sessions with measurements that are not finished, of which nobody is measuring: target, space, session, rows."""
+
+    @property
+    def is_sound(self) -> bool:
+        """Return whether nothing is damaged; unfinished measurements are no damage."""
+        return not self.file and not self.damaged
+
+
+def store_info(path: str | Path) -> StoreInfo:
+    """Return what is in a store. Raises `StoreError` if it cannot be read."""
+    with Store(path, must_exist=True) as store:
+        log = store.real_path.with_name(store.real_path.name + "-wal")
+        sessions = store.campaigns()
+        targets: dict[str, dict[str, int]] = {}
+        for row in sessions.to_dict("records"):
+            if row["selection"] not in ("sustain", "compare") and row["ok"]:
+                spaces = targets.setdefault(str(row["target"]), {})
+                spaces[str(row["space"])] = spaces.get(str(row["space"]), 0) + int(row["ok"])
+        with store.reading() as connection:
+            tables = Tables(connection)
+            rows = {
+                name: int(tables.query(f"SELECT count(*) FROM {name}")[0][0]) for name in sorted(Base.metadata.tables)
+            }
+            version = int(connection.exec_driver_sql("PRAGMA main.user_version").scalar_one())
+            sources = tables.query(
+                "SELECT name, space, (SELECT count(*) FROM source_labels l WHERE l.source_id = s.id) "
+                "FROM sources s ORDER BY space, name"
+            )
+            versions = _versions(tables)
+        return StoreInfo(
+            path=Path(path),
+            size_bytes=store.real_path.stat().st_size,
+            log_bytes=log.stat().st_size if announces_log(store.real_path) and log.exists() else 0,
+            schema=version,
+            newest_schema=SCHEMA_VERSION,
+            rows=rows,
+            labels=int(sessions["ok"].sum()),
+            failed=int(sessions["failed"].sum()),
+            running=int(sessions["running"].sum()),
+            first=min(sessions["first"].dropna(), default=None),
+            last=max(sessions["last"].dropna(), default=None),
+            targets=targets,
+            sources=[{"name": name, "space": space, "architectures": count} for name, space, count in sources],
+            versions=versions,
+        )
+
+
+def _versions(tables: Tables) -> list[str]:
+    """Return the versions of latlab that the campaigns' options name."""
+    found = set()
+    for (options,) in tables.query("SELECT DISTINCT options FROM campaigns"):
+        try:
+            exporter = json.loads(options).get("exporter")
+        except (TypeError, ValueError, AttributeError):
+            continue
+        if isinstance(exporter, str) and exporter.startswith("latlab "):
+            found.add(exporter.split(",")[0].removeprefix("latlab "))
+    return sorted(found)
+
+
+def check_store(path: str | Path) -> StoreCheck:
+    """Look at every row of a store, and return what is wrong. Raises `StoreError` if it cannot be read at all."""
+    with Store(path, must_exist=True) as store, store.reading() as connection:
+        said = [str(one) for one in connection.exec_driver_sql("PRAGMA main.integrity_check").scalars()]
+        file = [one for one in said if one != "ok"]
+        for table, row, parent, _ in connection.exec_driver_sql("PRAGMA main.foreign_key_check").all():
+            file.append(f"{table} row {row} belongs to a row of {parent} that is not there")
+        bad = [one for table in Base.metadata.tables for one in _damaged(connection, table)]
+        running = []
+        if _is_free(store):
+            columns = ("target", "space", "session", "rows")
+            found = Tables(connection).query(
+                "SELECT c.target, c.space, m.session, count(*) FROM measurements m JOIN campaigns c "
+                "ON c.id = m.campaign_id WHERE m.status IN ('running', 'device_lost') GROUP BY c.id, m.session"
+            )
+            running = [dict(zip(columns, one, strict=True)) for one in found]
+        return StoreCheck(file, bad, running)
+
+
+def _is_free(store: Store) -> bool:
+    """Return whether nobody measures into the store."""
+    return not is_locked(store.real_path)
+
+
+def _damaged(connection: Connection, table: str) -> Iterator[DamagedRow]:
+    columns = [column.name for column in Base.metadata.tables[table].columns]
+    keys = [column.name for column in Base.metadata.tables[table].primary_key.columns]
+    tables = Tables(connection)
+    quoted = ", ".join(f'"{name}"' for name in columns)
+    for rows in tables.chunks(f"SELECT {quoted} FROM {table}", _CHUNK):
+        values = dict(zip(columns, zip(*rows, strict=True), strict=True))
+        names = [" ".join(map(str, one)) for one in zip(*(values[key] for key in keys), strict=True)]
+        yield from damaged(table, names, values).values()

@@ -1,0 +1,265 @@
+"""The file of a store: read by everybody, written by one.
+
+Reading never writes (`reading.Reader`). Writing opens the file a second time, brings an older store up to date under
+the store's lock, and then everything goes through that connection.
+
+While latlab measures (`writing`), commits go to a write-ahead log, because they then need not wait for the disk, and
+readers do not wait for them. The log is folded into the file after every label and at the end, so that the file alone
+can be copied at any time, even after a `kill -9`. At rest a store is one file without a log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+from urllib.parse import quote
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from latlab.harness.store.errors import StoreError, explained
+from latlab.harness.store.lock import locked, locked_if_free
+from latlab.harness.store.reading import (
+    APPLICATION_ID,
+    BUSY_S,
+    Reader,
+    announces_log,
+    check_owner,
+    engine_of,
+    table_count,
+)
+from latlab.harness.store.schema import SCHEMA_VERSION, Base
+from latlab.harness.store.upgrade import has_indices, upgrade
+
+__all__ = ["StoreFile"]
+
+SWITCH_WAIT_MS = 500
+"""Milliseconds to wait for readers when the journal changes; if there still are any, it stays as it was."""
+
+
+class StoreFile:
+    """A store's file, which the first write creates if there is none.
+
+    Threads may share it: they take turns on its one connection, which for SQLite is quicker than several connections
+    that wait for one another.
+
+    Args:
+        path: of the SQLite file; links are followed.
+        must_exist: raise `StoreError` if there is no such file.
+
+    Raises:
+        StoreError: if the file cannot be used, or is no store.
+    """
+
+    def __init__(self, path: str | Path, *, must_exist: bool = False) -> None:
+        self.path = Path(path)
+        self.real_path = Path(os.path.realpath(path))
+        self._lock = threading.RLock()
+        self._reader: Reader | None = None
+        self._writer: Engine | None = None
+        self._inode: tuple[int, int] | None = None
+        self._has_log = False
+        self.times_opened = 0
+        """How often a connection to the file was opened."""
+        self._check(must_exist)
+        if self.path.exists():
+            with explained(self.path):
+                self._reader = Reader.open(self.real_path)
+            self.times_opened += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections to the file."""
+        with self._lock:
+            if self._reader is not None:
+                self._reader.close()
+            if self._writer is not None:
+                self._writer.dispose()
+            self._reader = self._writer = None
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Open a connection to read with."""
+        with self._lock, explained(self.path):
+            if self._writer is not None:
+                self._check_there()
+                engine = self._writer
+            else:
+                if self._reader is None or not self._reader.is_current():
+                    if self._reader is not None:
+                        self._reader.close()
+                    self._reader = Reader.open(self.real_path)
+                    self.times_opened += 1
+                engine = self._reader.engine
+            with engine.connect() as connection:
+                yield connection
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Open a transaction in plain SQL: committed at the end, undone by an exception.
+
+        Raises:
+            StoreError: if the file cannot be written, or has been deleted or replaced since it was opened.
+        """
+        with self._lock, explained(self.path), self._for_writing().begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Session]:
+        """Open a transaction in SQLAlchemy's objects, which take five times longer than plain SQL. Raises as it."""
+        with (
+            self._lock,
+            explained(self.path),
+            Session(self._for_writing(), expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            yield session
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the store's lock, so that no other process measures into it.
+
+        Raises:
+            LatlabError: if another process holds it.
+            StoreError: at the end, if the file has been deleted or replaced meanwhile.
+        """
+        with self._lock, explained(self.path):
+            self._for_writing()
+        with locked(self.real_path):
+            with self._lock, explained(self.path), self._for_writing().connect() as connection:
+                self._has_log = _set_journal(connection, "WAL")
+            try:
+                yield
+                self._check_there()
+            finally:
+                with self._lock:
+                    self._end_log()
+
+    def fold(self) -> None:
+        """Move what is in the log into the file, as far as readers allow."""
+        if self._has_log and self._writer is not None:
+            with self._lock, explained(self.path), self._writer.connect() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)").all()
+
+    def _end_log(self) -> None:
+        self._has_log = False
+        if self._writer is not None:
+            with contextlib.suppress(DBAPIError), self._writer.connect() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)").all()
+                _set_journal(connection, "DELETE")
+
+    def _check(self, must_exist: bool) -> None:
+        if must_exist and not self.path.exists():
+            raise StoreError(f"there is no store {self.path}", "Measure something first, or name another with --store.")
+        if self.path.is_dir():
+            raise StoreError(f"the store {self.path} is a folder", "Name a file, for example latlab.db.")
+        if not self.real_path.parent.is_dir():
+            raise StoreError(f"the folder {self.path.parent} of the store {self.path.name} does not exist")
+        if not self.path.exists():
+            self._check_folder()
+
+    def _check_folder(self) -> None:
+        if not os.access(self.real_path.parent, os.W_OK):
+            raise StoreError(
+                f"the folder {self.path.parent} of the store {self.path.name} cannot be written",
+                "Work on a copy: latlab store copy.",
+            )
+
+    def _check_there(self) -> None:
+        """Raise `StoreError` if the file is not the one any more that was opened for writing."""
+        if self._inode is not None and _inode(self.real_path) != self._inode:
+            raise StoreError(
+                f"the store {self.path} has been deleted or replaced while latlab was writing it; "
+                "what it measured last is lost",
+                "Put the file back if it was moved, then run the same command again: it measures what is missing.",
+            )
+
+    def _for_writing(self) -> Engine:
+        """Return the connection for writing; the first call opens it, and creates or updates the store."""
+        if self._writer is not None:
+            self._check_there()
+            return self._writer
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        self._check_folder()
+        if self.path.exists() and not os.access(self.real_path, os.W_OK):
+            raise StoreError(f"the store {self.path} is read-only", "Work on a copy: latlab store copy.")
+        if self.path.exists():
+            announces_log(self.real_path)  # which raises for other files
+        uri = f"file:{quote(str(self.real_path))}?mode=rwc"
+        engine = engine_of(lambda: sqlite3.connect(uri, uri=True, timeout=BUSY_S, check_same_thread=False))
+        try:
+            with engine.connect() as connection:
+                self._prepare(connection)
+        except BaseException:
+            engine.dispose()
+            raise
+        self._writer, self._inode = engine, _inode(self.real_path)
+        self.times_opened += 1
+        return engine
+
+    def _prepare(self, connection: Connection) -> None:
+        if table_count(connection) == 0:
+            # Look again under the lock, and make all tables or none: another process may be making the same store,
+            # and this one may be killed.
+            connection.rollback()
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            if table_count(connection) == 0:
+                Base.metadata.create_all(connection)
+                connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+                connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.commit()
+        version = check_owner(connection, self.path)
+        if version == SCHEMA_VERSION and has_indices(connection) and not announces_log(self.real_path):
+            return
+        with locked_if_free(self.real_path) as is_ours:
+            if not is_ours and version < SCHEMA_VERSION:
+                raise StoreError(
+                    f"the store {self.path} is being written by an older latlab, and has to be updated for this one",
+                    "Wait for that one to end.",
+                )
+            if is_ours:
+                connection.rollback()
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                upgrade(connection)
+                connection.commit()
+                _set_journal(connection, "DELETE")
+
+
+def _set_journal(connection: Connection, mode: str) -> bool:
+    """Set how transactions are made safe, and return whether it is a write-ahead log then.
+
+    With a log, a power cut may undo the last commits, but never damages the file; without, each waits for the disk.
+    """
+    connection.rollback()
+    connection.exec_driver_sql(f"PRAGMA busy_timeout = {SWITCH_WAIT_MS}")
+    try:
+        now = connection.exec_driver_sql(f"PRAGMA journal_mode = {mode}").scalar_one()
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise
+        now = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
+    connection.exec_driver_sql(f"PRAGMA busy_timeout = {1000 * BUSY_S}")
+    has_log = bool(now == "wal")
+    connection.exec_driver_sql(f"PRAGMA synchronous = {'NORMAL' if has_log else 'FULL'}")
+    return has_log
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
