@@ -20,7 +20,8 @@ def fastest_networks(
 ) -> tuple[pd.DataFrame, str]:
     """Return the `MOST` networks with the shortest predicted latency, and a sentence that says of how many.
 
-    Strings that are the same network for the predictor are listed once: as the one that was measured, if one was.
+    Strings that are the same network for the predictor are listed once: as the one that was measured, or else as the
+    predictor sees it.
 
     Args:
         table: predictions of a whole space, or of a sample of it and all that was measured (`latency_table.COLUMNS`).
@@ -34,7 +35,8 @@ def fastest_networks(
     measured: dict[Architecture, str] = {}
     for arch in labels["arch"]:
         measured.setdefault(view(space.parse(arch)), arch)
-    found: dict[Architecture, object] = {}
+    listed = set(table["arch"])
+    found: dict[Architecture, str] = {}
     alike = False
     for arch in table.sort_values(["latency_ms", "arch"], kind="stable")["arch"]:
         network = view(space.parse(arch))
@@ -43,7 +45,7 @@ def fastest_networks(
         elif len(found) == MOST:
             break
         else:
-            found[network] = measured.get(network, arch)
+            found[network] = measured.get(network, network.text if network.text in listed else arch)
     rows = table.drop_duplicates("arch").set_index("arch").loc[list(found.values())].reset_index()
     rows = rows.rename(columns={"latency_ms": "predicted_ms"})
     chosen = rows[["arch", "predicted_ms", "lower_ms", "upper_ms", "measured_ms", "stderr_ms"]]
