@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 __all__ = [
+    "LatencyUnit",
     "clean",
     "correlation",
     "count",
     "duration",
     "fine_correlation",
     "in_words",
+    "latency_text",
+    "latency_unit",
     "millions",
     "milliseconds",
     "ms",
@@ -63,10 +67,65 @@ def ms(value: float) -> str:
     """Return milliseconds with three significant digits, without the unit: 0.0123, 1.23, 12.3, 123, 1,234."""
     if not math.isfinite(value):
         return "–"
-    if value >= 100:
+    rounded = float(f"{value:.3g}")  # 99.96 has no digit after its point, 9.999 two
+    if rounded >= 100:
         return f"{value:,.0f}"
-    digits = 2 - math.floor(math.log10(value)) if value > 0 else 0
-    return f"{value:.{min(digits, 6)}f}"
+    digits = 2 - math.floor(math.log10(rounded)) if rounded > 0 else 0
+    return f"{value:.{min(digits, 9)}f}"
+
+
+@dataclass(frozen=True)
+class LatencyUnit:
+    """A unit that latencies are shown in."""
+
+    symbol: str
+    name: str
+    """The unit in full, in the plural."""
+    per_ms: float
+    """How many of it a millisecond is."""
+
+    def number(self, value_ms: float) -> str:
+        """Return milliseconds in this unit with three significant digits, without the unit's symbol."""
+        return ms(value_ms * self.per_ms)
+
+    def text(self, value_ms: float) -> str:
+        """Return milliseconds in this unit with three significant digits and the unit's symbol."""
+        return f"{self.number(value_ms)} {self.symbol}"
+
+    def tick(self, value_ms: float) -> str:
+        """Return round milliseconds in this unit, for an axis."""
+        return tick(value_ms * self.per_ms)
+
+
+_MICROSECONDS = LatencyUnit("µs", "microseconds", 1e3)
+_MILLISECONDS = LatencyUnit("ms", "milliseconds", 1.0)
+_SECONDS = LatencyUnit("s", "seconds", 1e-3)
+MICROSECONDS_BELOW_MS = 0.1
+"""Latencies below so many milliseconds are shown in microseconds."""
+SECONDS_FROM_MS = 10_000.0
+"""Latencies from so many milliseconds on are shown in seconds."""
+
+
+def latency_unit(values_ms: Iterable[float]) -> LatencyUnit:
+    """Return the unit that fits latencies which are to be compared: those of a column, a row or an axis.
+
+    It fits the middle of their range on a logarithmic scale, so that neither end has many zeros or digits.
+
+    Args:
+        values_ms: milliseconds; what is not a finite number above zero does not count.
+    """
+    known = [value for value in values_ms if value is not None and math.isfinite(value) and value > 0]
+    if not known:
+        return _MILLISECONDS
+    middle = float(f"{math.sqrt(min(known)) * math.sqrt(max(known)):.3g}")
+    if middle < MICROSECONDS_BELOW_MS:
+        return _MICROSECONDS
+    return _SECONDS if middle >= SECONDS_FROM_MS else _MILLISECONDS
+
+
+def latency_text(value_ms: float) -> str:
+    """Return a latency with three significant digits in the unit that fits it: 45.6 µs, 1.23 ms, 1,234 ms, 12.3 s."""
+    return latency_unit([value_ms]).text(value_ms)
 
 
 def percent(value: float) -> str:
@@ -111,9 +170,11 @@ def tick(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as a duration: 42 ms, 4.2 s, 42 s, 3 min 12 s, 2 h 05 min."""
+    """Return seconds as a duration: 42 µs, 42 ms, 4.2 s, 42 s, 3 min 12 s, 2 h 05 min."""
     if not math.isfinite(seconds):
         return "–"
+    if abs(seconds) < 1e-4:
+        return f"{percent(seconds * 1e6)} µs" if seconds else "0 s"
     if seconds < 10:
         return f"{percent(seconds * 1e3)} ms" if seconds < 1 else f"{seconds:.1f} s"
     whole = round(seconds)

@@ -13,7 +13,7 @@ from latlab.harness.statistics.estimators import trimmed_mean
 from latlab.harness.telemetry.operator_profile import OperatorProfile, ProfiledOperator
 from latlab.harness.telemetry.readings import number, text
 from latlab.harness.telemetry.recorded_pass import RecordedPass
-from latlab.harness.text import count, milliseconds
+from latlab.harness.text import count, latency_text
 
 __all__ = ["AGREES", "Kind", "NetworkProfile"]
 
@@ -161,7 +161,7 @@ class NetworkProfile:
         return tuple(sorted(kinds, key=lambda one: (-one.typical_ms, one.kind)))
 
     def share(self, ms: float) -> float:
-        """Return milliseconds as a part of the typical time of all operators; 0 if that is 0."""
+        """Return latency_text as a part of the typical time of all operators; 0 if that is 0."""
         return ms / self.typical_ms if self.typical_ms > 0 else 0.0
 
     def longest(self, most: int) -> list[ProfiledOperator]:
@@ -171,27 +171,27 @@ class NetworkProfile:
     def explanation(self) -> str:
         """Return in words how the sum over the operators compares with an inference, and what the difference is."""
         said = (
-            f"the operators add up to {milliseconds(self.sum_ms)}, {100 * self.ratio:.0f} % of an inference "
-            f"({milliseconds(self.latency_ms)})"
+            f"the operators add up to {latency_text(self.sum_ms)}, {100 * self.ratio:.0f} % of an inference "
+            f"({latency_text(self.latency_ms)})"
         )
         if self.disturbed:
             said += (
-                f". Something else used the device meanwhile: passes took from {milliseconds(self.latency_ms)} to "
-                f"{milliseconds(max(self.passes_ms))}. The typical times of the operators add up to "
-                f"{milliseconds(self.typical_ms)}, {100 * self.quiet_ratio:.0f} % of an undisturbed inference "
-                f"({milliseconds(self.quiet_ms)})"
+                f". Something else used the device meanwhile: passes took from {latency_text(self.latency_ms)} to "
+                f"{latency_text(max(self.passes_ms))}. The typical times of the operators add up to "
+                f"{latency_text(self.typical_ms)}, {100 * self.quiet_ratio:.0f} % of an undisturbed inference "
+                f"({latency_text(self.quiet_ms)})"
             )
         if self.agrees:
             return said
         if self.ratio > 1:
             return (
                 f"{said}. The profiler slows them: under it an inference takes "
-                f"{milliseconds(self.best.inference_ms)}. Shares hold better than milliseconds here"
+                f"{latency_text(self.best.inference_ms)}. Shares hold better than latency_text here"
             )
         unit_ms = self.best.resolution_ms
         lost_ms = unit_ms / 2 * len(self.operators)
         rounded = (
-            f", and the profiler's rounding down to {1000 * unit_ms:.0f} µs, which is some {milliseconds(lost_ms)} here"
+            f", and the profiler's rounding down to {1000 * unit_ms:.0f} µs, which is some {latency_text(lost_ms)} here"
             if lost_ms > 0.01 * self.latency_ms
             else ""
         )

@@ -15,7 +15,7 @@ from latlab.harness.report.data import Headline
 from latlab.harness.report.svg import inline_svg
 from latlab.harness.report.theme import COLOURS, figure, quiet, scale_axis
 from latlab.harness.store.vocabulary import Role
-from latlab.harness.text import correlation, ms, percent, tick
+from latlab.harness.text import LatencyUnit, correlation, latency_unit, percent
 
 __all__ = ["learning_curve", "predicted_against_measured"]
 
@@ -40,8 +40,9 @@ def predicted_against_measured(
     fig.subplots_adjust(left=62 / 540, right=1 - 12 / 540, top=1 - 30 / 560, bottom=46 / 560, hspace=0.09)
 
     both = np.concatenate([drawn["latency_ms"].to_numpy(float), drawn["predicted_ms"].to_numpy(float)])
-    scale_axis(top, "y", both, label=tick, room=0.05)
-    scale_axis(top, "x", both, label=tick, room=0.05)
+    unit = latency_unit(both)
+    scale_axis(top, "y", both, label=unit.tick, room=0.05)
+    scale_axis(top, "x", both, label=unit.tick, room=0.05)
     quiet(top, grid="")
     low, high = top.get_xlim()
     path = np.geomspace(low, high, 100) if low > 0 else np.linspace(low, high, 100)
@@ -65,14 +66,14 @@ def predicted_against_measured(
         points(top, rows["latency_ms"], rows["predicted_ms"], kind, f"{kind}-points")
         part = error[rows.index]
         points(below, rows["latency_ms"], part.clip(-reach, reach), kind, f"{kind}-errors")
-        titles[f"{kind}-points"] = titles[f"{kind}-errors"] = [_tooltip(row) for _, row in rows.iterrows()]
+        titles[f"{kind}-points"] = titles[f"{kind}-errors"] = [_tooltip(row, unit) for _, row in rows.iterrows()]
         name = "hold-out" if kind == Role.HOLDOUT else f"samples ({train_predictions})"
         shown.append((kind, f"{len(compared[is_holdout(compared) == (kind == 'holdout')]):,} {name}"))
     legend_above(top, [handle(kind, name) for kind, name in shown])
-    top.set_ylabel("predicted, ms")
+    top.set_ylabel(f"predicted, {unit.symbol}")
     top.tick_params(axis="x", labelbottom=False)
     below.set_ylabel("error")
-    below.set_xlabel("measured, ms")
+    below.set_xlabel(f"measured, {unit.symbol}")
     fig.align_ylabels([top, below])
 
     learnt = {
@@ -101,13 +102,14 @@ def _intervals(axes: Axes, rows: pd.DataFrame, kind: str) -> None:
     axes.plot(x, y, color=COLOURS[kind], linewidth=1.1, alpha=0.45, zorder=2, solid_capstyle="butt")
 
 
-def _tooltip(row: pd.Series) -> str:
-    interval = "" if np.isnan(row["lower_ms"]) else f" (90 %: {ms(row['lower_ms'])}–{ms(row['upper_ms'])})"
+def _tooltip(row: pd.Series, unit: LatencyUnit) -> str:
+    ends = [unit.number(row[end]) for end in ("lower_ms", "upper_ms")]
+    interval = "" if np.isnan(row["lower_ms"]) else f" (90 %: {'–'.join(ends)})"
     error = (row["predicted_ms"] / row["latency_ms"] - 1) * 100
     sign = "+" if error >= 0 else "−"
     return (
-        f"{row['arch']}\nmeasured {ms(row['latency_ms'])} ms\n"
-        f"predicted {ms(row['predicted_ms'])} ms{interval}\n{sign}{percent(abs(error))} %"
+        f"{row['arch']}\nmeasured {unit.text(row['latency_ms'])}\n"
+        f"predicted {unit.text(row['predicted_ms'])}{interval}\n{sign}{percent(abs(error))} %"
     )
 
 

@@ -10,11 +10,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from latlab.harness.active_learning.latency_table import (
+    latency_table,
+    measured_latencies,
+    whole_space,
+    with_measured,
+)
 from latlab.harness.active_learning.loop import ClosedLoop, refitted
 from latlab.harness.active_learning.onboarding import NOISY_PERCENT, Holdout, Onboarding, OnboardingRun
 from latlab.harness.active_learning.remarks import label_remarks
 from latlab.harness.architectures import space_named
 from latlab.harness.report import Headline, ReportData, write_report
+from latlab.harness.report.fastest import fastest_networks
 from latlab.harness.store.store import Store
 from latlab.harness.store.verdict_counts import in_words as verdicts_in_words
 from latlab.harness.store.verdict_counts import verdict_counts
@@ -30,8 +37,16 @@ SPACE_SAMPLE = 1500
 
 
 def onboarding_report(result: Onboarding, run: OnboardingRun, folder: Path) -> Path:
-    """Write the report of an onboarding into a folder, and return its path."""
+    """Write the report of an onboarding into a folder, and return its path.
+
+    Args:
+        result: whose latency table and predictor lie in the folder already.
+        run: the onboarding.
+        folder: that is to become the plan's folder.
+    """
     plan = run.plan
+    fastest, fastest_of = fastest_networks(result.table, plan.space, run.loop.view)
+    table = result.latency_table.name
     data = ReportData(
         target=result.target,
         space=result.space,
@@ -59,6 +74,13 @@ def onboarding_report(result: Onboarding, run: OnboardingRun, folder: Path) -> P
         predictions=_compared(run.loop, run.holdout, run.prediction),
         learning_curve=run.learning_curve,
         space_sample=_space_sample(run.loop, plan.space),
+        fastest=fastest,
+        fastest_of=fastest_of,
+        files=[
+            ("All predictions are in", Path(table).with_suffix(".csv").name),
+            ("and in", table),
+            ("the predictor in", f"{result.predictor_folder.name}/"),
+        ],
         notes=_notes(result),
     )
     return write_report(data, folder / result.report.name)
@@ -86,16 +108,21 @@ def store_report(
     good = rows[rows["status"] == Status.OK]
     theirs = int((good["selection"] == Selection.IMPORTED).sum())
     noise = (100 * pd.to_numeric(good["stderr_ms"]) / good["latency_ms"]).median()
+    fastest, fastest_of = pd.DataFrame(), ""
+    if loop and enough:
+        fastest, fastest_of = fastest_networks(_latency_table(loop, rows), loop.space, loop.view)
     data = ReportData(
         target=str(rows["target"].iloc[0]),
         space=str(rows["space"].iloc[0]),
         facts=_facts(facts, rows, ", ".join(sorted(set(rows["policy"]))))
         | ({"Predictor": predictor.name, "Prior": in_words(sources)} if predictor and enough else {}),
-        headline=Headline(failed=int((rows["status"] != Status.OK).sum())),
+        headline=Headline(failed=int((rows["status"] != Status.OK).sum()), simulated=bool(rows["simulated"].any())),
         measurements=measurements_frame(rows, space),
         predictions=_compared(loop, None, None) if loop and enough else pd.DataFrame(),
         learning_curve=loop.learning_curve([], []) if loop and enough else pd.DataFrame(),
         space_sample=_space_sample(loop, loop.space) if loop and enough else pd.DataFrame(),
+        fastest=fastest,
+        fastest_of=fastest_of,
         notes=[
             *label_remarks(good),
             *([_noisy(noise)] if noise > NOISY_PERCENT else []),
@@ -158,6 +185,13 @@ def _beside(archs: Sequence[str], latency_ms: np.ndarray, prediction: Prediction
             "role": role,
         }
     )
+
+
+def _latency_table(loop: ClosedLoop, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the latency table of a loop's space, with the labels of all rows."""
+    measured = measured_latencies(rows)
+    archs = with_measured(loop.space, whole_space(loop.space), measured)
+    return latency_table(archs, loop.predict(archs), measured)
 
 
 def _space_sample(loop: ClosedLoop, space: SearchSpace) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import math
 from latlab.harness.report.data import Headline, ReportData, rank_correlation, typical_noise_percent
 from latlab.harness.report.tiles import Tile
 from latlab.harness.store.vocabulary import Role
-from latlab.harness.text import correlation, count, duration, ms, percent
+from latlab.harness.text import correlation, count, duration, latency_text, latency_unit, percent
 
 __all__ = ["tiles", "verdict"]
 
@@ -70,9 +70,10 @@ def tiles(data: ReportData) -> list[Tile]:
             )
         )
     if not found and len(ok):
-        found.append(Tile("Fastest" if len(ok) > 1 else "Latency", ms(ok["latency_ms"].min()), "ms"))
+        unit = latency_unit(ok["latency_ms"])
+        found.append(Tile("Fastest" if len(ok) > 1 else "Latency", unit.number(ok["latency_ms"].min()), unit.symbol))
         if len(ok) > 1:
-            found.append(Tile("Slowest", ms(ok["latency_ms"].max()), "ms"))
+            found.append(Tile("Slowest", unit.number(ok["latency_ms"].max()), unit.symbol))
         if noise is not None:
             found.append(
                 Tile(
@@ -164,11 +165,12 @@ def _measured_only(data: ReportData) -> str:
     noise = typical_noise_percent(data.ok())
     error = f", with a standard error of {percent(noise)} %" if noise is not None else ""
     if len(ok) == 1:
-        return f"One network was measured: {ms(ok['latency_ms'].iloc[0])} ms{error}."
+        return f"One network was measured: {latency_text(ok['latency_ms'].iloc[0])}{error}."
     low, high = float(ok["latency_ms"].min()), float(ok["latency_ms"].max())
+    unit = latency_unit([low, high])
     times = f", a factor of {high / low:.1f}" if high / low >= 1.2 else ""
     error = f" The typical standard error is {percent(noise)} %." if noise is not None else ""
-    return f"{count(len(ok), 'network')} were measured, from {ms(low)} to {ms(high)} ms{times}.{error}"
+    return f"{count(len(ok), 'network')} were measured, from {unit.number(low)} to {unit.text(high)}{times}.{error}"
 
 
 def _leave_one_out(data: ReportData) -> float | None:

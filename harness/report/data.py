@@ -14,6 +14,7 @@ from latlab.harness.store.vocabulary import Status
 from latlab.harness.text import clean
 
 __all__ = [
+    "FASTEST_COLUMNS",
     "LEARNING_CURVE_COLUMNS",
     "MEASUREMENT_COLUMNS",
     "PREDICTION_COLUMNS",
@@ -37,6 +38,8 @@ PREDICTION_NUMBERS = ("latency_ms", "predicted_ms", "std_ms", "lower_ms", "upper
 PREDICTION_COLUMNS = (*PREDICTION_TEXT, *PREDICTION_NUMBERS)
 LEARNING_CURVE_COLUMNS = ("n", "loo_spearman", "loo_mape_percent", "holdout_spearman")
 SPACE_SAMPLE_COLUMNS = ("arch", "macs", "predicted_ms", "std_ms", "measured")
+FASTEST_NUMBERS = ("predicted_ms", "lower_ms", "upper_ms", "measured_ms", "stderr_ms")
+FASTEST_COLUMNS = ("arch", *FASTEST_NUMBERS)
 
 
 def _empty(columns: Sequence[str]) -> pd.DataFrame:
@@ -78,6 +81,8 @@ class ReportData:
     holdout, reference or listed; `order` counts in the sequence of measuring; `passes` holds lists of lists of
     nanoseconds, one list per pass. `predictions`: one row per measured network, with the 90 % interval.
     `learning_curve`: one row per refit. `space_sample`: networks drawn from the space, with their predictions.
+    `fastest`: the networks with the shortest predicted latencies, the fastest first, with 90 % intervals, and with
+    labels if they were measured.
     """
 
     target: str
@@ -90,6 +95,11 @@ class ReportData:
     predictions: pd.DataFrame = field(default_factory=lambda: _empty(PREDICTION_COLUMNS))
     learning_curve: pd.DataFrame = field(default_factory=lambda: _empty(LEARNING_CURVE_COLUMNS))
     space_sample: pd.DataFrame = field(default_factory=lambda: _empty(SPACE_SAMPLE_COLUMNS))
+    fastest: pd.DataFrame = field(default_factory=lambda: _empty(FASTEST_COLUMNS))
+    fastest_of: str = ""
+    """A sentence that says of which networks `fastest` are the fastest."""
+    files: Sequence[tuple[str, str]] = ()
+    """What lies beside the report, in words, and its path from the report's folder; a folder's path ends in "/"."""
     notes: Sequence[str] = ()
     """Warnings as plain sentences."""
     imported: bool = False
@@ -141,6 +151,11 @@ class ReportData:
         """Return the networks drawn from the space that have MACs and a prediction."""
         frame = _complete(self.space_sample, ("arch",), ("macs", "predicted_ms", "std_ms"))
         return frame[(frame["macs"] > 0) & (frame["predicted_ms"] > 0)].reset_index(drop=True)
+
+    def predicted_fastest(self) -> pd.DataFrame:
+        """Return the networks of `fastest` that have a prediction, with all columns."""
+        frame = _complete(self.fastest, ("arch",), FASTEST_NUMBERS)
+        return frame[frame["predicted_ms"] > 0].reset_index(drop=True)
 
     def _measurements(self) -> pd.DataFrame:
         frame = _complete(self.measurements, MEASUREMENT_TEXT, MEASUREMENT_NUMBERS)

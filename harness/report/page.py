@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 from latlab.harness.quality.stage_times import stages
 from latlab.harness.report import theme
@@ -13,9 +14,9 @@ from latlab.harness.report.html import environment, stylesheet, write_whole
 from latlab.harness.report.space_map import space_map
 from latlab.harness.report.stability import agreement_of_passes, order_of_measuring
 from latlab.harness.report.stage_chart import where_time_went
-from latlab.harness.report.tables import MAX_FAILURES, extremes, failure_kinds, failures
+from latlab.harness.report.tables import MAX_FAILURES, extremes, failure_kinds, failures, fast_networks
 from latlab.harness.report.traces import sample_traces
-from latlab.harness.text import clean, count
+from latlab.harness.text import clean, count, latency_unit
 
 __all__ = ["render", "write_report"]
 
@@ -32,7 +33,9 @@ def write_report(report: ReportData, path: Path) -> Path:
 def render(report: ReportData) -> str:
     """Return the page as text. No text of `report` is trusted: Jinja2 escapes it, and ElementTree inside the charts."""
     ok, failed, compared = report.ok(), report.failures(), report.compared()
-    networks = report.networks()
+    networks, fastest = report.networks(), report.predicted_fastest()
+    unit = latency_unit(networks["latency_ms"])
+    fast_unit = latency_unit([*fastest["predicted_ms"], *fastest["measured_ms"]])
     spent = stages(report.attempts())
     with theme.style():
         charts = {
@@ -49,13 +52,19 @@ def render(report: ReportData) -> str:
         css=stylesheet(),
         target=clean(report.target),
         space=clean(report.space),
+        simulated=report.headline.simulated,
         verdict=verdict(report),
         tiles=tiles(report),
         notes=[clean(note) for note in report.notes],
         charts=charts,
         traces=traces,
         stages=spent,
-        networks=extremes(networks, compared),
+        fastest=fast_networks(fastest, fast_unit),
+        fastest_of=clean(report.fastest_of),
+        fast_unit=fast_unit.symbol,
+        files=[(clean(what), clean(path), quote(f"./{path}")) for what, path in report.files],
+        networks=extremes(networks, compared, unit),
+        unit=unit.symbol,
         measured=count(len(networks), "network"),
         failures=failures(failed),
         failure_kinds=failure_kinds(failed),

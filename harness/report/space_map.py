@@ -15,7 +15,7 @@ from latlab.harness.report.chart import Chart, by_role, handle, is_holdout, lege
 from latlab.harness.report.svg import inline_svg
 from latlab.harness.report.theme import COLOURS, figure, scale_axis
 from latlab.harness.store.vocabulary import Role
-from latlab.harness.text import millions, ms, tick
+from latlab.harness.text import latency_text, latency_unit, millions, tick
 
 __all__ = ["space_map"]
 
@@ -88,14 +88,15 @@ def _measured_alone(measured: pd.DataFrame) -> Chart:
 
 def _scale(axes: Axes, macs: NDArray[np.float64], latency: NDArray[np.float64]) -> None:
     scale_axis(axes, "x", macs, label=tick)
-    scale_axis(axes, "y", latency, label=tick)
+    unit = latency_unit(latency)
+    scale_axis(axes, "y", latency, label=unit.tick)
     axes.set_xlabel("multiply-accumulates")
-    axes.set_ylabel("latency, ms")
+    axes.set_ylabel(f"latency, {unit.symbol}")
 
 
 def _titles(rows: pd.DataFrame) -> list[str]:
     return [
-        f"{row['arch']}\nmeasured {ms(row['latency_ms'])} ms\n{millions(row['macs'])} MACs"
+        f"{row['arch']}\nmeasured {latency_text(row['latency_ms'])}\n{millions(row['macs'])} MACs"
         for _, row in rows.iterrows()
     ]
 

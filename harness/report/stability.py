@@ -13,7 +13,7 @@ from latlab.harness.report.chart import Chart, by_role, handle, legend_above, po
 from latlab.harness.report.svg import inline_svg
 from latlab.harness.report.theme import COLOURS, figure, quiet, scale_axis
 from latlab.harness.store.vocabulary import Role
-from latlab.harness.text import ms, percent, tick
+from latlab.harness.text import latency_unit, percent
 
 __all__ = ["agreement_of_passes", "order_of_measuring"]
 
@@ -49,15 +49,16 @@ def order_of_measuring(ok: pd.DataFrame, failures: pd.DataFrame, compared: pd.Da
     fig.subplots_adjust(left=62 / 540, right=1 - 12 / 540, top=1 - 30 / height, bottom=46 / height, hspace=0.16)
     top: Axes = panels[0, 0]
     bottom: Axes = panels[-1, 0]
-    scale_axis(top, "y", drawn["latency_ms"].to_numpy(float), label=tick)
+    unit = latency_unit(drawn["latency_ms"])
+    scale_axis(top, "y", drawn["latency_ms"].to_numpy(float), label=unit.tick)
     quiet(top)
-    top.set_ylabel("measured, ms")
+    top.set_ylabel(f"measured, {unit.symbol}")
     titles: dict[str, list[str]] = {}
     handles: list[Line2D] = []
     for kind, rows in by_role(drawn):
         points(top, rows["order"], rows["latency_ms"], kind, f"order-{kind}")
         titles[f"order-{kind}"] = [
-            f"{row['arch']}\nnumber {row['order']:.0f}\n{ms(row['latency_ms'])} ms" for _, row in rows.iterrows()
+            f"{row['arch']}\nnumber {row['order']:.0f}\n{unit.text(row['latency_ms'])}" for _, row in rows.iterrows()
         ]
         handles.append(handle(kind, "hold-out" if kind == Role.HOLDOUT else "samples" if drift else "measured"))
     if len(failures):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from latlab.harness.report.chart import Chart
 from latlab.harness.report.svg import inline_svg
 from latlab.harness.report.theme import COLOURS, figure, quiet
-from latlab.harness.text import clean, ms, percent
+from latlab.harness.text import clean, latency_text, latency_unit, percent
 
 __all__ = ["sample_traces"]
 
@@ -66,6 +66,7 @@ def _trace(kind: str, row: pd.Series, ratios: list[NDArray[np.float64]], limits:
     fig.subplots_adjust(left=38 / 264, right=1 - 6 / 264, top=1 - 20 / 210, bottom=40 / 210)
     axes.axhline(1, color=COLOURS["ink"], linewidth=0.9, zorder=2)
     total = sum(len(one) for one in ratios)
+    unit = latency_unit([row["latency_ms"]])
     every = max(1, -(-total // MAX_SAMPLES))
     start = 0
     x: list[int] = []
@@ -92,7 +93,7 @@ def _trace(kind: str, row: pd.Series, ratios: list[NDArray[np.float64]], limits:
             (outliers if slow else x).append(start + run)
             if not slow:
                 y.append(float(ratio))
-                titles.append(f"pass {number + 1}, run {run + 1}\n{ms(ratio * row['latency_ms'])} ms")
+                titles.append(f"pass {number + 1}, run {run + 1}\n{unit.text(ratio * row['latency_ms'])}")
         start += len(one)
     axes.scatter(x, y, s=9, facecolors=COLOURS["measure"], linewidths=0, zorder=4, gid="samples", clip_on=False)
     values = np.concatenate(ratios)
@@ -109,7 +110,7 @@ def _trace(kind: str, row: pd.Series, ratios: list[NDArray[np.float64]], limits:
             gid="outliers",
             clip_on=False,
         )
-        texts["outliers"] = [f"{ms(values[at] * row['latency_ms'])} ms, {values[at]:.1f} times" for at in outliers]
+        texts["outliers"] = [f"{unit.text(values[at] * row['latency_ms'])}, {values[at]:.1f} times" for at in outliers]
         worst = outliers[int(np.argmax(values[outliers]))]
         place = "left" if worst < start * 0.2 else "right" if worst > start * 0.8 else "center"
         axes.annotate(
@@ -132,6 +133,6 @@ def _trace(kind: str, row: pd.Series, ratios: list[NDArray[np.float64]], limits:
     name = f"trace-{kind.replace(', ', '-').replace(' ', '-')}"
     return Chart(
         inline_svg(fig, name, f"Raw samples in the order of measuring: {kind}", texts),
-        f"{kind[0].upper()}{kind[1:]}\n{ms(row['latency_ms'])} ms{noise}",
+        f"{kind[0].upper()}{kind[1:]}\n{latency_text(row['latency_ms'])}{noise}",
         clean(row["arch"], 160),
     )

@@ -21,7 +21,7 @@ from latlab.harness.fleet.jobs import DeviceState, Incident
 from latlab.harness.store.store import Measurement
 from latlab.harness.terminal.console import MAX_ROWS, console, error_console
 from latlab.harness.terminal.progress import View, beating
-from latlab.harness.text import correlation, fine_correlation, milliseconds, printable
+from latlab.harness.text import correlation, fine_correlation, latency_unit, printable
 
 __all__ = ["CompareView", "following", "show_checks", "show_results", "show_targets"]
 
@@ -136,10 +136,11 @@ def _networks(result: ComparisonResult) -> Table:
     table.add_column("latency", justify="right", no_wrap=True)
     table.add_column("target", overflow="fold")
     order = result.order
+    unit = latency_unit(one.latency_ms for one in result.models if one.latency_ms is not None)
     for place in [*order, *(place for place in range(len(result.models)) if place not in order)]:
         one = result.models[place]
         rank = str(order.index(place) + 1) if place in order else ""
-        latency = milliseconds(one.latency_ms) if one.latency_ms is not None else "-"
+        latency = unit.text(one.latency_ms) if one.latency_ms is not None else "-"
         table.add_row(rank, _plain(one.name), latency, _plain(one.target))
     return table
 
@@ -180,11 +181,12 @@ def show_targets(found: TargetComparison) -> None:
     table.add_column("network", overflow="fold")
     for name in ("rank", "latency", "ratio"):
         table.add_column(name, justify="right", no_wrap=True)
+    unit = latency_unit([*changed["first_ms"], *changed["second_ms"]])
     for _, row in changed.head(MAX_ROWS).iterrows():
         table.add_row(
             escape(str(row["arch"])),
             f"{row['first_rank']} → {row['second_rank']}",
-            f"{milliseconds(row['first_ms'])} → {milliseconds(row['second_ms'])}",
+            f"{unit.text(row['first_ms'])} → {unit.text(row['second_ms'])}",
             f"{row['ratio']:.3g}",
         )
     screen.print(table)

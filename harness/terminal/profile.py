@@ -14,7 +14,7 @@ from latlab.harness.fleet.jobs import RunListener
 from latlab.harness.profiling.summary import NetworkProfile
 from latlab.harness.terminal.console import console, error_console
 from latlab.harness.terminal.progress import View, beating
-from latlab.harness.text import milliseconds
+from latlab.harness.text import latency_text, latency_unit
 
 __all__ = ["profiling", "show_profile"]
 
@@ -50,7 +50,7 @@ def show_profile(profile: NetworkProfile, top: int, out: Path | None) -> None:
     screen.print(_longest(profile, top))
     lines = [("sum", profile.explanation())]
     if profile.best.overhead_ms > 0:
-        lines.append(("overhead", f"{milliseconds(profile.best.overhead_ms)} of the profiler's own work is taken out"))
+        lines.append(("overhead", f"{latency_text(profile.best.overhead_ms)} of the profiler's own work is taken out"))
     if profile.fusion():
         lines.append(("graph", profile.fusion()))
     screen.print()
@@ -72,6 +72,7 @@ def _kinds(profile: NetworkProfile, width: int) -> Table:
     """Return a table of the kinds of operators, with a bar for the share of each."""
     providers = len({one.provider for one in profile.kinds}) > 1
     table = _table("kind", "operators", "time", "share", "")
+    unit = latency_unit(one.typical_ms for one in profile.kinds)
     most = max((one.share for one in profile.kinds), default=0) or 1
     words = [f"{one.kind} ({one.provider})" if providers else one.kind for one in profile.kinds]
     bar = max(0, min(BAR, width - max(map(len, words), default=0) - FIGURES))  # a bar that is folded shows nothing
@@ -79,7 +80,7 @@ def _kinds(profile: NetworkProfile, width: int) -> Table:
         table.add_row(
             escape(f"{one.kind} ({one.provider})" if providers else one.kind),
             f"{one.operators:,}",
-            milliseconds(one.typical_ms),
+            unit.text(one.typical_ms),
             f"{100 * one.share:.1f} %",
             "█" * round(bar * one.share / most),
         )
@@ -88,9 +89,11 @@ def _kinds(profile: NetworkProfile, width: int) -> Table:
 
 def _longest(profile: NetworkProfile, top: int) -> Table:
     table = _table("time", "share", "kind", "name")
-    for one in profile.longest(top):
+    longest = profile.longest(top)
+    unit = latency_unit(one.typical_ms for one in longest)
+    for one in longest:
         name = one.name if len(one.name) <= NAME else f"…{one.name[-NAME:]}"
         table.add_row(
-            milliseconds(one.typical_ms), f"{100 * profile.share(one.typical_ms):.1f} %", escape(one.kind), escape(name)
+            unit.text(one.typical_ms), f"{100 * profile.share(one.typical_ms):.1f} %", escape(one.kind), escape(name)
         )
     return table

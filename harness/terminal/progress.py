@@ -26,7 +26,7 @@ from rich.text import Text
 from latlab.harness.fleet.jobs import Incident, RunListener
 from latlab.harness.store.vocabulary import Role
 from latlab.harness.terminal.console import MAX_ROWS, error_console
-from latlab.harness.text import milliseconds, spoken_duration
+from latlab.harness.text import latency_text, spoken_duration
 
 if TYPE_CHECKING:
     from latlab.harness.fleet.jobs import DeviceState
@@ -102,7 +102,7 @@ class View:
         for state in busy[:MAX_ROWS]:
             failed = f" ({state.failed} failed)" if state.failed else ""
             latency = state.last.latency_ms if state.last else None
-            last = f"{milliseconds(latency)} last, " if latency is not None else ""
+            last = f"{latency_text(latency)} last, " if latency is not None else ""
             left = f", {_left(state)}" if _left(state) else ""
             yield f"{state.name}: {state.done}/{state.total}{failed}, {last}{state.waiting or state.doing}{left}"
         if len(busy) > MAX_ROWS:
@@ -167,7 +167,7 @@ def _cells(state: DeviceState) -> dict[str, Text]:
         "device": Text(state.name),
         "doing": Text(state.doing, STYLES.get(state.state, "")),
         "networks": counts,
-        "latency": Text(milliseconds(latency) if latency is not None else "-"),
+        "latency": Text(latency_text(latency) if latency is not None else "-"),
         "a minute": Text(f"{rate:.3g}" if rate else "-"),
         "temp.": Text(f"{heat:.0f} °C" if heat is not None else "-"),
         "note": Text(trouble, "yellow") if trouble else Text(state.waiting or _left(state) or target, "dim"),
@@ -280,7 +280,7 @@ class _LiveView(View):
         if isinstance(event, Incident):
             self._report(event)
         elif isinstance(self._live, Progress):
-            what = milliseconds(event.latency_ms) if event.latency_ms is not None else event.status
+            what = latency_text(event.latency_ms) if event.latency_ms is not None else event.status
             self._live.update(self._task, advance=1, last=f"[dim]{ROLES.get(event.role, event.role)}[/dim] {what}")
 
     def stop(self) -> None:

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from latlab.harness.terminal.console import MAX_ROWS, console
-from latlab.harness.text import milliseconds
+from latlab.harness.text import latency_unit
 
 __all__ = ["show_resolved"]
 
@@ -32,9 +32,10 @@ def show_resolved(resolved: Mapping[str, Any]) -> None:
     table.add_column("passes", justify="right")
     table.add_column("")
     lines = _lines(resolved)
+    unit = latency_unit(one["latency_ms"] for one in networks)
     for rank, words in lines[:MAX_ROWS]:
         one = networks[rank]
-        table.add_row(str(rank + 1), escape(one["arch"]), milliseconds(one["latency_ms"]), str(one["passes"]), words)
+        table.add_row(str(rank + 1), escape(one["arch"]), unit.text(one["latency_ms"]), str(one["passes"]), words)
     screen.print(table if lines else title)
     if len(lines) > MAX_ROWS:
         screen.print(f"... and {len(lines) - MAX_ROWS} more; --json prints all", style="dim")

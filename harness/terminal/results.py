@@ -17,7 +17,7 @@ from latlab.harness.store.verdict_counts import verdict_counts
 from latlab.harness.store.vocabulary import Selection, Status
 from latlab.harness.terminal.console import MAX_ROWS, console, show_table
 from latlab.harness.terminal.progress import watching, working
-from latlab.harness.text import in_words, milliseconds, ms
+from latlab.harness.text import in_words, latency_text, latency_unit
 
 if TYPE_CHECKING:
     from latlab.harness.active_learning.onboarding import Onboarding
@@ -109,7 +109,8 @@ def show_labels(labels: pd.DataFrame) -> None:
     """
     screen = console()
     for (target, space), group in labels.groupby(["target", "space"], sort=False):
-        title = escape(f"{target} {space}, milliseconds")
+        unit = latency_unit(group["latency_ms"])
+        title = escape(f"{target} {space}, {unit.name}")
         table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", title=title, title_justify="left")
         for name in ("label", "p50", "p90", "p95", "p99", "jitter", "per s"):
             table.add_column(name, justify="right", no_wrap=True)
@@ -117,7 +118,7 @@ def show_labels(labels: pd.DataFrame) -> None:
         for row in group.head(MAX_ROWS).to_dict("records"):
             table.add_row(
                 *(
-                    "-" if pd.isna(row[name]) else ms(row[name])
+                    "-" if pd.isna(row[name]) else unit.number(row[name])
                     for name in ("latency_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms")
                 ),
                 "-" if pd.isna(row["jitter_percent"]) else f"{row['jitter_percent']:.1f} %",
@@ -184,7 +185,7 @@ def _gave_up(rows: pd.DataFrame) -> str:
 def _distribution(row: pd.Series) -> str:
     """Return the percentiles, jitter and throughput of one label in words; empty if it has none."""
     parts = [
-        f"{name.removesuffix('_ms')} {milliseconds(row[name])}"
+        f"{name.removesuffix('_ms')} {latency_text(row[name])}"
         for name in ("p50_ms", "p90_ms", "p95_ms", "p99_ms")
         if pd.notna(row.get(name))
     ]
@@ -220,18 +221,27 @@ def _rows_of_one(rows: pd.DataFrame, raw: bool) -> Table:
     for name in ("latency", "std. error", "status"):
         table.add_column(name, justify="left" if name == "status" else "right", no_wrap=name != "status")
     several = rows["target"].nunique() > 1
+    good = rows[rows["status"] == Status.OK]
+    unit, error_unit = latency_unit(good["latency_ms"]), latency_unit(good["stderr_ms"])
     for row in rows.head(MAX_ROWS).to_dict("records"):
         ok = row["status"] == Status.OK
         table.add_row(
             escape(f"{row['target']} {row['arch']}" if several else str(row["arch"])),
-            milliseconds(row["latency_ms"]) if ok else "-",
-            milliseconds(row["stderr_ms"]) if ok and pd.notna(row["stderr_ms"]) else "-",
+            unit.text(row["latency_ms"]) if ok else "-",
+            error_unit.text(row["stderr_ms"]) if ok and pd.notna(row["stderr_ms"]) else "-",
             "ok" if ok else f"[red]{row['status']}[/red]: {escape(str(row['error']))}",
         )
         if raw:
             for number, samples in enumerate(row["passes"], 1):
-                table.add_row(f"[dim]  pass {number}: {' '.join(f'{s / 1e6:.3f}' for s in samples)} ms[/dim]")
+                table.add_row(f"[dim]  pass {number}: {_samples(samples)}[/dim]")
     return table
+
+
+def _samples(samples: Sequence[float]) -> str:
+    """Return raw samples, in ns, in the unit that fits them."""
+    values_ms = [one / 1e6 for one in samples]
+    unit = latency_unit(values_ms)
+    return f"{' '.join(f'{one * unit.per_ms:.3f}' for one in values_ms)} {unit.symbol}"
 
 
 def _rows_of_many(rows: pd.DataFrame) -> Table:
@@ -240,6 +250,7 @@ def _rows_of_many(rows: pd.DataFrame) -> Table:
     table.add_column("target", overflow="fold")
     for name in ("measured", "failed", "fastest", "median", "slowest", "std. error"):
         table.add_column(name, justify="right", no_wrap=True)
+    unit = latency_unit(rows.loc[rows["status"] == Status.OK, "latency_ms"])
     for target, own in rows.groupby("target", sort=False):
         good = own[own["status"] == Status.OK]
         failed = len(own) - len(good)
@@ -248,7 +259,7 @@ def _rows_of_many(rows: pd.DataFrame) -> Table:
             latency = good["latency_ms"]
             error = (100 * good["stderr_ms"] / latency).median()
             cells = [
-                *(milliseconds(value) for value in (latency.min(), latency.median(), latency.max())),
+                *(unit.text(value) for value in (latency.min(), latency.median(), latency.max())),
                 f"{error:.1f} %",
             ]
         table.add_row(escape(str(target)), str(len(good)), f"[red]{failed}[/red]" if failed else "0", *cells)

@@ -20,7 +20,7 @@ from latlab.harness.sustained.windows import SustainedPass, Window, nice_window_
 from latlab.harness.terminal.braille import curve, sparkline
 from latlab.harness.terminal.console import console, error_console
 from latlab.harness.terminal.progress import View, beating
-from latlab.harness.text import milliseconds
+from latlab.harness.text import latency_text, latency_unit
 
 __all__ = ["SustainView", "following", "show_result"]
 
@@ -97,7 +97,7 @@ def _state(run: SustainedRun) -> str:
     power = f", {now.power_w:.3g} W" if now.power_w is not None else ""
     change = 100 * (now.median_ms / began.median_ms - 1)
     return (
-        f"{spell(run.elapsed_s)} of {spell(run.seconds)}: {milliseconds(now.median_ms)} "
+        f"{spell(run.elapsed_s)} of {spell(run.seconds)}: {latency_text(now.median_ms)} "
         f"({change:+.1f} % since the beginning){heat}{clock}{power}"
     )
 
@@ -119,7 +119,8 @@ def _curve(passes: Sequence[SustainedPass], screen_width: int, seconds: float) -
     values = [median(dots[place]) for place in sorted(dots)]
     low, high = _range(values)
     lines = curve([place / 2 / width for place in sorted(dots)], values, width, HEIGHT, low, high)
-    labels = {0: milliseconds(high), HEIGHT - 1: milliseconds(low)}
+    unit = latency_unit([high])
+    labels = {0: unit.text(high), HEIGHT - 1: unit.text(low)}
     drawn = [
         f"{labels.get(number, ''):>{LABEL}} {'┤' if number in labels else '│'}{line}"
         for number, line in enumerate(lines)
@@ -166,10 +167,11 @@ def _table(shown: Sequence[Window]) -> Table:
     """Return a table with a row per window, and columns for what the device reports."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("from", justify="right", no_wrap=True)
+    unit = latency_unit(one.median_ms for one in shown)
     columns: list[tuple[str, Callable[[Window], str]]] = [
-        ("median", lambda one: milliseconds(one.median_ms)),
-        ("mean", lambda one: milliseconds(one.mean_ms)),
-        ("p90", lambda one: milliseconds(one.p90_ms)),
+        ("median", lambda one: unit.text(one.median_ms)),
+        ("mean", lambda one: unit.text(one.mean_ms)),
+        ("p90", lambda one: unit.text(one.p90_ms)),
     ]
     if any(one.temperature_c is not None for one in shown):
         columns.append(("temp.", lambda one: "-" if one.temperature_c is None else f"{one.temperature_c:.0f} °C"))

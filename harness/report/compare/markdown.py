@@ -10,7 +10,7 @@ from latlab.harness.compare.gate import GateCheck, GateOutcome, passes
 from latlab.harness.compare.result import ComparisonResult
 from latlab.harness.compare.wording import advice, headline, pairs_to_tell, sentence
 from latlab.harness.paths import whole_file
-from latlab.harness.text import clean, milliseconds
+from latlab.harness.text import clean, latency_unit
 
 __all__ = ["checks_markdown", "results_markdown", "write_markdown"]
 
@@ -38,10 +38,11 @@ def results_markdown(results: Sequence[ComparisonResult]) -> str:
         lines += [f"## {escaped(result.device)}{simulated}", "", f"{escaped(headline(result))}.", ""]
         lines += ["| | network | latency | target |", "|---|---|---|---|"]
         ran = list(result.order)
+        unit = latency_unit(one.latency_ms for one in result.models if one.latency_ms is not None)
         ranks = [*ran, *(place for place in range(len(result.models)) if place not in ran)]
         for rank, place in enumerate(ranks, start=1):
             one = result.models[place]
-            latency = milliseconds(one.latency_ms) if one.latency_ms is not None else "–"
+            latency = unit.text(one.latency_ms) if one.latency_ms is not None else "–"
             if one.error:
                 latency = f"{escaped(one.status)}: {escaped(one.error)}"
             number = str(rank) if place in ran else ""

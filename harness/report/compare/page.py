@@ -15,7 +15,7 @@ from latlab.harness.report.html import environment, stylesheet, write_whole
 from latlab.harness.report.svg import inline_svg
 from latlab.harness.report.theme import COLOURS, quiet, scale_axis
 from latlab.harness.report.tiles import Tile
-from latlab.harness.text import clean, correlation, fine_correlation, ms, tick
+from latlab.harness.text import LatencyUnit, clean, correlation, fine_correlation, latency_unit
 
 __all__ = ["render", "write_page"]
 
@@ -43,14 +43,15 @@ def render(found: TargetComparison) -> str:
         ),
         Tile("Change rank", f"{len(found.changed):,}", note="beyond their error bars"),
     ]
+    first, second = latency_unit(found.networks["first_ms"]), latency_unit(found.networks["second_ms"])
     rows = [
         {
             "arch": clean(str(row["arch"])),
             "cells": (
                 row["first_rank"],
                 row["second_rank"],
-                f"{ms(row['first_ms'])} ± {ms(row['first_stderr_ms'])}",
-                f"{ms(row['second_ms'])} ± {ms(row['second_stderr_ms'])}",
+                f"{first.number(row['first_ms'])} ± {first.number(row['first_stderr_ms'])}",
+                f"{second.number(row['second_ms'])} ± {second.number(row['second_stderr_ms'])}",
                 row["reversals"],
             ),
         }
@@ -68,6 +69,8 @@ def render(found: TargetComparison) -> str:
             tiles=tiles,
             chart=chart,
             rows=rows,
+            first_unit=first.symbol,
+            second_unit=second.symbol,
             left_out=max(0, len(found.changed) - SHOWN),
         )
     )
@@ -78,8 +81,9 @@ def _scatter(found: TargetComparison) -> Chart:
     figure = theme.figure(WIDTH, HEIGHT)
     axes = figure.subplots()
     figure.subplots_adjust(left=66 / WIDTH, right=1 - 14 / WIDTH, top=1 - 14 / HEIGHT, bottom=46 / HEIGHT)
-    scale_axis(axes, "x", drawn["first_ms"].to_numpy(float), label=tick)
-    scale_axis(axes, "y", drawn["second_ms"].to_numpy(float), label=tick)
+    first, second = latency_unit(drawn["first_ms"]), latency_unit(drawn["second_ms"])
+    scale_axis(axes, "x", drawn["first_ms"].to_numpy(float), label=first.tick)
+    scale_axis(axes, "y", drawn["second_ms"].to_numpy(float), label=second.tick)
     quiet(axes, grid="")
     low, high = axes.get_xlim()
     path = np.geomspace(low, high, 100) if low > 0 else np.linspace(low, high, 100)
@@ -89,10 +93,10 @@ def _scatter(found: TargetComparison) -> Chart:
     changed = drawn["arch"].isin(found.changed["arch"])
     for part, colour, gid in ((drawn[~changed], "train", "same"), (drawn[changed], "alarm", "changed")):
         _points(axes, part, COLOURS[colour], gid)
-    axes.set_xlabel(f"{clean(found.first, 60)}, ms")
-    axes.set_ylabel(f"{clean(found.second, 60)}, ms")
+    axes.set_xlabel(f"{clean(found.first, 60)}, {first.symbol}")
+    axes.set_ylabel(f"{clean(found.second, 60)}, {second.symbol}")
     titles = {
-        gid: [_tooltip(row) for _, row in part.iterrows()]
+        gid: [_tooltip(row, first, second) for _, row in part.iterrows()]
         for gid, part in (("same", drawn[~changed]), ("changed", drawn[changed]))
     }
     svg = inline_svg(figure, "targets", "Latency on the second target over latency on the first", titles)
@@ -120,5 +124,5 @@ def _points(axes: Axes, part: pd.DataFrame, colour: str, gid: str) -> None:
     axes.scatter(part["first_ms"], part["second_ms"], s=20, color=colour, linewidths=0, zorder=3, gid=gid)
 
 
-def _tooltip(row: pd.Series) -> str:
-    return clean(f"{row['arch']}\n{ms(row['first_ms'])} ms, {ms(row['second_ms'])} ms")
+def _tooltip(row: pd.Series, first: LatencyUnit, second: LatencyUnit) -> str:
+    return clean(f"{row['arch']}\n{first.text(row['first_ms'])}, {second.text(row['second_ms'])}")

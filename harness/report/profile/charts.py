@@ -12,7 +12,7 @@ from latlab.harness.profiling.summary import NetworkProfile
 from latlab.harness.report.chart import Chart
 from latlab.harness.report.svg import inline_svg
 from latlab.harness.report.theme import COLOURS, figure, quiet
-from latlab.harness.text import clean, count, milliseconds, ms, tick
+from latlab.harness.text import clean, count, latency_text, latency_unit
 
 __all__ = ["along_the_network", "kind_bars", "operator_bars"]
 
@@ -40,7 +40,7 @@ def kind_bars(profile: NetworkProfile) -> Chart:
         bars.append(
             (f"{len(rest)} further kinds", sum(one.typical_ms for one in rest), ", ".join(o.kind for o in rest))
         )
-    caption = "Milliseconds per inference of all operators of a kind, and their share of the sum."
+    caption = "Time per inference of all operators of a kind, and their share of the sum."
     return Chart(_bars(profile, bars, "kinds", "Time of each kind of operator"), "Kinds of operators", caption)
 
 
@@ -66,6 +66,7 @@ def along_the_network(profile: NetworkProfile) -> Chart:
     step = -(-len(times) // MAX_BARS)
     starts = np.arange(0, len(times), step)
     sums = np.add.reduceat(times, starts)
+    unit = latency_unit([float(sums.max())])
     height = 300
     wide = 2 * WIDTH + 48
     fig = figure(wide, height)
@@ -79,14 +80,14 @@ def along_the_network(profile: NetworkProfile) -> Chart:
         bar.set_gid(f"along-{place}")
         one = profile.operators[start]
         further = f" and {count(step - 1, 'more operator')}" if step > 1 else ""
-        titles[f"along-{place}"] = [f"{start + 1}  {one.kind}{further}\n{one.name}\n{milliseconds(float(sums[place]))}"]
+        titles[f"along-{place}"] = [f"{start + 1}  {one.kind}{further}\n{one.name}\n{latency_text(float(sums[place]))}"]
     axes.set_xlim(0.5, len(times) + 0.5)
     axes.set_ylim(0, float(sums.max()) * 1.06 or 1.0)
     quiet(axes)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(float(value))))
-    axes.set_ylabel("milliseconds")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: unit.tick(float(value))))
+    axes.set_ylabel(unit.name)
     axes.set_xlabel("operators, in the order in which they run")
     share = axes.twinx()
     total = float(times.sum()) or 1.0
@@ -102,7 +103,7 @@ def along_the_network(profile: NetworkProfile) -> Chart:
 
 
 def _bars(profile: NetworkProfile, bars: Sequence[tuple[str, float, str]], name: str, label: str) -> Markup:
-    """Return horizontal bars with their milliseconds and their share of the sum over all operators.
+    """Return horizontal bars with their times and their share of the sum over all operators.
 
     Args:
         bars: name, milliseconds, and the begin of the tooltip of each.
@@ -113,14 +114,15 @@ def _bars(profile: NetworkProfile, bars: Sequence[tuple[str, float, str]], name:
     fig = figure(WIDTH, height)
     axes = fig.subplots()
     fig.subplots_adjust(left=LEFT / WIDTH, right=1 - RIGHT / WIDTH, top=1 - 4 / height, bottom=44 / height)
+    unit = latency_unit([max(value for _, value, _ in bars)])
     titles = {}
     for row, (_, value, tip) in enumerate(bars):
         (bar,) = axes.barh(row, value, height=0.66, color=COLOURS["measure"])
         bar.set_gid(f"{name}-{row}")
         share = 100 * profile.share(value)
-        titles[f"{name}-{row}"] = [f"{tip}\n{milliseconds(value)}, {share:.1f} %"]
+        titles[f"{name}-{row}"] = [f"{tip}\n{latency_text(value)}, {share:.1f} %"]
         axes.annotate(
-            f"{ms(value)}  ({'<1' if 0 < share < 1 else f'{share:.0f}'} %)",
+            f"{unit.number(value)}  ({'<1' if 0 < share < 1 else f'{share:.0f}'} %)",
             (value, row),
             xytext=(5, 0),
             textcoords="offset points",
@@ -135,8 +137,8 @@ def _bars(profile: NetworkProfile, bars: Sequence[tuple[str, float, str]], name:
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(float(value))))
-    axes.set_xlabel("milliseconds per inference")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: unit.tick(float(value))))
+    axes.set_xlabel(f"{unit.name} per inference")
     return inline_svg(fig, name, label, titles)
 
 

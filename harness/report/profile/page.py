@@ -9,7 +9,7 @@ from latlab.harness.report import theme
 from latlab.harness.report.html import environment, stylesheet, write_whole
 from latlab.harness.report.profile.charts import along_the_network, kind_bars, operator_bars
 from latlab.harness.report.tiles import Tile
-from latlab.harness.text import clean, count, ms, percent
+from latlab.harness.text import LatencyUnit, clean, count, latency_text, latency_unit, percent
 
 __all__ = ["write_page"]
 
@@ -31,6 +31,7 @@ def write_page(profile: NetworkProfile, path: Path, top: int) -> Path:
     with theme.style():
         charts = [kind_bars(profile), operator_bars(profile, top)]
         along = along_the_network(profile)
+    unit = latency_unit(one.typical_ms for one in profile.operators)
     text = (
         environment(Path(__file__).parent)
         .get_template("profile.html")
@@ -44,7 +45,8 @@ def write_page(profile: NetworkProfile, path: Path, top: int) -> Path:
             charts=charts,
             along=along,
             facts=_facts(profile),
-            operators=_rows(profile),
+            operators=_rows(profile, unit),
+            unit=unit.symbol,
         )
     )
     return write_whole(text, path)
@@ -60,14 +62,20 @@ def _headline(profile: NetworkProfile) -> str:
 
 def _tiles(profile: NetworkProfile) -> list[Tile]:
     longest = profile.longest(1)[0]
+    unit = latency_unit([profile.latency_ms, profile.typical_ms])
     return [
         Tile(
             "Inference",
-            ms(profile.latency_ms),
-            "ms",
-            "without the profiler" + (f"; undisturbed {ms(profile.quiet_ms)}" if profile.disturbed else ""),
+            unit.number(profile.latency_ms),
+            unit.symbol,
+            "without the profiler" + (f"; undisturbed {unit.number(profile.quiet_ms)}" if profile.disturbed else ""),
         ),
-        Tile("Operators", ms(profile.typical_ms), "ms", f"typical times of all {len(profile.operators):,}"),
+        Tile(
+            "Operators",
+            unit.number(profile.typical_ms),
+            unit.symbol,
+            f"typical times of all {len(profile.operators):,}",
+        ),
         Tile(
             "Accounted for",
             f"{100 * profile.ratio:.0f}",
@@ -86,25 +94,24 @@ def _facts(profile: NetworkProfile) -> list[tuple[str, str]]:
         ("profiled", f"{count(profile.best.runs, 'inference')}: the fastest of {rounds}, each between two passes"),
     ]
     if profile.best.overhead_ms > 0:
-        rows.append(("overhead", f"{ms(profile.best.overhead_ms)} ms of the profiler's own work is taken out"))
+        rows.append(("overhead", f"{latency_text(profile.best.overhead_ms)} of the profiler's own work is taken out"))
     if profile.fusion():
         rows.append(("graph", profile.fusion()))
     if profile.best.left_out_ms > 0:
-        rows.append(
-            ("not listed", f"{ms(profile.best.left_out_ms)} ms of operators that are shorter than all listed ones")
-        )
+        left_out = latency_text(profile.best.left_out_ms)
+        rows.append(("not listed", f"{left_out} of operators that are shorter than all listed ones"))
     return [(name, clean(text)) for name, text in rows]
 
 
-def _rows(profile: NetworkProfile) -> list[tuple[str, str, str, str, str, str]]:
-    """Return number, kind, name, provider, milliseconds and share of each operator, in the order in which they ran."""
+def _rows(profile: NetworkProfile, unit: LatencyUnit) -> list[tuple[str, str, str, str, str, str]]:
+    """Return number, kind, name, provider, time and share of each operator, in the order in which they ran."""
     return [
         (
             f"{number:,}",
             clean(one.kind, 60),
             clean(one.name + (f" ({', '.join(one.fused)})" if one.fused else ""), 200),
             clean(one.provider, 60),
-            ms(one.typical_ms),
+            unit.number(one.typical_ms),
             percent(100 * profile.share(one.typical_ms)),
         )
         for number, one in enumerate(profile.operators[:MAX_ROWS], 1)

@@ -19,7 +19,7 @@ from latlab.harness.report.chart import Chart, legend_above, thin_out
 from latlab.harness.report.svg import inline_svg
 from latlab.harness.report.theme import COLOURS, figure, quiet, scale_axis
 from latlab.harness.statistics.verdicts import KINDS
-from latlab.harness.text import count, ms, percent, tick
+from latlab.harness.text import count, latency_unit, percent
 
 __all__ = ["measured_again", "noise_by_latency", "residual_by_order", "verdict_bars"]
 
@@ -58,8 +58,9 @@ def measured_again(first: SessionData, second: SessionData, name: str) -> Chart 
     top, below = fig.subplots(2, 1, sharex=True, height_ratios=(2.4, 1))
     fig.subplots_adjust(left=62 / WIDTH, right=1 - 12 / WIDTH, top=1 - 30 / 480, bottom=46 / 480, hspace=0.09)
     values = drawn[["latency_ms_a", "latency_ms_b"]].to_numpy(float)
-    scale_axis(top, "y", values, label=tick, room=0.05)
-    scale_axis(top, "x", values, label=tick, room=0.05)
+    unit = latency_unit(values.ravel())
+    scale_axis(top, "y", values, label=unit.tick, room=0.05)
+    scale_axis(top, "x", values, label=unit.tick, room=0.05)
     top.plot(top.get_xlim(), top.get_xlim(), color=COLOURS["muted"], linewidth=0.9, zorder=1)
     reach = _deviations(below, ratio)
     good = (drawn["verdict_a"] == "") & (drawn["verdict_b"] == "")
@@ -70,14 +71,14 @@ def measured_again(first: SessionData, second: SessionData, name: str) -> Chart 
             _marks(top, rows["latency_ms_a"], rows["latency_ms_b"], kind, f"again-{kind}")
             _marks(below, rows["latency_ms_a"], ratio[good == kind].clip(-reach, reach), kind, f"ratio-{kind}")
             titles[f"again-{kind}"] = titles[f"ratio-{kind}"] = [
-                f"{row['arch_a']}\n{ms(row['latency_ms_a'])} ms, then {ms(row['latency_ms_b'])} ms"
+                f"{row['arch_a']}\n{unit.text(row['latency_ms_a'])}, then {unit.text(row['latency_ms_b'])}"
                 for _, row in rows.iterrows()
             ]
     legend_above(top, [_key(kind, int((good == kind).sum())) for kind in (True, False) if (good == kind).any()])
-    top.set_ylabel("again, ms")
+    top.set_ylabel(f"again, {unit.symbol}")
     top.tick_params(axis="x", labelbottom=False)
     below.set_ylabel("difference")
-    below.set_xlabel("first, ms")
+    below.set_xlabel(f"first, {unit.symbol}")
     fig.align_ylabels([top, below])
     caption = f"{count(len(both), 'network')} measured in two sessions; on the line both agree." + left_out
     return Chart(
@@ -103,7 +104,8 @@ def noise_by_latency(labels: pd.DataFrame, name: str) -> Chart | None:
     fig = figure(WIDTH, 480)
     axes = fig.subplots()
     fig.subplots_adjust(left=62 / WIDTH, right=1 - 12 / WIDTH, top=1 - 30 / 480, bottom=46 / 480)
-    scale_axis(axes, "x", drawn["latency_ms"].to_numpy(float), label=tick)
+    unit = latency_unit(drawn["latency_ms"])
+    scale_axis(axes, "x", drawn["latency_ms"].to_numpy(float), label=unit.tick)
     scale_axis(axes, "y", noise.to_numpy(float), label=lambda value: f"{value:g} %")
     quiet(axes)
     good = drawn["verdict"] == ""
@@ -113,7 +115,8 @@ def noise_by_latency(labels: pd.DataFrame, name: str) -> Chart | None:
         if len(rows):
             _marks(axes, rows["latency_ms"], noise[good == kind], kind, f"noise-{kind}")
             titles[f"noise-{kind}"] = [
-                f"{row['arch']}\n{ms(row['latency_ms'])} ms ± {percent(100 * row['stderr_ms'] / row['latency_ms'])} %"
+                f"{row['arch']}\n{unit.text(row['latency_ms'])}"
+                f" ± {percent(100 * row['stderr_ms'] / row['latency_ms'])} %"
                 + (f"\n{row['verdict']}" if row["verdict"] else "")
                 for _, row in rows.iterrows()
             ]
@@ -124,7 +127,7 @@ def noise_by_latency(labels: pd.DataFrame, name: str) -> Chart | None:
     keys = [_key(kind, int((good == kind).sum())) for kind in (True, False) if (good == kind).any()]
     legend_above(axes, [*keys, dashes])
     axes.set_ylabel("standard error")
-    axes.set_xlabel("latency, ms")
+    axes.set_xlabel(f"latency, {unit.symbol}")
     caption = "How far a label may be from the mean of a very long measurement in the same session." + left_out
     return Chart(
         inline_svg(fig, f"{name}-noise", "Standard error against latency", titles), "How noisy labels are", caption

@@ -25,7 +25,7 @@ from latlab.harness.report.tiles import Tile
 from latlab.harness.sustained.run import SustainedResult
 from latlab.harness.sustained.summary import figures, headline, spell
 from latlab.harness.sustained.windows import Sustained, Window
-from latlab.harness.text import clean, ms, percent, tick
+from latlab.harness.text import clean, latency_unit, ms, percent, tick
 
 __all__ = ["SUFFIXES", "write_chart"]
 
@@ -155,11 +155,12 @@ def _latency(axes: Axes, bins: Sequence[Window], unit_s: float, colours: Mapping
     )
     axes.plot(x, [one.median_ms for one in bins], color=colours["measure"], linewidth=2)
     low, high = min(one.p10_ms for one in bins), max(one.p90_ms for one in bins)
+    unit = latency_unit([high])
     room = max(0.06 * (high - low), 0.01 * high)
     axes.set_ylim(max(0.0, low - room), high + room)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: tick(float(y))))
-    axes.set_ylabel("latency, ms")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: unit.tick(float(y))))
+    axes.set_ylabel(f"latency, {unit.symbol}")
     handles: list[Line2D | Patch] = [
         Line2D([], [], color=colours["measure"], linewidth=2, label="median"),
         Patch(color=colours["measure"], alpha=0.22, linewidth=0, label="80 % of the runs"),

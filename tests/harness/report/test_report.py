@@ -100,6 +100,14 @@ def campaign(samples: int = 20, holdout: int = 200, space: int = 4000, failed: i
         arch, true, macs = network()
         mean, deviation = guess(true)
         drawn.append({"arch": arch, "macs": macs, "predicted_ms": mean, "std_ms": deviation, "measured": False})
+    fastest = pd.DataFrame(drawn).drop_duplicates("arch").nsmallest(10, "predicted_ms") if drawn else pd.DataFrame()
+    if drawn:
+        fastest = fastest.assign(
+            lower_ms=lambda f: f["predicted_ms"] - 1.645 * f["std_ms"],
+            upper_ms=lambda f: f["predicted_ms"] + 1.645 * f["std_ms"],
+            measured_ms=[0.547, *[None] * (len(fastest) - 1)],
+            stderr_ms=0.003,
+        )
     table = pd.DataFrame(rows)
     device_s = float(table[["measure_s", "warm_s"]].sum().sum())
     return ReportData(
@@ -130,6 +138,9 @@ def campaign(samples: int = 20, holdout: int = 200, space: int = 4000, failed: i
         predictions=pd.DataFrame(predicted),
         learning_curve=curve,
         space_sample=pd.DataFrame(drawn),
+        fastest=fastest,
+        fastest_of="The 10 fastest of all 15,625 networks of the space, of which 220 were measured.",
+        files=[("The predictor is in", "predictor/")],
         notes=["The CPU governor is 'powersave': latencies may change with the load. `latlab doctor` tells more."],
     )
 
@@ -147,6 +158,7 @@ class Outline(HTMLParser):
         self.open: list[str] = []
         self.tags: list[str] = []
         self.references: list[str] = []
+        self.links: list[str] = []
         self.ids: list[str] = []
         self.words: list[str] = []
         self.feed(text)
@@ -157,7 +169,9 @@ class Outline(HTMLParser):
         self.tags.append(tag)
         for name, value in attrs:
             assert not name.startswith("on"), f"<{tag} {name}>"
-            if name in ("src", "href", "xlink:href", "srcset", "data", "action", "poster"):
+            if (tag, name) == ("a", "href"):
+                self.links.append(value or "")
+            elif name in ("src", "href", "xlink:href", "srcset", "data", "action", "poster"):
                 self.references.append(value or "")
             if name == "id":
                 self.ids.append(value or "")
@@ -193,6 +207,7 @@ def check(text: str) -> Outline:
     assert all(svg.get("aria-label") for svg in charts)
     assert "script" not in outline.tags
     assert all(reference.startswith("#") for reference in outline.references), "something is fetched"
+    assert all(link.startswith("./") and ":" not in link for link in outline.links), "a link leaves the folder"
     assert len(outline.ids) == len(set(outline.ids)), "two charts share an id"
     assert {reference[1:] for reference in outline.references} <= set(outline.ids)
     assert set(re.findall(r"url\(#([^)]+)\)", text)) <= set(outline.ids)
@@ -233,6 +248,54 @@ def test_full_report_shows_every_chart_and_figure(page: str) -> None:
         assert figure in text
 
 
+def test_the_fastest_predicted_networks_are_listed_with_their_labels(full: ReportData, page: str) -> None:
+    text = page.replace("<wbr>", "")
+    outline = check(page)
+    assert full.fastest_of in outline.text
+    for row in full.fastest.to_dict("records"):
+        ends = f"{ms(row['lower_ms'])} – {ms(row['upper_ms'])}"
+        assert f'{row["arch"]}</td><td class="number"><b>{ms(row["predicted_ms"])}</b></td>' in text
+        assert f'<td class="number">{ends}</td>' in text
+    assert text.count('0.547 <span class="faint">± 0.55 %</span>') == 1
+    assert outline.links == ["./predictor/"]
+
+
+def test_a_simulated_target_is_said_in_title_and_heading(small: ReportData) -> None:
+    assert "simulated" not in render(small).lower()
+    text = render(replace(small, headline=replace(small.headline, simulated=True)))
+    for tag in ("title", "h1"):
+        assert "(simulated)" in re.findall(rf"<{tag}>(.*?)</{tag}>", text)[0], tag
+
+
+def scaled(data: ReportData, factor: float) -> ReportData:
+    """Return a campaign on a device that takes `factor` times as long."""
+
+    def slower(frame: pd.DataFrame) -> pd.DataFrame:
+        frame = frame.assign(**{name: frame[name] * factor for name in frame if str(name).endswith("_ms")})
+        if "passes" not in frame:
+            return frame
+        passes = [
+            [[run * factor for run in one] for one in row] if isinstance(row, list) else row for row in frame["passes"]
+        ]
+        return frame.assign(passes=passes)
+
+    names = ("measurements", "predictions", "space_sample", "fastest")
+    return replace(data, **{name: slower(getattr(data, name)) for name in names})
+
+
+@pytest.mark.parametrize(("factor", "unit"), [(1e-3, "µs"), (1, "ms"), (1e5, "s")])
+def test_units_fit_everywhere(small: ReportData, factor: float, unit: str) -> None:
+    data = scaled(small, factor)
+    for shown in (data, _only(data, measurements=data.measurements)):
+        page = render(replace(shown, headline=Headline()))
+        # Text of the page and of tooltips; words in charts are elements of their own.
+        words = check(page).text + " ".join("".join(svg.itertext()) for svg in drawings(page))
+        units = set(re.findall(r"(?:latency|measured|predicted), (µs|ms|s)\b", words, flags=re.IGNORECASE))
+        assert units == {unit}
+        assert not re.search(r"(?<![\d.,])0(\.0+)? (µs|ms|s)\b", words), "a latency is shown as none"
+        assert not re.search(r"\b0\.00\d* (µs|ms|s)\b|\d{3},\d{3} (µs|ms|s)\b", words), "a unit does not fit"
+
+
 def test_the_only_address_in_the_file_is_the_svg_namespace(page: str) -> None:
     assert set(re.findall(r"https?://[^\s\"'<]+", page)) == {"http://www.w3.org/2000/svg"}
 
@@ -260,7 +323,7 @@ def test_tooltips_are_left_out_rather_than_shifted_when_points_are_missing() -> 
 def test_foreign_text_is_escaped_everywhere(holdout: int) -> None:
     data = campaign(samples=12, holdout=holdout, space=50)
     attacked = {}
-    for name in ("measurements", "predictions", "space_sample"):
+    for name in ("measurements", "predictions", "space_sample", "fastest"):
         frame = getattr(data, name).copy()
         frame["arch"] = [f"{arch}{HOSTILE}" for arch in frame["arch"]]
         for column in ("error", "status", "role"):
@@ -277,6 +340,9 @@ def test_foreign_text_is_escaped_everywhere(holdout: int) -> None:
             measurements=attacked["measurements"],
             predictions=attacked["predictions"],
             space_sample=attacked["space_sample"],
+            fastest=attacked["fastest"],
+            fastest_of=HOSTILE,
+            files=[(HOSTILE, HOSTILE), ("x", "javascript:alert(1)"), ("x", "//evil.example/x")],
         )
     )
     outline = check(text)
@@ -349,6 +415,10 @@ SUBSETS: dict[str, Callable[[ReportData], ReportData]] = {
     "one refit": lambda d: replace(d, learning_curve=d.learning_curve.head(1)),
     "space only": lambda d: _only(d, space_sample=d.space_sample),
     "one of the space": lambda d: _only(d, space_sample=d.space_sample.head(1)),
+    "no fastest": lambda d: replace(d, fastest=pd.DataFrame(), fastest_of="", files=()),
+    "one of the fastest": lambda d: replace(d, fastest=d.fastest.head(1)),
+    "fastest without intervals": lambda d: replace(d, fastest=d.fastest[["arch", "predicted_ms"]]),
+    "files only": lambda d: replace(_only(d), files=d.files),
     "figures only": lambda d: replace(_only(d), headline=d.headline),
     "figures that are NaN": lambda d: replace(d, headline=Headline(holdout_spearman=np.nan, coverage_90=np.nan)),
     "curve without numbers": lambda d: replace(d, learning_curve=d.learning_curve.assign(loo_spearman=np.nan)),
@@ -543,8 +613,10 @@ def test_numbers_are_written_for_people() -> None:
     assert [ms(v) for v in (0.01234, 0.5, 1.2345, 12.345, 123.45, 1234.5)] == [
         *("0.0123", "0.500", "1.23", "12.3", "123", "1,234"),
     ]
+    assert [ms(v) for v in (99.96, 9.999, 1.2e-5)] == ["100", "10.0", "0.0000120"]
     assert ms(float("nan")) == "–"
     assert [percent(v) for v in (0.42, 4.21, 42.1)] == ["0.42", "4.2", "42"]
+    assert [duration(v) for v in (0, 4e-6, 9.9e-5, 2e-4)] == ["0 s", "4.0 µs", "99 µs", "0.20 ms"]
     assert [duration(v) for v in (0.004, 4.2, 42, 59.7, 192, 7500)] == [
         *("4.0 ms", "4.2 s", "42 s", "1 min 00 s", "3 min 12 s", "2 h 05 min"),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from latlab.harness.targets import Target
 from latlab.harness.terminal import progress as terminal_live
 from latlab.harness.terminal import results as terminal
 from latlab.harness.terminal.progress import View
-from latlab.harness.terminal.results import show_measurements, show_store
+from latlab.harness.terminal.results import show_labels, show_measurements, show_store
 from latlab.harness.transports.local.config import LocalDevice
 
 REASON = "the SSH server of the machine closed the connection " * 4
@@ -133,6 +134,32 @@ def test_noise_of_measurements_is_told(stderr_ms: float, noisy: bool, capsys: py
     assert f"median standard error {stderr_ms / 2:.1%}".replace("%", " %") in said
     assert ("latlab doctor" in said) == ("(1 noisy)" in said) == noisy
     assert not any(line.endswith(" ") for line in said.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("factor", "low", "high", "unit"),
+    [(1e-3, "2.00", "30.0", "µs"), (1.0, "2.00", "30.0", "ms"), (1e4, "20.0", "300", "s")],
+)
+def test_latencies_have_the_unit_that_fits_one_in_a_column(
+    factor: float, low: str, high: str, unit: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = pd.DataFrame({"arch": ["a", "b"], "status": "ok", "error": None, "target": ["pi/x", "pi/x"], "space": "s"})
+    rows = rows.assign(latency_ms=[2.0 * factor, 30.0 * factor], stderr_ms=0.004 * factor, high_ms=1.0, verdict="")
+    rows = rows.assign(passes=[[[int(2e6 * factor)]], [[int(3e7 * factor)]]])
+    show_measurements(rows, Path("s.db"), raw=True)
+    said = capsys.readouterr().out
+    assert {low, high} == set(re.findall(rf"[ab] +([\d.]+) {unit} ", said))
+    assert not re.search(r"(?<![\d.])0(\.0+)? (µs|ms|s)\b", said), "a latency or its error is shown as none"
+
+    show_measurements(rows.assign(target=["pi/x", "phone/x"]), Path("s.db"), raw=False)
+    said = capsys.readouterr().out
+    assert len(re.findall(rf"(?:{low} {unit} +){{3}}|(?:{high} {unit} +){{3}}", said)) == 2
+
+    percentiles = {f"{name}_ms": rows["latency_ms"] for name in ("p50", "p90", "p95", "p99")}
+    show_labels(rows.assign(**percentiles, jitter_percent=1.0, throughput_per_s=5.0))
+    said = capsys.readouterr().out
+    assert {"µs": "microseconds", "ms": "milliseconds", "s": "seconds"}[unit] in said
+    assert len(re.findall(rf"\b{low}\b", said)) == 5
 
 
 def test_campaigns_fit_into_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,67 @@
+"""The networks that a predictor expects to be the fastest of a space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from latlab.harness.text import count
+from latlab.search_spaces import Architecture, SearchSpace
+
+__all__ = ["MOST", "fastest_networks"]
+
+MOST = 10
+"""The most networks that are listed."""
+
+
+def fastest_networks(
+    table: pd.DataFrame, space: SearchSpace, view: Callable[[Architecture], Architecture]
+) -> tuple[pd.DataFrame, str]:
+    """Return the `MOST` networks with the shortest predicted latency, and a sentence that says of how many.
+
+    Strings that are the same network for the predictor are listed once: as the one that was measured, or else as the
+    predictor sees it.
+
+    Args:
+        table: predictions of a whole space, or of a sample of it and all that was measured (`latency_table.COLUMNS`).
+        space: the space.
+        view: returns an architecture in the form that the predictor sees (`ClosedLoop.view`).
+
+    Returns:
+        A frame with the columns `FASTEST_COLUMNS` of `ReportData`, the fastest first, and the sentence.
+    """
+    labels = table[table["measured"].astype(bool)]
+    measured: dict[Architecture, str] = {}
+    for arch in labels["arch"]:
+        measured.setdefault(view(space.parse(arch)), arch)
+    listed = set(table["arch"])
+    found: dict[Architecture, str] = {}
+    alike = False
+    for arch in table.sort_values(["latency_ms", "arch"], kind="stable")["arch"]:
+        network = view(space.parse(arch))
+        if network in found:
+            alike = True
+        elif len(found) == MOST:
+            break
+        else:
+            found[network] = measured.get(network, network.text if network.text in listed else arch)
+    rows = table.drop_duplicates("arch").set_index("arch").loc[list(found.values())].reset_index()
+    rows = rows.rename(columns={"latency_ms": "predicted_ms"})
+    chosen = rows[["arch", "predicted_ms", "lower_ms", "upper_ms", "measured_ms", "stderr_ms"]]
+    return chosen, f"{_scope(len(chosen), table, space)}.{_ALIKE if alike else ''}"
+
+
+_ALIKE = " Strings that mean the same network are listed once."
+
+
+def _scope(shown: int, table: pd.DataFrame, space: SearchSpace) -> str:
+    """Return of how many networks the fastest are shown, in words."""
+    measured = int(table["measured"].sum())
+    best = "The fastest" if shown == 1 else f"The {shown} fastest"
+    if len(table) == space.size:
+        labels = f", of which {measured:,} {'was' if measured == 1 else 'were'} measured" if measured else ""
+        return f"{best} of all {count(space.size, 'network')} of the space{labels}"
+    size = f"{space.size:,}" if space.size < 1e6 else f"{space.size:.2g}".replace("e+", "e")
+    labels = f", and of all {measured:,} measured" if measured else ""
+    return f"{best} of {len(table) - measured:,} drawn from the space's {size} networks{labels}"
