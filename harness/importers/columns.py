@@ -41,7 +41,7 @@ _LATENCY = _words(
 """Words that say that a column is a latency, or how it was summed up; what else is in its name is the device."""
 _ERROR = frozenset(("stderr", "sem", "stderror"))
 _NEVER = _words(
-    "acc accuracy accuracies top1 top5 err error errors loss flop flops mflops gflops mac macs mmacs gmacs madds param "
+    "acc accuracy accuracies top1 top5 err error errors loss flop flops mflops gflops macs mmacs gmacs madds param "
     "params parameters weights energy power watt watts joule joules mj mw memory mem ram rss bytes kb mb gb kib mib "
     "gib temperature celsius std stdev stddev deviation var variance cov stderr sem stderror ci ci95 lower upper raw "
     "jitter throughput fps qps score rank auc f1 map perplexity bleu intensity epoch epochs epc usd price "

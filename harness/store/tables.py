@@ -23,7 +23,7 @@ __all__ = ["LABELS", "Tables", "tolerant"]
 
 LABELS = (
     "target", "space", "arch", "latency_ms", "stderr_ms", "status", "role", "session", "policy_hash", "selection",
-    "as_written", "simulated",
+    "as_written", "campaign", "simulated",
 )  # fmt: skip
 """The columns that a predictor needs of its labels."""
 _OF_CAMPAIGN = {

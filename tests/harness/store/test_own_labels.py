@@ -246,7 +246,7 @@ def test_the_pages_examples(
     """Every command of docs/own-labels.md works on the files that the page shows."""
     monkeypatch.chdir(tmp_path)
     page = PAGE.read_text()
-    for name, content in re.findall(r"```csv file=(\S+)\n(.*?)```", page, re.DOTALL):
+    for name, content in re.findall(r"```text file=(\S+)\n(.*?)```", page, re.DOTALL):
         (tmp_path / name).write_text(content)
     commands = [line for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
     assert len(commands) == 8
