@@ -18,7 +18,6 @@ __all__ = [
     "latency_text",
     "latency_unit",
     "millions",
-    "milliseconds",
     "ms",
     "percent",
     "plain",
@@ -194,12 +193,6 @@ def spoken_duration(seconds: float) -> str:
             value = seconds / length
             return f"{value:.0f} {unit}" if unit == "min" else f"{value:.1f} {unit}"
     return f"{seconds / 86400:.1f} days"
-
-
-def milliseconds(value: float) -> str:
-    """Return milliseconds with three significant digits, without exponents, with the unit."""
-    digits = 3 if not value else max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:.{digits}f} ms"
 
 
 NAMED = 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from latlab.harness.sustained.run import SustainedResult
 from latlab.harness.sustained.windows import COMPARED_S, Sustained
-from latlab.harness.text import duration, milliseconds
+from latlab.harness.text import duration, latency_text
 
 __all__ = ["headline"]
 
@@ -19,8 +19,8 @@ def headline(found: Sustained) -> str:
     """
     throttled = f"throttled {_share(found.throttled_percent)} of the time" if found.throttled_s else "never throttled"
     return (
-        f"{milliseconds(found.time_weighted_ms)} on average over {spell(found.seconds)}, "
-        f"{milliseconds(found.slowest.mean_ms)} in the worst {_span(found)} ({found.worst_percent:+.0f} %), {throttled}"
+        f"{latency_text(found.time_weighted_ms)} on average over {spell(found.seconds)}, "
+        f"{latency_text(found.slowest.mean_ms)} in the worst {_span(found)} ({found.worst_percent:+.0f} %), {throttled}"
     )
 
 
@@ -43,18 +43,18 @@ def _span(found: Sustained) -> str:
 
 def figures(result: SustainedResult, found: Sustained) -> list[tuple[str, str]]:
     """Return the figures of a run as lines of a name and plain text."""
-    lines = [("mean", f"{milliseconds(found.time_weighted_ms)}, each second under load counting the same")]
+    lines = [("mean", f"{latency_text(found.time_weighted_ms)}, each second under load counting the same")]
     when = f"the {_span(found)} that began after {spell(found.slowest.start_s)}"
     if not found.slowest.start_s:
         when = f"the first {_span(found)}"
     slower = f"{found.worst_percent:+.1f} % against the mean"
-    lines.append(("worst", f"{milliseconds(found.slowest.mean_ms)} in {when}, {slower}"))
+    lines.append(("worst", f"{latency_text(found.slowest.mean_ms)} in {when}, {slower}"))
     if found.throttled_from_s is None:
         lines.append(("throttled", NEVER))
     else:
         share = f"{_share(found.throttled_percent)} of the time under load ({spell(found.throttled_s)})"
         lines.append(("throttled", f"{share}, for the first time after {spell(found.throttled_from_s)}"))
-    first, last = milliseconds(found.first.mean_ms), milliseconds(found.last.mean_ms)
+    first, last = latency_text(found.first.mean_ms), latency_text(found.last.mean_ms)
     ends = f"{first} in the first {_span(found)}, {last} in the last ({found.slowdown_percent:+.1f} %)"
     lines.append(("ends", ends))
     if found.hottest_c is not None:

@@ -77,12 +77,15 @@ def _page(result: SustainedResult, found: Sustained) -> str:
 
 
 def _tiles(found: Sustained) -> list[Tile]:
+    unit = latency_unit([found.time_weighted_ms, found.slowest.mean_ms])
     tiles = [
-        Tile("Mean over time", ms(found.time_weighted_ms), "ms", f"of {spell(found.seconds)} under load"),
+        Tile(
+            "Mean over time", unit.number(found.time_weighted_ms), unit.symbol, f"of {spell(found.seconds)} under load"
+        ),
         Tile(
             "Worst",
-            ms(found.slowest.mean_ms),
-            "ms",
+            unit.number(found.slowest.mean_ms),
+            unit.symbol,
             f"{found.worst_percent:+.0f} %, from {spell(found.slowest.start_s)} on".replace("-", "−"),
             warn=found.worst_percent > 5,
         ),
