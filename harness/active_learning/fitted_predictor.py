@@ -163,8 +163,8 @@ class FittedPredictor:
     Args:
         predictor: fitted, and used by nothing else any more.
         card: what it says about itself.
-        measured: the labels of the target, by canonical string, for tables; None if they are not known, as of a predictor
-            that was loaded.
+        measured: the labels of the target, by canonical string, for tables; None if they are not known, as of a
+            predictor that was loaded.
     """
 
     def __init__(

@@ -243,6 +243,11 @@ def tasks(
     if out is not None and out.suffix != ".json":
         raise BadInputError(f"{out}: a file of tasks ends in .json")
     found = hard_splits(read_table(table, space), count, sources, targets, seed)
+    if not found:
+        raise BadInputError(
+            f"no split of the devices of {table} has {sources} sources and {targets} targets",
+            "Ask for fewer: --sources and --targets.",
+        )
     made = [Task(f"{table.stem}-{i}", space, (table,), (one.split,)) for i, one in enumerate(found, 1)]
     if out is not None:
         write_tasks(out, made)

@@ -75,7 +75,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     archs = get("fbnet").sample(40, 5)
     table = {"arch": [arch.text for arch in archs]} | {
         name: [chance.uniform(1, 2) for _ in archs]
-        for name in ("pi3", "pi4", "pi5", "mac", "nano", "edge", "phone", "nuc")
+        for name in ("pi3", "pi4", "pi5", "mac", "nano", "edge", "phone", "nuc", "laptop", "watch")
     }
     pd.DataFrame(table).to_parquet("mine.parquet")
     return tmp_path
