@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from latlab.harness.active_learning.source_devices import ENOUGH_LABELS
 from latlab.harness.errors import BadInputError
 from latlab.harness.store.comparable import comparable
 from latlab.harness.store.vocabulary import Role, Status
@@ -218,7 +219,8 @@ def refitted(space: SearchSpace, rows: pd.DataFrame, predictor: str | Predictor)
     """Return a loop that is fitted to stored rows of one target and space (`Store.table`); None if there are none.
 
     Rows of the hold-out are left out. Of the others only `comparable` ones are used, because labels of different
-    policies must not be pooled.
+    policies must not be pooled, and of those at most `ENOUGH_LABELS` networks, chosen at random but the same each time:
+    with 4,500 instead of 2,000 the error of `roost` is 1 to 3 % smaller, and the time and the memory grow with them.
 
     Raises:
         BadInputError: if the predictor cannot be fitted to these rows.
@@ -228,6 +230,10 @@ def refitted(space: SearchSpace, rows: pd.DataFrame, predictor: str | Predictor)
         return None
     alike = comparable(rows)
     loop = ClosedLoop(space, predictor, budget=0, as_written=bool(alike["as_written"].iloc[0]))
+    archs = alike["arch"].drop_duplicates()
+    if len(archs) > ENOUGH_LABELS:
+        wanted = {arch.text for arch in loop.predictor.wanted()}
+        alike = alike[alike["arch"].isin({*archs.sample(ENOUGH_LABELS, random_state=0), *wanted})]
     for row in alike.to_dict("records"):
         loop.record(row["arch"], Status.OK, row["latency_ms"], row["stderr_ms"])
     try:

@@ -111,6 +111,15 @@ def test_predicting_and_reporting(lab: Lab, tmp_path: Path) -> None:
     assert "Did the device change on the way?" not in page
 
 
+def test_of_many_labels_some_are_enough(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.import_labels(table(tmp_path / "mine.csv"), PIXEL)
+    monkeypatch.setattr("latlab.harness.active_learning.loop.ENOUGH_LABELS", 12)
+    predictor = lab.predictor(PIXEL, space="nasbench201")
+    assert predictor.card.labels == 12
+    assert predictor.table()["measured"].sum() == len(ARCHS), "the table has all of them"
+    assert Lab(lab.store.path).predictor(PIXEL, space="nasbench201")(ARCHS[0].text) == predictor(ARCHS[0].text)
+
+
 def test_quality_says_what_cannot_be_assessed(lab: Lab, tmp_path: Path) -> None:
     lab.import_labels(table(tmp_path / "mine.csv", stderr_ms=0.1), PIXEL)
     [found] = lab.quality(PIXEL)
