@@ -104,12 +104,14 @@ def measured_latencies(rows: pd.DataFrame) -> dict[str, MeasuredLatency]:
     Of networks that were measured several times the mean counts, with the standard error of a mean.
     """
     good = rows[rows["status"] == Status.OK]
-    found = {}
-    for arch, group in good.groupby("arch", sort=False):
-        errors = group["stderr_ms"].to_numpy(dtype=float)
-        stderr = float(np.sqrt((errors**2).sum()) / len(errors))
-        found[str(arch)] = MeasuredLatency(float(group["latency_ms"].mean()), stderr if np.isfinite(stderr) else None)
-    return found
+    variances = good["stderr_ms"].astype(float) ** 2
+    groups, of_variances = good.groupby("arch", sort=False), variances.groupby(good["arch"], sort=False)
+    known = of_variances.count() == groups.size()
+    errors = (of_variances.sum() ** 0.5 / groups.size()).where(known)
+    return {
+        str(arch): MeasuredLatency(ms, None if np.isnan(error) else error)
+        for arch, ms, error in zip(errors.index, groups["latency_ms"].mean().tolist(), errors.tolist(), strict=True)
+    }
 
 
 def scope_in_words(space: SearchSpace, table: pd.DataFrame) -> str:

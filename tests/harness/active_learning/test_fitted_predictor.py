@@ -17,7 +17,7 @@ import pytest
 
 import latlab
 from latlab.harness.active_learning.fitted_predictor import FittedPredictor, PredictorCard, load_predictor
-from latlab.harness.active_learning.latency_table import COLUMNS, MeasuredLatency
+from latlab.harness.active_learning.latency_table import COLUMNS, MeasuredLatency, measured_latencies
 from latlab.harness.active_learning.prediction import KeptPredictors
 from latlab.harness.active_learning.predictor_factory import PredictorOptions
 from latlab.harness.cli.main import main
@@ -117,6 +117,19 @@ def test_the_table_has_every_measured_network(space: str) -> None:
     of_measured = table[table["measured"]]
     assert (of_measured["stderr_ms"] == 0.01 * of_measured["measured_ms"]).all()
     assert table.loc[~table["measured"], ["measured_ms", "stderr_ms"]].isna().all(axis=None)
+
+
+def test_a_label_of_several_sessions_is_their_mean() -> None:
+    rows = pd.DataFrame(
+        {
+            "arch": ["b", "a", "b", "c", "d"],
+            "latency_ms": [10.0, 1.0, 20.0, 3.0, 9.0],
+            "stderr_ms": [0.3, 0.1, 0.4, None, 1.0],
+            "status": ["ok", "ok", "ok", "ok", "failed"],
+        }
+    )
+    assert measured_latencies(rows) == {"b": (15.0, 0.25), "a": (1.0, 0.1), "c": (3.0, None)}
+    assert measured_latencies(rows[:0]) == {}
 
 
 # Folders
