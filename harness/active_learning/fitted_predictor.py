@@ -209,14 +209,7 @@ class FittedPredictor:
             BadInputError: if one of them is no network of the space.
         """
         genes, one = self._genes(archs)
-        if not self._as_written:
-            canonical = self.space.canonical_genes(genes)
-            if self._kept:
-                rows = [number for number, row in enumerate(genes.tolist()) if tuple(row) in self._kept]
-                canonical = canonical.copy()
-                canonical[rows] = genes[rows]
-            genes = canonical
-        found = self._predictor.predict(genes)
+        found = self._predictor.predict(self._seen(genes))
         if not one:
             return found
         return Prediction(found.mean_ms[0], found.std_ms[0], found.lower_ms[0], found.upper_ms[0])
@@ -236,6 +229,21 @@ class FittedPredictor:
         content = onnx_formula(self)
         with whole_file(path) as part:
             part.write_bytes(content)
+
+    def view(self, arch: Architecture) -> Architecture:
+        """Return the architecture in the form that the predictor sees: without dead edges, if they are not exported."""
+        return self.space.from_genes(self._seen(self.space.genes([arch]))[0])
+
+    def _seen(self, genes: IntArray) -> IntArray:
+        """Return genes of shape (n, genes) in the form that the predictor sees."""
+        if self._as_written:
+            return genes
+        canonical = self.space.canonical_genes(genes)
+        if self._kept:
+            rows = [number for number, row in enumerate(genes.tolist()) if tuple(row) in self._kept]
+            canonical = canonical.copy()
+            canonical[rows] = genes[rows]
+        return canonical
 
     def table(self, archs: Archs | None = None) -> pd.DataFrame:
         """Return predictions as a table (`latency_table.COLUMNS`), a row for each network.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,10 +16,10 @@ from latlab.search_spaces import Architecture, SearchSpace
 __all__ = [
     "COLUMNS",
     "MeasuredLatency",
+    "fastest",
     "latency_table",
     "measured_latencies",
     "scope_in_words",
-    "selected",
     "whole_space",
     "with_measured",
 ]
@@ -84,18 +84,36 @@ def latency_table(
     )
 
 
-def selected(table: pd.DataFrame, under_ms: float | None, top: int | None, sort: bool) -> pd.DataFrame:
-    """Return the rows of a latency table that were asked for.
+def fastest(
+    table: pd.DataFrame, space: SearchSpace, view: Callable[[Architecture], Architecture], most: int
+) -> tuple[pd.DataFrame, bool]:
+    """Return the rows of the networks with the shortest predicted latency, and whether strings were left out.
+
+    Strings that are the same network for the predictor are listed once: as the one that was measured, or else as the
+    predictor sees it.
 
     Args:
-        under_ms: only networks that are predicted to take less; None for all.
-        top: only so many of the fastest; None for all.
-        sort: the fastest first, which `top` implies.
+        table: a latency table.
+        space: its space.
+        view: returns an architecture in the form that the predictor sees.
+        most: the most networks to return.
     """
-    found = table if under_ms is None else table[table["latency_ms"] < under_ms]
-    if sort or top is not None:
-        found = found.sort_values("latency_ms", kind="stable")
-    return found.head(top if top is not None else len(found)).reset_index(drop=True)
+    labels = table[table["measured"].astype(bool)] if "measured" in table else table[:0]
+    measured: dict[Architecture, str] = {}
+    for arch in labels["arch"]:
+        measured.setdefault(view(space.parse(arch)), arch)
+    listed = set(table["arch"])
+    found: dict[Architecture, str] = {}
+    alike = False
+    for arch in table.sort_values(["latency_ms", "arch"], kind="stable")["arch"]:
+        network = view(space.parse(arch))
+        if network in found:
+            alike = True
+        elif len(found) == most:
+            break
+        else:
+            found[network] = measured.get(network, network.text if network.text in listed else arch)
+    return table.drop_duplicates("arch").set_index("arch").loc[list(found.values())].reset_index(), alike
 
 
 def measured_latencies(rows: pd.DataFrame) -> dict[str, MeasuredLatency]:

@@ -124,7 +124,10 @@ def predict(
     under: Annotated[
         str | None, typer.Option("--under", help="Only networks that are predicted to be faster, such as 20ms.")
     ] = None,
-    top: Annotated[int | None, typer.Option("--top", min=1, help="Only so many, the fastest.")] = None,
+    top: Annotated[
+        int | None,
+        typer.Option("--top", min=1, help="Only so many, the fastest; strings of the same network count once."),
+    ] = None,
     sort: Annotated[bool, typer.Option("--sort", help="The fastest first.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Write a .parquet or .csv file instead.")] = None,
     onnx: Annotated[
@@ -142,7 +145,7 @@ def predict(
     [dim]Example:[/dim] latlab predict --target local/onnxruntime/cpu/fp32/t1/b1 --all --under 20ms --top 10
     """
     from latlab.harness.active_learning.fitted_predictor import load_predictor
-    from latlab.harness.active_learning.latency_table import selected
+    from latlab.harness.active_learning.latency_table import fastest
     from latlab.harness.active_learning.prediction import predict as predictions
     from latlab.harness.lab import Lab
     from latlab.harness.store.store import Store
@@ -172,7 +175,11 @@ def predict(
         if not (all_ or arch):
             print_json({"onnx": str(onnx)}) if as_json else print(f"Predictor: {onnx}")
             return
-    table = selected(found.table, limit_ms, top, sort)
+    table = found.table if limit_ms is None else found.table[found.table["latency_ms"] < limit_ms]
+    if top is not None:
+        table = fastest(table, fitted.space, fitted.view, top)[0]
+    elif sort:
+        table = table.sort_values("latency_ms", kind="stable")
     where = fitted.card.target + (" (simulated)" if fitted.card.simulated else "")
     if not found.support:
         console.warn(f"nothing was measured on {where}: this comes from other devices and the prior only")
@@ -188,7 +195,7 @@ def predict(
         for record in records(table):
             print_json(record)
     else:
-        console.show_table(table.dropna(axis="columns", how="all"), f"Predicted on {where}")
+        terminal.show_predictions(table, f"Predicted on {where}")
     if not as_json:
         terminal.show_prior(found.sources, found.scope)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from latlab.harness.active_learning.latency_table import fastest
 from latlab.harness.text import count
 from latlab.search_spaces import Architecture, SearchSpace
 
@@ -31,22 +32,7 @@ def fastest_networks(
     Returns:
         A frame with the columns `FASTEST_COLUMNS` of `ReportData`, the fastest first, and the sentence.
     """
-    labels = table[table["measured"].astype(bool)]
-    measured: dict[Architecture, str] = {}
-    for arch in labels["arch"]:
-        measured.setdefault(view(space.parse(arch)), arch)
-    listed = set(table["arch"])
-    found: dict[Architecture, str] = {}
-    alike = False
-    for arch in table.sort_values(["latency_ms", "arch"], kind="stable")["arch"]:
-        network = view(space.parse(arch))
-        if network in found:
-            alike = True
-        elif len(found) == MOST:
-            break
-        else:
-            found[network] = measured.get(network, network.text if network.text in listed else arch)
-    rows = table.drop_duplicates("arch").set_index("arch").loc[list(found.values())].reset_index()
+    rows, alike = fastest(table, space, view, MOST)
     rows = rows.rename(columns={"latency_ms": "predicted_ms"})
     chosen = rows[["arch", "predicted_ms", "lower_ms", "upper_ms", "measured_ms", "stderr_ms"]]
     return chosen, f"{_scope(len(chosen), table, space)}.{_ALIKE if alike else ''}"

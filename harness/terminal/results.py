@@ -95,6 +95,22 @@ def show_onboarding(result: Onboarding) -> None:
     screen.print(table)
 
 
+def show_predictions(table: pd.DataFrame, title: str) -> None:
+    """Print the first rows of a latency table, two lines for each network: its string is as long as a line."""
+    screen = console()
+    screen.print(title, style="italic", highlight=False, markup=False)
+    for row in table.head(MAX_ROWS).to_dict("records"):
+        screen.print(row["arch"], markup=False, highlight=False)
+        value, low, high = (latency_text(row[name]) for name in ("latency_ms", "lower_ms", "upper_ms"))
+        said = f"{value}, 90 % from {low} to {high}"
+        if row.get("measured"):
+            error = f" ± {latency_text(row['stderr_ms'])}" if pd.notna(row["stderr_ms"]) else ""
+            said += f"; measured: {latency_text(row['measured_ms'])}{error}"
+        screen.print(f"  {said}", highlight=False)
+    if len(table) > MAX_ROWS:
+        screen.print(f"... and {len(table) - MAX_ROWS:,} more; --json prints all, --out writes them", style="dim")
+
+
 def show_prior(sources: Sequence[str], scope: str = "") -> None:
     """Print which devices the predictor was pre-trained on, and what part of the space was predicted."""
     console().print(f"prior: {escape(in_words(sources))}", style="dim")
