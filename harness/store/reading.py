@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sqlite3
 import tempfile
 import time
@@ -27,6 +26,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
+from latlab.harness.store.descriptors import copy_bytes, first_bytes
 from latlab.harness.store.errors import StoreError, StoreWarning
 from latlab.harness.store.lock import is_locked
 from latlab.harness.store.schema import SCHEMA_VERSION, Base
@@ -113,8 +113,7 @@ def announces_log(path: Path) -> bool:
         StoreError: if it cannot be read, or is no SQLite file.
     """
     try:
-        with path.open("rb") as file:
-            head = file.read(20)
+        head = first_bytes(path, 20)
     except OSError as error:
         raise StoreError(f"cannot read the store {path}: {error.strerror}") from error
     if head and head[:16] != _MAGIC:
@@ -195,7 +194,7 @@ def _private_copy(path: Path) -> tempfile.TemporaryDirectory[str]:
     try:
         for suffix in ("", "-wal", "-journal"):
             with contextlib.suppress(FileNotFoundError):
-                shutil.copy(_beside(path, suffix), folder.name)
+                copy_bytes(_beside(path, suffix), Path(folder.name, _beside(path, suffix).name))
     except OSError as error:
         folder.cleanup()
         raise StoreError(f"cannot read the store {path}: {error.strerror}") from error

@@ -19,6 +19,7 @@ import pytest
 from latlab.harness.lab import Lab
 from latlab.harness.store.errors import StoreWarning
 from latlab.harness.store.lock import locked
+from latlab.harness.store.reading import announces_log
 from latlab.harness.store.store import Store, StoreError
 from latlab.harness.targets import Target
 from latlab.harness.telemetry.recorded_pass import RecordedPass
@@ -65,7 +66,7 @@ def as_another_user(work: Callable[[], object]) -> None:
 def folder(tmp_path: Path) -> Path:
     """A folder that every user can reach."""
     for one in (tmp_path, *tmp_path.parents[:2]):
-        one.chmod(0o755)
+        one.chmod(one.stat().st_mode | 0o055)
     return tmp_path
 
 
@@ -314,3 +315,16 @@ def test_an_older_store_is_not_updated_under_its_writer(tmp_path: Path) -> None:
             assert connection.execute("PRAGMA user_version").fetchone() == (3,)
     measure(Store(path), "b")
     assert len(Store(path).table()) == 2
+
+
+def test_opening_a_store_again_keeps_the_locks_of_the_first(tmp_path: Path) -> None:
+    """POSIX: closing any descriptor of a file drops the process's locks on it, SQLite's among them."""
+    path = tmp_path / "s.db"
+    store = Store(path)
+    with store.transaction() as connection:
+        connection.exec_driver_sql("INSERT INTO incidents (at, device, kind, message) VALUES ('now', 'a', 'b', 'c')")
+        Store(path).close()
+        announces_log(path)
+        other = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
+        beside = subprocess.run([sys.executable, "-c", other, str(path)], capture_output=True, text=True)
+        assert "database is locked" in beside.stderr
