@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import os
 import shutil
@@ -41,6 +42,7 @@ def measure(store: Store, *archs: str) -> None:
 
 def as_another_user(work: Callable[[], object]) -> None:
     """Run `work` in a copy of this process that belongs to another user, and fail if it fails there."""
+    codecs.lookup("utf-8-sig")  # which the other user may not be allowed to import
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
