@@ -274,7 +274,7 @@ def test_two_controllers(victim: LinuxHost, bystander: LinuxHost, tmp_path: Path
     second = subprocess.run(command(other, "victim", "bystander", count=5), capture_output=True, text=True, timeout=120)
     seconds = time.monotonic() - start
     pid, _ = victim.processes(WORKER)  # and its guard, which came later
-    assert second.returncode == 1
+    assert second.returncode == 3, "one of two devices failed"
     assert "in use" in second.stderr
     assert f"process {pid}" in second.stderr
     rows = stored(other)

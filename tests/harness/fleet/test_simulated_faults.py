@@ -188,7 +188,7 @@ def test_why_the_only_device_failed_is_told(tmp_path: Path) -> None:
     found = lab.measure("all", space=SPACE, count=COUNT, policy=PLAIN.name)
     assert set(found.rows["status"]) <= {"ok", "device_lost"}
     (error,) = found.errors
-    assert error.startswith("device victim: its host key")
+    assert error.startswith("victim/onnxruntime/cpu/fp32/t1/b1: its host key")
     assert error.endswith("the same command continues.")
 
 

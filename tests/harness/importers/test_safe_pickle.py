@@ -151,7 +151,7 @@ def test_bombs_and_nonsense_end_quickly(data: bytes, problem: str | None, monkey
 
 
 def test_references_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pickles, "MAX_STEPS", 5000)
+    monkeypatch.setattr(pickles.PickleReader, "most_steps", 5000)
     row = [1.0] * 100
     assert read_pickle(pickle.dumps([row] * 10), "f") == [row] * 10
     with pytest.raises(BadInputError, match="counting what references stand for"):

@@ -116,8 +116,10 @@ def test_an_older_store_is_taken_along(store: Store, tmp_path: Path) -> None:
     with sqlite3.connect(store.path) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
         for table in ("sources", "source_archs", "source_labels"):
-            connection.execute(f"DROP TABLE {table}")  # as one that may not be written looks like
-    assert names(again) == [str(HERE)]
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute("PRAGMA user_version = 2")
+    again.close()
+    assert names(Store(store.path)) == [str(HERE)], "an older one is read as it is"
 
 
 def test_many_labels_are_kept_in_seconds(store: Store, tmp_path: Path) -> None:
@@ -126,7 +128,7 @@ def test_many_labels_are_kept_in_seconds(store: Store, tmp_path: Path) -> None:
     tables = read_sources([table_file(tmp_path / "t.parquet", {"arch": texts, **columns})])
     keep(store, tables)
     assert [len(source.genes) for source in source_devices(store, CELL)] == [15625] * 4
-    assert store.path.stat().st_size + Path(f"{store.path}-wal").stat().st_size < 30e6
+    assert store.path.stat().st_size < 30e6
 
 
 # Handing out
