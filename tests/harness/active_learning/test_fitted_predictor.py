@@ -301,9 +301,11 @@ def test_predict_from_a_folder_needs_no_store(command: Latlab, tmp_path: Path) -
     assert json.loads(out)["latency_ms"] == pytest.approx(predictor(DEAD))
     _, out, _ = command("predict", "--predictor-folder", "p", "--all", "--top", "3", "--json")
     everything = predictor.table()
-    fastest = [json.loads(line)["latency_ms"] for line in out.splitlines()]
-    assert fastest[0] == everything["latency_ms"].min()
-    assert fastest == sorted(set(fastest)), "strings of one network count once"
+    fastest = [json.loads(line) for line in out.splitlines()]
+    assert fastest[0]["latency_ms"] == pytest.approx(everything["latency_ms"].min())
+    assert [one["latency_ms"] for one in fastest] == sorted(one["latency_ms"] for one in fastest)
+    space = get("nasbench201")
+    assert len({space.canonical(space.parse(one["arch"])) for one in fastest}) == 3, "no network twice"
     limit = float(np.sort(everything["latency_ms"].unique())[20:22].mean())
     _, out, _ = command("predict", "--predictor-folder", "p", "--all", "--under", f"{1000 * limit}us", "--out", "t.csv")
     assert len(pd.read_csv("t.csv")) == (everything["latency_ms"] < limit).sum()
