@@ -211,8 +211,8 @@ def _names(text: str, option: str) -> tuple[str, ...]:
 
 def _numbers(text: str) -> tuple[int, ...]:
     parts = _names(text, "--samples")
-    if not all(part.isascii() and part.isdigit() and len(part) < 7 and int(part) for part in parts):
-        raise BadInputError(f"--samples {text}: not all of these are numbers", "Write them like 5,10,20.")
+    if not all(part.isascii() and part.isdigit() and len(part) < 7 for part in parts):
+        raise BadInputError(f"--samples {text}: not all of these are whole numbers", "Write them like 5,10,20.")
     return tuple(sorted({int(part) for part in parts}))
 
 
