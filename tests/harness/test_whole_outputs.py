@@ -33,10 +33,9 @@ ELSEWHERE = {
     # Files for this process alone, in a temporary folder.
     "harness/exporters/layers/tflite.py": "tempfile.NamedTemporaryFile",
     "harness/exporters/tflite/calibration.py": "tempfile.NamedTemporaryFile",
+    "harness/store/descriptors.py": "a copy of a store in tempfile.TemporaryDirectory",
     "harness/active_learning/fitted_predictor.py": "a folder that the caller has from whole_folder",
     "harness/active_learning/onboarding.py": "save_onboarding: a folder that the caller has from whole_folder",
-    # Never read as a file: its lock is what counts.
-    "harness/store/store.py": "the lock of a store",
     "harness/paths.py": "the helpers",
 }
 """Modules that write in other ways, and why nothing is lost there."""
