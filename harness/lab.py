@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from functools import partial
+from functools import partial, wraps
+from inspect import isfunction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import pandas as pd
 
 from latlab.harness import sustained
@@ -67,7 +69,6 @@ from latlab.harness.models.input_options import InputOptions
 from latlab.harness.models.own_model import OwnModel, locate
 from latlab.harness.models.read import read_model
 from latlab.harness.paths import cache_folder, whole_folder, writable_folder
-from latlab.harness.plain_arguments import plain_arguments
 from latlab.harness.profiling import NetworkProfile, ProfileRun
 from latlab.harness.statistics.ranking import Resolve
 from latlab.harness.store.distributions import with_distributions
@@ -83,10 +84,36 @@ from latlab.search_spaces import Architecture, BlockSpace, SearchSpace
 if TYPE_CHECKING:
     from latlab.harness.quality.assessment import Quality
 
-__all__ = ["Lab"]
+__all__ = ["Lab", "plain_arguments"]
 
 MOST_SESSIONS = 3
 """Most sessions of a check against a baseline."""
+
+
+Class = TypeVar("Class", bound=type)
+
+
+def plain_arguments(kind: Class) -> Class:
+    """Have the public methods of a class, and its constructor, take NumPy's numbers where they take Python's.
+
+    A seed of a store and of a random draw is an `int`, nothing else.
+    """
+    for name, method in list(vars(kind).items()):
+        if isfunction(method) and (name == "__init__" or not name.startswith("_")):
+            setattr(kind, name, _taking_plain(method))
+    return kind
+
+
+def _taking_plain(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def call(*arguments: Any, **named: Any) -> Any:
+        return method(*map(_plain, arguments), **{name: _plain(value) for name, value in named.items()})
+
+    return call
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.integer | np.floating | np.bool_) else value
 
 
 @plain_arguments

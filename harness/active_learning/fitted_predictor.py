@@ -226,7 +226,13 @@ class FittedPredictor:
         """
         from latlab.harness.active_learning.onnx_formula import onnx_formula  # onnx is heavy
 
-        content = onnx_formula(self)
+        formula = self.formula()
+        if formula is None:
+            raise BadInputError(
+                f"the predictor {self.card.predictor} is no formula, so it cannot become an ONNX file",
+                "roost is one: --predictor roost.",
+            )
+        content = onnx_formula(formula, self.card.to_json())
         with whole_file(path) as part:
             part.write_bytes(content)
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from latlab.harness.active_learning.fitted_predictor import FittedPredictor
-from latlab.harness.errors import BadInputError
 from latlab.predictors.base import LatencyFormula
 
 __all__ = ["onnx_formula"]
@@ -17,21 +15,16 @@ __all__ = ["onnx_formula"]
 OPSET = 17
 
 
-def onnx_formula(predictor: FittedPredictor) -> bytes:
-    """Return an ONNX model that computes what `FittedPredictor.predict` does.
+def onnx_formula(formula: LatencyFormula, card: Mapping[str, Any]) -> bytes:
+    """Return an ONNX model that computes what `LatencyFormula.predict` does.
 
     Its input is `features`, float64 of shape (n, d): what `SearchSpace.features` gives for canonical genes. Its outputs
-    are `latency_ms`, `std_ms`, `lower_ms` and `upper_ms`, float64 of shape (n,). Its metadata hold the card.
+    are `latency_ms`, `std_ms`, `lower_ms` and `upper_ms`, float64 of shape (n,).
 
-    Raises:
-        BadInputError: if the predictor is no formula of features.
+    Args:
+        formula: the fitted predictor.
+        card: what it says about itself, which goes into the model's metadata.
     """
-    formula = predictor.formula()
-    if formula is None:
-        raise BadInputError(
-            f"the predictor {predictor.card.predictor} is no formula, so it cannot become an ONNX file",
-            "roost is one: --predictor roost.",
-        )
     import onnx
     from onnx import TensorProto, helper
 
@@ -49,8 +42,8 @@ def onnx_formula(predictor: FittedPredictor) -> bytes:
         doc_string="The column 1 of features is 1; all are unscaled. Times are in milliseconds.",
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
-    model.producer_name, model.producer_version = "latlab", predictor.card.latlab
-    helper.set_model_props(model, {"card": json.dumps(predictor.card.to_json())})
+    model.producer_name, model.producer_version = "latlab", str(card["latlab"])
+    helper.set_model_props(model, {"card": json.dumps(card)})
     onnx.checker.check_model(model)
     content: bytes = model.SerializeToString()
     return content

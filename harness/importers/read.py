@@ -15,6 +15,7 @@ from typing import Any
 from latlab.harness.errors import BadInputError
 from latlab.harness.importers import grid, hat, help_eagle, hw_nas_bench, ofa_lookup, safe_pickle, table_files
 from latlab.harness.importers.arch_formats import ARCH_FORMATS
+from latlab.harness.importers.safe_numpy import NumpyReader
 from latlab.harness.importers.source_table import SourceTable, labelled
 from latlab.harness.importers.units import UNITS
 
@@ -146,7 +147,7 @@ def _read(path: Path, data: bytes, space: str | None) -> tuple[str, Any]:
     if data.startswith(b"PK\3\4"):
         value = safe_pickle.read_torch(data, name)
     elif data[:1] == b"\x80" or path.suffix.lower() in (".pickle", ".pkl", ".pt", ".pth"):
-        value = safe_pickle.read_pickle(data, name, arrays=hw_nas_bench.MARK in data)
+        value = safe_pickle.read_pickle(data, name, NumpyReader if hw_nas_bench.MARK in data else None)
     else:
         raise BadInputError(f"{path}: it is no table that latlab knows", _WAY_OUT)
     if hw_nas_bench.is_hw_nas_bench(value):

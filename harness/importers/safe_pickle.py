@@ -71,24 +71,20 @@ def read_torch(data: bytes, name: str) -> Any:
     return read_pickle(content, f"{name}, {found[0].filename}")
 
 
-def read_pickle(data: bytes, name: str, *, arrays: bool = False) -> Any:
+def read_pickle(data: bytes, name: str, reader: type[PickleReader] | None = None) -> Any:
     """Return the value of a pickle of plain data.
 
     Args:
         data: the pickle's bytes.
         name: the file's name in errors.
-        arrays: whether numpy's arrays and numbers are plain data, too: they become lists and numbers (`safe_numpy`).
+        reader: the interpreter, for pickles that may hold more (`safe_numpy.NumpyReader`); by default `PickleReader`.
 
     Raises:
         BadInputError: naming the byte at which it is anything else.
     """
     if len(data) > MAX_BYTES:
         raise BadInputError(f"{name}: more than {MAX_BYTES:,} bytes")
-    if arrays:
-        from latlab.harness.importers.safe_numpy import NumpyReader
-
-        return NumpyReader(data, name).read()
-    return PickleReader(data, name).read()
+    return (reader or PickleReader)(data, name).read()
 
 
 class PickleReader:

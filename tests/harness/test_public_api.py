@@ -14,7 +14,7 @@ from latlab import predictors, search_spaces
 from latlab.harness import Lab
 from latlab.harness.compare.result import Question
 from latlab.harness.errors import BadInputError
-from latlab.harness.plain_arguments import plain_arguments
+from latlab.harness.lab import plain_arguments
 from latlab.search_spaces import Architecture, SearchSpace, get
 
 TOY = "toy/onnxruntime/cpu/fp32/t1/b1"

@@ -14,6 +14,7 @@ import pytest
 from latlab.harness.errors import BadInputError
 from latlab.harness.importers.hw_nas_bench import SETTINGS, block_names
 from latlab.harness.importers.read import read_sources
+from latlab.harness.importers.safe_numpy import NumpyReader
 from latlab.harness.importers.safe_pickle import read_pickle
 from latlab.search_spaces import get
 
@@ -86,7 +87,7 @@ def test_numpys_numbers_are_read_in_every_protocol(protocol: int) -> None:
         "a": np.array([1.5, 2.5]), "b": [np.float64(3), np.int32(-4)], "c": np.array([1, 2], ">i2"), "d": grid,
         "e": np.asfortranarray(grid), "f": collections.OrderedDict(x=1), "again": [np.array([1.0], ">f8")] * 2,
     }  # fmt: skip
-    found = read_pickle(pickle.dumps(value, protocol), "f", arrays=True)
+    found = read_pickle(pickle.dumps(value, protocol), "f", NumpyReader)
     assert found == {"a": [1.5, 2.5], "b": [3.0, -4], "c": [1, 2], "d": grid.tolist(), "e": grid.tolist(),
                      "f": {"x": 1}, "again": [[1.0], [1.0]]}  # fmt: skip
 
@@ -106,7 +107,7 @@ class Bomb:
 def test_nothing_else_is_read(value: object, protocol: int, capsys: pytest.CaptureFixture[str]) -> None:
     data = pickle.dumps([value, "_latency"], protocol)
     with pytest.raises(BadInputError, match="byte"):
-        read_pickle(data, "f", arrays=True)
+        read_pickle(data, "f", NumpyReader)
     assert not capsys.readouterr().out
 
 

@@ -78,6 +78,15 @@ def old_store(path: Path) -> Path:
     return path
 
 
+def some_store(path: Path, is_old: bool) -> None:
+    """Make a store with a label, or an older one."""
+    if is_old:
+        old_store(path)
+    else:
+        with Store(path) as store:
+            measure(store, "a")
+
+
 def read_everything(path: Path) -> None:
     with Store(path, must_exist=True) as store:
         assert len(store.table(raw=True))
@@ -91,11 +100,7 @@ def read_everything(path: Path) -> None:
 @pytest.mark.parametrize("is_old", [False, True])
 def test_reading_leaves_nothing_beside_the_store(tmp_path: Path, is_old: bool) -> None:
     path = tmp_path / "s.db"
-    if is_old:
-        old_store(path)
-    else:
-        with Store(path) as store:
-            measure(store, "a")
+    some_store(path, is_old)
     before = path.read_bytes()
     read_everything(path)
     assert os.listdir(tmp_path) == ["s.db"]
@@ -109,11 +114,7 @@ def test_another_user_reads_and_the_owner_goes_on(folder: Path, is_old: bool, mo
     place = folder / "shared"
     place.mkdir()
     path = place / "s.db"
-    if is_old:
-        old_store(path)
-    else:
-        with Store(path) as store:
-            measure(store, "a")
+    some_store(path, is_old)
     place.chmod(mode)
     as_another_user(lambda: read_everything(path))
     assert os.listdir(place) == ["s.db"]
