@@ -58,7 +58,8 @@ def test_names(key: Key, tmp_path: Path, names: str, host: str, port: int, hashe
         if {*"*?!"} & {*names}:
             pytest.skip("patterns are not hashed")
         subprocess.run(["ssh-keygen", "-q", "-H", "-f", str(file)], check=True, capture_output=True)
-        assert names not in file.read_text()
+        # By field: the salt, the hash and the key are base64, and may hold "pi" by chance.
+        assert file.read_text().split()[0].startswith("|1|")
     known = read_known_hosts([file], hop(host, port).known_as)
     check_host_key(hop(host, port), known, known[0].key_type, blob(key, tmp_path))
     shown = subprocess.run(["ssh-keygen", "-lf", "-"], input=key.public, capture_output=True, text=True, check=True)
