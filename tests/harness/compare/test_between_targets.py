@@ -73,7 +73,7 @@ def test_the_page(count: int, tmp_path: Path) -> None:
     assert "<i>" not in page
     if not found.changed.empty:
         assert "&lt;i&gt;" in page
-    assert "c0de" not in page
+    assert "#c0de" not in page
 
 
 def test_the_page_says_if_no_rank_changes() -> None:

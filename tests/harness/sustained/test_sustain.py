@@ -315,7 +315,7 @@ def test_plots(result: SustainedResult, tmp_path: Path, name: str, begins: bytes
     write_chart(result, path)
     content = path.read_bytes()
     assert content.startswith(begins)
-    assert b"c0de" not in content  # stand-ins of colours
+    assert b"#c0de" not in content  # stand-ins of colours
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
