@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -99,6 +100,13 @@ class PredictorCard:
         for name, value in known.items():
             if type(value) is not kinds.get(name, str):
                 raise ValueError(f"its {name} is {value!r:.40}")
+        for name in ("scores", "options"):
+            wrong = [one for one in known.get(name, {}).values() if type(one) not in (int, float)]
+            if wrong:
+                raise ValueError(f"its {name} hold {wrong[0]!r:.40}")
+        for one in known.get("sources", ()):
+            if not isinstance(one, dict) or [type(one.get(key)) for key in ("name", "architectures")] != [str, int]:
+                raise ValueError(f"one of its sources is {one!r:.40}")
         try:
             return cls(**known)
         except TypeError as error:
@@ -182,7 +190,8 @@ class FittedPredictor:
         self._kept = {arch.genes for arch in predictor.wanted()}
 
     def __repr__(self) -> str:
-        return f"<{self.card.predictor} for {self.card.space} on {self.card.target}, {self.card.labels} labels>"
+        card = self.card
+        return clean(f"<{card.predictor} for {card.space} on {card.target}, {card.labels} labels>")
 
     def __call__(self, archs: Archs) -> Any:
         """Return the latencies in ms: an array of shape (n,), or a number for one network.
@@ -275,10 +284,17 @@ class FittedPredictor:
         """Return the genes of networks, of shape (n, genes), and whether it was one network by itself."""
         if isinstance(archs, (str, Architecture)):
             return self.space.genes([self._architecture(archs)]), True
+        if isinstance(archs, (pd.DataFrame, Mapping)):
+            raise BadInputError(
+                "a table is no list of networks",
+                'Give its column of canonical strings (table["arch"]), or their genes.',
+            )
+        if isinstance(archs, np.ndarray) and archs.dtype.kind in "OUT":
+            archs = archs.tolist()
         if isinstance(archs, Iterable) and not isinstance(archs, np.ndarray):
             archs = list(archs)
             if archs and isinstance(archs[0], (str, Architecture)):
-                return self.space.genes([self._architecture(arch) for arch in archs]), False
+                return self.space.genes(self._architectures(archs)), False
             if not archs:
                 return np.empty((0, self.space.num_genes), np.int64), False
         genes = np.asarray(archs)
@@ -297,6 +313,16 @@ class FittedPredictor:
             except ArchitectureError as error:
                 raise BadInputError(f"row {number}: {error}") from None
         return genes, one
+
+    def _architectures(self, archs: Sequence[object]) -> list[Architecture]:
+        """Return networks that are given one by one; an error names the row."""
+        found = []
+        for number, arch in enumerate(archs):
+            try:
+                found.append(self._architecture(arch))
+            except BadInputError as error:
+                raise BadInputError(f"row {number}: {error.message}", error.hint) from None
+        return found
 
     def _architecture(self, arch: object) -> Architecture:
         if isinstance(arch, Architecture):
@@ -384,13 +410,24 @@ def load_predictor(folder: str | Path) -> FittedPredictor:
         raise BadInputError(f"{folder} holds a predictor that is not installed here: {error}") from error
     except ValueError as error:
         raise BadInputError(clean(str(error))) from error
-    return FittedPredictor(predictor, card)
+    fitted = FittedPredictor(predictor, card)
+    with np.errstate(all="ignore"):
+        found = fitted.predict(space.references())
+    if not all(np.isfinite(values).all() and (values > 0).all() for values in (found.mean_ms, found.std_ms)):
+        raise BadInputError(
+            f"{folder} holds a predictor whose latencies are no positive numbers: its files are damaged",
+            "Fit the predictor again, or ask for its folder again.",
+        )
+    return fitted
 
 
 def _read_card(folder: Path) -> PredictorCard:
     path = folder / CARD
     try:
-        if path.stat().st_size > MOST_CARD_BYTES:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError("it is no regular file")
+        if found.st_size > MOST_CARD_BYTES:
             raise ValueError("it is too large")
         return PredictorCard.from_json(json.loads(path.read_bytes()))
     except (FileNotFoundError, NotADirectoryError):

@@ -43,9 +43,10 @@ def import_labels(
     if len(names) > 1:
         tables = [table for table in tables if table.name == mine]
         if not tables:
+            targets = f"; --as-target {EACH} takes them all" if all(name.count("-") > 4 for name in names) else ""
             raise BadInputError(
                 f"{files[0]}: it has several devices ({', '.join(sorted(names)):.300}), and {target} is one",
-                f"Say which of them it is: --device NAME; or, if they are full targets, --as-target {EACH}.",
+                f"Say which of them it is: --device NAME{targets}.",
             )
     return keep_labels(store, [target] * len(tables), tables, as_written)
 

@@ -78,14 +78,14 @@ def rows_in(
     parse: Callable[[SearchSpace, Any], Architecture]
     if form == "string":
         values = [str(one) for one in values]
-        space = fitting_space(values, given, name, "parse")
+        space = fitting_space(values, given, name, "parse", where)
         parse = _by_string
     else:
         lists = [_numbers(one, form, place, key, name) for one, place in zip(values, where, strict=True)]
         if form == "naslib":
             _only_nasbench201(given, name)
             given = NASBENCH201
-        space = fitting_space(lists, given, name, "from_genes")
+        space = fitting_space(lists, given, name, "from_genes", where)
         values, parse = [tuple(one) for one in lists], _by_naslib if form == "naslib" else _by_genes
     known: dict[Any, Architecture] = {}
     archs = []
@@ -117,7 +117,13 @@ def _values(
     columns: Mapping[str, Sequence[Any]], form: str, where: Sequence[str], name: str
 ) -> tuple[str, Sequence[Any]]:
     """Return the name and the values of the column of architectures; those of OFA's columns are put together."""
-    lower = {key.strip().lower(): key for key in columns}
+    lower: dict[str, str] = {}
+    for key in columns:
+        other = lower.setdefault(key.strip().lower(), key)
+        if other != key and key.strip().lower() in (*ARCH_COLUMNS, *(INDEX_COLUMNS if form == "index" else ())):
+            raise BadInputError(
+                f"{name}: the columns {other!r:.60} and {key!r:.60} both name architectures", "Remove one."
+            )
     wanted = [*ARCH_COLUMNS, *INDEX_COLUMNS] if form == "index" else list(ARCH_COLUMNS)
     for one in wanted:
         if one in lower:

@@ -113,6 +113,7 @@ def latency_columns(columns: Mapping[str, Sequence[Any]], name: str) -> tuple[li
         left_out += [one.key for one in found if not one.is_stated]
         found = [one for one in found if one.is_stated]
     _check_distinct(found, name)
+    _check_repeats(found, name)
     errors = {_bare(one): (key, one.unit) for key, one in names.items() if set(one.words) & _ERROR or _std_err(one)}
     with_errors = []
     for column in found:
@@ -180,6 +181,17 @@ def _is_word(value: Any) -> bool:
     return isinstance(value, str) and not re.match(r"\s*[+-]?[\d.,]|\s*[+-]?(inf|nan)", value, re.IGNORECASE)
 
 
+def _check_repeats(found: Sequence[LatencyColumn], name: str) -> None:
+    """Check that no columns such as run1, run2, run3 are taken for devices."""
+    pattern = re.compile(r"(run|rep|repeat|trial|iter|iteration)[\W_]*\d+", re.IGNORECASE)
+    repeats = [one.key for one in found if pattern.fullmatch(one.device or "")]
+    if len(repeats) > 1 and len(repeats) == len(found):
+        raise BadInputError(
+            f"{name}: the columns {', '.join(repeats):.80} look like repeated measurements of one device",
+            f"Give their mean as latency_ms, and its standard error as stderr_ms; or name one: --device {repeats[0]}.",
+        )
+
+
 def _check_distinct(found: Sequence[LatencyColumn], name: str) -> None:
     seen: dict[str | None, str] = {}
     for one in found:
@@ -188,5 +200,5 @@ def _check_distinct(found: Sequence[LatencyColumn], name: str) -> None:
             whom = "one device" if one.device is None else f"the device {one.device}"
             raise BadInputError(
                 f"{name}: the columns {first!r:.60} and {one.key!r:.60} are both latencies of {whom}",
-                f"Remove one, or name one: --device {first}.",
+                "Remove one of them, or rename it.",
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from latlab.harness.importers.source_table import Floats
 __all__ = ["Grid", "as_numbers", "is_empty", "read_csv", "read_parquet"]
 
 MAX_CELLS = 20_000_000
+MAX_COLUMNS = 10_000
 MAX_PARQUET_BYTES = 1_000_000_000
 """The most bytes of the unpacked table, as the file's metadata give them."""
 EMPTY = ("", "na", "n/a", "nan", "null", "none", "-", "--", "#n/a")
@@ -63,6 +65,7 @@ def read_csv(path: Path) -> Grid:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         header = [one.strip() for one in next(reader, [])]
+        _check_columns(name, len(header))
         columns = [[] for _ in header]
         for row in reader:
             if not any(cell.strip() for cell in row):
@@ -87,6 +90,8 @@ def read_csv(path: Path) -> Grid:
 def _decoded(path: Path, name: str) -> str:
     """Return the file's text. Bytes that are not UTF-8 are Excel's `CSV`, cp1252, unless they are no text at all."""
     data = path.read_bytes()
+    if b"\0" in data[:4096] and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise BadInputError(f"{name}: it holds NUL bytes, as UTF-16 without its mark does", "Save it as CSV in UTF-8.")
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
         return data.decode("utf-16" if wide else "utf-8-sig")
@@ -114,6 +119,7 @@ def read_parquet(path: Path) -> Grid:
         with pyarrow.parquet.ParquetFile(path) as file:
             facts = file.metadata
             size = sum(facts.row_group(group).total_byte_size for group in range(facts.num_row_groups))
+            _check_columns(name, facts.num_columns)
             if facts.num_rows * facts.num_columns > MAX_CELLS or size > MAX_PARQUET_BYTES:
                 raise BadInputError(f"{name}: {facts.num_rows:,} rows of {facts.num_columns:,} columns are too many")
             table = file.read()
@@ -125,12 +131,17 @@ def read_parquet(path: Path) -> Grid:
 
 
 def _grid(name: str, header: Sequence[str], columns: Sequence[Sequence[Any]], where: Sequence[str]) -> Grid:
-    twice = sorted({one for one in header if header.count(one) > 1})
+    twice = sorted(one for one, count in Counter(header).items() if count > 1)
     if twice:
         raise BadInputError(f"{name}: two columns are called {twice[0]!r:.60}", "Rename one.")
     if not where:
         raise BadInputError(f"{name}: it has no rows", FORMS)
     return Grid(name, dict(zip(header, columns, strict=True)), where)
+
+
+def _check_columns(name: str, count: int) -> None:
+    if count > MAX_COLUMNS:
+        raise BadInputError(f"{name}: {count:,} columns are too many, at most {MAX_COLUMNS:,} are read", FORMS)
 
 
 def is_empty(value: Any) -> bool:
@@ -166,7 +177,8 @@ def as_numbers(values: Sequence[Any], where: Sequence[str], column: str, name: s
         except (TypeError, ValueError, OverflowError):
             raise BadInputError(
                 f"{name}, {where[place]}: {column} is {values[place]!r:.60}, which is no number",
-                "Columns beside the architecture are latencies, one per device: remove others.",
+                "Write NaN, or nothing, for what was not measured. Columns beside the architecture are latencies: "
+                "remove others.",
             ) from None
     return found
 

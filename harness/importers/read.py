@@ -7,6 +7,7 @@ and the place in it.
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -118,7 +119,10 @@ def _open(path: Path, wanted: str, space: str | None) -> _File:
     try:
         if path.is_dir():
             raise BadInputError(f"{path} is a folder", f"Name its files, for example: {path}/*")
-        size = path.stat().st_size
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            raise BadInputError(f"{path} is no regular file", "Name a file that holds a table.")
+        size = facts.st_size
         if size > safe_pickle.MAX_BYTES:
             raise BadInputError(f"{path}: more than {safe_pickle.MAX_BYTES:,} bytes")
         data = path.read_bytes()
@@ -220,6 +224,8 @@ def _table(
         column.stderr,
         insist=checks.insist,
         batch_size=checks.batch_size,
+        called=column.key,
+        is_stated=checks.unit is not None or column.unit is not None or last.format not in ("csv", "parquet"),
         format=last.format,
         files=tuple(str(file.path) for file in files),
         sha256=sums[0] if len(sums) == 1 else hashlib.sha256("".join(sorted(sums)).encode()).hexdigest(),

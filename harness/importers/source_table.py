@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from latlab.harness.architectures import space_named
 from latlab.harness.errors import BadInputError
-from latlab.harness.importers.units import UNITS, check_unit
+from latlab.harness.importers.units import UNITS, check_alike, check_unit
 from latlab.search_spaces import Architecture, ArchitectureError, SearchSpace, get, names
 
 __all__ = ["UNITS", "Rows", "SourceTable", "device_name", "fitting_space", "labelled", "rows_of"]
@@ -73,7 +73,9 @@ def rows_of(space: SearchSpace, archs: Sequence[Architecture], where: Sequence[s
     return Rows(space, list(positions), which, where)
 
 
-def fitting_space(values: Sequence[Any], given: str | None, name: str, parse: str) -> SearchSpace:
+def fitting_space(
+    values: Sequence[Any], given: str | None, name: str, parse: str, where: Sequence[str] = ()
+) -> SearchSpace:
     """Return the space `given`, or the only installed one that accepts the first `LOOKED_AT` of `values`.
 
     Args:
@@ -81,23 +83,27 @@ def fitting_space(values: Sequence[Any], given: str | None, name: str, parse: st
         given: a space's name, or None.
         name: the file's name in errors.
         parse: the method of a space that reads the values: `parse` or `from_genes`.
+        where: each row's name in errors, if there is one.
 
     Raises:
         BadInputError: naming the spaces to choose from, or what is wrong with the values.
     """
     if given is not None:
         return space_named(given)
-    fitting = []
-    for space in map(get, names()):
-        try:
-            for value in values[:LOOKED_AT]:
-                getattr(space, parse)(value)
-        except (ArchitectureError, TypeError):
-            continue
-        fitting.append(space)
+    looked_at = values[:LOOKED_AT]
+    wrong = {space: _wrong(space, parse, looked_at) for space in map(get, names())}
+    fitting = [space for space, rows in wrong.items() if not rows]
     if len(fitting) == 1:
         return fitting[0]
     if not fitting:
+        nearly, rows = min(wrong.items(), key=lambda one: len(one[1]))
+        if 2 * len(rows) < len(looked_at):
+            first = min(rows)
+            place = f", {where[first]}" if where else ""
+            raise BadInputError(
+                f"{name}{place}: {rows[first]}",
+                f"Of the first {len(looked_at)} rows, {len(looked_at) - len(rows)} are architectures of {nearly.name}.",
+            )
         shown = f"{values[0]!s:.120}" if len(values) else "nothing"
         raise BadInputError(
             f"{name}: its architectures are of no space that latlab knows; the first is {shown}",
@@ -109,8 +115,20 @@ def fitting_space(values: Sequence[Any], given: str | None, name: str, parse: st
     )
 
 
+def _wrong(space: SearchSpace, parse: str, values: Sequence[Any]) -> dict[int, Exception]:
+    """Return the places of the values that are no architectures of a space, and why."""
+    found: dict[int, Exception] = {}
+    for place, value in enumerate(values):
+        try:
+            getattr(space, parse)(value)
+        except (ArchitectureError, TypeError) as error:
+            found[place] = error
+    return found
+
+
 def labelled(rows: Rows, latency: Floats, unit: str, name: str, device: str, stderr: Floats | None = None, *,
-             insist: bool = False, batch_size: int | None = None, **facts: Any) -> SourceTable:  # fmt: skip
+             insist: bool = False, batch_size: int | None = None, called: str | None = None, is_stated: bool = True,
+             **facts: Any) -> SourceTable:  # fmt: skip
     """Return one column of latencies as a source device. Repeated architectures get the mean of their rows.
 
     Args:
@@ -122,6 +140,8 @@ def labelled(rows: Rows, latency: Floats, unit: str, name: str, device: str, std
         stderr: each row's standard error in `unit`, if known.
         insist: whether to accept latencies that are impossible for the space.
         batch_size: the images of an inference; None where only the device's name may tell.
+        called: the column's name in errors; by default the device's.
+        is_stated: whether somebody has said the unit.
         facts: the other fields of `SourceTable`.
 
     Raises:
@@ -129,22 +149,26 @@ def labelled(rows: Rows, latency: Floats, unit: str, name: str, device: str, std
     """
     scale = UNITS[unit]
     measured = ~np.isnan(latency)
-    wrong = np.flatnonzero(measured & ~((latency > 0) & np.isfinite(latency)))
+    with np.errstate(over="ignore"):
+        wrong = np.flatnonzero(measured & ~((latency > 0) & np.isfinite(scale * latency)))
     if len(wrong):
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise BadInputError(
-            f"{name}, {rows.where[wrong[0]]}: the latency of {device} is {latency[wrong[0]]:g}{more}; "
+            f"{name}, {rows.where[wrong[0]]}: the latency of {called or device} is {latency[wrong[0]]:g}{more}; "
             "it must be positive",
             "Leave out what was not measured, or write NaN.",
         )
     if not measured.any():
         raise BadInputError(f"{name}: {device} has no latency at all", "Leave it out.")
     if not insist:
-        check_unit(rows.space, latency[measured], unit, name, device, batch_size)
+        check_unit(rows.space, latency[measured], unit, name, device, batch_size, is_stated=is_stated)
+        check_alike(rows.space, latency, measured, rows.where, f"{name}, {{}}: the latency of {called or device}")
     _check_errors(rows, stderr, measured, name, device)
     which = rows.which[measured]
     kept, inverse, counts = np.unique(which, return_inverse=True, return_counts=True)
     labels, notes = scale * latency[measured], list(facts.pop("notes", ()))
+    if not is_stated:
+        notes.append(f"{labels.min():.3g} to {labels.max():.3g} ms: no column names a unit, so they are taken as ms")
     errors = None if stderr is None else scale * stderr[measured]
     if len(kept) < len(which):
         notes.append(_merged(rows, labels, np.flatnonzero(measured), inverse, counts))

@@ -74,6 +74,13 @@ def columns_of(grid: Grid, given: str | None, only: str | None = None, form: str
     """
     indices = INDEX_COLUMNS if form == "index" else ()
     columns = {key: values for key, values in grid.columns.items() if key not in IGNORED or key.lower() in indices}
+    lower = [key.strip().lower() for key in grid.columns]
+    ignored = next((key for key in grid.columns if key.strip().lower() in INDEX_COLUMNS), None)
+    if ignored is not None and not any(one in lower for one in (*ARCH_COLUMNS, *indices, OFA_COLUMNS[-1])):
+        raise BadInputError(
+            f"{grid.name}: no column names the architectures (it has: {', '.join(grid.columns):.200})",
+            f"If {ignored} is NAS-Bench-201's official index, say --arch-format index. {FORMS}",
+        )
     keep = np.array([str(one) == "ok" for one in columns["status"]]) if "status" in columns else None
     device_key = next((key for one in DEVICES for key in columns if key.strip().lower() == one), None)
     taken = {

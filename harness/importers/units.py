@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -12,7 +13,7 @@ from latlab.harness.architectures import is_block_space
 from latlab.harness.errors import BadInputError
 from latlab.search_spaces import SearchSpace
 
-__all__ = ["UNITS", "batch_in_name", "check_unit", "possible_ms"]
+__all__ = ["UNITS", "batch_in_name", "check_alike", "check_unit", "possible_ms"]
 
 UNITS = {"ms": 1.0, "s": 1e3, "us": 1e-3, "ns": 1e-6}
 """Milliseconds per unit."""
@@ -21,6 +22,11 @@ BLOCKS_MS = (1e-6, 1e4)
 FASTEST_MS = 0.02
 """Least median latency of whole networks: they have dozens of operators, and to start one takes about a microsecond.
 The fastest published device (an Edge TPU on NAS-Bench-201) takes 1.1 ms."""
+SURE_MS = 0.2
+"""Least median latency that is taken as milliseconds if nobody has said the unit: seconds may look like fewer."""
+UNLIKE = 300.0
+"""Two networks of a space do not differ by more than this on one device, even if its runtime folds one to nothing (the
+largest of the published ratios to the median is 80)."""
 SLOWEST_MACS_PER_S = 1e7
 """Multiply-accumulates per second of the slowest device: microcontrollers do several times as many. The slowest
 published devices (phones of 2016) do 2e9."""
@@ -31,7 +37,14 @@ NETWORKS = 20
 
 
 def check_unit(
-    space: SearchSpace, latency: NDArray[np.float64], unit: str, name: str, device: str, batch_size: int | None = None
+    space: SearchSpace,
+    latency: NDArray[np.float64],
+    unit: str,
+    name: str,
+    device: str,
+    batch_size: int | None = None,
+    *,
+    is_stated: bool = True,
 ) -> None:
     """Check that latencies are possible for networks of a space, by their median.
 
@@ -41,14 +54,21 @@ def check_unit(
         name: the file's name in errors.
         device: the device's name; `v100_32` has a batch of 32 images, as in HELP's tables.
         batch_size: the images of an inference, where it is known.
+        is_stated: whether somebody has said the unit. If not, the median must be a usual one.
 
     Raises:
         BadInputError: naming the unit that is likely, and the option that accepts the values as they are.
     """
     low, high = possible_ms(space, batch_size or batch_in_name(device))
     median = float(np.median(latency))
-    if low <= median * UNITS[unit] <= high:
+    least = low if is_stated or is_block_space(space.name) else max(low, SURE_MS)
+    if least <= median * UNITS[unit] <= high:
         return
+    if low <= median * UNITS[unit] < least:
+        raise BadInputError(
+            f"{name}: no column names the unit of {device}, and a median of {median:g} may be in ms or in s",
+            "Say it: --unit ms, or --unit s; or call the column latency_ms or latency_s.",
+        )
     likely = [other for other, factor in UNITS.items() if low <= median * factor <= high]
     if likely:
         centre = float(np.sqrt(low * high))
@@ -65,6 +85,33 @@ def check_unit(
         f"networks of {space.name} take {_words(low)} to {_words(high)}",
         hint,
     )
+
+
+def check_alike(
+    space: SearchSpace, latency: NDArray[np.float64], measured: NDArray[np.bool_], where: Sequence[str], what: str
+) -> None:
+    """Check that no latency is far from all others, as if it were in another unit.
+
+    Args:
+        latency: each row's latency, shape (n,).
+        measured: the rows that have one, shape (n,).
+        where: each row's name in errors.
+        what: the beginning of the error, with braces for the row's name.
+
+    Raises:
+        BadInputError: naming the row, and the option that accepts the values as they are.
+    """
+    if is_block_space(space.name):
+        return
+    median = float(np.median(latency[measured]))
+    with np.errstate(over="ignore"):
+        far = np.flatnonzero(measured & ~((latency / median < UNLIKE) & (median / latency < UNLIKE)))
+    if len(far):
+        more = f" (and {len(far) - 1} more)" if len(far) > 1 else ""
+        raise BadInputError(
+            f"{what.format(where[far[0]])} is {latency[far[0]]:g}{more}, where the median is {median:g}",
+            "Are all in one unit? If they are right as they are, --insist.",
+        )
 
 
 def possible_ms(space: SearchSpace, batch_size: int = 1) -> tuple[float, float]:
