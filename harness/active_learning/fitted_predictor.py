@@ -100,6 +100,8 @@ class PredictorCard:
         for name, value in known.items():
             if type(value) is not kinds.get(name, str):
                 raise ValueError(f"its {name} is {value!r:.40}")
+        if values.get("labels", 0) < 0:
+            raise ValueError("the number of its labels is negative")
         for name in ("scores", "options"):
             wrong = [one for one in known.get(name, {}).values() if type(one) not in (int, float)]
             if wrong:

@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latlab.harness.architectures import space_named
+from latlab.harness.architectures import is_block_space, space_named
 from latlab.harness.errors import BadInputError
-from latlab.harness.importers.units import UNITS, check_alike, check_unit
+from latlab.harness.importers.units import UNITS, check_unit
 from latlab.search_spaces import Architecture, ArchitectureError, SearchSpace, get, names
 
 __all__ = ["UNITS", "Rows", "SourceTable", "device_name", "fitting_space", "labelled", "rows_of"]
 
 LOOKED_AT = 20
 """The number of rows that decide which space a file is of."""
+UNLIKE = 300.0
+"""The latencies of two networks of a space do not have such a ratio on one device, unless a runtime folds one to
+nothing because its output is constant."""
 RESERVED = ("all", "none")
 """Words with a meaning of their own on the command line, so no source may have them as its name."""
 
@@ -162,7 +165,7 @@ def labelled(rows: Rows, latency: Floats, unit: str, name: str, device: str, std
         raise BadInputError(f"{name}: {device} has no latency at all", "Leave it out.")
     if not insist:
         check_unit(rows.space, latency[measured], unit, name, device, batch_size, is_stated=is_stated)
-        check_alike(rows.space, latency, measured, rows.where, f"{name}, {{}}: the latency of {called or device}")
+        _check_alike(rows, latency, measured, f"the latency of {called or device}", name)
     _check_errors(rows, stderr, measured, name, device)
     which = rows.which[measured]
     kept, inverse, counts = np.unique(which, return_inverse=True, return_counts=True)
@@ -187,6 +190,22 @@ def labelled(rows: Rows, latency: Floats, unit: str, name: str, device: str, std
         notes=tuple(notes),
         **facts,
     )
+
+
+def _check_alike(rows: Rows, latency: Floats, measured: NDArray[np.bool_], what: str, name: str) -> None:
+    """Check that no latency is far from all others, as if it were in another unit. Blocks do differ that much."""
+    if is_block_space(rows.space.name):
+        return
+    median = float(np.median(latency[measured]))
+    with np.errstate(over="ignore"):
+        far = np.flatnonzero(measured & ~((latency / median < UNLIKE) & (median / latency < UNLIKE)))
+    wrong = [row for row in far if latency[row] > median or not rows.space.is_constant(rows.archs[rows.which[row]])]
+    if wrong:
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise BadInputError(
+            f"{name}, {rows.where[wrong[0]]}: {what} is {latency[wrong[0]]:g}{more}, where the median is {median:g}",
+            "Are all in one unit? If they are right as they are, --insist.",
+        )
 
 
 def _check_errors(rows: Rows, stderr: Floats | None, measured: NDArray[np.bool_], name: str, device: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -13,7 +12,7 @@ from latlab.harness.architectures import is_block_space
 from latlab.harness.errors import BadInputError
 from latlab.search_spaces import SearchSpace
 
-__all__ = ["UNITS", "batch_in_name", "check_alike", "check_unit", "possible_ms"]
+__all__ = ["UNITS", "batch_in_name", "check_unit", "possible_ms"]
 
 UNITS = {"ms": 1.0, "s": 1e3, "us": 1e-3, "ns": 1e-6}
 """Milliseconds per unit."""
@@ -24,9 +23,6 @@ FASTEST_MS = 0.02
 The fastest published device (an Edge TPU on NAS-Bench-201) takes 1.1 ms."""
 SURE_MS = 0.2
 """Least median latency that is taken as milliseconds if nobody has said the unit: seconds may look like fewer."""
-UNLIKE = 300.0
-"""Two networks of a space do not differ by more than this on one device, even if its runtime folds one to nothing (the
-largest of the published ratios to the median is 80)."""
 SLOWEST_MACS_PER_S = 1e7
 """Multiply-accumulates per second of the slowest device: microcontrollers do several times as many. The slowest
 published devices (phones of 2016) do 2e9."""
@@ -85,33 +81,6 @@ def check_unit(
         f"networks of {space.name} take {_words(low)} to {_words(high)}",
         hint,
     )
-
-
-def check_alike(
-    space: SearchSpace, latency: NDArray[np.float64], measured: NDArray[np.bool_], where: Sequence[str], what: str
-) -> None:
-    """Check that no latency is far from all others, as if it were in another unit.
-
-    Args:
-        latency: each row's latency, shape (n,).
-        measured: the rows that have one, shape (n,).
-        where: each row's name in errors.
-        what: the beginning of the error, with braces for the row's name.
-
-    Raises:
-        BadInputError: naming the row, and the option that accepts the values as they are.
-    """
-    if is_block_space(space.name):
-        return
-    median = float(np.median(latency[measured]))
-    with np.errstate(over="ignore"):
-        far = np.flatnonzero(measured & ~((latency / median < UNLIKE) & (median / latency < UNLIKE)))
-    if len(far):
-        more = f" (and {len(far) - 1} more)" if len(far) > 1 else ""
-        raise BadInputError(
-            f"{what.format(where[far[0]])} is {latency[far[0]]:g}{more}, where the median is {median:g}",
-            "Are all in one unit? If they are right as they are, --insist.",
-        )
 
 
 def possible_ms(space: SearchSpace, batch_size: int = 1) -> tuple[float, float]:

@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import latlab
 from latlab.harness.active_learning.fitted_predictor import FittedPredictor, PredictorCard, load_predictor
@@ -55,6 +56,9 @@ def test_strings_architectures_and_genes_are_the_same_networks(space: str) -> No
         genes.tolist(),
         [archs[0], *(a.text for a in archs[1:])],
         iter(archs),
+        pd.Series([arch.text for arch in archs]),
+        np.array([arch.text for arch in archs]),
+        np.array([arch.text for arch in archs], dtype=object),
     ):
         np.testing.assert_allclose(predictor(form), by_genes.mean_ms, rtol=1e-9)  # type: ignore[arg-type]
     for one in (archs[7], archs[7].text, genes[7], tuple(genes[7].tolist())):
@@ -93,6 +97,10 @@ def test_genes_of_unused_slots_do_not_count() -> None:
         (np.zeros((2, 2, 6), np.int64), "is not genes"),
         (np.array([[0] * 6, [0, 0, 0, 0, 0, 5]]), "row 1: nasbench201: genes are 6 operation indices"),
         (3, "is not genes"),
+        ([DEAD, "|foo~0|"], r"row 1: nasbench201: '\|foo~0\|' is not three nodes"),
+        ([DEAD, None], "row 1: None is neither a string nor an architecture"),
+        (pd.DataFrame({"arch": [DEAD]}), "a table is no list of networks"),
+        ({"arch": [DEAD]}, "a table is no list of networks"),
     ],
 )
 def test_what_is_no_network(wrong: Any, why: str) -> None:
@@ -165,7 +173,11 @@ def test_a_saved_predictor_is_the_same_elsewhere(name: str, tmp_path: Path) -> N
         ('{"format": 1}', "missing"),
         ({"labels": "many"}, "its labels is 'many'"),
         ({"space": 3}, "its space is 3"),
+        ({"labels": -5}, "the number of its labels is negative"),
         ({"scores": []}, r"its scores is \[\]"),
+        ({"scores": {"a": "b"}}, "its scores hold 'b'"),
+        ({"sources": [1]}, "one of its sources is 1"),
+        ({"sources": [{"x": 1}]}, "one of its sources is {'x': 1}"),
         ({"space": "elsewhere"}, "unknown search space"),
         ({"predictor": "oracle"}, "is not installed here"),
         ({"predictor": "ridge"}, "holds no predictor ridge"),
@@ -178,6 +190,34 @@ def test_a_card_that_cannot_be_used(card: str | dict[str, Any], why: str, tmp_pa
     path.write_text(card if isinstance(card, str) else json.dumps(json.loads(path.read_text()) | card))
     with pytest.raises(BadInputError, match=why):
         load_predictor(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["roost", "ridge"])
+@pytest.mark.parametrize(
+    ("array", "factor"), [("log_latency", np.nan), ("label_variance", np.inf), ("log_latency", 1e300)]
+)
+def test_numbers_that_are_none(name: str, array: str, factor: float, tmp_path: Path) -> None:
+    fitted("nasbench201", name=name).save(tmp_path)
+    path = tmp_path / f"{name}.safetensors"
+    arrays = load_file(path)
+    save_file(arrays | {array: np.full_like(arrays[array], factor)}, path)
+    with pytest.raises(BadInputError, match=r"no finite numbers|no positive numbers"):
+        load_predictor(tmp_path)
+
+
+def test_a_card_that_is_a_pipe(tmp_path: Path) -> None:
+    fitted("nasbench201").save(tmp_path)
+    (tmp_path / "card.json").unlink()
+    os.mkfifo(tmp_path / "card.json")
+    with pytest.raises(BadInputError, match="is no regular file"):
+        load_predictor(tmp_path)
+
+
+def test_a_hostile_card_is_drawn_without_its_escapes(tmp_path: Path) -> None:
+    fitted("nasbench201").save(tmp_path)
+    path = tmp_path / "card.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"target": "\x1b[31mred\u202e"}))
+    assert "\x1b" not in repr(load_predictor(tmp_path))
 
 
 def test_folders_that_hold_no_predictor(tmp_path: Path) -> None:

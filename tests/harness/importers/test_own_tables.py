@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def test_seconds_by_the_columns_name(tmp_path: Path) -> None:
 def test_an_accuracy_is_no_device(tmp_path: Path) -> None:
     [table] = read(tmp_path, "arch,pi,accuracy", "{0},12,94.1", "{1},10,93")
     assert table.name == "pi"
-    assert table.notes == ("left out, because they are no latencies: accuracy",)
+    assert table.notes[0] == "left out, because they are no latencies: accuracy"
 
 
 def test_deviations_and_bounds_are_no_devices(tmp_path: Path) -> None:
@@ -112,7 +113,7 @@ def test_two_latencies_of_one_device_are_questioned(tmp_path: Path) -> None:
     lines = ("arch,latency_ms,latency_s", "{0},12,.012")
     with pytest.raises(BadInputError, match="'latency_ms' and 'latency_s' are both latencies of one device") as error:
         read(tmp_path, *lines)
-    assert "--device latency_ms" in str(error.value.hint)
+    assert error.value.hint == "Remove one of them, or rename it."
 
 
 def test_text_and_truth_are_left_out(tmp_path: Path) -> None:
@@ -300,3 +301,97 @@ def _read_or_refusal(path: Path, form: str, unit: str | None) -> tuple[list[Sour
         return read_sources([path], arch_format=form, unit=unit), None
     except BadInputError as error:
         return [], error
+
+
+# What nobody has said
+
+
+def test_an_unnamed_unit_is_told(tmp_path: Path) -> None:
+    [table] = read(tmp_path, "arch,latency", "{0},12", "{1},10")
+    assert table.notes == ("10 to 12 ms: no column names a unit, so they are taken as ms",)
+    assert read(tmp_path, "arch,latency_ms", "{0},12", "{1},10")[0].notes == ()
+    assert read(tmp_path, "arch,latency", "{0},12", "{1},10", unit="ms")[0].notes == ()
+
+
+def test_seconds_that_might_be_milliseconds_are_questioned(tmp_path: Path) -> None:
+    lines = ("arch,latency", "{0},.0257", "{1},.03", "{2},.022")
+    with pytest.raises(
+        BadInputError, match=r"no column names the unit of mine, and a median of 0\.0257 may be"
+    ) as error:
+        read(tmp_path, *lines)
+    assert "--unit ms, or --unit s" in str(error.value.hint)
+    assert values(read(tmp_path, *lines, unit="s")[0]) == [25.7, 30.0, 22.0]
+    assert values(read(tmp_path, *lines, unit="ms")[0]) == [0.0257, 0.03, 0.022]
+
+
+@pytest.mark.parametrize(("value", "unit"), [("1e308", "ms"), ("5000", "ms"), ("0.01", "ms"), ("1e306", "s")])
+def test_a_latency_far_from_all_others_is_questioned(value: str, unit: str, tmp_path: Path) -> None:
+    first, second = (10.0, 12.0) if unit == "ms" else (0.01, 0.012)
+    lines = (f"arch,latency_{unit}", f"{{0}},{first}", f"{{1}},{value}", f"{{2}},{second}")
+    with pytest.raises(BadInputError, match=r"mine\.csv, line 3: the latency of latency_"):
+        read(tmp_path, *lines)
+    if value != "1e306":
+        assert values(read(tmp_path, *lines, insist=True)[0])[1] == float(value)
+
+
+def test_no_infinity_is_imported_even_if_one_insists(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=r"line 3.*must be positive"):
+        read(tmp_path, "arch,latency_s", "{0},.01", "{1},1e306", insist=True)
+
+
+def test_a_network_that_is_folded_to_nothing_may_take_nothing(tmp_path: Path) -> None:
+    empty = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
+    [table] = read(tmp_path, "arch,latency_ms", "{0},12", "{1},10", f"{empty},.003")
+    assert values(table)[2] == 0.003
+
+
+def test_one_wrong_architecture_is_named(tmp_path: Path) -> None:
+    lines = ("arch,latency_ms", "{0},12", "{1},10", TEXTS[2].replace("conv", "cnov") + ",11", "{2},9")
+    with pytest.raises(BadInputError, match=r"mine\.csv, line 4: nasbench201: unknown operation") as error:
+        read(tmp_path, *lines)
+    assert error.value.hint == "Of the first 4 rows, 3 are architectures of nasbench201."
+
+
+@pytest.mark.parametrize("key", ["index", "Index", "arch_id", "uid"])
+def test_a_column_of_indices_is_recognised(key: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match=f"it has: {key}, latency_ms") as error:
+        read(tmp_path, f"{key},latency_ms", "3,12", "4,10")
+    assert f"If {key} is NAS-Bench-201's official index, say --arch-format index" in str(error.value.hint)
+
+
+def test_two_columns_of_architectures(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="'arch' and 'Arch' both name architectures"):
+        read(tmp_path, "arch,Arch,latency_ms", "{0},{1},12", "{1},{2},10")
+
+
+@pytest.mark.parametrize("keys", ["run1,run2,run3", "Rep 1,Rep 2,Rep 3", "iter_1,iter_2,iter_3"])
+def test_repeats_are_no_devices(keys: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="look like repeated measurements of one device"):
+        read(tmp_path, f"arch,{keys}", "{0},12,12,13", "{1},10,11,10")
+
+
+def test_a_word_in_a_cell_says_what_to_write(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="line 3: latency_ms is 'OOM'") as error:
+        read(tmp_path, "arch,latency_ms", "{0},12", "{1},OOM")
+    assert "Write NaN" in str(error.value.hint)
+
+
+@pytest.mark.parametrize("count", [10_001, 200_000])
+def test_too_many_columns(count: int, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="columns are too many"):
+        read(tmp_path, "arch," + ",".join(f"c{number}" for number in range(count)), "{0}")
+
+
+def test_what_is_no_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    for path in (tmp_path / "pipe.csv", Path("/dev/zero")):
+        with pytest.raises(BadInputError, match="is no regular file"):
+            read_sources([path])
+
+
+def test_utf_16_without_its_mark(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_bytes(f"arch,latency_ms\n{TEXTS[0]},12\n".encode("utf-16-le"))
+    with pytest.raises(BadInputError, match="NUL bytes") as error:
+        read_sources([path])
+    assert error.value.hint == "Save it as CSV in UTF-8."
