@@ -199,7 +199,9 @@ def _check_alike(rows: Rows, latency: Floats, measured: NDArray[np.bool_], what:
     median = float(np.median(latency[measured]))
     with np.errstate(over="ignore"):
         far = np.flatnonzero(measured & ~((latency / median < UNLIKE) & (median / latency < UNLIKE)))
-    wrong = [row for row in far if latency[row] > median or not rows.space.is_constant(rows.archs[rows.which[row]])]
+    wrong = [
+        row for row in far.tolist() if latency[row] > median or not rows.space.is_constant(rows.archs[rows.which[row]])
+    ]
     if wrong:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise BadInputError(

@@ -37,7 +37,8 @@ def log_labels(
 
 def from_log(log_latency: FloatArray, label_variance: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return latencies and standard errors in ms, each of shape (n,): the inverse of `log_labels`."""
-    latency = np.exp(log_latency)
+    with np.errstate(over="ignore"):  # of a damaged file; `log_labels` refuses what comes out
+        latency = np.exp(log_latency)
     return latency, latency * np.sqrt(label_variance)
 
 

@@ -315,9 +315,7 @@ def test_an_unnamed_unit_is_told(tmp_path: Path) -> None:
 
 def test_seconds_that_might_be_milliseconds_are_questioned(tmp_path: Path) -> None:
     lines = ("arch,latency", "{0},.0257", "{1},.03", "{2},.022")
-    with pytest.raises(
-        BadInputError, match=r"no column names the unit of mine, and a median of 0\.0257 may be"
-    ) as error:
+    with pytest.raises(BadInputError, match=r"no column names the unit of mine, and a median of 0\.0257 may") as error:
         read(tmp_path, *lines)
     assert "--unit ms, or --unit s" in str(error.value.hint)
     assert values(read(tmp_path, *lines, unit="s")[0]) == [25.7, 30.0, 22.0]
