@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from latlab.harness.errors import BadInputError
 
@@ -15,6 +16,7 @@ __all__ = [
     "PRECISIONS",
     "RUNTIMES",
     "USUAL_RUNTIMES",
+    "Devices",
     "RuntimeSpec",
     "Target",
 ]
@@ -152,3 +154,7 @@ class Target:
             raise BadInputError(f"{text!r} is not a target", f"A target reads {_FORM}.")
         device, runtime, accelerator, precision = parts[:4]
         return cls(device, runtime, accelerator, precision, int(match[1]), int(match[2]))
+
+
+Devices: TypeAlias = str | Target | Sequence[str | Target]
+"""What a caller names devices by: a device of the inventory, a full target, `all`, or several of these."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from latlab.harness.cli.interruption import interruption
-from latlab.harness.cli.options import MOST, JsonOption, complain, print_json
+from latlab.harness.cli.options import complain, json_option, print_json, seed_in_range
 from latlab.harness.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -41,6 +41,12 @@ class ProtocolName(StrEnum):
     nasflat_as_published = "nasflat_as_published"
 
 
+def _seed(seed: int) -> int:
+    if seed < 0:
+        raise typer.BadParameter(f"{seed} is below 0.")
+    return seed_in_range(seed)
+
+
 TableOption = Annotated[
     Path | None,
     typer.Option(
@@ -54,35 +60,38 @@ SpaceOption = Annotated[str | None, typer.Option("--space", help="The search spa
 @app.command()
 def predictors(
     data: Annotated[
-        Path | None, typer.Option("--data", help=f"Folder of the published tables [default: ${DATA}]")
+        Path | None, typer.Option("--data", help=f"Folder of the published tables \\[default: ${DATA}]")
     ] = None,
     predictor: Annotated[
         str | None,
-        typer.Option("--predictor", help="NAME,... or NAME:option=value,... [default: latlab's own]"),
+        typer.Option("--predictor", help="NAME,... or NAME:option=value,... \\[default: latlab's own]"),
     ] = None,
     tasks: Annotated[
         str | None,
-        typer.Option("--tasks", help="ND,F1,... or files that `latlab bench tasks` wrote [default: all published]"),
+        typer.Option("--tasks", help="ND,F1,... or files that `latlab bench tasks` wrote \\[default: all published]"),
     ] = None,
     samples: Annotated[
-        str | None, typer.Option("--samples", help="Measurements of each target [default: 5,10,20, or the protocol's]")
+        str | None,
+        typer.Option("--samples", help="Measurements of each target \\[default: 5,10,20, or the protocol's]"),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, max=1000, help="Number of repetitions.")] = 5,
     selection: Annotated[
         Selection,
         typer.Option(
             "--selection",
+            metavar="NAME",
             help="How to choose the measurements. `designed`: all at once by the predictor; `sequential`: as onboard "
             "does, one at a time after the first five; `diverse`: as NASFLAT does.",
         ),
     ] = Selection.random,
     protocol: Annotated[
-        ProtocolName, typer.Option("--protocol", help="latlab's protocol, or that of a paper.")
+        ProtocolName,
+        typer.Option("--protocol", metavar="NAME", help=f"latlab's protocol, or a paper's: {', '.join(ProtocolName)}."),
     ] = ProtocolName.latlab,
     source_samples: Annotated[
         int | None,
         typer.Option(
-            "--source-samples", min=1, max=10**9, help="Measurements of each source [default: the protocol's]"
+            "--source-samples", min=1, max=10**9, help="Measurements of each source \\[default: the protocol's]"
         ),
     ] = None,
     table: TableOption = None,
@@ -102,7 +111,7 @@ def predictors(
         Path | None,
         typer.Option("--out", help="Add each finished result to this file; results in it are not computed again."),
     ] = None,
-    as_json: JsonOption = False,
+    as_json: Annotated[bool, json_option("each result")] = False,
 ) -> None:
     """Score predictors on devices that they have not seen, with a few measurements of each.
 
@@ -228,8 +237,10 @@ def tasks(
     count: Annotated[int, typer.Option("--count", min=1, max=50, help="How many tasks at most; the hardest ones.")] = 4,
     sources: Annotated[int, typer.Option("--sources", min=1, help="Number of source devices.")] = 5,
     targets: Annotated[int, typer.Option("--targets", min=1, help="Number of target devices.")] = 3,
-    seed: Annotated[int, typer.Option("--seed", min=0, max=MOST, help="Seed of the first bisections.")] = 0,
-    as_json: JsonOption = False,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", callback=_seed, help="Seed of the first bisections, from 0 on.")
+    ] = 0,
+    as_json: Annotated[bool, json_option("each task")] = False,
 ) -> None:
     """Make hard tasks from any table: source and target devices that correlate as little as possible.
 

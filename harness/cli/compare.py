@@ -10,30 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latlab.harness.cli.failures import ALL_FAILED, SOME_FAILED, end_with_failures
+from latlab.harness.cli.groups import InputGroup, LabGroup, TargetGroup, grouped
 from latlab.harness.cli.interruption import interruption
 from latlab.harness.cli.options import (
-    STORE,
-    AcceleratorOption,
-    BatchOption,
-    DimOption,
-    InputDataOption,
-    InputOption,
-    InventoryOption,
-    JsonOption,
     PolicyOption,
-    PrecisionOption,
-    RangeOption,
-    RuntimeOption,
     SeedOption,
-    StoreOption,
-    ThreadsOption,
     WrittenOption,
     complain,
-    open_lab,
-    own_model,
+    json_option,
     percent,
     print_json,
-    target_options,
 )
 from latlab.harness.errors import BadInputError
 
@@ -47,7 +33,9 @@ app = typer.Typer()
 
 
 @app.command()
+@grouped
 def compare(
+    *,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -60,10 +48,7 @@ def compare(
     arch: Annotated[
         list[str] | None, typer.Option("--arch", help="An architecture to compare; given at least twice.")
     ] = None,
-    inputs: InputOption = None,
-    dims: DimOption = None,
-    ranges: RangeOption = None,
-    data: InputDataOption = None,
+    inputs: InputGroup,
     ties: Annotated[
         str, typer.Option("--ties", metavar="PERCENT", help="A difference of no more than this is a tie.")
     ] = "1%",
@@ -91,11 +76,7 @@ def compare(
         int | None, typer.Option("--count", min=1, help="With --targets: this many random architectures.")
     ] = None,
     policy: PolicyOption = "default",
-    runtime: RuntimeOption = None,
-    accelerator: AcceleratorOption = None,
-    precision: PrecisionOption = None,
-    threads: ThreadsOption = None,
-    batch_size: BatchOption = None,
+    how: TargetGroup,
     as_written: WrittenOption = False,
     seed: SeedOption = 0,
     out: Annotated[Path | None, typer.Option("--out", help="With --targets: also write this .html page.")] = None,
@@ -103,9 +84,8 @@ def compare(
         Path | None, typer.Option("--junit", help="With --fail-if-slower: also write a JUnit file for CI.")
     ] = None,
     markdown: Annotated[Path | None, typer.Option("--markdown", help="Also write a summary in Markdown.")] = None,
-    store: StoreOption = STORE,
-    inventory: InventoryOption = None,
-    as_json: JsonOption = False,
+    place: LabGroup,
+    as_json: Annotated[bool, json_option("each target")] = False,
 ) -> None:
     """Find out which of several networks is faster, with error bars: their passes take turns on a device.
 
@@ -126,17 +106,17 @@ def compare(
             raise BadInputError(f"cannot write {file}: there is no folder {file.parent}")
     shared: dict[str, Any] = {"seed": seed, "as_written": as_written}
     if targets:
-        if words or not space or runtime or accelerator or precision or threads or batch_size or markdown:
+        if words or not space or how.are_given or markdown:
             raise BadInputError(
                 "--targets compares two targets by their labels: it takes --space with --count or --arch, and neither "
                 "models, devices, --runtime, --threads nor --markdown",
                 "A full target such as local/onnxruntime/cpu/fp32/t4/b1 says how networks run.",
             )
-        _between_targets(targets, space, count, arch, policy, shared, out, store, inventory, as_json)
+        _between_targets(targets, space, count, arch, policy, shared, out, place, as_json)
         return
     from latlab.harness.compare.contestants import split_words
 
-    lab = open_lab(store, inventory)
+    lab = place.open()
     models, devices = split_words(words or (), lab.inventory)
     if bool(models) == bool(arch):
         raise BadInputError("say what to compare", "Two model files, or --space NAME with --arch twice.")
@@ -145,8 +125,8 @@ def compare(
     networks = arch or models
     shared |= {
         "space": space,
-        "inputs": own_model(models[:1] or None, inputs, dims, ranges, data)[1],
-        "options": target_options(runtime, accelerator, precision, threads, batch_size),
+        "inputs": inputs.of(models[:1] or None)[1],
+        "options": how.options(),
     }
     if baseline is not None:
         assert limit is not None
@@ -249,8 +229,7 @@ def _between_targets(
     policy: str,
     shared: dict[str, Any],
     out: Path | None,
-    store: Path,
-    inventory: Path | None,
+    place: LabGroup,
     as_json: bool,
 ) -> None:
     from latlab.harness.report.compare.page import write_page
@@ -258,7 +237,7 @@ def _between_targets(
     from latlab.harness.terminal.compare import show_targets
 
     with terminal.watching(space, quiet=as_json) as view:
-        found = open_lab(store, inventory).compare_targets(
+        found = place.open().compare_targets(
             targets,
             space=space,
             count=count,

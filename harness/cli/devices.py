@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from latlab.harness.cli.options import STORE, InventoryOption, JsonOption, StoreOption, print_json
+from latlab.harness.cli.options import STORE, InventoryOption, JsonOption, StoreOption, json_option, print_json
 from latlab.harness.targets import RUNTIMES
 
 __all__ = ["app"]
@@ -16,10 +16,11 @@ __all__ = ["app"]
 app = typer.Typer()
 PANEL = "Your devices"
 
+PACKAGES = [name for name, runtime in RUNTIMES.items() if runtime.in_worker]
 if TYPE_CHECKING:
     Package: TypeAlias = str
 else:  # the choices that typer offers are those of the one table
-    Package = StrEnum("Package", {name: name for name, runtime in RUNTIMES.items() if runtime.in_worker})
+    Package = StrEnum("Package", {name: name for name in PACKAGES})
 
 
 class Flavour(StrEnum):
@@ -81,10 +82,10 @@ def devices(
 def doctor(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[DEVICE]...", help="Devices of the inventory, or `all` [default: local]"),
+        typer.Argument(metavar="DEVICE", help="Devices of the inventory, or `all` \\[default: local]"),
     ] = None,
     inventory: InventoryOption = None,
-    as_json: JsonOption = False,
+    as_json: Annotated[bool, json_option("each device")] = False,
 ) -> None:
     """Check devices: can they be reached, do their runtimes really run a network, and what would disturb timing?
 
@@ -119,14 +120,16 @@ def setup(
         list[Package] | None,
         typer.Option(
             "--runtime",
-            help="May be repeated [default: the targets' runtimes, else onnxruntime and tflite]",
+            metavar="NAME",
+            help=f"A runtime to install: {', '.join(PACKAGES)}; may be repeated "
+            "\\[default: the targets' runtimes, else onnxruntime and tflite]",
         ),
     ] = None,
     accelerator: Annotated[
         Flavour | None,
         typer.Option(
             "--accelerator",
-            help="`cuda` for packages that use an NVIDIA GPU [default: cpu]",
+            help="`cuda` for packages that use an NVIDIA GPU \\[default: cpu]",
         ),
     ] = None,
     find_links: Annotated[

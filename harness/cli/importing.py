@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latlab.harness.cli.options import STORE, InventoryOption, JsonOption, StoreOption, WrittenOption, print_json
-from latlab.harness.errors import BadInputError
+from latlab.harness.cli.options import (
+    STORE,
+    InventoryOption,
+    JsonOption,
+    StoreOption,
+    WrittenOption,
+    print_json,
+    store_before,
+)
 
 if TYPE_CHECKING:
     from latlab.harness.store.own_labels import KeptLabels
@@ -60,7 +67,7 @@ def import_(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE...",
+            metavar="FILE",
             help="HELP's .pt files (architectures and latencies), EAGLE's or HW-NAS-Bench's .pickle, HAT's .csv, "
             "OFA's lookup tables (.yaml, all resolutions of a device), or a table of your own (.csv, .parquet).",
         ),
@@ -71,13 +78,15 @@ def import_(
     device: Annotated[
         str | None,
         typer.Option(
-            "--device", help="The device's name, or the one column of a table to import [default: all, as named]"
+            "--device", help="The device's name, or the one column of a table to import \\[default: all, as named]"
         ),
     ] = None,
-    format_: Annotated[Format, typer.Option("--format", help="The files' format.")] = Format.auto,
+    format_: Annotated[
+        Format, typer.Option("--format", metavar="FORMAT", help=f"The files' format: {', '.join(Format)}.")
+    ] = Format.auto,
     unit: Annotated[
         Unit | None,
-        typer.Option("--unit", help="Unit of the latencies [default: that of the column's name, or the publisher's]"),
+        typer.Option("--unit", help="Unit of the latencies \\[default: that of the column's name, or the publisher's]"),
     ] = None,
     as_target: Annotated[
         str | None,
@@ -92,6 +101,7 @@ def import_(
         ArchFormat,
         typer.Option(
             "--arch-format",
+            metavar="FORMAT",
             help="Architectures of your table: naslib (six indices in NASLib's order), index (NAS-Bench-201's), genes.",
         ),
     ] = ArchFormat.auto,
@@ -172,8 +182,7 @@ def list_(context: typer.Context, store: StoreOption = STORE, as_json: JsonOptio
     [dim]Example:[/dim] latlab sources --store latlab.db
     """
     if context.invoked_subcommand is not None:
-        if store != STORE:
-            raise BadInputError(f"--store belongs after {context.invoked_subcommand}, not before it")
+        store_before(context, store)
         return
     from latlab.harness.store.sources import listing
     from latlab.harness.store.store import Store
@@ -190,7 +199,7 @@ def list_(context: typer.Context, store: StoreOption = STORE, as_json: JsonOptio
 @sources.command("remove")
 def remove_(
     name: Annotated[str, typer.Argument(metavar="NAME", help="An imported source, or a target with imported labels.")],
-    space: Annotated[str | None, typer.Option("--space", help="Only of this space [default: all]")] = None,
+    space: Annotated[str | None, typer.Option("--space", help="Only of this space \\[default: all]")] = None,
     store: StoreOption = STORE,
     as_json: JsonOption = False,
 ) -> None:

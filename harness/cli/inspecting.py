@@ -6,13 +6,9 @@ from typing import Annotated
 
 import typer
 
+from latlab.harness.cli.groups import InputGroup, grouped
 from latlab.harness.cli.options import (
-    BatchOption,
-    DimOption,
-    InputDataOption,
-    InputOption,
     JsonOption,
-    RangeOption,
     print_json,
 )
 
@@ -22,15 +18,16 @@ app = typer.Typer()
 
 
 @app.command()
+@grouped
 def inspect(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A model file, or package.module:factory, whose code is run here.")
     ],
-    inputs: InputOption = None,
-    dims: DimOption = None,
-    ranges: RangeOption = None,
-    data: InputDataOption = None,
-    batch_size: BatchOption = None,
+    inputs: InputGroup,
+    *,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, max=65536, help="Images per inference \\[default: 1]")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a model file is, without touching a device: inputs, operators, weights, precision.
@@ -40,12 +37,10 @@ def inspect(
     The content decides what a file is, not its name. With lengths for open sides (--dim seq=128), multiplications are
     counted for them.
     """
-    from latlab.harness.models.input_options import InputOptions
     from latlab.harness.models.inspection import inspect_model
     from latlab.harness.terminal.model import show_model
 
-    options = InputOptions(tuple(inputs or ()), tuple(dims or ()), tuple(ranges or ()), data)
-    found = inspect_model(model, options, batch_size)
+    found = inspect_model(model, inputs.options(), batch_size)
     if as_json:
         print_json(found.to_json())
     else:

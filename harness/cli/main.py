@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -23,7 +24,7 @@ from latlab.harness.cli import quality as cli_quality
 from latlab.harness.cli import store as cli_store
 from latlab.harness.cli import sustain as cli_sustain
 from latlab.harness.cli.interruption import ending_orderly
-from latlab.harness.cli.options import complain
+from latlab.harness.cli.options import STORE_HELP, complain, store_before
 from latlab.harness.errors import LatlabError
 
 __all__ = ["main"]
@@ -60,15 +61,18 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback(no_args_is_help=True)
 def latlab(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", help="Print the version, and exit.", is_eager=True, callback=_print_version),
     ] = False,
+    store: Annotated[Path | None, typer.Option("--store", help=STORE_HELP)] = None,
 ) -> None:
     """Measure the latency of neural networks on your own devices, and predict the ones you have not measured.
 
     Begin with: [bold]latlab onboard local --space nasbench201 --budget 20[/bold]
     """
+    store_before(context, store)
 
 
 KEEP_WHAT_THEY_MEASURE = ("measure", "embed", "onboard", "sustain", "compare")
@@ -102,7 +106,8 @@ def main() -> NoReturn:
             )
         if interruption.signal is not None:
             if code == INTERRUPTED:
-                measured = any(word in KEEP_WHAT_THEY_MEASURE for word in sys.argv[1:2])
+                _, words = _split_store(sys.argv[1:])
+                measured = any(word in KEEP_WHAT_THEY_MEASURE for word in words[:1])
                 hint = "Everything measured so far is in the store; the same command continues." if measured else None
                 with suppress(OSError):
                     complain(interruption.words, hint, as_json)
@@ -144,13 +149,14 @@ def _spread(words: list[str]) -> list[str]:
 
     It changes only unambiguous commands: `measure` must have its DEVICE first. For `compare` it is `--targets T1 T2`.
     """
+    before_verb, words = _split_store(words)
     option, start = "--arch", 1
     if words[:1] == ["compare"]:
         option = "--targets"
     elif words[:1] == ["measure"] and len(words) > 1 and not words[1].startswith("-"):
         start = 2
     elif words[:1] != ["predict"]:
-        return words
+        return before_verb + words
     spread, listing = words[:start], False
     for before, word in zip(words[start - 1 :], words[start:], strict=False):
         if word.startswith("-"):
@@ -158,7 +164,13 @@ def _spread(words: list[str]) -> list[str]:
         elif listing and before != option:
             spread.append(option)
         spread.append(word)
-    return spread
+    return before_verb + spread
+
+
+def _split_store(words: list[str]) -> tuple[list[str], list[str]]:
+    """Return a `--store` that stands before the command's name, and the other words."""
+    length = 2 if words[:1] == ["--store"] else 1 if words and words[0].startswith("--store=") else 0
+    return words[:length], words[length:]
 
 
 def _usage_error(error: Exception) -> int:

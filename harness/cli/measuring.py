@@ -9,33 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from latlab.harness.cli.failures import end_with_failures
+from latlab.harness.cli.groups import InputGroup, LabGroup, TargetGroup, grouped
 from latlab.harness.cli.options import (
-    STORE,
-    AcceleratorOption,
-    BatchOption,
     DevicesArgument,
-    DimOption,
-    InputDataOption,
-    InputOption,
-    InventoryOption,
-    JsonOption,
     ModelOption,
     NewSessionOption,
     PolicyOption,
-    PrecisionOption,
-    RangeOption,
-    RuntimeOption,
     SeedOption,
     SpaceOption,
-    StoreOption,
-    ThreadsOption,
     WrittenOption,
-    open_lab,
-    own_model,
+    json_option,
     percent,
     print_json,
     records,
-    target_options,
 )
 from latlab.harness.errors import BadInputError
 from latlab.harness.paths import whole_file
@@ -50,8 +36,10 @@ app = typer.Typer()
 
 
 @app.command()
+@grouped
 def measure(
     devices: DevicesArgument,
+    *,
     space: Annotated[str | None, typer.Option("--space", help="A search space; `latlab spaces` lists them.")] = None,
     count: Annotated[int | None, typer.Option("--count", min=1, help="Measure this many random architectures.")] = None,
     arch: Annotated[list[str] | None, typer.Option("--arch", help="An architecture's string; may be repeated.")] = None,
@@ -60,16 +48,9 @@ def measure(
         bool, typer.Option("--blocks", help="Measure the space's blocks one by one, for `--predictor lookup`.")
     ] = False,
     model: ModelOption = None,
-    inputs: InputOption = None,
-    dims: DimOption = None,
-    ranges: RangeOption = None,
-    data: InputDataOption = None,
+    inputs: InputGroup,
     policy: PolicyOption = "default",
-    runtime: RuntimeOption = None,
-    accelerator: AcceleratorOption = None,
-    precision: PrecisionOption = None,
-    threads: ThreadsOption = None,
-    batch_size: BatchOption = None,
+    how: TargetGroup,
     as_written: WrittenOption = False,
     seed: SeedOption = 0,
     new_session: NewSessionOption = False,
@@ -84,7 +65,7 @@ def measure(
     ties: Annotated[
         str | None,
         typer.Option(
-            "--ties", metavar="PERCENT", help="With --resolve: a smaller difference counts as equal [default: 1]"
+            "--ties", metavar="PERCENT", help="With --resolve: a smaller difference counts as equal \\[default: 1]"
         ),
     ] = None,
     most_seconds: Annotated[
@@ -92,13 +73,12 @@ def measure(
         typer.Option(
             "--most-seconds",
             metavar="S",
-            help="With --resolve: most seconds of added timing on each target [default: as much as the labels took]",
+            help="With --resolve: most seconds of added timing on each target \\[default: as much as the labels took]",
         ),
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Also print every sample in nanoseconds, in order.")] = False,
-    store: StoreOption = STORE,
-    inventory: InventoryOption = None,
-    as_json: JsonOption = False,
+    place: LabGroup,
+    as_json: Annotated[bool, json_option("each network")] = False,
 ) -> None:
     """Measure networks of a space, or a model of your own.
 
@@ -112,10 +92,10 @@ def measure(
     """
     from latlab.harness.terminal import results as terminal
 
-    own, input_options = own_model(model, inputs, dims, ranges, data)
+    own, input_options = inputs.of(model)
     archs = _architectures(space, count, arch, file, own, blocks)
     question = _question(resolve, under, top, percent("--ties", ties), most_seconds)
-    lab = open_lab(store, inventory)
+    lab = place.open()
     with terminal.watching(own or str(space), quiet=as_json) as view:
         found = lab.measure(
             devices,
@@ -126,7 +106,7 @@ def measure(
             model=own,
             inputs=input_options,
             policy=policy,
-            options=target_options(runtime, accelerator, precision, threads, batch_size),
+            options=how.options(),
             seed=seed,
             new_session=new_session,
             as_written=as_written,
@@ -160,7 +140,7 @@ def measure(
         for resolved in found.resolved:
             print_json({"resolved": resolved.to_json()})
     else:
-        terminal.show_measurements(rows, store, raw=raw)
+        terminal.show_measurements(rows, place.store, raw=raw)
         if not found.ran:
             print("All of this was in the store already: nothing ran now. --new-session measures it again.")
         if question is not None:
@@ -220,21 +200,18 @@ def _architectures(
 
 
 @app.command()
+@grouped
 def embed(
     devices: DevicesArgument,
     space: SpaceOption,
+    *,
     policy: PolicyOption = "default",
-    runtime: RuntimeOption = None,
-    accelerator: AcceleratorOption = None,
-    precision: PrecisionOption = None,
-    threads: ThreadsOption = None,
-    batch_size: BatchOption = None,
+    how: TargetGroup,
     seed: SeedOption = 0,
     new_session: NewSessionOption = False,
     out: Annotated[Path | None, typer.Option("--out", help="Also write the embedding to this JSON file.")] = None,
-    store: StoreOption = STORE,
-    inventory: InventoryOption = None,
-    as_json: JsonOption = False,
+    place: LabGroup,
+    as_json: Annotated[bool, json_option("each target")] = False,
 ) -> None:
     """Measure HELP's ten reference architectures: the device's hardware embedding.
 
@@ -243,13 +220,13 @@ def embed(
     from latlab.harness.terminal import console
     from latlab.harness.terminal import results as terminal
 
-    lab = open_lab(store, inventory)
+    lab = place.open()
     with terminal.watching(f"references of {space}", quiet=as_json) as view:
         found = lab.embed(
             devices,
             space=space,
             policy=policy,
-            options=target_options(runtime, accelerator, precision, threads, batch_size),
+            options=how.options(),
             seed=seed,
             new_session=new_session,
             listener=view.listener(quiet=as_json),

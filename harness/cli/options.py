@@ -7,9 +7,8 @@ import math
 import re
 import sys
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,80 +19,120 @@ from latlab.harness.text import plain
 if TYPE_CHECKING:
     import pandas as pd
 
-    from latlab.harness.active_learning.predictor_factory import PredictorOptions
-    from latlab.harness.devices.target_selection import TargetOptions
-    from latlab.harness.lab import Lab
-    from latlab.harness.models.input_options import InputOptions
-
 __all__ = [
+    "MOST",
     "STORE",
+    "STORE_HELP",
     "AcceleratorOption",
     "BatchOption",
+    "DevicesArgument",
     "DimOption",
+    "FactOption",
     "InputDataOption",
     "InputOption",
     "InventoryOption",
     "JsonOption",
     "ModelOption",
+    "NewSessionOption",
+    "OneRuntimeOption",
+    "OneThreadsOption",
+    "PolicyOption",
     "PrecisionOption",
+    "PredictorOption",
     "RangeOption",
     "RuntimeOption",
     "SeedOption",
+    "SourcesOption",
+    "SpaceOption",
+    "StoreArgument",
     "StoreOption",
     "ThreadsOption",
     "WrittenOption",
     "complain",
+    "json_option",
     "milliseconds_of",
-    "open_lab",
-    "own_model",
+    "one_store",
     "percent",
-    "predictor_options",
     "print_json",
     "records",
-    "target_options",
+    "seed_in_range",
+    "several",
+    "store_before",
+    "whole_numbers",
 ]
 
 
-if TYPE_CHECKING:
-    Runtime: TypeAlias = str
-    Accelerator: TypeAlias = str
-    Precision: TypeAlias = str
-else:  # the choices that typer offers are those of the one table
-    Runtime = StrEnum("Runtime", {name: name for name in RUNTIMES})
-    Accelerator = StrEnum("Accelerator", {name: name for name in ACCELERATORS})
-    Precision = StrEnum("Precision", {name: name for name in PRECISIONS})
 STORE = Path("latlab.db")
-StoreOption = Annotated[Path, typer.Option("--store", help="The file with all measurements.")]
+STORE_HELP = "The store: the file with all measurements."
+StoreOption = Annotated[Path, typer.Option("--store", help=STORE_HELP)]
+StoreArgument = Annotated[
+    Path | None, typer.Argument(metavar="STORE", help=f"{STORE_HELP} Or name it with --store.", show_default=False)
+]
 InventoryOption = Annotated[
     Path | None,
-    typer.Option("--inventory", help="The file that describes your devices [default: inventory.yaml]"),
+    typer.Option("--inventory", help="The file that describes your devices \\[default: inventory.yaml]"),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+
+
+def json_option(one_line_for: str) -> Any:
+    """Return the option `--json`, which says in the same words everywhere what is printed where.
+
+    Args:
+        one_line_for: what there is a line of JSON for: `each network`, `the whole result`.
+    """
+    return typer.Option(
+        "--json", help=f"Print JSON Lines on stdout: one line of JSON for {one_line_for}. Messages go to stderr."
+    )
+
+
+JsonOption = Annotated[bool, json_option("the whole result")]
+_SEVERAL = "Several, by commas or by repeating the option, are several targets"
+_RUNTIME = (
+    f"The inference runtime: {', '.join(RUNTIMES)} \\[default: that of the device's targets, else {DEFAULT_RUNTIME}]."
+)
+_THREADS = "Threads of the runtime \\[default: 1]."
 RuntimeOption = Annotated[
-    Runtime | None,
-    typer.Option("--runtime", help=f"Inference runtime [default: the device's targets, else {DEFAULT_RUNTIME}]"),
+    list[str] | None, typer.Option("--runtime", metavar="NAME,...", help=f"{_RUNTIME} {_SEVERAL}.")
 ]
+OneRuntimeOption = Annotated[list[str] | None, typer.Option("--runtime", metavar="NAME", help=_RUNTIME)]
 AcceleratorOption = Annotated[
-    Accelerator | None, typer.Option("--accelerator", help="The processor that executes the networks [default: cpu]")
+    list[str] | None,
+    typer.Option(
+        "--accelerator",
+        metavar="NAME",
+        help=f"The processor that executes the networks: {', '.join(ACCELERATORS)} \\[default: cpu].",
+    ),
 ]
 PrecisionOption = Annotated[
-    Precision | None,
+    list[str] | None,
     typer.Option(
         "--precision",
-        help="Number format of weights and activations [default: fp32]. int8 is quantised after training; not every "
-        "runtime has all of them.",
+        metavar="NAME",
+        help=f"Number format of weights and activations: {', '.join(PRECISIONS)} \\[default: fp32]. int8 is quantised "
+        "after training; not every runtime has all of them.",
     ),
 ]
 ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, max=1024, help="Threads of the runtime [default: 1]")
+    list[str] | None, typer.Option("--threads", metavar="N,...", help=f"{_THREADS} {_SEVERAL}: 1,4.")
 ]
+OneThreadsOption = Annotated[list[str] | None, typer.Option("--threads", metavar="N", help=_THREADS)]
 BatchOption = Annotated[
-    int | None, typer.Option("--batch-size", min=1, max=65536, help="Images per inference [default: 1]")
+    list[str] | None, typer.Option("--batch-size", metavar="N", help="Images per inference \\[default: 1].")
 ]
 MOST = 2**63 - 1
 """The largest whole number that the store and PyTorch take."""
+
+
+def seed_in_range(seed: int) -> int:
+    """Return a seed. The greatest ones are long words, which would not fit beside an option in its help."""
+    if not -MOST <= seed <= MOST:
+        raise typer.BadParameter(f"{seed} is not in the range from {-MOST} to {MOST}.")
+    return seed
+
+
 SeedOption = Annotated[
-    int, typer.Option("--seed", min=-MOST, max=MOST, help="Seed of all random draws and of the weights.")
+    int,
+    typer.Option("--seed", metavar="N", callback=seed_in_range, help="Seed of all random draws and of the weights."),
 ]
 WrittenOption = Annotated[
     bool,
@@ -137,31 +176,6 @@ InputDataOption = Annotated[
 ]
 
 
-def own_model(
-    model: list[str] | None,
-    inputs: list[str] | None,
-    dims: list[str] | None,
-    ranges: list[str] | None,
-    data: Path | None,
-) -> tuple[str | None, InputOptions]:
-    """Return the model of one's own and what is said of its inputs.
-
-    Raises:
-        BadInputError: there are several models, or inputs without a model.
-    """
-    from latlab.harness.models.input_options import InputOptions
-
-    if model is not None and len(model) > 1:
-        raise BadInputError(
-            f"--model is given {len(model)} times: {', '.join(model)}",
-            f"Measure one after the other, or compare them side by side: latlab compare {' '.join(model)}",
-        )
-    options = InputOptions(tuple(inputs or ()), tuple(dims or ()), tuple(ranges or ()), data)
-    if model is None and options != InputOptions():
-        raise BadInputError("--input, --dim, --range and --input-data are options of --model", "Add --model FILE.")
-    return (model[0] if model else None), options
-
-
 def print_json(value: Any) -> None:
     """Print a value as one line of JSON on stdout."""
     print(json.dumps(value, allow_nan=False, default=str), flush=True)
@@ -170,7 +184,7 @@ def print_json(value: Any) -> None:
 DevicesArgument = Annotated[
     list[str],
     typer.Argument(
-        metavar="DEVICE...",
+        metavar="DEVICE",
         help="Devices of the inventory, measured in parallel. `local` is this machine, `all` means every device. "
         "A full target such as pi4/tflite/cpu/fp32/t4/b1 also sets runtime, accelerator, precision, threads and "
         "batch size.",
@@ -186,7 +200,7 @@ PolicyOption = Annotated[
     ),
 ]
 PredictorOption = Annotated[
-    str | None, typer.Option("--predictor", help="Which predictor to fit [default: latlab's own]")
+    str | None, typer.Option("--predictor", help="Which predictor to fit \\[default: latlab's own]")
 ]
 SourcesOption = Annotated[
     str,
@@ -210,29 +224,71 @@ NewSessionOption = Annotated[
 ]
 
 
-def open_lab(store: Path, inventory: Path | None) -> Lab:
-    """Return a `Lab` on a store, with the devices of an inventory."""
-    from latlab.harness.lab import Lab
+def several(option: str, words: Sequence[str] | None) -> list[str] | None:
+    """Return the values of an option that takes several: by commas, by repeating it, or both. None stays None.
 
-    return Lab(store, inventory=inventory)
+    Raises:
+        BadInputError: if a value is empty.
+    """
+    if words is None:
+        return None
+    values = [value.strip() for word in words for value in word.split(",")]
+    if not all(values):
+        given = " ".join(f"{option} {word!r}" for word in words)
+        raise BadInputError(f"{given} names nothing between its commas", f"Write one value, or several: {option} A,B.")
+    return list(dict.fromkeys(values))
 
 
-def target_options(
-    runtime: str | None, accelerator: str | None, precision: str | None, threads: int | None, batch_size: int | None
-) -> TargetOptions:
-    """Return how networks are to be run, as the command's options say."""
-    from latlab.harness.devices.target_selection import TargetOptions
+def whole_numbers(option: str, words: Sequence[str] | None) -> list[int] | None:
+    """Return the values of an option that takes several whole numbers. Raises `BadInputError` if one is none."""
+    values = several(option, words)
+    if values is None:
+        return None
+    for value in values:
+        if not (value.isascii() and value.isdigit() and len(value) < 10):
+            raise BadInputError(f"{option} takes whole numbers, not {value!r:.40}", f"For example {option} 1,4.")
+    return list(dict.fromkeys(map(int, values)))
 
-    return TargetOptions(runtime, accelerator, precision, threads, batch_size)
+
+def one_store(named: Path | None, store: Path) -> Path:
+    """Return the store that a command means, which can be named as a word and with `--store`.
+
+    Raises:
+        BadInputError: if these are two.
+    """
+    if named is None or named == store:
+        return store
+    if store != STORE:
+        raise BadInputError(f"{named} and --store {store} are two stores", "Name one.")
+    return named
 
 
-def predictor_options(name: str | None, sources: str, facts: Sequence[str] | None) -> PredictorOptions:
-    """Return which predictor is fitted, as the command's options say. Raises `BadInputError`."""
-    from latlab.harness.active_learning.predictor_factory import PredictorOptions, parse_facts
+def store_before(context: typer.Context, store: Path | None) -> None:
+    """Have the commands below use a store that stands before their name: `latlab --store mine.db show`.
 
-    if name is not None and not name.strip():
-        raise BadInputError("--predictor is empty", "Name a predictor, or leave it out.")
-    return PredictorOptions(name, sources, parse_facts(facts or ()))
+    A store that is named behind the command's name counts instead. Commands below other ones are reached, too.
+
+    Raises:
+        BadInputError: if the command that is called uses no store.
+    """
+    if store is None or context.invoked_subcommand is None:
+        return
+    command: Any = context.command
+    called = command.commands[context.invoked_subcommand]
+    if not _uses_store(called):
+        raise BadInputError(f"`{context.command_path} {called.name}` uses no store", "Leave --store out.")
+    context.default_map = {**(context.default_map or {}), called.name: _with_store(called, store)}
+
+
+def _uses_store(command: Any) -> bool:
+    below = getattr(command, "commands", {}).values()
+    return any(one.name == "store" for one in command.params) or any(map(_uses_store, below))
+
+
+def _with_store(command: Any, store: Path) -> dict[str, Any]:
+    """Return the defaults of a command, and of those below it, with this store."""
+    below = {name: _with_store(one, store) for name, one in getattr(command, "commands", {}).items()}
+    return below | {"store": store}
 
 
 def milliseconds_of(text: str) -> float:

@@ -8,30 +8,20 @@ from typing import Annotated
 import typer
 
 from latlab.harness.cli.failures import end_with_failures
+from latlab.harness.cli.groups import LabGroup, PredictorGroup, TargetGroup, existing, grouped
 from latlab.harness.cli.options import (
     STORE,
-    AcceleratorOption,
-    BatchOption,
     DevicesArgument,
-    FactOption,
-    InventoryOption,
     JsonOption,
     PolicyOption,
-    PrecisionOption,
-    PredictorOption,
-    RuntimeOption,
     SeedOption,
-    SourcesOption,
     SpaceOption,
     StoreOption,
-    ThreadsOption,
     WrittenOption,
+    json_option,
     milliseconds_of,
-    open_lab,
-    predictor_options,
     print_json,
     records,
-    target_options,
 )
 from latlab.harness.cli.table_files import table_format, write_table
 from latlab.harness.errors import BadInputError
@@ -40,19 +30,17 @@ app = typer.Typer()
 
 
 @app.command()
+@grouped
 def onboard(
     devices: DevicesArgument,
     space: SpaceOption,
+    *,
     budget: Annotated[int, typer.Option("--budget", min=1, help="How many networks to measure.")] = 20,
     until_error: Annotated[
         float | None,
         typer.Option("--until-error", help="Stop earlier, once the expected error is at most this many percent."),
     ] = None,
-    runtime: RuntimeOption = None,
-    accelerator: AcceleratorOption = None,
-    precision: PrecisionOption = None,
-    threads: ThreadsOption = None,
-    batch_size: BatchOption = None,
+    how: TargetGroup,
     holdout: Annotated[
         int,
         typer.Option(
@@ -62,15 +50,12 @@ def onboard(
         ),
     ] = 0,
     policy: PolicyOption = "default",
-    predictor: PredictorOption = None,
-    sources: SourcesOption = "all",
-    fact: FactOption = None,
+    predictor: PredictorGroup,
     as_written: WrittenOption = False,
     seed: SeedOption = 0,
-    store: StoreOption = STORE,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the report, table and predictor.")] = None,
-    inventory: InventoryOption = None,
-    as_json: JsonOption = False,
+    place: LabGroup,
+    as_json: Annotated[bool, json_option("each target")] = False,
 ) -> None:
     """Measure a few well-chosen networks, predict the whole space, and write a report.
 
@@ -80,7 +65,7 @@ def onboard(
     """
     from latlab.harness.terminal import results as terminal
 
-    lab = open_lab(store, inventory)
+    lab = place.open()
     with terminal.watching(space, quiet=as_json) as view:
         results = lab.onboard_fleet(
             devices,
@@ -89,9 +74,9 @@ def onboard(
             until_percent=until_error,
             holdout=holdout,
             policy=policy,
-            options=target_options(runtime, accelerator, precision, threads, batch_size),
+            options=how.options(),
             seed=seed,
-            predictor=predictor_options(predictor, sources, fact),
+            predictor=predictor.options(),
             as_written=as_written,
             out=out,
             listener=view.listener(quiet=as_json),
@@ -105,7 +90,9 @@ def onboard(
 
 
 @app.command()
+@grouped
 def predict(
+    *,
     target: Annotated[
         str | None,
         typer.Option("--target", help="A target that `latlab show` lists; or a device's name, if it has only one."),
@@ -133,12 +120,10 @@ def predict(
     onnx: Annotated[
         Path | None, typer.Option("--onnx", help="Also write the fitted predictor as an ONNX file.")
     ] = None,
-    predictor: PredictorOption = None,
-    sources: SourcesOption = "all",
-    fact: FactOption = None,
+    predictor: PredictorGroup,
     seed: SeedOption = 0,
     store: StoreOption = STORE,
-    as_json: JsonOption = False,
+    as_json: Annotated[bool, json_option("each network")] = False,
 ) -> None:
     """Predict networks that were not measured, from the store's measurements of the target and of other devices.
 
@@ -148,7 +133,6 @@ def predict(
     from latlab.harness.active_learning.latency_table import fastest
     from latlab.harness.active_learning.prediction import predict as predictions
     from latlab.harness.lab import Lab
-    from latlab.harness.store.store import Store
     from latlab.harness.terminal import console
     from latlab.harness.terminal import results as terminal
 
@@ -160,15 +144,14 @@ def predict(
     format_ = None if out is None else table_format(out)
     with terminal.working("learning and predicting", quiet=as_json):
         if predictor_folder is not None:
-            if (predictor, sources, fact) != (None, "all", None):
+            if predictor != PredictorGroup():
                 raise BadInputError("a saved predictor is fitted already: leave out --predictor, --sources and --fact")
             fitted = load_predictor(predictor_folder)
             if space not in (None, fitted.card.space):
                 raise BadInputError(f"{predictor_folder} holds a predictor of {fitted.card.space}, not of {space}")
         else:
-            Store(store, must_exist=True).close()
-            options = predictor_options(predictor, sources, fact)
-            fitted = Lab(store).predictor(str(target), space=space, predictor=options, seed=seed)
+            existing(store)
+            fitted = Lab(store).predictor(str(target), space=space, predictor=predictor.options(), seed=seed)
         found = predictions(fitted, None if all_ else arch or [])
     if onnx is not None:
         fitted.to_onnx(onnx)
@@ -201,7 +184,9 @@ def predict(
 
 
 @app.command()
+@grouped
 def report(
+    *,
     store: StoreOption = STORE,
     target: Annotated[
         str | None, typer.Option("--target", help="A target or a device; needed if the store has several.")
@@ -210,9 +195,7 @@ def report(
         str | None, typer.Option("--space", help="The search space; needed if the target has several.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="The file to write.")] = Path("report.html"),
-    predictor: PredictorOption = None,
-    sources: SourcesOption = "all",
-    fact: FactOption = None,
+    predictor: PredictorGroup,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -221,11 +204,10 @@ def report(
     [dim]Example:[/dim] latlab report --target local/onnxruntime/cpu/fp32/t1/b1 --space nasbench201 --out report.html
     """
     from latlab.harness.lab import Lab
-    from latlab.harness.store.store import Store
     from latlab.harness.terminal import results as terminal
 
-    Store(store, must_exist=True).close()
-    options = predictor_options(predictor, sources, fact)
+    existing(store)
+    options = predictor.options()
     with terminal.working("learning and drawing", quiet=as_json):
         path = Lab(store).report(target=target, space=space, out=out, predictor=options, seed=seed)
     if as_json:

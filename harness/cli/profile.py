@@ -7,26 +7,12 @@ from typing import Annotated
 
 import typer
 
+from latlab.harness.cli.groups import InputGroup, LabGroup, OneTargetGroup, grouped
 from latlab.harness.cli.options import (
-    STORE,
-    AcceleratorOption,
-    BatchOption,
-    DimOption,
-    InputDataOption,
-    InputOption,
-    InventoryOption,
     JsonOption,
-    PrecisionOption,
-    RangeOption,
-    RuntimeOption,
     SeedOption,
-    StoreOption,
-    ThreadsOption,
     WrittenOption,
-    open_lab,
-    own_model,
     print_json,
-    target_options,
 )
 from latlab.harness.errors import BadInputError
 
@@ -36,6 +22,7 @@ app = typer.Typer()
 
 
 @app.command()
+@grouped
 def profile(
     subject: Annotated[
         str,
@@ -51,22 +38,15 @@ def profile(
             metavar="DEVICE", help="A device of the inventory, whose first target is used; or a full target."
         ),
     ],
+    *,
     space: Annotated[str | None, typer.Option("--space", help="The search space of ARCH.")] = None,
-    inputs: InputOption = None,
-    dims: DimOption = None,
-    ranges: RangeOption = None,
-    data: InputDataOption = None,
+    inputs: InputGroup,
     top: Annotated[int, typer.Option("--top", min=1, max=2000, help="How many of the longest operators to show.")] = 10,
-    runtime: RuntimeOption = None,
-    accelerator: AcceleratorOption = None,
-    precision: PrecisionOption = None,
-    threads: ThreadsOption = None,
-    batch_size: BatchOption = None,
+    how: OneTargetGroup,
     as_written: WrittenOption = False,
     seed: SeedOption = 0,
     out: Annotated[Path | None, typer.Option("--out", help="Also write an HTML page with charts.")] = None,
-    store: StoreOption = STORE,
-    inventory: InventoryOption = None,
+    place: LabGroup,
     as_json: JsonOption = False,
 ) -> None:
     """Show where the time of one network goes: the time of each operator, by the runtime's own profiler.
@@ -77,16 +57,16 @@ def profile(
     """
     from latlab.harness.terminal.profile import profiling, show_profile
 
-    _, input_options = own_model(None if space else [subject], inputs, dims, ranges, data)
+    _, input_options = inputs.of(None if space else [subject])
     if out is not None and out.suffix.lower() != ".html":
         raise BadInputError(f"{out}: the page is a file that ends in .html")
     with profiling(quiet=as_json) as listener:
-        found = open_lab(store, inventory).profile(
+        found = place.open().profile(
             subject,
             device,
             space=space,
             inputs=input_options,
-            options=target_options(runtime, accelerator, precision, threads, batch_size),
+            options=how.options(),
             seed=seed,
             as_written=as_written,
             listener=listener,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from latlab.harness.cli.options import STORE, JsonOption, StoreOption, print_json
+from latlab.harness.cli.options import STORE, JsonOption, StoreOption, one_store, print_json
 from latlab.harness.errors import BadInputError
 
 __all__ = ["app"]
@@ -21,8 +21,8 @@ def quality(
     what: Annotated[
         str | None,
         typer.Argument(
-            metavar="[STORE|TARGET]",
-            help="A store, to judge all of its targets; or a target or device of --store [default: all of --store]",
+            metavar="STORE|TARGET",
+            help="A store, to judge all of its targets; or a target or device of --store \\[default: all of --store]",
         ),
     ] = None,
     space: Annotated[str | None, typer.Option("--space", help="Only this space.")] = None,
@@ -44,9 +44,7 @@ def quality(
 
     target = None
     if what is not None and (what.endswith(STORE_SUFFIXES) or Path(what).is_file()):
-        if store != STORE:
-            raise BadInputError(f"{what} and --store {store} are two stores", "Name one.")
-        store = Path(what)
+        store = one_store(Path(what), store)
     else:
         target = what
     if out is not None and out.suffix.lower() != ".html":

@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from latlab.harness.cli.options import STORE, JsonOption, StoreOption, complain, print_json, records
+from latlab.harness.cli.options import (
+    STORE,
+    JsonOption,
+    StoreArgument,
+    StoreOption,
+    complain,
+    one_store,
+    print_json,
+    records,
+)
 from latlab.harness.cli.table_files import TableFormat, table_format, write_table
 from latlab.harness.errors import BadInputError
 from latlab.harness.store.vocabulary import Status
@@ -50,7 +59,8 @@ def spaces(as_json: JsonOption = False) -> None:
 
 @app.command()
 def show(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="A store.")] = STORE,
+    named: StoreArgument = None,
+    store: StoreOption = STORE,
     wide: Annotated[
         bool, typer.Option("--wide", help="Also list labels with percentiles, jitter and throughput.")
     ] = False,
@@ -61,6 +71,7 @@ def show(
     from latlab.harness.store.store import Store
     from latlab.harness.terminal import results as terminal
 
+    store = one_store(named, store)
     opened = Store(store, must_exist=True)
     campaigns, failures = opened.campaigns(), opened.failures()
     labels = None
@@ -81,7 +92,7 @@ def export(
     out: Annotated[Path, typer.Option("--out", help="The file to write.")],
     store: StoreOption = STORE,
     format_: Annotated[
-        TableFormat | None, typer.Option("--format", help="The file's format [default: by its suffix]")
+        TableFormat | None, typer.Option("--format", help="The file's format \\[default: by its suffix]")
     ] = None,
     target: Annotated[str | None, typer.Option("--target", help="Only this target.")] = None,
     space: Annotated[str | None, typer.Option("--space", help="Only this space.")] = None,

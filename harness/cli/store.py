@@ -7,17 +7,34 @@ from typing import Annotated
 
 import typer
 
-from latlab.harness.cli.options import STORE, JsonOption, print_json
+from latlab.harness.cli.options import (
+    STORE,
+    STORE_HELP,
+    JsonOption,
+    StoreArgument,
+    StoreOption,
+    one_store,
+    print_json,
+    store_before,
+)
+from latlab.harness.errors import BadInputError
 
 __all__ = ["app"]
 
 app = typer.Typer(help="Copy, merge, check and describe stores.", no_args_is_help=True)
-StoreArgument = Annotated[Path, typer.Argument(metavar="[STORE]", help="A store.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
 
 
+@app.callback()
+def stores(
+    context: typer.Context, store: Annotated[Path | None, typer.Option("--store", help=STORE_HELP)] = None
+) -> None:
+    """Copy, merge, check and describe stores."""
+    store_before(context, store)
+
+
 @app.command()
-def info(store: StoreArgument = STORE, as_json: JsonOption = False) -> None:
+def info(named: StoreArgument = None, store: StoreOption = STORE, as_json: JsonOption = False) -> None:
     """Say what is in a store: labels by target, imported sources, sizes, versions.
 
     [dim]Example:[/dim] latlab store info latlab.db
@@ -25,7 +42,7 @@ def info(store: StoreArgument = STORE, as_json: JsonOption = False) -> None:
     from latlab.harness.store.inspection import store_info
     from latlab.harness.terminal.stores import show_info
 
-    found = store_info(store)
+    found = store_info(one_store(named, store))
     if as_json:
         print_json(found.to_json())
     else:
@@ -33,7 +50,7 @@ def info(store: StoreArgument = STORE, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def check(store: StoreArgument = STORE, as_json: JsonOption = False) -> None:
+def check(named: StoreArgument = None, store: StoreOption = STORE, as_json: JsonOption = False) -> None:
     """Look for damage, and for measurements that were left unfinished. The exit code is 1 if anything is damaged.
 
     [dim]Example:[/dim] latlab store check latlab.db
@@ -41,6 +58,7 @@ def check(store: StoreArgument = STORE, as_json: JsonOption = False) -> None:
     from latlab.harness.store.inspection import check_store
     from latlab.harness.terminal.stores import show_check
 
+    store = one_store(named, store)
     found = check_store(store)
     if as_json:
         damaged = [one._asdict() for one in found.damaged]
@@ -53,9 +71,11 @@ def check(store: StoreArgument = STORE, as_json: JsonOption = False) -> None:
 
 @app.command()
 def copy(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="The store to copy.")],
-    to: Annotated[Path, typer.Argument(metavar="COPY", help="The file to make.")],
+    words: Annotated[
+        list[Path], typer.Argument(metavar="[STORE] COPY", help="The store to copy, and the file to make of it.")
+    ],
     force: ForceOption = False,
+    store: StoreOption = STORE,
     as_json: JsonOption = False,
 ) -> None:
     """Copy a store to one file, also while latlab is writing it.
@@ -64,6 +84,10 @@ def copy(
     """
     from latlab.harness.store.copying import copy_store
 
+    if len(words) > 2:
+        raise BadInputError(f"a store and its copy are two files, not {len(words)}: {' '.join(map(str, words))}")
+    to = words[-1]
+    store = one_store(words[0] if len(words) == 2 else None, store)
     size = copy_store(store, to, force=force)
     if as_json:
         print_json({"store": str(store), "copy": str(to), "bytes": size})
@@ -73,9 +97,10 @@ def copy(
 
 @app.command()
 def merge(
-    stores: Annotated[list[Path], typer.Argument(metavar="STORE...", help="The stores, at least two.")],
+    stores: Annotated[list[Path], typer.Argument(metavar="STORE", help="The stores, at least two.")],
     into: Annotated[Path, typer.Option("--into", help="The file to make.")],
     force: ForceOption = False,
+    store: Annotated[Path | None, typer.Option("--store", help=f"{STORE_HELP} It is merged as the first one.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Merge stores into a new one: campaigns, sessions, sources and incidents of all, and nothing twice.
@@ -86,6 +111,7 @@ def merge(
     """
     from latlab.harness.store.merging import merge_stores
 
+    stores = [*([] if store is None else [store]), *stores]
     found = merge_stores(stores, into, force=force)
     if as_json:
         print_json({"store": str(into), **vars(found)})
@@ -99,13 +125,14 @@ def merge(
 
 
 @app.command()
-def compact(store: StoreArgument = STORE, as_json: JsonOption = False) -> None:
+def compact(named: StoreArgument = None, store: StoreOption = STORE, as_json: JsonOption = False) -> None:
     """Fold the log in, and give the space of removed rows back to the disk.
 
     [dim]Example:[/dim] latlab store compact latlab.db
     """
     from latlab.harness.store.copying import compact_store
 
+    store = one_store(named, store)
     before, after = compact_store(store)
     if as_json:
         print_json({"store": str(store), "bytes_before": before, "bytes": after})

@@ -8,28 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from latlab.harness.cli.groups import InputGroup, LabGroup, OneTargetGroup, grouped
 from latlab.harness.cli.interruption import interruption
 from latlab.harness.cli.options import (
-    STORE,
-    AcceleratorOption,
-    BatchOption,
-    DimOption,
-    InputDataOption,
-    InputOption,
-    InventoryOption,
     JsonOption,
     ModelOption,
-    PrecisionOption,
-    RangeOption,
-    RuntimeOption,
     SeedOption,
-    StoreOption,
-    ThreadsOption,
     WrittenOption,
     complain,
-    own_model,
     print_json,
-    target_options,
 )
 from latlab.harness.errors import BadInputError
 from latlab.harness.store.vocabulary import Status
@@ -43,6 +30,7 @@ app = typer.Typer()
 
 
 @app.command()
+@grouped
 def sustain(
     device: Annotated[
         str,
@@ -50,28 +38,21 @@ def sustain(
             metavar="DEVICE", help="A device of the inventory, whose first target is used; or a full target."
         ),
     ],
+    *,
     space: Annotated[str | None, typer.Option("--space", help="The search space of --arch.")] = None,
     arch: Annotated[str | None, typer.Option("--arch", help="An architecture's string.")] = None,
     model: ModelOption = None,
-    inputs: InputOption = None,
-    dims: DimOption = None,
-    ranges: RangeOption = None,
-    data: InputDataOption = None,
+    inputs: InputGroup,
     minutes: Annotated[
         float, typer.Option("--minutes", min=0.05, max=10080, help="Minutes to run, on the device's clock.")
     ] = 30.0,
-    runtime: RuntimeOption = None,
-    accelerator: AcceleratorOption = None,
-    precision: PrecisionOption = None,
-    threads: ThreadsOption = None,
-    batch_size: BatchOption = None,
+    how: OneTargetGroup,
     as_written: WrittenOption = False,
     seed: SeedOption = 0,
     out: Annotated[
         Path | None, typer.Option("--out", help="Also draw a chart: an .html page, an .svg or a .png file.")
     ] = None,
-    store: StoreOption = STORE,
-    inventory: InventoryOption = None,
+    place: LabGroup,
     as_json: JsonOption = False,
 ) -> None:
     """Run one network for minutes without a pause, to see how heat and power limits change its latency.
@@ -82,11 +63,10 @@ def sustain(
 
     Nothing is lost on Ctrl-C. The same command starts over, because a device that has cooled down cannot continue.
     """
-    from latlab.harness.lab import Lab
     from latlab.harness.report.sustained.page import SUFFIXES
     from latlab.harness.terminal.sustained import following
 
-    own, input_options = own_model(model, inputs, dims, ranges, data)
+    own, input_options = inputs.of(model)
     if model is not None and (space is not None or arch is not None):
         raise BadInputError("--model stands alone: it takes no --space and no --arch")
     if model is None and (space is None or arch is None):
@@ -96,14 +76,14 @@ def sustain(
     interrupted = False
     with following(quiet=as_json) as view:
         try:
-            result = Lab(store, inventory=inventory).sustain(
+            result = place.open().sustain(
                 device,
                 space=space,
                 arch=arch,
                 model=own,
                 inputs=input_options,
                 minutes=minutes,
-                options=target_options(runtime, accelerator, precision, threads, batch_size),
+                options=how.options(),
                 seed=seed,
                 as_written=as_written,
                 listener=view.listener(),
@@ -113,7 +93,7 @@ def sustain(
             if view.run is None or not view.run.passes:
                 raise
             result, interrupted = view.run.result(), True
-    _show(result, store, out, as_json)
+    _show(result, place.store, out, as_json)
     if result.error:
         complain(result.error, None, False)
     if interrupted:

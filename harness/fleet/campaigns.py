@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -59,7 +59,7 @@ def measure_campaigns(
     new_session: bool = False,
     raw: bool = False,
     resolve: Resolve | None = None,
-    submit: Callable[[str], Future[Artifact]] | None = None,
+    files: Mapping[str, Callable[[str], Future[Artifact]]] = {},
     listener: RunListener = RunListener(),
 ) -> Measurements:
     """Measure those of `archs` that the latest sessions of the campaigns lack, and return all of their rows.
@@ -72,7 +72,8 @@ def measure_campaigns(
         new_session: measure everything again, in a session of its own.
         raw: add a column `passes`: raw samples in ns, a list for each pass.
         resolve: a ranking question; passes are added where intervals overlap and the order matters to it.
-        submit: starts the export of an architecture; None to export it as its campaign says.
+        files: what returns the file of a network, by the campaign's id; networks of a campaign that is not among them
+            are exported as the campaign says.
         listener: what is called during the run.
 
     Raises:
@@ -88,7 +89,7 @@ def measure_campaigns(
         replication = Replication(session, archs, resolve, listener.announce) if resolve else None
         replications += [replication] if replication else []
         if missing or (replication and not replication.is_over):
-            work = _MissingRows(session, archs, role, submit, replication)
+            work = _MissingRows(session, archs, role, files.get(session.campaign.id), replication)
             policy = session.policy
             jobs.append(Job(session.target, work, missing, (policy.passes, policy.most_passes)))
     run_jobs(jobs, listener)

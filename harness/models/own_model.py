@@ -64,13 +64,14 @@ class OwnModel:
         known = {"data": data.sha256 if data else None, "ranges": ranges or None, "shapes": shapes}
         return {name: value for name, value in known.items() if value is not None}
 
-    def check_precision(self, asked: str | None) -> None:
+    def check_precisions(self, asked: str | Sequence[str] | None) -> None:
         """Raise `BadInputError` if another precision is asked for than the model has."""
-        if asked not in (None, self.precision):
-            raise BadInputError(
-                f"{self.name} is {self.precision}: --precision {asked} cannot be had",
-                "The file decides: leave --precision out.",
-            )
+        for one in (asked,) if isinstance(asked, str) else asked or ():
+            if one != self.precision:
+                raise BadInputError(
+                    f"{self.name} is {self.precision}: --precision {one} cannot be had",
+                    "The file decides: leave --precision out.",
+                )
 
     def target(self, usual: Target, *, named_in_full: bool) -> Target | None:
         """Return `usual` with this model's precision and batch size; None if its runtime does not take the model.

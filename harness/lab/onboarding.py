@@ -1,0 +1,126 @@
+"""The closed loop: measure a few well-chosen networks of a device, and predict all the others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from latlab.harness.active_learning.block_latencies import block_latencies
+from latlab.harness.active_learning.holdout import holdout_of
+from latlab.harness.active_learning.onboarding import Onboarding, OnboardingPlan, Onboardings, onboard, save_onboarding
+from latlab.harness.active_learning.prediction import source_filter_of, sources_of
+from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for
+from latlab.harness.architectures import space_to_measure
+from latlab.harness.devices.target_selection import TargetOptions
+from latlab.harness.errors import BadInputError
+from latlab.harness.exporters.campaign_options import campaign_options
+from latlab.harness.fleet.jobs import RunListener
+from latlab.harness.inventory.inventory import policy_named
+from latlab.harness.lab.base import LabBase
+from latlab.harness.paths import whole_folder, writable_folder
+from latlab.harness.targets import Devices, Target
+
+__all__ = ["OnboardingDevices"]
+
+
+class OnboardingDevices(LabBase):
+    """The verbs that onboard devices."""
+
+    def onboard(
+        self, device: str | Target = "local", *, space: str, options: TargetOptions = TargetOptions(), **more: Any
+    ) -> Onboarding:
+        """Onboard one target: a full one, or the first of a device. Further arguments and errors: `onboard_fleet`."""
+        options.single()
+        return self.onboard_fleet([str(self.targets(device, options)[0])], space=space, **more)[0]
+
+    def onboard_fleet(
+        self,
+        devices: Devices,
+        *,
+        space: str,
+        budget: int = 20,
+        until_percent: float | None = None,
+        holdout: int = 0,
+        options: TargetOptions = TargetOptions(),
+        policy: str = "default",
+        predictor: PredictorOptions = PredictorOptions(),
+        seed: int = 0,
+        as_written: bool = False,
+        out: str | Path | None = None,
+        listener: RunListener = RunListener(),
+    ) -> Onboardings:
+        """Measure the most informative architectures, predict the whole space, write table, predictor and report.
+
+        Args:
+            devices, options, policy, as_written, listener: as for `measure`.
+            space: name of the search space.
+            budget: number of architectures to measure.
+            until_percent: stop earlier, once the expected error over the space is at most so many percent.
+            holdout: also measure this many random architectures that the predictor never sees, in two sessions.
+            predictor: as for `predict`.
+            seed: seed of all random choices.
+            out: folder for latency_table.parquet and .csv, predictor/ and report.html; each of several targets has its
+                own folder in it. Default: a folder in `latlab-out`.
+
+        Returns:
+            A sequence with a result for each target that did not fail; its `failures` says which did, and why.
+
+        Raises:
+            BadInputError: if the arguments make no sense, or a name is unknown.
+            LatlabError: if all targets failed.
+        """
+        targets = self.targets(devices, options)
+        if budget < 1:
+            raise BadInputError(f"the budget must be at least 1, not {budget}")
+        if until_percent is not None and not until_percent > 0:
+            raise BadInputError(f"the error to reach must be a positive percentage, not {until_percent}")
+        chosen_space = space_to_measure(space)
+        fresh = predictor_for(predictor, chosen_space, seed=seed)
+        predictor = replace(predictor, name=fresh.name)
+        must = fresh.wanted()
+        if budget < len(must):
+            raise BadInputError(
+                f"the predictor {fresh.name} needs {len(must)} architectures of its own choice, the budget is {budget}",
+                f"Give it --budget {len(must)} or more.",
+            )
+        if budget + holdout > chosen_space.size:
+            raise BadInputError(f"{space} has only {chosen_space.size} architectures")
+        unseen = holdout_of(chosen_space, holdout, seed, must)
+        plans = []
+        for target in targets:
+            allowed = source_filter_of(self.inventory, str(target), None, unseen)
+            plans.append(
+                OnboardingPlan(
+                    target=target,
+                    space=chosen_space,
+                    policy=policy_named(policy, self.inventory),
+                    predictor=predictor,
+                    sources=tuple(sources_of(self.store, chosen_space, allowed, predictor.sources)),
+                    blocks=block_latencies(self.store, str(target), chosen_space),
+                    budget=budget,
+                    until_percent=until_percent,
+                    holdout=holdout,
+                    seed=seed,
+                    as_written=as_written,
+                    options=campaign_options(target, as_written),
+                    out=writable_folder(_onboarding_folder(out, target, space, seed, len(targets))),
+                )
+            )
+        from latlab.harness.report.build import onboarding_report  # matplotlib is heavy
+
+        results = []
+        runs, failures = onboard(self.store, plans, self.run_jobs, listener)
+        for run in runs:
+            with whole_folder(run.plan.out, keep_others=True) as folder:
+                result = save_onboarding(run, folder)
+                onboarding_report(result, run, folder)
+            results.append(result)
+        return Onboardings(tuple(results), failures)
+
+
+def _onboarding_folder(out: str | Path | None, target: Target, space: str, seed: int, targets: int) -> Path:
+    name = str(target).replace("/", "-")
+    if out is None:
+        return Path("latlab-out") / name / (space if seed == 0 else f"{space}-seed{seed}")
+    return Path(out) / name if targets > 1 else Path(out)

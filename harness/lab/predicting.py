@@ -1,0 +1,99 @@
+"""Predictions, from what the store holds of a target and of other devices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from latlab.harness.active_learning.fitted_predictor import FittedPredictor
+from latlab.harness.active_learning.prediction import Predictions, predict, source_filter_of, stored_target
+from latlab.harness.active_learning.predictor_factory import PredictorOptions
+from latlab.harness.active_learning.source_devices import ALL, source_devices
+from latlab.harness.architectures import parse_archs, space_named
+from latlab.harness.lab.base import LabBase
+from latlab.harness.store.tables import LABELS
+from latlab.harness.targets import Target
+from latlab.predictors import SourceDevice
+from latlab.search_spaces import Architecture
+
+__all__ = ["Predicting"]
+
+
+class Predicting(LabBase):
+    """The verbs that predict, and those that say what predictors learn from."""
+
+    def predict(
+        self,
+        target: str | Target,
+        *,
+        space: str | None = None,
+        archs: Sequence[str | Architecture] | None = None,
+        predictor: PredictorOptions = PredictorOptions(),
+        seed: int = 0,
+    ) -> Predictions:
+        """Predict latencies of architectures on a target, from what the store holds of it and of other devices.
+
+        If the target has no measurements in `space`, predictors that can predict from their prior alone do so, with
+        wide intervals; the others raise.
+
+        Args:
+            target: a full target; the device's name is enough if the store has only one target of it.
+            space: name of the search space; None for the only one in which the target has measurements.
+            archs: canonical strings; None for the whole space, or for a large sample of a space too large to list.
+            predictor: the predictor, and what it learns from.
+            seed: seed of the predictor's random choices.
+
+        Raises:
+            BadInputError: if there is nothing to predict from, or several spaces could be meant.
+        """
+        return predict(self.predictor(target, space=space, predictor=predictor, seed=seed), archs)
+
+    def predictor(
+        self,
+        target: str | Target,
+        *,
+        space: str | None = None,
+        predictor: PredictorOptions = PredictorOptions(),
+        seed: int = 0,
+    ) -> FittedPredictor:
+        """Return a predictor of latencies on a target, fitted to what the store holds of it and of other devices.
+
+        It answers thousands of single questions a second, and can be saved. The same call returns the same one until a
+        label that it depends on changes.
+
+        Args:
+            target, space, predictor, seed: as for `predict`.
+
+        Raises:
+            BadInputError: if there is nothing to learn from, or several spaces could be meant.
+        """
+        return self._predictors.get(self.inventory, str(target), space, predictor, seed)
+
+    def sources(
+        self,
+        space: str,
+        *,
+        exclude_target: str | Target | None = None,
+        which: str | Sequence[str] = ALL,
+        holdout: Sequence[str | Architecture] = (),
+    ) -> list[SourceDevice]:
+        """Return the source devices that a predictor may learn from: imported ones, and measured targets of the store.
+
+        They have all their labels here; `onboard`, `predict` and `report` use at most 2,000 of each.
+
+        Args:
+            space: name of the search space.
+            exclude_target: the target that the predictor is for. It is never its own source, nor is the same target
+                under another name of its device, nor an imported copy of its labels. Other targets of its device are
+                sources: they are measured already, and say much about it.
+            which: `all`, `none`, or names: of imported sources, targets, or devices. With `all`, targets with fewer
+                than ten labels are left out, and simulated ones if the target is real.
+            holdout: architectures whose labels are left out of the sources measured on the target's own device.
+
+        Raises:
+            BadInputError: if a name is unknown, or is the target itself.
+        """
+        chosen_space = space_named(space)
+        target = None if exclude_target is None else stored_target(self.store, str(exclude_target))
+        rows = self.store.table(target=target, space=space, only=LABELS) if target is not None else None
+        allowed = source_filter_of(self.inventory, target, rows, parse_archs(chosen_space, holdout))
+        return source_devices(self.store, chosen_space, allowed, which)
