@@ -21,6 +21,7 @@ from latlab.harness.active_learning.latency_table import (
     whole_space,
     with_measured,
 )
+from latlab.harness.active_learning.network_view import NetworkView
 from latlab.harness.active_learning.predictor_factory import PredictorOptions
 from latlab.harness.active_learning.source_devices import signature
 from latlab.harness.architectures import space_named
@@ -186,10 +187,8 @@ class FittedPredictor:
         self.space: SearchSpace = predictor.space
         self._predictor = predictor
         self._measured = measured
-        # Networks are exported without their dead edges, so that an architecture and its canonical form are the same
-        # network; only those that the predictor wants to have measured are as it has named them.
-        self._as_written = card.as_written and self.space.can_be_dead
-        self._kept = {arch.genes for arch in predictor.wanted()}
+        self.view = NetworkView(predictor, card.as_written)
+        """Returns an architecture in the form that the predictor sees."""
 
     def __repr__(self) -> str:
         card = self.card
@@ -220,7 +219,7 @@ class FittedPredictor:
             BadInputError: if one of them is no network of the space.
         """
         genes, one = self._genes(archs)
-        found = self._predictor.predict(self._seen(genes))
+        found = self._predictor.predict(self.view.genes(genes))
         if not one:
             return found
         return Prediction(found.mean_ms[0], found.std_ms[0], found.lower_ms[0], found.upper_ms[0])
@@ -246,21 +245,6 @@ class FittedPredictor:
         content = onnx_formula(formula, self.card.to_json())
         with whole_file(path) as part:
             part.write_bytes(content)
-
-    def view(self, arch: Architecture) -> Architecture:
-        """Return the architecture in the form that the predictor sees: without dead edges, if they are not exported."""
-        return self.space.from_genes(self._seen(self.space.genes([arch]))[0])
-
-    def _seen(self, genes: IntArray) -> IntArray:
-        """Return genes of shape (n, genes) in the form that the predictor sees."""
-        if self._as_written:
-            return genes
-        canonical = self.space.canonical_genes(genes)
-        if self._kept:
-            rows = [number for number, row in enumerate(genes.tolist()) if tuple(row) in self._kept]
-            canonical = canonical.copy()
-            canonical[rows] = genes[rows]
-        return canonical
 
     def table(self, archs: Archs | None = None) -> pd.DataFrame:
         """Return predictions as a table (`latency_table.COLUMNS`), a row for each network.
@@ -347,8 +331,9 @@ class FittedPredictor:
         with whole_folder(folder) as part:
             self.write(part)
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: str | Path) -> None:
         """Write the predictor's files into an existing folder. Raises `OSError` where a disk does."""
+        folder = Path(folder)
         self._predictor.save(folder)
         (folder / CARD).write_text(json.dumps(self.card.to_json(), indent=1) + "\n", encoding="utf-8")
         (folder / README).write_text(self._readme(), encoding="utf-8")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from latlab.harness.store.vocabulary import Status
+from latlab.harness.store.vocabulary import Selection, Status
 from latlab.predictors import Prediction
 from latlab.search_spaces import Architecture, SearchSpace
 
@@ -119,9 +119,12 @@ def fastest(
 def measured_latencies(rows: pd.DataFrame) -> dict[str, MeasuredLatency]:
     """Return the labels of a target's rows (`Store.table`), by architecture.
 
-    Of networks that were measured several times the mean counts, with the standard error of a mean.
+    Of networks that were measured several times the mean counts, with the standard error of a mean. A label that the
+    user has imported counts only where latlab has not measured the network itself, as for predictors (`comparable`).
     """
     good = rows[rows["status"] == Status.OK]
+    imported = good["selection"] == Selection.IMPORTED
+    good = good[~imported | ~good["arch"].isin(good.loc[~imported, "arch"])]
     variances = good["stderr_ms"].astype(float) ** 2
     groups, of_variances = good.groupby("arch", sort=False), variances.groupby(good["arch"], sort=False)
     known = of_variances.count() == groups.size()
@@ -133,9 +136,13 @@ def measured_latencies(rows: pd.DataFrame) -> dict[str, MeasuredLatency]:
 
 
 def scope_in_words(space: SearchSpace, table: pd.DataFrame) -> str:
-    """Return what part of its space a latency table holds: `10,000 of 9.8e20 networks, and all 25 measured`."""
+    """Return what part of its space a latency table holds.
+
+    For example `10,025 of the space's 9.8e20 networks, among them all 25 measured`.
+    """
     size = f"{space.size:,}" if space.size < 1e6 else f"{space.size:.2g}".replace("e+", "e")
     measured = int(table["measured"].sum()) if "measured" in table else 0
     if len(table) == space.size:
-        return f"all {size} networks" + (f", {measured:,} of them measured" if measured else "")
-    return f"{len(table):,} of {size} networks" + (f", and among them all {measured:,} measured" if measured else "")
+        return f"all {size} networks of the space" + (f", {measured:,} of them measured" if measured else "")
+    labels = f", among them all {measured:,} measured" if measured else ""
+    return f"{len(table):,} of the space's {size} networks{labels}"

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from latlab.harness.active_learning.network_view import NetworkView
 from latlab.harness.active_learning.source_devices import ENOUGH_LABELS
 from latlab.harness.errors import BadInputError
 from latlab.harness.store.comparable import comparable
@@ -40,9 +41,7 @@ class ClosedLoop:
         exclude: architectures that must not be proposed (the hold-out).
         until_percent: stop once the expected error of a prediction over the space is at most so many percent; None for
             never.
-        as_written: whether networks are exported as published, with their dead edges. If not, an architecture and its
-            canonical form are the same network, so the predictor sees canonical forms only. The architectures that it
-            wants to have measured first are the exception: it sees them as it has named them.
+        as_written: whether networks are exported as published, with their dead edges (`NetworkView`).
     """
 
     def __init__(
@@ -62,11 +61,13 @@ class ClosedLoop:
         self._wanted = dict.fromkeys(self.predictor.wanted())
         count = min(CANDIDATES, space.size)
         reference = space.sample(min(REFERENCE, space.size), random.Random(f"reference/{seed}"))
-        self._reference = space.genes(self._views(reference))
+        self.view = NetworkView(self.predictor, as_written)
+        """Returns an architecture in the form that the predictor sees."""
+        self._reference = space.genes(self.view.all(reference))
         drawn = space.sample(min(count + len(exclude), space.size), random.Random(f"candidates/{seed}"))
-        self._banned = set(self._views(exclude))
+        self._banned = set(self.view.all(exclude))
         banned = {*self._banned, *(space.canonical(arch) for arch in self._wanted), *self._wanted}
-        views = dict.fromkeys(view for view in self._views(drawn) if view not in banned)
+        views = dict.fromkeys(view for view in self.view.all(drawn) if view not in banned)
         self._candidates = list(views)[:count]
         self._pending: dict[Architecture, None] = {}
         self._measured: dict[Architecture, tuple[float, float | None]] = {}
@@ -74,13 +75,6 @@ class ClosedLoop:
         self._imported: set[Architecture] = set()
         self._fitted: int | None = None
         """Number of labels at the last fit; None before the first fit."""
-
-    def view(self, arch: Architecture) -> Architecture:
-        """Return the architecture in the form that the predictor sees (`as_written`)."""
-        return arch if self.as_written or arch in self._wanted else self.space.canonical(arch)
-
-    def _views(self, archs: Sequence[Architecture]) -> list[Architecture]:
-        return [self.view(arch) for arch in archs]
 
     @property
     def measured(self) -> int:
@@ -186,7 +180,7 @@ class ClosedLoop:
 
     def predict(self, archs: Sequence[Architecture]) -> Prediction:
         """Predict the latencies of architectures, by the last fit."""
-        return self.predictor.predict(self.space.genes(self._views(archs)))
+        return self.predictor.predict(self.space.genes(self.view.all(archs)))
 
     def learning_curve(self, holdout: Sequence[Architecture], holdout_ms: ArrayLike) -> pd.DataFrame:
         """Return how good the predictor was after the first n measurements, for up to 25 values of n.
@@ -203,7 +197,7 @@ class ClosedLoop:
             self.support(),
             self.support_ms(),
             self._support_stderr_ms(),
-            self._views(holdout),
+            self.view.all(holdout),
             np.asarray(holdout_ms, dtype=np.float64),
         )
         self.fit(always=True)

@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from latlab.harness.active_learning.latency_table import fastest
-from latlab.harness.text import count
+from latlab.harness.active_learning.latency_table import fastest, scope_in_words
 from latlab.search_spaces import Architecture, SearchSpace
 
 __all__ = ["MOST", "fastest_networks"]
@@ -27,7 +26,7 @@ def fastest_networks(
     Args:
         table: predictions of a whole space, or of a sample of it and all that was measured (`latency_table.COLUMNS`).
         space: the space.
-        view: returns an architecture in the form that the predictor sees (`ClosedLoop.view`).
+        view: returns an architecture in the form that the predictor sees (`NetworkView`).
 
     Returns:
         A frame with the columns `FASTEST_COLUMNS` of `ReportData`, the fastest first, and the sentence.
@@ -35,19 +34,8 @@ def fastest_networks(
     rows, alike = fastest(table, space, view, MOST)
     rows = rows.rename(columns={"latency_ms": "predicted_ms"})
     chosen = rows[["arch", "predicted_ms", "lower_ms", "upper_ms", "measured_ms", "stderr_ms"]]
-    return chosen, f"{_scope(len(chosen), table, space)}.{_ALIKE if alike else ''}"
+    best = "The fastest" if len(chosen) == 1 else f"The {len(chosen)} fastest"
+    return chosen, f"{best} of {scope_in_words(space, table)}.{_ALIKE if alike else ''}"
 
 
 _ALIKE = " Strings that mean the same network are listed once."
-
-
-def _scope(shown: int, table: pd.DataFrame, space: SearchSpace) -> str:
-    """Return of how many networks the fastest are shown, in words."""
-    measured = int(table["measured"].sum())
-    best = "The fastest" if shown == 1 else f"The {shown} fastest"
-    if len(table) == space.size:
-        labels = f", of which {measured:,} {'was' if measured == 1 else 'were'} measured" if measured else ""
-        return f"{best} of all {count(space.size, 'network')} of the space{labels}"
-    size = f"{space.size:,}" if space.size < 1e6 else f"{space.size:.2g}".replace("e+", "e")
-    labels = f", and of all {measured:,} measured" if measured else ""
-    return f"{best} of {len(table) - measured:,} drawn from the space's {size} networks{labels}"

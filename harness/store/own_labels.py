@@ -42,7 +42,7 @@ class KeptLabels:
     same: int
     """Architectures whose label was there already."""
     known: int
-    """Architectures that latlab has measured on this target, too; what was measured last counts."""
+    """Architectures that latlab has measured on this target, too: what it has measured counts."""
     errors: int
     """Labels with a standard error."""
     simulated: bool

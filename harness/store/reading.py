@@ -4,7 +4,8 @@ A store at rest has a rollback journal, for which a reader needs nothing but the
 write-ahead log (SQLite's WAL) beside it, which readers share with the writer. Three more states come from older
 versions, from killed writers and from copies:
 
-- a log is announced in the file, but there is none: the file alone is read, as one that nobody changes;
+- a log is announced in the file, but there is none: the file alone is read, as one that nobody changes. SQLite then
+  takes no locks. So if a writer folds its log into the file meanwhile, that is an error, and never a wrong answer;
 - there is a log without its index, or a transaction that a killed writer left half done: to read it, SQLite would have
   to write. A private copy is made and read.
 """
@@ -51,6 +52,8 @@ class Reader:
     path: Path
     state: tuple[object, ...]
     copy: tempfile.TemporaryDirectory[str] | None = None
+    content: tuple[int, int] | None = None
+    """What tells whether the file has changed, if it is read without SQLite's locks."""
 
     @staticmethod
     def open(path: Path) -> Reader:
@@ -63,12 +66,12 @@ class Reader:
         state = _state(path)
         if not path.exists() or not path.stat().st_size:
             return Reader(_empty(), path, state)
-        copy = None
+        copy = content = None
         log, index = _beside(path, "-wal"), _beside(path, "-shm")
         options = "mode=ro"
         if announces_log(path):
             if not log.exists() or (not log.stat().st_size and not index.exists()):
-                options = "mode=ro&immutable=1"
+                options, content = "mode=ro&immutable=1", _content(path)
             elif not index.exists():
                 copy = _private_copy(path)
         engine = _connect(_copied(copy, path), "mode=rw" if copy else options)
@@ -93,11 +96,20 @@ class Reader:
                 read_as_new(connection)
             if announces_log(path) and not log.exists():
                 _warn_of_log(connection, path)
-        return Reader(engine, path, state, copy)
+        return Reader(engine, path, state, copy, content)
 
     def is_current(self) -> bool:
         """Return whether the connection still shows what is in the file."""
         return self.state == _state(self.path)
+
+    def check_unchanged(self) -> None:
+        """Check that nobody has written into a file that was read without locks: what was read may be of two states.
+
+        Raises:
+            StoreError: somebody has.
+        """
+        if self.content not in (None, _content(self.path)):
+            raise StoreError(f"another latlab has changed the store {self.path} while it was read", "Try again.")
 
     def close(self) -> None:
         """Close the connection."""
@@ -180,6 +192,15 @@ def _state(path: Path) -> tuple[object, ...]:
     return (facts.st_dev, facts.st_ino, watched, *content)
 
 
+def _content(path: Path) -> tuple[int, int] | None:
+    """Return what changes with the file's content; None if there is no file."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_mtime_ns, facts.st_size
+
+
 def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
@@ -191,6 +212,7 @@ def _copied(copy: tempfile.TemporaryDirectory[str] | None, path: Path) -> Path:
 def _private_copy(path: Path) -> tempfile.TemporaryDirectory[str]:
     """Copy a store, with its log or its journal, to a folder of its own."""
     folder = tempfile.TemporaryDirectory(prefix="latlab-")
+    before = _content(path)
     try:
         for suffix in ("", "-wal", "-journal"):
             with contextlib.suppress(FileNotFoundError):
@@ -198,6 +220,9 @@ def _private_copy(path: Path) -> tempfile.TemporaryDirectory[str]:
     except OSError as error:
         folder.cleanup()
         raise StoreError(f"cannot read the store {path}: {error.strerror}") from error
+    if _content(path) != before:  # a writer has begun: the copy may be of two states
+        folder.cleanup()
+        raise StoreError(f"another latlab has changed the store {path} while it was read", "Try again.")
     os.chmod(Path(folder.name, path.name), 0o600)
     return folder
 

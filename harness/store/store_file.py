@@ -102,8 +102,16 @@ class StoreFile:
                     self._reader = Reader.open(self.real_path)
                     self.times_opened += 1
                 engine = self._reader.engine
-            with engine.connect() as connection:
-                yield connection
+            reader = self._reader if self._writer is None else None
+            try:
+                with engine.connect() as connection:
+                    yield connection
+            except DBAPIError:  # such as "malformed", for a page of another state
+                if reader is not None:
+                    reader.check_unchanged()
+                raise
+            if reader is not None:
+                reader.check_unchanged()
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Connection]:

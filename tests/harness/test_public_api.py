@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from latlab import predictors, search_spaces
-from latlab.harness import Lab
+from latlab.harness import Lab, load_predictor
+from latlab.harness.active_learning.fitted_predictor import FittedPredictor
 from latlab.harness.compare.result import Question
+from latlab.harness.devices.target_selection import TargetOptions
 from latlab.harness.errors import BadInputError
-from latlab.harness.lab import plain_arguments
+from latlab.harness.lab.arguments import plain_arguments
+from latlab.harness.targets import Target
 from latlab.search_spaces import Architecture, SearchSpace, get
 
 TOY = "toy/onnxruntime/cpu/fp32/t1/b1"
@@ -24,8 +27,8 @@ ARCHS = SPACE.sample(2, 0)
 
 def _parameters() -> Iterator[tuple[str, str, str]]:
     """Yield method, parameter and annotation of everything public."""
-    for kind in (Lab, predictors.Predictor, SearchSpace):
-        for name, method in vars(kind).items():
+    for kind in (Lab, FittedPredictor, predictors.Predictor, SearchSpace):
+        for name, method in inspect.getmembers(kind):
             function = getattr(method, "__func__", method)
             if inspect.isfunction(function) and (name == "__init__" or not name.startswith("_")):
                 for parameter in inspect.signature(function).parameters.values():
@@ -64,6 +67,93 @@ def test_architectures_and_numbers_of_numpy(lab: Lab) -> None:
     assert len(table.table) == 3
     assert len(lab.sources("nasbench201", holdout=ARCHS)) == 0
     assert lab.report(target=TOY, space="nasbench201", out="r.html", seed=zero).name == "r.html"
+
+
+Archs = Callable[[int], str | Architecture]
+Paths = Callable[[str], str | Path]
+CALLS: dict[str, Callable[[Lab, Archs, Paths], object]] = {
+    "measure": lambda lab, arch, path: lab.measure(
+        "toy", space="nasbench201", archs=[arch(0), arch(1)], policy="quick"
+    ),
+    "embed": lambda lab, arch, path: lab.embed("toy", space="nasbench201", policy="quick"),
+    "import_labels": lambda lab, arch, path: (
+        lab.import_labels(path("mine.csv"), "pixel"),
+        lab.import_labels([path("mine.csv")], "pixel"),
+    ),
+    "sustain": lambda lab, arch, path: lab.sustain("toy", space="nasbench201", arch=arch(0), minutes=0.05),
+    "profile": lambda lab, arch, path: lab.profile(arch(0), "toy", space="nasbench201"),
+    "compare": lambda lab, arch, path: lab.compare(
+        [arch(0), arch(1)], "toy", space="nasbench201", question=Question(budget_s=0.2)
+    ),
+    "compare_targets": lambda lab, arch, path: lab.compare_targets(
+        [TOY, Target.parse(TOY.replace("t1", "t4"))], space="nasbench201", archs=[arch(0), arch(1)], policy="quick"
+    ),
+    "check_baseline": lambda lab, arch, path: lab.check_baseline(
+        path("base.db"), 50.0, "toy", networks=[arch(0)], space="nasbench201", policy="quick"
+    ),
+    "predict": lambda lab, arch, path: lab.predict(Target.parse(TOY), space="nasbench201", archs=[arch(0), arch(1)]),
+    "predictor": lambda lab, arch, path: lab.predictor(TOY, space="nasbench201")([arch(0), arch(1)]),
+    "sources": lambda lab, arch, path: lab.sources("nasbench201", exclude_target=TOY, holdout=[arch(0)]),
+    "onboard": lambda lab, arch, path: lab.onboard(
+        Target.parse(TOY), space="nasbench201", budget=3, policy="quick", out=path("one")
+    ),
+    "onboard_fleet": lambda lab, arch, path: lab.onboard_fleet(
+        [TOY], space="nasbench201", budget=3, policy="quick", out=path("many")
+    ),
+    "report": lambda lab, arch, path: lab.report(target=TOY, space="nasbench201", out=path("report.html")),
+    "quality": lambda lab, arch, path: lab.quality(Target.parse(TOY), space="nasbench201"),
+    "targets": lambda lab, arch, path: lab.targets([Target.parse(TOY), "pixel/tflite/cpu/fp32/t1/b1"]),
+    "run_jobs": lambda lab, arch, path: lab.run_jobs([]),
+}
+"""A call of every public method of `Lab`, for architectures and paths in one form."""
+FORMS: dict[str, tuple[Archs, Paths]] = {
+    "strings": (lambda number: ARCHS[number].text, str),
+    "values": (lambda number: ARCHS[number], Path),
+}
+
+
+def test_every_method_is_called() -> None:
+    methods = {name for name, _ in inspect.getmembers(Lab, inspect.isfunction) if not name.startswith("_")}
+    assert methods == set(CALLS)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_method_takes_strings_and_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    arch, path = FORMS[form]
+    Path("inventory.yaml").write_text(
+        "devices:\n  toy: {transport: simulated, kind: ideal, pace: 0}\n  pixel: {transport: simulated, kind: ideal}\n"
+    )
+    Path("mine.csv").write_text("arch,latency_ms\n" + "".join(f"{one.text},{2 + i}\n" for i, one in enumerate(ARCHS)))
+    with Lab(path("base.db"), inventory=path("inventory.yaml"), cache=path("cache")).store as base:
+        assert base.path == Path("base.db")
+    Lab("base.db").measure("toy", space="nasbench201", archs=ARCHS, policy="quick")
+    lab = Lab(path("latlab.db"), inventory=path("inventory.yaml"), cache=path("cache"))
+    for name, call in CALLS.items():
+        assert call(lab, arch, path) is not None, name
+    predictor = lab.predictor(TOY, space="nasbench201")
+    predictor.save(path("saved"))
+    loaded = load_predictor(path("saved"))
+    for one in (predictor, loaded):
+        assert one(arch(0)) == pytest.approx(one([arch(0), ARCHS[1].text])[0])
+        assert one.predict(arch(0)).mean_ms == one(ARCHS[0])
+        assert list(one.table([arch(0)])["arch"]) == [ARCHS[0].text]
+    loaded.to_onnx(path("formula.onnx"))
+    Path("written").mkdir()
+    loaded.write(path("written"))
+    assert load_predictor(path("written")).card == loaded.card
+
+
+def test_options_of_several_targets(lab: Lab) -> None:
+    several = TargetOptions(runtime=["tflite", "onnxruntime"], threads=(1, 4))
+    assert [str(one) for one in lab.targets("toy", several)] == [
+        f"toy/{runtime}/cpu/fp32/t{threads}/b1" for runtime in ("tflite", "onnxruntime") for threads in (1, 4)
+    ]
+    assert TargetOptions(threads=[4]) == TargetOptions(threads=4)
+    with pytest.raises(BadInputError, match="empty list"):
+        TargetOptions(threads=[])
+    with pytest.raises(BadInputError, match="--threads can have one value here, and names 2: 1, 4"):
+        lab.onboard("toy", space="nasbench201", options=several)
 
 
 def test_an_architecture_of_another_space_is_refused(lab: Lab) -> None:

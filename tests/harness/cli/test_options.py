@@ -37,6 +37,8 @@ COMMANDS: dict[str, list[str]] = {
     "compare": ["local", "--space", SPACE, "--arch", FIRST, "--arch", SECOND],
 }  # fmt: skip
 """Words with which each command that has a numeric option begins to work."""
+NUMBERS = ("--threads", "--batch-size")
+"""Options that take one whole number or several."""
 ABSURD = ("9" * 26, "-" + "9" * 26, "nan", "inf", "-inf", "1e400", "", " ", "x", "0x10", "٣٤.", "1,2,", "--")
 NEGATIVE_IS_FINE = ("--seed",)
 HUGE_IS_FINE = ("--until-error", "--under", "--most-seconds", "--budget", "--top")
@@ -57,7 +59,7 @@ def _commands(command: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple
 def _numeric() -> Iterator[tuple[str, str]]:
     for name, command in _commands():
         for option in command.params:
-            numeric = option.type_descriptor.annotation in (int, float)
+            numeric = option.type_descriptor.annotation in (int, float) or option.opts[0] in NUMBERS
             if option.param_type_name == "option" and not option.is_flag and numeric:
                 yield name, option.opts[0]
 

@@ -7,6 +7,7 @@ import random
 import sqlite3
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -311,6 +312,14 @@ def test_the_page_is_one_closed_file(maker: Maker) -> None:
         assert page.count(f"<h3>{title}</h3>") == 2
     ids = [part.split('"')[0] for part in page.split(' id="')[1:]]
     assert len(ids) == len(set(ids)), "charts of two targets share a page"
+
+
+def test_the_title_says_simulated(maker: Maker) -> None:
+    maker.session(1, archs=NETWORKS[:5], judged=False)
+    real = maker.study()
+    simulated = replace(real, simulated=True)
+    for found, end in (([real], ""), ([simulated], " (simulated)"), ([real, simulated], " (partly simulated)")):
+        assert f"<title>Quality of labels{end} – latlab</title>" in render(found)
 
 
 def test_a_page_of_hardly_anything(maker: Maker) -> None:

@@ -42,7 +42,7 @@ def test_a_network_of_many_strings_is_listed_once_as_it_was_measured() -> None:
     best = table.drop_duplicates("latency_ms").nsmallest(1, "latency_ms")["latency_ms"].iloc[0]
     assert fastest["predicted_ms"].iloc[0] == best
     assert words == (
-        "The 10 fastest of all 15,625 networks of the space, of which 1 was measured. "
+        "The 10 fastest of all 15,625 networks of the space, 1 of them measured. "
         "Strings that mean the same network are listed once."
     )
 
@@ -68,8 +68,8 @@ def test_of_a_large_space_it_says_how_many_were_drawn(measured: int) -> None:
     fastest, words = fastest_networks(table, space, space.canonical)
     assert len(fastest) == MOST
     size = f"{space.size:.2g}".replace("e+", "e")
-    end = ", and of all 25 measured" if measured else ""
-    assert words.startswith(f"The 10 fastest of 10,000 drawn from the space's {size} networks{end}.")
+    end = ", among them all 25 measured" if measured else ""
+    assert words.startswith(f"The 10 fastest of {10_000 + measured:,} of the space's {size} networks{end}.")
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_an_onboarding_lists_the_fastest_of_its_table_and_links_to_its_files(onb
     assert len(listed) == MOST
     assert listed.is_monotonic_increasing
     assert listed.iloc[0] == table["latency_ms"].min()
-    assert "The 10 fastest of all 15,625 networks of the space, of which 5 were measured." in page
+    assert "The 10 fastest of all 15,625 networks of the space, 5 of them measured." in page
     links = re.findall(r'<a href="([^"]*)">', page)
     assert links == ["./latency_table.csv", "./latency_table.parquet", "./predictor/"]
     assert all((out / link).exists() for link in links)
@@ -107,6 +107,6 @@ def test_a_report_of_a_store_lists_them_too_and_links_to_nothing(onboarded: tupl
     lab, folder = onboarded
     page = lab.report(out=folder / "again.html").read_text()
     assert rows_of(page) == rows_of((folder / "out" / "report.html").read_text())
-    assert "of which 5 were measured" in page
+    assert "5 of them measured" in page
     assert "<a " not in page
     assert all("(simulated)" in re.findall(rf"<{tag}>(.*?)</{tag}>", page)[0] for tag in ("title", "h1"))

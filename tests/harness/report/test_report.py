@@ -139,7 +139,7 @@ def campaign(samples: int = 20, holdout: int = 200, space: int = 4000, failed: i
         learning_curve=curve,
         space_sample=pd.DataFrame(drawn),
         fastest=fastest,
-        fastest_of="The 10 fastest of all 15,625 networks of the space, of which 220 were measured.",
+        fastest_of="The 10 fastest of all 15,625 networks of the space, 220 of them measured.",
         files=[("The predictor is in", "predictor/")],
         notes=["The CPU governor is 'powersave': latencies may change with the load. `latlab doctor` tells more."],
     )

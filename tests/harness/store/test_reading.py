@@ -331,3 +331,27 @@ def test_opening_a_store_again_keeps_the_locks_of_the_first(tmp_path: Path) -> N
         other = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
         beside = subprocess.run([sys.executable, "-c", other, str(path)], capture_output=True, text=True)
         assert "database is locked" in beside.stderr
+
+
+def test_a_file_that_changes_while_it_is_read_without_locks_is_an_error(tmp_path: Path) -> None:
+    """An older version's store announces a log that is not there. SQLite takes no locks on it: a checkpoint under a
+    reader would give it pages of two states."""
+    path = tmp_path / "latlab.db"
+    old_store(path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+    connection.close()
+    assert announces_log(path)
+    assert not (tmp_path / "latlab.db-wal").exists()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StoreWarning)
+        store = Store(path, must_exist=True)
+    assert len(store.table())
+    with pytest.raises(StoreError, match="has changed the store .* while it was read"), store.reading() as connection:
+        connection.exec_driver_sql("SELECT count(*) FROM measurements").all()
+        writer = sqlite3.connect(path)
+        writer.execute("UPDATE measurements SET latency_ms = latency_ms + 1")
+        writer.commit()
+        writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        writer.close()
+    assert len(store.table())  # the next look is at the new state

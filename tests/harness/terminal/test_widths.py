@@ -12,42 +12,124 @@ import sys
 import termios
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from latlab.harness import Lab
+from latlab.harness.cli.main import main
 from latlab.search_spaces import get
 
-ARCHS = [arch.text for arch in get("ofa-mobilenetv3").sample(2, 0)]
-COMMANDS = (
-    "show {store} --wide",
-    "measure toy --space ofa-mobilenetv3 --arch {0} --store {store} --inventory {inventory}",
-    "measure toy --space ofa-mobilenetv3 --arch {0} {1} --store {store} --inventory {inventory}",
-    "predict --target toy --space ofa-mobilenetv3 --arch {0} {1} --predictor flops --store {store}",
-    "quality {store}",
-    "spaces",
-)
+WIDTHS = (60, 80, 120)
+PIPE = None
+OFA = [arch.text for arch in get("ofa-mobilenetv3").sample(2, 0)]
+CELLS = [arch.text for arch in get("nasbench201").sample(6, 0)]
+NAME = "a-device-with-a-long-name"
+TARGET = f"{NAME}/onnxruntime/cpu/fp32/t1/b1"
+COMMANDS = {
+    "show": "show {store} --wide",
+    "show in short": "show --store {store}",
+    "measure": f"measure {NAME} --space ofa-mobilenetv3 --arch {{0}} {{1}} --store {{store}} --inventory {{inventory}}",
+    "predict": "predict --target " + TARGET
+    + " --space ofa-mobilenetv3 --arch {0} {1} --predictor flops --store {store}",
+    "predict the fastest": "predict --target " + TARGET
+    + " --space nasbench201 --all --top 5 --predictor flops --store {store}",
+    "quality": "quality {store}",
+    "sources": "sources --store {store}",
+    "devices": "devices --store {store} --inventory {inventory}",
+    "doctor": f"doctor {NAME} toy --inventory {{inventory}}",
+    "store info": "store info {store}",
+    "store check": "store check {store}",
+    "profile": f"profile {{0}} {NAME} --space ofa-mobilenetv3 --store {{store}} --inventory {{inventory}}",
+    "compare": f"compare {NAME} --space ofa-mobilenetv3 --arch {{0}} --arch {{1}} --budget 1 --store {{scratch}} "
+    "--inventory {inventory}",
+    "bench predictors": "bench predictors --table {table} --space nasbench201 --source pi3,pi4 --target "
+    "a-target-with-a-long-name --predictor flops,params --samples 3 --seeds 1",
+    "bench tasks": "bench tasks --table {table} --space nasbench201 --sources 1 --targets 1 --count 2",
+    "spaces": "spaces",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("a-folder-with-a-long-name-that-fits-into-no-line-of-a-narrow-terminal")
-    (folder / "inventory.yaml").write_text("devices:\n  toy: {transport: simulated, kind: ideal}\n")
+    (folder / "inventory.yaml").write_text(
+        f"devices:\n  toy: {{transport: simulated, kind: ideal}}\n  {NAME}: {{transport: simulated, kind: pi4, pace: 0}}\n"
+    )
     lab = Lab(folder / "latlab.db", inventory=folder / "inventory.yaml")
-    lab.measure("toy", space="ofa-mobilenetv3", archs=ARCHS)
-    lab.measure("toy", space="ofa-mobilenetv3", archs=ARCHS[:1])
+    lab.measure(NAME, space="ofa-mobilenetv3", archs=OFA, policy="quick")
+    lab.measure("toy", space="ofa-mobilenetv3", archs=OFA[:1], policy="quick")
+    for _ in range(2):
+        lab.measure(NAME, space="nasbench201", archs=CELLS, policy="quick", new_session=True)
     lab.store.close()
+    archs = get("nasbench201").sample(60, 1)
+    names = ("pi3", "pi4", "a-target-with-a-long-name")
+    pd.DataFrame(
+        {"arch": [arch.text for arch in archs]}
+        | {name: [1 + number + (7 * row) % (5 + number) for row in range(60)] for number, name in enumerate(names)}
+    ).to_parquet(folder / "a-table-with-a-long-name.parquet")
     return folder
 
 
-def _drawn(words: list[str], width: int | None) -> str:
+def words_of(command: str, folder: Path) -> list[str]:
+    names = {
+        "store": folder / "latlab.db",
+        "scratch": folder / "scratch.db",
+        "inventory": folder / "inventory.yaml",
+        "table": folder / "a-table-with-a-long-name.parquet",
+    }
+    return COMMANDS[command].format(*OFA, **names).split()
+
+
+def drawn(
+    words: list[str], width: int | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> str:
     """Return what a command prints on a terminal of so many characters; None for a pipe."""
-    command = [sys.executable, "-m", "latlab.harness", *words]
+    for name in ("COLUMNS", "TTY_COMPATIBLE", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
+    if width is not None:
+        monkeypatch.setenv("TTY_COMPATIBLE", "1")
+        monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys, "argv", ["latlab", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert not ended.value.code, said.err
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", said.out)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_words_are_whole(
+    folder: Path, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = words_of(command, folder)
+    piped = drawn(words, PIPE, monkeypatch, capsys)
+    assert not [line for line in piped.splitlines() if line != line.rstrip()], "blanks at ends of lines"
+    # Every word of letters that a pipe shows is there in a terminal of any width, and no part of one beside it.
+    wanted = set(re.findall(r"\S+", piped))
+    named = {word for word in (*OFA, *CELLS, str(folder / "latlab.db"), TARGET) if word in piped}
+    for width in WIDTHS:
+        shown = drawn(words, width, monkeypatch, capsys)
+        found = set(re.findall(r"\S+", shown))
+        broken = {word for word in found if word not in wanted and not word.endswith(":") and len(word) > 2
+                  and any(word in one for one in wanted)}  # fmt: skip
+        assert not broken, f"at {width} characters"
+        assert not [word for word in named if word not in shown], f"at {width} characters"
+        wide = [line for line in shown.splitlines() if len(line.rstrip()) > width and not _has_long_word(line, width)]
+        assert not wide, f"at {width} characters"
+
+
+def _has_long_word(line: str, width: int) -> bool:
+    """Return whether a line is wide because of one word, with what stands before it to say what it is."""
+    return max(map(len, line.split())) > width - 20
+
+
+def test_on_a_real_terminal(folder: Path) -> None:
+    command = [sys.executable, "-m", "latlab.harness", *words_of("show in short", folder)]
     environment = {**os.environ, "TERM": "xterm", "NO_COLOR": "1"}
     environment.pop("COLUMNS", None)
-    if width is None:
-        return subprocess.run(command, stdout=subprocess.PIPE, env=environment, check=True, text=True).stdout
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 60, 0, 0))
     with subprocess.Popen(command, stdout=theirs, stderr=subprocess.DEVNULL, env=environment) as process:
         os.close(theirs)
         said = b""
@@ -58,22 +140,4 @@ def _drawn(words: list[str], width: int | None) -> str:
             pass
     os.close(ours)
     assert process.returncode == 0, said
-    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", said.decode()).replace("\r\n", "\n")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS)
-def test_words_are_whole(folder: Path, command: str) -> None:
-    names = {"store": folder / "latlab.db", "inventory": folder / "inventory.yaml"}
-    words = command.format(*ARCHS, **names).split()
-    piped = _drawn(words, None)
-    whole = [word for word in (*ARCHS, str(folder / "latlab.db")) if word in piped]
-    assert whole or command == "spaces" or command.startswith("quality")
-    # Every word, of letters, that a pipe shows, is there in a terminal of any width, and no part of one beside it.
-    wanted = set(re.findall(r"\S+", piped))
-    for width in (60, 80, 120):
-        shown = set(re.findall(r"\S+", _drawn(words, width)))
-        broken = {word for word in shown if word not in wanted and not word.endswith(":") and len(word) > 2
-                  and any(word in one for one in wanted)}  # fmt: skip
-        assert not broken, f"at {width} characters"
-        assert set(whole) <= {word.rstrip(".") for word in shown} | shown, f"at {width} characters"
+    assert TARGET in said.decode()
