@@ -1,4 +1,4 @@
-"""Options that several commands share: the same words everywhere, several values, and the store before or after a verb."""
+"""Options that several commands share: the same words everywhere, several values, the store before or after a verb."""
 
 from __future__ import annotations
 

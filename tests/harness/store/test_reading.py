@@ -337,9 +337,9 @@ def test_a_file_that_changes_while_it_is_read_without_locks_is_an_error(tmp_path
     """An older version's store announces a log that is not there. SQLite takes no locks on it: a checkpoint under a
     reader would give it pages of two states."""
     path = tmp_path / "latlab.db"
-    old_store(path)
-    with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
+    measure(Store(path), "a")
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode = WAL")
     connection.close()
     assert announces_log(path)
     assert not (tmp_path / "latlab.db-wal").exists()
@@ -347,11 +347,16 @@ def test_a_file_that_changes_while_it_is_read_without_locks_is_an_error(tmp_path
         warnings.simplefilter("ignore", StoreWarning)
         store = Store(path, must_exist=True)
     assert len(store.table())
-    with pytest.raises(StoreError, match="has changed the store .* while it was read"), store.reading() as connection:
-        connection.exec_driver_sql("SELECT count(*) FROM measurements").all()
-        writer = sqlite3.connect(path)
-        writer.execute("UPDATE measurements SET latency_ms = latency_ms + 1")
-        writer.commit()
-        writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        writer.close()
+
+    def read_while_somebody_writes() -> None:
+        with store.reading() as connection:
+            connection.exec_driver_sql("SELECT count(*) FROM measurements").all()
+            writer = sqlite3.connect(path)
+            writer.execute("UPDATE measurements SET latency_ms = latency_ms + 1")
+            writer.commit()
+            writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            writer.close()
+
+    with pytest.raises(StoreError, match=r"has changed the store .* while it was read"):
+        read_while_somebody_writes()
     assert len(store.table())  # the next look is at the new state

@@ -53,7 +53,8 @@ COMMANDS = {
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("a-folder-with-a-long-name-that-fits-into-no-line-of-a-narrow-terminal")
     (folder / "inventory.yaml").write_text(
-        f"devices:\n  toy: {{transport: simulated, kind: ideal}}\n  {NAME}: {{transport: simulated, kind: pi4, pace: 0}}\n"
+        "devices:\n  toy: {transport: simulated, kind: ideal, pace: 0}\n"
+        f"  {NAME}: {{transport: simulated, kind: pi4, pace: 0}}\n"
     )
     lab = Lab(folder / "latlab.db", inventory=folder / "inventory.yaml")
     lab.measure(NAME, space="ofa-mobilenetv3", archs=OFA, policy="quick")
