@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
-from rich.measure import Measurement
+from rich.padding import Padding
 from rich.segment import Segment
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from latlab.harness.text import plain
 
-__all__ = ["console", "error_console", "show_table", "warn"]
+__all__ = ["console", "error_console", "show_table", "warn", "wrapped"]
 
 MAX_ROWS = 30
 """The most rows of a table that are shown; the others are counted."""
@@ -25,7 +26,7 @@ WIDTH_OF_FILES = 10_000
 
 
 class Screen(Console):
-    """A console that shows no text but as `plain` returns it, whatever draws it."""
+    """A console that shows no text but as `plain` returns it, whatever draws it, and never breaks a word."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(plain(text), **options)
@@ -33,35 +34,109 @@ class Screen(Console):
     def print(self, *objects: Any, **options: Any) -> None:
         """Print as rich does, but never break a word: a path, an architecture.
 
-        A line with a word that is wider than the screen is left to the terminal, which joins it again when it is
-        copied. A table whose words do not fit side by side becomes a block of lines for each row.
+        On a terminal, lines end between words. A word that is wider than the screen has a line of its own, which the
+        terminal joins again when it is copied. A table whose words do not fit side by side becomes a block of lines
+        for each row.
         """
         if len(objects) == 1 and isinstance(objects[0], Table):
-            wide = self.options.update(width=WIDTH_OF_FILES)
-            if Measurement.get(self, wide, objects[0]).minimum > self.width:
-                self._print_rows(objects[0])
-                return
-        texts = [one for one in objects if isinstance(one, str)]
-        if len(texts) == len(objects) and any(len(word) > self.width for one in texts for word in one.split()):
-            options.setdefault("soft_wrap", True)
-        super().print(*objects, **options)
+            self._print_table(objects[0])
+        elif len(objects) == 1 and isinstance(objects[0], str | Text) and self.is_terminal:
+            self._print_text(objects[0], **options)
+        else:
+            super().print(*objects, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):  # also what was made a `Text` elsewhere
             yield segment if segment.control else Segment(plain(segment.text), segment.style)
 
-    def _print_rows(self, table: Table) -> None:
-        """Print the rows of a table below each other, the cells with their columns' names."""
+    def _print_text(
+        self,
+        text: str | Text,
+        *,
+        end: str = "\n",
+        style: str | None = None,
+        soft_wrap: bool | None = None,
+        **options: Any,
+    ) -> None:
+        """Print text in lines that end between words."""
+        drawn = self.render_str(text, **options) if isinstance(text, str) else text
+        lines = [line for one in drawn.split("\n", allow_blank=True) for line in wrapped(one, self.width)]
+        for number, line in enumerate(lines, 1):
+            last = number == len(lines)
+            super().print(line, style=style, end=end if last else "\n", soft_wrap=True, highlight=False)
+
+    def _print_table(self, table: Table) -> None:
+        """Print a table whose columns are as wide as their longest words at least; else its rows as blocks."""
         if table.title:
-            self.print(table.title, style="italic")
+            self.print(table.title, style="italic", highlight=False)
+            table.title = None
+        ranges = [self._range(column, table.show_header) for column in table.columns]
+        _, right, _, left = Padding.unpack(table.padding)
+        room = self.width - (left + right) * len(ranges)
+        if sum(least for least, _ in ranges) > room:
+            self._print_rows(table)
+            return
+        if sum(most for _, most in ranges) > room:
+            for column, width in zip(table.columns, _shared(ranges, room), strict=True):
+                column.width = width
+        super().print(table)
+
+    def _range(self, column: Column, has_header: bool) -> tuple[int, int]:
+        """Return the least width of a column, which is that of its longest word, and the width of its longest line."""
+        cells = [*column.cells, *([column.header] if has_header else [])]
+        texts = [self.render_str(cell).plain if isinstance(cell, str) else str(cell) for cell in cells]
+        most = max((cell_len(line) for text in texts for line in text.splitlines()), default=0)
+        least = most if column.no_wrap else max((cell_len(word) for text in texts for word in text.split()), default=0)
+        return max(least, column.min_width or 0), max(most, column.min_width or 0)
+
+    def _print_rows(self, table: Table) -> None:
+        """Print the rows of a table below each other: the cells with their columns' names, each in a line."""
         for cells in zip(*(column.cells for column in table.columns), strict=True):
-            for column, cell in zip(table.columns, cells, strict=True):
-                text = self.render_str(cell) if isinstance(cell, str) else cell
-                if isinstance(text, Text) and not text.plain:
-                    continue
-                if table.show_header and column.header:
-                    super().print(f"{column.header}:", style="dim", end=" ", soft_wrap=True, highlight=False)
-                super().print(text, soft_wrap=True, highlight=False)
+            texts = [self.render_str(cell) if isinstance(cell, str) else Text(str(cell)) for cell in cells]
+            told = [(column, text) for column, text in zip(table.columns, texts, strict=True) if text.plain.strip()]
+            if not table.show_header:
+                self.print(Text("  ").join(text for _, text in told))
+                continue
+            for number, (column, text) in enumerate(told):
+                name = Text(f"{column.header}: " if column.header else "", "dim")
+                self.print(Text("  " if number else "") + name + text)
+
+
+def wrapped(text: Text, width: int) -> list[Text]:
+    """Return a line of text as lines that end between words. A word that is wider than `width` has a line of its own.
+
+    Further lines begin below the first word, or below what follows a label: two blanks or more end one.
+    """
+    label = re.match(r"\s*(\S+( \S+)*\s{2,})?", text.plain)
+    indent = cell_len(label[0]) if label is not None else 0
+    if indent > width // 3:
+        indent = cell_len(text.plain) - cell_len(text.plain.lstrip())
+    cuts, column = [], 0
+    for word in re.finditer(r"(\s*)(\S+)", text.plain):
+        blanks, length = cell_len(word[1]), cell_len(word[2])
+        if column + blanks + length > width and column and text.plain[: word.start(2)].strip():
+            cuts.append(word.start(2))
+            column = (indent if indent + length <= width else 0) + length
+        else:
+            column += blanks + length
+    lines = text.divide(cuts)
+    for number, line in enumerate(lines):
+        line.rstrip()
+        if number and indent + cell_len(line.plain) <= width:
+            line.pad_left(indent)
+    return list(lines)
+
+
+def _shared(ranges: Sequence[tuple[int, int]], room: int) -> list[int]:
+    """Return widths of columns that fill the room: each as much as it needs least, and its share of what is left."""
+    widths = [least for least, _ in ranges]
+    left = room - sum(widths)
+    while left > 0:
+        wanting = [number for number, (_, most) in enumerate(ranges) if widths[number] < most]
+        for number in wanting[:left]:
+            widths[number] += 1
+            left -= 1
+    return widths
 
 
 def console() -> Console:
