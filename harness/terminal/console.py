@@ -35,8 +35,8 @@ class Screen(Console):
         """Print as rich does, but never break a word: a path, an architecture.
 
         On a terminal, lines end between words. A word that is wider than the screen has a line of its own, which the
-        terminal joins again when it is copied. A table whose words do not fit side by side becomes a block of lines
-        for each row.
+        terminal joins again when it is copied. A table whose words do not fit side by side has a few lines for each
+        row.
         """
         if len(objects) == 1 and isinstance(objects[0], Table):
             self._print_table(objects[0])
@@ -66,7 +66,7 @@ class Screen(Console):
             super().print(line, style=style, end=end if last else "\n", soft_wrap=True, highlight=False)
 
     def _print_table(self, table: Table) -> None:
-        """Print a table whose columns are as wide as their longest words at least; else its rows as blocks."""
+        """Print a table whose columns are as wide as their longest words at least."""
         if table.title:
             self.print(table.title, style="italic", highlight=False)
             table.title = None
@@ -90,16 +90,25 @@ class Screen(Console):
         return max(least, column.min_width or 0), max(most, column.min_width or 0)
 
     def _print_rows(self, table: Table) -> None:
-        """Print the rows of a table below each other: the cells with their columns' names, each in a line."""
+        """Print each row of a table as a few lines: what the row is about, then the other cells with their names."""
+        names_end = self._range(table.columns[0], has_header=False)[1]
+        head = next((number for number, column in enumerate(table.columns) if column.justify == "left"), 0)
         for cells in zip(*(column.cells for column in table.columns), strict=True):
             texts = [self.render_str(cell) if isinstance(cell, str) else Text(str(cell)) for cell in cells]
-            told = [(column, text) for column, text in zip(table.columns, texts, strict=True) if text.plain.strip()]
             if not table.show_header:
-                self.print(Text("  ").join(text for _, text in told))
+                if table.columns[0].no_wrap:  # names, below which further lines do not begin
+                    texts[0].pad_right(max(0, names_end - cell_len(texts[0].plain)))
+                self.print(Text("  ").join(text for text in texts if text.plain.strip()))
                 continue
-            for number, (column, text) in enumerate(told):
-                name = Text(f"{column.header}: " if column.header else "", "dim")
-                self.print(Text("  " if number else "") + name + text)
+            self.print(texts.pop(head))
+            names = [column.header for number, column in enumerate(table.columns) if number != head]
+            told = [
+                Text(f"{name}: " if name else "", "dim") + text
+                for name, text in zip(names, texts, strict=True)
+                if text.plain.strip() not in ("", "-")
+            ]
+            if told:
+                self.print(Text("  ") + Text(", ").join(told))
 
 
 def wrapped(text: Text, width: int) -> list[Text]:
