@@ -41,7 +41,7 @@ def compare(
         typer.Argument(
             metavar="MODEL... DEVICE...",
             help="Models (net.onnx, net.tflite, net.pt, package.module:factory) and the devices to compare them on, in "
-            "any order; a factory's Python code is run here [default device: local]",
+            "any order; a factory's Python code is run here \\[default device: local]",
         ),
     ] = None,
     space: Annotated[str | None, typer.Option("--space", help="The search space of --arch, or of --count.")] = None,

@@ -276,7 +276,8 @@ def store_before(context: typer.Context, store: Path | None) -> None:
     command: Any = context.command
     called = command.commands[context.invoked_subcommand]
     if not _uses_store(called):
-        raise BadInputError(f"`{context.command_path} {called.name}` uses no store", "Leave --store out.")
+        path = " ".join(["latlab", *([str(context.info_name)] if context.parent else []), called.name])
+        raise BadInputError(f"`{path}` uses no store", "Leave --store out.")
     context.default_map = {**(context.default_map or {}), called.name: _with_store(called, store)}
 
 
