@@ -100,8 +100,9 @@ class KeptPredictors:
         if found is None:
             fitted = fitted_to_store(self._store, inventory, target, space, options, seed)
             # A command that asks once does not need what takes longest in a large store.
-            small = self._store.path.exists() and self._store.path.stat().st_size < self.DIGESTED_BYTES
-            digest = self._store.labels_digest(fitted.card.space) if small or earlier is not None else None
+            path = self._store.path
+            large = path.exists() and path.stat().st_size >= self.DIGESTED_BYTES
+            digest = None if large and earlier is None else self._store.labels_digest(fitted.card.space)
             found = fitted, version, digest
         self._kept[key] = found
         if len(self._kept) > self.MOST:

@@ -29,7 +29,8 @@ __all__ = ["ALL", "ENOUGH_LABELS", "MIN_LABELS", "NONE", "SourceFilter", "signat
 
 ALL, NONE = "all", "none"
 ENOUGH_LABELS = 2000
-"""Most labels of a source that commands pre-train on: more add little, and the time grows with their number."""
+"""Most networks of a source whose labels commands pre-train on: more add little, and the time grows with their number.
+Those of a measured target are drawn by their strings, and are fewer where several strings are one network."""
 MIN_LABELS = 10
 """Fewest labels of a measured target that is a source without being named: fewer say too little about a device."""
 COPY = 3

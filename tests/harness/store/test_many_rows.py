@@ -39,24 +39,25 @@ ARCHS = [arch.text for arch in SPACE.sample(300, random.Random(0))]
 
 def fill(store: Store, device: str, archs: list[str], policy: str = "quick", seed: int = 0, **fields: object) -> None:
     """Measure networks: every seventh fails, every fifth is without percentiles, every third without a pass."""
-    campaign = store.campaign(Target(device, "onnxruntime"), "nasbench201", PRESETS[policy], seed, "random")
-    facts = store.fingerprint({"simulated": True})
-    rng = random.Random(f"{device} {policy} {seed}")
-    for place, arch in enumerate(archs):
-        row = store.begin(campaign, 1, arch, "listed", fingerprint_id=facts)
-        ms = rng.uniform(5, 50)
-        if place % 7 == 6:
-            store.finish(row.id, "timeout", error="=1+1", times_s={"build_s": 1})
-            continue
-        metrics: dict[str, object] = {"file_bytes": 7 if place % 2 else 7.5, "runs": place}
-        if place % 5:
-            metrics |= dict.fromkeys(("p50_ms", "p90_ms", "p95_ms", "p99_ms", "jitter_percent"), ms)
-        if place % 3:
-            store.add_pass(row.id, RecordedPass([1], [round(ms * 1e6)] * 3, {"before": {}, "after": {}}))
-        if place == len(archs) - 1:
-            metrics["late"] = True
-        measured = {"latency_ms": ms, "stderr_ms": ms / 100, "raw_ms": ms, "metrics": metrics, **fields}
-        store.finish(row.id, "ok", **measured)
+    with store.writing():
+        campaign = store.campaign(Target(device, "onnxruntime"), "nasbench201", PRESETS[policy], seed, "random")
+        facts = store.fingerprint({"simulated": True})
+        rng = random.Random(f"{device} {policy} {seed}")
+        for place, arch in enumerate(archs):
+            row = store.begin(campaign, 1, arch, "listed", fingerprint_id=facts)
+            ms = rng.uniform(5, 50)
+            if place % 7 == 6:
+                store.finish(row.id, "timeout", error="=1+1", times_s={"build_s": 1})
+                continue
+            metrics: dict[str, object] = {"file_bytes": 7 if place % 2 else 7.5, "runs": place}
+            if place % 5:
+                metrics |= dict.fromkeys(("p50_ms", "p90_ms", "p95_ms", "p99_ms", "jitter_percent"), ms)
+            if place % 3:
+                store.add_pass(row.id, RecordedPass([1], [round(ms * 1e6)] * 3, {"before": {}, "after": {}}))
+            if place == len(archs) - 1:
+                metrics["late"] = True
+            measured = {"latency_ms": ms, "stderr_ms": ms / 100, "raw_ms": ms, "metrics": metrics, **fields}
+            store.finish(row.id, "ok", **measured)
 
 
 @pytest.fixture
