@@ -1,10 +1,11 @@
-"""Time and memory of every reading command on stores of many rows.
+"""Time and memory of every command that reads or keeps a store, and of one commit, on stores of many rows.
 
     python benchmarks/store_size.py 200000 1000000
 
 A synthetic store has labels of NAS-Bench-201 on as many simulated targets as the number of rows needs: 15,625 networks
 in a first session and 9,375 of them in a second one, each with one pass of 20 samples and the telemetry of a Pi.
 Every command runs in a process of its own. Its CPU time and its largest memory are what the system counted for it.
+An older version is timed with its own code, which PYTHONPATH or --python finds, and --name before.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -45,13 +47,37 @@ FIXED = {
     "metrics": {"file_bytes": 3347850.0, "first_ms": 53.0, "open_ms": 18.7, "peak_memory_mb": 6.9, "energy_mj": 143.1,
                 "p50_ms": 10.0, "p90_ms": 10.5, "p95_ms": 10.7, "p99_ms": 11.0, "jitter_percent": 2.0},
 }  # fmt: skip
+INVENTORY = """\
+devices:
+  pi000: {transport: simulated, kind: pi4, seed: 0}
+  pi001: {transport: simulated, kind: pi4, seed: 1}
+"""
+COMMITS = 200
+COMMIT = """
+import json, sys, time
+from latlab.harness.store.store import Store
+from latlab.harness.targets import Target
+from latlab.harness.telemetry.recorded_pass import RecordedPass
+from latlab.harness.timing_policy import PRESETS
+
+store, count = Store(sys.argv[1]), int(sys.argv[2])
+recorded = RecordedPass([36052275], list(range(10**7, 10**7 + 20)), json.loads(sys.argv[3]))
+with store.writing():
+    campaign = store.campaign(Target("new", "onnxruntime"), "nasbench201", PRESETS["quick"], time.time_ns(), "random")
+    begin = time.process_time()
+    for number in range(count):
+        row = store.begin(campaign, 1, f"network {number}", "listed")
+        store.add_pass(row.id, recorded)
+        store.finish(row.id, "ok", latency_ms=10.0, stderr_ms=0.1, raw_ms=10.0)
+    print(json.dumps({"cpu_ms": 1000 * (time.process_time() - begin) / count}))
+"""
 STATE = {"temperature_c": {"soc": 48.1}, "frequency_mhz": [1500.0], "throttled": 0, "load": [1.0]}
 
 
-def make(path: Path, rows: int) -> None:
-    """Write a store with so many rows to `path`."""
+def make(path: Path, rows: int, device: str = "pi") -> None:
+    """Write a store with so many rows to `path`, of devices whose names begin with `device`."""
     store = Store(path)
-    targets = [Target(f"pi{at:03d}", "onnxruntime") for at in range(max(1, rows // PER_TARGET))]
+    targets = [Target(f"{device}{at:03d}", "onnxruntime") for at in range(max(1, rows // PER_TARGET))]
     campaigns = [store.campaign(one, SPACE, PRESETS["quick"], 0, "random", {"as_written": False}) for one in targets]
     fingerprint = store.fingerprint(FIXED["facts"])
     store.close()
@@ -108,24 +134,53 @@ def _fill(
     )
 
 
-def commands(store: Path, out: Path) -> dict[str, list[str]]:
-    """Return the commands by name, as words for `latlab`."""
-    target = "pi000/onnxruntime/cpu/fp32/t1/b1"
+def commands(store: Path, scratch: Path) -> dict[str, list[str]]:
+    """Return the commands by name, as words for `latlab`; those that write have `copy.db` and `merged.db` for it."""
+    first, second = (f"pi{number:03d}/onnxruntime/cpu/fp32/t1/b1" for number in (0, 1))
     arch = "|nor_conv_3x3~0|+|nor_conv_3x3~0|none~1|+|nor_conv_1x1~0|avg_pool_3x3~1|nor_conv_3x3~2|"
-    at = ["--store", str(store)]
+    at, copy = ["--store", str(store)], str(scratch / "copy.db")
+    inventory = str(scratch / "inventory.yaml")
     return {
         "start-up": ["spaces", "--json"],
         "show": ["show", str(store)],
         "show --json": ["show", str(store), "--json"],
         "sources": ["sources", *at],
-        "predict --arch": ["predict", "--target", target, "--arch", arch, *at],
-        "quality TARGET": ["quality", target, "--json", *at],
-        "export --target": ["export", "--target", target, "--out", str(out / "one.csv"), *at],
-        "export": ["export", "--out", str(out / "all.parquet"), *at],
+        "predict --arch": ["predict", "--target", first, "--arch", arch, *at],
+        "report": ["report", "--target", first, "--space", SPACE, "--out", str(scratch / "report.html"), *at],
+        "quality TARGET": ["quality", first, "--json", *at],
+        "export --target, CSV": ["export", "--target", first, "--out", str(scratch / "one.csv"), *at],
+        "export, Parquet": ["export", "--out", str(scratch / "all.parquet"), *at],
+        "export, CSV": ["export", "--out", str(scratch / "all.csv"), *at],
+        "compare --targets": ["compare", "--targets", first, "--targets", second, "--space", SPACE, "--arch", arch,
+                              "--store", copy, "--inventory", inventory],
         "store info": ["store", "info", str(store)],
         "store check": ["store", "check", str(store)],
-        "store copy": ["store", "copy", str(store), str(out / "copy.db")],
-    }
+        "store copy": ["store", "copy", str(store), str(scratch / "copied.db")],
+        "store compact": ["store", "compact", copy],
+        "store merge": ["store", "merge", str(store), str(scratch / "other.db"), "--into", str(scratch / "merged.db")],
+    }  # fmt: skip
+
+
+def prepare(store: Path, scratch: Path, python: str, words: list[str]) -> None:
+    """Make what the commands need: a copy to write to, in which what `compare` asks for is measured, and a small store.
+
+    Args:
+        words: of `compare`.
+    """
+    (scratch / "inventory.yaml").write_text(INVENTORY)
+    for name in ("copied.db", "merged.db"):
+        (scratch / name).unlink(missing_ok=True)
+    shutil.copy(store, scratch / "copy.db")
+    if not (scratch / "other.db").exists():
+        make(scratch / "other.db", PER_TARGET, "other")
+    run(python, words, 600.0)
+
+
+def commit(python: str, store: Path) -> dict[str, Any]:
+    """Return the CPU milliseconds of one row and its pass, each committed, in `store`."""
+    words = [python, "-c", COMMIT, str(store), str(COMMITS), json.dumps({"before": STATE, "after": STATE})]
+    said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    return {"command": "commit of a row, ms", "cpu_s": json.loads(said)["cpu_ms"] / 1000, "exit": 0}
 
 
 def run(python: str, words: list[str], limit_s: float) -> dict[str, Any]:
@@ -146,7 +201,7 @@ def run(python: str, words: list[str], limit_s: float) -> dict[str, Any]:
         _, _, used = os.wait4(process.pid, 0)
     process.returncode = code if code is not None else -9
     assert process.stderr is not None
-    said = process.stderr.read().decode()[-200:] if code else ""
+    said = process.stderr.read().decode()[-200:].strip() if code else ""
     return {
         "wall_s": time.monotonic() - begin,
         "cpu_s": used.ru_utime + used.ru_stime,
@@ -175,10 +230,15 @@ def main() -> None:
             if not store.exists():
                 make(store, rows)
             found = []
-            for name, words in commands(store, Path(scratch)).items():
+            words_of = commands(store, Path(scratch))
+            prepare(store, Path(scratch), options.python, words_of["compare --targets"])
+            for name, words in words_of.items():
                 if not options.only or name.startswith(tuple(options.only)):
                     found.append({"command": name, **run(options.python, words, options.limit)})
                     print(found[-1], flush=True)
+            if not options.only or "commit" in options.only:
+                found.append(commit(options.python, Path(scratch, "copy.db")))
+                print(found[-1], flush=True)
             show(f"{rows:,} rows ({store.stat().st_size / 1e6:,.0f} MB), {options.name}", found)
             earlier = {one["command"]: one for one in known.get(options.name, {}).get(str(rows), [])}
             merged = earlier | {one["command"]: one for one in found}

@@ -13,6 +13,7 @@ from latlab.harness.importers.source_table import SourceTable, device_name
 from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.store.own_labels import KeptLabels, keep_labels
 from latlab.harness.store.store import Store
+from latlab.harness.store.tables import LABELS
 from latlab.harness.store.vocabulary import Role, Selection, Status
 from latlab.harness.targets import DEFAULT_RUNTIME, Target
 
@@ -98,7 +99,7 @@ def give_imported(store: Store, target: Target, space: str, as_written: bool, lo
     Returns:
         The number of networks whose labels the loop has got, and of labels that stay out.
     """
-    rows = store.table(target=str(target), space=space)
+    rows = store.table(target=str(target), space=space, only=LABELS)
     rows = rows[(rows["selection"] == Selection.IMPORTED) & (rows["status"] == Status.OK)]
     rows = rows[rows["role"] != Role.HOLDOUT]
     alike = rows["as_written"].astype(bool) == as_written

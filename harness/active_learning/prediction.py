@@ -17,7 +17,6 @@ from latlab.harness.active_learning.source_devices import (
     ENOUGH_LABELS,
     SourceFilter,
     source_devices,
-    thinned,
 )
 from latlab.harness.architectures import is_block_space, space_named
 from latlab.harness.errors import BadInputError
@@ -73,10 +72,12 @@ class KeptPredictors:
 
     MOST = 16
     """Most predictors that are kept; the one that was not used for the longest time goes first."""
+    DIGESTED_BYTES = 50_000_000
+    """Size from which on the labels of a store are not looked through before they are known to change."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._kept: dict[str, tuple[FittedPredictor, tuple[int, int], str]] = {}
+        self._kept: dict[str, tuple[FittedPredictor, tuple[int, int], str | None]] = {}
 
     def get(
         self, inventory: Inventory, target: str, space: str | None, options: PredictorOptions, seed: int
@@ -91,14 +92,18 @@ class KeptPredictors:
         """
         key = repr((target, space, options, seed))
         version = self._store.version()
-        found = self._kept.pop(key, None)
+        earlier = found = self._kept.pop(key, None)
         if found is not None and found[1] != version:
             # Something was written since. It matters only if it was a label in this space.
-            same = self._store.labels_digest(found[0].card.space) == found[2]
+            same = found[2] is not None and self._store.labels_digest(found[0].card.space) == found[2]
             found = (found[0], version, found[2]) if same else None
         if found is None:
             fitted = fitted_to_store(self._store, inventory, target, space, options, seed)
-            found = fitted, version, self._store.labels_digest(fitted.card.space)
+            # A command that asks once does not need what takes longest in a large store.
+            path = self._store.path
+            large = path.exists() and path.stat().st_size >= self.DIGESTED_BYTES
+            digest = None if large and earlier is None else self._store.labels_digest(fitted.card.space)
+            found = fitted, version, digest
         self._kept[key] = found
         if len(self._kept) > self.MOST:
             del self._kept[next(iter(self._kept))]
@@ -184,7 +189,7 @@ def sources_of(
     store: Store, space: SearchSpace, source_filter: SourceFilter, which: str | Sequence[str]
 ) -> list[SourceDevice]:
     """Return the sources, chosen by `which`, that commands pre-train on, each with at most `ENOUGH_LABELS` labels."""
-    return [thinned(source, ENOUGH_LABELS) for source in source_devices(store, space, source_filter, which)]
+    return source_devices(store, space, source_filter, which, ENOUGH_LABELS)
 
 
 def source_filter_of(

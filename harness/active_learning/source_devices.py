@@ -6,7 +6,7 @@ Predictors learn from them before they see a measurement of their target (`Predi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Row
 
 from latlab.harness.errors import BadInputError
 from latlab.harness.store.comparable import comparable
+from latlab.harness.store.drawing import scrambled
 from latlab.harness.store.sources import imported_sources
 from latlab.harness.store.store import Store, StoreError
 from latlab.harness.store.tables import LABELS
@@ -28,7 +29,8 @@ __all__ = ["ALL", "ENOUGH_LABELS", "MIN_LABELS", "NONE", "SourceFilter", "signat
 
 ALL, NONE = "all", "none"
 ENOUGH_LABELS = 2000
-"""Most labels of a source that commands pre-train on: more add little, and the time grows with their number."""
+"""Most networks of a source whose labels commands pre-train on: more add little, and the time grows with their number.
+Those of a measured target are drawn by their strings, and are fewer where several strings are one network."""
 MIN_LABELS = 10
 """Fewest labels of a measured target that is a source without being named: fewer say too little about a device."""
 COPY = 3
@@ -61,13 +63,19 @@ class SourceFilter:
 
 
 def source_devices(
-    store: Store, space: SearchSpace, source_filter: SourceFilter | None = None, which: str | Sequence[str] = ALL
+    store: Store,
+    space: SearchSpace,
+    source_filter: SourceFilter | None = None,
+    which: str | Sequence[str] = ALL,
+    most: int | None = None,
 ) -> list[SourceDevice]:
     """Return the source devices in `space`: imported ones, then measured targets, each kind sorted by name.
 
     Args:
         source_filter: the rules for the target; None to allow everything.
         which: `all`, `none`, or names: of imported sources, targets, or devices (all their targets).
+        most: the most labels of each; of those that have more, the networks are drawn at random, but the same ones in
+            each call and, as far as they have them, for all devices. None for all labels.
 
     Raises:
         BadInputError: if the store does not have a name, or it is the target itself.
@@ -77,13 +85,10 @@ def source_devices(
     wanted = _wanted(which)
     if wanted is not None and not wanted:
         return []
-    rows = store.table(space=space.name, only=LABELS)
-    rows = rows[rows["status"] == Status.OK]
-    rows["network"], texts = pd.factorize(rows["arch"])  # each text is parsed once, however many targets it has
-    parsed: NDArray[np.int64] | None = None
+    finished = store.finished(space.name)
     with store.reading() as connection:
         known = imported_sources(connection, space.name)
-        offered = {str(row.name) for row in known} | set(rows["target"]) | {t.split("/")[0] for t in rows["target"]}
+        offered = {str(row.name) for row in known} | set(finished) | {t.split("/")[0] for t in finished}
         for name in wanted or ():
             if name not in offered:
                 raise BadInputError(
@@ -94,21 +99,20 @@ def source_devices(
                 raise BadInputError(f"{name} is the target itself, which cannot be its own source")
         chosen = [row for row in known if wanted is None or row.name in wanted]
         found = _from_labels(connection, store, space, chosen)
-    own = rows[rows["target"] == source_filter.target]
-    found = [source for source in found if not _is_copy(source, own, space)]
-    for target, theirs in rows.groupby("target", sort=True):
-        target = str(target)
-        is_named = wanted is not None and (target in wanted or target.split("/")[0] in wanted)
-        if source_filter.is_own(target) or (wanted is not None and not is_named):
-            continue
-        if not is_named and (len(theirs) < MIN_LABELS or (theirs["simulated"].any() and not source_filter.simulated)):
-            continue
-        if parsed is None:
-            parsed = space.genes([space.parse(text) for text in texts])
-        source = _from_rows(target, comparable(theirs), parsed, space, source_filter)
-        if is_named or len(source.genes) >= MIN_LABELS:
-            found.append(source)
-    return found
+    found = _without_copies(found, store, space, source_filter.target)
+    named = {t for t in finished if wanted is not None and not wanted.isdisjoint((t, t.split("/")[0]))}
+    targets = {
+        target
+        for target, labels in finished.items()
+        if not source_filter.is_own(target) and (target in named or (wanted is None and labels >= MIN_LABELS))
+    }
+    if targets:
+        rows = store.table(target=targets, space=space.name, only=LABELS, networks=most)
+        for source, is_simulated in _from_rows(rows[rows["status"] == Status.OK], space, source_filter):
+            is_fit = len(source.genes) >= MIN_LABELS and (source_filter.simulated or not is_simulated)
+            if source.name in named or is_fit:
+                found.append(source)
+    return found if most is None else [thinned(source, most) for source in found]
 
 
 def _wanted(which: str | Sequence[str]) -> set[str] | None:
@@ -153,19 +157,37 @@ def _from_labels(
 
 
 def _from_rows(
-    target: str, rows: pd.DataFrame, parsed: NDArray[np.int64], space: SearchSpace, source_filter: SourceFilter
-) -> SourceDevice:
-    """Return a measured target as a source. Networks without dead edges appear once, in their canonical forms.
+    rows: pd.DataFrame, space: SearchSpace, source_filter: SourceFilter
+) -> Iterator[tuple[SourceDevice, bool]]:
+    """Yield measured targets as sources, sorted by name, and whether they are simulated.
 
     Args:
-        rows: its comparable rows; their column `network` is the place in `parsed`.
-        parsed: genes of networks, shape (networks, num_genes).
+        rows: finished rows, columns as in `LABELS`.
     """
-    networks = rows["network"].to_numpy()
-    genes = parsed[networks]
-    if not rows["as_written"].iloc[0]:
-        known, places = np.unique(networks, return_inverse=True)
-        genes = space.canonical_genes(parsed[known])[places]
+    networks, texts = pd.factorize(rows["arch"])  # each text is parsed once, however many targets it has
+    written = space.genes([space.parse(text) for text in texts])
+    canonical: NDArray[np.int64] | None = None
+    for target, theirs in rows.assign(network=networks).groupby("target", sort=True):
+        alike = comparable(theirs)
+        genes = written
+        if not alike["as_written"].iloc[0]:
+            canonical = space.canonical_genes(written) if canonical is None else canonical
+            genes = canonical
+        source = _from_target(str(target), alike, genes, space, source_filter)
+        yield source, bool(theirs["simulated"].any())
+
+
+def _from_target(
+    target: str, rows: pd.DataFrame, genes: NDArray[np.int64], space: SearchSpace, source_filter: SourceFilter
+) -> SourceDevice:
+    """Return a measured target as a source.
+
+    Args:
+        rows: its comparable rows; their column `network` is the place in `genes`.
+        genes: genes of networks, shape (networks, num_genes); if they are canonical, a network that was measured under
+            several names is in the source once.
+    """
+    genes = genes[rows["network"].to_numpy()]
     # As a dictionary does: the place of the first, and the label of the last.
     _, first, same = np.unique(genes, axis=0, return_index=True, return_inverse=True)
     last = np.zeros(len(first), dtype=np.intp)
@@ -180,14 +202,22 @@ def _from_rows(
     return SourceDevice(target, genes, table[:, 0], np.nan_to_num(table[:, 1]))
 
 
-def _is_copy(source: SourceDevice, own: pd.DataFrame, space: SearchSpace) -> bool:
-    """Return whether a source holds the target's own labels, because somebody exported and imported them again."""
-    if own.empty:
-        return False
-    latencies: NDArray[np.float64] = own["latency_ms"].to_numpy(dtype=np.float64)
-    theirs = dict(zip(map(tuple, source.genes.tolist()), source.latency_ms, strict=True))
-    mine = zip((space.parse(arch).genes for arch in own["arch"]), latencies, strict=True)
-    return sum(bool(theirs.get(genes) == latency) for genes, latency in mine) >= COPY
+def _without_copies(
+    sources: list[SourceDevice], store: Store, space: SearchSpace, target: str | None
+) -> list[SourceDevice]:
+    """Leave out sources that hold the target's own labels, because somebody exported and imported them again."""
+    if not sources or target is None:
+        return sources
+    rows = store.table(target=target, space=space.name, only=("arch", "latency_ms", "status"))
+    rows = rows[rows["status"] == Status.OK]
+    own = [space.parse(arch).genes for arch in rows["arch"]]
+    found = []
+    for source in sources:
+        theirs = dict(zip(map(tuple, source.genes.tolist()), source.latency_ms.tolist(), strict=True))
+        same = sum(theirs.get(genes) == latency for genes, latency in zip(own, rows["latency_ms"], strict=True))
+        if same < COPY:
+            found.append(source)
+    return found
 
 
 def thinned(source: SourceDevice, most: int) -> SourceDevice:
@@ -199,11 +229,8 @@ def thinned(source: SourceDevice, most: int) -> SourceDevice:
     if len(source.genes) <= most:
         return source
     factors = np.random.default_rng(0).integers(1, 2**63, source.genes.shape[1], dtype=np.uint64) | np.uint64(1)
-    keys = (source.genes.astype(np.uint64) * factors).sum(axis=1, dtype=np.uint64)
-    # The finaliser of splitmix64 (Steele, Lea and Flood, OOPSLA 2014): sums of few genes differ in few bits.
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        keys = (keys ^ (keys >> np.uint64(shift))) * np.uint64(factor)
-    keys ^= keys >> np.uint64(31)
+    # Sums of few genes differ in few bits, hence scrambled.
+    keys = scrambled((source.genes.astype(np.uint64) * factors).sum(axis=1, dtype=np.uint64))
     kept = np.sort(np.argpartition(keys, most)[:most])
     stderr = None if source.stderr_ms is None else source.stderr_ms[kept]
     return SourceDevice(source.name, source.genes[kept], source.latency_ms[kept], stderr)

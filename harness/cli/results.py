@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,9 +18,13 @@ from latlab.harness.cli.options import (
     print_json,
     records,
 )
-from latlab.harness.cli.table_files import TableFormat, table_format, write_table
+from latlab.harness.cli.table_files import TableFormat, table_format, write_frames
 from latlab.harness.errors import BadInputError
+from latlab.harness.paths import whole_file
 from latlab.harness.store.vocabulary import Status
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 app = typer.Typer()
 
@@ -105,22 +109,26 @@ def export(
     """
     from latlab.harness.store.distributions import with_distributions
     from latlab.harness.store.store import Store
+    from latlab.harness.store.tables import Question
 
     format_ = table_format(out, format_)
     opened = Store(store, must_exist=True)
-    table = opened.table(target=target, space=space, raw=raw, provisional=True)
-    if table.empty:
-        raise BadInputError(f"{store} has no such measurements", f"`latlab show {store}` lists what it has.")
-    table = with_distributions(opened, table)
-    if raw and format_ is TableFormat.csv:
-        table["passes"] = table["passes"].map(json.dumps)
-    write_table(table, out, format_)
+
+    def finished(frame: pd.DataFrame) -> pd.DataFrame:
+        frame = with_distributions(opened, frame)
+        return frame.assign(passes=frame["passes"].map(json.dumps)) if raw and format_ is TableFormat.csv else frame
+
+    with whole_file(out) as part:
+        table = opened.stream(Question(target=target, space=space, raw=raw, provisional=True), part.parent)
+        if not table.rows:
+            raise BadInputError(f"{store} has no such measurements", f"`latlab show {store}` lists what it has.")
+        write_frames(map(finished, table.frames()), finished(table.example()), part, format_)
     if as_json:
-        print_json({"file": str(out), "rows": len(table)})
+        print_json({"file": str(out), "rows": table.rows})
     else:
-        print(f"{len(table)} rows written to {out}")
-    if table["provisional"].any():
+        print(f"{table.rows} rows written to {out}")
+    if table.provisional:
         from latlab.harness.store.provisional import remark
         from latlab.harness.terminal.console import warn
 
-        warn(remark(int(table["provisional"].sum()), len(table)) + " The column `provisional` marks them.")
+        warn(remark(table.provisional, table.rows) + " The column `provisional` marks them.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,11 @@ from latlab.harness.paths import whole_file
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TableFormat", "table_format", "write_table"]
+__all__ = ["TableFormat", "table_format", "write_frames", "write_table"]
+
+
+ROW_GROUP = 30_000
+"""Least number of rows that a Parquet file keeps together, which have to be in memory at once."""
 
 
 class TableFormat(StrEnum):
@@ -40,10 +45,36 @@ def table_format(out: Path, asked: TableFormat | None = None) -> TableFormat:
 
 def write_table(table: pd.DataFrame, out: Path, format_: TableFormat) -> None:
     """Write a table. Raises `BadInputError` if that is impossible; what was at `out` before is untouched then."""
+    with whole_file(out) as part:
+        write_frames([table], table, part, format_)
+
+
+def write_frames(frames: Iterable[pd.DataFrame], example: pd.DataFrame, path: Path, format_: TableFormat) -> None:
+    """Write a table that comes in parts.
+
+    Args:
+        frames: the parts, all with the same columns and types.
+        example: a frame with the same columns and types, and with values of all types that are in them.
+        path: the file to write; a part of it is there if this fails.
+        format_: its format.
+    """
     from latlab.harness.store.csv_safety import harmless
 
-    with whole_file(out) as part:
-        if format_ is TableFormat.csv:
-            harmless(table).to_csv(part, index=False)
-        else:
-            table.to_parquet(part, index=False)
+    if format_ is TableFormat.csv:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            for at, frame in enumerate(frames):
+                harmless(frame).to_csv(file, index=False, header=at == 0)
+        return
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
+    schema = pa.Schema.from_pandas(example, preserve_index=False)
+    waiting: list[pa.Table] = []
+    with ParquetWriter(path, schema) as writer:
+        for frame in frames:
+            waiting.append(pa.Table.from_pandas(frame, schema=schema, preserve_index=False))
+            if sum(map(len, waiting)) >= ROW_GROUP:
+                writer.write_table(pa.concat_tables(waiting))
+                waiting.clear()
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting))

@@ -105,8 +105,8 @@ def _rows(store: Store, sessions: Sequence[MeasurementSession], archs: Sequence[
 
     frames = []
     for session in sessions:
-        table = store.table(target=session.campaign.target, space=session.campaign.space, raw=raw)
-        table = table[(table["campaign"] == session.campaign.id) & (table["session"] == session.number)]
+        table = store.table(campaign=session.campaign.id, raw=raw)
+        table = table[table["session"] == session.number]
         there = set(table["arch"])
         frames.append(table.set_index("arch").loc[[arch for arch in archs if arch in there]].reset_index())
     return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)

@@ -78,7 +78,8 @@ class Predicting(LabBase):
     ) -> list[SourceDevice]:
         """Return the source devices that a predictor may learn from: imported ones, and measured targets of the store.
 
-        They have all their labels here; `onboard`, `predict` and `report` use at most 2,000 of each.
+        They have all their labels here. `onboard`, `predict` and `report` use those of at most 2,000 networks of each,
+        drawn at random, but the same ones in each call and, as far as they have them, for all devices.
 
         Args:
             space: name of the search space.

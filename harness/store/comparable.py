@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 
 from latlab.harness.store.vocabulary import Selection
 
-__all__ = ["comparable"]
+__all__ = ["comparable", "comparable_campaigns"]
 
 
 def comparable(rows: pd.DataFrame) -> pd.DataFrame:
@@ -28,3 +32,23 @@ def comparable(rows: pd.DataFrame) -> pd.DataFrame:
         alike = pd.concat([rows[is_imported & (rows["as_written"] == written)], alike])
     last: pd.DataFrame = alike.drop_duplicates("arch", keep="last")
     return last
+
+
+def comparable_campaigns(campaigns: Mapping[str, Mapping[str, Any]], finished: Mapping[str, int]) -> list[str]:
+    """Return those of a target's campaigns in one space whose labels mean the same, as `comparable` chooses its rows.
+
+    Args:
+        campaigns: facts of campaigns by id: policy_hash, as_written, selection.
+        finished: numbers of the finished rows of the target's campaigns; at least one.
+    """
+    measured = [one for one in finished if campaigns[one]["selection"] != Selection.IMPORTED] or list(finished)
+    rows: Counter[tuple[str, int]] = Counter()
+    for one in measured:
+        rows[campaigns[one]["policy_hash"], campaigns[one]["as_written"]] += finished[one]
+    (policy, as_written), _ = rows.most_common(1)[0]
+    return [
+        one
+        for one in finished
+        if campaigns[one]["as_written"] == as_written
+        and (campaigns[one]["policy_hash"] == policy or campaigns[one]["selection"] == Selection.IMPORTED)
+    ]

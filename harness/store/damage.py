@@ -10,6 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from latlab.harness.store.schema import Base
 from latlab.harness.store.vocabulary import Status
 from latlab.harness.telemetry.recorded_pass import PassKind
 
-__all__ = ["DamagedRow", "damaged", "kinds_of", "warn_of", "without"]
+__all__ = ["DamagedRow", "damaged", "warn_of", "without"]
 
 _SHOWN = 5
 """Most damaged rows that one warning names."""
@@ -62,9 +63,12 @@ def damaged(table: str, keys: Sequence[object], columns: Mapping[str, Sequence[o
         columns: values of some of the table's columns as they are in the file; JSON as text.
     """
     found: dict[int, DamagedRow] = {}
-    kinds = kinds_of(table)
+    kinds = _kinds_of(table)
     for name, values in columns.items():
-        words, is_right = kinds[name]
+        words, is_right, types = kinds[name]
+        there = set(map(type, values))
+        if there <= types and not (float in there and (math.inf in values or -math.inf in values)):
+            continue  # that is all there is to know of these, and quicker than to look at one after the other
         if not all(map(is_right, values)):
             for place, value in enumerate(values):
                 if place not in found and not is_right(value):
@@ -83,31 +87,48 @@ def without(places: Iterable[int], values: Sequence[Any]) -> list[Any]:
     return [value for place, value in enumerate(values) if place not in left_out]
 
 
-def kinds_of(table: str) -> dict[str, tuple[str, Callable[[object], bool]]]:
-    """Return for each column of a table what its values are, in words, and the function that checks one."""
-    kinds: dict[str, tuple[str, Callable[[object], bool]]] = {}
-    for column in Base.metadata.tables[table].columns:
-        words, is_right = _kind(table, column.name, column.type)
-        kinds[column.name] = (words, _or_none(is_right) if column.nullable else is_right)
-    return kinds
+@cache
+def _kinds_of(table: str) -> dict[str, _Kind]:
+    """Return for each column of a table what its values are."""
+    return {
+        column.name: _kind(table, column.name, column.type, bool(column.nullable))
+        for column in Base.metadata.tables[table].columns
+    }
 
 
-def _kind(table: str, name: str, kind: object) -> tuple[str, Callable[[object], bool]]:
+class _Kind(NamedTuple):
+    """What the values of a column are."""
+
+    words: str
+    is_right: Callable[[object], bool]
+    """Checks one value."""
+    types: frozenset[type] = frozenset()
+    """Types of which every value is right that is not infinite."""
+
+
+def _kind(table: str, name: str, kind: object, nullable: bool) -> _Kind:
+    found = _kind_of_value(table, name, kind)
+    if not nullable:
+        return found
+    return _Kind(found.words, _or_none(found.is_right), found.types | {type(None)} if found.types else found.types)
+
+
+def _kind_of_value(table: str, name: str, kind: object) -> _Kind:
     if name in _DATES:
-        return "a date", _is_date
+        return _Kind("a date", _is_date)
     if (table, name) == ("passes", "kind"):
-        return "a kind of pass", set(PassKind).__contains__
+        return _Kind("a kind of pass", set(PassKind).__contains__)
     if name in _NUMBER_TABLES:
-        return "a table of numbers", _is_number_table
+        return _Kind("a table of numbers", _is_number_table)
     if isinstance(kind, JSON):
-        return ("whole numbers", _is_whole_numbers) if name.endswith("_ns") else ("a table", _is_table)
+        return _Kind("whole numbers", _is_whole_numbers) if name.endswith("_ns") else _Kind("a table", _is_table)
     if isinstance(kind, Boolean):
-        return "yes or no", _is_yes_or_no
+        return _Kind("yes or no", _is_yes_or_no)
     if isinstance(kind, Integer):
-        return "a whole number", _is_whole
+        return _Kind("a whole number", _is_whole, frozenset({int}))
     if isinstance(kind, Float):
-        return "a number", _is_number
-    return "text", _is_text
+        return _Kind("a number", _is_number, frozenset({int, float}))
+    return _Kind("text", _is_text, frozenset({str}))
 
 
 def _or_none(is_right: Callable[[object], bool]) -> Callable[[object], bool]:

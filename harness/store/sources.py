@@ -17,8 +17,8 @@ from latlab.harness.importers.read import SourceTable
 from latlab.harness.store.damage import damaged, warn_of, without
 from latlab.harness.store.schema import Source
 from latlab.harness.store.store import Store
-from latlab.harness.store.tables import tolerant
-from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Selection, Status
+from latlab.harness.store.tables import Tables, tolerant
+from latlab.harness.store.vocabulary import USER_MODEL_SPACE
 from latlab.harness.targets import PRECISIONS
 from latlab.search_spaces.block_space import SUFFIX
 
@@ -157,14 +157,13 @@ def precision_of(name: str) -> str | None:
     return str(stated[-1]) if stated else None
 
 
-def _origin(rows: pd.DataFrame) -> str:
+def _origin(labels: int, imported: int, simulated: bool) -> str:
     """Return where the labels of a target are from, in words."""
-    if rows["simulated"].any():
+    if simulated:
         return "simulated"
-    theirs = int((rows["selection"] == Selection.IMPORTED).sum())
-    if not theirs:
+    if not imported:
         return "measured here"
-    return "labels imported for it" if theirs == len(rows) else f"measured here, and {theirs} imported labels"
+    return "labels imported for it" if imported == labels else f"measured here, and {imported} imported labels"
 
 
 def listing(store: Store) -> pd.DataFrame:
@@ -181,12 +180,20 @@ def listing(store: Store) -> pd.DataFrame:
             {**row._mapping, "kind": "imported", "precision": precision_of(row.name)}
             for row in imported_sources(connection)
         ]
-    table = store.table(only=("target", "space", "status", "arch", "simulated", "selection"))
-    others = (table["space"] == USER_MODEL_SPACE) | table["space"].str.endswith(SUFFIX).astype(bool)
-    table = table[(table["status"] == Status.OK) & ~others]
-    for (target, space), own in table.groupby(["target", "space"], sort=True):
-        origin = _origin(own)
-        count = own["arch"].nunique()
-        rows.append({"name": target, "space": space, "kind": "measured", "architectures": count, "origin": origin})
-        rows[-1]["precision"] = precision_of(str(target))
+        tables = Tables(connection)
+        labelled = tables.labelled()
+    warn_of(store.path, tables.damaged)
+    for one in labelled:
+        target, space = str(one["target"]), str(one["space"])
+        if space != USER_MODEL_SPACE and not space.endswith(SUFFIX):
+            rows.append(
+                {
+                    "name": target,
+                    "space": space,
+                    "kind": "measured",
+                    "architectures": one["architectures"],
+                    "origin": _origin(one["labels"], one["imported"], one["simulated"]),
+                    "precision": precision_of(target),
+                }
+            )
     return pd.DataFrame(rows, columns=columns)

@@ -12,6 +12,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -32,7 +33,8 @@ from latlab.harness.store.schema import (
     SessionFacts,
 )
 from latlab.harness.store.store_file import StoreFile
-from latlab.harness.store.tables import Tables
+from latlab.harness.store.streamed_table import StreamedTable
+from latlab.harness.store.tables import Question, Tables
 from latlab.harness.store.vocabulary import Status
 from latlab.harness.targets import Target
 from latlab.harness.telemetry.recorded_pass import PassKind, RecordedAnchor, RecordedPass
@@ -383,47 +385,65 @@ class Store(StoreFile):
     def table(
         self,
         *,
-        target: str | None = None,
+        target: str | Collection[str] | None = None,
         space: str | None = None,
+        campaign: str | None = None,
         raw: bool = False,
         sustained: bool = False,
         provisional: bool = False,
         only: Collection[str] | None = None,
+        networks: int | None = None,
     ) -> pd.DataFrame:
         """Return all finished measurements, failed ones included, one row each: the campaign's facts, then its own.
 
         Args:
-            target: only those of this target.
+            target: only those of this target, or of these.
             space: only those of this search space.
+            campaign: only those of the campaign with this id.
             raw: add a column `passes` with the raw samples in ns, a list per pass.
             sustained: include sustained runs and paired comparisons, which are no labels.
             provisional: include the labels so far of networks that still miss passes, as if they were finished, and add
                 a column `provisional` that marks them, and those whose session's drift is still in them.
             only: only these columns, of those that are the same for all stores (`tables.LABELS`, say): the times of
                 stages, the metrics and the artifact take most of the time of reading.
+            networks: of a target with more finished measurements in a space, only those of about so many networks,
+                drawn at random but the same in each call, and only comparable ones (`comparable`).
         """
+        asked = Question(target, space, campaign, raw, sustained, provisional, only, networks)
         with self.reading() as connection:
             tables = Tables(connection)
-            found = tables.measurements(
-                target=target, space=space, raw=raw, sustained=sustained, only=only, provisional=provisional
-            )
+            found = tables.measurements(asked)
+        warn_of(self.path, tables.damaged)
+        return found
+
+    def stream(self, asked: Question, folder: Path) -> StreamedTable:
+        """Return measurements as `table` does, in parts, so that many of them take little memory.
+
+        Args:
+            asked: the measurements.
+            folder: where the parts are kept meanwhile, in a file without a name.
+        """
+        found = StreamedTable(folder)
+        with self.reading() as connection:
+            tables = Tables(connection)
+            for part in tables.parts(asked):
+                found.add(part)
         warn_of(self.path, tables.damaged)
         return found
 
     def failures(self) -> pd.DataFrame:
         """Return the measurements that failed, one row each: columns target, space, arch, status, error."""
+        asked = Question(only=("target", "space", "arch", "status", "error"), failures=True)
         with self.reading() as connection:
             tables = Tables(connection)
-            found = tables.measurements(
-                target=None,
-                space=None,
-                raw=False,
-                sustained=False,
-                only=("target", "space", "arch", "status", "error"),
-                failures=True,
-            )
+            found = tables.measurements(asked)
         warn_of(self.path, tables.damaged)
         return found
+
+    def finished(self, space: str) -> dict[str, int]:
+        """Return the number of finished measurements of each target in a space."""
+        with self.reading() as connection:
+            return Tables(connection).finished(space)
 
     def labelled(self) -> list[tuple[str, str]]:
         """Return the targets and spaces that have labels."""

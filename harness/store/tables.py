@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +15,14 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from latlab.harness.statistics.distribution import throughput_per_s
+from latlab.harness.store.comparable import comparable_campaigns
 from latlab.harness.store.damage import DamagedRow, damaged, without
+from latlab.harness.store.drawing import drawn
 from latlab.harness.store.provisional import CORRECTED_AT
 from latlab.harness.store.vocabulary import Selection, Status
 from latlab.harness.telemetry.recorded_pass import PassKind
 
-__all__ = ["LABELS", "Tables", "tolerant"]
+__all__ = ["LABELS", "Part", "Question", "Tables", "column", "in_order", "kind_of", "tolerant"]
 
 LABELS = (
     "target", "space", "arch", "latency_ms", "stderr_ms", "status", "role", "session", "policy_hash", "selection",
@@ -63,6 +66,77 @@ def tolerant(connection: Connection) -> Iterator[None]:
         driver.text_factory = str
 
 
+@dataclass(frozen=True)
+class Question:
+    """The measurements that are asked for, and what of them. Fields: `Store.table`."""
+
+    target: str | Collection[str] | None = None
+    space: str | None = None
+    campaign: str | None = None
+    raw: bool = False
+    sustained: bool = False
+    provisional: bool = False
+    only: Collection[str] | None = None
+    networks: int | None = None
+    failures: bool = False
+    """Only those that failed."""
+
+    @property
+    def of_everything(self) -> bool:
+        """Return whether no measurement is left out for what it is of."""
+        return self.target is None and self.space is None and self.campaign is None
+
+    def names(self) -> list[str]:
+        """Return the names of the columns that are the same for all stores."""
+        return [name for name in _ORDER if self.only is None or name in self.only]
+
+
+@dataclass
+class Part:
+    """Some of the measurements that were asked for, as columns."""
+
+    columns: dict[str, list[Any]]
+    """Those that are the same for all stores."""
+    tables: tuple[dict[str, list[Any]], ...]
+    """A column for each key of a JSON column, which other parts may lack: times, then metrics."""
+    last: dict[str, list[Any]]
+    """Those that come after these."""
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), ()))
+
+    def without_rows(self) -> Part:
+        """Return a part with the same columns and no rows."""
+        tables: tuple[dict[str, list[Any]], ...] = tuple({name: [] for name in table} for table in self.tables)
+        return Part({name: [] for name in self.columns}, tables, {name: [] for name in self.last})
+
+
+def in_order(parts: Iterable[Part]) -> list[str]:
+    """Return the names of all columns of a table that is made of these parts, in its order."""
+    names: dict[str, None] = {}
+    tables: tuple[set[str], ...] = (set(), set())
+    last: dict[str, None] = {}
+    for part in parts:
+        names.update(dict.fromkeys(part.columns))
+        last.update(dict.fromkeys(part.last))
+        for known, table in zip(tables, part.tables, strict=False):
+            known.update(table)
+    return list(dict.fromkeys([*names, *sorted(tables[0]), *sorted(tables[1]), *last]))
+
+
+def column(part: Part, name: str) -> list[Any]:
+    """Return a column of a part; None in each row if the part lacks it."""
+    for columns in (part.last, *reversed(part.tables), part.columns):
+        if name in columns:
+            return columns[name]
+    return [None] * len(part)
+
+
+def kind_of(name: str) -> type | None:
+    """Return the type of a column that does not depend on its values; None for others."""
+    return float if name in _NUMBERS else bool if name in ("simulated", "provisional") else None
+
+
 @dataclass
 class Tables:
     """Reads tables of one connection, and collects the damaged rows that it leaves out."""
@@ -70,58 +144,117 @@ class Tables:
     connection: Connection
     damaged: list[DamagedRow] = field(default_factory=list)
 
-    def measurements(
-        self,
-        *,
-        target: str | None,
-        space: str | None,
-        raw: bool,
-        sustained: bool,
-        only: Collection[str] | None,
-        failures: bool = False,
-        provisional: bool = False,
-    ) -> pd.DataFrame:
-        """Return finished measurements. Arguments and columns: `Store.table`; `failures`: only those that failed."""
-        campaigns = self._campaigns(target, space, sustained)
-        wanted = [name for name in _ORDER if only is None or name in only]
-        need = {"id", "status", "latency_ms", "campaign_id", *([] if only is not None else _JSON)}
+    def measurements(self, asked: Question) -> pd.DataFrame:
+        """Return finished measurements. Columns: `Store.table`."""
+        parts = list(self.parts(asked))
+        index = range(sum(map(len, parts)))
+        names = in_order(parts) if parts else self._names_of_nothing(asked)
+        return pd.DataFrame(
+            {
+                name: pd.Series([one for part in parts for one in column(part, name)], index, kind_of(name))
+                for name in names
+            },
+            index,
+        )
+
+    def parts(self, asked: Question) -> Iterator[Part]:
+        """Yield finished measurements, some thousands at a time, so that many of them take little memory."""
+        campaigns = self._campaigns(asked)
+        wanted = asked.names()
+        need = {"id", "status", "latency_ms", "campaign_id", *([] if asked.only is not None else _JSON)}
         need |= {_OF_ROW[name] for name in wanted if name in _OF_ROW}
         need |= {"fingerprint_id"} if "simulated" in wanted else set()
-        need |= {"same_graph_as"} if raw else set()
-        need |= {"session", "started_at", "finished_at"} if provisional else set()
-        rows = self._rows(sorted(need), campaigns, target is None and space is None, failures, provisional)
-        marks = self._provisional(rows) if provisional else []
-        frame = pd.DataFrame(index=range(len(rows["id"])))
+        need |= {"same_graph_as"} if asked.raw else set()
+        need |= {"session", "started_at", "finished_at"} if asked.provisional else set()
         simulated = self._simulated() if "simulated" in wanted else {}
-        for name in wanted:
-            if name in _OF_ROW:
-                values: Sequence[Any] = rows[_OF_ROW[name]]
-            elif name == "simulated":
-                values = [simulated.get(one, False) for one in rows["fingerprint_id"]]
-            else:
-                values = [campaigns[one][name] for one in rows["campaign_id"]]
-            kind = float if name in _NUMBERS else bool if name == "simulated" else None
-            frame[name] = pd.Series(values, index=frame.index, dtype=kind)
-        if provisional:
-            frame["provisional"] = pd.Series(marks, index=frame.index, dtype=bool)
-        if only is None:
-            for name in _JSON:
-                self._spread(frame, rows[name])
-            frame["throughput_per_s"] = [
-                throughput_per_s(where, ms) if status == Status.OK else None
-                for where, ms, status in zip(frame["target"], rows["latency_ms"], rows["status"], strict=True)
-            ]
-        if raw:
-            owners = [
-                own if same is None else same for own, same in zip(rows["id"], rows["same_graph_as"], strict=True)
-            ]
-            samples = self._samples(owners)
-            frame["passes"] = pd.Series([samples.get(owner, []) for owner in owners], dtype=object)
-        return frame
+        uncorrected = self._uncorrected() if asked.provisional else {}
+        for rows in self._rows(sorted(need), campaigns, asked):
+            marks = _provisional(rows, uncorrected) if asked.provisional else []
+            columns: dict[str, list[Any]] = {}
+            for name in wanted:
+                if name in _OF_ROW:
+                    columns[name] = rows[_OF_ROW[name]]
+                elif name == "simulated":
+                    columns[name] = [simulated.get(one, False) for one in rows["fingerprint_id"]]
+                else:
+                    columns[name] = [campaigns[one][name] for one in rows["campaign_id"]]
+            if asked.provisional:
+                columns["provisional"] = marks
+            tables: tuple[dict[str, list[Any]], ...] = ()
+            last: dict[str, list[Any]] = {}
+            if asked.only is None:
+                tables = tuple(_spread(rows[name]) for name in _JSON)
+                last["throughput_per_s"] = [
+                    throughput_per_s(where, ms) if status == Status.OK else None
+                    for where, ms, status in zip(columns["target"], rows["latency_ms"], rows["status"], strict=True)
+                ]
+            if asked.raw:
+                owners = [
+                    own if same is None else same for own, same in zip(rows["id"], rows["same_graph_as"], strict=True)
+                ]
+                samples = self._samples(owners)
+                last["passes"] = [samples.get(owner, []) for owner in owners]
+            yield Part(columns, tables, last)
+
+    @staticmethod
+    def _names_of_nothing(asked: Question) -> list[str]:
+        names = [*asked.names(), *(["provisional"] if asked.provisional else [])]
+        return [*names, *(["throughput_per_s"] if asked.only is None else []), *(["passes"] if asked.raw else [])]
+
+    def finished(self, space: str | None = None) -> dict[str, int]:
+        """Return the number of finished networks of each target, in a space or in all."""
+        campaigns = self._campaigns(Question(space=space))
+        found: dict[str, int] = {}
+        for campaign, (_, finished) in self._counts(campaigns).items():
+            target = campaigns[campaign]["target"]
+            found[target] = found.get(target, 0) + finished
+        return {target: count for target, count in found.items() if count}
+
+    def labelled(self) -> list[dict[str, Any]]:
+        """Return a row per target and space with labels: target, space, architectures, labels, imported, simulated.
+
+        `labels` are all that were measured or imported, and `imported` those that were imported.
+        """
+        campaigns = self._campaigns(Question())
+        simulated = self._simulated()
+        of_simulated = {
+            campaign
+            for campaign, mark in self.query("SELECT DISTINCT campaign_id, fingerprint_id FROM measurements")
+            if simulated.get(mark)
+        }
+        counts = self._counts(campaigns)
+        groups: dict[tuple[str, str], list[str]] = {}
+        for campaign, (_, finished) in counts.items():
+            if finished:
+                where = campaigns[campaign]["target"], campaigns[campaign]["space"]
+                groups.setdefault(where, []).append(campaign)
+        # Two indices hold all that is needed, so that the rows themselves need not be read.
+        by_state = " INDEXED BY by_state" if self._has_index() else ""
+        rows = []
+        for (target, space), own in sorted(groups.items()):
+            marks = ", ".join("?" * len(own))
+            sql = (
+                f"SELECT count(DISTINCT arch) FROM measurements WHERE campaign_id IN ({marks}) AND id NOT IN "
+                f"(SELECT id FROM measurements{by_state} WHERE campaign_id IN ({marks}) AND status != 'ok')"
+            )
+            labels = {one: counts[one][1] for one in own}
+            imported = sum(n for one, n in labels.items() if campaigns[one]["selection"] == Selection.IMPORTED)
+            rows.append(
+                {"target": target, "space": space, "architectures": int(self.query(sql, (*own, *own))[0][0]),
+                 "labels": sum(labels.values()), "imported": imported, "simulated": not of_simulated.isdisjoint(own)}
+            )  # fmt: skip
+        return rows
+
+    def _counts(self, campaigns: Collection[str]) -> dict[str, tuple[int, int]]:
+        """Return the numbers of all and of the finished rows of some campaigns that have any."""
+        found = self.query(
+            "SELECT campaign_id, count(*), sum(status = 'ok') FROM measurements GROUP BY campaign_id ORDER BY min(id)"
+        )
+        return {campaign: (rows, int(ok or 0)) for campaign, rows, ok in found if campaign in campaigns}
 
     def sessions(self) -> pd.DataFrame:
         """Return a row per campaign and session. Columns: `Store.campaigns`."""
-        campaigns = self._campaigns(None, None, sustained=True)
+        campaigns = self._campaigns(Question(sustained=True))
         found = self.query(
             "SELECT campaign_id, session, sum(status = 'ok'), sum(status NOT IN ('ok', 'running')), "
             "sum(status = 'running'), min(started_at), max(finished_at), max(fingerprint_id), "
@@ -183,25 +316,6 @@ class Tables:
         )
         return int(self.query(sql, (campaign, session, until))[0][0])
 
-    def _provisional(self, rows: dict[str, list[Any]]) -> list[bool]:
-        """Return which rows are provisional labels, and make those that still run look like finished ones."""
-        uncorrected = self._uncorrected()
-        marks = []
-        for place, (status, ms, campaign, session, finished) in enumerate(
-            zip(
-                *(rows[name] for name in ("status", "latency_ms", "campaign_id", "session", "finished_at")), strict=True
-            )
-        ):
-            until = uncorrected.get((campaign, session))
-            running = status == Status.RUNNING
-            marks.append(
-                ms is not None and (running or (status == Status.OK and until is not None and until < (finished or "")))
-            )
-            if running:
-                rows["status"][place] = str(Status.OK)
-                rows["finished_at"][place] = rows["started_at"][place]
-        return marks
-
     def incidents(self) -> pd.DataFrame:
         """Return the incidents of all devices. Columns: `Store.incidents`."""
         names = ["id", "at", "device", "kind", "message"]
@@ -218,82 +332,111 @@ class Tables:
         )
         return [(str(target), str(space)) for target, space in dict.fromkeys(there)]
 
-    def _campaigns(self, target: str | None, space: str | None, sustained: bool) -> dict[str, dict[str, Any]]:
-        """Return the facts of campaigns, by id."""
+    def _campaigns(self, asked: Question) -> dict[str, dict[str, Any]]:
+        """Return the facts of the campaigns that are asked for, by id."""
         names = ["id", *_OF_CAMPAIGN.values(), "options"]
         found = self._columns(
-            f"SELECT {', '.join(names)} FROM campaigns "
-            "WHERE target = coalesce(?, target) AND space = coalesce(?, space)",
-            (target, space),
+            f"SELECT {', '.join(names)} FROM campaigns WHERE space = coalesce(?, space) AND id = coalesce(?, id)",
+            (asked.space, asked.campaign),
             names,
         )
+        targets = {asked.target} if isinstance(asked.target, str) else asked.target
         bad = damaged("campaigns", found["id"], found)
-        self.damaged += bad.values()
+        self.damaged += [one for place, one in bad.items() if targets is None or found["target"][place] in targets]
         campaigns = {}
         for place, key in enumerate(found["id"]):
-            if place not in bad and (sustained or found["selection"][place] not in _NO_LABELS):
-                facts = {name: found[column][place] for name, column in _OF_CAMPAIGN.items()}
+            facts = {name: found[column][place] for name, column in _OF_CAMPAIGN.items()}
+            if place in bad or (targets is not None and facts["target"] not in targets):
+                continue
+            if asked.sustained or facts["selection"] not in _NO_LABELS:
                 options = json.loads(found["options"][place])
                 campaigns[key] = {**facts, "as_written": int(bool(options.get("as_written") or 0))}
         return campaigns
 
-    def _rows(
-        self,
-        names: list[str],
-        campaigns: Mapping[str, Any],
-        everything: bool,
-        failures: bool,
-        provisional: bool,
-    ) -> dict[str, list[Any]]:
-        """Return the undamaged finished measurements of some campaigns, as columns."""
+    def _rows(self, names: list[str], campaigns: Mapping[str, Any], asked: Question) -> Iterator[dict[str, list[Any]]]:
+        """Yield the undamaged finished measurements of some campaigns, as columns."""
         quoted = ", ".join(f'"{name}"' for name in names)
-        state = "NOT IN ('ok', 'running')" if failures else "!= 'running'"
-        where = "(status != 'running' OR latency_ms IS NOT NULL)" if provisional else f"status {state}"
-        values: tuple[str, ...] = ()
-        if failures:  # a scan of the index by_state finds the few
-            where = f"id IN (SELECT id FROM measurements INDEXED BY by_state WHERE {where})"
-            where = where if self._has_index() else f"status {state}"
-        elif not everything:
-            where += f" AND campaign_id IN ({', '.join('?' * len(campaigns))})"
-            values = tuple(campaigns)
-        sql = f"SELECT {quoted} FROM measurements WHERE {where} ORDER BY id"
-        return self._columns(sql, values, names, campaigns)
+        known: dict[Any, Any] = {}
+        for where, values in self._conditions(campaigns, asked):
+            for rows in self._in_chunks(f"SELECT {quoted} FROM measurements WHERE {where}", values, names.index("id")):
+                found: dict[str, Sequence[Any]] = dict(zip(names, zip(*rows, strict=True), strict=True))
+                bad = damaged("measurements", found["id"], found)
+                self.damaged += bad.values()
+                skip = set(bad) | {at for at, one in enumerate(found["campaign_id"]) if one not in campaigns}
+                columns = {name: without(skip, values) if skip else list(values) for name, values in found.items()}
+                for name in _FEW:
+                    if name in columns:
+                        columns[name] = [known.setdefault(one, one) for one in columns[name]]
+                yield columns
+
+    def _conditions(self, campaigns: Mapping[str, Any], asked: Question) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """Yield conditions which together select the rows of some campaigns, with the values for their marks."""
+        if asked.failures:  # a scan of the index by_state finds the few
+            where = "status NOT IN ('ok', 'running')"
+            found = f"id IN (SELECT id FROM measurements INDEXED BY by_state WHERE {where})"
+            yield found if self._has_index() else where, ()
+            return
+        where = "(status != 'running' OR latency_ms IS NOT NULL)" if asked.provisional else "status != 'running'"
+        if asked.networks is None and asked.of_everything:
+            yield where, ()
+            return
+        whole, ids = self._drawn(campaigns, asked.networks) if asked.networks is not None else (list(campaigns), [])
+        if whole:
+            yield f"{where} AND campaign_id IN ({', '.join('?' * len(whole))})", tuple(whole)
+        for start in range(0, len(ids), _CHUNK):
+            some = tuple(ids[start : start + _CHUNK])
+            yield f"{where} AND id IN ({', '.join('?' * len(some))})", some
+
+    def _drawn(self, campaigns: Mapping[str, Any], networks: int) -> tuple[list[str], list[int]]:
+        """Return the campaigns to read whole, and of the others the rows whose networks are drawn."""
+        counts = self._counts(campaigns)
+        groups: dict[tuple[str, str], list[str]] = {}
+        for campaign in counts:
+            groups.setdefault((campaigns[campaign]["target"], campaigns[campaign]["space"]), []).append(campaign)
+        whole: list[str] = []
+        ids: list[int] = []
+        for own in groups.values():
+            finished = {one: counts[one][1] for one in own if counts[one][1]}
+            if sum(finished.values()) <= networks:
+                whole += own
+                continue
+            alike = comparable_campaigns(campaigns, finished)
+            share = sum(counts[one][0] for one in alike) / sum(finished[one] for one in alike)
+            # An index holds all that is needed for this.
+            cursor = self.connection.connection.cursor()
+            cursor.execute(
+                f"SELECT id, CAST(arch AS BLOB) FROM measurements WHERE campaign_id IN ({', '.join('?' * len(alike))})",
+                tuple(alike),
+            )
+            found = cursor.fetchall()
+            chosen = drawn((text for _, text in found), math.ceil(networks * share))
+            ids += [row for (row, _), is_drawn in zip(found, chosen.tolist(), strict=True) if is_drawn]
+        return whole, sorted(ids)
 
     def _has_index(self) -> bool:
         return bool(self.query("SELECT count(*) FROM main.sqlite_master WHERE name = 'by_state'")[0][0])
 
-    def _columns(
-        self, sql: str, values: tuple[Any, ...], names: list[str], campaigns: Mapping[str, Any] | None = None
-    ) -> dict[str, list[Any]]:
-        """Return the result of a query as columns; with `campaigns`, of measurements of these without damaged ones."""
-        try:
-            return self._read(sql, values, names, campaigns)
-        except (OperationalError, sqlite3.OperationalError) as error:
-            if "decode to UTF-8" not in str(error):
-                raise
-        with tolerant(self.connection):
-            return self._read(sql, values, names, campaigns)
+    def _in_chunks(self, sql: str, values: tuple[Any, ...], key: int) -> Iterator[list[tuple[Any, ...]]]:
+        """Yield the rows of a query of measurements in the order of their ids, which are in the column `key`."""
+        last = -(2**63)
+        with contextlib.ExitStack() as stack:
+            for at_last in (False, True):
+                try:
+                    cursor = self.connection.connection.cursor()
+                    cursor.execute(f"{sql} AND id > ? ORDER BY id", (*values, last))
+                    while rows := list(cursor.fetchmany(_CHUNK)):
+                        last = rows[-1][key]
+                        yield rows
+                    return
+                except (OperationalError, sqlite3.OperationalError) as error:
+                    if at_last or "decode to UTF-8" not in str(error):
+                        raise
+                stack.enter_context(tolerant(self.connection))
 
-    def _read(
-        self, sql: str, values: tuple[Any, ...], names: list[str], campaigns: Mapping[str, Any] | None
-    ) -> dict[str, list[Any]]:
-        found: dict[str, list[Any]] = {name: [] for name in names}
-        known: dict[Any, Any] = {}
-        bad_rows: list[DamagedRow] = []
-        cursor = self.connection.connection.cursor()
-        cursor.execute(sql, values)
-        while rows := cursor.fetchmany(_CHUNK):
-            chunk: dict[str, Sequence[Any]] = dict(zip(names, zip(*rows, strict=True), strict=True))
-            if campaigns is not None:
-                bad = damaged("measurements", chunk["id"], chunk)
-                bad_rows += bad.values()
-                skip = set(bad) | {p for p, one in enumerate(chunk["campaign_id"]) if one not in campaigns}
-                if skip:
-                    chunk = {name: without(skip, column) for name, column in chunk.items()}
-            for name, column in chunk.items():
-                found[name] += [known.setdefault(one, one) for one in column] if name in _FEW else column
-        self.damaged += bad_rows
-        return found
+    def _columns(self, sql: str, values: tuple[Any, ...], names: list[str]) -> dict[str, list[Any]]:
+        """Return the result of a query as columns."""
+        rows = self.query(sql, values)
+        return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)) if rows else {n: [] for n in names}
 
     def query(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
         """Return the rows of a query as tuples; text that is not UTF-8 has marks for what cannot be read."""
@@ -320,17 +463,6 @@ class Tables:
         self.damaged += bad.values()
         return {key: json.loads(facts).get("simulated") in (True, 1) for key, facts in without(bad, found)}
 
-    def _spread(self, frame: pd.DataFrame, texts: Iterable[str]) -> None:
-        """Add a column for every key of the tables that a JSON column holds."""
-        columns: dict[str, list[Any]] = {}
-        for place, text in enumerate(texts):
-            for key, value in json.loads(text).items():
-                if key not in columns:
-                    columns[key] = [None] * len(frame)
-                columns[key][place] = value
-        for key in sorted(columns):
-            frame[key] = columns[key]
-
     def _samples(self, owners: Collection[int]) -> dict[int, list[list[int]]]:
         """Return the samples of the labels' passes, a list per pass, by measurement."""
         samples: dict[int, list[list[int]]] = {}
@@ -347,3 +479,32 @@ class Tables:
             for _, owner, values in without(bad, found):
                 samples.setdefault(owner, []).append(json.loads(values))
         return samples
+
+
+def _provisional(rows: dict[str, list[Any]], uncorrected: Mapping[tuple[str, int], str]) -> list[bool]:
+    """Return which rows are provisional labels, and make those that still run look like finished ones."""
+    marks = []
+    names = ("status", "latency_ms", "campaign_id", "session", "finished_at")
+    for place, (status, ms, campaign, session, finished) in enumerate(
+        zip(*(rows[name] for name in names), strict=True)
+    ):
+        until = uncorrected.get((campaign, session))
+        running = status == Status.RUNNING
+        marks.append(
+            ms is not None and (running or (status == Status.OK and until is not None and until < (finished or "")))
+        )
+        if running:
+            rows["status"][place] = str(Status.OK)
+            rows["finished_at"][place] = rows["started_at"][place]
+    return marks
+
+
+def _spread(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """Return a column for every key of the tables that a JSON column holds."""
+    columns: dict[str, list[Any]] = {}
+    for place, text in enumerate(texts):
+        for key, value in json.loads(text).items():
+            if key not in columns:
+                columns[key] = [None] * len(texts)
+            columns[key][place] = value
+    return columns
