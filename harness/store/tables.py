@@ -126,7 +126,8 @@ def in_order(parts: Iterable[Part]) -> list[str]:
 
 def column(part: Part, name: str) -> list[Any]:
     """Return a column of a part; None in each row if the part lacks it."""
-    for columns in (part.last, *reversed(part.tables), part.columns):
+    tables: tuple[dict[str, list[Any]], ...] = (part.last, *reversed(part.tables), part.columns)
+    for columns in tables:
         if name in columns:
             return columns[name]
     return [None] * len(part)
