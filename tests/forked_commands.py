@@ -1,7 +1,7 @@
 """Commands of latlab as processes that have imported everything already: one takes tenths of a second, not seconds.
 
 A server imports what commands need and forks a process for each, which runs latlab's own `main` with its own words,
-folder, standard streams, session and, if asked for, user and limit on files.
+folder, standard streams, session and, if asked for, user.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["NOBODY", "Command", "CommandServer"]
 
 NOBODY = 65534
 _PROGRAM = """
-import json, os, resource, sys
+import json, os, sys
 import matplotlib.pyplot, onnx, pandas, pyarrow.parquet, rich.live, safetensors.numpy, scipy.stats, sqlalchemy, torch
 import typer
 # Not onnxruntime: it starts threads, and a process that is forked from it does not end.
@@ -32,16 +32,14 @@ for name in latlab.search_spaces.names():
     latlab.search_spaces.get(name)
 
 
-def run(words, folder, user, largest_file, environment):
+def run(words, folder, said, user, environment):
     os.environ.update(environment)
     os.setsid()
     os.chdir(folder)
-    for number, path in enumerate(("/dev/null", "stdout.txt", "stderr.txt")):
+    for number, path in enumerate(("/dev/null", said + "/stdout.txt", said + "/stderr.txt")):
         opened = os.open(path, os.O_RDWR | (os.O_CREAT | os.O_TRUNC if number else 0), 0o666)
         os.dup2(opened, number)
         os.close(opened)
-    if largest_file is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     if user is not None:
         os.setgroups([])
         os.setgid(user)
@@ -68,7 +66,7 @@ class Command:
     """A command that was started."""
 
     pid: int
-    folder: Path
+    said: Path
     _server: CommandServer
     exit_code: int | None = None
 
@@ -119,12 +117,12 @@ class Command:
     @property
     def stdout(self) -> str:
         """What it has printed."""
-        return (self.folder / "stdout.txt").read_text(errors="replace")
+        return (self.said / "stdout.txt").read_text(errors="replace")
 
     @property
     def stderr(self) -> str:
         """What it has said on stderr."""
-        return (self.folder / "stderr.txt").read_text(errors="replace")
+        return (self.said / "stderr.txt").read_text(errors="replace")
 
 
 class CommandServer:
@@ -144,20 +142,21 @@ class CommandServer:
         words: Sequence[str],
         folder: Path,
         *,
+        said: Path | None = None,
         user: int | None = None,
-        largest_file: int | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Command:
-        """Start a command in a folder, which gets `stdout.txt` and `stderr.txt`.
+        """Start a command.
 
         Args:
             words: the command line, without `latlab`.
             folder: becomes the current one.
+            said: the folder that gets `stdout.txt` and `stderr.txt`; default: the current one.
             user: whom the process becomes; needs root.
-            largest_file: bytes that no file may exceed, which is how a full disk looks to a program.
             environment: further variables.
         """
-        return Command(self.ask("start", list(words), str(folder), user, largest_file, environment or {}), folder, self)
+        said = said or folder
+        return Command(self.ask("start", list(words), str(folder), str(said), user, environment or {}), said, self)
 
     def ask(self, *question: Any) -> Any:
         """Return the server's answer."""

@@ -90,7 +90,7 @@ def running_user_code(model: str, when: str) -> Iterator[None]:
     waiting.daemon = True
     waiting.start()
     try:
-        with redirect_stdout(sys.stderr), _exits_raise():
+        with _stdout_to_stderr(), _exits_raise():
             yield
     except SystemExit as error:
         code = error.code or 0
@@ -106,6 +106,20 @@ def running_user_code(model: str, when: str) -> Iterator[None]:
 
 def _say_what_runs(model: str) -> None:
     print(f"latlab: {model} has been running for {SLOW_S:g} s; Ctrl-C ends it", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Send to stderr what this process prints, and what its libraries and children write to the same descriptor."""
+    sys.stdout.flush()
+    real = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(real, 1)
+        os.close(real)
 
 
 @contextmanager

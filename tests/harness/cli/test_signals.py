@@ -208,7 +208,7 @@ def test_a_signal(run: Start, name: str, number: signal.Signals) -> None:
     case = CASES[name]
     for _ in range(5 if case.held_by.startswith("large") else 1):  # it may have read the file before this is seen
         command, go_on = run(case)
-        before = {one.name for one in command.folder.iterdir()}
+        before = {one.name for one in command.said.iterdir()}
         command.send_signal(number)
         go_on()
         if command.wait(ENDS_S) == 128 + number:
@@ -220,7 +220,7 @@ def test_a_signal(run: Start, name: str, number: signal.Signals) -> None:
     assert case.says is not None or said.endswith(WORDS[number])
     assert "Traceback" not in said
     wait_until(lambda: not command.others(), "it leaves a process behind", ENDS_S)
-    folder = command.folder
+    folder = command.said
     assert not list(folder.rglob(".*.part"))
     assert {one.name for one in folder.iterdir()} - before <= {"work", "latlab.db.lock", "other.db.lock"}
     assert not is_locked(folder / "latlab.db")
