@@ -25,7 +25,7 @@ root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: for another use
 def place() -> Iterator[Path]:
     """A folder that other users may enter; those of pytest are its user's own."""
     with tempfile.TemporaryDirectory() as name:
-        os.chmod(name, 0o711)
+        Path(name).chmod(0o711)
         yield Path(name)
 
 
