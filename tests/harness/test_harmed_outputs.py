@@ -54,6 +54,7 @@ def check(
     said = command.stderr
     assert command.exit_code in (1, 2), said
     assert "Traceback" not in said
+    assert ".part" not in said, "the name of the unfinished file means nothing to anybody"
     assert len([line for line in said.splitlines() if line.startswith("latlab: ")]) == 1, said
     assert harm(folder, COMMANDS[name], before, known) == []
     assert not unfinished(folder)
