@@ -12,6 +12,7 @@ the store may be lost. It uses the helpers of the tests, so that it needs a clon
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
@@ -26,7 +27,8 @@ from common import RESULTS, save, show
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from harmed_outputs import COMMANDS, fill, harm, kill, labels, prepare, small_disk, start, state, unfinished
+from forked_commands import CommandServer
+from harmed_outputs import COMMANDS, fill, harm, labels, prepare, run, small_disk, state, unfinished
 
 AFTER_FIRST_S = 0.02
 DISK_MB = 24
@@ -34,39 +36,42 @@ STORE_BYTES, SIDE_BYTES = 150_000, 64_000
 """What a command adds to the store, and what SQLite's files beside it take."""
 
 
-def killed(base: Path, folder: Path, name: str, seconds: float, chance: random.Random, writing: bool) -> dict[str, Any]:
+def killed(
+    server: CommandServer, base: Path, folder: Path, name: str, seconds: float, chance: random.Random, writing: bool
+) -> dict[str, Any]:
     """Kill a command at a random moment, and return what that harmed."""
     shutil.copytree(base, folder)
     command = COMMANDS[name]
     before, known = state(folder, command.outputs), labels(folder / "latlab.db")
     writing &= bool(command.outputs)
-    process = start(command.words, folder)
+    process = server.start(command.words, folder)
     deadline = time.monotonic() + (seconds * 2 if writing else chance.uniform(0, seconds))
     while process.poll() is None and time.monotonic() < deadline and not (writing and unfinished(folder)):
         time.sleep(0.001)
     if writing:
         time.sleep(chance.uniform(0, AFTER_FIRST_S))
     ended = process.poll() is not None
-    kill(process) if not ended else None
+    process.kill()
     return {"ended_before": ended, "left": len(unfinished(folder)), "harm": harm(folder, command, before, known)}
 
 
-def on_full_disk(base: Path, folder: Path, name: str, chance: random.Random) -> dict[str, Any]:
+def on_full_disk(server: CommandServer, base: Path, folder: Path, name: str, chance: random.Random) -> dict[str, Any]:
     """Run a command while the disk is nearly full, and return what that harmed."""
-    with small_disk(folder, DISK_MB):
-        own = folder / "own"
+    folder.mkdir()
+    with small_disk(folder / "disk", DISK_MB) as disk:
+        own = disk / "own"
         shutil.copytree(base, own)
         command = COMMANDS[name]
         before, known = state(own, command.outputs), labels(own / "latlab.db")
         written = sum((own / name).stat().st_size for name in before) or STORE_BYTES
-        filling = fill(folder, int(chance.uniform(0, 1.1) * (written + SIDE_BYTES)))
-        process = start(command.words, own)
+        filling = fill(disk, int(chance.uniform(0, 1.1) * (written + SIDE_BYTES)))
+        process = server.start(command.words, own, said=folder)
         code = process.wait(600)
         filling.unlink()
-        said = (own / "stderr.txt").read_text(errors="replace")
         faults = harm(own, command, before, known)
-        faults += [f"a traceback: {said[-300:]}"] if "Traceback" in said else []
-        return {"ended_before": code == 0, "left": len(unfinished(own)), "harm": faults, "said": said[-300:]}
+        faults += [f"a traceback: {process.stderr[-300:]}"] if "Traceback" in process.stderr else []
+        faults += ["not a word about it"] if code and not process.stderr.strip() else []
+        return {"ended_before": code == 0, "left": len(unfinished(own)), "harm": faults, "said": process.stderr[-300:]}
 
 
 def main() -> None:
@@ -81,11 +86,16 @@ def main() -> None:
     chance = random.Random(arguments.seed)
     trials: list[dict[str, Any]] = []
     end = time.monotonic() + 60 * arguments.minutes
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
         os.environ["XDG_CACHE_HOME"] = os.environ["LATLAB_CACHE"] = f"{place}/cache"
+        server = stack.enter_context(CommandServer())
         base = Path(place, "base")
         base.mkdir()
-        seconds = prepare(base, arguments.only)
+        prepare(server, base, arguments.only)
+        seconds = {}
+        for name in arguments.only:
+            seconds[name] = run(server, COMMANDS[name].words, shutil.copytree(base, Path(place, "timing")))
+            shutil.rmtree(Path(place, "timing"))
         plan = [("kill -9", number) for number in range(arguments.kills)]
         plan += [("full disk", number) for number in range(arguments.full)]
         plan.sort(key=lambda one: one[1])  # alternating, so that an early end has both
@@ -95,9 +105,11 @@ def main() -> None:
             name = arguments.only[number % len(arguments.only)]
             folder = Path(place, "trial")
             if cause == "kill -9":
-                found = killed(base, folder, name, seconds[name], chance, number // len(arguments.only) % 2 == 1)
+                found = killed(
+                    server, base, folder, name, seconds[name], chance, number // len(arguments.only) % 2 == 1
+                )
             else:
-                found = on_full_disk(base, folder, name, chance)
+                found = on_full_disk(server, base, folder, name, chance)
             shutil.rmtree(folder)
             trials.append({"cause": cause, "command": name, **found})
             if found["harm"]:

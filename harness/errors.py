@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from latlab.harness.text import plain
 
 __all__ = ["BadInputError", "LatlabError"]
@@ -20,7 +22,8 @@ class LatlabError(Exception):
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         self.message = plain(message)
-        self.hint = None if hint is None else plain(hint)
+        # What ends a foreign text, such as a question mark, ends the sentence, too.
+        self.hint = None if hint is None else re.sub(r"(?<!\.)([.?!])\.$", r"\1", plain(hint))
         super().__init__(self.message)
 
     def __str__(self) -> str:

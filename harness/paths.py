@@ -128,7 +128,10 @@ def whole_folder(path: str | Path, *, keep_others: bool = False) -> Iterator[Pat
 def cannot_write(path: str | Path, error: OSError) -> BadInputError:
     """Return the error that says why `path` cannot be written, and the way out that fits the reason."""
     hint = "Free some space there, or name another place." if error.errno in FULL else "Name another place."
-    return BadInputError(f"cannot write {path}: {error.strerror or error}", hint)
+    reason = error.strerror or str(error)
+    if error.errno and "[errno" in reason:  # pyarrow's words, with the name of the unfinished file
+        reason = os.strerror(error.errno)
+    return BadInputError(f"cannot write {path}: {reason}", hint)
 
 
 def _part(path: Path) -> Path:

@@ -16,10 +16,15 @@ import os
 # Before anything imports a runtime: tests share a small machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import re
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from latlab.harness.errors import LatlabError
 
 pytest_plugins = ["peers.fixtures", "quick_tier"]
 
@@ -27,6 +32,30 @@ pytest_plugins = ["peers.fixtures", "quick_tier"]
 # would inherit that: Ctrl-C would do nothing, and what a phone's daemon starts would outlive its connection.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+BAD_ENDS = re.compile(r"[?!:,;]\.$|(?<!\.)\.\.$|: \.|: $|[\s,;:]$|\bNone\.?$")
+"""Ends of sentences that were put together from parts, one of which was empty or had an end of its own."""
+_badly_put: list[str] = []
+_usual_init = LatlabError.__init__
+
+
+def _checked_init(self: LatlabError, *arguments: Any, **more: Any) -> None:
+    _usual_init(self, *arguments, **more)
+    _badly_put.extend(text for text in (self.message, self.hint or "") if BAD_ENDS.search(text))
+    if self.hint == "":
+        _badly_put.append(f"{self.message}: its hint is empty")
+
+
+LatlabError.__init__ = _checked_init  # type: ignore[method-assign]
+
+
+@pytest.fixture(autouse=True)
+def errors_are_well_put() -> Iterator[None]:
+    """Fail a test in which an error was made, shown or not, whose sentences do not end as they should."""
+    _badly_put.clear()
+    yield
+    assert not _badly_put
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,11 +9,8 @@ import hashlib
 import json
 import os
 import random
-import shutil
-import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -22,6 +19,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pandas as pd
+from forked_commands import CommandServer
 
 TOY, PI = "toy/onnxruntime/cpu/fp32/t1/b1", "pi/onnxruntime/cpu/fp32/t1/b1"
 SPACE = "nasbench201"
@@ -70,7 +68,19 @@ COMMANDS: Mapping[str, Command] = {
         ["compare", "--targets", TOY, PI, "--space", SPACE, "--arch", FIRST, "--arch", SECOND, "--out", "targets.html"],
         ["targets.html"],
     ),
-    "measure": Command(["measure", "toy", "--space", SPACE, "--count", "4"], []),
+    "profile": Command(["profile", FIRST, "toy", "--space", SPACE, "--out", "profile.html"], ["profile.html"]),
+    "predict": Command(
+        ["predict", "--target", TOY, "--space", SPACE, "--all", "--top", "500", "--out", "fastest.csv"], ["fastest.csv"]
+    ),
+    "predict --onnx": Command(
+        ["predict", "--target", TOY, "--space", SPACE, "--onnx", "predictor.onnx"], ["predictor.onnx"]
+    ),
+    "store copy": Command(["store", "copy", "latlab.db", "copy.db", "--force"], ["copy.db"]),
+    "store merge": Command(
+        ["store", "merge", "latlab.db", "other.db", "--into", "merged.db", "--force"], ["merged.db"]
+    ),
+    "store compact": Command(["store", "compact"], []),
+    "measure": Command(["measure", "toy", "--space", SPACE, "--count", "4", "--new-session"], []),
     "import": Command(["import", "table.csv", "--space", SPACE], []),
     "init": Command(["init", "--out", "first.yaml", "--force"], ["first.yaml", "first.schema.json"]),
     "bench tasks": Command(
@@ -84,11 +94,11 @@ COMMANDS: Mapping[str, Command] = {
         ["scores.jsonl"],
     ),
 }  # fmt: skip
-"""All commands that write files here; `profile` needs a real device, `setup` packages of the internet."""
+"""All commands that write files here. `setup` writes on a device: its tests are those of the environments there."""
 
 
-def prepare(folder: Path, names: Sequence[str] = tuple(COMMANDS)) -> dict[str, float]:
-    """Write what the commands need, run each once, and return how many seconds each took over its own output."""
+def prepare(server: CommandServer, folder: Path, names: Sequence[str] = tuple(COMMANDS)) -> None:
+    """Write what the commands need, and run each once, so that it has an earlier output."""
     from latlab.search_spaces import get
 
     (folder / "inventory.yaml").write_text(INVENTORY)
@@ -98,41 +108,18 @@ def prepare(folder: Path, names: Sequence[str] = tuple(COMMANDS)) -> dict[str, f
     chance = random.Random(0)
     columns = {name: [cost * chance.uniform(0.8, 1.2) + 0.5 for cost in costs] for name in "abcd"}
     pd.DataFrame({"arch": [arch.text for arch in archs], **columns}).to_csv(folder / "table.csv", index=False)
-    for words in (["measure", "toy", "pi", "--space", SPACE, "--count", "4"],):
-        run(words, folder)
-    seconds = {}
+    run(server, ["measure", "toy", "pi", "--space", SPACE, "--count", "4"], folder)
+    run(server, ["measure", "toy", "--space", SPACE, "--count", "4", "--seed", "1", "--store", "other.db"], folder)
     for name in names:
-        command = COMMANDS[name]
-        run(command.first or command.words, folder)
-        began = time.monotonic()
-        run(command.words, shutil.copytree(folder, folder.with_name("timing"), dirs_exist_ok=True))
-        seconds[name] = time.monotonic() - began
-        shutil.rmtree(folder.with_name("timing"))
-    return seconds
+        run(server, COMMANDS[name].first or COMMANDS[name].words, folder)
 
 
-def start(words: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
-    """Start a command of latlab in a folder, in a process group of its own."""
-    with (folder / "stderr.txt").open("wb") as errors:
-        return subprocess.Popen(
-            [sys.executable, "-m", "latlab.harness", *words],
-            cwd=folder,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-
-
-def run(words: Sequence[str], folder: Path) -> None:
-    """Run a command, which must succeed."""
-    assert start(words, folder).wait(600) == 0, (words, (folder / "stderr.txt").read_text())
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a command and all that it has started with SIGKILL."""
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def run(server: CommandServer, words: Sequence[str], folder: Path) -> float:
+    """Run a command, which must succeed, and return how many seconds it took."""
+    began = time.monotonic()
+    command = server.start(words, folder)
+    assert command.wait(600) == 0, (words, command.stderr)
+    return time.monotonic() - began
 
 
 def unfinished(folder: Path) -> list[str]:
@@ -209,6 +196,12 @@ def _broken(path: Path) -> str:
             ElementTree.fromstring(content)
         elif path.suffix == ".html":
             assert content.endswith(b"</html>\n"), "its end is missing"
+        elif path.suffix == ".db":
+            labels(path)
+        elif path.suffix == ".onnx":
+            import onnx
+
+            onnx.checker.check_model(onnx.load(path))
         elif path.suffix == ".safetensors":
             from safetensors.numpy import load
 

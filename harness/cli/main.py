@@ -77,6 +77,8 @@ def latlab(
 
 KEEP_WHAT_THEY_MEASURE = ("measure", "embed", "onboard", "sustain", "compare")
 """Commands that lose nothing when they are interrupted."""
+ONLY_READ = ("devices", "doctor", "inspect", "show", "spaces")
+"""Commands that have nothing to lose."""
 INTERRUPTED = 130
 """typer's exit code for a `KeyboardInterrupt`, whichever signal raised it."""
 
@@ -107,12 +109,21 @@ def main() -> NoReturn:
         if interruption.signal is not None:
             if code == INTERRUPTED:
                 _, words = _split_store(sys.argv[1:])
-                measured = any(word in KEEP_WHAT_THEY_MEASURE for word in words[:1])
-                hint = "Everything measured so far is in the store; the same command continues." if measured else None
                 with suppress(OSError):
-                    complain(interruption.words, hint, as_json)
+                    complain(interruption.words, _what_is_saved("".join(words[:1])), as_json)
             code = interruption.exit_code
     sys.exit(code)
+
+
+def _what_is_saved(command: str) -> str | None:
+    """Return what an interrupted command leaves behind, in words; None if it writes nothing."""
+    if command in KEEP_WHAT_THEY_MEASURE:
+        return "Everything measured so far is in the store; the same command continues."
+    if command == "setup":
+        return "The device's environment is replaced as a whole: it is the earlier one, or the new one."
+    if command in ONLY_READ:
+        return None
+    return "Nothing is half written: each file is as it was before, or complete."
 
 
 def _show_warning(usual: Callable[..., None], message: Warning | str, *more: Any) -> None:

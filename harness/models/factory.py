@@ -10,14 +10,25 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
+from threading import Timer, current_thread, main_thread
 from typing import Any, NoReturn
 
 from latlab.agents.protocol.load_request import InputRequest
 from latlab.harness.errors import BadInputError
 from latlab.harness.models.description import FLOATS, ModelDescription, PrecisionShares, TensorInfo, target_precision
 
-__all__ = ["call_factory", "describe_factory", "first_of_module", "is_factory", "likely_shapes", "tables_of"]
+__all__ = [
+    "call_factory",
+    "describe_factory",
+    "first_of_module",
+    "is_factory",
+    "likely_shapes",
+    "running_user_code",
+    "tables_of",
+]
 
+SLOW_S = 5.0
+"""Seconds after which it is said that the user's code still runs."""
 MOST_LAYERS = 40
 """Most parts of a module that are looked at to guess the shape of its input."""
 
@@ -42,9 +53,8 @@ def call_factory(model: str) -> Any:
     package, _, attribute = model.partition(":")
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # a console script's path lacks the current folder, where users keep code
-    try:
-        # What the user's code prints is no part of latlab's own output.
-        with redirect_stdout(sys.stderr), _exits_raise():
+    with running_user_code(model, "instead of making a module"):
+        try:
             module: Any = importlib.import_module(package)
             for name in attribute.split("."):
                 module = getattr(module, name)
@@ -52,15 +62,64 @@ def call_factory(model: str) -> Any:
                 module = module()
             if isinstance(module, nn.Module):
                 module.eval()
-    except SystemExit as error:
-        raise BadInputError(f"{model} ended the program (exit code {error.code}) instead of making a module") from error
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # the user's code may raise anything
-        raise BadInputError(f"{model} failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # the user's code may raise anything
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(": ")
+            raise BadInputError(f"{model} failed: {reason}") from error
     if not isinstance(module, nn.Module):
         raise BadInputError(f"{model} gave a {type(module).__name__}, not a torch.nn.Module")
     return module
+
+
+@contextmanager
+def running_user_code(model: str, when: str) -> Iterator[None]:
+    """Run code of the user's within the `with` block: nothing that it does ends latlab without a word.
+
+    What it prints goes to stderr, because it is no part of latlab's own output. After `SLOW_S` seconds it is said what
+    latlab waits for.
+
+    Args:
+        model: the factory.
+        when: what the code was asked for, in words.
+
+    Raises:
+        BadInputError: it wanted to end the program.
+    """
+    waiting = Timer(SLOW_S, _say_what_runs, [model])
+    waiting.daemon = True
+    waiting.start()
+    try:
+        with _stdout_to_stderr(), _exits_raise():
+            yield
+    except SystemExit as error:
+        code = error.code or 0
+        said = f"exit code {code}" if isinstance(code, int) else f"it said: {' '.join(str(code).split())[:300]}"
+        raise BadInputError(f"{model} ended the program ({said}) {when}") from error
+    except KeyboardInterrupt as error:
+        if current_thread() is main_thread():  # which gets signals
+            raise
+        raise BadInputError(f"{model} raised a KeyboardInterrupt {when}") from error
+    finally:
+        waiting.cancel()
+
+
+def _say_what_runs(model: str) -> None:
+    print(f"latlab: {model} has been running for {SLOW_S:g} s; Ctrl-C ends it", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Send to stderr what this process prints, and what its libraries and children write to the same descriptor."""
+    sys.stdout.flush()
+    real = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(real, 1)
+        os.close(real)
 
 
 @contextmanager
@@ -87,7 +146,10 @@ def describe_factory(model: str, module: Any) -> ModelDescription:
         BadInputError: if the module does not know its own weights yet (a lazy one), or fails to tell them.
     """
     try:
-        return _describe(model, module)
+        with running_user_code(model, "when its weights were read"):
+            return _describe(model, module)
+    except BadInputError:
+        raise
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise BadInputError(
@@ -195,5 +257,5 @@ def tables_of(module: Any, inputs: Sequence[InputRequest]) -> dict[str, int]:
 def _run(module: Any, tensors: Sequence[Any]) -> None:
     import torch
 
-    with torch.inference_mode(), redirect_stdout(sys.stderr):
+    with torch.inference_mode():
         module(*tensors)

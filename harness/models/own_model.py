@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +20,7 @@ from latlab.harness.models.factory import (
     first_of_module,
     is_factory,
     likely_shapes,
+    running_user_code,
     tables_of,
 )
 from latlab.harness.models.input_options import InputOptions
@@ -273,7 +272,8 @@ def _from_factory(
     batch_size: int | None,
 ) -> OwnModel:
     chosen = runtime or DEFAULT_RUNTIME
-    settled = _settle_factory(model, module, description, runtime, options, batch_size)
+    with running_user_code(model, "when it was run"):
+        settled = _settle_factory(model, module, description, runtime, options, batch_size)
 
     def artifact(cache: Path) -> Artifact:
         return _exported(model, module, chosen, settled, cache)
@@ -305,7 +305,7 @@ def _settle_factory(
 
 def _exported(model: str, module: Any, runtime: str, settled: SettledInputs, cache: Path) -> Artifact:
     try:
-        with redirect_stdout(sys.stderr):  # what the user's code prints is no part of latlab's own output
+        with running_user_code(model, "when it was run"):
             made = export_module(module, RUNTIMES[runtime].format, settled.inputs, cache / "own")
     except ExportError as error:
         others = [name for name, one in RUNTIMES.items() if one.in_worker and name != runtime]
@@ -315,8 +315,6 @@ def _exported(model: str, module: Any, runtime: str, settled: SettledInputs, cac
         ) from error
     except CacheError as error:
         raise BadInputError(str(error)) from error
-    except SystemExit as error:
-        raise BadInputError(f"{model} ended the program (exit code {error.code}) when it was run") from error
     if made.input_shape:  # one image, whose layout in the file may differ
         return replace(made, data=settled.data, remarks=settled.remarks)
     # In the file, the inputs have other names: they go by their places.

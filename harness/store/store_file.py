@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,8 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from latlab.harness.errors import BadInputError
+from latlab.harness.paths import whole_file
 from latlab.harness.store.errors import StoreError, explained
 from latlab.harness.store.lock import locked, locked_if_free
 from latlab.harness.store.reading import (
@@ -64,6 +67,7 @@ class StoreFile:
         self._reader: Reader | None = None
         self._writer: Engine | None = None
         self._inode: tuple[int, int] | None = None
+        self._saved: Path | None = None
         self._has_log = False
         self.times_opened = 0
         """How often a connection to the file was opened."""
@@ -120,19 +124,18 @@ class StoreFile:
         Raises:
             StoreError: if the file cannot be written, or has been deleted or replaced since it was opened.
         """
-        with self._lock, explained(self.path), self._for_writing().begin() as connection:
-            yield connection
+        with self._lock, explained(self.path):
+            with self._for_writing().begin() as connection:
+                yield connection
+            self._check_there()
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Session]:
         """Open a transaction in SQLAlchemy's objects, which take five times longer than plain SQL. Raises as it."""
-        with (
-            self._lock,
-            explained(self.path),
-            Session(self._for_writing(), expire_on_commit=False) as session,
-            session.begin(),
-        ):
-            yield session
+        with self._lock, explained(self.path):
+            with Session(self._for_writing(), expire_on_commit=False) as session, session.begin():
+                yield session
+            self._check_there()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -186,17 +189,40 @@ class StoreFile:
 
     def _check_there(self) -> None:
         """Raise `StoreError` if the file is not the one any more that was opened for writing."""
-        if self._inode is not None and _inode(self.real_path) != self._inode:
-            raise StoreError(
-                f"the store {self.path} has been deleted or replaced while latlab was writing it; "
-                "what it measured last is lost",
-                "Put the file back if it was moved, then run the same command again: it measures what is missing.",
-            )
+        with self._lock:
+            if self._inode is None or _inode(self.real_path) == self._inode:
+                return
+            happened = "replaced" if self.real_path.exists() else "deleted"
+            self._saved = self._saved or self._save_elsewhere()
+        message = f"the store {self.path} has been {happened} while latlab was writing it"
+        if self._saved is None:
+            raise StoreError(f"{message}; what it measured is lost", "Run the same command again.")
+        hint = f"Merge the two: latlab store merge {self._saved} {self.path} --into all.db."
+        if happened == "deleted":
+            hint = f"Move that file to {self.path}, then run the same command again: it continues."
+        raise StoreError(f"{message}; all that was measured is saved in {self._saved}", hint)
+
+    def _save_elsewhere(self) -> Path | None:
+        """Write what the open connection holds to a new file: its own file has no name any more."""
+        assert self._writer is not None
+        for folder in (self.real_path.parent, Path(), Path(tempfile.gettempdir())):
+            names = (folder / f"{self.path.stem}-saved{number}.db" for number in ("", *range(2, 1000)))
+            with contextlib.suppress(OSError, BadInputError, DBAPIError, sqlite3.Error):
+                path = next(one for one in names if not one.exists())
+                with whole_file(path) as part, contextlib.closing(sqlite3.connect(part)) as saved:
+                    with self._writer.connect() as connection:
+                        driver = connection.connection.driver_connection
+                        assert isinstance(driver, sqlite3.Connection)
+                        driver.backup(saved)
+                    saved.execute("PRAGMA journal_mode = DELETE")
+                return path
+        return None
 
     def _for_writing(self) -> Engine:
         """Return the connection for writing; the first call opens it, and creates or updates the store."""
         if self._writer is not None:
-            self._check_there()
+            if not self._has_log:  # with a log, even a file without a name takes what was just measured
+                self._check_there()
             return self._writer
         if self._reader is not None:
             self._reader.close()

@@ -39,6 +39,15 @@ COMMANDS: dict[str, list[str]] = {
 """Words with which each command that has a numeric option begins to work."""
 NUMBERS = ("--threads", "--batch-size")
 """Options that take one whole number or several."""
+STORE_COMMANDS = {
+    "show": [], "export": ["--out", "e.csv"], "quality": ["--out", "q.html"], "sources": [], "sources remove": ["none"],
+    "import": ["mine.parquet", "--space", "fbnet"], "devices": ["--no-probe"], "doctor": ["toy"], "setup": ["toy"],
+    "init": ["--out", "first.yaml", "--force"], "store info": [], "store check": [], "store compact": [],
+    "store copy": ["latlab.db", "c.db", "--force"],
+    "store merge": ["latlab.db", "latlab.db", "--into", "m.db", "--force"],
+}  # fmt: skip
+"""The same for those without one."""
+TEXTS = ("", " ", "\x1b[31mred\x07", "x" * 5000, "\udcff\udcfe", "\u202e٣", "/dev/null", ".", "/nowhere/at/all", "=:,/")
 ABSURD = ("9" * 26, "-" + "9" * 26, "nan", "inf", "-inf", "1e400", "", " ", "x", "0x10", "٣٤.", "1,2,", "--")
 NEGATIVE_IS_FINE = ("--seed",)
 HUGE_IS_FINE = ("--until-error", "--under", "--most-seconds", "--budget", "--top")
@@ -111,6 +120,57 @@ def test_an_absurd_number_is_one_clear_error(
         code, said = _run([*command.split(), *COMMANDS[command], f"{option}={value}"], monkeypatch, capfd)
         assert (code, "Traceback" in said) == (2, False), f"{option}={value!r}: {said}"
         assert said.strip()
+
+
+def _textual() -> Iterator[tuple[str, str]]:
+    """Yield the options and arguments of all commands that take a text or a path: a command and a name."""
+    for name, command in _commands():
+        for one in command.params if name in COMMANDS | STORE_COMMANDS else ():
+            kinds = str(one.type_descriptor.annotation)
+            if not getattr(one, "is_flag", False) and ("str" in kinds or "Path" in kinds):
+                yield name, one.opts[0]
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A store with two labels."""
+    folder = tmp_path_factory.mktemp("content")
+    (folder / "inventory.yaml").write_text("devices:\n  local: {transport: simulated, kind: ideal}\n")
+    lab = Lab(folder / "latlab.db", inventory=folder / "inventory.yaml")
+    lab.measure("local", space=SPACE, archs=[FIRST, SECOND])
+    lab.store.close()
+    return (folder / "latlab.db").read_bytes()
+
+
+def test_the_texts_are_found() -> None:
+    assert {("predict", "--arch"), ("import", "files"), ("store merge", "--into")} <= set(_textual())
+    assert {name for name, _ in _commands()} - set(COMMANDS | STORE_COMMANDS) == {"spaces"}
+
+
+@pytest.mark.parametrize(("command", "name"), list(_textual()), ids=lambda one: one)
+def test_a_hostile_text_is_no_traceback(
+    here: Path,
+    content: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    command: str,
+    name: str,
+) -> None:
+    Path("inventory.yaml").write_text(
+        "devices:\n  toy: {transport: simulated, kind: ideal}\n  local: {transport: local}\n"
+    )
+    words = (COMMANDS | STORE_COMMANDS)[command]
+    beside_null = sorted(Path("/dev").glob("null*"))
+    for value in TEXTS:
+        Path("latlab.db").write_bytes(content)
+        given = [f"{name}={value}"] if name.startswith("-") else ["--", value]
+        code, said = _run([*command.split(), *words, *given], monkeypatch, capfd)
+        assert code in (0, 1, 2), f"{value[:20]!r}: {said}"
+        assert "Traceback" not in said
+        assert code == 0 or said.strip()
+        assert "\x1b[31m" not in said
+    assert sorted(Path("/dev").glob("null*")) == beside_null
+    assert Path("/dev/null").is_char_device()
 
 
 def _examples() -> Iterator[str]:

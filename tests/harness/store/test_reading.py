@@ -217,24 +217,43 @@ def test_a_half_done_transaction_is_read_from_a_copy(tmp_path: Path) -> None:
 # The file under a writer
 
 
-@pytest.mark.parametrize("is_replaced", [False, True])
-def test_a_deleted_or_replaced_store_is_noticed(tmp_path: Path, is_replaced: bool) -> None:
-    path = tmp_path / "s.db"
+@pytest.mark.parametrize("happens", ["deleted", "replaced", "folder removed"])
+def test_what_a_deleted_or_replaced_store_held_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, happens: str
+) -> None:
+    (tmp_path / "lost").mkdir()
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "lost" / "s.db"
     store = Store(path)
-    with pytest.raises(StoreError, match="deleted or replaced"), store.writing():  # noqa: PT012
+    word = "replaced" if happens == "replaced" else "deleted"
+    said = f"{word} while .*; all that was measured is saved in"
+    with pytest.raises(StoreError, match=said) as caught, store.writing():  # noqa: PT012
         measure(store, "a")
+        row = store.begin(store.campaign(TARGET, "nasbench201", PRESETS["default"], 0, "random"), 1, "b", "listed")
         other = tmp_path / "other.db"
         shutil.copy(path, other)
-        path.unlink()
-        if is_replaced:
+        if happens == "folder removed":
+            shutil.rmtree(path.parent)
+        else:
+            path.unlink()
+        if happens == "replaced":
             other.rename(path)
-        measure(store, "b")
+        store.add_pass(row.id, RecordedPass([5], [20, 21], {"before": {}, "after": {}}, 0))
+    saved = tmp_path / ("" if happens == "folder removed" else "lost") / "s-saved.db"
+    assert str(saved.relative_to(tmp_path)) in str(caught.value)
+    assert list(Store(saved, must_exist=True).table()["arch"]) == ["a"]
+    with Store(saved).reading() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM passes").scalar_one() == 2, "also the one in progress"
+    assert not list(saved.parent.glob("s-saved.db?*")), "one file, without a log"
+    with pytest.raises(StoreError, match=r"s-saved\.db"):
+        measure(store, "c")
+    assert len(list(tmp_path.rglob("s-saved*"))) == 1, "saved once"
 
 
 def test_a_store_deleted_after_the_last_write_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     store = Store(path)
-    with pytest.raises(StoreError, match="deleted or replaced"), store.writing():  # noqa: PT012
+    with pytest.raises(StoreError, match=r"deleted .* saved in .*s-saved\.db"), store.writing():  # noqa: PT012
         measure(store, "a")
         path.unlink()
 
