@@ -23,7 +23,7 @@ from latlab.harness.errors import BadInputError
 from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.store.store import Store
 from latlab.harness.store.tables import LABELS
-from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Role, Status
+from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Role, Selection, Status
 from latlab.harness.targets import Target
 from latlab.predictors import Predictor, SourceDevice
 from latlab.search_spaces import Architecture, SearchSpace
@@ -147,14 +147,16 @@ def fitted_to_store(
                 "needs some",
                 f"Measure some first (latlab onboard {device}), or choose another with --predictor.",
             ) from error
-    prints = table["fingerprint_id"].dropna()
+    # Imported labels know nothing of the device.
+    prints = table["fingerprint_id"][table["selection"] != Selection.IMPORTED].dropna()
+    facts = store.facts(str(prints.iloc[-1])) if len(prints) else {}
     card = card_of(
         target,
         fresh,
         labels=loop.measured,
         as_written=loop.as_written,
         sources=others,
-        facts=store.facts(str(prints.iloc[-1])) if len(prints) else {},
+        facts=facts | {"simulated": bool(table["simulated"].any())},
         options=options,
         seed=seed,
     )

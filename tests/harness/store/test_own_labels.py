@@ -13,6 +13,7 @@ import pytest
 
 from latlab.harness import Lab
 from latlab.harness.active_learning.loop import ClosedLoop
+from latlab.harness.active_learning.predictor_factory import PredictorOptions
 from latlab.harness.cli.main import main
 from latlab.harness.errors import BadInputError
 from latlab.harness.store.own_labels import POLICY
@@ -158,6 +159,15 @@ def test_onboarding_adds_to_imported_labels(lab: Lab, tmp_path: Path) -> None:
     again = lab.onboard("toy", space="nasbench201", budget=5, out=tmp_path / "out")
     assert (again.measured, again.imported) == (5, len(ARCHS))
     assert lab.predict("toy", archs=[ARCHS[0].text]).support == len(ARCHS) + 5
+
+
+def test_an_imported_label_does_not_make_a_simulated_device_real(lab: Lab, tmp_path: Path) -> None:
+    lab.measure("toy", space="nasbench201", archs=ARCHS[:3])
+    before = lab.predictor("toy", space="nasbench201", predictor=PredictorOptions("flops")).card
+    lab.import_labels(table(tmp_path / "mine.csv", archs=ARCHS[3:4]), "toy")
+    card = lab.predictor("toy", space="nasbench201", predictor=PredictorOptions("flops")).card
+    assert (before.simulated, card.simulated, card.labels) == (True, True, 4)
+    assert card.device == before.device
 
 
 def test_the_loop_keeps_imported_labels_of_the_holdout_unseen() -> None:
