@@ -115,7 +115,7 @@ def fitted_to_store(
 ) -> FittedPredictor:
     """Return a predictor that is fitted to what a store holds of a target. Arguments and errors: `Lab.predictor`."""
     target = stored_target(store, target)
-    if "/" in target or space is None:
+    if "/" in target:
         Target.parse(target)
     table = store.table(target=target, only=(*LABELS, "fingerprint_id"), provisional=True)
     usable = (table["status"] == Status.OK) & (table["role"] != Role.HOLDOUT) & (table["space"] != USER_MODEL_SPACE)
@@ -130,6 +130,8 @@ def fitted_to_store(
     device = target.split("/")[0]
     if nothing and not space:
         known = ", ".join(sorted({one for one, _ in store.labelled()})) or "none yet"
+        if not store.path.exists():
+            raise BadInputError(f"there is no store {store.path}", "Measure something first, or name another store.")
         raise BadInputError(
             f"the store {store.path} has no measurements of {target}",
             f"It has: {known}. Measure some first (latlab onboard {device}), "

@@ -17,10 +17,11 @@ from sqlalchemy import Connection, Row
 
 from latlab.harness.errors import BadInputError
 from latlab.harness.store.comparable import comparable
+from latlab.harness.store.damage import warn_of
 from latlab.harness.store.drawing import scrambled
 from latlab.harness.store.sources import imported_sources
 from latlab.harness.store.store import Store, StoreError
-from latlab.harness.store.tables import LABELS
+from latlab.harness.store.tables import LABELS, Tables
 from latlab.harness.store.vocabulary import Status
 from latlab.predictors import SourceDevice
 from latlab.search_spaces import Architecture, ArchitectureError, SearchSpace
@@ -133,8 +134,9 @@ def _from_labels(
 ) -> list[SourceDevice]:
     if not chosen:
         return []
-    rows = connection.exec_driver_sql("SELECT id, arch FROM source_archs WHERE space = ?", (space.name,)).all()
-    ids = np.array([row[0] for row in rows])
+    tables = Tables(connection)
+    rows = tables.source_archs(space.name)
+    ids = np.array([row[0] for row in rows], dtype=np.intp)
     try:
         genes = space.genes([space.parse(row[1]) for row in rows])
     except ArchitectureError as error:
@@ -142,17 +144,17 @@ def _from_labels(
             f"the store {store.path} has sources of another {space.name} than is installed: {error}",
             "Remove them (latlab sources remove), or import into another store.",
         ) from error
-    place = np.zeros(ids.max() + 1, dtype=np.intp)
+    place = np.zeros(ids.max(initial=0) + 1, dtype=np.intp)
     place[ids] = np.arange(len(ids))
     sources = []
     for source in chosen:
-        cursor = connection.exec_driver_sql(
-            "SELECT arch_id, latency_ms, stderr_ms FROM source_labels WHERE source_id = ?", (source.id,)
-        )
         # As tuples: numpy takes a hundred times longer over SQLAlchemy's rows.
-        labels = np.array([tuple(row) for row in cursor], dtype=np.float64)
-        stderr = None if np.isnan(labels[:, 2]).all() else labels[:, 2]
-        sources.append(SourceDevice(source.name, genes[place[labels[:, 0].astype(np.intp)]], labels[:, 1], stderr))
+        labels = np.array(tables.source_labels(source.id), dtype=np.float64).reshape(-1, 3)
+        labels = labels[np.isin(labels[:, 0], ids)]
+        if len(labels):
+            stderr = None if np.isnan(labels[:, 2]).all() else labels[:, 2]
+            sources.append(SourceDevice(source.name, genes[place[labels[:, 0].astype(np.intp)]], labels[:, 1], stderr))
+    warn_of(store.path, tables.damaged)
     return sources
 
 

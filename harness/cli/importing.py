@@ -121,6 +121,7 @@ def import_(
     No file is ever executed: nothing is unpickled. Earlier imports stay as they are.
     """
     from latlab.harness.importers.read import read_sources
+    from latlab.harness.store.copying import removed_if_new
     from latlab.harness.store.sources import keep
     from latlab.harness.store.store import Store
 
@@ -134,14 +135,16 @@ def import_(
     if as_target is not None:
         from latlab.harness.lab import Lab
 
-        lab = Lab(store, inventory=inventory)
-        labels = lab.import_labels(files, as_target, as_written=as_written, insist=insist, **how)
+        with removed_if_new(store):
+            lab = Lab(store, inventory=inventory)
+            labels = lab.import_labels(files, as_target, as_written=as_written, insist=insist, **how)
         if not as_json and all(as_target != one for one in ("each", labels[0].target)):
             print(f"{as_target} stands for {labels[0].target}; name the full target if it was another")
         _show_labels(store, labels, as_json)
         return
     tables = read_sources(files, insist=insist, **how)
-    kept = keep(Store(store), tables)
+    with removed_if_new(store):
+        kept = keep(Store(store), tables)
     if as_json:
         print_json({"store": str(store), "sources": [vars(one) for one in kept]})
         return

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from latlab.harness.architectures import is_block_space, space_named
 from latlab.harness.errors import BadInputError
-from latlab.harness.importers.units import UNITS, check_unit
+from latlab.harness.importers.units import LATENCY_MS, UNITS, check_unit
 from latlab.search_spaces import Architecture, ArchitectureError, SearchSpace, get, names
 
 __all__ = ["UNITS", "Rows", "SourceTable", "device_name", "fitting_space", "labelled", "rows_of"]
@@ -166,7 +166,15 @@ def labelled(rows: Rows, latency: Floats, unit: str, name: str, device: str, std
     if not insist:
         check_unit(rows.space, latency[measured], unit, name, device, batch_size, is_stated=is_stated)
         _check_alike(rows, latency, measured, f"the latency of {called or device}", name)
-    _check_errors(rows, stderr, measured, name, device)
+    impossible = np.flatnonzero(measured & ~_is_possible(scale * latency))
+    if len(impossible):
+        raise BadInputError(
+            f"{name}, {rows.where[impossible[0]]}: the latency of {device} is {latency[impossible[0]]:g} {unit}; "
+            f"nothing takes less than {LATENCY_MS[0]:g} ms or more than {LATENCY_MS[1]:g} ms",
+            "Check the unit (--unit), or leave it out.",
+        )
+    with np.errstate(over="ignore"):
+        _check_errors(rows, None if stderr is None else scale * stderr, measured, name, device)
     which = rows.which[measured]
     kept, inverse, counts = np.unique(which, return_inverse=True, return_counts=True)
     labels, notes = scale * latency[measured], list(facts.pop("notes", ()))
@@ -210,15 +218,19 @@ def _check_alike(rows: Rows, latency: Floats, measured: NDArray[np.bool_], what:
         )
 
 
+def _is_possible(latency_ms: Floats) -> NDArray[np.bool_]:
+    return np.asarray((latency_ms >= LATENCY_MS[0]) & (latency_ms <= LATENCY_MS[1]))
+
+
 def _check_errors(rows: Rows, stderr: Floats | None, measured: NDArray[np.bool_], name: str, device: str) -> None:
     """Check that standard errors are finite and not negative, where they are known."""
     if stderr is None:
         return
-    wrong = np.flatnonzero(measured & ~np.isnan(stderr) & ~((stderr >= 0) & np.isfinite(stderr)))
+    wrong = np.flatnonzero(measured & ~np.isnan(stderr) & ~((stderr >= 0) & (stderr <= LATENCY_MS[1])))
     if len(wrong):
         raise BadInputError(
-            f"{name}, {rows.where[wrong[0]]}: the standard error of {device} is {stderr[wrong[0]]:g}",
-            "It must be 0 or more; leave it empty where it is not known.",
+            f"{name}, {rows.where[wrong[0]]}: the standard error of {device} is {stderr[wrong[0]]:g} ms",
+            f"It must be from 0 to {LATENCY_MS[1]:g} ms; leave it empty where it is not known.",
         )
 
 

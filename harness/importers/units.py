@@ -12,10 +12,12 @@ from latlab.harness.architectures import is_block_space
 from latlab.harness.errors import BadInputError
 from latlab.search_spaces import SearchSpace
 
-__all__ = ["UNITS", "batch_in_name", "check_unit", "possible_ms"]
+__all__ = ["LATENCY_MS", "UNITS", "batch_in_name", "check_unit", "possible_ms"]
 
 UNITS = {"ms": 1.0, "s": 1e3, "us": 1e-3, "ns": 1e-6}
 """Milliseconds per unit."""
+LATENCY_MS = (1e-7, 1e9)
+"""Least and largest latency that anything can have: a tenth of a nanosecond, and eleven days."""
 BLOCKS_MS = (1e-6, 1e4)
 """Bounds for single blocks, of which some cost next to nothing."""
 FASTEST_MS = 0.02

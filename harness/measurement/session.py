@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from typing import Any
 
 from latlab.harness.store.store import Campaign, Measurement, Store
@@ -66,5 +67,5 @@ class MeasurementSession:
         self.store.add_anchor(self.campaign, self.number, anchor)
 
     def add_facts(self, **facts: Any) -> None:
-        """Record facts about the session as a whole, such as the seed of its order, or its drift."""
-        self.store.note_session(*self.key, **facts)
+        """Record facts about the session as a whole, such as the seed of its order, and which latlab measures it."""
+        self.store.note_session(*self.key, latlab=version("latlab"), **facts)

@@ -29,6 +29,9 @@ COLOURS = {name: f"#c0de{index:02x}" for index, name in enumerate(_NAMES, start=
 FONT_PX = 12.0
 LOG_FROM_RATIO = 3.0
 """An axis is logarithmic if its largest value is at least this many times the smallest."""
+_DECADES = 307
+_LARGEST = 10.0**_DECADES
+"""What is beyond is drawn at the edge: matplotlib itself computes with somewhat larger numbers."""
 
 _RC: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -114,14 +117,16 @@ def scale_axis(
     Returns:
         Whether the axis is logarithmic.
     """
-    low, high = float(np.min(values)), float(np.max(values))
-    log = low > 0 and high / low >= LOG_FROM_RATIO
+    low, high = (min(max(float(one), -_LARGEST), _LARGEST) for one in (np.min(values), np.max(values)))
+    log = low > 0 and (high / low >= LOG_FROM_RATIO or not 1 / _LARGEST**0.5 < low <= high < _LARGEST**0.5)
     axis = axes.xaxis if which == "x" else axes.yaxis
     set_limits = axes.set_xlim if which == "x" else axes.set_ylim
     if log:
         (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-        margin = (high / low) ** (room / (1 - 2 * room))
-        low, high = low / margin, high * margin
+        # In decades: the numbers themselves may be as small and as large as numbers can be.
+        first, last = (max(math.log10(one), -_DECADES) for one in (low, high))
+        margin = (last - first) * room / (1 - 2 * room) or room
+        low, high = 10.0 ** max(first - margin, -_DECADES), 10.0 ** min(last + margin, _DECADES)
         axis.set_major_locator(FixedLocator(log_ticks(low, high)))
         axis.set_minor_locator(NullLocator())
     else:
@@ -145,7 +150,7 @@ def log_ticks(low: float, high: float) -> list[float]:
         (1, 1.5, 2, 3, 5, 7),
         (1, 1.2, 1.4, 1.7, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9),
     ):
-        best = [round(m * 10.0**d, 12) for d in decades for m in step if low <= m * 10.0**d <= high]
+        best = [tick for d in decades for m in step if low <= (tick := float(f"{m}e{d}")) <= high]
         if len(best) >= 4:
             break
     every = max(1, math.ceil(len(best) / 7))

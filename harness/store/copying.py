@@ -11,15 +11,19 @@ from pathlib import Path
 
 from latlab.harness.errors import BadInputError
 from latlab.harness.paths import whole_file
-from latlab.harness.store.errors import explained
-from latlab.harness.store.lock import locked
+from latlab.harness.store.damage import warn_of
+from latlab.harness.store.errors import explained, explained_write
+from latlab.harness.store.lock import is_locked, locked
+from latlab.harness.store.row_check import damaged_rows
 from latlab.harness.store.store import Store
 
-__all__ = ["compact_store", "copy_store", "copy_to", "new_store"]
+__all__ = ["compact_store", "copy_store", "copy_to", "new_store", "removed_if_new"]
 
 
 def copy_store(source: str | Path, copy: str | Path, *, force: bool = False) -> int:
     """Copy a store to one file, without a log beside it, and return its size in bytes.
+
+    Damaged rows are copied as they are, and named in a `StoreWarning`.
 
     Args:
         source: a store; somebody may be writing it.
@@ -30,13 +34,22 @@ def copy_store(source: str | Path, copy: str | Path, *, force: bool = False) -> 
         BadInputError: there is no such store, the copy exists already, or it cannot be written.
     """
     with Store(source, must_exist=True) as store, new_store(copy, force=force) as part:
-        copy_to(store, part)
+        copy_to(store, part, copy)
+        with Store(part) as copied, copied.reading() as connection:
+            bad = list(damaged_rows(connection))
+        warn_of(store.path, bad, "copied as they are" if len(bad) > 1 else "copied as it is")
         return part.stat().st_size
 
 
-def copy_to(store: Store, path: Path) -> None:
-    """Write what a store holds to a new file."""
-    with store.reading() as connection, closing(sqlite3.connect(path)) as target:
+def copy_to(store: Store, path: Path, to: str | Path) -> None:
+    """Write what a store holds to a new file.
+
+    Args:
+        store: the store.
+        path: the file.
+        to: its name in errors.
+    """
+    with store.reading() as connection, explained_write(Path(to)), closing(sqlite3.connect(path)) as target:
         driver = connection.connection.driver_connection
         assert isinstance(driver, sqlite3.Connection)
         driver.backup(target)  # in one step, so that it is one moment's content
@@ -59,11 +72,26 @@ def new_store(path: str | Path, *, force: bool) -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         if real_path.exists():
             stack.enter_context(locked(real_path))
-        with whole_file(path) as part, explained(Path(path)):
+        with whole_file(path) as part, explained(Path(path)), explained_write(Path(path)):
             yield part
             # The log or journal of the old file would be taken for the new one's.
             for suffix in ("-wal", "-shm", "-journal"):
                 real_path.with_name(real_path.name + suffix).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def removed_if_new(path: str | Path) -> Iterator[None]:
+    """Remove a store that the block has made, if the block fails: a store without content would be left."""
+    real_path = Path(os.path.realpath(path))
+    was_there = real_path.exists()
+    try:
+        yield
+    except BaseException:
+        if not was_there and not is_locked(real_path):
+            for suffix in ("", "-wal", "-shm", "-journal", ".lock"):
+                with contextlib.suppress(OSError):
+                    real_path.with_name(real_path.name + suffix).unlink()
+        raise
 
 
 def compact_store(path: str | Path) -> tuple[int, int]:

@@ -1,25 +1,33 @@
 """Rows with values that latlab does not write: edited by hand, damaged on a disk, or written by a newer version.
 
-Whoever reads rows leaves such ones out, says so once, and shows the rest.
+Whoever reads rows leaves such ones out, says so once, and shows the rest. A value is damaged if it is of another type
+than its column, or if nothing that is measured can have it: numbers have bounds, words come from a vocabulary, an
+architecture is one of its search space.
 """
 
 from __future__ import annotations
 
 import json
-import math
+import re
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from sqlalchemy import JSON, Boolean, Float, Integer
 
+from latlab.harness.errors import BadInputError
+from latlab.harness.importers.units import LATENCY_MS
+from latlab.harness.statistics.verdicts import KINDS as VERDICTS
 from latlab.harness.store.errors import StoreWarning
 from latlab.harness.store.schema import Base
-from latlab.harness.store.vocabulary import Status
+from latlab.harness.store.vocabulary import FAILURES, USER_MODEL_SPACE, Role, Status
+from latlab.harness.targets import Target
 from latlab.harness.telemetry.recorded_pass import PassKind
+from latlab.search_spaces import UnknownSpaceError, get
 
 __all__ = ["DamagedRow", "damaged", "warn_of", "without"]
 
@@ -27,7 +35,34 @@ _SHOWN = 5
 """Most damaged rows that one warning names."""
 _DATES = ("at", "started_at", "finished_at", "created_at", "imported_at")
 _NUMBER_TABLES = ("metrics", "times_s")
+_MOST_NS = 1e6 * LATENCY_MS[1]
+_PLAIN_NS = re.compile(r"\[(?:0|[1-9]\d{0,14})(?:, (?:0|[1-9]\d{0,14}))*\]", re.ASCII)
+_LARGEST = 1e18
+"""Largest number in a table of numbers: bytes, counts and operations have no unit that they share."""
 _INT64 = 2**63
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "latency_ms": LATENCY_MS,
+    "raw_ms": LATENCY_MS,
+    "stderr_ms": (0, LATENCY_MS[1]),
+    "low_ms": (-LATENCY_MS[1], LATENCY_MS[1]),
+    "high_ms": (-LATENCY_MS[1], LATENCY_MS[1]),
+    "session": (1, 1e9),
+    "order": (0, 1e9),
+    "number": (0, 1e9),
+}
+"""Least and largest value of columns."""
+_WORDS: dict[tuple[str, str], tuple[str, frozenset[str]]] = {
+    ("measurements", "status"): ("a status", FAILURES.union(Status)),
+    ("measurements", "role"): ("a role", frozenset(Role)),
+    ("measurements", "verdict"): ("a verdict", frozenset(VERDICTS)),
+    ("passes", "kind"): ("a kind of pass", frozenset(PassKind)),
+}
+"""What the values of a column are, and all of them."""
+_LONG_TEXTS = ("error", "message", "origin", "citation", "notes")
+_LONGEST, _LONGEST_LONG = 10_000, 10_000_000
+"""Most characters of a text, and of one of `_LONG_TEXTS`, which people and devices write."""
+_LONGEST_TARGET = 300
+_ANCHOR_SPACE = "nasbench201"
 
 
 class DamagedRow(NamedTuple):
@@ -42,42 +77,53 @@ class DamagedRow(NamedTuple):
         return f"{self.table} row {self.row} ({self.reason})"
 
 
-def warn_of(path: Path, rows: Sequence[DamagedRow]) -> None:
-    """Give one warning of the rows that are left out."""
+def warn_of(path: Path, rows: Sequence[DamagedRow], what: str = "left out") -> None:
+    """Give one warning of damaged rows.
+
+    Args:
+        path: the store.
+        rows: its damaged rows; there need not be any.
+        what: what is done with them.
+    """
     if rows:
         named = ", ".join(map(str, rows[:_SHOWN])) + (f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else "")
         many = f"{len(rows)} damaged rows, which are" if len(rows) > 1 else "a damaged row, which is"
         warnings.warn(
-            f"the store {path} has {many} left out: {named}. `latlab store check {path}` lists all.",
+            f"the store {path} has {many} {what}: {named}. `latlab store check {path}` lists all.",
             StoreWarning,
             stacklevel=3,
         )
 
 
-def damaged(table: str, keys: Sequence[object], columns: Mapping[str, Sequence[object]]) -> dict[int, DamagedRow]:
+def damaged(
+    table: str,
+    keys: Sequence[object],
+    columns: Mapping[str, Sequence[object]],
+    spaces: Sequence[str | None] | None = None,
+) -> dict[int, DamagedRow]:
     """Return the damaged ones of some rows, by place.
 
     Args:
         table: name of the table in the store.
         keys: each row's key.
         columns: values of some of the table's columns as they are in the file; JSON as text.
+        spaces: the search space of each measurement, which its campaign says; None where it is not known.
     """
     found: dict[int, DamagedRow] = {}
     kinds = _kinds_of(table)
     for name, values in columns.items():
-        words, is_right, types = kinds[name]
-        there = set(map(type, values))
-        if there <= types and not (float in there and (math.inf in values or -math.inf in values)):
-            continue  # that is all there is to know of these, and quicker than to look at one after the other
-        if not all(map(is_right, values)):
+        kind = kinds[name]
+        if not kind.all_right(values):
             for place, value in enumerate(values):
-                if place not in found and not is_right(value):
-                    reason = f"{name} is {_quoted(value)}, not {words}"
+                if place not in found and not kind.is_right(value):
+                    reason = f"{name} is {_quoted(value)}, not {kind.words}"
                     found[place] = DamagedRow(table, _quoted(keys[place]), reason)
     if table == "measurements" and {"status", "latency_ms"} <= set(columns):
         for place, (status, ms) in enumerate(zip(columns["status"], columns["latency_ms"], strict=True)):
             if status == Status.OK and ms is None and place not in found:
                 found[place] = DamagedRow(table, _quoted(keys[place]), "a finished measurement has no latency")
+    if "arch" in columns:
+        found |= _no_networks(table, keys, columns, spaces, found)
     return found
 
 
@@ -87,13 +133,47 @@ def without(places: Iterable[int], values: Sequence[Any]) -> list[Any]:
     return [value for place, value in enumerate(values) if place not in left_out]
 
 
-@cache
-def _kinds_of(table: str) -> dict[str, _Kind]:
-    """Return for each column of a table what its values are."""
-    return {
-        column.name: _kind(table, column.name, column.type, bool(column.nullable))
-        for column in Base.metadata.tables[table].columns
+def _no_networks(
+    table: str,
+    keys: Sequence[object],
+    columns: Mapping[str, Sequence[Any]],
+    spaces: Sequence[str | None] | None,
+    known: Mapping[int, DamagedRow],
+) -> dict[int, DamagedRow]:
+    """Return the rows whose architecture is none of their search space. Each distinct one is parsed once."""
+    archs = columns["arch"]
+    if table == "anchors":
+        spaces = [_ANCHOR_SPACE] * len(archs)
+    spaces = columns.get("space", spaces)
+    if spaces is None:
+        return {}
+    pairs = list(zip(spaces, archs, strict=True))
+    wrong = {
+        (space, arch)
+        for space, arch in set(pairs)
+        if _is_text(space) and _is_text(arch) and len(arch) <= _LONGEST and not _is_network(space, arch)
     }
+    if not wrong:
+        return {}
+    return {
+        place: DamagedRow(table, _quoted(keys[place]), f"arch is {_quoted(pair[1])}, no architecture of {pair[0]}")
+        for place, pair in enumerate(pairs)
+        if pair in wrong and place not in known
+    }
+
+
+@lru_cache(maxsize=50_000)
+def _is_network(space: str, arch: str) -> bool:
+    """Return whether a text is an architecture, as far as it can be told: its search space may not be installed."""
+    if space == USER_MODEL_SPACE:
+        return True
+    try:
+        get(space).parse(arch)
+    except UnknownSpaceError:
+        return True
+    except Exception:  # whatever a search space of somebody else raises: nothing can be done with this text
+        return False
+    return True
 
 
 class _Kind(NamedTuple):
@@ -102,53 +182,99 @@ class _Kind(NamedTuple):
     words: str
     is_right: Callable[[object], bool]
     """Checks one value."""
-    types: frozenset[type] = frozenset()
-    """Types of which every value is right that is not infinite."""
+    all_right: Callable[[Sequence[Any]], bool]
+    """Checks many at once, which is quicker. It may say no where each is right."""
+
+
+@cache
+def _kinds_of(table: str) -> dict[str, _Kind]:
+    """Return what the values of each of a table's columns are."""
+    return {
+        column.name: _kind(table, column.name, column.type, bool(column.nullable))
+        for column in Base.metadata.tables[table].columns
+    }
 
 
 def _kind(table: str, name: str, kind: object, nullable: bool) -> _Kind:
-    found = _kind_of_value(table, name, kind)
-    if not nullable:
-        return found
-    return _Kind(found.words, _or_none(found.is_right), found.types | {type(None)} if found.types else found.types)
+    if name in _BOUNDS or isinstance(kind, Integer | Float):
+        return _numbers(isinstance(kind, Integer), _BOUNDS.get(name), nullable)
+    if (table, name) in _WORDS:
+        words, known = _WORDS[table, name]
+        return _Kind(
+            words,
+            lambda value: _is_text(value) and value in known,
+            lambda values: _are(values, str) and known.issuperset(values),
+        )
+    if not isinstance(kind, JSON | Boolean) and name not in _DATES and (table, name) != ("campaigns", "target"):
+        return _texts(_LONGEST_LONG if name in _LONG_TEXTS else _LONGEST, nullable)
+    words, is_right = _other(name, kind)
+    if nullable:
+        is_right = _or_none(is_right)
+    return _Kind(words, is_right, lambda values: all(map(is_right, values)))
 
 
-def _kind_of_value(table: str, name: str, kind: object) -> _Kind:
+def _other(name: str, kind: object) -> tuple[str, Callable[[object], bool]]:
+    if name == "target":
+        return "a target", _is_target
     if name in _DATES:
-        return _Kind("a date", _is_date)
-    if (table, name) == ("passes", "kind"):
-        return _Kind("a kind of pass", set(PassKind).__contains__)
+        return "a date", _is_date
     if name in _NUMBER_TABLES:
-        return _Kind("a table of numbers", _is_number_table)
+        return "a table of numbers", _is_number_table
     if isinstance(kind, JSON):
-        return _Kind("whole numbers", _is_whole_numbers) if name.endswith("_ns") else _Kind("a table", _is_table)
-    if isinstance(kind, Boolean):
-        return _Kind("yes or no", _is_yes_or_no)
-    if isinstance(kind, Integer):
-        return _Kind("a whole number", _is_whole, frozenset({int}))
-    if isinstance(kind, Float):
-        return _Kind("a number", _is_number, frozenset({int, float}))
-    return _Kind("text", _is_text, frozenset({str}))
+        return ("nanoseconds", _is_nanoseconds) if name.endswith("_ns") else ("a table", _is_table)
+    return "yes or no", _is_yes_or_no
+
+
+def _numbers(whole: bool, bounds: tuple[float, float] | None, nullable: bool) -> _Kind:
+    words = "a whole number" if whole else "a number"
+    words += f" from {bounds[0]:g} to {bounds[1]:g}" if bounds else ""
+    low, high = bounds or (-_INT64 if whole else -sys.float_info.max, _INT64 if whole else sys.float_info.max)
+    types = (int,) if whole else (int, float)
+
+    def is_right(value: Any) -> bool:
+        return type(value) in types and low <= value <= high
+
+    def all_right(values: Sequence[Any]) -> bool:
+        there = [one for one in values if one is not None] if nullable else values
+        return not there or (_are(there, *types) and low <= min(there) and max(there) <= high)
+
+    return _Kind(words, _or_none(is_right) if nullable else is_right, all_right)
+
+
+def _texts(longest: int, nullable: bool) -> _Kind:
+    def is_right(value: object) -> bool:
+        return _is_text(value) and len(value) <= longest
+
+    def all_right(values: Sequence[Any]) -> bool:
+        there = [one for one in values if one is not None] if nullable else values
+        return not there or (_are(there, str) and max(map(len, there)) <= longest)
+
+    return _Kind(f"text of at most {longest:,} characters", _or_none(is_right) if nullable else is_right, all_right)
 
 
 def _or_none(is_right: Callable[[object], bool]) -> Callable[[object], bool]:
     return lambda value: value is None or is_right(value)
 
 
-def _is_text(value: object) -> bool:
+def _are(values: Sequence[object], *types: type) -> bool:
+    return set(map(type, values)).issubset(types)
+
+
+def _is_text(value: object) -> TypeGuard[str]:
     return type(value) is str
-
-
-def _is_whole(value: object) -> bool:
-    return type(value) is int
 
 
 def _is_yes_or_no(value: object) -> bool:
     return value in (0, 1)
 
 
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+def _is_target(value: object) -> bool:
+    if not _is_text(value) or len(value) > _LONGEST_TARGET:
+        return False
+    try:
+        return str(Target.parse(value)) == value
+    except BadInputError:
+        return False
 
 
 def _is_date(value: object) -> bool:
@@ -173,12 +299,16 @@ def _is_table(value: object) -> bool:
 
 def _is_number_table(value: object) -> bool:
     read = _json(value)
-    return isinstance(read, dict) and all(one is None or isinstance(one, int | float) for one in read.values())
+    return isinstance(read, dict) and all(
+        one is None or (isinstance(one, int | float) and abs(one) <= _LARGEST) for one in read.values()
+    )
 
 
-def _is_whole_numbers(value: object) -> bool:
+def _is_nanoseconds(value: object) -> bool:
+    if isinstance(value, str) and _PLAIN_NS.fullmatch(value):
+        return True  # as latlab writes them, and several times quicker
     read = _json(value)
-    return isinstance(read, list) and all(type(one) is int and abs(one) < _INT64 for one in read)
+    return isinstance(read, list) and (not read or (_are(read, int) and min(read) >= 0 and max(read) <= _MOST_NS))
 
 
 def _quoted(value: object) -> str:

@@ -12,7 +12,11 @@ from sqlalchemy.exc import DBAPIError
 
 from latlab.harness.errors import BadInputError
 
-__all__ = ["DamagedError", "StoreError", "StoreWarning", "explained"]
+__all__ = ["DamagedError", "StoreError", "StoreWarning", "explained", "explained_write"]
+
+
+_CANNOT_READ = (sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ)
+_RECOVER = "Recover what is there with `sqlite3 {} .recover`, or use another store."
 
 
 class StoreError(BadInputError):
@@ -38,14 +42,37 @@ def explained(path: Path) -> Iterator[None]:
             f"the store {path} is damaged, or a newer latlab has written it: {reason}",
             f"`latlab store check {path}` lists what is damaged. Update latlab, or restore a copy of the file.",
         ) from error
+    except UnicodeDecodeError as error:  # of the names of tables, which SQLite itself reads
+        raise StoreError(
+            f"the store {path} is damaged: it holds text that is not UTF-8", _RECOVER.format(path)
+        ) from error
     except (DBAPIError, sqlite3.Error) as error:
         raise _in_words(path, error.orig if isinstance(error, DBAPIError) else error) from error
+
+
+@contextlib.contextmanager
+def explained_write(path: Path) -> Iterator[None]:
+    """Turn a failure to write a new store into a `StoreError` that names it; other errors are raised as they are."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if not _is_write_error(error):
+            raise
+        raise StoreError(
+            f"cannot write {path}: the disk is full or broken ({error})",
+            "Free some space there, or name another place.",
+        ) from error
+
+
+def _is_write_error(error: BaseException | None) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR) and code not in _CANNOT_READ
 
 
 def _in_words(path: Path, error: BaseException | None) -> StoreError:
     said = str(error)
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what SQLite's extended codes add
-    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+    if _is_write_error(error):
         return StoreError(
             f"cannot write the store {path}: the disk is full or broken ({said})",
             "Free some space, then run the same command again: it continues where it stopped.",
@@ -53,7 +80,7 @@ def _in_words(path: Path, error: BaseException | None) -> StoreError:
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "no such" in said:  # a table or column
         return StoreError(
             f"the store {path} is damaged: {said}",
-            f"Recover what is there with `sqlite3 {path} .recover`, or name another with --store.",
+            _RECOVER.format(path),
         )
     if code == sqlite3.SQLITE_BUSY:
         return StoreError(f"the store {path} is being used by another program", "Wait for it to end.")

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection
-
-from latlab.harness.store.damage import DamagedRow, damaged
+from latlab.harness.store.damage import DamagedRow
 from latlab.harness.store.lock import is_locked
 from latlab.harness.store.reading import announces_log
+from latlab.harness.store.row_check import damaged_rows
 from latlab.harness.store.schema import SCHEMA_VERSION, Base
 from latlab.harness.store.store import Store
 from latlab.harness.store.tables import Tables
 
 __all__ = ["StoreCheck", "StoreInfo", "check_store", "store_info"]
-
-_CHUNK = 5_000
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,7 @@ class StoreInfo:
     sources: list[dict[str, Any]]
     """Imported sources: name, space, architectures."""
     versions: list[str]
-    """Versions of latlab that exported what was measured."""
+    """Versions of latlab that measured sessions; older ones than 0.2 did not say theirs."""
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields as JSON types."""
@@ -109,15 +105,15 @@ def store_info(path: str | Path) -> StoreInfo:
 
 
 def _versions(tables: Tables) -> list[str]:
-    """Return the versions of latlab that the campaigns' options name."""
+    """Return the versions of latlab that the facts of sessions name."""
     found = set()
-    for (options,) in tables.query("SELECT DISTINCT options FROM campaigns"):
+    for (facts,) in tables.query("SELECT facts FROM sessions"):
         try:
-            exporter = json.loads(options).get("exporter")
-        except (TypeError, ValueError, AttributeError):
+            version = json.loads(facts).get("latlab")
+        except (TypeError, ValueError, AttributeError, RecursionError):
             continue
-        if isinstance(exporter, str) and exporter.startswith("latlab "):
-            found.add(exporter.split(",")[0].removeprefix("latlab "))
+        if isinstance(version, str):
+            found.add(version)
     return sorted(found)
 
 
@@ -128,7 +124,7 @@ def check_store(path: str | Path) -> StoreCheck:
         file = [one for one in said if one != "ok"]
         for table, row, parent, _ in connection.exec_driver_sql("PRAGMA main.foreign_key_check").all():
             file.append(f"{table} row {row} belongs to a row of {parent} that is not there")
-        bad = [one for table in Base.metadata.tables for one in _damaged(connection, table)]
+        bad = list(damaged_rows(connection))
         running = []
         if _is_free(store):
             columns = ("target", "space", "session", "rows")
@@ -143,14 +139,3 @@ def check_store(path: str | Path) -> StoreCheck:
 def _is_free(store: Store) -> bool:
     """Return whether nobody measures into the store."""
     return not is_locked(store.real_path)
-
-
-def _damaged(connection: Connection, table: str) -> Iterator[DamagedRow]:
-    columns = [column.name for column in Base.metadata.tables[table].columns]
-    keys = [column.name for column in Base.metadata.tables[table].primary_key.columns]
-    tables = Tables(connection)
-    quoted = ", ".join(f'"{name}"' for name in columns)
-    for rows in tables.chunks(f"SELECT {quoted} FROM {table}", _CHUNK):
-        values = dict(zip(columns, zip(*rows, strict=True), strict=True))
-        names = [" ".join(map(str, one)) for one in zip(*(values[key] for key in keys), strict=True)]
-        yield from damaged(table, names, values).values()

@@ -38,7 +38,7 @@ def locked(path: Path) -> Iterator[None]:
                 holder = os.pread(handle, 20, 0).decode(errors="replace").strip() or "unknown"
                 raise LatlabError(
                     f"the store {path} is being written by another latlab (process {holder})",
-                    "Wait for it to end, or measure into another file with --store.",
+                    "Wait for it to end, or use another store.",
                 )
             time.sleep(STEP_S)
         with contextlib.suppress(OSError):  # the lock file may be another user's

@@ -3,6 +3,7 @@
 A measurement is known by its campaign, its architecture and the moment at which it began. So a session that two
 stores share is there once, a session that was continued in one of them is taken with its continuation, and sessions
 that two controllers measured of the same campaign stand side by side, under numbers of their own.
+Damaged rows are left out.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from typing import Any
 
 from latlab.harness.errors import BadInputError
 from latlab.harness.store.copying import copy_to, new_store
+from latlab.harness.store.damage import warn_of
+from latlab.harness.store.errors import StoreError
+from latlab.harness.store.row_check import remove_damaged
 from latlab.harness.store.schema import AnchorRow, Base, Measurement
 from latlab.harness.store.store import Store
 
@@ -35,6 +39,8 @@ class Merged:
     sources: int = 0
     renamed: list[tuple[str, str]] = field(default_factory=list)
     """Sources of one name but other content, and the names that they have got."""
+    damaged: int = 0
+    """Damaged rows, which are left out; a `StoreWarning` for each store names them."""
 
 
 def merge_stores(stores: Sequence[str | Path], into: str | Path, *, force: bool = False) -> Merged:
@@ -55,21 +61,30 @@ def merge_stores(stores: Sequence[str | Path], into: str | Path, *, force: bool 
         for at, one in enumerate(stores):
             with Store(one, must_exist=True) as store:
                 if at == 0:
-                    copy_to(store, part)
-                    with Store(part) as first, first.transaction():
-                        pass  # which brings it up to date
+                    merged.damaged += _copy_sound(store, part, into)
                     continue
                 other = part.with_name(part.name + ".other")
                 try:
-                    copy_to(store, other)
-                    with Store(other) as second, second.transaction():
-                        pass
+                    merged.damaged += _copy_sound(store, other, into)
                     _merge(part, other, merged)
                 finally:
                     for suffix in ("", "-journal", ".lock"):
                         other.with_name(other.name + suffix).unlink(missing_ok=True)
         part.with_name(part.name + ".lock").unlink(missing_ok=True)
     return merged
+
+
+def _copy_sound(store: Store, path: Path, into: str | Path) -> int:
+    """Copy a store to a new file, bring that up to date, and leave its damaged rows out; return their number."""
+    copy_to(store, path, into)
+    try:
+        with Store(path) as copied, copied.transaction() as connection:
+            bad = remove_damaged(connection)
+    except StoreError as error:  # it names the copy
+        message, hint = (one and one.replace(str(path), str(store.path)) for one in (error.message, error.hint))
+        raise StoreError(str(message), hint) from error
+    warn_of(store.path, bad)
+    return len(bad)
 
 
 def _merge(path: Path, other: Path, merged: Merged) -> None:

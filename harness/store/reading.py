@@ -33,7 +33,16 @@ from latlab.harness.store.lock import is_locked
 from latlab.harness.store.schema import SCHEMA_VERSION, Base
 from latlab.harness.store.upgrade import has_indices, read_as_new
 
-__all__ = ["APPLICATION_ID", "BUSY_S", "Reader", "announces_log", "check_owner", "engine_of", "table_count"]
+__all__ = [
+    "APPLICATION_ID",
+    "BUSY_S",
+    "Reader",
+    "announces_log",
+    "check_owner",
+    "engine_of",
+    "mark_as_own",
+    "table_count",
+]
 
 APPLICATION_ID = 0x6C61746C  # "latl": distinguishes our files from other SQLite files
 BUSY_S = 30
@@ -131,7 +140,7 @@ def announces_log(path: Path) -> bool:
     if head and head[:16] != _MAGIC:
         raise StoreError(
             f"{path} is not a latlab store (not an SQLite file)",
-            "Name another file with --store; this one was left as it is.",
+            "Name another file; this one was left as it is.",
         )
     return head[18:20] == _WAL
 
@@ -149,10 +158,16 @@ def check_owner(connection: Connection, path: Path) -> int:
     """
     version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
     if connection.exec_driver_sql("PRAGMA application_id").scalar_one() != APPLICATION_ID:
-        raise StoreError(f"{path} is an SQLite file of another program", "Name another file with --store.")
+        raise StoreError(f"{path} is an SQLite file of another program", "Name another file.")
     if version > SCHEMA_VERSION:
         raise StoreError(f"{path} was written by a newer latlab (schema {version})", "Update latlab.")
     return version
+
+
+def mark_as_own(connection: Connection) -> None:
+    """Write into a file that it is a store of this version."""
+    connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _wait_for_log(path: Path) -> None:
@@ -242,6 +257,8 @@ def engine_of(connect: Callable[[], sqlite3.Connection]) -> Engine:
 def _empty() -> Engine:
     engine = engine_of(lambda: sqlite3.connect(":memory:", check_same_thread=False))
     Base.metadata.create_all(engine)
+    with engine.connect() as connection:  # so that a copy of it is a store, too
+        mark_as_own(connection)
     return engine
 
 

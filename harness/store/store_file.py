@@ -29,12 +29,12 @@ from latlab.harness.paths import whole_file
 from latlab.harness.store.errors import StoreError, explained
 from latlab.harness.store.lock import locked, locked_if_free
 from latlab.harness.store.reading import (
-    APPLICATION_ID,
     BUSY_S,
     Reader,
     announces_log,
     check_owner,
     engine_of,
+    mark_as_own,
     table_count,
 )
 from latlab.harness.store.schema import SCHEMA_VERSION, Base
@@ -42,6 +42,8 @@ from latlab.harness.store.upgrade import has_indices, upgrade
 
 __all__ = ["StoreFile"]
 
+_BESIDE = ("-wal", "-shm", "-journal")
+"""What SQLite appends to a store's name for the files beside it."""
 SWITCH_WAIT_MS = 500
 """Milliseconds to wait for readers when the journal changes; if there still are any, it stays as it was."""
 
@@ -172,9 +174,12 @@ class StoreFile:
 
     def _check(self, must_exist: bool) -> None:
         if must_exist and not self.path.exists():
-            raise StoreError(f"there is no store {self.path}", "Measure something first, or name another with --store.")
+            raise StoreError(f"there is no store {self.path}", "Measure something first, or name another store.")
         if self.path.is_dir():
             raise StoreError(f"the store {self.path} is a folder", "Name a file, for example latlab.db.")
+        for path in (self.real_path, *(self.real_path.with_name(self.real_path.name + end) for end in _BESIDE)):
+            if path.exists() and not path.is_file():  # to open a named pipe would wait for ever
+                raise StoreError(f"cannot use the store {self.path}: {path} is no ordinary file", "Name another store.")
         if not self.real_path.parent.is_dir():
             raise StoreError(f"the folder {self.path.parent} of the store {self.path.name} does not exist")
         if not self.path.exists():
@@ -252,8 +257,7 @@ class StoreFile:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             if table_count(connection) == 0:
                 Base.metadata.create_all(connection)
-                connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
-                connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                mark_as_own(connection)
             connection.commit()
         version = check_owner(connection, self.path)
         if version == SCHEMA_VERSION and has_indices(connection) and not announces_log(self.real_path):

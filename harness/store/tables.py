@@ -14,12 +14,13 @@ import pandas as pd
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
+from latlab.harness.importers.units import LATENCY_MS
 from latlab.harness.statistics.distribution import throughput_per_s
 from latlab.harness.store.comparable import comparable_campaigns
 from latlab.harness.store.damage import DamagedRow, damaged, without
 from latlab.harness.store.drawing import drawn
 from latlab.harness.store.provisional import CORRECTED_AT
-from latlab.harness.store.vocabulary import Selection, Status
+from latlab.harness.store.vocabulary import FAILURES, Selection, Status
 from latlab.harness.telemetry.recorded_pass import PassKind
 
 __all__ = ["LABELS", "Part", "Question", "Tables", "column", "in_order", "kind_of", "tolerant"]
@@ -52,6 +53,10 @@ _FEW = ("campaign_id", "role", "status", "verdict", "fingerprint_id")
 """Columns of few different values, of which each is kept once."""
 _CHUNK = 5_000
 _NO_LABELS = (Selection.SUSTAIN, Selection.COMPARE)
+_FAILED = ", ".join(f"'{one}'" for one in sorted({*FAILURES, Status.DEVICE_LOST}))
+_IS_LABEL = f"coalesce(latency_ms BETWEEN {LATENCY_MS[0]!r} AND {LATENCY_MS[1]!r}, 0)"
+_IS_DAMAGED = f"(status = 'ok' AND NOT {_IS_LABEL} OR status NOT IN ('ok', 'running', {_FAILED}))"
+"""Whether a row is damaged, as far as a count of many rows can tell."""
 
 
 @contextlib.contextmanager
@@ -257,9 +262,9 @@ class Tables:
         """Return a row per campaign and session. Columns: `Store.campaigns`."""
         campaigns = self._campaigns(Question(sustained=True))
         found = self.query(
-            "SELECT campaign_id, session, sum(status = 'ok'), sum(status NOT IN ('ok', 'running')), "
+            f"SELECT campaign_id, session, sum(status = 'ok' AND {_IS_LABEL}), sum(status IN ({_FAILED})), "
             "sum(status = 'running'), min(started_at), max(finished_at), max(fingerprint_id), "
-            "sum(status = 'running' AND latency_ms IS NOT NULL) "
+            f"sum(status = 'running' AND {_IS_LABEL}), sum({_IS_DAMAGED}) "
             "FROM measurements GROUP BY campaign_id, session"
         )
         uncorrected = self._uncorrected()
@@ -267,6 +272,10 @@ class Tables:
         simulated = self._simulated()
         bad = damaged("measurements", [one[0] for one in found], {"session": [one[1] for one in found]})
         self.damaged += bad.values()
+        if any(one[-1] for one in without(bad, found)):
+            names = ["id", "status", "latency_ms"]
+            columns = self._columns(f"SELECT {', '.join(names)} FROM measurements WHERE {_IS_DAMAGED}", (), names)
+            self.damaged += damaged("measurements", columns["id"], columns).values()
         rows = [
             {
                 **{name: campaigns[campaign][name] for name in ("target", "space", "policy", "selection", "seed")},
@@ -276,7 +285,7 @@ class Tables:
                 "provisional": int(so_far or 0) + self._uncorrected_labels(campaign, session, uncorrected),
                 "networks": self._networks(campaign, session, campaigns[campaign]["selection"]),
             }
-            for campaign, session, ok, failed, running, begin, end, mark, so_far in sorted(
+            for campaign, session, ok, failed, running, begin, end, mark, so_far, _ in sorted(
                 without(bad, found), key=lambda one: (first.get(one[0], 0), one[1])
             )
             if campaign in campaigns
@@ -325,13 +334,36 @@ class Tables:
         self.damaged += bad.values()
         return pd.DataFrame({name: without(bad, found[name]) for name in names[1:]})
 
+    def source_archs(self, space: str) -> list[tuple[int, str]]:
+        """Return ids and texts of the architectures of a space that imported sources have labels of.
+
+        If none is an architecture of the installed space, they are all returned: that space is another one.
+        """
+        found = self.query("SELECT id, arch, space FROM source_archs WHERE space = ?", (space,))
+        names = ("id", "arch", "space")
+        bad = damaged("source_archs", [one[0] for one in found], _turned(found, names))
+        if len(bad) < len(found):
+            self.damaged += bad.values()
+            found = without(bad, found)
+        return [(key, arch) for key, arch, _ in found]
+
+    def source_labels(self, source: int) -> list[tuple[int, float, float | None]]:
+        """Return the labels of an imported source: ids of architectures, latencies and standard errors."""
+        names = ("arch_id", "latency_ms", "stderr_ms")
+        found = self.query(f"SELECT {', '.join(names)} FROM source_labels WHERE source_id = ?", (source,))
+        bad = damaged("source_labels", [f"{source} {one[0]}" for one in found], _turned(found, names))
+        self.damaged += bad.values()
+        return without(bad, found)
+
     def pairs(self) -> list[tuple[str, str]]:
         """Return the targets and spaces that have labels, in the order of their campaigns."""
+        campaigns = self._campaigns(Question())
         there = self.query(
-            "SELECT target, space FROM campaigns c WHERE selection NOT IN ('sustain', 'compare') AND EXISTS "
+            "SELECT id FROM campaigns c WHERE EXISTS "
             "(SELECT 1 FROM measurements m WHERE m.campaign_id = c.id AND m.latency_ms IS NOT NULL) ORDER BY c.rowid"
         )
-        return [(str(target), str(space)) for target, space in dict.fromkeys(there)]
+        found = [(campaigns[one]["target"], campaigns[one]["space"]) for (one,) in there if one in campaigns]
+        return list(dict.fromkeys(found))
 
     def _campaigns(self, asked: Question) -> dict[str, dict[str, Any]]:
         """Return the facts of the campaigns that are asked for, by id."""
@@ -361,7 +393,8 @@ class Tables:
         for where, values in self._conditions(campaigns, asked):
             for rows in self._in_chunks(f"SELECT {quoted} FROM measurements WHERE {where}", values, names.index("id")):
                 found: dict[str, Sequence[Any]] = dict(zip(names, zip(*rows, strict=True), strict=True))
-                bad = damaged("measurements", found["id"], found)
+                spaces = [campaigns[one]["space"] if one in campaigns else None for one in found["campaign_id"]]
+                bad = damaged("measurements", found["id"], found, spaces)
                 self.damaged += bad.values()
                 skip = set(bad) | {at for at, one in enumerate(found["campaign_id"]) if one not in campaigns}
                 columns = {name: without(skip, values) if skip else list(values) for name, values in found.items()}
@@ -436,8 +469,7 @@ class Tables:
 
     def _columns(self, sql: str, values: tuple[Any, ...], names: list[str]) -> dict[str, list[Any]]:
         """Return the result of a query as columns."""
-        rows = self.query(sql, values)
-        return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)) if rows else {n: [] for n in names}
+        return _turned(self.query(sql, values), names)
 
     def query(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
         """Return the rows of a query as tuples; text that is not UTF-8 has marks for what cannot be read."""
@@ -480,6 +512,11 @@ class Tables:
             for _, owner, values in without(bad, found):
                 samples.setdefault(owner, []).append(json.loads(values))
         return samples
+
+
+def _turned(rows: Sequence[Sequence[Any]], names: Sequence[str]) -> dict[str, list[Any]]:
+    """Return rows as columns."""
+    return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)) if rows else {name: [] for name in names}
 
 
 def _provisional(rows: dict[str, list[Any]], uncorrected: Mapping[tuple[str, int], str]) -> list[bool]:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["USER_MODEL_SPACE", "Role", "Selection", "Status"]
+from latlab.agents.protocol.errors import KINDS
+
+__all__ = ["FAILURES", "USER_MODEL_SPACE", "Role", "Selection", "Status"]
+
+FAILURES = frozenset({*KINDS, "export_mismatch"})
+"""Statuses of measurements that failed: the kinds of failure on a device, and a file that computes something else."""
 
 USER_MODEL_SPACE = "model"
 """The name that takes the place of the search space for a model of the user's own, which has none."""
 
 
 class Status(StrEnum):
-    """State of a measurement; any other status is the kind of its failure (`agents.protocol.errors.KINDS`)."""
+    """State of a measurement; any other status is the kind of its failure (`FAILURES`)."""
 
     OK = "ok"
     """Finished, with a label."""

@@ -18,18 +18,21 @@ from latlab.harness.store.store import Store
 from latlab.harness.targets import Target
 from latlab.harness.telemetry.recorded_pass import RecordedAnchor, RecordedPass
 from latlab.harness.timing_policy import PRESETS
+from latlab.search_spaces import get
+
+ANCHOR = get("nasbench201").references()[0].text
 
 
 def measure(path: Path, archs: str, session: int = 1, seed: int = 0, latency_ms: float = 1.0) -> None:
     """Add labels, an anchor and facts of a session to a store."""
     with Store(path) as store:
-        campaign = store.campaign(Target("pi", "onnxruntime"), "nasbench201", PRESETS["default"], seed, "random")
+        campaign = store.campaign(Target("pi", "onnxruntime"), "letters", PRESETS["default"], seed, "random")
         fingerprint = store.fingerprint({"host": path.name})
         for arch in archs:
             row = store.begin(campaign, session, arch, "listed", fingerprint_id=fingerprint)
             store.add_pass(row.id, RecordedPass([5], [10, 11], {}, 0))
             store.finish(row.id, "ok", latency_ms=latency_ms, stderr_ms=0.1)
-        store.add_anchor(campaign, session, RecordedAnchor([5], [6], {}, arch="anchor", in_line=True))
+        store.add_anchor(campaign, session, RecordedAnchor([5], [6], {}, arch=ANCHOR, in_line=True))
         store.note_session(campaign.id, session, drift_percent=latency_ms)
         store.note("pi", "lost", path.name)
 
@@ -57,12 +60,12 @@ def add_source(path: Path, name: str, sha256: str) -> None:
     with Store(path) as store, store.transaction() as connection:
         source = connection.exec_driver_sql(
             "INSERT INTO sources (name, space, format, origin, sha256, unit, citation, notes, imported_at) VALUES "
-            "(?, 'nasbench201', 'csv', 'mine.csv', ?, 'ms', '', '', '2026-11-30T00:00:00.000+00:00')",
+            "(?, 'letters', 'csv', 'mine.csv', ?, 'ms', '', '', '2026-11-30T00:00:00.000+00:00')",
             (name, sha256),
         ).lastrowid
         for arch in (sha256, "shared"):
             connection.exec_driver_sql(
-                "INSERT OR IGNORE INTO source_archs (space, arch) VALUES ('nasbench201', ?)", (arch,)
+                "INSERT OR IGNORE INTO source_archs (space, arch) VALUES ('letters', ?)", (arch,)
             )
             connection.exec_driver_sql(
                 "INSERT INTO source_labels SELECT ?, id, 2.5, NULL FROM source_archs WHERE arch = ?", (source, arch)
@@ -133,7 +136,7 @@ def test_a_session_that_both_continued_is_there_once(first: Path, tmp_path: Path
 
 def test_copies_of_a_graph_refer_to_the_same_row(first: Path, second: Path) -> None:
     with Store(second) as store:
-        campaign = store.campaign(Target("pi", "onnxruntime"), "nasbench201", PRESETS["default"], 0, "random")
+        campaign = store.campaign(Target("pi", "onnxruntime"), "letters", PRESETS["default"], 0, "random")
         rows = store.rows(campaign, 1)
         twin = store.begin(campaign, 1, "twin", "listed")
         store.copy_result(twin.id, rows["d"].id)
@@ -149,7 +152,7 @@ def test_a_copy_while_somebody_writes_is_one_moment(first: Path, tmp_path: Path)
     def write() -> None:
         number = 0
         with Store(first) as store, store.writing():
-            campaign = store.campaign(Target("pi", "onnxruntime"), "nasbench201", PRESETS["default"], 9, "random")
+            campaign = store.campaign(Target("pi", "onnxruntime"), "letters", PRESETS["default"], 9, "random")
             while not stop.is_set():
                 row = store.begin(campaign, 1, f"n{number}", "listed")
                 store.add_pass(row.id, RecordedPass([5], [10, 11], {}, 0))
@@ -214,11 +217,11 @@ def test_compacting_gives_space_back_and_keeps_all(first: Path) -> None:
 
 def test_info_and_check_of_a_store(first: Path, tmp_path: Path) -> None:
     with Store(first) as store:
-        campaign = store.campaign(Target("pi", "onnxruntime"), "nasbench201", PRESETS["default"], 0, "random")
+        campaign = store.campaign(Target("pi", "onnxruntime"), "letters", PRESETS["default"], 0, "random")
         store.begin(campaign, 1, "unfinished", "listed")
     found = store_info(first)
     assert (found.labels, found.running, found.rows["passes"]) == (3, 1, 3)
-    assert found.targets == {"pi/onnxruntime/cpu/fp32/t1/b1": {"nasbench201": 3}}
+    assert found.targets == {"pi/onnxruntime/cpu/fp32/t1/b1": {"letters": 3}}
     assert [one["name"] for one in found.sources] == ["board"]
     checked = check_store(first)
     assert checked.is_sound

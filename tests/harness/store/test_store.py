@@ -27,7 +27,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def campaign_of(store: Store, seed: int = 0) -> Campaign:
-    return store.campaign(TARGET, "nasbench201", PRESETS["default"], seed, "random")
+    return store.campaign(TARGET, "letters", PRESETS["default"], seed, "random")
 
 
 def measured(store: Store, campaign: Campaign, arch: str, latency_ms: float = 1.0, **fields: object) -> int:
