@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from latlab.harness.cli.command import App
 from latlab.harness.cli.options import (
     STORE,
     InventoryOption,
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "sources"]
 
-app = typer.Typer()
-sources = typer.Typer(
+app = App()
+sources = App(
     help="List the devices that the store knows, imported or measured: predictors learn from them.",
     invoke_without_command=True,
 )

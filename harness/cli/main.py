@@ -23,13 +23,14 @@ from latlab.harness.cli import profile as cli_profile
 from latlab.harness.cli import quality as cli_quality
 from latlab.harness.cli import store as cli_store
 from latlab.harness.cli import sustain as cli_sustain
+from latlab.harness.cli.command import App
 from latlab.harness.cli.interruption import ending_orderly
 from latlab.harness.cli.options import STORE_HELP, complain, store_before
 from latlab.harness.errors import LatlabError
 
 __all__ = ["main"]
 
-app = typer.Typer(
+app = App(
     name="latlab",
     no_args_is_help=True,
     rich_markup_mode="rich",

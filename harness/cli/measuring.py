@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from latlab.harness.cli.command import App, output_option
 from latlab.harness.cli.failures import end_with_failures
 from latlab.harness.cli.groups import InputGroup, LabGroup, TargetGroup, grouped
 from latlab.harness.cli.options import (
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from latlab.harness.statistics.ranking import Resolve
 
 
-app = typer.Typer()
+app = App()
 
 
 @app.command()
@@ -209,7 +210,10 @@ def embed(
     how: TargetGroup,
     seed: SeedOption = 0,
     new_session: NewSessionOption = False,
-    out: Annotated[Path | None, typer.Option("--out", help="Also write the embedding to this JSON file.")] = None,
+    out: Annotated[
+        Path | None,
+        output_option("--out", ".json", help="Also write the embedding to this JSON file."),
+    ] = None,
     place: LabGroup,
     as_json: Annotated[bool, json_option("each target")] = False,
 ) -> None:

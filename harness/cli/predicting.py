@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from latlab.harness.cli.command import App, output_option
 from latlab.harness.cli.failures import end_with_failures
 from latlab.harness.cli.groups import LabGroup, PredictorGroup, TargetGroup, existing, grouped
 from latlab.harness.cli.options import (
@@ -26,7 +27,7 @@ from latlab.harness.cli.options import (
 from latlab.harness.cli.table_files import table_format, write_table
 from latlab.harness.errors import BadInputError
 
-app = typer.Typer()
+app = App()
 
 
 @app.command()
@@ -53,7 +54,7 @@ def onboard(
     predictor: PredictorGroup,
     as_written: WrittenOption = False,
     seed: SeedOption = 0,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for the report, table and predictor.")] = None,
+    out: Annotated[Path | None, output_option("--out", help="Folder for the report, table and predictor.")] = None,
     place: LabGroup,
     as_json: Annotated[bool, json_option("each target")] = False,
 ) -> None:
@@ -116,9 +117,10 @@ def predict(
         typer.Option("--top", min=1, help="Only so many, the fastest; strings of the same network count once."),
     ] = None,
     sort: Annotated[bool, typer.Option("--sort", help="The fastest first.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="Write a .parquet or .csv file instead.")] = None,
+    out: Annotated[Path | None, output_option("--out", help="Write a .parquet or .csv file instead.")] = None,
     onnx: Annotated[
-        Path | None, typer.Option("--onnx", help="Also write the fitted predictor as an ONNX file.")
+        Path | None,
+        output_option("--onnx", ".onnx", help="Also write the fitted predictor as an ONNX file."),
     ] = None,
     predictor: PredictorGroup,
     seed: SeedOption = 0,
@@ -194,7 +196,7 @@ def report(
     space: Annotated[
         str | None, typer.Option("--space", help="The search space; needed if the target has several.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="The file to write.")] = Path("report.html"),
+    out: Annotated[Path, output_option("--out", ".html", help="The file to write.")] = Path("report.html"),
     predictor: PredictorGroup,
     seed: SeedOption = 0,
     as_json: JsonOption = False,

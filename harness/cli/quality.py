@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
+from latlab.harness.cli.command import App, output_option
 from latlab.harness.cli.options import STORE, JsonOption, StoreOption, one_store, print_json
-from latlab.harness.errors import BadInputError
 
 __all__ = ["app"]
 
-app = typer.Typer()
+app = App()
 STORE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 
 
@@ -27,7 +27,10 @@ def quality(
     ] = None,
     space: Annotated[str | None, typer.Option("--space", help="Only this space.")] = None,
     store: StoreOption = STORE,
-    out: Annotated[Path | None, typer.Option("--out", help="Also write charts and figures to this .html file.")] = None,
+    out: Annotated[
+        Path | None,
+        output_option("--out", ".html", help="Also write charts and figures to this .html file."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Judge how reliable measured labels are, and whether they are fit for training a predictor.
@@ -47,8 +50,6 @@ def quality(
         store = one_store(Path(what), store)
     else:
         target = what
-    if out is not None and out.suffix.lower() != ".html":
-        raise BadInputError(f"{out}: the charts are written to an .html file", "For example --out quality.html.")
     Store(store, must_exist=True).close()
     with terminal.working("judging labels", quiet=as_json):
         found = Lab(store).quality(target, space=space)

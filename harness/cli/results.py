@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from latlab.harness.cli.command import App, output_option
 from latlab.harness.cli.options import (
     STORE,
     JsonOption,
@@ -22,7 +23,7 @@ from latlab.harness.cli.table_files import TableFormat, table_format, write_tabl
 from latlab.harness.errors import BadInputError
 from latlab.harness.store.vocabulary import Status
 
-app = typer.Typer()
+app = App()
 
 
 @app.command()
@@ -89,7 +90,7 @@ def show(
 
 @app.command()
 def export(
-    out: Annotated[Path, typer.Option("--out", help="The file to write.")],
+    out: Annotated[Path, output_option("--out", help="The file to write.")],
     store: StoreOption = STORE,
     format_: Annotated[
         TableFormat | None, typer.Option("--format", help="The file's format \\[default: by its suffix]")
