@@ -91,6 +91,8 @@ def main() -> NoReturn:
     Errors are plain sentences.
     """
     as_json = "--json" in sys.argv
+    if getattr(sys.stdout, "errors", "") == "strict" and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may lack characters such as ±
     warnings.showwarning = partial(_show_warning, warnings.showwarning)
     with ending_orderly() as interruption:
         try:

@@ -28,6 +28,8 @@ from latlab.harness.cli.table_files import table_format, write_table
 from latlab.harness.errors import BadInputError
 
 app = App()
+DIGITS = 6
+"""Significant digits of predictions in CSV, as in the table of an onboarding."""
 
 
 @app.command()
@@ -131,19 +133,20 @@ def predict(
 
     [dim]Example:[/dim] latlab predict --target local/onnxruntime/cpu/fp32/t1/b1 --all --under 20ms --top 10
     """
-    from latlab.harness.active_learning.fitted_predictor import load_predictor
-    from latlab.harness.active_learning.latency_table import fastest
-    from latlab.harness.active_learning.prediction import predict as predictions
-    from latlab.harness.lab import Lab
-    from latlab.harness.terminal import console
-    from latlab.harness.terminal import results as terminal
-
     if (all_ and arch is not None) or not (all_ or arch or onnx):
         raise BadInputError("say what to predict: --arch STRING (repeatable), or --all")
     if (target is None) == (predictor_folder is None):
         raise BadInputError("say for which target: --target TARGET, or --predictor-folder FOLDER")
     limit_ms = None if under is None else milliseconds_of(under)
     format_ = None if out is None else table_format(out)
+    from latlab.harness.active_learning.fitted_predictor import load_predictor
+    from latlab.harness.active_learning.latency_table import fastest
+    from latlab.harness.active_learning.prediction import predict as predictions
+    from latlab.harness.architectures import parse_archs
+    from latlab.harness.lab import Lab
+    from latlab.harness.terminal import console
+    from latlab.harness.terminal import results as terminal
+
     with terminal.working("learning and predicting", quiet=as_json):
         if predictor_folder is not None:
             if predictor != PredictorGroup():
@@ -154,7 +157,7 @@ def predict(
         else:
             existing(store)
             fitted = Lab(store).predictor(str(target), space=space, predictor=predictor.options(), seed=seed)
-        found = predictions(fitted, None if all_ else arch or [])
+        found = predictions(fitted, None if all_ else parse_archs(fitted.space, arch or []))
     if onnx is not None:
         fitted.to_onnx(onnx)
         if not (all_ or arch):
@@ -171,7 +174,7 @@ def predict(
     for remark in found.remarks:
         console.warn(remark)
     if out is not None and format_ is not None:
-        write_table(table, out, format_)
+        write_table(table, out, format_, DIGITS)
         if as_json:
             print_json({"file": str(out), "rows": len(table)})
         else:

@@ -40,6 +40,7 @@ def quality(
     First measure the same networks twice (`latlab measure ... --new-session`): only that shows noise between sessions.
     """
     from latlab.harness.lab import Lab
+    from latlab.harness.quality.comparison import compared
     from latlab.harness.report.quality.page import write_page
     from latlab.harness.store.store import Store
     from latlab.harness.terminal import results as terminal
@@ -56,7 +57,7 @@ def quality(
         if out is not None:
             write_page(found, out)
     if as_json:
-        print_json({"store": str(store), "quality": [one.to_json() for one in found]})
+        print_json({"store": str(store), "quality": [one.to_json() for one in found], "noisiest": compared(found)})
         return
     show_quality(found)
     if out is not None:

@@ -38,12 +38,19 @@ def table_format(out: Path, asked: TableFormat | None = None) -> TableFormat:
     return asked
 
 
-def write_table(table: pd.DataFrame, out: Path, format_: TableFormat) -> None:
-    """Write a table. Raises `BadInputError` if that is impossible; what was at `out` before is untouched then."""
+def write_table(table: pd.DataFrame, out: Path, format_: TableFormat, digits: int | None = None) -> None:
+    """Write a table. Raises `BadInputError` if that is impossible; what was at `out` before is untouched then.
+
+    Args:
+        table: the table.
+        out: the file.
+        format_: its format.
+        digits: significant digits of numbers in CSV; None for all.
+    """
     from latlab.harness.store.csv_safety import harmless
 
     with whole_file(out) as part:
         if format_ is TableFormat.csv:
-            harmless(table).to_csv(part, index=False)
+            harmless(table).to_csv(part, index=False, float_format=digits and f"%.{digits}g")
         else:
             table.to_parquet(part, index=False)
