@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from latlab import search_spaces
@@ -49,10 +51,25 @@ def parse_archs(space: SearchSpace, archs: Iterable[str | Architecture]) -> list
     """
     if isinstance(archs, str | Architecture):
         raise BadInputError("architectures are a list, also if there is one", f"Write [{str(archs)!r}].")
+    return [_of_space(space, arch) if isinstance(arch, Architecture) else _parsed(space, arch) for arch in archs]
+
+
+def _parsed(space: SearchSpace, text: str) -> Architecture:
     try:
-        return [_of_space(space, arch) if isinstance(arch, Architecture) else space.parse(arch) for arch in archs]
+        return space.parse(text)
     except ArchitectureError as error:
-        raise BadInputError(str(error)) from error
+        raise BadInputError(str(error), _other_form(space, text)) from error
+
+
+def _other_form(space: SearchSpace, text: object) -> str | None:
+    """Return what to write for an architecture that is given as genes or as a number in a list; None for others."""
+    if not isinstance(text, str) or not re.fullmatch(r"[\s\d,;\[\]()-]{1,999}", text):
+        return None
+    genes = [int(number) for number in re.findall(r"-?\d{1,9}", text)]
+    if len(genes) > 1:
+        with suppress(ArchitectureError, ValueError):
+            return f"These are genes. As a string: {space.from_genes(genes).text}"
+    return "Write the architecture's string. Only `latlab import` reads genes and numbers (--arch-format)."
 
 
 def _of_space(space: SearchSpace, arch: Architecture) -> Architecture:

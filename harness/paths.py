@@ -15,12 +15,25 @@ from pathlib import Path
 
 from latlab.harness.errors import BadInputError
 
-__all__ = ["FULL", "cache_folder", "cannot_write", "replaced_file", "whole_file", "whole_folder", "writable_folder"]
+__all__ = [
+    "FULL",
+    "cache_folder",
+    "cannot_write",
+    "replaced_file",
+    "spare_databases",
+    "whole_file",
+    "whole_folder",
+    "writable_folder",
+]
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says if a disk, a quota or a limit on files is exhausted."""
 LEFT_AFTER_S = 3600.0
 """Unfinished files of this age belong to nobody: their writers were killed."""
+_DATABASE = b"SQLite format 3\0"
+"""The first bytes of an SQLite database, such as a store."""
+_BESIDE_DATABASES = ("-wal", "-shm", "-journal")
+"""Ends of the names of files that belong to the database of the name before them: its last changes are there."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
@@ -55,7 +68,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """Yield a path to write to; at the end of the block the file takes the place of `path`, whole or not at all.
 
     Raises:
-        BadInputError: the file cannot be written. What was at `path` before is untouched.
+        BadInputError: the file cannot be written, or is a database and would become something else. What was at
+            `path` before is untouched.
     """
     try:
         with replaced_file(path) as part:
@@ -70,6 +84,7 @@ def replaced_file(path: str | Path) -> Iterator[Path]:
 
     Raises:
         OSError: the file cannot be written. What was at `path` before is untouched.
+        BadInputError: as `spare_databases`.
     """
     path = Path(os.path.realpath(path))  # a link stays, and what it leads to is replaced
     if path.exists() and not path.is_file():
@@ -78,6 +93,7 @@ def replaced_file(path: str | Path) -> Iterator[Path]:
     part = _part(path)
     try:
         yield part
+        spare_databases(path, part)
         if path.exists():
             shutil.copymode(path, part)
         _sync(part)
@@ -100,7 +116,8 @@ def whole_folder(path: str | Path, *, keep_others: bool = False) -> Iterator[Pat
         keep_others: whether files and folders of `path` that the new folder lacks stay there.
 
     Raises:
-        BadInputError: the folder cannot be written. What was at `path` before is untouched.
+        BadInputError: the folder cannot be written, or a database would be lost. What was at `path` before is
+            untouched.
     """
     path = Path(os.path.realpath(path))
     part = None
@@ -112,6 +129,7 @@ def whole_folder(path: str | Path, *, keep_others: bool = False) -> Iterator[Pat
         part = _part(path) if beside else _part(path / "new")
         part.mkdir()
         yield part
+        _spare_databases_in(path, part, keep_others)
         if path.is_dir():
             shutil.copymode(path, part)
         _sync_tree(part)
@@ -132,6 +150,40 @@ def cannot_write(path: str | Path, error: OSError) -> BadInputError:
     if error.errno and "[errno" in reason:  # pyarrow's words, with the name of the unfinished file
         reason = os.strerror(error.errno)
     return BadInputError(f"cannot write {path}: {reason}", hint)
+
+
+def spare_databases(path: str | Path, new: Path | None = None) -> None:
+    """Raise `BadInputError` if a database at `path`, such as a store, would be lost to a file that is none.
+
+    Args:
+        path: the file that is to be replaced.
+        new: what takes its place; None if that will be no database.
+    """
+    path = Path(path)
+    ends = [end for end in _BESIDE_DATABASES if path.name.endswith(end)]
+    own = path.with_name(path.name.removesuffix(ends[0])) if ends and path.name not in ends else path
+    if path.is_file() and _is_database(own) and not (own == path and new is not None and _is_database(new)):
+        what = "an SQLite database, such as a store" if own == path else f"a part of the database {own}"
+        raise BadInputError(f"{path} is {what}, and would be lost", "Name another file, or move that one away.")
+
+
+def _is_database(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_DATABASE)) == _DATABASE
+    except OSError:
+        return False
+
+
+def _spare_databases_in(path: Path, new: Path, keep_others: bool) -> None:
+    """Raise `BadInputError` if a database in the folder `path` would be lost to the content of the folder `new`."""
+    for place, _, files in os.walk(path):
+        for one in (Path(place, name) for name in files):
+            inside = one.relative_to(path)
+            if one.is_relative_to(new) or (keep_others and not (new / inside.parts[0]).exists()):
+                continue
+            if not one.is_symlink():
+                spare_databases(one, new / inside)
 
 
 def _part(path: Path) -> Path:

@@ -118,8 +118,8 @@ def fitted_to_store(
     if "/" in target:
         Target.parse(target)
     table = store.table(target=target, only=(*LABELS, "fingerprint_id"), provisional=True)
-    usable = (table["status"] == Status.OK) & (table["role"] != Role.HOLDOUT) & (table["space"] != USER_MODEL_SPACE)
-    table = table[usable]
+    labels = table[(table["status"] == Status.OK) & (table["space"] != USER_MODEL_SPACE)]
+    table = labels[labels["role"] != Role.HOLDOUT]
     spaces = [name for name in dict.fromkeys(table["space"]) if not is_block_space(name)]
     if space is None:
         if len(spaces) > 1:
@@ -162,7 +162,7 @@ def fitted_to_store(
         options=options,
         seed=seed,
     )
-    fitted = FittedPredictor(loop.predictor, card, measured_latencies(table))
+    fitted = FittedPredictor(loop.predictor, card, measured_latencies(labels[labels["space"] == space]))
     fitted.remarks = label_remarks(table)
     return fitted
 

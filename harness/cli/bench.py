@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from latlab.harness.cli.command import App, output_option
 from latlab.harness.cli.interruption import interruption
 from latlab.harness.cli.options import complain, json_option, print_json, seed_in_range
 from latlab.harness.errors import BadInputError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Compare predictors on latency tables: published ones, or your own.")
+app = App(no_args_is_help=True, help="Compare predictors on latency tables: published ones, or your own.")
 DATA = "LATLAB_DATA"
 
 
@@ -109,7 +110,7 @@ def predictors(
     ] = 1,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Add each finished result to this file; results in it are not computed again."),
+        output_option("--out", help="Add each finished result to this file; results in it are not computed again."),
     ] = None,
     as_json: Annotated[bool, json_option("each result")] = False,
 ) -> None:
@@ -232,7 +233,12 @@ def tasks(
     ],
     space: Annotated[str, typer.Option("--space", help="The search space of the table.")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Also write them to this .json file, for `bench predictors --tasks`.")
+        Path | None,
+        output_option(
+            "--out",
+            ".json",
+            help="Also write them to this .json file, for `bench predictors --tasks`.",
+        ),
     ] = None,
     count: Annotated[int, typer.Option("--count", min=1, max=50, help="How many tasks at most; the hardest ones.")] = 4,
     sources: Annotated[int, typer.Option("--sources", min=1, help="Number of source devices.")] = 5,
@@ -251,8 +257,6 @@ def tasks(
     from latlab.harness.bench.tasks import Task, write_tasks
     from latlab.harness.terminal import bench as show
 
-    if out is not None and out.suffix != ".json":
-        raise BadInputError(f"{out}: a file of tasks ends in .json")
     found = hard_splits(read_table(table, space), count, sources, targets, seed)
     if not found:
         raise BadInputError(

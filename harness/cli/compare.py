@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from latlab.harness.cli.command import App, output_option
 from latlab.harness.cli.failures import ALL_FAILED, SOME_FAILED, end_with_failures
 from latlab.harness.cli.groups import InputGroup, LabGroup, TargetGroup, grouped
 from latlab.harness.cli.interruption import interruption
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer()
+app = App()
 
 
 @app.command()
@@ -79,11 +80,14 @@ def compare(
     how: TargetGroup,
     as_written: WrittenOption = False,
     seed: SeedOption = 0,
-    out: Annotated[Path | None, typer.Option("--out", help="With --targets: also write this .html page.")] = None,
-    junit: Annotated[
-        Path | None, typer.Option("--junit", help="With --fail-if-slower: also write a JUnit file for CI.")
+    out: Annotated[
+        Path | None, output_option("--out", ".html", help="With --targets: also write this .html page.")
     ] = None,
-    markdown: Annotated[Path | None, typer.Option("--markdown", help="Also write a summary in Markdown.")] = None,
+    junit: Annotated[
+        Path | None,
+        output_option("--junit", ".xml", help="With --fail-if-slower: also write a JUnit file for CI."),
+    ] = None,
+    markdown: Annotated[Path | None, output_option("--markdown", help="Also write a summary in Markdown.")] = None,
     place: LabGroup,
     as_json: Annotated[bool, json_option("each target")] = False,
 ) -> None:
@@ -279,5 +283,3 @@ def _check_options(
         raise BadInputError(f"{'--count' if count is not None else '--out'} is an option of --targets")
     if not targets and baseline is None and policy != "default":
         raise BadInputError("a paired comparison times networks in its own way: leave out --policy")
-    if out is not None and out.suffix.lower() != ".html":
-        raise BadInputError(f"{out}: the page is written to an .html file", "For example --out targets.html.")

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from latlab.harness.cli.command import App, output_option
 from latlab.harness.cli.options import STORE, InventoryOption, JsonOption, StoreOption, json_option, print_json
 from latlab.harness.targets import RUNTIMES
 
 __all__ = ["app"]
 
-app = typer.Typer()
+app = App()
 PANEL = "Your devices"
 
 PACKAGES = [name for name, runtime in RUNTIMES.items() if runtime.in_worker]
@@ -32,7 +33,7 @@ class Flavour(StrEnum):
 
 @app.command(rich_help_panel=PANEL)
 def init(
-    out: Annotated[Path, typer.Option("--out", help="The file to write.")] = Path("inventory.yaml"),
+    out: Annotated[Path, output_option("--out", ".yaml", ".yml", help="The file to write.")] = Path("inventory.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
     schema: Annotated[
         bool,

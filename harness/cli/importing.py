@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from latlab.harness.cli.command import App
 from latlab.harness.cli.options import (
     STORE,
     InventoryOption,
@@ -17,14 +18,16 @@ from latlab.harness.cli.options import (
     print_json,
     store_before,
 )
+from latlab.harness.errors import BadInputError
+from latlab.harness.text import count
 
 if TYPE_CHECKING:
     from latlab.harness.store.own_labels import KeptLabels
 
 __all__ = ["app", "sources"]
 
-app = typer.Typer()
-sources = typer.Typer(
+app = App()
+sources = App(
     help="List the devices that the store knows, imported or measured: predictors learn from them.",
     invoke_without_command=True,
 )
@@ -120,6 +123,9 @@ def import_(
 
     No file is ever executed: nothing is unpickled. Earlier imports stay as they are.
     """
+    for file in files:  # before anything slow is imported
+        if not file.exists():
+            raise BadInputError(f"there is no file {file}")
     from latlab.harness.importers.read import read_sources
     from latlab.harness.store.copying import removed_if_new
     from latlab.harness.store.sources import keep
@@ -154,7 +160,10 @@ def import_(
         for note in one.notes if one.is_new else ():
             print(f"  {note}")
     new = sum(one.is_new for one in kept)
-    print(f"{new} source devices imported into {store}. `latlab sources` lists all; predictors use them from now on.")
+    print(
+        f"{count(new, 'source device')} imported into {store}. "
+        "`latlab sources` lists all; predictors use them from now on."
+    )
 
 
 def _show_labels(store: Path, labels: list[KeptLabels], as_json: bool) -> None:
@@ -166,7 +175,7 @@ def _show_labels(store: Path, labels: list[KeptLabels], as_json: bool) -> None:
         changed = f", {one.changed} replaced by other values" if one.changed else ""
         same = f", {one.same} were there already" if one.same else ""
         simulated = " (simulated)" if one.simulated else ""
-        print(f"{one.target}: {one.new} new labels of {one.space}{simulated}{changed}{same}")
+        print(f"{one.target}: {count(one.new, 'new label')} of {one.space}{simulated}{changed}{same}")
         errors = f"{one.errors} have" if one.errors else "none has"
         written = ", of networks with their dead edges (--as-written)" if one.as_written else ""
         print(f"  {errors} a standard error{written}")
@@ -175,7 +184,7 @@ def _show_labels(store: Path, labels: list[KeptLabels], as_json: bool) -> None:
         for note in one.notes:
             print(f"  {note}")
     target, space = labels[0].target, labels[0].space
-    print(f"Next: latlab predict --target {target} --space {space} --store {store}")
+    print(f"Next: latlab predict --target {target} --space {space} --all --top 10 --store {store}")
 
 
 @sources.callback()

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from latlab.harness.cli.command import App
 from latlab.harness.cli.groups import InputGroup, grouped
 from latlab.harness.cli.options import (
     JsonOption,
@@ -14,7 +15,7 @@ from latlab.harness.cli.options import (
 
 __all__ = ["app"]
 
-app = typer.Typer()
+app = App()
 
 
 @app.command()

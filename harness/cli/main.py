@@ -23,13 +23,14 @@ from latlab.harness.cli import profile as cli_profile
 from latlab.harness.cli import quality as cli_quality
 from latlab.harness.cli import store as cli_store
 from latlab.harness.cli import sustain as cli_sustain
+from latlab.harness.cli.command import App
 from latlab.harness.cli.interruption import ending_orderly
 from latlab.harness.cli.options import STORE_HELP, complain, store_before
 from latlab.harness.errors import LatlabError
 
 __all__ = ["main"]
 
-app = typer.Typer(
+app = App(
     name="latlab",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -92,6 +93,8 @@ def main() -> NoReturn:
     Errors are plain sentences.
     """
     as_json = "--json" in sys.argv
+    if getattr(sys.stdout, "errors", "") == "strict" and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may lack characters such as ±
     warnings.showwarning = partial(_show_warning, warnings.showwarning)
     with ending_orderly() as interruption:
         try:

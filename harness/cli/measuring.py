@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from latlab.harness.cli.command import App, output_option
 from latlab.harness.cli.failures import end_with_failures
 from latlab.harness.cli.groups import InputGroup, LabGroup, TargetGroup, grouped
 from latlab.harness.cli.options import (
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from latlab.harness.statistics.ranking import Resolve
 
 
-app = typer.Typer()
+app = App()
 
 
 @app.command()
@@ -91,6 +92,7 @@ def measure(
     latlab measure local --model net.onnx --input 1x3x224x224
     """
     from latlab.harness.terminal import results as terminal
+    from latlab.harness.terminal.console import console
 
     own, input_options = inputs.of(model)
     archs = _architectures(space, count, arch, file, own, blocks)
@@ -142,7 +144,7 @@ def measure(
     else:
         terminal.show_measurements(rows, place.store, raw=raw)
         if not found.ran:
-            print("All of this was in the store already: nothing ran now. --new-session measures it again.")
+            console().print("All of this was in the store already: nothing ran now. --new-session measures it again.")
         if question is not None:
             from latlab.harness.terminal.ranking import show_resolved
 
@@ -209,7 +211,10 @@ def embed(
     how: TargetGroup,
     seed: SeedOption = 0,
     new_session: NewSessionOption = False,
-    out: Annotated[Path | None, typer.Option("--out", help="Also write the embedding to this JSON file.")] = None,
+    out: Annotated[
+        Path | None,
+        output_option("--out", ".json", help="Also write the embedding to this JSON file."),
+    ] = None,
     place: LabGroup,
     as_json: Annotated[bool, json_option("each target")] = False,
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from latlab.harness.cli.command import App, output_option
 from latlab.harness.cli.failures import end_with_failures
 from latlab.harness.cli.groups import LabGroup, PredictorGroup, TargetGroup, existing, grouped
 from latlab.harness.cli.options import (
@@ -26,7 +27,9 @@ from latlab.harness.cli.options import (
 from latlab.harness.cli.table_files import table_format, write_table
 from latlab.harness.errors import BadInputError
 
-app = typer.Typer()
+app = App()
+DIGITS = 6
+"""Significant digits of predictions in CSV, as in the table of an onboarding."""
 
 
 @app.command()
@@ -53,7 +56,7 @@ def onboard(
     predictor: PredictorGroup,
     as_written: WrittenOption = False,
     seed: SeedOption = 0,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for the report, table and predictor.")] = None,
+    out: Annotated[Path | None, output_option("--out", help="Folder for the report, table and predictor.")] = None,
     place: LabGroup,
     as_json: Annotated[bool, json_option("each target")] = False,
 ) -> None:
@@ -116,9 +119,10 @@ def predict(
         typer.Option("--top", min=1, help="Only so many, the fastest; strings of the same network count once."),
     ] = None,
     sort: Annotated[bool, typer.Option("--sort", help="The fastest first.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="Write a .parquet or .csv file instead.")] = None,
+    out: Annotated[Path | None, output_option("--out", help="Write a .parquet or .csv file instead.")] = None,
     onnx: Annotated[
-        Path | None, typer.Option("--onnx", help="Also write the fitted predictor as an ONNX file.")
+        Path | None,
+        output_option("--onnx", ".onnx", help="Also write the fitted predictor as an ONNX file."),
     ] = None,
     predictor: PredictorGroup,
     seed: SeedOption = 0,
@@ -129,19 +133,20 @@ def predict(
 
     [dim]Example:[/dim] latlab predict --target local/onnxruntime/cpu/fp32/t1/b1 --all --under 20ms --top 10
     """
-    from latlab.harness.active_learning.fitted_predictor import load_predictor
-    from latlab.harness.active_learning.latency_table import fastest
-    from latlab.harness.active_learning.prediction import predict as predictions
-    from latlab.harness.lab import Lab
-    from latlab.harness.terminal import console
-    from latlab.harness.terminal import results as terminal
-
     if (all_ and arch is not None) or not (all_ or arch or onnx):
         raise BadInputError("say what to predict: --arch STRING (repeatable), or --all")
     if (target is None) == (predictor_folder is None):
         raise BadInputError("say for which target: --target TARGET, or --predictor-folder FOLDER")
     limit_ms = None if under is None else milliseconds_of(under)
     format_ = None if out is None else table_format(out)
+    from latlab.harness.active_learning.fitted_predictor import load_predictor
+    from latlab.harness.active_learning.latency_table import fastest
+    from latlab.harness.active_learning.prediction import predict as predictions
+    from latlab.harness.architectures import parse_archs
+    from latlab.harness.lab import Lab
+    from latlab.harness.terminal import console
+    from latlab.harness.terminal import results as terminal
+
     with terminal.working("learning and predicting", quiet=as_json):
         if predictor_folder is not None:
             if predictor != PredictorGroup():
@@ -152,7 +157,7 @@ def predict(
         else:
             existing(store)
             fitted = Lab(store).predictor(str(target), space=space, predictor=predictor.options(), seed=seed)
-        found = predictions(fitted, None if all_ else arch or [])
+        found = predictions(fitted, None if all_ else parse_archs(fitted.space, arch or []))
     if onnx is not None:
         fitted.to_onnx(onnx)
         if not (all_ or arch):
@@ -169,7 +174,7 @@ def predict(
     for remark in found.remarks:
         console.warn(remark)
     if out is not None and format_ is not None:
-        write_table(table, out, format_)
+        write_table(table, out, format_, DIGITS)
         if as_json:
             print_json({"file": str(out), "rows": len(table)})
         else:
@@ -194,7 +199,7 @@ def report(
     space: Annotated[
         str | None, typer.Option("--space", help="The search space; needed if the target has several.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="The file to write.")] = Path("report.html"),
+    out: Annotated[Path, output_option("--out", ".html", help="The file to write.")] = Path("report.html"),
     predictor: PredictorGroup,
     seed: SeedOption = 0,
     as_json: JsonOption = False,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from latlab.harness.cli.command import App, output_option
 from latlab.harness.cli.groups import InputGroup, LabGroup, OneTargetGroup, grouped
 from latlab.harness.cli.options import (
     JsonOption,
@@ -14,11 +15,10 @@ from latlab.harness.cli.options import (
     WrittenOption,
     print_json,
 )
-from latlab.harness.errors import BadInputError
 
 __all__ = ["app"]
 
-app = typer.Typer()
+app = App()
 
 
 @app.command()
@@ -45,7 +45,7 @@ def profile(
     how: OneTargetGroup,
     as_written: WrittenOption = False,
     seed: SeedOption = 0,
-    out: Annotated[Path | None, typer.Option("--out", help="Also write an HTML page with charts.")] = None,
+    out: Annotated[Path | None, output_option("--out", ".html", help="Also write an HTML page with charts.")] = None,
     place: LabGroup,
     as_json: JsonOption = False,
 ) -> None:
@@ -58,8 +58,6 @@ def profile(
     from latlab.harness.terminal.profile import profiling, show_profile
 
     _, input_options = inputs.of(None if space else [subject])
-    if out is not None and out.suffix.lower() != ".html":
-        raise BadInputError(f"{out}: the page is a file that ends in .html")
     with profiling(quiet=as_json) as listener:
         found = place.open().profile(
             subject,

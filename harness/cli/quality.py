@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
+from latlab.harness.cli.command import App, output_option
 from latlab.harness.cli.options import STORE, JsonOption, StoreOption, one_store, print_json
-from latlab.harness.errors import BadInputError
 
 __all__ = ["app"]
 
-app = typer.Typer()
+app = App()
 STORE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 
 
@@ -27,7 +27,10 @@ def quality(
     ] = None,
     space: Annotated[str | None, typer.Option("--space", help="Only this space.")] = None,
     store: StoreOption = STORE,
-    out: Annotated[Path | None, typer.Option("--out", help="Also write charts and figures to this .html file.")] = None,
+    out: Annotated[
+        Path | None,
+        output_option("--out", ".html", help="Also write charts and figures to this .html file."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Judge how reliable measured labels are, and whether they are fit for training a predictor.
@@ -37,6 +40,7 @@ def quality(
     First measure the same networks twice (`latlab measure ... --new-session`): only that shows noise between sessions.
     """
     from latlab.harness.lab import Lab
+    from latlab.harness.quality.comparison import compared
     from latlab.harness.report.quality.page import write_page
     from latlab.harness.store.store import Store
     from latlab.harness.terminal import results as terminal
@@ -47,15 +51,13 @@ def quality(
         store = one_store(Path(what), store)
     else:
         target = what
-    if out is not None and out.suffix.lower() != ".html":
-        raise BadInputError(f"{out}: the charts are written to an .html file", "For example --out quality.html.")
     Store(store, must_exist=True).close()
     with terminal.working("judging labels", quiet=as_json):
         found = Lab(store).quality(target, space=space)
         if out is not None:
             write_page(found, out)
     if as_json:
-        print_json({"store": str(store), "quality": [one.to_json() for one in found]})
+        print_json({"store": str(store), "quality": [one.to_json() for one in found], "noisiest": compared(found)})
         return
     show_quality(found)
     if out is not None:

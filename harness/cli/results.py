@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from latlab.harness.cli.command import App, output_option
 from latlab.harness.cli.options import (
     STORE,
     JsonOption,
@@ -26,7 +27,7 @@ from latlab.harness.store.vocabulary import Status
 if TYPE_CHECKING:
     import pandas as pd
 
-app = typer.Typer()
+app = App()
 
 
 @app.command()
@@ -93,7 +94,7 @@ def show(
 
 @app.command()
 def export(
-    out: Annotated[Path, typer.Option("--out", help="The file to write.")],
+    out: Annotated[Path, output_option("--out", help="The file to write.")],
     store: StoreOption = STORE,
     format_: Annotated[
         TableFormat | None, typer.Option("--format", help="The file's format \\[default: by its suffix]")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from latlab.harness.cli.command import App
 from latlab.harness.cli.options import (
     STORE,
     STORE_HELP,
@@ -21,7 +22,7 @@ from latlab.harness.errors import BadInputError
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Copy, merge, check and describe stores.", no_args_is_help=True)
+app = App(help="Copy, merge, check and describe stores.", no_args_is_help=True)
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
 
 

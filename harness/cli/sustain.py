@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from latlab.harness.cli.command import App, output_option
 from latlab.harness.cli.groups import InputGroup, LabGroup, OneTargetGroup, grouped
 from latlab.harness.cli.interruption import interruption
 from latlab.harness.cli.options import (
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer()
+app = App()
 
 
 @app.command()
@@ -50,7 +51,10 @@ def sustain(
     as_written: WrittenOption = False,
     seed: SeedOption = 0,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Also draw a chart: an .html page, an .svg or a .png file.")
+        Path | None,
+        output_option(
+            "--out", ".html", ".svg", ".png", help="Also draw a chart: an .html page, an .svg or a .png file."
+        ),
     ] = None,
     place: LabGroup,
     as_json: JsonOption = False,
@@ -63,7 +67,6 @@ def sustain(
 
     Nothing is lost on Ctrl-C. The same command starts over, because a device that has cooled down cannot continue.
     """
-    from latlab.harness.report.sustained.page import SUFFIXES
     from latlab.harness.terminal.sustained import following
 
     own, input_options = inputs.of(model)
@@ -71,8 +74,6 @@ def sustain(
         raise BadInputError("--model stands alone: it takes no --space and no --arch")
     if model is None and (space is None or arch is None):
         raise BadInputError("say which network", "--space NAME with --arch STRING; or --model FILE.")
-    if out is not None and out.suffix.lower() not in SUFFIXES:
-        raise BadInputError(f"{out}: the plot is a file that ends in {', '.join(SUFFIXES)}")
     interrupted = False
     with following(quiet=as_json) as view:
         try:

@@ -43,13 +43,26 @@ def table_format(out: Path, asked: TableFormat | None = None) -> TableFormat:
     return asked
 
 
-def write_table(table: pd.DataFrame, out: Path, format_: TableFormat) -> None:
-    """Write a table. Raises `BadInputError` if that is impossible; what was at `out` before is untouched then."""
+def write_table(table: pd.DataFrame, out: Path, format_: TableFormat, digits: int | None = None) -> None:
+    """Write a table. Raises `BadInputError` if that is impossible; what was at `out` before is untouched then.
+
+    Args:
+        table: the table.
+        out: the file.
+        format_: its format.
+        digits: significant digits of numbers in CSV; None for all.
+    """
     with whole_file(out) as part:
-        write_frames([table], table, part, format_)
+        write_frames([table], table, part, format_, digits)
 
 
-def write_frames(frames: Iterable[pd.DataFrame], example: pd.DataFrame, path: Path, format_: TableFormat) -> None:
+def write_frames(
+    frames: Iterable[pd.DataFrame],
+    example: pd.DataFrame,
+    path: Path,
+    format_: TableFormat,
+    digits: int | None = None,
+) -> None:
     """Write a table that comes in parts.
 
     Args:
@@ -57,13 +70,14 @@ def write_frames(frames: Iterable[pd.DataFrame], example: pd.DataFrame, path: Pa
         example: a frame with the same columns and types, and with values of all types that are in them.
         path: the file to write; a part of it is there if this fails.
         format_: its format.
+        digits: significant digits of numbers in CSV; None for all.
     """
     from latlab.harness.store.csv_safety import harmless
 
     if format_ is TableFormat.csv:
         with path.open("w", newline="", encoding="utf-8") as file:
             for at, frame in enumerate(frames):
-                harmless(frame).to_csv(file, index=False, header=at == 0)
+                harmless(frame).to_csv(file, index=False, header=at == 0, float_format=digits and f"%.{digits}g")
         return
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter

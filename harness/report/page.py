@@ -65,6 +65,7 @@ def render(report: ReportData) -> str:
         files=[(clean(what), clean(path), quote(f"./{path}")) for what, path in report.files],
         networks=extremes(networks, compared, unit),
         unit=unit.symbol,
+        predicted_how="Predicted" if report.train_predictions == "in-sample" else "Predicted without its own label",
         measured=count(len(networks), "network"),
         failures=failures(failed),
         failure_kinds=failure_kinds(failed),

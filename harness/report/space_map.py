@@ -50,7 +50,7 @@ def space_map(sample: pd.DataFrame, ok: pd.DataFrame) -> Chart | None:
     _cloud(main, macs, predicted)
     _margin(above, macs, horizontal=True)
     _margin(beside, predicted, horizontal=False)
-    size = f"predicted, {len(sample):,} networks of the space"
+    size = f"predicted: {len(sample):,} distinct networks, drawn at random"
     handles: list[Line2D | Patch] = [Patch(facecolor=COLOURS["cloud"], alpha=SHADES[2], label=size)]
     titles: dict[str, list[str]] = {}
     if len(measured):

@@ -19,8 +19,9 @@ def remark(provisional: int, labels: int) -> str:
     """Return a sentence for results that rest on provisional labels; "" if none is provisional."""
     if not provisional:
         return ""
+    verb = "is" if provisional == 1 else "are"
     return (
-        f"{provisional} of {labels} labels are provisional: the run that measures them was interrupted before their "
+        f"{provisional} of {labels} labels {verb} provisional: the run that measures them was interrupted before their "
         "last pass, or before the session's drift was removed. `latlab show` says how to finish it."
     )
 

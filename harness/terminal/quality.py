@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from latlab.harness.quality.assessment import Quality
+from latlab.harness.quality.comparison import compared
 from latlab.harness.quality.summary import figures
 from latlab.harness.statistics.reliability import Correlation
 from latlab.harness.store.vocabulary import Selection
@@ -19,15 +20,26 @@ from latlab.harness.text import percent
 __all__ = ["show_quality"]
 
 COLOURS = {"fit": "green", "usable": "yellow", "unfit": "red", "unknown": "yellow"}
+COLUMNS = (
+    "drift: how much slower a session was at its slowest time; removed: how far anchors have corrected labels for it; "
+    "order, temperature: rank correlation with what a label differs by from its expectation (p: of chance); with time: "
+    "what labels near each other in time have in common (chance: no more than chance gives); timing: the share of the "
+    "session that was spent timing."
+)
+"""What the columns of the table of sessions mean."""
 
 
 def show_quality(found: Sequence[Quality]) -> None:
-    """Print a block for each target and space."""
+    """Print a block for each target and space, what the columns mean, and which target is noisiest, and why."""
     screen = console()
     for place, one in enumerate(found):
         if place:
             screen.print()
         _show(screen, one)
+    screen.print(f"\n{COLUMNS}", style="dim", highlight=False)
+    comparison = compared(found)
+    if comparison:
+        screen.print(f"\n{escape(comparison)}", highlight=False)
 
 
 def _show(screen: Console, one: Quality) -> None:

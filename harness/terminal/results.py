@@ -17,7 +17,7 @@ from latlab.harness.store.verdict_counts import verdict_counts
 from latlab.harness.store.vocabulary import Selection, Status
 from latlab.harness.terminal.console import MAX_ROWS, console, show_table
 from latlab.harness.terminal.progress import watching, working
-from latlab.harness.text import in_words, latency_text, latency_unit
+from latlab.harness.text import count, in_words, latency_text, latency_unit
 
 if TYPE_CHECKING:
     from latlab.harness.active_learning.onboarding import Onboarding
@@ -104,8 +104,9 @@ def show_predictions(table: pd.DataFrame, title: str) -> None:
         value, low, high = (latency_text(row[name]) for name in ("latency_ms", "lower_ms", "upper_ms"))
         said = f"{value}, 90 % from {low} to {high}"
         if row.get("measured"):
-            error = f" ± {latency_text(row['stderr_ms'])}" if pd.notna(row["stderr_ms"]) else ""
-            said += f"; measured: {latency_text(row['measured_ms'])}{error}"
+            unit = latency_unit([row["measured_ms"]])
+            error = f" ± {unit.text(row['stderr_ms'])}" if pd.notna(row["stderr_ms"]) else ""
+            said += f"; measured: {unit.text(row['measured_ms'])}{error}"
         screen.print(f"  {said}", highlight=False)
     if len(table) > MAX_ROWS:
         screen.print(f"... and {len(table) - MAX_ROWS:,} more; --json prints all, --out writes them", style="dim")
@@ -195,7 +196,8 @@ def _gave_up(rows: pd.DataFrame) -> str:
         return ""
     thorough = "--policy thorough takes up to ten passes" if policies and policies <= {"default", "quick"} else ""
     compare = "`latlab compare` tells two networks apart, because they take turns"
-    return f"{wide} labels are still wide after all passes: {'; '.join(one for one in (thorough, compare) if one)}."
+    advice = "; ".join(one for one in (thorough, compare) if one)
+    return f"{count(wide, 'label is', 'labels are')} still wide after all passes: {advice}."
 
 
 def _distribution(row: pd.Series) -> str:
@@ -340,9 +342,9 @@ def show_store(store: Path, campaigns: pd.DataFrame, failures: pd.DataFrame) -> 
         screen.print(table)
         for row in group.to_dict("records"):
             if row.get("provisional"):
-                what = (
-                    f"{row['provisional']} labels of session {row['session']} are provisional (passes missing, or the "
-                )
+                verb = "is" if row["provisional"] == 1 else "are"
+                what = f"{count(row['provisional'], 'label')} of session {row['session']} {verb} provisional "
+                what += "(passes missing, or the "
                 what += "drift not removed yet); to finish: "
                 what += how_to_finish({str(key): value for key, value in row.items()})
                 screen.print(f"  {escape(what)}", style="yellow", highlight=False, soft_wrap=True)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from latlab.harness.cli.main import main
@@ -15,10 +16,21 @@ from latlab.harness.cli.main import main
 PAGE = Path(__file__).parents[2] / "docs" / "tutorials.md"
 BLOCK = re.compile(r"```(bash|python|text file=(\S+))\n(.*?)```", re.DOTALL)
 
+NIGHT = "latlab predict --target pi --space nasbench201 --all --top 3 --store night.db"
+PROMISED = {
+    "latlab show night.db": "provisional",
+    NIGHT: "provisional",
+    "latlab quality devices.db": "Noisiest: noisy/onnxruntime/cpu/fp32/t1/b1, whose labels are typically off by",
+    "latlab store info both.db": "phone/onnxruntime/cpu/fp32/t1/b1",
+    "latlab predict --target phone --space nasbench201 --all --top 3 --store both.db": "pi/onnxruntime/cpu/fp32/t1/b1",
+}
+"""What the output of a command must show, because the page says so: the first time, if it stands there twice."""
+
 
 def test_every_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     page = PAGE.read_text()
+    promised = dict(PROMISED)
     assert page.count("\n## ") == 10
     for kind, name, content in BLOCK.findall(page):
         if name:
@@ -35,5 +47,11 @@ def test_every_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
                     main()
                 said = capsys.readouterr()
                 assert not end.value.code, f"{command}: {said.out}{said.err}"
+                assert promised.pop(command, "") in said.out + said.err, f"{command}: {said.out}{said.err}"
+    assert not promised, "these commands are not in the page any more"
+    fast = pd.read_csv("fast.csv")
+    assert 10 < len(fast) < 15_000
+    assert fast["latency_ms"].max() < 3
+    assert fast["measured"].sum() <= 16
     made = {"pi-out/report.html", "pi-out/predictor/card.json", "both.db", "fast.csv", "devices.db", "labels.pdf"}
     assert all(Path(one).stat().st_size for one in made)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -148,3 +150,50 @@ def test_what_killed_writers_have_left_is_removed_by_a_later_one(tmp_path: Path)
     assert not left.exists()
     assert young.exists()  # another process may be writing it
     assert other.exists()
+
+
+def _database(path: Path) -> bytes:
+    with closing(sqlite3.connect(path)) as made, made:
+        made.execute("CREATE TABLE mine (value)")
+    return path.read_bytes()
+
+
+def test_a_database_is_replaced_by_nothing_but_a_database(tmp_path: Path) -> None:
+    path = tmp_path / "mine.db"
+    before = _database(path)
+    (tmp_path / "mine.db-wal").write_bytes(b"its last changes")
+    for lost in (path, tmp_path / "mine.db-wal"):
+        with pytest.raises(BadInputError, match="would be lost"), whole_file(lost) as part:
+            part.write_text("a report")
+    assert path.read_bytes() == before
+    assert (tmp_path / "mine.db-wal").read_bytes() == b"its last changes"
+    with whole_file(path) as part:
+        _database(part)
+    (tmp_path / "notes-wal").write_text("mine")
+    with whole_file(tmp_path / "notes-wal") as part:
+        part.write_text("no database has this name")
+
+
+@pytest.mark.parametrize("keep_others", [True, False])
+def test_a_folder_is_not_replaced_where_a_database_in_it_would_be_lost(tmp_path: Path, keep_others: bool) -> None:
+    folder = tmp_path / "out"
+    (folder / "below").mkdir(parents=True)
+    before = _database(folder / "below" / "mine.db")
+    (folder / "table.csv").write_text("old")
+
+    def replace(name: str) -> None:
+        with whole_folder(folder, keep_others=keep_others) as part:
+            (part / name).mkdir()
+            (part / "table.csv").write_text("new")
+
+    with pytest.raises(BadInputError, match=r"mine\.db is an SQLite database"):
+        replace("below")
+    assert (folder / "below" / "mine.db").read_bytes() == before
+    assert (folder / "table.csv").read_text() == "old"
+    if keep_others:
+        replace("other")
+        assert (folder / "below" / "mine.db").read_bytes() == before
+        assert (folder / "table.csv").read_text() == "new"
+    else:
+        with pytest.raises(BadInputError, match="would be lost"):
+            replace("other")

@@ -27,10 +27,8 @@ from latlab.harness.sustained.summary import figures, headline, spell
 from latlab.harness.sustained.windows import Sustained, Window
 from latlab.harness.text import clean, latency_unit, ms, percent, tick
 
-__all__ = ["SUFFIXES", "write_chart"]
+__all__ = ["write_chart"]
 
-SUFFIXES = (".html", ".svg", ".png")
-"""The kinds of file that `write_chart` can write."""
 WIDTH, TALL, LOW = 820, 250, 120
 BINS = 240
 """The number of windows that are drawn. More would be narrower than a line."""

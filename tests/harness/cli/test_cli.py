@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -195,6 +196,23 @@ def test_init_devices_measure(run: Shell, tmp_path: Path) -> None:
     assert {one["measured"] for one in json.loads(run("devices", "--no-probe", "--json")[1])} == {1}
 
 
+def test_measured_is_measured_hold_out_or_not(run: Shell, onboarded: Path) -> None:
+    store, table = str(onboarded / "latlab.db"), pd.read_csv(onboarded / "out" / "latency_table.csv")
+    assert run("predict", "--store", store, "--target", TARGET, "--all", "--out", "all.csv")[0] == 0
+    predicted = pd.read_csv("all.csv")
+    assert set(predicted[predicted["measured"]]["arch"]) == set(table[table["measured"]]["arch"])
+    assert predicted["latency_ms"].astype(str).str.len().max() < 12, "no more digits than the table of an onboarding"
+
+
+def test_a_terminal_that_lacks_characters(run: Shell, onboarded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")
+    monkeypatch.setattr(sys, "stdout", plain)
+    code, _, said = run("quality", str(onboarded / "latlab.db"))
+    plain.flush()
+    assert code == 0, said
+    assert b"95 % intervals ? " in plain.buffer.getvalue()  # type: ignore[attr-defined]
+
+
 def test_spaces(run: Shell) -> None:
     code, said, _ = run("spaces", "--json")
     assert code == 0
@@ -226,6 +244,8 @@ def test_spaces(run: Shell) -> None:
         ("measure local --space nasbench201 --count 20000", "between 1 and that"),
         ("measure local --space nasbench201 --arch nonsense", "nonsense"),
         ("measure local --space fbnet --arch 1_2_3", "1_2_3"),
+        ("measure local --space nasbench201 --arch 11982", "Only `latlab import` reads genes and numbers"),
+        ("measure local --space nasbench201 --arch [3,3,0,2,4,3]", "These are genes. As a string: |"),
         ("measure local --space ofa-mobilenetv3 --arch r100|k3e3", "r100"),
         ("measure local --space nasbench201 --file none.txt", "cannot read none.txt"),
         ("measure local --space hat-decoder --count 3", "hat-decoder cannot be measured"),
@@ -236,6 +256,7 @@ def test_spaces(run: Shell) -> None:
         ("measure local --space nasbench201 --count 1 --store nowhere/x.db", "does not exist"),
         ("predict --target nonsense --all --store s.db", "there is no store s.db"),
         ("predict --target x", "say what to predict"),
+        ("import none.csv --as-target a", "there is no file none.csv"),
         ("show none.db", "there is no store none.db"),
         ("export --out x.csv --store none.db", "there is no store"),
         ("export --out x.txt --store none.db", "does not say what to write"),

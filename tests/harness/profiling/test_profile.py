@@ -246,7 +246,7 @@ def test_the_command(
         (["1,2", "sim", "--space", "nasbench201"], "1,2"),
         (
             [ARCH, "sim", "--space", "nasbench201", "--out", "page.pdf"],
-            "page.pdf: the page is a file that ends in .html",
+            "page.pdf: --out writes a file that ends in .html",
         ),
         ([ARCH, "sim", "--space", "nasbench201", "--input", "1x3x32x32"], "options of --model"),
         ([ARCH, "sim", "--space", "nasbench201", "--out", "/proc/none/page.html"], "cannot write"),

@@ -97,6 +97,8 @@ def test_an_onboarding_lists_the_fastest_of_its_table_and_links_to_its_files(onb
     assert listed.is_monotonic_increasing
     assert listed.iloc[0] == table["latency_ms"].min()
     assert "The 10 fastest of all 15,625 networks of the space, 5 of them measured." in page
+    assert "Predicted without its own label" in page, "in the table of those measured: not what the other table shows"
+    assert "distinct networks, drawn at random" in page
     links = re.findall(r'<a href="([^"]*)">', page)
     assert links == ["./latency_table.csv", "./latency_table.parquet", "./predictor/"]
     assert all((out / link).exists() for link in links)
