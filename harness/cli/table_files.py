@@ -77,7 +77,9 @@ def write_frames(
     if format_ is TableFormat.csv:
         with path.open("w", newline="", encoding="utf-8") as file:
             for at, frame in enumerate(frames):
-                harmless(frame).to_csv(file, index=False, header=at == 0, float_format=digits and f"%.{digits}g")
+                harmless(frame).to_csv(
+                    file, index=False, header=at == 0, float_format=f"%.{digits}g" if digits else None
+                )
         return
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
