@@ -21,6 +21,10 @@ Archs = Sequence[Architecture] | IntArray
 """Architectures, as values or as their genes: an integer array of shape (n, genes), which is faster."""
 
 
+WIDEST = 16.0
+"""Largest variance of a log-latency: a factor of e^4 = 55 either way, beyond which nothing is known."""
+
+
 @dataclass(frozen=True, slots=True)
 class SourceDevice:
     """The labels of another device: latencies of m architectures, which need not be those of the other sources.
@@ -54,10 +58,11 @@ class LatencyFormula:
     """A fitted predictor in closed form. With f = `SearchSpace.features` of a network, of shape (d,):
 
         e = max(f . table, least),  latency = factor * e,
-        variance = calibration * (log(1 + f' covariance f / e^2) + noise)
+        variance = calibration * (log(1 + f' covariance f / e^2) + noise + (absolute / latency)^2)
 
     where the variance is that of the log-latency, and the 90 % interval goes from latency / exp(h) to latency * exp(h)
-    with h = half_width * sqrt(variance).
+    with h = half_width * sqrt(variance). `absolute` is in milliseconds: short networks have larger relative errors. The
+    variance is at most `WIDEST`.
     """
 
     table: FloatArray
@@ -65,6 +70,7 @@ class LatencyFormula:
     least: float
     factor: float
     noise: float
+    absolute: float
     calibration: float
     half_width: float
 
@@ -74,8 +80,9 @@ class LatencyFormula:
         quadratic = np.einsum("nd,nd->n", features @ self.covariance, features)
         # The variance in log of a log-normal with this relative variance; the two agree where they are small.
         of_table = np.log1p(np.maximum(quadratic, 0) / expected**2)
-        variance = self.calibration * (of_table + self.noise)
-        latency, width = self.factor * expected, np.exp(self.half_width * np.sqrt(variance))
+        latency = self.factor * expected
+        variance = np.minimum(self.calibration * (of_table + self.noise + (self.absolute / latency) ** 2), WIDEST)
+        width = np.exp(self.half_width * np.sqrt(variance))
         return Prediction(latency, latency * np.sqrt(np.expm1(variance)), latency / width, latency * width)
 
 
@@ -142,6 +149,13 @@ class Predictor(ABC):
 
         `acquisition.choose` depends on it. Without any measurement it is the prior covariance.
         """
+
+    def covariance_root(self, archs: Archs) -> FloatArray | None:
+        """Return F of shape (n, k) such that F F' is the covariance of `archs`, by default None.
+
+        Where k is small, choosing measurements is quick.
+        """
+        return None
 
     @property
     @abstractmethod

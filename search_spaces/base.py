@@ -205,6 +205,12 @@ class SearchSpace(ABC):
         """Return whether the network's output cannot depend on its input, as with an unconnected cell."""
         return False
 
+    def constant(self, genes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return `is_constant` of each row of genes, of shape (n, num_genes)."""
+        if type(self).is_constant is SearchSpace.is_constant:
+            return np.zeros(len(genes), bool)
+        return np.array([self.is_constant(self.from_genes(row)) for row in genes], bool)
+
     def enumerate(self) -> Iterator[Architecture]:
         """Iterate over all architectures of a `finite` space, in the official order.
 

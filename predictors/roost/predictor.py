@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from latlab.predictors.base import Archs, FloatArray, LatencyFormula, Prediction, Predictor, SourceDevice
 from latlab.predictors.common import serialization as files
 from latlab.predictors.common.blas_threads import one_thread
 from latlab.predictors.common.log_latency import from_log, half_width, in_ms, log_labels
+from latlab.predictors.roost.constant_networks import are_folded, with_own_level
 from latlab.predictors.roost.latency_scale import Level, level_of
 from latlab.predictors.roost.posterior import LEVEL, NU, Posterior, condition
 from latlab.predictors.roost.prior import (
@@ -30,7 +31,6 @@ from latlab.predictors.roost.prior import (
     Component,
     SourceTable,
     fit_source,
-    floor_variance,
     mixture,
     synthetic_prior,
 )
@@ -46,6 +46,8 @@ LEAST_OF_SHORTEST = 0.1
 """Smallest prediction as a share of the shortest label; linear costs may be negative far from all labels."""
 CALIBRATION = 10.0
 """Number of labels that the model's own variance counts for against the errors of leaving labels out."""
+LEAST_IN_DESIGN = 0.6
+"""Least latency, as a share of the median, by which variances become relative in the choice of measurements."""
 TAIL = float(stats.t.ppf(0.95, NU) / stats.norm.ppf(0.95)) ** 2
 """Variance, in units of sigma^2, of the Gaussian that has the same central 90 % as the Student t with scale sigma."""
 LARGEST = 3.0
@@ -96,7 +98,6 @@ class Roost(Predictor):
         second = sum(c.weight * (c.covariance + np.outer(c.mean, c.mean)) for c in self._components)
         self._prior_mean = mean
         self._prior_covariance = second - np.outer(mean, mean)
-        self._prior_level = LEVEL**2 * np.outer(mean, mean)
         self._level: Level = level_of(self.space, self._tables, self._facts)
 
     def _scaled(self, archs: Archs) -> FloatArray:
@@ -108,35 +109,52 @@ class Roost(Predictor):
         self._posterior: Posterior | None = None
         self.__dict__.pop("_formula", None)  # it was the formula of the fit before
         self._mean, self._covariance = self._prior_mean, self._prior_covariance
-        self._noise, self._calibration, self._least = PRIOR_NOISE**2, 1.0, 0.0
+        self._noise, self._calibration, self._least, self._typical = PRIOR_NOISE**2, 1.0, 0.0, 0.0
         self._typical_variance = float(np.median(self._label_variance)) if len(self._genes) else 0.0
-        n = len(self._genes)
-        if not n:
+        if not len(self._genes):
             return
-        features = self._scaled(support)
-        variance = self._label_variance + floor_variance(np.exp(self._log_latency))
+        features = self._scaled(self._genes)
         with one_thread():
-            fitted = condition(self._components, features, self._log_latency, variance, robust=self._robust)
+            fitted, ordinary = self._conditioned(features)
         self._posterior = fitted
         self._mean, self._covariance, self._noise = fitted.mean, fitted.covariance, fitted.noise
         self._least = LEAST_OF_SHORTEST * float(np.exp(self._log_latency.min()))
+        self._typical = float(np.exp(np.median(self._log_latency[ordinary])))
+        n = int(ordinary.sum())
         if n > 1:
-            error2 = (self._log_latency - fitted.left_out_mean) ** 2 / fitted.left_out_variance
+            error2 = ((self._log_latency - fitted.left_out_mean) ** 2 / fitted.left_out_variance)[ordinary]
             self._calibration = (CALIBRATION + float(np.minimum(error2, LARGEST**2).sum())) / (CALIBRATION + n)
+
+    def _conditioned(self, features: FloatArray) -> tuple[Posterior, NDArray[np.bool_]]:
+        """Return the posterior, and which labels determine it: networks that the runtime folds to nothing do not."""
+        constant = self.space.constant(self._genes)
+        some = constant.any() and not constant.all() and not features[constant][:, ~self._prior.of_constant].any()
+        for ordinary in (~constant, np.ones_like(constant)) if some else (np.ones_like(constant),):
+            labels, variance = self._log_latency[ordinary], self._label_variance[ordinary]
+            fitted = condition(self._components, features[ordinary], labels, variance, robust=self._robust)
+            if not ordinary.all() and are_folded(fitted, features[constant], self._log_latency[constant]):
+                return with_own_level(fitted, self._prior.of_constant, constant, self._log_latency), ordinary
+        return fitted, ordinary
 
     @property
     def noise_variance(self) -> float:
         return self._noise + self._typical_variance
 
-    def _linearised(self, archs: Archs) -> tuple[FloatArray, FloatArray]:
-        """Return the expected latency (n,), in ms once there are labels, and the features divided by it (n, d)."""
-        features = self._scaled(archs)
-        expected = np.maximum(features @ self._mean, self._least or LEAST)
-        return expected, features / expected[:, None]
-
     def covariance(self, a: Archs, b: Archs) -> FloatArray:
-        covariance = self._covariance if self._posterior else self._covariance + self._prior_level
-        return np.asarray(self._linearised(a)[1] @ covariance @ self._linearised(b)[1].T)
+        return self.covariance_root(a) @ self.covariance_root(b).T
+
+    def covariance_root(self, archs: Archs) -> FloatArray:
+        # A network that takes much less than the others would have the largest relative variance, and would be chosen
+        # although there are few like it. The level is not known before the first label.
+        features = self._scaled(archs)
+        least = LEAST_IN_DESIGN * np.median(self._prior.sample @ self._mean)
+        with one_thread():
+            values, vectors = np.linalg.eigh(self._covariance)
+        large = values > 1e-9 * values[-1]
+        root = vectors[:, large] * np.sqrt(values[large])
+        if self._posterior is None:
+            root = np.concatenate([root, LEVEL * self._mean[:, None]], axis=1)
+        return np.asarray(features @ root / np.maximum(features @ self._mean, least)[:, None])
 
     def predict(self, archs: Archs) -> Prediction:
         """Predict `archs`; without any label, from the prior and the level that facts or sources give."""
@@ -157,17 +175,19 @@ class Roost(Predictor):
     def _formula(self) -> LatencyFormula:
         # The table is in units of scaled features. Here it is scaled, so that each architecture need not be.
         scale = self._prior.scale
-        factor, noise, freedom = 1.0, self.noise_variance, CALIBRATION + len(self._genes)
+        factor, noise, absolute, freedom = 1.0, self._typical_variance, 0.0, CALIBRATION + len(self._genes)
         if self._posterior is None:
             factor, noise, freedom = float(np.exp(self._level.log_ms)), self._level.variance, np.inf
-        elif self._robust:
-            noise += (TAIL - 1) * self._noise
+        else:
+            half = (TAIL if self._robust else 1.0) * self._noise / 2  # one half is relative, one absolute
+            noise, absolute = noise + half, float(np.sqrt(half)) * self._typical
         return LatencyFormula(
             table=self._mean / scale,
             covariance=self._covariance / np.outer(scale, scale),
             least=self._least or LEAST,
             factor=factor,
             noise=noise,
+            absolute=absolute,
             calibration=self._calibration,
             half_width=float(half_width(freedom)),
         )

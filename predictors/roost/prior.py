@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 
 from latlab.predictors.base import FloatArray, IntArray, SourceDevice
@@ -25,7 +26,7 @@ from latlab.predictors.synthetic.devices import synthesise
 from latlab.predictors.synthetic.workload import workload_of
 from latlab.search_spaces import SearchSpace
 
-__all__ = ["Component", "SourceTable", "SyntheticPrior", "fit_source", "floor_variance", "mixture", "synthetic_prior"]
+__all__ = ["Component", "SourceTable", "SyntheticPrior", "fit_source", "mixture", "synthetic_prior"]
 
 SAMPLE = 600
 """Number of architectures that synthetic devices measure."""
@@ -107,6 +108,8 @@ class SyntheticPrior:
     """One Gaussian for all synthetic devices."""
     pooled: FloatArray
     """Mean covariance within clusters, shape (d, d)."""
+    of_constant: NDArray[np.bool_]
+    """Features that only networks with a constant output have, shape (d,)."""
 
 
 @lru_cache(maxsize=16)
@@ -145,7 +148,20 @@ def _synthetic_prior(space: SearchSpace, seed: int) -> SyntheticPrior:
     )
     mean = tables.mean(axis=0)
     covariance = (tables - mean).T @ (tables - mean) / len(tables) + 1e-9 * np.eye(d)
-    return SyntheticPrior(scale, sample, clusters, Component("broad", mean, covariance, 1.0, SYNTHETIC_SCALES), pooled)
+    broad = Component("broad", mean, covariance, 1.0, SYNTHETIC_SCALES)
+    constant = space.constant(space.genes(archs))
+    return SyntheticPrior(scale, sample, clusters, broad, pooled, _of_constant(features, constant))
+
+
+def _of_constant(features: FloatArray, constant: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the features that only constant networks have, shape (d,); none if these have others, too.
+
+    Args:
+        features: features of a sample of the space, shape (m, d).
+        constant: which networks of the sample are constant, shape (m,).
+    """
+    own = ~features[~constant].any(axis=0)
+    return np.asarray(own & (features[constant].any() and not features[constant][:, ~own].any()))
 
 
 def _tables(features: FloatArray, latency: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -191,11 +207,6 @@ def _clusters(log_latency: FloatArray, reading: IntArray, seed: int) -> IntArray
     return labels
 
 
-def floor_variance(latency_ms: FloatArray) -> FloatArray:
-    """Return the variances of log-latencies, shape (n,), that come from absolute errors of the model (`ABSOLUTE`)."""
-    return np.asarray((ABSOLUTE * np.median(latency_ms) / latency_ms) ** 2)
-
-
 def fit_source(prior: SyntheticPrior, device: SourceDevice, features: FloatArray) -> SourceTable:
     """Fit the table of a source device to its m labels, with outliers discounted (iteratively reweighted, Student-t).
 
@@ -205,7 +216,7 @@ def fit_source(prior: SyntheticPrior, device: SourceDevice, features: FloatArray
     latency = device.latency_ms / device.latency_ms.mean()
     relative = features / latency[:, None]
     variance = np.zeros_like(latency) if device.stderr_ms is None else (device.stderr_ms / device.latency_ms) ** 2
-    variance = np.nan_to_num(variance) + floor_variance(device.latency_ms)
+    variance = np.nan_to_num(variance) + (ABSOLUTE * np.median(device.latency_ms) / device.latency_ms) ** 2
     precision = np.linalg.inv(prior.broad.covariance + 1e-7 * np.eye(features.shape[1]))
     rest = 1 - relative @ prior.broad.mean
     noise, trust = 0.05**2, np.ones_like(latency)
