@@ -52,6 +52,8 @@ STEPS = 2
 """Number of Gauss-Newton steps after the first linearisation, which is at the prior mean."""
 NU = 4.0
 """Degrees of freedom of the noise."""
+ROUNDS, SURPRISING = 3, 0.2
+"""Largest number of reweightings; one is enough if no label has a precision below the second number."""
 PRUNED = 64
 """Components are compared by that many labels; only the best are fitted to all."""
 KEPT, KEPT_OF_MANY, UNLIKELY = 12, 4, 1e-3
@@ -125,9 +127,11 @@ def condition(
         return fits, [part.reshape(fit.evidence.shape) for part, fit in zip(split, fits, strict=True)]
 
     fits, weights = fitted(floor)
-    if robust:
-        precision = _reweighted(fits, weights)
+    for _ in range(ROUNDS if robust else 0):
+        precision = _reweighted(fits, weights, floor, label_variance)
         fits, weights = fitted(floor / precision)
+        if precision.min() > SURPRISING:
+            break
     return _collapsed(fits, weights, kept, len(components), precision)
 
 
@@ -242,12 +246,17 @@ class _Fit:
         return mean, second
 
 
-def _reweighted(fits: Sequence[_Fit], weights: Sequence[FloatArray]) -> FloatArray:
+def _reweighted(
+    fits: Sequence[_Fit], weights: Sequence[FloatArray], floor: FloatArray, label_variance: FloatArray
+) -> FloatArray:
     """Return E[g_i], shape (n,), given the posterior of each label's error in units of its noise."""
     squared = np.zeros(fits[0].noise.shape[-1])
     for fit, weight in zip(fits, weights, strict=True):
-        error2 = (fit.noise * fit.alpha) ** 2 + fit.noise - fit.noise**2 * fit.inverse_diagonal
-        squared += np.einsum("ab,abn->n", weight, error2 / fit.noise)
+        ordinary = fit.sigma2[:, None] * floor + label_variance
+        variance = 1 / fit.inverse_diagonal - fit.noise + ordinary
+        error2 = (fit.alpha / fit.inverse_diagonal) ** 2
+        certain = np.clip((error2 / variance - 4) / 12, 0, 1)
+        squared += np.einsum("ab,abn->n", weight, error2 / (variance ** (1 - certain) * ordinary**certain))
     return np.asarray((NU + 1) / (NU + squared))
 
 

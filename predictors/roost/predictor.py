@@ -40,14 +40,15 @@ __all__ = ["Roost"]
 
 CHUNK = 1000
 """Number of architectures at a time, such that their features stay in the processor's cache."""
-PRIOR_NOISE = 0.03
-"""Relative noise that is assumed of labels as long as there are none."""
+PRIOR_NOISE = 0.06
+"""Relative noise, with the misfit of the model, that is assumed of labels as long as there are none."""
 LEAST_OF_SHORTEST = 0.1
 """Smallest prediction as a share of the shortest label; linear costs may be negative far from all labels."""
 CALIBRATION = 10.0
 """Number of labels that the model's own variance counts for against the errors of leaving labels out."""
-LEAST_IN_DESIGN = 0.6
-"""Least latency, as a share of the median, by which variances become relative in the choice of measurements."""
+LEAST_IN_DESIGN = 1.2
+"""Least latency, as a share of the median, to which errors are relative in the choice of measurements: errors of most
+networks count in milliseconds, as ranks depend on them; of slow ones in percent."""
 TAIL = float(stats.t.ppf(0.95, NU) / stats.norm.ppf(0.95)) ** 2
 """Variance, in units of sigma^2, of the Gaussian that has the same central 90 % as the Student t with scale sigma."""
 LARGEST = 3.0
