@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from latlab.search_spaces import Architecture, SearchSpace
 
-__all__ = ["Archs", "FloatArray", "IntArray", "LatencyFormula", "Prediction", "Predictor", "SourceDevice"]
+__all__ = ["WIDEST", "Archs", "FloatArray", "IntArray", "LatencyFormula", "Prediction", "Predictor", "SourceDevice"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -124,7 +124,8 @@ class Predictor(ABC):
             stderr_ms: the standard errors of the latencies in ms, where known; a noisy label counts for less.
 
         Raises:
-            ValueError: lengths differ, or a latency is not positive and finite.
+            ValueError: lengths differ, a latency is not positive and finite, a standard error is negative, or genes are
+                of another space.
         """
 
     @abstractmethod

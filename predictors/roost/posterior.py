@@ -78,7 +78,7 @@ class Posterior:
     left_out_mean: FloatArray
     """Mean log-latency of each label predicted from all the others, at the weights and noise of all, shape (n,)."""
     left_out_variance: FloatArray
-    """Variance of the same predictions, shape (n,)."""
+    """Variance of the same predictions without the noise of a label, shape (n,)."""
 
 
 def condition(
@@ -276,6 +276,7 @@ def _collapsed(
         second += square
         variance = 1 / fit.inverse_diagonal
         left = (fit.expected + fit.rest)[:, None] - fit.alpha * variance
+        variance = np.maximum(variance - fit.noise, 0)
         left_mean += np.einsum("ab,abn->n", weight, left)
         left_second += np.einsum("ab,abn->n", weight, variance + left**2)
     return Posterior(

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from latlab.predictors.base import Archs, FloatArray, LatencyFormula, Prediction, Predictor, SourceDevice
+from latlab.predictors.base import WIDEST, Archs, FloatArray, LatencyFormula, Prediction, Predictor, SourceDevice
 from latlab.predictors.common import serialization as files
 from latlab.predictors.common.blas_threads import one_thread
-from latlab.predictors.common.log_latency import from_log, half_width, in_ms, log_labels
+from latlab.predictors.common.log_latency import CENTRAL, from_log, half_width, in_ms, log_labels
 from latlab.predictors.roost.constant_networks import are_folded, with_own_level
 from latlab.predictors.roost.latency_scale import Level, level_of
 from latlab.predictors.roost.posterior import LEVEL, NU, Posterior, condition
@@ -42,17 +42,20 @@ CHUNK = 1000
 """Number of architectures at a time, such that their features stay in the processor's cache."""
 PRIOR_NOISE = 0.06
 """Relative noise, with the misfit of the model, that is assumed of labels as long as there are none."""
+FAR = 2.0
+"""Largest difference of log-latency between all labels and one that is predicted from them: a factor of 7."""
 LEAST_OF_SHORTEST = 0.1
 """Smallest prediction as a share of the shortest label; linear costs may be negative far from all labels."""
-CALIBRATION = 10.0
-"""Number of labels that the model's own variance counts for against the errors of leaving labels out."""
+CALIBRATION = 10
+"""Number of imagined labels that stand beside the real ones in the calibration."""
 LEAST_IN_DESIGN = 1.2
 """Least latency, as a share of the median, to which errors are relative in the choice of measurements: errors of most
 networks count in milliseconds, as ranks depend on them; of slow ones in percent."""
 TAIL = float(stats.t.ppf(0.95, NU) / stats.norm.ppf(0.95)) ** 2
 """Variance, in units of sigma^2, of the Gaussian that has the same central 90 % as the Student t with scale sigma."""
-LARGEST = 3.0
-"""Largest standardised error in the calibration; the noise model takes care of outliers."""
+IMAGINED = 0.9
+"""Errors of the imagined labels in the calibration, in units of those for which the intervals are right. Below 1,
+because on development devices the intervals of few labels were too wide."""
 
 
 class Roost(Predictor):
@@ -121,10 +124,8 @@ class Roost(Predictor):
         self._mean, self._covariance, self._noise = fitted.mean, fitted.covariance, fitted.noise
         self._least = LEAST_OF_SHORTEST * float(np.exp(self._log_latency.min()))
         self._typical = float(np.exp(np.median(self._log_latency[ordinary])))
-        n = int(ordinary.sum())
-        if n > 1:
-            error2 = ((self._log_latency - fitted.left_out_mean) ** 2 / fitted.left_out_variance)[ordinary]
-            self._calibration = (CALIBRATION + float(np.minimum(error2, LARGEST**2).sum())) / (CALIBRATION + n)
+        if ordinary.sum() > 1:
+            self._calibration = self._calibrated(ordinary)
 
     def _conditioned(self, features: FloatArray) -> tuple[Posterior, NDArray[np.bool_]]:
         """Return the posterior, and which labels determine it: networks that the runtime folds to nothing do not."""
@@ -136,6 +137,31 @@ class Roost(Predictor):
             if not ordinary.all() and are_folded(fitted, features[constant], self._log_latency[constant]):
                 return with_own_level(fitted, self._prior.of_constant, constant, self._log_latency), ordinary
         return fitted, ordinary
+
+    def _calibrated(self, ordinary: NDArray[np.bool_]) -> float:
+        """Return what to multiply variances by, so that intervals hold 90 % of the labels predicted from the others.
+
+        A few imagined labels, for which the intervals are nearly right, stand beside the real ones.
+        """
+        freedom = CALIBRATION + len(self._genes)
+        mean, variance = self._left_out()
+        errors = (np.abs(self._log_latency - mean) / np.sqrt(variance))[ordinary]
+        shares = (np.arange(CALIBRATION) + 0.5) / CALIBRATION
+        imagined = IMAGINED * stats.t.ppf((1 + shares) / 2, freedom)
+        return float(np.quantile(np.concatenate([errors, imagined]), CENTRAL) / half_width(freedom)) ** 2
+
+    def _left_out(self) -> tuple[FloatArray, FloatArray]:
+        """Return mean and variance of each label's logarithm, predicted from the others, before calibration."""
+        assert self._posterior is not None
+        mean = self._posterior.left_out_mean
+        relative, absolute = self._label_noise()
+        noise = relative + (absolute / np.exp(mean)) ** 2 + self._label_variance
+        return mean, self._posterior.left_out_variance + noise
+
+    def _label_noise(self) -> tuple[float, float]:
+        """Return the noise that labels do not state: a variance of log-latency, and a standard deviation in ms."""
+        half = (TAIL if self._robust else 1.0) * self._noise / 2  # one half is relative, one absolute
+        return half, float(np.sqrt(half)) * self._typical
 
     @property
     def noise_variance(self) -> float:
@@ -176,12 +202,13 @@ class Roost(Predictor):
     def _formula(self) -> LatencyFormula:
         # The table is in units of scaled features. Here it is scaled, so that each architecture need not be.
         scale = self._prior.scale
-        factor, noise, absolute, freedom = 1.0, self._typical_variance, 0.0, CALIBRATION + len(self._genes)
+        factor, noise, absolute = 1.0, self._typical_variance, 0.0
+        freedom: float = CALIBRATION + len(self._genes)
         if self._posterior is None:
             factor, noise, freedom = float(np.exp(self._level.log_ms)), self._level.variance, np.inf
         else:
-            half = (TAIL if self._robust else 1.0) * self._noise / 2  # one half is relative, one absolute
-            noise, absolute = noise + half, float(np.sqrt(half)) * self._typical
+            unstated, absolute = self._label_noise()
+            noise += unstated
         return LatencyFormula(
             table=self._mean / scale,
             covariance=self._covariance / np.outer(scale, scale),
@@ -196,11 +223,10 @@ class Roost(Predictor):
     def leave_one_out(self) -> Prediction:
         if self._posterior is None or len(self._genes) < 2:
             raise ValueError("leaving one out needs at least two measurements")
-        return self._in_ms(self._posterior.left_out_mean, self._posterior.left_out_variance)
-
-    def _in_ms(self, mean: FloatArray, variance: FloatArray) -> Prediction:
-        """Return medians and intervals, with the variance corrected by the errors of predicting left-out labels."""
-        return in_ms(mean, variance * self._calibration, CALIBRATION + len(self._genes), 0.0)
+        mean, variance = self._left_out()
+        # A label far from all others can be predicted as anything from them.
+        near = np.clip(mean, self._log_latency.min() - FAR, self._log_latency.max() + FAR)
+        return in_ms(near, np.minimum(self._calibration * variance, WIDEST), CALIBRATION + len(self._genes), 0.0)
 
     def save(self, folder: str | Path) -> None:
         arrays = {

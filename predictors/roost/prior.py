@@ -58,11 +58,13 @@ have these discounted as outliers."""
 SOURCE_SCALES = (0.15, 0.5, 1.5)
 """Distances of a target from a source device, in units of the spread within a cluster of synthetic devices."""
 SYNTHETIC_SCALES = (0.5, 1.0, 2.0)
+ROUGH = 0.5
+"""Relative standard deviation of each cost by itself, for devices unlike all synthetic ones."""
 SPAN_SCALES = (0.7, 1.5)
 SPAN_WIDTHS = (0.05, 0.3)
 """Covariances of a target outside of the span of the sources, as shares of a cluster's covariance."""
 WEIGHTS = {"synthetic": 2.0, "broad": 1.0, "source": 0.3, "span": 0.3}
-"""Prior weights of each kind of component, all components of the kind together."""
+"""Prior weights of each kind of component, all components of the kind together; `broad` is that of each of two."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,10 @@ def mixture(prior: SyntheticPrior, sources: Sequence[SourceTable], *, synthetic:
     if synthetic or not sources:
         share = WEIGHTS["synthetic"]
         found += [replace(component, weight=share * component.weight) for component in prior.clusters]
-        found.append(replace(prior.broad, weight=WEIGHTS["broad"]))
+        broad = prior.broad
+        rough = broad.covariance + np.diag((ROUGH * broad.mean) ** 2)
+        found.append(replace(broad, weight=WEIGHTS["broad"]))
+        found.append(replace(broad, covariance=rough, weight=WEIGHTS["broad"]))
     for table in sources:
         weight = WEIGHTS["source"] / len(sources)
         found.append(Component("source", table.mean, prior.pooled + table.covariance, weight, SOURCE_SCALES))
