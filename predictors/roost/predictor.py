@@ -53,6 +53,8 @@ LEAST_IN_DESIGN = 1.2
 networks count in milliseconds, as ranks depend on them; of slow ones in percent."""
 TAIL = float(stats.t.ppf(0.95, NU) / stats.norm.ppf(0.95)) ** 2
 """Variance, in units of sigma^2, of the Gaussian that has the same central 90 % as the Student t with scale sigma."""
+EDITION = 2
+"""Number of the model. A folder that another one saved is to be fitted again, because it would predict other numbers."""
 IMAGINED = 0.9
 """Errors of the imagined labels in the calibration, in units of those for which the intervals are right. Below 1,
 because on development devices the intervals of few labels were too wide."""
@@ -250,8 +252,8 @@ class Roost(Predictor):
         files.save(folder, self.name, self.space, arrays, facts)
 
     def _fingerprint(self) -> str:
-        """Return a hash of the synthetic prior, in whose units tables are; the prior is not saved but made again."""
-        rounded = np.concatenate([self._prior.scale, self._prior.broad.mean]).astype(np.float32).round(3)
+        """Return a hash of the model and of its synthetic prior, in whose units tables are and which is made again."""
+        rounded = np.concatenate([[EDITION], self._prior.scale, self._prior.broad.mean]).astype(np.float32).round(3)
         return hashlib.sha256(rounded.tobytes()).hexdigest()[:16]
 
     @classmethod
@@ -260,7 +262,7 @@ class Roost(Predictor):
         with files.restoring(folder):
             predictor = cls(space, **facts["options"])
             if facts["prior"] != predictor._fingerprint():
-                raise ValueError("its synthetic prior is another one")
+                raise ValueError("its model or its synthetic prior is another one")
             kept = zip(
                 facts["sources"],
                 arrays["source_means"],
