@@ -35,13 +35,18 @@ def are_folded(posterior: Posterior, features: FloatArray, log_latency: FloatArr
 
 
 def with_own_level(
-    posterior: Posterior, columns: NDArray[np.bool_], constant: NDArray[np.bool_], log_latency: FloatArray
+    posterior: Posterior,
+    columns: NDArray[np.bool_],
+    features: FloatArray,
+    constant: NDArray[np.bool_],
+    log_latency: FloatArray,
 ) -> Posterior:
     """Return the posterior with a level for constant networks, which is the geometric mean of their labels.
 
     Args:
         posterior: that of the other labels.
-        columns: the features that only constant networks have; the first of them is 1 (scaled: the same for all).
+        columns: the features that only constant networks have; the first of them is the same number for all of these.
+        features: features of the constant ones among the labels, shape (k, d).
         constant: which labels are of constant networks, shape (n,).
         log_latency: all labels, shape (n,).
     """
@@ -52,7 +57,7 @@ def with_own_level(
     first = int(np.argmax(columns))
     mean[columns] = 0
     covariance[columns], covariance[:, columns] = 0, 0
-    mean[first] = np.exp(level)
+    mean[first] = np.exp(level) / features[0, first]
     covariance[first, first] = np.expm1(spread * (1 + 1 / number)) * mean[first] ** 2
 
     def all_labels(of_others: FloatArray, of_own: FloatArray | float) -> FloatArray:

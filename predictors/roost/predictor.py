@@ -137,7 +137,8 @@ class Roost(Predictor):
             labels, variance = self._log_latency[ordinary], self._label_variance[ordinary]
             fitted = condition(self._components, features[ordinary], labels, variance, robust=self._robust)
             if not ordinary.all() and are_folded(fitted, features[constant], self._log_latency[constant]):
-                return with_own_level(fitted, self._prior.of_constant, constant, self._log_latency), ordinary
+                own = self._prior.of_constant
+                return with_own_level(fitted, own, features[constant], constant, self._log_latency), ordinary
         return fitted, ordinary
 
     def _calibrated(self, ordinary: NDArray[np.bool_]) -> float:
