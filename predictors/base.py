@@ -167,6 +167,10 @@ class Predictor(ABC):
         """Return the predictor as a formula of `SearchSpace.features`; by default None, because it is none."""
         return None
 
+    def remarks(self) -> tuple[str, ...]:
+        """Return sentences about labels that cannot all be right, for the user; by default none."""
+        return ()
+
     @abstractmethod
     def save(self, folder: str | Path) -> None:
         """Write the fitted predictor into `folder`, made where it is missing: safetensors and JSON, never pickle."""

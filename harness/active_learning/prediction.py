@@ -154,7 +154,7 @@ def fitted_to_store(
         seed=seed,
     )
     fitted = FittedPredictor(loop.predictor, card, measured_latencies(table))
-    fitted.remarks = label_remarks(table)
+    fitted.remarks = (*label_remarks(table), *fitted.remarks)
     return fitted
 
 

@@ -32,7 +32,7 @@ from scipy.special import logsumexp
 from latlab.predictors.base import FloatArray, IntArray
 from latlab.predictors.roost.prior import LEAST, Component
 
-__all__ = ["LEVEL", "NOISES", "Posterior", "condition"]
+__all__ = ["LEVEL", "NOISES", "Posterior", "absolute_share", "condition"]
 
 NOISES = np.array([0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16])
 """Values of sigma: relative noise that the standard errors of labels leave out, and misfit of the model."""
@@ -99,7 +99,7 @@ def condition(
         robust: discount outliers.
     """
     n = len(log_latency)
-    floor = _absolute_share(log_latency)
+    floor = absolute_share(log_latency)
     # Labels are taken evenly over all, because the first ones may be one batch of a design.
     some = np.linspace(0, n - 1, min(n, PRUNED)).round().astype(int)
     first = np.array(
@@ -135,7 +135,7 @@ def condition(
     return _collapsed(fits, weights, kept, len(components), precision)
 
 
-def _absolute_share(log_latency: FloatArray) -> FloatArray:
+def absolute_share(log_latency: FloatArray) -> FloatArray:
     """Return h_i of each label, shape (n,): its noise variance over that of a label of the median latency."""
     return np.asarray((1 + np.exp(2 * (np.median(log_latency) - log_latency))) / 2)
 

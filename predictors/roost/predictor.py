@@ -25,7 +25,7 @@ from latlab.predictors.common.blas_threads import one_thread
 from latlab.predictors.common.log_latency import CENTRAL, from_log, half_width, in_ms, log_labels
 from latlab.predictors.roost.constant_networks import are_folded, with_own_level
 from latlab.predictors.roost.latency_scale import Level, level_of
-from latlab.predictors.roost.posterior import LEVEL, NU, Posterior, condition
+from latlab.predictors.roost.posterior import LEVEL, NU, Posterior, absolute_share, condition
 from latlab.predictors.roost.prior import (
     LEAST,
     Component,
@@ -34,6 +34,7 @@ from latlab.predictors.roost.prior import (
     mixture,
     synthetic_prior,
 )
+from latlab.predictors.roost.remarks import contradicted, few_networks, same_latency, two_units
 from latlab.search_spaces import SearchSpace
 
 __all__ = ["Roost"]
@@ -54,7 +55,7 @@ networks count in milliseconds, as ranks depend on them; of slow ones in percent
 TAIL = float(stats.t.ppf(0.95, NU) / stats.norm.ppf(0.95)) ** 2
 """Variance, in units of sigma^2, of the Gaussian that has the same central 90 % as the Student t with scale sigma."""
 EDITION = 2
-"""Number of the model. A folder that another one saved is to be fitted again, because it would predict other numbers."""
+"""Number of the model. A folder that another one saved is to be fitted again: it would predict other numbers."""
 IMAGINED = 0.9
 """Errors of the imagined labels in the calibration, in units of those for which the intervals are right. Below 1,
 because on development devices the intervals of few labels were too wide."""
@@ -230,6 +231,25 @@ class Roost(Predictor):
         # A label far from all others can be predicted as anything from them.
         near = np.clip(mean, self._log_latency.min() - FAR, self._log_latency.max() + FAR)
         return in_ms(near, np.minimum(self._calibration * variance, WIDEST), CALIBRATION + len(self._genes), 0.0)
+
+    def remarks(self) -> tuple[str, ...]:
+        if self._posterior is None:
+            return ()
+        constant = same_latency(self._log_latency, self._genes)
+        repeated = few_networks(self._genes)
+        if constant or repeated:
+            return tuple(one for one in (constant, repeated) if one)
+        # Constant networks may be folded to nothing, which is no mistake.
+        some = ~self.space.constant(self._genes)
+        genes, labels = self._genes[some], self._log_latency[some]
+        typical = np.log(np.maximum(self._scaled(genes) @ self._prior.broad.mean, LEAST))
+        mixed = two_units(labels, typical)
+        if mixed:
+            return (mixed,)
+        mean, variance = self._left_out()
+        names = [arch.text for arch in self.space.architectures(genes)]
+        weight = self._posterior.precision[some] / absolute_share(labels)
+        return contradicted(names, labels, mean[some], np.sqrt(variance[some]), weight)
 
     def save(self, folder: str | Path) -> None:
         arrays = {

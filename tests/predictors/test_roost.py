@@ -441,3 +441,140 @@ def test_what_follows_a_refused_label_is_what_was_before(fresh: Callable[..., tu
         predictor.adapt(genes[:2], [1.0, -1.0])
     assert np.array_equal(predictor.predict(genes).mean_ms, before)
     assert len(predictor.leave_one_out().mean_ms) == 5
+
+
+# Networks without a path from input to output
+
+
+@pytest.fixture(scope="module")
+def cells() -> tuple[IntArray, FloatArray]:
+    """1,300 cells, of which the last 100 are constant as some of the others are, and what a device takes as written."""
+    genes = np.array([arch.genes for arch in CELLS.enumerate()])
+    order = np.random.default_rng(0).permutation(len(genes))
+    rows = np.concatenate([order[:1200], order[1200:][CELLS.constant(genes[order[1200:]])][:100]])
+    latency = []
+    for arch in CELLS.architectures(genes[rows]):
+        layers = [layer for layer in CELLS.layers(arch) if layer.kind != "zero"]
+        latency.append(0.02 * len(layers) + sum(layer.macs for layer in layers) / 4e7)
+    return genes[rows], np.array(latency) * np.exp(0.01 * np.random.default_rng(1).standard_normal(len(rows)))
+
+
+@pytest.mark.parametrize("folded", ["all", "none", "some"])
+def test_constant_networks_that_are_folded_or_not(folded: str, cells: tuple[IntArray, FloatArray]) -> None:
+    genes, latency = cells
+    constant = CELLS.constant(genes)
+    is_folded = constant & {"all": True, "none": False, "some": (genes == 3).sum(axis=1) >= 2}[folded]
+    latency = np.where(is_folded, 0.05 * latency / latency[constant].mean(), latency)
+    predictor, bought = Roost(CELLS), np.array([], int)
+    for _ in range(4):
+        rest = np.setdiff1d(np.arange(1200), bought)
+        bought = np.concatenate([bought, rest[choose(predictor, genes[rest], genes[:600], 5)]])
+        predictor.adapt(genes[bought], latency[bought])
+    assert constant[bought].sum() <= 4  # the design does not spend itself on them
+    bought = np.concatenate([bought, np.flatnonzero(constant)[-2:]])
+    predictor.adapt(genes[bought], latency[bought])
+    test = np.setdiff1d(np.arange(len(genes)), bought)
+    found, truth = predictor.predict(genes[test]), latency[test]
+    error = np.abs(np.log(found.mean_ms / truth))
+    ordinary = ~constant[test]
+    assert error[ordinary].mean() < 0.02
+    assert spearman(found.mean_ms[ordinary], truth[ordinary]) > 0.99
+    # Where some fold, nothing says of another which it is. It lies in the interval all the same.
+    assert np.median(error[~ordinary]) < {"all": 0.6, "none": 0.1, "some": np.inf}[folded]
+    assert coverage_percent(found, truth) > 85
+    assert np.median(np.abs(np.log(predictor.leave_one_out().mean_ms / latency[bought]))) < 0.03
+
+
+def test_only_constant_networks_are_labelled(cells: tuple[IntArray, FloatArray]) -> None:
+    genes, latency = cells
+    constant = CELLS.constant(genes)
+    predictor = Roost(CELLS)
+    predictor.adapt(genes[constant][:4], latency[constant][:4])
+    assert np.isfinite(predictor.predict(genes).upper_ms).all()
+
+
+# Labels that cannot all be right
+
+
+@pytest.mark.parametrize(("factor", "loses"), [(0.1, 0.03), (10.0, 0.1)])
+def test_one_label_among_ten_that_is_wrong(
+    factor: float, loses: float, fresh: Callable[..., tuple[IntArray, FloatArray]]
+) -> None:
+    genes, latency = fresh(CELLS, 400, 12, seed=81)
+    predictor, lost = Roost(CELLS), []
+    for device in latency:
+        ranks = []
+        for wrong in (1.0, factor):
+            labels = device[:10].copy()
+            labels[3] *= wrong
+            predictor.adapt(genes[:10], labels)
+            ranks.append(spearman(predictor.predict(genes[10:]).mean_ms, device[10:]))
+            text = CELLS.from_genes(genes[3]).text
+            if wrong != 1:
+                named = [text in remark for remark in predictor.remarks()]
+                assert any(named) or max(labels[3] / device[:10].max(), device[:10].min() / labels[3]) < 4
+        lost.append(ranks[0] - ranks[1])
+    assert np.mean(lost) < loses
+    assert np.median(lost) < 0.05
+
+
+def test_right_labels_need_no_remarks(fresh: Callable[..., tuple[IntArray, FloatArray]]) -> None:
+    genes, latency = fresh(CELLS, 60, 12, seed=82)
+    noisy = latency * np.exp(0.02 * np.random.default_rng(2).standard_normal(latency.shape))
+    predictor, remarked = Roost(CELLS), 0
+    assert predictor.remarks() == ()
+    for device in noisy:
+        for n in (1, 3, 10, 60):
+            predictor.adapt(genes[:n], device[:n])
+            remarked += bool(predictor.remarks())
+    assert remarked <= 2
+
+
+def test_misuse_is_put_in_words(fresh: Callable[..., tuple[IntArray, FloatArray]]) -> None:
+    genes, latency = fresh(CELLS, 60, 1, seed=83)
+    predictor, labels = Roost(CELLS), latency[0, :10]
+
+    def remarks(genes: IntArray, labels: FloatArray) -> str:
+        predictor.adapt(genes, labels)
+        return " ".join(predictor.remarks())
+
+    names = [arch.text for arch in CELLS.architectures(genes[:10])]
+    text = remarks(genes[:10], labels * np.where(np.arange(10) == 4, 10, 1))
+    assert f"The label of {names[4]}, " in text
+    assert "times as large as the other labels say" in text
+    assert "counts little" in text
+    assert "two units" in remarks(genes[:10], labels * np.where(np.arange(10) < 5, 1000, 1))
+    assert "All 10 labels are 2.5 ms" in remarks(genes[:10], np.full(10, 2.5))
+    assert "only 1 different network." in remarks(np.repeat(genes[:1], 10, axis=0), labels[0] * np.linspace(1, 1.1, 10))
+    assert "only 2 different networks." in remarks(np.repeat(genes[:2], 5, axis=0), np.repeat(labels[:2], 5))
+    assert remarks(genes[:2], labels[:2]) == ""
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_overflows(cells: tuple[IntArray, FloatArray]) -> None:
+    """Neither with folded networks nor with absurd labels; errors of left-out labels stay of a size to be told."""
+    genes, latency = cells
+    constant = CELLS.constant(genes)
+    folded = np.where(constant, 1e-3 * latency, latency)
+    predictor = Roost(CELLS)
+    absurd = np.geomspace(1e-9, 1e9, 12)
+    for n, labels in ((12, folded), (12, absurd), (2, absurd[[0, -1]]), (1, absurd)):
+        rows = np.concatenate([np.arange(n - 1), np.flatnonzero(constant)[:1]])
+        predictor.adapt(genes[rows], labels[rows] if labels is folded else labels[:n])
+        found = predictor.predict(genes)
+        for field in (found.mean_ms, found.std_ms, found.lower_ms, found.upper_ms):
+            assert np.isfinite(field).all()
+            assert (field > 0).all()
+        if n > 1:
+            left = predictor.leave_one_out()
+            assert np.isfinite(left.upper_ms).all()
+            assert np.abs(np.log(left.mean_ms / predictor.predict(genes[rows]).mean_ms)).max() < 50
+
+
+def test_wrong_errors_and_genes_are_refused(fresh: Callable[..., tuple[IntArray, FloatArray]]) -> None:
+    genes, latency = fresh(CELLS, 20, 1)
+    predictor = Roost(CELLS)
+    with pytest.raises(ValueError, match="standard errors must not be negative"):
+        predictor.adapt(genes[:3], latency[0, :3], [0.1, -0.1, 0.1])
+    with pytest.raises(ValueError, match=r"genes of nasbench201 have the shape \(n, 6\)"):
+        predictor.adapt(genes[:3, :5], latency[0, :3])

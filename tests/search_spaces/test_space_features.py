@@ -104,7 +104,7 @@ def test_nodes_that_hold_one_value() -> None:
                 terms = [(row[edge], names[source]) for edge, source in edges.items() if kept[edge]]
                 value: object = ("sum", node)
                 if len(terms) == 1:
-                    (op, start), = terms
+                    ((op, start),) = terms
                     value = start if op == 1 else ("pool", start) if op == 4 else value
                 names.append(value)
             assert values == [names.index(name) for name in names]
