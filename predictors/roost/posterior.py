@@ -100,28 +100,27 @@ def condition(
     """
     n = len(log_latency)
     floor = absolute_share(log_latency)
+    everything = _projected(components, features)
     # Labels are taken evenly over all, because the first ones may be one batch of a design.
     some = np.linspace(0, n - 1, min(n, PRUNED)).round().astype(int)
-    first = np.array(
-        [
-            _Fit(
-                c, features[some], log_latency[some], label_variance[some], floor[some], COARSE, all_scales=False
-            ).evidence[0]
-            for c in components
-        ]
-    )  # (components, noises)
+    middle = [(k, len(component.scales) // 2) for k, component in enumerate(components)]
+    few = _Projected(everything.means[:, some], everything.columns[:, some])
+    first = _Fits(components, few, middle, log_latency[some], label_variance[some], floor[some], COARSE).evidence
     best = first.max(axis=1)
     chance = np.exp((best - best.max()) / TEMPERATURE)
     likely = np.argsort(-chance)[: KEPT if n <= PRUNED else KEPT_OF_MANY]
     kept = sorted(int(k) for k in likely if chance[k] > UNLIKELY)
     noises = np.arange(len(NOISES))
     if n >= NARROW:
-        middle = int(COARSE[np.argmax(first[likely[0]])])
-        noises = noises[max(middle - 1, 0) : middle + 2]
+        typical = int(COARSE[np.argmax(first[likely[0]])])
+        noises = noises[max(typical - 1, 0) : typical + 2]
+    pairs = [[(k, scale) for scale in range(len(components[k].scales))] for k in kept]
+    # All at once are quicker where arrays are small; one after another, large ones fit into memory.
+    parts = pairs if n > PRUNED else [[pair for own in pairs for pair in own]]
     precision = np.ones(n)
 
-    def fitted(shape: FloatArray) -> tuple[list[_Fit], list[FloatArray]]:
-        fits = [_Fit(components[k], features, log_latency, label_variance, shape, noises) for k in kept]
+    def fitted(shape: FloatArray) -> tuple[list[_Fits], list[FloatArray]]:
+        fits = [_Fits(components, everything, part, log_latency, label_variance, shape, noises) for part in parts]
         evidence = np.concatenate([fit.evidence.ravel() for fit in fits]) / TEMPERATURE
         split = np.split(np.exp(evidence - logsumexp(evidence)), np.cumsum([fit.evidence.size for fit in fits])[:-1])
         return fits, [part.reshape(fit.evidence.shape) for part, fit in zip(split, fits, strict=True)]
@@ -132,7 +131,7 @@ def condition(
         fits, weights = fitted(floor / precision)
         if precision.min() > SURPRISING:
             break
-    return _collapsed(fits, weights, kept, len(components), precision)
+    return _collapsed(fits, weights, len(components), precision)
 
 
 def absolute_share(log_latency: FloatArray) -> FloatArray:
@@ -149,56 +148,67 @@ def _log_prior(scales: tuple[float, ...]) -> FloatArray:
     return np.asarray((grid - logsumexp(grid))[:, None] + sigma - logsumexp(sigma))
 
 
-class _Fit:
-    """A component conditioned on the labels, for all its scales and noises: arrays of shape (scales, noises, ...).
+@dataclass(frozen=True, slots=True)
+class _Projected:
+    """What components say of the labels' architectures, up to a factor."""
+
+    means: FloatArray
+    """Features times the mean of each component, shape (components, n)."""
+    columns: FloatArray
+    """Features times a root of each covariance, shape (components, n, rank), 0 beyond the rank of a component."""
+
+
+def _projected(components: Sequence[Component], features: FloatArray) -> _Projected:
+    columns = np.zeros((len(components), len(features), max(component.root.shape[1] for component in components)))
+    for component, own in zip(components, columns, strict=True):
+        own[:, : component.root.shape[1]] = features @ component.root
+    return _Projected(np.array([component.mean for component in components]) @ features.T, columns)
+
+
+class _Fits:
+    """Components conditioned on the labels, for some of their scales and all noises: shapes (pairs, noises, ...).
 
     Args:
+        components: all of the prior.
+        projected: all of them, at the labels.
+        pairs: positions of the components to condition, each with that of one of its scales.
         shape: h_i / g_i of each label, which sigma^2 multiplies.
         noises: the positions in `NOISES` to fit.
-        all_scales: fit all scales; otherwise only the middle one, to compare components.
     """
 
     def __init__(
         self,
-        component: Component,
-        features: FloatArray,
+        components: Sequence[Component],
+        projected: _Projected,
+        pairs: Sequence[tuple[int, int]],
         log_latency: FloatArray,
         label_variance: FloatArray,
         shape: FloatArray,
         noises: IntArray,
-        *,
-        all_scales: bool = True,
     ) -> None:
-        scales = np.array(component.scales)
-        prior_log = np.log(component.weight) + _log_prior(component.scales)
-        if not all_scales:
-            middle = len(scales) // 2
-            scales, prior_log = scales[middle : middle + 1], prior_log[middle : middle + 1]
-        start = np.maximum(features @ component.mean, LEAST)
-        level = float(np.exp(np.mean(log_latency - np.log(start))))
-        self.centre = level * component.mean
-        # `root` is a square root of the prior covariance; one more column, `self.level`, moves the level.
-        root = level * component.root
-        self.scales, self.root, self.level = scales, root, LEVEL * self.centre
-        self.covariance = level**2 * component.covariance
-        prior = features @ self.centre
-        columns = np.concatenate([features @ root, (features @ self.level)[:, None]], axis=1)
-        stretch = np.concatenate([np.repeat(scales[:, None], root.shape[1], axis=1), np.ones((len(scales), 1))], axis=1)
-        tall = columns * stretch[:, None, :]  # (scales, n, rank)
-        f = np.broadcast_to(start * level, (len(scales), len(log_latency)))
-        for step in range(STEPS + 1):
-            at = noises if step == STEPS else noises[len(noises) // 2 :][:1]
-            self.sigma2 = NOISES[at] ** 2
-            self.noise = self.sigma2[:, None] * shape + label_variance
-            self.design = tall / f[..., None]
-            self.expected = np.log(f) - (f - prior) / f
-            self.rest = log_latency - self.expected
-            self._solve()
-            if step < STEPS:
-                moved = prior + np.einsum("ar,anr->an", self.along[:, 0], tall)
-                f = np.maximum(moved, 0.3 * f)
+        self.component = np.array([k for k, _ in pairs])
+        self.prior = [components[k] for k in self.component]
+        self.scale = np.array([components[k].scales[i] for k, i in pairs])
+        start = np.maximum(projected.means[self.component], LEAST)  # (pairs, n)
+        self.level = np.exp(np.mean(log_latency - np.log(start), axis=1))
+        prior = self.level[:, None] * projected.means[self.component]
+        # The columns of a root of the prior covariance, and one more, which moves the level.
+        columns = projected.columns[self.component] * (self.level * self.scale)[:, None, None]
+        tall = np.concatenate([columns, LEVEL * prior[..., None]], axis=2)
+        f = start * self.level[:, None]
+        for _ in range(STEPS):
+            design, rest = tall / f[..., None], log_latency - np.log(f) + (f - prior) / f
+            noise = NOISES[noises[len(noises) // 2]] ** 2 * shape + label_variance
+            moved = prior + (tall @ _mean(design, noise, rest)[..., None])[..., 0]
+            f = np.maximum(moved, 0.3 * f)
+        self.design, self.expected = tall / f[..., None], np.log(f) - (f - prior) / f
+        self.rest = log_latency - self.expected
+        self.sigma2 = NOISES[noises] ** 2
+        self.noise = self.sigma2[:, None] * shape + label_variance
+        self._solve()
         quadratic = np.einsum("an,abn->ab", self.rest, self.alpha)
-        self.evidence = -0.5 * quadratic - 0.5 * self.log_determinant + prior_log[:, noises]
+        log_prior = np.array([np.log(components[k].weight) + _log_prior(components[k].scales)[i] for k, i in pairs])
+        self.evidence = -0.5 * quadratic - 0.5 * self.log_determinant + log_prior[:, noises]
 
     def _solve(self) -> None:
         """Compute, with K = B B' + N: alpha = K^-1 rest, log |K|, the diagonal of K^-1, and B' alpha.
@@ -207,47 +217,61 @@ class _Fit:
         """
         design, noise = self.design, self.noise
         n, rank = design.shape[-2:]
-        if n <= rank:
+        self.by_labels = n <= rank
+        if self.by_labels:
             covariance = np.repeat((design @ design.swapaxes(-1, -2))[:, None], len(noise), axis=1)
             covariance[..., np.arange(n), np.arange(n)] += noise
             self.inverse = np.linalg.inv(covariance)
-            self.alpha = np.einsum("abij,aj->abi", self.inverse, self.rest)
+            self.alpha = (self.inverse @ self.rest[:, None, :, None])[..., 0]
             self.log_determinant = np.linalg.slogdet(covariance)[1]
             self.inverse_diagonal = np.diagonal(self.inverse, axis1=-2, axis2=-1)
-            self.by_labels = True
         else:
             weighted = design[:, None] / noise[:, :, None]
             inner = np.eye(rank) + design.swapaxes(-1, -2)[:, None] @ weighted
             self.inverse = np.linalg.inv(inner)
             half = weighted @ self.inverse
-            projected = np.einsum("abnr,an->abr", weighted, self.rest)
-            self.alpha = self.rest[:, None] / noise - np.einsum("abnr,abr->abn", half, projected)
+            projected = (self.rest[:, None, None] @ weighted)[:, :, 0]
+            self.alpha = self.rest[:, None] / noise - (half @ projected[..., None])[..., 0]
             self.log_determinant = np.linalg.slogdet(inner)[1] + np.log(noise).sum(axis=-1)
             self.inverse_diagonal = 1 / noise - (half * weighted).sum(axis=-1)
-            self.by_labels = False
-        self.along = np.einsum("anr,abn->abr", design, self.alpha)
+        self.along = self.alpha @ design
 
     def moments(self, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return the sums of w and of w w' over all scales and noises, given their weights: shapes (d,) and (d, d)."""
-        d = len(self.centre)
+        """Return the sums of w and of w w' over all pairs and noises, given their weights: shapes (d,) and (d, d)."""
+        d = len(self.prior[0].mean)
         mean, second = np.zeros(d), np.zeros((d, d))
         for a in np.flatnonzero(weight.sum(axis=1) > NEGLIGIBLE):
-            root = np.concatenate([self.root * self.scales[a], self.level[:, None]], axis=1)
-            tables = self.centre + self.along[a] @ root.T
+            own, level = self.prior[a], self.level[a]
+            centre, rank = level * own.mean, own.root.shape[1]
+            root = np.concatenate([own.root * (level * self.scale[a]), LEVEL * centre[:, None]], axis=1)
+            used = np.append(np.arange(rank), self.design.shape[-1] - 1)
+            tables = centre + self.along[a][:, used] @ root.T
             inverse = np.tensordot(weight[a], self.inverse[a], axes=1)
             if self.by_labels:
-                across = self.design[a] @ root.T
-                prior = self.scales[a] ** 2 * self.covariance + np.outer(self.level, self.level)
+                across = self.design[a][:, used] @ root.T
+                prior = (level * self.scale[a]) ** 2 * own.covariance + LEVEL**2 * np.outer(centre, centre)
                 second += weight[a].sum() * prior - across.T @ inverse @ across
             else:
-                second += root @ inverse @ root.T
+                second += root @ inverse[np.ix_(used, used)] @ root.T
             mean += weight[a] @ tables
             second += (tables * weight[a][:, None]).T @ tables
         return mean, second
 
 
+def _mean(design: FloatArray, noise: FloatArray, rest: FloatArray) -> FloatArray:
+    """Return B' (B B' + N)^-1 rest, with B of shape (pairs, n, rank): shape (pairs, rank)."""
+    n, rank = design.shape[-2:]
+    across = design.swapaxes(-1, -2)
+    if n <= rank:
+        covariance = design @ across
+        covariance[:, np.arange(n), np.arange(n)] += noise
+        return np.asarray((across @ np.linalg.solve(covariance, rest[..., None]))[..., 0])
+    weighted = across / noise
+    return np.asarray(np.linalg.solve(np.eye(rank) + weighted @ design, weighted @ rest[..., None])[..., 0])
+
+
 def _reweighted(
-    fits: Sequence[_Fit], weights: Sequence[FloatArray], floor: FloatArray, label_variance: FloatArray
+    fits: Sequence[_Fits], weights: Sequence[FloatArray], floor: FloatArray, label_variance: FloatArray
 ) -> FloatArray:
     """Return E[g_i], shape (n,), given the posterior of each label's error in units of its noise."""
     squared = np.zeros(fits[0].noise.shape[-1])
@@ -260,16 +284,14 @@ def _reweighted(
     return np.asarray((NU + 1) / (NU + squared))
 
 
-def _collapsed(
-    fits: Sequence[_Fit], weights: Sequence[FloatArray], kept: Sequence[int], count: int, precision: FloatArray
-) -> Posterior:
+def _collapsed(fits: Sequence[_Fits], weights: Sequence[FloatArray], count: int, precision: FloatArray) -> Posterior:
     """Return the first two moments of the mixture, of the table and of each label left out."""
-    d, noise = len(fits[0].centre), 0.0
+    d, noise = len(fits[0].prior[0].mean), 0.0
     mean, second = np.zeros(d), np.zeros((d, d))
     left_mean, left_second = np.zeros(len(precision)), np.zeros(len(precision))
     by_component = np.zeros(count)
-    for k, fit, weight in zip(kept, fits, weights, strict=True):
-        by_component[k] = weight.sum()
+    for fit, weight in zip(fits, weights, strict=True):
+        np.add.at(by_component, fit.component, weight.sum(axis=1))
         noise += float((weight.sum(axis=0) * fit.sigma2).sum())
         table, square = fit.moments(weight)
         mean += table
