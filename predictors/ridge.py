@@ -70,7 +70,7 @@ class _Solved:
 
 def _by_labels(groups: Sequence[FloatArray]) -> bool:
     """Return whether there are no more labels than features, so that C is the smaller matrix."""
-    return len(groups[0]) <= sum(group.shape[1] for group in groups)
+    return bool(len(groups[0]) <= sum(group.shape[1] for group in groups))
 
 
 def _scaled(groups: Sequence[FloatArray], log_scales: FloatArray) -> FloatArray:
