@@ -235,19 +235,19 @@ class Roost(Predictor):
     def remarks(self) -> tuple[str, ...]:
         if self._posterior is None:
             return ()
-        constant = same_latency(self._log_latency, self._genes)
-        repeated = few_networks(self._genes)
-        if constant or repeated:
-            return tuple(one for one in (constant, repeated) if one)
-        # Constant networks may be folded to nothing, which is no mistake.
-        some = ~self.space.constant(self._genes)
-        genes, labels = self._genes[some], self._log_latency[some]
-        typical = np.log(np.maximum(self._scaled(genes) @ self._prior.broad.mean, LEAST))
-        mixed = two_units(labels, typical)
+        found = [same_latency(self._log_latency, self._genes), few_networks(self._genes)]
+        if any(found):
+            return tuple(filter(None, found))
+        constant = self.space.constant(self._genes)
+        typical = np.log(np.maximum(self._scaled(self._genes) @ self._prior.broad.mean, LEAST))
+        mixed = two_units(self._log_latency[~constant], typical[~constant])
         if mixed:
             return (mixed,)
         mean, variance = self._left_out()
-        names = [arch.text for arch in self.space.architectures(genes)]
+        # A constant network that takes much less than others is no mistake: it is folded to nothing.
+        some = ~constant | (self._log_latency > mean)
+        labels = self._log_latency[some]
+        names = [arch.text for arch in self.space.architectures(self._genes[some])]
         weight = self._posterior.precision[some] / absolute_share(labels)
         return contradicted(names, labels, mean[some], np.sqrt(variance[some]), weight)
 
