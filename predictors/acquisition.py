@@ -73,6 +73,8 @@ def choose(
             best = int(np.argmax(np.where(closed, -np.inf, gain)))
             chosen.append(best - waiting)
             closed[best] = True
+        if step == waiting + n - 1:
+            break  # nothing is chosen after it
         # With f the row of the label, the covariance becomes F (I - f f' / (f'f + s^2)) F'. A root of the matrix in
         # brackets is I - c f f'.
         row, squared = open_[best].copy(), float(own[best])
