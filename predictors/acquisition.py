@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from latlab.predictors.base import Archs, Predictor
+from latlab.predictors.base import Archs, FloatArray, IntArray, Predictor
 from latlab.search_spaces import Architecture
 
 __all__ = ["CANDIDATES", "FROM_PRIOR", "REFERENCE", "choose"]
@@ -28,6 +28,9 @@ REFERENCE = 600
 FROM_PRIOR = 5
 """Architectures that are chosen by the prior alone: fewer labels do not show which kind of device it is. Each later one
 is chosen after a fit to all labels there are."""
+
+JITTER = 1e-6
+"""Share of the mean variance that is added to the diagonal, so that the covariance has a Cholesky factor."""
 
 
 def choose(
@@ -54,20 +57,41 @@ def choose(
     waiting = len(pending)
     pool = np.concatenate([space.genes(pending), space.genes(candidates)])
     noise = predictor.noise_variance
-    within = predictor.covariance(pool, pool)
-    across = predictor.covariance(reference, pool)
-    across -= across.mean(axis=0)
+    root = _root(predictor, pool, space.genes(reference))
+    open_, root = root[: len(pool)], root[len(pool) :]
+    root = root - root.mean(axis=0)
+    spread = root.T @ root / len(root)
     closed = np.zeros(len(pool), dtype=bool)
+    closed[:waiting] = True
     chosen: list[int] = []
     for step in range(waiting + n):
+        own = np.einsum("nk,nk->n", open_, open_)
         if step < waiting:
             best = step
         else:
-            gain = (across**2).mean(axis=0) / (np.diag(within) + noise)
-            best = int(np.argmax(np.where(closed | (np.arange(len(pool)) < waiting), -np.inf, gain)))
+            gain = np.einsum("nk,nk->n", open_ @ spread, open_) / (own + noise)
+            best = int(np.argmax(np.where(closed, -np.inf, gain)))
             chosen.append(best - waiting)
-        closed[best] = True
-        column, scale = within[:, best].copy(), within[best, best] + noise
-        across -= np.outer(across[:, best], column) / scale
-        within -= np.outer(column, column) / scale
+            closed[best] = True
+        if step == waiting + n - 1:
+            break  # nothing is chosen after it
+        # With f the row of the label, the covariance becomes F (I - f f' / (f'f + s^2)) F'. A root of the matrix in
+        # brackets is I - c f f'.
+        row, squared = open_[best].copy(), float(own[best])
+        if squared > 0:
+            c = (1 - np.sqrt(noise / (squared + noise))) / squared
+            open_ = open_ - np.outer(open_ @ row, c * row)
+            shrunk = np.eye(len(row)) - c * np.outer(row, row)
+            spread = shrunk @ spread @ shrunk
     return chosen
+
+
+def _root(predictor: Predictor, pool: IntArray, reference: IntArray) -> FloatArray:
+    """Return F such that F F' is the covariance of the pool and the reference sample, in this order."""
+    both = np.concatenate([pool, reference])
+    root = predictor.covariance_root(both)
+    if root is not None:
+        return root
+    covariance = predictor.covariance(both, both)
+    covariance[np.diag_indices(len(both))] += JITTER * np.trace(covariance) / len(both)
+    return np.asarray(np.linalg.cholesky(covariance))

@@ -13,12 +13,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from latlab.search_spaces import Architecture, SearchSpace
 
-__all__ = ["Archs", "FloatArray", "IntArray", "LatencyFormula", "Prediction", "Predictor", "SourceDevice"]
+__all__ = ["WIDEST", "Archs", "FloatArray", "IntArray", "LatencyFormula", "Prediction", "Predictor", "SourceDevice"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Archs = Sequence[Architecture] | IntArray
 """Architectures, as values or as their genes: an integer array of shape (n, genes), which is faster."""
+
+
+WIDEST = 16.0
+"""Largest variance of a log-latency: a factor of e^4 = 55 either way, beyond which nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +58,11 @@ class LatencyFormula:
     """A fitted predictor in closed form. With f = `SearchSpace.features` of a network, of shape (d,):
 
         e = max(f . table, least),  latency = factor * e,
-        variance = calibration * (log(1 + f' covariance f / e^2) + noise)
+        variance = calibration * (log(1 + f' covariance f / e^2) + noise + (absolute / latency)^2)
 
     where the variance is that of the log-latency, and the 90 % interval goes from latency / exp(h) to latency * exp(h)
-    with h = half_width * sqrt(variance).
+    with h = half_width * sqrt(variance). `absolute` is in milliseconds: short networks have larger relative errors. The
+    variance is at most `WIDEST`.
     """
 
     table: FloatArray
@@ -65,6 +70,7 @@ class LatencyFormula:
     least: float
     factor: float
     noise: float
+    absolute: float
     calibration: float
     half_width: float
 
@@ -74,8 +80,9 @@ class LatencyFormula:
         quadratic = np.einsum("nd,nd->n", features @ self.covariance, features)
         # The variance in log of a log-normal with this relative variance; the two agree where they are small.
         of_table = np.log1p(np.maximum(quadratic, 0) / expected**2)
-        variance = self.calibration * (of_table + self.noise)
-        latency, width = self.factor * expected, np.exp(self.half_width * np.sqrt(variance))
+        latency = self.factor * expected
+        variance = np.minimum(self.calibration * (of_table + self.noise + (self.absolute / latency) ** 2), WIDEST)
+        width = np.exp(self.half_width * np.sqrt(variance))
         return Prediction(latency, latency * np.sqrt(np.expm1(variance)), latency / width, latency * width)
 
 
@@ -117,7 +124,8 @@ class Predictor(ABC):
             stderr_ms: the standard errors of the latencies in ms, where known; a noisy label counts for less.
 
         Raises:
-            ValueError: lengths differ, or a latency is not positive and finite.
+            ValueError: lengths differ, a latency is not positive and finite, a standard error is negative, or genes are
+                of another space.
         """
 
     @abstractmethod
@@ -143,6 +151,13 @@ class Predictor(ABC):
         `acquisition.choose` depends on it. Without any measurement it is the prior covariance.
         """
 
+    def covariance_root(self, archs: Archs) -> FloatArray | None:
+        """Return F of shape (n, k) such that F F' is the covariance of `archs`, by default None.
+
+        Where k is small, choosing measurements is quick.
+        """
+        return None
+
     @property
     @abstractmethod
     def noise_variance(self) -> float:
@@ -151,6 +166,10 @@ class Predictor(ABC):
     def formula(self) -> LatencyFormula | None:
         """Return the predictor as a formula of `SearchSpace.features`; by default None, because it is none."""
         return None
+
+    def remarks(self) -> tuple[str, ...]:
+        """Return sentences about labels that cannot all be right, for the user; by default none."""
+        return ()
 
     @abstractmethod
     def save(self, folder: str | Path) -> None:

@@ -4,24 +4,28 @@
 
 with the feature groups g of `cost_features.CostFeatures`. Everything is closed form in the n x n covariance of the
 labels (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, equations 2.23-2.24; leave-one-out
-5.10-5.12). The scales s_g and sigma maximise the evidence (5.8) times a broad log-normal prior, without which three
-labels would fit themselves perfectly. Labels that the others contradict count less: e_i has Student-t tails, as a
-scale mixture whose weights come from the left-one-out residuals and enter the next round. Intervals are Student-t
-with n - tr(H) degrees of freedom, H being the smoother matrix, but at most with those of e_i.
+5.10-5.12). With more labels than features the same comes from the d x d precision of the weights (2.11, and A.9 for the
+inverse), in O(n d^2) instead of O(n^3). The scales s_g and sigma maximise the evidence (5.8) times a broad log-normal
+prior, without which three labels would fit themselves perfectly. Labels that the others contradict count less: e_i has
+Student-t tails, as a scale mixture whose weights come from the left-one-out residuals and enter the next round.
+Intervals are Student-t with n - tr(H) degrees of freedom, H being the smoother matrix, but at most with those of e_i.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_solve, cholesky, solve_triangular
 
 from latlab.predictors.base import Archs, FloatArray, Prediction, Predictor
 from latlab.predictors.common import serialization as files
+from latlab.predictors.common.blas_threads import one_thread
 from latlab.predictors.common.cost_features import CostFeatures, cost_features
 from latlab.predictors.common.log_latency import in_ms, log_labels
 from latlab.search_spaces import SearchSpace
@@ -48,14 +52,79 @@ ROBUST_FROM = 5
 """Number of labels from which outliers are discounted: fewer cannot show which of them is wrong."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Solved:
+    """The labels' covariance C = F F' + N solved for the labels y, F being the scaled features and N the noise."""
+
+    alpha: FloatArray
+    """C^-1 y, shape (n,)."""
+    precision: FloatArray
+    """Diagonal of C^-1, shape (n,)."""
+    log_determinant: float
+    """log |C|."""
+    gradient: list[float]
+    """Derivative of (y' C^-1 y + log |C|) / 2 by the logarithm of each group's scale."""
+    factor: FloatArray
+    """Lower Cholesky factor of C (n x n), or of I + F' N^-1 F where that is smaller."""
+
+
+def _by_labels(groups: Sequence[FloatArray]) -> bool:
+    """Return whether there are no more labels than features, so that C is the smaller matrix."""
+    return bool(len(groups[0]) <= sum(group.shape[1] for group in groups))
+
+
+def _scaled(groups: Sequence[FloatArray], log_scales: FloatArray) -> FloatArray:
+    """Return features times the prior standard deviations of their weights, then that of w0: shape (n, d + 1)."""
+    columns = [np.exp(log) * group for log, group in zip(log_scales, groups, strict=False)]
+    return np.concatenate([*columns, np.full((len(groups[0]), 1), np.sqrt(INTERCEPT_VARIANCE))], axis=1)
+
+
+def _solve(
+    groups: Sequence[FloatArray],
+    kernels: Sequence[FloatArray] | None,
+    log_scales: FloatArray,
+    noise: FloatArray,
+    y: FloatArray,
+) -> _Solved:
+    """Solve for the labels y, shape (n,), with noise variances of the same shape.
+
+    Args:
+        groups: features of each group, shape (n, columns).
+        kernels: products of these with their transposes, to solve in the space of labels; None for that of features.
+    """
+    if kernels is not None:
+        parts = [np.exp(2 * log) * kernel for log, kernel in zip(log_scales, kernels, strict=False)]
+        covariance = np.sum(parts, axis=0) + INTERCEPT_VARIANCE
+        covariance[np.diag_indices(len(y))] += noise
+        factor = cholesky(covariance, lower=True)
+        alpha = cho_solve((factor, True), y)
+        inverse = cho_solve((factor, True), np.eye(len(y)))
+        outer = inverse - np.outer(alpha, alpha)
+        gradient = [float(np.sum(outer * part)) for part in parts]
+        return _Solved(alpha, np.diag(inverse), 2 * float(np.log(np.diag(factor)).sum()), gradient, factor)
+    scaled = _scaled(groups, log_scales)
+    weighted = scaled / noise[:, None]
+    inner = weighted.T @ scaled
+    inner[np.diag_indices(len(inner))] += 1
+    factor = cholesky(inner, lower=True)
+    inverse = cho_solve((factor, True), np.eye(len(inner)))
+    alpha = (y - scaled @ (inverse @ (weighted.T @ y))) / noise
+    precision = 1 / noise - np.einsum("nd,nd->n", weighted @ inverse, weighted)
+    determinant = 2 * float(np.log(np.diag(factor)).sum()) + float(np.log(noise).sum())
+    # F' C^-1 F = I - (I + F' N^-1 F)^-1.
+    by_column = 1 - np.diag(inverse) - (scaled.T @ alpha) ** 2
+    ends = np.cumsum([group.shape[1] for group in groups])
+    gradient = [float(part.sum()) for part in np.split(by_column, ends)[:-1]]
+    return _Solved(alpha, precision, determinant, gradient, factor)
+
+
 class Ridge(Predictor):
     """A predictor in closed form that needs no source devices; it also plans the measurements of other predictors."""
 
     name = "ridge"
     title = "Bayesian ridge regression on analytic cost features; no source devices"
 
-    _alpha: FloatArray
-    _inverse: FloatArray
+    _solved: _Solved
 
     def __init__(self, space: SearchSpace, *, seed: int = 0) -> None:
         super().__init__(space, seed=seed)
@@ -67,51 +136,40 @@ class Ridge(Predictor):
         self._y, self._label_variance = log_labels(support, latency_ms, stderr_ms)
         self._support = self.space.architectures(support)
         self._tail = np.ones_like(self._y)
-        for number in range(ROUNDS if len(self._support) >= ROBUST_FROM else 1):
-            if number:  # standard deviations between a label and its prediction from the other labels
-                surprise = self._alpha / np.sqrt(np.diag(self._inverse))
-                self._tail = (TAIL_FREEDOM + 1) / (TAIL_FREEDOM + surprise**2)
-            self._log_scales = self._fit()
-            self._condition()
+        with one_thread():
+            for number in range(ROUNDS if len(self._support) >= ROBUST_FROM else 1):
+                if number:  # standard deviations between a label and its prediction from the other labels
+                    surprise = self._solved.alpha / np.sqrt(self._solved.precision)
+                    self._tail = (TAIL_FREEDOM + 1) / (TAIL_FREEDOM + surprise**2)
+                self._log_scales = self._fit()
+                self._condition()
 
-    # The prior covariance of log-latencies is a weighted sum of one kernel per group.
+    def _groups_of(self, archs: Archs) -> list[FloatArray]:
+        features = self._features(archs)
+        return [features[g] for g in self._groups]
 
-    def _kernels(self, a: Archs, b: Archs) -> FloatArray:
-        """Return the linear kernel of each group, without its scale: shape (groups, len(a), len(b))."""
-        left, right = self._features(a), self._features(b)
-        return np.stack([left[g] @ right[g].T for g in self._groups])
+    def _scaled(self, archs: Archs) -> FloatArray:
+        """Return features times the prior standard deviations of their weights, then that of w0: shape (n, d + 1)."""
+        return _scaled(self._groups_of(archs), self._log_scales)
 
     def _fit(self) -> FloatArray:
         """Return the logarithms of the s_g and of sigma, in this order, that maximise evidence times prior."""
         centre = np.log([*(PRIOR_SCALE[g] for g in self._groups), PRIOR_NOISE])
-        n = len(self._support)
-        if n < 2:
+        if len(self._support) < 2:
             return centre
-        kernels = self._kernels(self._support, self._support)
-        y = self._y - self._y.mean()
+        groups, y = self._groups_of(self._support), self._y - self._y.mean()
+        kernels = [group @ group.T for group in groups] if _by_labels(groups) else None
 
         def loss(theta: FloatArray) -> tuple[float, FloatArray]:
-            variances = np.exp(2 * theta)
-            parts = variances[:-1, None, None] * kernels
-            covariance = parts.sum(axis=0) + INTERCEPT_VARIANCE
-            covariance[np.diag_indices(n)] += variances[-1] / self._tail + self._label_variance
-            factor = cho_factor(covariance, lower=True)
-            alpha = cho_solve(factor, y)
-            inverse = cho_solve(factor, np.eye(n))
-            value = 0.5 * y @ alpha + np.log(np.diag(factor[0])).sum()
-            outer = inverse - np.outer(alpha, alpha)
-            gradient = np.array(
-                [np.sum(outer * part) for part in parts] + [variances[-1] * np.sum(np.diag(outer) / self._tail)]
-            )
+            noise = np.exp(2 * theta[-1]) / self._tail
+            found = _solve(groups, kernels, theta, noise + self._label_variance, y)
+            value = 0.5 * y @ found.alpha + 0.5 * found.log_determinant
+            gradient = np.array([*found.gradient, noise @ (found.precision - found.alpha**2)])
             offset = (theta - centre) / PRIOR_WIDTH
             return float(value + 0.5 * offset @ offset), gradient + offset / PRIOR_WIDTH
 
         bounds = [(c - 5, c + 5) for c in centre]
         return np.asarray(optimize.minimize(loss, centre, jac=True, method="L-BFGS-B", bounds=bounds).x)
-
-    def _prior(self, a: Archs, b: Archs) -> FloatArray:
-        scales = np.exp(2 * self._log_scales[:-1])
-        return np.asarray(np.tensordot(scales, self._kernels(a, b), axes=1))
 
     def _condition(self) -> None:
         n = len(self._support)
@@ -120,13 +178,15 @@ class Ridge(Predictor):
         if not n:
             self._freedom = MIN_FREEDOM
             return
-        covariance = self._prior(self._support, self._support) + INTERCEPT_VARIANCE
-        covariance[np.diag_indices(n)] += self._noise / self._tail + self._label_variance
-        self._factor = cho_factor(covariance, lower=True)
-        self._inverse = cho_solve(self._factor, np.eye(n))
-        self._alpha = cho_solve(self._factor, self._y - self._level)
+        groups, noise = self._groups_of(self._support), self._noise / self._tail + self._label_variance
+        kernels = [group @ group.T for group in groups] if _by_labels(groups) else None
+        self._solved = _solve(groups, kernels, self._log_scales, noise, self._y - self._level)
+        scaled = _scaled(groups, self._log_scales)
+        self._weights = scaled.T @ self._solved.alpha
+        # With F the features and L the Cholesky factor, the covariance of the labels' or the precision of the weights.
+        self._explained = solve_triangular(self._solved.factor, scaled, lower=True) if kernels else None
         # tr(H) with H = K C^-1 = I - N C^-1, N the diagonal of the noise.
-        used = n - float(np.diag(self._inverse) @ (self._noise / self._tail + self._label_variance))
+        used = n - float(self._solved.precision @ noise)
         self._freedom = float(np.clip(n - used, MIN_FREEDOM, TAIL_FREEDOM))
 
     @property
@@ -135,33 +195,33 @@ class Ridge(Predictor):
         return self._noise + typical
 
     def covariance(self, a: Archs, b: Archs) -> FloatArray:
-        prior = self._prior(a, b)
+        left, right = self._scaled(a), self._scaled(b)
         if not self._support:
-            return prior
-        to_a = self._prior(self._support, a) + INTERCEPT_VARIANCE
-        to_b = self._prior(self._support, b) + INTERCEPT_VARIANCE
-        return np.asarray(prior + INTERCEPT_VARIANCE - to_a.T @ cho_solve(self._factor, to_b))
+            return np.asarray(left[:, :-1] @ right[:, :-1].T)
+        if self._explained is not None:
+            return np.asarray(left @ right.T - (left @ self._explained.T) @ (right @ self._explained.T).T)
+        half = [solve_triangular(self._solved.factor, side.T, lower=True) for side in (left, right)]
+        return np.asarray(half[0].T @ half[1])
 
     def predict(self, archs: Archs) -> Prediction:
         if not self._support:
             raise ValueError("nothing has been measured yet, so there is no scale: call adapt first")
         mean, variance = np.empty(len(archs)), np.empty(len(archs))
         for start in range(0, len(archs), 2000):
-            part = archs[start : start + 2000]
-            features, support = self._features(part), self._features(self._support)
-            scales = dict(zip(self._groups, np.exp(2 * self._log_scales[:-1]), strict=True))
-            across = sum(scales[g] * (features[g] @ support[g].T) for g in self._groups) + INTERCEPT_VARIANCE
-            own = sum(scales[g] * (features[g] ** 2).sum(axis=1) for g in self._groups) + INTERCEPT_VARIANCE
-            mean[start : start + 2000] = across @ self._alpha + self._level
-            explained = (across * cho_solve(self._factor, across.T).T).sum(axis=1)
-            variance[start : start + 2000] = np.maximum(own - explained, 0) + self.noise_variance
+            scaled = self._scaled(archs[start : start + 2000])
+            mean[start : start + 2000] = scaled @ self._weights + self._level
+            if self._explained is not None:
+                own = (scaled**2).sum(axis=1) - ((scaled @ self._explained.T) ** 2).sum(axis=1)
+            else:
+                own = (solve_triangular(self._solved.factor, scaled.T, lower=True) ** 2).sum(axis=0)
+            variance[start : start + 2000] = np.maximum(own, 0) + self.noise_variance
         return in_ms(mean, variance, self._freedom)
 
     def leave_one_out(self) -> Prediction:
         if len(self._support) < 2:
             raise ValueError("leaving one out needs at least two measurements")
-        precision = np.diag(self._inverse)
-        return in_ms(self._y - self._alpha / precision, 1 / precision, self._freedom)
+        precision = self._solved.precision
+        return in_ms(self._y - self._solved.alpha / precision, 1 / precision, self._freedom)
 
     def save(self, folder: str | Path) -> None:
         arrays = {

@@ -61,8 +61,14 @@ class SearchSpace(ABC):
             raise ArchitectureError(f"{self.name}: genes are integers, not {genes!r}") from None
 
     def genes(self, archs: Sequence[Architecture] | NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the genes of `archs`, int64 of shape (n, num_genes); an array of genes is returned as it is."""
+        """Return the genes of `archs`, int64 of shape (n, num_genes); an array of genes is returned as it is.
+
+        Raises:
+            ValueError: the array has another shape.
+        """
         if isinstance(archs, np.ndarray):
+            if archs.ndim != 2 or archs.shape[1] != self.num_genes:
+                raise ValueError(f"genes of {self.name} have the shape (n, {self.num_genes}), not {archs.shape}")
             return archs
         return np.array([arch.genes for arch in archs], np.int64).reshape(len(archs), self.num_genes)
 
@@ -204,6 +210,12 @@ class SearchSpace(ABC):
     def is_constant(self, arch: Architecture) -> bool:
         """Return whether the network's output cannot depend on its input, as with an unconnected cell."""
         return False
+
+    def constant(self, genes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return `is_constant` of each row of genes, of shape (n, num_genes)."""
+        if type(self).is_constant is SearchSpace.is_constant:
+            return np.zeros(len(genes), bool)
+        return np.array([self.is_constant(self.from_genes(row)) for row in genes], bool)
 
     def enumerate(self) -> Iterator[Architecture]:
         """Iterate over all architectures of a `finite` space, in the official order.

@@ -182,8 +182,9 @@ class FittedPredictor:
         self, predictor: Predictor, card: PredictorCard, measured: Mapping[str, MeasuredLatency] | None = None
     ) -> None:
         self.card = card
-        self.remarks: tuple[str, ...] = ()
-        """What has to be said about its labels (`remarks.label_remarks`); empty for a predictor that was loaded."""
+        self.remarks: tuple[str, ...] = predictor.remarks()
+        """What has to be said about its labels: by the predictor, and, if it was not loaded, by where they come from
+        (`remarks.label_remarks`)."""
         self.space: SearchSpace = predictor.space
         self._predictor = predictor
         self._measured = measured

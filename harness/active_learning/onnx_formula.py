@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from latlab.predictors.base import LatencyFormula
+from latlab.predictors.base import WIDEST, LatencyFormula
 
 __all__ = ["onnx_formula"]
 
@@ -60,6 +60,8 @@ def _nodes(formula: LatencyFormula) -> tuple[list[_Node], dict[str, np.ndarray]]
         "least": np.array(formula.least),
         "factor": np.array(formula.factor),
         "noise": np.array(formula.noise),
+        "absolute_ms": np.array(formula.absolute),
+        "widest": np.array(WIDEST),
         "calibration": np.array(formula.calibration),
         "half_width": np.array(formula.half_width),
         "zero": np.array(0.0),
@@ -77,11 +79,15 @@ def _nodes(formula: LatencyFormula) -> tuple[list[_Node], dict[str, np.ndarray]]
         ("Div", ("absolute", "squared"), "relative", {}),
         ("Add", ("relative", "one"), "grown", {}),
         ("Log", ("grown",), "of_table", {}),
-        ("Add", ("of_table", "noise"), "raw_variance", {}),
-        ("Mul", ("raw_variance", "calibration"), "variance", {}),
+        ("Mul", ("expected", "factor"), "latency_ms", {}),
+        ("Div", ("absolute_ms", "latency_ms"), "of_short", {}),
+        ("Mul", ("of_short", "of_short"), "of_short_squared", {}),
+        ("Add", ("of_table", "noise"), "of_long", {}),
+        ("Add", ("of_long", "of_short_squared"), "raw_variance", {}),
+        ("Mul", ("raw_variance", "calibration"), "calibrated", {}),
+        ("Min", ("calibrated", "widest"), "variance", {}),
         ("Sqrt", ("variance",), "deviation", {}),
         ("Mul", ("deviation", "half_width"), "width", {}),
-        ("Mul", ("expected", "factor"), "latency_ms", {}),
         ("Exp", ("variance",), "moment", {}),
         ("Sub", ("moment", "one"), "excess", {}),
         ("Sqrt", ("excess",), "relative_std", {}),

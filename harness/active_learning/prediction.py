@@ -163,7 +163,7 @@ def fitted_to_store(
         seed=seed,
     )
     fitted = FittedPredictor(loop.predictor, card, measured_latencies(labels[labels["space"] == space]))
-    fitted.remarks = label_remarks(table)
+    fitted.remarks = (*label_remarks(table), *fitted.remarks)
     return fitted
 
 

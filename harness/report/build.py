@@ -125,6 +125,7 @@ def store_report(
         fastest_of=fastest_of,
         notes=[
             *label_remarks(good),
+            *(loop.predictor.remarks() if loop and enough else ()),
             *([_noisy(noise)] if noise > NOISY_PERCENT else []),
             *_imported(theirs, good),
         ],

@@ -10,7 +10,7 @@ from scipy import stats
 
 from latlab.predictors.base import Archs, FloatArray, Prediction
 
-__all__ = ["from_log", "half_width", "in_ms", "log_labels"]
+__all__ = ["CENTRAL", "from_log", "half_width", "in_ms", "log_labels"]
 
 CENTRAL = 0.90
 """Probability that the predicted interval holds a new measurement."""
@@ -24,7 +24,7 @@ def log_labels(
     A variance is (stderr / latency)^2, to first order; 0 where the standard error is not known.
 
     Raises:
-        ValueError: lengths differ, or a latency is not positive and finite.
+        ValueError: lengths differ, a latency is not positive and finite, or a standard error is negative.
     """
     latency = np.asarray(latency_ms, dtype=np.float64)
     stderr = np.zeros_like(latency) if stderr_ms is None else np.asarray(stderr_ms, dtype=np.float64)
@@ -32,6 +32,8 @@ def log_labels(
         raise ValueError("support, latency_ms and stderr_ms must have the same length")
     if not (np.isfinite(latency).all() and (latency > 0).all()):
         raise ValueError("latencies must be positive and finite")
+    if (stderr < 0).any():
+        raise ValueError("standard errors must not be negative")
     return np.log(latency), (np.nan_to_num(stderr) / latency) ** 2
 
 

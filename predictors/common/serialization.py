@@ -55,9 +55,6 @@ def load(folder: str | Path, predictor: str, space: SearchSpace) -> tuple[dict[s
     if saved_for != space.name:
         raise ValueError(f"{folder} holds a predictor of {saved_for}, not of {space.name}")
     with restoring(folder):
-        for name, array in arrays.items():
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise ValueError(f"its {name} are no finite numbers")
         width = arrays["genes"].shape[1]
         if width != space.num_genes:
             raise ValueError(f"its architectures have {width} genes, those of {space.name} {space.num_genes}")

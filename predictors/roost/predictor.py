@@ -16,40 +16,49 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from latlab.predictors.base import Archs, FloatArray, LatencyFormula, Prediction, Predictor, SourceDevice
+from latlab.predictors.base import WIDEST, Archs, FloatArray, LatencyFormula, Prediction, Predictor, SourceDevice
 from latlab.predictors.common import serialization as files
 from latlab.predictors.common.blas_threads import one_thread
-from latlab.predictors.common.log_latency import from_log, half_width, in_ms, log_labels
+from latlab.predictors.common.log_latency import CENTRAL, from_log, half_width, in_ms, log_labels
+from latlab.predictors.roost.constant_networks import are_folded, with_own_level
 from latlab.predictors.roost.latency_scale import Level, level_of
-from latlab.predictors.roost.posterior import LEVEL, NU, Posterior, condition
+from latlab.predictors.roost.posterior import LEVEL, NU, Posterior, absolute_share, condition
 from latlab.predictors.roost.prior import (
     LEAST,
     Component,
     SourceTable,
     fit_source,
-    floor_variance,
     mixture,
     synthetic_prior,
 )
+from latlab.predictors.roost.remarks import contradicted, few_networks, same_latency, two_units
 from latlab.search_spaces import SearchSpace
 
 __all__ = ["Roost"]
 
 CHUNK = 1000
 """Number of architectures at a time, such that their features stay in the processor's cache."""
-PRIOR_NOISE = 0.03
-"""Relative noise that is assumed of labels as long as there are none."""
+PRIOR_NOISE = 0.06
+"""Relative noise, with the misfit of the model, that is assumed of labels as long as there are none."""
+FAR = 2.0
+"""Largest difference of log-latency between all labels and one that is predicted from them: a factor of 7."""
 LEAST_OF_SHORTEST = 0.1
 """Smallest prediction as a share of the shortest label; linear costs may be negative far from all labels."""
-CALIBRATION = 10.0
-"""Number of labels that the model's own variance counts for against the errors of leaving labels out."""
+CALIBRATION = 10
+"""Number of imagined labels that stand beside the real ones in the calibration."""
+LEAST_IN_DESIGN = 1.2
+"""Least latency, as a share of the median, to which errors are relative in the choice of measurements: errors of most
+networks count in milliseconds, as ranks depend on them; of slow ones in percent."""
 TAIL = float(stats.t.ppf(0.95, NU) / stats.norm.ppf(0.95)) ** 2
 """Variance, in units of sigma^2, of the Gaussian that has the same central 90 % as the Student t with scale sigma."""
-LARGEST = 3.0
-"""Largest standardised error in the calibration; the noise model takes care of outliers."""
+EDITION = 2
+"""Number of the model. A folder that another one saved is to be fitted again: it would predict other numbers."""
+IMAGINED = 0.9
+"""Errors of the imagined labels in the calibration, in units of those for which the intervals are right. Below 1,
+because on development devices the intervals of few labels were too wide."""
 
 
 class Roost(Predictor):
@@ -96,7 +105,6 @@ class Roost(Predictor):
         second = sum(c.weight * (c.covariance + np.outer(c.mean, c.mean)) for c in self._components)
         self._prior_mean = mean
         self._prior_covariance = second - np.outer(mean, mean)
-        self._prior_level = LEVEL**2 * np.outer(mean, mean)
         self._level: Level = level_of(self.space, self._tables, self._facts)
 
     def _scaled(self, archs: Archs) -> FloatArray:
@@ -108,35 +116,76 @@ class Roost(Predictor):
         self._posterior: Posterior | None = None
         self.__dict__.pop("_formula", None)  # it was the formula of the fit before
         self._mean, self._covariance = self._prior_mean, self._prior_covariance
-        self._noise, self._calibration, self._least = PRIOR_NOISE**2, 1.0, 0.0
+        self._noise, self._calibration, self._least, self._typical = PRIOR_NOISE**2, 1.0, 0.0, 0.0
         self._typical_variance = float(np.median(self._label_variance)) if len(self._genes) else 0.0
-        n = len(self._genes)
-        if not n:
+        if not len(self._genes):
             return
-        features = self._scaled(support)
-        variance = self._label_variance + floor_variance(np.exp(self._log_latency))
+        features = self._scaled(self._genes)
         with one_thread():
-            fitted = condition(self._components, features, self._log_latency, variance, robust=self._robust)
+            fitted, ordinary = self._conditioned(features)
         self._posterior = fitted
         self._mean, self._covariance, self._noise = fitted.mean, fitted.covariance, fitted.noise
         self._least = LEAST_OF_SHORTEST * float(np.exp(self._log_latency.min()))
-        if n > 1:
-            error2 = (self._log_latency - fitted.left_out_mean) ** 2 / fitted.left_out_variance
-            self._calibration = (CALIBRATION + float(np.minimum(error2, LARGEST**2).sum())) / (CALIBRATION + n)
+        self._typical = float(np.exp(np.median(self._log_latency[ordinary])))
+        if ordinary.sum() > 1:
+            self._calibration = self._calibrated(ordinary)
+
+    def _conditioned(self, features: FloatArray) -> tuple[Posterior, NDArray[np.bool_]]:
+        """Return the posterior, and which labels determine it: networks that the runtime folds to nothing do not."""
+        constant = self.space.constant(self._genes)
+        some = constant.any() and not constant.all() and not features[constant][:, ~self._prior.of_constant].any()
+        for ordinary in (~constant, np.ones_like(constant)) if some else (np.ones_like(constant),):
+            labels, variance = self._log_latency[ordinary], self._label_variance[ordinary]
+            fitted = condition(self._components, features[ordinary], labels, variance, robust=self._robust)
+            if not ordinary.all() and are_folded(fitted, features[constant], self._log_latency[constant]):
+                own = self._prior.of_constant
+                return with_own_level(fitted, own, features[constant], constant, self._log_latency), ordinary
+        return fitted, ordinary
+
+    def _calibrated(self, ordinary: NDArray[np.bool_]) -> float:
+        """Return what to multiply variances by, so that intervals hold 90 % of the labels predicted from the others.
+
+        A few imagined labels, for which the intervals are nearly right, stand beside the real ones.
+        """
+        freedom = CALIBRATION + len(self._genes)
+        mean, variance = self._left_out()
+        errors = (np.abs(self._log_latency - mean) / np.sqrt(variance))[ordinary]
+        shares = (np.arange(CALIBRATION) + 0.5) / CALIBRATION
+        imagined = IMAGINED * stats.t.ppf((1 + shares) / 2, freedom)
+        return float(np.quantile(np.concatenate([errors, imagined]), CENTRAL) / half_width(freedom)) ** 2
+
+    def _left_out(self) -> tuple[FloatArray, FloatArray]:
+        """Return mean and variance of each label's logarithm, predicted from the others, before calibration."""
+        assert self._posterior is not None
+        mean = self._posterior.left_out_mean
+        relative, absolute = self._label_noise()
+        noise = relative + (absolute / np.exp(mean)) ** 2 + self._label_variance
+        return mean, self._posterior.left_out_variance + noise
+
+    def _label_noise(self) -> tuple[float, float]:
+        """Return the noise that labels do not state: a variance of log-latency, and a standard deviation in ms."""
+        half = (TAIL if self._robust else 1.0) * self._noise / 2  # one half is relative, one absolute
+        return half, float(np.sqrt(half)) * self._typical
 
     @property
     def noise_variance(self) -> float:
         return self._noise + self._typical_variance
 
-    def _linearised(self, archs: Archs) -> tuple[FloatArray, FloatArray]:
-        """Return the expected latency (n,), in ms once there are labels, and the features divided by it (n, d)."""
-        features = self._scaled(archs)
-        expected = np.maximum(features @ self._mean, self._least or LEAST)
-        return expected, features / expected[:, None]
-
     def covariance(self, a: Archs, b: Archs) -> FloatArray:
-        covariance = self._covariance if self._posterior else self._covariance + self._prior_level
-        return np.asarray(self._linearised(a)[1] @ covariance @ self._linearised(b)[1].T)
+        return self.covariance_root(a) @ self.covariance_root(b).T
+
+    def covariance_root(self, archs: Archs) -> FloatArray:
+        # A network that takes much less than the others would have the largest relative variance, and would be chosen
+        # although there are few like it. The level is not known before the first label.
+        features = self._scaled(archs)
+        least = LEAST_IN_DESIGN * np.median(self._prior.sample @ self._mean)
+        with one_thread():
+            values, vectors = np.linalg.eigh(self._covariance)
+        large = values > 1e-9 * values[-1]
+        root = vectors[:, large] * np.sqrt(values[large])
+        if self._posterior is None:
+            root = np.concatenate([root, LEVEL * self._mean[:, None]], axis=1)
+        return np.asarray(features @ root / np.maximum(features @ self._mean, least)[:, None])
 
     def predict(self, archs: Archs) -> Prediction:
         """Predict `archs`; without any label, from the prior and the level that facts or sources give."""
@@ -157,17 +206,20 @@ class Roost(Predictor):
     def _formula(self) -> LatencyFormula:
         # The table is in units of scaled features. Here it is scaled, so that each architecture need not be.
         scale = self._prior.scale
-        factor, noise, freedom = 1.0, self.noise_variance, CALIBRATION + len(self._genes)
+        factor, noise, absolute = 1.0, self._typical_variance, 0.0
+        freedom: float = CALIBRATION + len(self._genes)
         if self._posterior is None:
             factor, noise, freedom = float(np.exp(self._level.log_ms)), self._level.variance, np.inf
-        elif self._robust:
-            noise += (TAIL - 1) * self._noise
+        else:
+            unstated, absolute = self._label_noise()
+            noise += unstated
         return LatencyFormula(
             table=self._mean / scale,
             covariance=self._covariance / np.outer(scale, scale),
             least=self._least or LEAST,
             factor=factor,
             noise=noise,
+            absolute=absolute,
             calibration=self._calibration,
             half_width=float(half_width(freedom)),
         )
@@ -175,11 +227,29 @@ class Roost(Predictor):
     def leave_one_out(self) -> Prediction:
         if self._posterior is None or len(self._genes) < 2:
             raise ValueError("leaving one out needs at least two measurements")
-        return self._in_ms(self._posterior.left_out_mean, self._posterior.left_out_variance)
+        mean, variance = self._left_out()
+        # A label far from all others can be predicted as anything from them.
+        near = np.clip(mean, self._log_latency.min() - FAR, self._log_latency.max() + FAR)
+        return in_ms(near, np.minimum(self._calibration * variance, WIDEST), CALIBRATION + len(self._genes), 0.0)
 
-    def _in_ms(self, mean: FloatArray, variance: FloatArray) -> Prediction:
-        """Return medians and intervals, with the variance corrected by the errors of predicting left-out labels."""
-        return in_ms(mean, variance * self._calibration, CALIBRATION + len(self._genes), 0.0)
+    def remarks(self) -> tuple[str, ...]:
+        if self._posterior is None:
+            return ()
+        found = [same_latency(self._log_latency, self._genes), few_networks(self._genes)]
+        if any(found):
+            return tuple(filter(None, found))
+        constant = self.space.constant(self._genes)
+        typical = np.log(np.maximum(self._scaled(self._genes) @ self._prior.broad.mean, LEAST))
+        mixed = two_units(self._log_latency[~constant], typical[~constant])
+        if mixed:
+            return (mixed,)
+        mean, variance = self._left_out()
+        # A constant network that takes much less than others is no mistake: it is folded to nothing.
+        some = ~constant | (self._log_latency > mean)
+        labels = self._log_latency[some]
+        names = [arch.text for arch in self.space.architectures(self._genes[some])]
+        weight = self._posterior.precision[some] / absolute_share(labels)
+        return contradicted(names, labels, mean[some], np.sqrt(variance[some]), weight)
 
     def save(self, folder: str | Path) -> None:
         arrays = {
@@ -203,8 +273,8 @@ class Roost(Predictor):
         files.save(folder, self.name, self.space, arrays, facts)
 
     def _fingerprint(self) -> str:
-        """Return a hash of the synthetic prior, in whose units tables are; the prior is not saved but made again."""
-        rounded = np.concatenate([self._prior.scale, self._prior.broad.mean]).astype(np.float32).round(3)
+        """Return a hash of the model and of its synthetic prior, in whose units tables are and which is made again."""
+        rounded = np.concatenate([[EDITION], self._prior.scale, self._prior.broad.mean]).astype(np.float32).round(3)
         return hashlib.sha256(rounded.tobytes()).hexdigest()[:16]
 
     @classmethod
@@ -213,7 +283,7 @@ class Roost(Predictor):
         with files.restoring(folder):
             predictor = cls(space, **facts["options"])
             if facts["prior"] != predictor._fingerprint():
-                raise ValueError("its synthetic prior is another one")
+                raise ValueError("its model or its synthetic prior is another one")
             kept = zip(
                 facts["sources"],
                 arrays["source_means"],

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 
 from latlab.predictors.base import FloatArray, IntArray, SourceDevice
@@ -25,7 +26,7 @@ from latlab.predictors.synthetic.devices import synthesise
 from latlab.predictors.synthetic.workload import workload_of
 from latlab.search_spaces import SearchSpace
 
-__all__ = ["Component", "SourceTable", "SyntheticPrior", "fit_source", "floor_variance", "mixture", "synthetic_prior"]
+__all__ = ["Component", "SourceTable", "SyntheticPrior", "fit_source", "mixture", "synthetic_prior"]
 
 SAMPLE = 600
 """Number of architectures that synthetic devices measure."""
@@ -57,11 +58,13 @@ have these discounted as outliers."""
 SOURCE_SCALES = (0.15, 0.5, 1.5)
 """Distances of a target from a source device, in units of the spread within a cluster of synthetic devices."""
 SYNTHETIC_SCALES = (0.5, 1.0, 2.0)
+ROUGH = 0.5
+"""Relative standard deviation of each cost by itself, for devices unlike all synthetic ones."""
 SPAN_SCALES = (0.7, 1.5)
 SPAN_WIDTHS = (0.05, 0.3)
 """Covariances of a target outside of the span of the sources, as shares of a cluster's covariance."""
 WEIGHTS = {"synthetic": 2.0, "broad": 1.0, "source": 0.3, "span": 0.3}
-"""Prior weights of each kind of component, all components of the kind together."""
+"""Prior weights of each kind of component, all components of the kind together; `broad` is that of each of two."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,8 @@ class SyntheticPrior:
     """One Gaussian for all synthetic devices."""
     pooled: FloatArray
     """Mean covariance within clusters, shape (d, d)."""
+    of_constant: NDArray[np.bool_]
+    """Features that only networks with a constant output have, shape (d,)."""
 
 
 @lru_cache(maxsize=16)
@@ -145,7 +150,20 @@ def _synthetic_prior(space: SearchSpace, seed: int) -> SyntheticPrior:
     )
     mean = tables.mean(axis=0)
     covariance = (tables - mean).T @ (tables - mean) / len(tables) + 1e-9 * np.eye(d)
-    return SyntheticPrior(scale, sample, clusters, Component("broad", mean, covariance, 1.0, SYNTHETIC_SCALES), pooled)
+    broad = Component("broad", mean, covariance, 1.0, SYNTHETIC_SCALES)
+    constant = space.constant(space.genes(archs))
+    return SyntheticPrior(scale, sample, clusters, broad, pooled, _of_constant(features, constant))
+
+
+def _of_constant(features: FloatArray, constant: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the features that only constant networks have, shape (d,); none if these have others, too.
+
+    Args:
+        features: features of a sample of the space, shape (m, d).
+        constant: which networks of the sample are constant, shape (m,).
+    """
+    own = ~features[~constant].any(axis=0)
+    return np.asarray(own & (features[constant].any() and not features[constant][:, ~own].any()))
 
 
 def _tables(features: FloatArray, latency: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -191,11 +209,6 @@ def _clusters(log_latency: FloatArray, reading: IntArray, seed: int) -> IntArray
     return labels
 
 
-def floor_variance(latency_ms: FloatArray) -> FloatArray:
-    """Return the variances of log-latencies, shape (n,), that come from absolute errors of the model (`ABSOLUTE`)."""
-    return np.asarray((ABSOLUTE * np.median(latency_ms) / latency_ms) ** 2)
-
-
 def fit_source(prior: SyntheticPrior, device: SourceDevice, features: FloatArray) -> SourceTable:
     """Fit the table of a source device to its m labels, with outliers discounted (iteratively reweighted, Student-t).
 
@@ -205,7 +218,7 @@ def fit_source(prior: SyntheticPrior, device: SourceDevice, features: FloatArray
     latency = device.latency_ms / device.latency_ms.mean()
     relative = features / latency[:, None]
     variance = np.zeros_like(latency) if device.stderr_ms is None else (device.stderr_ms / device.latency_ms) ** 2
-    variance = np.nan_to_num(variance) + floor_variance(device.latency_ms)
+    variance = np.nan_to_num(variance) + (ABSOLUTE * np.median(device.latency_ms) / device.latency_ms) ** 2
     precision = np.linalg.inv(prior.broad.covariance + 1e-7 * np.eye(features.shape[1]))
     rest = 1 - relative @ prior.broad.mean
     noise, trust = 0.05**2, np.ones_like(latency)
@@ -230,7 +243,10 @@ def mixture(prior: SyntheticPrior, sources: Sequence[SourceTable], *, synthetic:
     if synthetic or not sources:
         share = WEIGHTS["synthetic"]
         found += [replace(component, weight=share * component.weight) for component in prior.clusters]
-        found.append(replace(prior.broad, weight=WEIGHTS["broad"]))
+        broad = prior.broad
+        rough = broad.covariance + np.diag((ROUGH * broad.mean) ** 2)
+        found.append(replace(broad, weight=WEIGHTS["broad"]))
+        found.append(replace(broad, covariance=rough, weight=WEIGHTS["broad"]))
     for table in sources:
         weight = WEIGHTS["source"] / len(sources)
         found.append(Component("source", table.mean, prior.pooled + table.covariance, weight, SOURCE_SCALES))

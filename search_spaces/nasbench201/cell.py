@@ -5,10 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
+import numpy as np
+from numpy.typing import NDArray
+
 from latlab.search_spaces import layers
 from latlab.search_spaces.layers import Layer
 
-__all__ = ["EDGES", "OPS", "edge_layers", "head_layers", "reduction_layers", "stem_layers", "to_unique_str"]
+__all__ = [
+    "EDGES",
+    "OPS",
+    "edge_layers",
+    "head_layers",
+    "node_values",
+    "reduction_layers",
+    "stem_layers",
+    "to_unique_str",
+]
 
 
 OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -51,8 +63,8 @@ def to_unique_str(genes: Sequence[int]) -> str:
 
 
 @cache
-def edge_layers(cell: int, edge: int, op: int, channels: int, size: int) -> tuple[Layer, ...]:
-    """Return the layers that an edge executes; a skip executes none."""
+def edge_layers(cell: int, edge: int, op: int, channels: int, size: int, width: int = 1) -> tuple[Layer, ...]:
+    """Return the layers that an edge executes; a skip executes none. `width` convolutions are fused into one."""
     node, source = EDGES[edge]
     name = f"cell{cell}.{node}<-{source}"
     if OPS[op] == "none":
@@ -64,7 +76,7 @@ def edge_layers(cell: int, edge: int, op: int, channels: int, size: int) -> tupl
     kernel = 1 if OPS[op] == "nor_conv_1x1" else 3
     return (
         layers.elementwise(f"{name}.relu", "relu", channels, size),
-        layers.conv(f"{name}.conv", channels, channels, size, kernel),
+        layers.conv(f"{name}.conv", channels, width * channels, size, kernel),
     )
 
 
@@ -119,3 +131,24 @@ def live_edges(genes: tuple[int, ...]) -> tuple[bool, ...]:
             receives.add(node)
     reaching = reaching_edges(genes)
     return tuple(keep and source in receives for (_, source), keep in zip(EDGES, reaching, strict=True))
+
+
+def node_values(genes: NDArray[np.int64], keep: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return which of the first three nodes of each cell hold the same value: shape (n, 3).
+
+    A node has the number of the first node whose value it has. A node fed by a skip alone has the value of its source.
+    Two nodes that are average pools of the input and nothing else are equal, too.
+
+    Args:
+        genes: operations of the edges, shape (n, 6).
+        keep: the edges that count, shape (n, 6).
+    """
+    skips, pools = (keep & (genes == OPS.index(name)) for name in ("skip_connect", "avg_pool_3x3"))
+    first = np.where(skips[:, 0], 0, 1)
+    alone = keep[:, 1] ^ keep[:, 2]
+    second = np.full(len(genes), 2)
+    second[alone & pools[:, 1] & pools[:, 0]] = 1
+    second[alone & skips[:, 1]] = 0
+    through = alone & skips[:, 2]
+    second[through] = first[through]
+    return np.stack([np.zeros_like(first), first, second], axis=1)

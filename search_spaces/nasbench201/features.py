@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from latlab.search_spaces.nasbench201.cell import EDGES, PATHS
+from latlab.search_spaces.nasbench201.cell import EDGES, PATHS, node_values
 
 __all__ = ["all_features"]
 
@@ -28,12 +28,15 @@ def all_features() -> NDArray[np.float64]:
     - the same for edges whose result reaches the output, then (without `none`) for edges that a path from the input
       leads to, then (with skips) for live edges, which fulfil both;
     - the number of additions of live edges;
-    - the number of distinct inputs of pools and of ReLUs, for live edges and as written (a compiler may merge equal
-      operations on the same input);
-    - 1 for cells without a live edge, whose output is constant, and their numbers of operations as written (a runtime
-      may fold the whole network);
+    - the number of distinct inputs of pools, of ReLUs, and of 1x1 and of 3x3 convolutions, for live edges and as
+      written: a compiler may merge equal operations on the same input, and fuse convolutions of one size on it;
     - the length of the longest live path at each set of `PATH_COSTS`, and of the longest path as written at the last
-      three.
+      three;
+    - for cells without a live edge, whose output is constant: 1, their operations as written, the convolutions whose
+      result reaches the output, and the distinct inputs of pools and ReLUs as written.
+
+    All columns but the last group are 0 for those cells: a runtime may fold the whole network to nothing, and what that
+    takes then says nothing of the others.
     """
     genes = np.arange(5**6)[:, None] // 5 ** np.arange(6) % 5
     target, source = np.array(EDGES).T
@@ -53,10 +56,11 @@ def all_features() -> NDArray[np.float64]:
         return [((genes == op) & keep).sum(axis=1) for op in ops]
 
     def inputs(keep: NDArray[np.bool_], *ops: int) -> NDArray[np.int64]:
-        """Return the number of nodes from which an edge with one of these operations starts."""
+        """Return the number of distinct values from which an edge with one of these operations starts."""
         wanted = np.isin(genes, ops) & keep
-        starts = np.stack([wanted[:, source == node].any(axis=1) for node in range(3)])
-        return np.asarray(starts.sum(axis=0))
+        starts = np.stack([wanted[:, source == node].any(axis=1) for node in range(3)], axis=1)
+        value = node_values(genes, keep & executed)
+        return np.asarray(sum((starts & (value == one)).any(axis=1) for one in range(3)))
 
     def longest(keep: NDArray[np.bool_], costs: tuple[float, ...]) -> NDArray[np.float64]:
         """Return the length of the longest path along the edges to keep; 0 where there is none."""
@@ -72,10 +76,15 @@ def all_features() -> NDArray[np.float64]:
         *count(receiving, 2, 3, 4),
         *count(live, 1, 2, 3, 4),
         additions,
-        *(inputs(keep, *ops) for keep in (live, every) for ops in ((4,), (2, 3))),
-        is_constant,
-        *(column * is_constant for column in count(every, 0, 2, 3, 4)),
+        *(inputs(keep, *ops) for keep in (live, every) for ops in ((4,), (2, 3), (2,), (3,))),
         *(longest(live, costs) for costs in PATH_COSTS),
         *(longest(every, costs) for costs in PATH_COSTS[3:]),
     ]
-    return np.stack(columns, axis=1).astype(np.float64)
+    of_constant = [
+        np.ones(len(genes)),
+        *count(every, 0, 2, 3, 4),
+        *count(reaching, 2, 3),
+        *(inputs(every, *ops) for ops in ((4,), (2, 3))),
+    ]
+    kept = [column * ~is_constant for column in columns] + [column * is_constant for column in of_constant]
+    return np.stack(kept, axis=1).astype(np.float64)

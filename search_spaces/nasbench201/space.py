@@ -6,6 +6,7 @@ The official index, the labels of cells (`cell.to_unique_str`, 6,466 of them) an
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
 from random import Random
@@ -27,6 +28,7 @@ from latlab.search_spaces.nasbench201.cell import (
     format_genes,
     head_layers,
     live_edges,
+    node_values,
     reaching_edges,
     reduction_layers,
     stem_layers,
@@ -75,6 +77,15 @@ def _adjacency() -> np.ndarray:
             if other_source == node:
                 adjacency[i, j] = 1
     return adjacency
+
+
+def _values(edges: Sequence[tuple[int, int, int]]) -> list[int]:
+    """Return the numbers of `cell.node_values` of a cell with the given edges (edge, node, operation)."""
+    genes, keep = np.zeros((1, 6), np.int64), np.zeros((1, 6), bool)
+    for edge, _, op in edges:
+        genes[0, edge], keep[0, edge] = op, op > 0
+    found: list[int] = node_values(genes, keep)[0].tolist()
+    return found
 
 
 class NASBench201(SearchSpace):
@@ -147,6 +158,9 @@ class NASBench201(SearchSpace):
     def is_constant(self, arch: Architecture) -> bool:
         return not any(live_edges(arch.genes))
 
+    def constant(self, genes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return np.asarray(~self.canonical_genes(genes).any(axis=1))
+
     def enumerate(self) -> Iterator[Architecture]:
         return map(self.from_genes, _official_order())
 
@@ -173,13 +187,18 @@ class NASBench201(SearchSpace):
         ]
         return self._layers_of(edges or [(3, 3, 0)])
 
-    def _layers_of(self, edges: Sequence[tuple[int, int, int]], *, merge: bool = False) -> tuple[Layer, ...]:
+    def _layers_of(
+        self, edges: Sequence[tuple[int, int, int]], *, merge: bool = False, fuse: bool = False
+    ) -> tuple[Layer, ...]:
         """Return the layers of a network whose cells have the given edges (edge, node, operation).
 
         Args:
-            merge: execute equal operations on the same input (average pools, the ReLUs before convolutions) once.
+            merge: execute equal operations on the same value (average pools, the ReLUs before convolutions) once.
+            fuse: besides, execute convolutions of one size on the same value as one with more output channels.
         """
-        additions = [node == previous for (_, node, _), (_, previous, _) in itertools.pairwise(edges)]
+        additions = [False, *(node == previous for (_, node, _), (_, previous, _) in itertools.pairwise(edges))]
+        value = _values(edges)
+        siblings = Counter((value[EDGES[edge][1]], op) for edge, _, op in edges)
         found = [*stem_layers()]
         for cell in range(1, 16):
             stage = (cell - 1) // 5
@@ -187,10 +206,12 @@ class NASBench201(SearchSpace):
             if cell in (6, 11):
                 found += reduction_layers(f"reduction{stage}", channels // 2, size * 2)
             done: set[tuple[int, str]] = set()
-            for (edge, node, op), is_addition in zip(edges, [False, *additions], strict=True):
-                for layer in edge_layers(cell, edge, op, channels, size):
-                    same = (EDGES[edge][1], layer.kind)
-                    if not merge or layer.macs or same not in done:
+            for (edge, node, op), is_addition in zip(edges, additions, strict=True):
+                start = value[EDGES[edge][1]]
+                width = siblings[start, op] if fuse else 1
+                for layer in edge_layers(cell, edge, op, channels, size, width):
+                    same = (start, f"{layer.kind}{layer.kernel}")
+                    if not merge or (layer.macs and not fuse) or same not in done:
                         found.append(layer)
                         done.add(same)
                 if is_addition:
@@ -204,8 +225,9 @@ class NASBench201(SearchSpace):
 
         `written`: all edges. `reaching`: the edges whose result reaches the output. `live`: those of them that a path
         from the input leads to. `folded`: all edges, but a network whose output is constant is folded to its tail.
-        `critical-written` and `critical-live`: every path of the graph as a parallel branch. `merged`: the live edges,
-        with equal operations on the same input executed once.
+        `critical-written` and `critical-live`: every path of the graph as a parallel branch. `merged-written` and
+        `merged`: all or the live edges, with equal operations on the same value executed once. `fused`: besides, live
+        convolutions of one size on the same value are one convolution with more output channels.
         """
         genes = arch.genes
         every = [(edge, node, op) for edge, ((node, _), op) in enumerate(zip(EDGES, genes, strict=True))]
@@ -224,7 +246,12 @@ class NASBench201(SearchSpace):
         found = {name: tuple(self._layers_of(edges or [(3, 3, 0)]) for edges in many) for name, many in chosen.items()}
         if not alive:
             found["folded"] = (head_layers(self.num_classes),)
-        return found | {"merged": (self._layers_of(alive or [(3, 3, 0)], merge=True),)}
+        alive = alive or [(3, 3, 0)]
+        return found | {
+            "merged-written": (self._layers_of(every, merge=True),),
+            "merged": (self._layers_of(alive, merge=True),),
+            "fused": (self._layers_of(alive, merge=True, fuse=True),),
+        }
 
     def features(self, genes: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return operations counted in several readings of the graph, and lengths of critical paths."""

@@ -11,12 +11,13 @@ import pytest
 from latlab.search_spaces import Layer, SearchSpace, get
 from latlab.search_spaces.fbnet.skeleton import OPS, positions
 from latlab.search_spaces.fbnet.space import FBNet
+from latlab.search_spaces.nasbench201.cell import node_values
 from latlab.search_spaces.nasbench201.space import NASBench201
 from latlab.search_spaces.ofa_mobilenetv3.skeleton import stages
 
 CELLS = NASBench201()
-WRITTEN, REACHING, RECEIVING, LIVE = 1, 5, 9, 12
-"""First columns of the counts of operations in NAS-Bench-201's features."""
+WRITTEN, REACHING, RECEIVING, LIVE, PATHS, CONSTANT = 1, 5, 9, 12, 25, 34
+"""First columns of the counts of operations in NAS-Bench-201's features, of critical paths, and of constant cells."""
 
 
 def of_a_cell(layers: Iterable[Layer]) -> Counter[tuple[str, int]]:
@@ -36,7 +37,7 @@ def test_numbers_of_the_right_shape(space: SearchSpace) -> None:
     assert found.dtype == np.float64
     assert len(found) == 40
     assert found.shape[1] > 3
-    assert (found[:, 0] == 1).all()
+    assert (found[~space.constant(space.genes(archs)), 0] == 1).all()
     assert np.isfinite(found).all()
     assert np.array_equal(found[7:9], space.features(space.genes(archs[7:9])))  # rows do not depend on each other
     assert space.features(space.genes([])).shape == (0, found.shape[1])
@@ -54,31 +55,69 @@ def test_all_architectures_have_the_same_readings(space: SearchSpace) -> None:
 
 
 def test_cells_count_their_operations_as_written_and_live() -> None:
-    archs = CELLS.sample(300, 1)
+    archs = [arch for arch in CELLS.sample(300, 1) if not CELLS.is_constant(arch)]
     for arch, row in zip(archs, CELLS.features(CELLS.genes(archs)), strict=True):
         readings = CELLS.readings(arch)
         assert row[WRITTEN:REACHING].tolist() == operations(readings["written"][0])
-        constant = CELLS.is_constant(arch)
-        # A cell without any edge still has to fill its output with zeros, which no edge stands for.
-        reaching = operations(readings["reaching"][0])
-        reaching[0] -= not row[REACHING:RECEIVING].any() and reaching == [1, 0, 0, 0]
-        assert row[REACHING + 1 : RECEIVING].tolist() == reaching[1:]
-        live = operations(readings["live"][0])
-        assert row[LIVE + 1 : LIVE + 4].tolist() == live[1:]
-        assert live[0] == constant
+        assert row[REACHING + 1 : RECEIVING].tolist() == operations(readings["reaching"][0])[1:]
+        assert row[LIVE + 1 : LIVE + 4].tolist() == operations(readings["live"][0])[1:]
         assert row[LIVE + 4] == of_a_cell(readings["live"][0])["add", 1]
+        assert not row[CONSTANT:].any()
 
 
-def test_cells_count_what_can_be_merged() -> None:
-    archs = CELLS.sample(300, 2)
-    pools, relus, written_pools, written_relus = CELLS.features(CELLS.genes(archs))[:, LIVE + 5 : LIVE + 9].T
-    for number, arch in enumerate(archs):
-        merged = of_a_cell(CELLS.readings(arch)["merged"][0])
-        assert (pools[number], relus[number]) == (merged["pool", 3], merged["relu", 1])
-        written = of_a_cell(CELLS.layers(arch))
-        assert pools[number] <= written_pools[number] <= written["pool", 3]
-        assert relus[number] <= written_relus[number] <= written["relu", 1]
-    assert (relus < written_relus).any()
+def test_constant_cells_have_columns_of_their_own() -> None:
+    genes = np.array([arch.genes for arch in CELLS.enumerate()])
+    constant = CELLS.constant(genes)
+    assert constant.sum() == 341
+    assert constant.tolist() == [CELLS.is_constant(arch) for arch in CELLS.enumerate()]
+    for number, row in zip(np.flatnonzero(constant), CELLS.features(genes[constant]), strict=True):
+        readings = CELLS.readings(CELLS.from_genes(genes[number]))
+        assert not row[:CONSTANT].any()
+        assert row[CONSTANT] == 1
+        assert row[CONSTANT + 1 : CONSTANT + 5].tolist() == operations(readings["written"][0])
+        assert row[CONSTANT + 5 : CONSTANT + 7].tolist() == operations(readings["reaching"][0])[1:3]
+        merged = of_a_cell(readings["merged-written"][0])
+        assert row[CONSTANT + 7 :].tolist() == [merged["pool", 3], merged["relu", 1]]
+
+
+def test_cells_count_what_can_be_merged_and_fused() -> None:
+    archs = [arch for arch in CELLS.sample(300, 2) if not CELLS.is_constant(arch)]
+    counts = CELLS.features(CELLS.genes(archs))[:, LIVE + 5 : PATHS]
+    for arch, row in zip(archs, counts, strict=True):
+        readings = {name: of_a_cell(branches[0]) for name, branches in CELLS.readings(arch).items()}
+        merged, fused, written = readings["merged"], readings["fused"], readings["merged-written"]
+        assert row[:4].tolist() == [merged["pool", 3], merged["relu", 1], fused["pointwise", 1], fused["conv", 3]]
+        assert row[4:6].tolist() == [written["pool", 3], written["relu", 1]]
+        assert (row[:4] <= row[4:]).all()
+        assert (fused["pool", 3], fused["relu", 1]) == (merged["pool", 3], merged["relu", 1])
+    assert (counts[:, :4] < counts[:, 4:]).any(axis=0).all()
+
+
+def test_nodes_that_hold_one_value() -> None:
+    """Values of nodes against names of what they compute, for all cells, edges as written and live ones."""
+    genes = np.array([arch.genes for arch in CELLS.enumerate()])
+    for keep in (genes > 0, (genes > 0) & (np.arange(6) < 2)):
+        found = node_values(genes, keep)
+        for row, kept, values in zip(genes.tolist(), keep.tolist(), found.tolist(), strict=True):
+            names: list[object] = ["input"]
+            for node, edges in ((1, {0: 0}), (2, {1: 0, 2: 1})):
+                terms = [(row[edge], names[source]) for edge, source in edges.items() if kept[edge]]
+                value: object = ("sum", node)
+                if len(terms) == 1:
+                    ((op, start),) = terms
+                    value = start if op == 1 else ("pool", start) if op == 4 else value
+                names.append(value)
+            assert values == [names.index(name) for name in names]
+
+
+def test_fusing_widens_one_convolution() -> None:
+    arch = CELLS.from_genes([3, 3, 0, 0, 3, 3])  # two 3x3 on the input, one on each of their results
+    live, fused = (CELLS.readings(arch)[name][0] for name in ("live", "fused"))
+    assert of_a_cell(live)["conv", 3] == 4
+    assert of_a_cell(fused)["conv", 3] == 3
+    assert sum(layer.macs for layer in fused) == sum(layer.macs for layer in live)
+    skipped = CELLS.from_genes([1, 0, 0, 3, 3, 0])  # node 1 is the input, so both ends are convolutions of one value
+    assert of_a_cell(CELLS.readings(skipped)["fused"][0])["conv", 3] == 1
 
 
 def test_what_merging_does() -> None:
@@ -96,7 +135,7 @@ def test_constant_networks_fold() -> None:
     assert not of_a_cell(readings["live"][0])["conv", 3]
     connected = CELLS.parse("|nor_conv_3x3~0|+|none~0|none~1|+|none~0|skip_connect~1|none~2|")
     assert CELLS.readings(connected)["folded"] == CELLS.readings(connected)["written"]
-    flags = CELLS.features(CELLS.genes([constant, connected]))[:, LIVE + 9 : LIVE + 14]
+    flags = CELLS.features(CELLS.genes([constant, connected]))[:, CONSTANT : CONSTANT + 5]
     assert flags.tolist() == [[1, 4, 0, 2, 0], [0, 0, 0, 0, 0]]
 
 
@@ -106,7 +145,7 @@ def test_critical_paths_are_branches() -> None:
     open_paths = [0, 0, 0, 1], [0, 1, 2, 0]
     assert [*map(operations, readings["critical-live"])] == [*open_paths]
     assert [*map(operations, readings["critical-written"])] == [open_paths[0], *2 * [[1, 0, 1, 0]], open_paths[1]]
-    lengths = CELLS.features(CELLS.genes([arch]))[0, -9:]
+    lengths = CELLS.features(CELLS.genes([arch]))[0, PATHS:CONSTANT]
     assert lengths.tolist() == [3, 3, 3, 5, 5, 7, 5, 5, 7]
 
 
@@ -195,7 +234,7 @@ def test_default_features_count_numbers_macs_and_bytes() -> None:
     space = Cells()
     archs = space.sample(20, 4)
     found = space.features(space.genes(archs))
-    assert (found[:, 0] == 1).all()
+    assert (found[~space.constant(space.genes(archs)), 0] == 1).all()
     counts, macs, moved = (found[:, first::3].sum(axis=1) for first in (1, 2, 3))
     for number, arch in enumerate(archs):
         both = [*space.layers(arch), *space.layers(arch, live=True)]

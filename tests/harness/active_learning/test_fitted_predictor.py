@@ -19,12 +19,14 @@ from safetensors.numpy import load_file, save_file
 import latlab
 from latlab.harness.active_learning.fitted_predictor import FittedPredictor, PredictorCard, load_predictor
 from latlab.harness.active_learning.latency_table import COLUMNS, MeasuredLatency, measured_latencies
+from latlab.harness.active_learning.onnx_formula import onnx_formula
 from latlab.harness.active_learning.prediction import KeptPredictors
 from latlab.harness.active_learning.predictor_factory import PredictorOptions
 from latlab.harness.cli.main import main
 from latlab.harness.errors import BadInputError
 from latlab.harness.lab import Lab
 from latlab.predictors import create
+from latlab.predictors.base import LatencyFormula
 from latlab.search_spaces import get
 
 TARGET = "toy/tflite/cpu/fp32/t1/b1"
@@ -33,10 +35,14 @@ DEAD = "|nor_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|"
 """A cell whose only convolution is on a dead edge."""
 
 
-def fitted(space: str, labels: int = 20, name: str = "roost", as_written: bool = False) -> FittedPredictor:
+def fitted(
+    space: str, labels: int = 20, name: str = "roost", as_written: bool = False, wrong: float = 1
+) -> FittedPredictor:
+    """A predictor of made-up labels; the fifth is `wrong` times what it should be."""
     found = get(space)
     archs = [found.canonical(arch) for arch in found.sample(labels, 1)]
     latency = np.array([5.0 + sum(layer.macs for layer in found.layers(arch)) / 1e7 for arch in archs])
+    latency[4:5] *= wrong
     predictor = create(name, found)
     predictor.adapt(archs, latency, 0.01 * latency)
     measured = {a.text: MeasuredLatency(ms, 0.01 * ms) for a, ms in zip(archs, latency.tolist(), strict=True)}
@@ -201,7 +207,7 @@ def test_numbers_that_are_none(name: str, array: str, factor: float, tmp_path: P
     path = tmp_path / f"{name}.safetensors"
     arrays = load_file(path)
     save_file(arrays | {array: np.full_like(arrays[array], factor)}, path)
-    with pytest.raises(BadInputError, match=r"no finite numbers|no positive numbers|positive and finite"):
+    with pytest.raises(BadInputError, match=r"no positive numbers|positive and finite"):
         load_predictor(tmp_path)
 
 
@@ -306,6 +312,23 @@ def test_an_onnx_file_predicts_the_same(space: str, labels: int, tmp_path: Path)
     assert (card["target"], card["labels"]) == (TARGET, labels)
 
 
+def test_an_onnx_file_of_short_and_of_unknown_networks(tmp_path: Path) -> None:
+    """Where the absolute noise decides, the least latency, and the greatest variance."""
+    table, features = np.array([1.0, 0.0]), np.array([[1e-6, 0], [1e-2, 0], [1, 0], [1, 1], [-1, 0], [10, 100]])
+    covariance = np.diag([1e-4, 1e9])
+    formula = LatencyFormula(table, covariance, least=1e-3, factor=2.0, noise=1e-4, absolute=0.02, calibration=1.5,
+                             half_width=1.7)  # fmt: skip
+    found = onnxruntime.InferenceSession(onnx_formula(formula, {"latlab": "0"})).run(
+        ["latency_ms", "std_ms", "lower_ms", "upper_ms"], {"features": features}
+    )
+    wanted = formula.predict(features)
+    for given, right in zip(found, (wanted.mean_ms, wanted.std_ms, wanted.lower_ms, wanted.upper_ms), strict=True):
+        np.testing.assert_allclose(given, right, rtol=1e-7)
+    widths = np.log(wanted.upper_ms / wanted.mean_ms) / 1.7
+    assert widths[[0, 3, 4]] == pytest.approx(4)  # the root of the greatest variance
+    assert widths[2] == pytest.approx((1.5 * (np.log1p(1e-4) + 1e-4 + 0.01**2)) ** 0.5)
+
+
 def test_a_predictor_that_is_no_formula(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="the predictor ridge is no formula"):
         fitted("nasbench201", name="ridge").to_onnx(tmp_path / "p.onnx")
@@ -331,6 +354,19 @@ def command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
         return int(end.value.code or 0), out, err
 
     return latlab
+
+
+def test_predictions_come_with_what_is_wrong_with_their_labels(command: Latlab) -> None:
+    fitted("nasbench201").save("right")
+    predictor = fitted("nasbench201", wrong=10)
+    (remark,) = predictor.remarks
+    predictor.save("wrong")
+    assert latlab.load_predictor("wrong").remarks == predictor.remarks
+    for folder, said in (("right", False), ("wrong", True)):
+        code, _, err = command("predict", "--predictor-folder", folder, "--arch", DEAD)
+        assert code == 0
+        assert (" ".join(remark.split()) in " ".join(err.split())) == said
+    assert "times as large as the other labels say" in remark
 
 
 def test_predict_from_a_folder_needs_no_store(command: Latlab, tmp_path: Path) -> None:
