@@ -104,7 +104,7 @@ def drawn(
     with pytest.raises(SystemExit) as ended:
         main()
     said = capsys.readouterr()
-    assert not ended.value.code, said.err
+    assert not ended.value.code, said.out + said.err
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", said.out)
 
 
