@@ -9,6 +9,7 @@ from rich.table import Table
 
 from latlab.harness.store.inspection import StoreCheck, StoreInfo
 from latlab.harness.terminal.console import console
+from latlab.harness.text import count
 
 __all__ = ["show_check", "show_info"]
 
@@ -54,7 +55,6 @@ def show_check(store: Path, found: StoreCheck) -> None:
             f"{one['rows']:,} unfinished measurements of {one['target']} in {one['space']}, session {one['session']}"
         )
         console().print(escape(f"{words}: the command that began them continues"), soft_wrap=True, highlight=False)
-    said = (
-        f"{store} is sound" if found.is_sound else f"{store}: {len(lines):,} faults; all commands leave such rows out"
-    )
+    faults = f"{store}: {count(len(lines), 'fault')}; all commands leave such rows out"
+    said = f"{store} is sound" if found.is_sound else faults
     console().print(escape(said), soft_wrap=True, highlight=False)
