@@ -84,6 +84,7 @@ class Reporting(LabBase):
         """
         from latlab.harness.quality.assessment import assess  # scipy.stats is heavy
 
+        target = None if target is None else str(target)
         labelled = self.store.labelled()
         pairs = [(t, s) for t, s in labelled if target in (None, t, t.split("/")[0]) and space in (None, s)]
         if not pairs:

@@ -154,7 +154,7 @@ def test_options_of_several_targets(lab: Lab) -> None:
     assert TargetOptions(threads=[4]) == TargetOptions(threads=4)
     with pytest.raises(BadInputError, match="empty list"):
         TargetOptions(threads=[])
-    with pytest.raises(BadInputError, match="--threads can have one value here, and names 2: 1, 4"):
+    with pytest.raises(BadInputError, match="--runtime can have one value here, and names 2: tflite, onnxruntime"):
         lab.onboard("toy", space="nasbench201", options=several)
 
 

@@ -140,6 +140,7 @@ def test_a_label_of_several_sessions_is_their_mean() -> None:
             "latency_ms": [10.0, 1.0, 20.0, 3.0, 9.0],
             "stderr_ms": [0.3, 0.1, 0.4, None, 1.0],
             "status": ["ok", "ok", "ok", "ok", "failed"],
+            "selection": "random",
         }
     )
     assert measured_latencies(rows) == {"b": (15.0, 0.25), "a": (1.0, 0.1), "c": (3.0, None)}
