@@ -67,9 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 row = store.begin(campaign, session, arch, "listed")
                 store.finish(row.id, "ok", latency_ms=10.0 + number + session / 10, stderr_ms=0.1)
     failed = store.begin(campaign, 3, CELLS[0], "listed")
-    store.finish(
-        failed.id, "crash", error=f"the runtime cannot read {folder / 'a-file-with-a-long-name.onnx'}: no"
-    )
+    store.finish(failed.id, "crash", error=f"the runtime cannot read {folder / 'a-file-with-a-long-name.onnx'}: no")
     store.close()
     archs = get("nasbench201").sample(60, 1)
     names = ("pi3", "pi4", "a-target-with-a-long-name")
