@@ -21,7 +21,7 @@ class LatlabError(Exception):
     """The exit code of the command line."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
-        self.message = plain(message)
+        self.message = plain(message).rstrip()
         # What ends a foreign text, such as a question mark, ends the sentence, too.
         self.hint = None if hint is None else re.sub(r"(?<!\.)([.?!])\.$", r"\1", plain(hint))
         super().__init__(self.message)

@@ -26,7 +26,7 @@ from latlab.harness.cli import sustain as cli_sustain
 from latlab.harness.cli.command import App
 from latlab.harness.cli.interruption import ending_orderly
 from latlab.harness.cli.options import STORE_HELP, complain, store_before
-from latlab.harness.errors import LatlabError
+from latlab.harness.errors import BadInputError, LatlabError
 
 __all__ = ["main"]
 
@@ -101,10 +101,19 @@ def main() -> NoReturn:
             code = _run(as_json)
         except KeyboardInterrupt:  # before or after the command itself
             code = INTERRUPTED
-        except OSError:
-            if interruption.signal is None:
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                complain(f"the name {str(error.filename):.40}... is too long for a file", "Shorten it.", as_json)
+                code = BadInputError.exit_code
+            elif interruption.signal is None:
                 raise
-            code = INTERRUPTED  # the display could not be ended, because its terminal is gone
+            else:
+                code = INTERRUPTED  # the display could not be ended, because its terminal is gone
+        except UnicodeEncodeError:
+            if all(word.isascii() or word.encode(errors="ignore").decode() == word for word in sys.argv):
+                raise
+            complain("an argument holds bytes that are no UTF-8 text", "Check the encoding of this terminal.", as_json)
+            code = BadInputError.exit_code
         if code == INTERRUPTED and interruption.signal is None:
             complain(
                 "interrupted by a KeyboardInterrupt that no signal has caused, such as a factory's own", None, as_json
