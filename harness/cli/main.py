@@ -103,7 +103,7 @@ def main() -> NoReturn:
             code = INTERRUPTED
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
-                complain(f"the name {str(error.filename):.40}... is too long for a file", "Shorten it.", as_json)
+                complain(f"the name {error.filename!s:.40}... is too long for a file", "Shorten it.", as_json)
                 code = BadInputError.exit_code
             elif interruption.signal is None:
                 raise
