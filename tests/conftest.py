@@ -43,7 +43,7 @@ _usual_init = LatlabError.__init__
 def _checked_init(self: LatlabError, *arguments: Any, **more: Any) -> None:
     _usual_init(self, *arguments, **more)
     _badly_put.extend(text for text in (self.message, self.hint or "") if BAD_ENDS.search(text))
-    if self.hint == "":
+    if self.hint == "" and self.message:  # hostile text may leave nothing of both
         _badly_put.append(f"{self.message}: its hint is empty")
 
 

@@ -69,7 +69,7 @@ class ONNXExporter(Exporter):
 
     def version_in(self, precision: str) -> str:
         tools = "" if precision == "fp32" else f", onnxruntime {version('onnxruntime')} (tools)"
-        return self.version + tools
+        return self.version + tools + (", 7-bit weights" if precision == "int8" else "")
 
     def export_in(self, precision: str, module: nn.Module, example: Tensor, path: Path) -> dict[str, int]:
         import onnx
