@@ -42,9 +42,10 @@ def to_int8(model: Any, single: Callable[[], Any], images: Tensor, batch: int) -
     """Return `model` with 8-bit integers: QuantizeLinear and DequantizeLinear (QDQ) around every operator.
 
     Weights are int8 with a scale for each output channel, and only 7 of the bits are used: x86 processors with AVX2 and
-    without VNNI add pairs of 8-bit products in 16 bits, which two full products exceed. Activations are uint8: on x86 ONNX Runtime fuses a QDQ graph
-    of int8 activations only in part (of a network of NAS-Bench-201, one of 47 additions), one of uint8 whole; on Arm
-    both. Inputs and outputs stay float32, as the tools leave them: the file takes the same arrays as the fp32 file.
+    without VNNI add pairs of 8-bit products in 16 bits, which two full products exceed. Activations are uint8: on x86
+    ONNX Runtime fuses a QDQ graph of int8 activations only in part (of a network of NAS-Bench-201, one of 47
+    additions), one of uint8 whole; on Arm both. Inputs and outputs stay float32, as the tools leave them: the file
+    takes the same arrays as the fp32 file.
 
     Args:
         model: an `onnx.ModelProto` in float32; it is changed.
