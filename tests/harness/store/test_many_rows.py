@@ -66,9 +66,8 @@ def store(tmp_path: Path) -> Store:
     fill(store, "a", ARCHS[:40])
     fill(store, "a", ARCHS[20:30], policy="default")
     fill(store, "b", ARCHS[10:50])
-    copied = store.begin(
-        store.campaign(Target("b", "tflite"), "nasbench201", PRESETS["quick"], 0, "random"), 1, "x", "y"
-    )
+    campaign = store.campaign(Target("b", "tflite"), "nasbench201", PRESETS["quick"], 0, "random")
+    copied = store.begin(campaign, 1, ARCHS[0], "listed")
     store.finish(copied.id, "ok", latency_ms=1.0, same_graph_as=1)
     return store
 
