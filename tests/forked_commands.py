@@ -117,12 +117,12 @@ class Command:
     @property
     def stdout(self) -> str:
         """What it has printed."""
-        return (self.said / "stdout.txt").read_text(errors="replace")
+        return _read(self.said / "stdout.txt")
 
     @property
     def stderr(self) -> str:
         """What it has said on stderr."""
-        return (self.said / "stderr.txt").read_text(errors="replace")
+        return _read(self.said / "stderr.txt")
 
 
 class CommandServer:
@@ -175,3 +175,8 @@ class CommandServer:
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 stream.close()
+
+
+def _read(path: Path) -> str:
+    """Return what is in a file, which a command that has just begun may not have made yet."""
+    return path.read_text(errors="replace") if path.exists() else ""
