@@ -16,6 +16,7 @@ from pathlib import Path
 from latlab.harness.errors import BadInputError
 
 __all__ = [
+    "BESIDE_DATABASES",
     "FULL",
     "cache_folder",
     "cannot_write",
@@ -32,7 +33,7 @@ LEFT_AFTER_S = 3600.0
 """Unfinished files of this age belong to nobody: their writers were killed."""
 _DATABASE = b"SQLite format 3\0"
 """The first bytes of an SQLite database, such as a store."""
-_BESIDE_DATABASES = ("-wal", "-shm", "-journal")
+BESIDE_DATABASES = ("-wal", "-shm", "-journal")
 """Ends of the names of files that belong to the database of the name before them: its last changes are there."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
@@ -160,7 +161,7 @@ def spare_databases(path: str | Path, new: Path | None = None) -> None:
         new: what takes its place; None if that will be no database.
     """
     path = Path(path)
-    ends = [end for end in _BESIDE_DATABASES if path.name.endswith(end)]
+    ends = [end for end in BESIDE_DATABASES if path.name.endswith(end)]
     own = path.with_name(path.name.removesuffix(ends[0])) if ends and path.name not in ends else path
     if path.is_file() and _is_database(own) and not (own == path and new is not None and _is_database(new)):
         what = "an SQLite database, such as a store" if own == path else f"a part of the database {own}"

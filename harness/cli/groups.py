@@ -79,8 +79,17 @@ def _options(group: Any) -> list[inspect.Parameter]:
     ]
 
 
+class _Group:
+    """What groups have in common."""
+
+    @property
+    def are_given(self) -> bool:
+        """True if any of its options is given."""
+        return any(value is not None for value in vars(self).values())
+
+
 @dataclass(frozen=True)
-class TargetGroup:
+class TargetGroup(_Group):
     """How networks run on a device. Several values of an option are several targets."""
 
     runtime: RuntimeOption = None
@@ -88,11 +97,6 @@ class TargetGroup:
     precision: PrecisionOption = None
     threads: ThreadsOption = None
     batch_size: BatchOption = None
-
-    @property
-    def are_given(self) -> bool:
-        """True if any of them is given."""
-        return any(value is not None for value in vars(self).values())
 
     def options(self) -> TargetOptions:
         """Return them as Python takes them. Raises `BadInputError` if one is empty, or no number where it must be."""
@@ -122,7 +126,7 @@ class OneTargetGroup(TargetGroup):
 
 
 @dataclass(frozen=True)
-class InputGroup:
+class InputGroup(_Group):
     """What a model of one's own leaves open of its inputs."""
 
     inputs: InputOption = None
@@ -147,7 +151,7 @@ class InputGroup:
                 f"--model is given {len(model)} times: {', '.join(model)}",
                 f"Measure one after the other, or compare them side by side: latlab compare {' '.join(model)}",
             )
-        if model is None and any(value is not None for value in vars(self).values()):
+        if model is None and self.are_given:
             raise BadInputError("--input, --dim, --range and --input-data are options of --model", "Add --model FILE.")
         return (model[0] if model else None), self.options()
 

@@ -110,7 +110,7 @@ def main() -> NoReturn:
             else:
                 code = INTERRUPTED  # the display could not be ended, because its terminal is gone
         except UnicodeEncodeError:
-            if all(word.isascii() or word.encode(errors="ignore").decode() == word for word in sys.argv):
+            if not any("\ud800" <= letter <= "\udfff" for word in sys.argv for letter in word):  # no surrogates
                 raise
             complain("an argument holds bytes that are no UTF-8 text", "Check the encoding of this terminal.", as_json)
             code = BadInputError.exit_code

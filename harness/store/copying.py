@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from latlab.harness.errors import BadInputError
-from latlab.harness.paths import whole_file
+from latlab.harness.paths import BESIDE_DATABASES, whole_file
 from latlab.harness.store.damage import warn_of
 from latlab.harness.store.errors import explained, explained_write
 from latlab.harness.store.lock import is_locked, locked
@@ -75,7 +75,7 @@ def new_store(path: str | Path, *, force: bool) -> Iterator[Path]:
         with whole_file(path) as part, explained(Path(path)), explained_write(Path(path)):
             yield part
             # The log or journal of the old file would be taken for the new one's.
-            for suffix in ("-wal", "-shm", "-journal"):
+            for suffix in BESIDE_DATABASES:
                 real_path.with_name(real_path.name + suffix).unlink(missing_ok=True)
 
 
@@ -88,7 +88,7 @@ def removed_if_new(path: str | Path) -> Iterator[None]:
         yield
     except BaseException:
         if not was_there and not is_locked(real_path):
-            for suffix in ("", "-wal", "-shm", "-journal", ".lock"):
+            for suffix in ("", *BESIDE_DATABASES, ".lock"):
                 with contextlib.suppress(OSError):
                     real_path.with_name(real_path.name + suffix).unlink()
         raise

@@ -25,7 +25,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from latlab.harness.errors import BadInputError
-from latlab.harness.paths import whole_file
+from latlab.harness.paths import BESIDE_DATABASES, whole_file
 from latlab.harness.store.errors import StoreError, explained
 from latlab.harness.store.lock import locked, locked_if_free
 from latlab.harness.store.reading import (
@@ -42,8 +42,6 @@ from latlab.harness.store.upgrade import has_indices, upgrade
 
 __all__ = ["StoreFile"]
 
-_BESIDE = ("-wal", "-shm", "-journal")
-"""What SQLite appends to a store's name for the files beside it."""
 SWITCH_WAIT_MS = 500
 """Milliseconds to wait for readers when the journal changes; if there still are any, it stays as it was."""
 
@@ -177,7 +175,10 @@ class StoreFile:
             raise StoreError(f"there is no store {self.path}", "Measure something first, or name another store.")
         if self.path.is_dir():
             raise StoreError(f"the store {self.path} is a folder", "Name a file, for example latlab.db.")
-        for path in (self.real_path, *(self.real_path.with_name(self.real_path.name + end) for end in _BESIDE)):
+        for path in (
+            self.real_path,
+            *(self.real_path.with_name(self.real_path.name + end) for end in BESIDE_DATABASES),
+        ):
             if path.exists() and not path.is_file():  # to open a named pipe would wait for ever
                 raise StoreError(f"cannot use the store {self.path}: {path} is no ordinary file", "Name another store.")
         if not self.real_path.parent.is_dir():
