@@ -110,7 +110,10 @@ def _short_calls(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def onnx_shortcuts() -> Iterator[None]:
-    """Make `torch.onnx.export(..., dynamo=False)` of a module take two thirds of its time, within the `with` block."""
+    """Make `torch.onnx.export(..., dynamo=False)` of a module take two thirds of its time, within the `with` block.
+
+    Nor does it print the graph of a module that it cannot export.
+    """
     import torch
 
     try:
@@ -125,6 +128,7 @@ def onnx_shortcuts() -> Iterator[None]:
         # The lint passes search for faults of the exporter itself, after each of its steps.
         (passes, "_jit_pass_lint", lambda _: lambda *_: None),
         (passes, "_jit_pass_onnx_lint", lambda _: lambda *_: None),
+        (passes, "_jit_onnx_log", lambda _: lambda *_: None),
         # The exporter asks for the signature of the same few functions again and again.
         (symbolic_helper, "inspect", lambda _: SimpleNamespace(signature=cache(inspect.signature))),
     ]

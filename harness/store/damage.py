@@ -37,6 +37,8 @@ _DATES = ("at", "started_at", "finished_at", "created_at", "imported_at")
 _NUMBER_TABLES = ("metrics", "times_s")
 _MOST_NS = 1e6 * LATENCY_MS[1]
 _PLAIN_NS = re.compile(r"\[(?:0|[1-9]\d{0,14})(?:, (?:0|[1-9]\d{0,14}))*\]", re.ASCII)
+_NUMBER = re.compile(r" \((?:[2-9]|[1-9]\d+)\)\Z", re.ASCII)
+"""What a comparison puts behind the name of a network that it got more than once."""
 _LARGEST = 1e18
 """Largest number in a table of numbers: bytes, counts and operations have no unit that they share."""
 _INT64 = 2**63
@@ -168,7 +170,7 @@ def _is_network(space: str, arch: str) -> bool:
     if space == USER_MODEL_SPACE:
         return True
     try:
-        get(space).parse(arch)
+        get(space).parse(_NUMBER.sub("", arch))
     except UnknownSpaceError:
         return True
     except Exception:  # whatever a search space of somebody else raises: nothing can be done with this text

@@ -6,7 +6,7 @@ frame by frame is the same as one that is written at once.
 
 from __future__ import annotations
 
-import pickle
+import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -41,7 +41,8 @@ class StreamedTable:
         self._shapes.append(part.without_rows())
         for name in in_order([part]):
             _note(self._examples.setdefault(name, {}), column(part, name))
-        pickle.dump(part, self._file, pickle.HIGHEST_PROTOCOL)
+        text = json.dumps([part.columns, part.tables, part.last], ensure_ascii=False)
+        self._file.write(text.encode("utf-8", "surrogatepass") + b"\n")
 
     def example(self) -> pd.DataFrame:
         """Return a frame with the columns and types of the whole table, and a value of each type that a column has."""
@@ -58,8 +59,9 @@ class StreamedTable:
         """Yield the table in parts; the index counts through all of them."""
         kinds, begin = self._kinds(), 0
         self._file.seek(0)
-        for _ in self._shapes:
-            part: Part = pickle.load(self._file)  # noqa: S301  (this process has written it)
+        for line in self._file:
+            columns, tables, last = json.loads(line.decode("utf-8", "surrogatepass"))
+            part = Part(columns, tuple(tables), last)
             frame = pd.DataFrame({name: pd.Series(column(part, name), dtype=kind) for name, kind in kinds.items()})
             frame.index += begin
             begin += len(part)

@@ -38,11 +38,18 @@ def test_copy_merge_check_info_compact(run: Shell) -> None:
     assert run("store", "copy", "latlab.db", "copy.db")[0] == 0
     code, said, _ = run("store", "merge", "latlab.db", "copy.db", "--into", "all.db", "--json")
     assert code == 0
-    assert json.loads(said) == {"store": "all.db", "measurements": 0, "known": 12, "sources": 0, "renamed": []}
+    assert json.loads(said) == {
+        "store": "all.db",
+        "measurements": 0,
+        "known": 12,
+        "sources": 0,
+        "renamed": [],
+        "damaged": 0,
+    }
     assert "is sound" in run("store", "check", "all.db")[1]
     code, said, _ = run("store", "info", "all.db")
     assert code == 0
-    assert "0.1.0" in said
+    assert "8 labels in nasbench201" in said
     assert "board: " in said
     assert run("store", "compact", "all.db")[0] == 0
     first, second = (json.loads(run("show", name, "--json")[1]) for name in ("latlab.db", "all.db"))

@@ -328,7 +328,7 @@ def test_a_latency_far_from_all_others_is_questioned(value: str, unit: str, tmp_
     lines = (f"arch,latency_{unit}", f"{{0}},{first}", f"{{1}},{value}", f"{{2}},{second}")
     with pytest.raises(BadInputError, match=r"mine\.csv, line 3: the latency of latency_"):
         read(tmp_path, *lines)
-    if value != "1e306":
+    if "e" not in value:
         assert values(read(tmp_path, *lines, insist=True)[0])[1] == float(value)
 
 

@@ -125,7 +125,7 @@ def test_nothing_measured_is_predicted_from_the_prior_if_it_can(lab: Lab) -> Non
     with pytest.raises(BadInputError, match="and the predictor ridge needs some") as error:
         lab.predict("new-board", space="nasbench201", archs=[ARCHS[0].text], predictor=PredictorOptions(name="ridge"))
     assert "latlab onboard new-board" in str(error.value.hint)
-    with pytest.raises(BadInputError, match="not a target"):
+    with pytest.raises(BadInputError, match="has no measurements of new-board"):
         lab.predict("new-board", archs=[ARCHS[0].text], predictor=PredictorOptions(name="student"))
     with pytest.raises(BadInputError, match="has no measurements of a/tflite"):
         lab.predict("a/tflite/cpu/fp32/t1/b1", archs=[ARCHS[0].text], predictor=PredictorOptions(name="student"))

@@ -267,7 +267,7 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatc
     code, said, err = run(capsys, monkeypatch, "import", "t.csv", "--format", "eagle")
     assert (code, "looks like csv" in err) == (2, True)
     code, said, err = run(capsys, monkeypatch, "sources", "--store", "other.db", "remove", "gpu")
-    assert (code, "after remove" in err) == (2, True)
+    assert (code, "there is no store other.db" in err) == (2, True)
     code, said, _ = run(capsys, monkeypatch, "sources", "remove", "gpu", "--json")
     assert json.loads(said)["removed"] == [{"name": "gpu", "space": "nasbench201", "architectures": 30}]
     code, said, _ = run(capsys, monkeypatch, "sources")
