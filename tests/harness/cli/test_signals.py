@@ -56,7 +56,7 @@ CASES = {
     "setup": Case("setup asleep", "asleep.pid", "replaced as a whole"),
     "measure while the store is held": Case(f"measure toy --space {SPACE} --count 9", "store", SAVED),
     "import": Case(f"import table.csv --space {SPACE}", "store"),
-    "import --as-target": Case(f"import pipe --format csv --as-target toy --space {SPACE}", "pipe"),
+    "import --as-target": Case(f"import own.csv --as-target toy --space {SPACE}", "store"),
     "export": Case("export --out e.csv", "store"),
     "show": Case("show", "store", None),
     "quality": Case("quality --out q.html", "store"),
@@ -105,6 +105,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lab.store.close()
     shutil.copy(folder / "latlab.db", folder / "other.db")
     (folder / "table.csv").write_text(f'arch,a,b,c\n"{FIRST}",1,2,3\n"{SECOND}",2,1,2\n')
+    (folder / "own.csv").write_text(f'arch,latency_ms\n"{FIRST}",10\n"{SECOND}",20\n')
     _write_onnx(folder / "tiny.onnx", 10)
     (folder / ".ssh").mkdir()
     return folder
