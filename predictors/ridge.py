@@ -20,7 +20,6 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 
 from latlab.predictors.base import Archs, FloatArray, Prediction, Predictor
@@ -157,6 +156,8 @@ class Ridge(Predictor):
         centre = np.log([*(PRIOR_SCALE[g] for g in self._groups), PRIOR_NOISE])
         if len(self._support) < 2:
             return centre
+        from scipy import optimize
+
         groups, y = self._groups_of(self._support), self._y - self._y.mean()
         kernels = [group @ group.T for group in groups] if _by_labels(groups) else None
 

@@ -273,8 +273,8 @@ def _all_integers(values: Sequence[object], low: int, high: int) -> bool:
 
 
 def shortened(value: object) -> str:
-    """Return `repr(value)` cut to about 80 characters; the value may be huge or deeply nested."""
-    text = _SHORT.repr(value)
+    """Return `repr(value)`, or null, cut to about 80 characters; the value may be huge or deeply nested."""
+    text = "null" if value is None else _SHORT.repr(value)  # as the other side wrote it
     return f"{text[:80]}..." if len(text) > 80 else text
 
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from latlab.harness.bench.tables import LatencyTable
 from latlab.harness.bench.tasks import Split
 from latlab.harness.errors import BadInputError
 from latlab.predictors.base import FloatArray
+from latlab.predictors.common.metrics import spearman
 
 __all__ = ["Bisection", "bisect", "correlations", "hard_splits"]
 
@@ -85,7 +85,7 @@ def correlations(table: LatencyTable) -> FloatArray:
                     f"{table.name}: {a} and {b} have {both.sum()} architectures in common, too few to correlate them",
                     f"At least {COMMON} are needed; remove one of the columns.",
                 )
-            rho[i, j] = rho[j, i] = stats.spearmanr(first[both], second[both]).statistic
+            rho[i, j] = rho[j, i] = spearman(first[both], second[both])
     return np.nan_to_num(rho)
 
 

@@ -82,7 +82,7 @@ class Reporting(LabBase):
         Raises:
             BadInputError: if the store has no such label.
         """
-        from latlab.harness.quality.assessment import assess  # scipy.stats is heavy
+        from latlab.harness.quality.assessment import assess
 
         target = None if target is None else str(target)
         labelled = self.store.labelled()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from latlab.harness.active_learning.loop import ClosedLoop
 from latlab.harness.architectures import is_block_space, space_named
@@ -311,7 +311,7 @@ def _slow(residuals: NDArray[np.float64]) -> float:
     within = sum(float(np.var(part)) * len(part) for part in parts) / (len(residuals) - PARTS)
     means = np.array([part.mean() for part in parts])
     between = float((sizes * (means - residuals.mean()) ** 2).sum()) / (PARTS - 1)
-    if not within or stats.f.sf(between / within, PARTS - 1, len(residuals) - PARTS) > SLOW_P:
+    if not within or special.fdtrc(PARTS - 1, len(residuals) - PARTS, between / within) > SLOW_P:
         return 0.0
     usual = (len(residuals) - (sizes**2).sum() / len(residuals)) / (PARTS - 1)
     return math.sqrt(max(0.0, between - within) / usual)

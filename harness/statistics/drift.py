@@ -21,13 +21,15 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg, optimize, sparse
 
 from latlab.predictors.common.blas_threads import one_thread
+
+if TYPE_CHECKING:  # much of scipy takes longer to import than all of latlab, and most commands fit no drift
+    from scipy import sparse
 
 __all__ = ["Drift", "Observation", "failed_anchors", "fit_drift"]
 
@@ -242,6 +244,8 @@ def _data(points: Sequence[Observation]) -> _Data | None:
     sigma = np.array([points[row].sigma for row in rows], dtype=float)
     sigma2 = _moderated(np.where(np.isfinite(sigma), sigma, 0.0) ** 2, network)
     successive = np.diff(network) == 0
+    from scipy import sparse
+
     return _Data(
         times,
         y,
@@ -318,6 +322,8 @@ def _hats(times: Floats, knots: Floats) -> sparse.csr_array:
     left = np.clip(np.searchsorted(knots, at, side="right") - 1, 0, len(knots) - 2)
     share = (at - knots[left]) / (knots[left + 1] - knots[left])
     rows = np.arange(len(at))
+    from scipy import sparse
+
     return sparse.csr_array(
         (np.concatenate([1 - share, share]), (np.concatenate([rows, rows]), np.concatenate([left, left + 1]))),
         shape=(len(at), len(knots)),
@@ -354,6 +360,8 @@ def _fit(data: _Data, grid: _Grid, weights: Floats, starts: Sequence[Sequence[fl
     The prior of phi adds `PRIOR_FREEDOM` to m, and the same to m phi, as if phi were 1. d at the knots then has the
     mean P (I + A P)^-1 b and the covariance phi P (I + A P)^-1.
     """
+    from scipy import linalg, optimize, sparse
+
     z, h, y = data.networks, grid.hats, data.y
     totals = z @ weights
     sums = z @ sparse.diags_array(weights) @ h
@@ -408,6 +416,8 @@ def _extra_variance(squares: Floats, sigma2: Floats) -> float:
     It is the one with which half of the squares are below the median of chi^2. That is a robust version of Paule and
     Mandel's estimator (J. Res. Natl. Bur. Stand. 87, 1982, 377-385), which takes the mean.
     """
+
+    from scipy import optimize
 
     def surplus(tau2: float) -> float:
         return float(np.median(squares / (sigma2 + tau2))) - _MEDIAN_OF_CHI2

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy import special
 
 __all__ = ["MedianRatio", "certain_reversals", "median_ratio", "ranks"]
 
@@ -31,7 +31,8 @@ def median_ratio(first: ArrayLike, second: ArrayLike, confidence: float = 0.95) 
     """
     ratios = np.sort(np.asarray(second, dtype=float) / np.asarray(first, dtype=float))
     count = len(ratios)
-    below = int(stats.binom.ppf((1 - confidence) / 2, count, 0.5))
+    at_most = special.bdtr(np.arange(count + 1), count, 0.5)
+    below = int(np.searchsorted(at_most, (1 - confidence) / 2))
     place = max(0, below - 1)
     return MedianRatio(float(np.median(ratios)), float(ratios[place]), float(ratios[count - 1 - place]))
 

@@ -18,8 +18,9 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, stats
+from scipy import special
 
 from latlab.predictors.common.metrics import kendall, spearman
 
@@ -250,8 +251,9 @@ def correlation(residuals: ArrayLike, covariate: ArrayLike) -> Correlation:
     a, b = a[both], b[both]
     if len(a) < LEAST or np.ptp(a) == 0 or np.ptp(b) == 0:
         return Correlation(math.nan, math.nan, len(a))
-    found = stats.spearmanr(a, b)
-    return Correlation(float(found.statistic), float(found.pvalue), len(a))
+    rho, freedom = float(_rank_correlations(a[None], b[None])[0]), len(a) - 2
+    t = rho * math.sqrt(freedom / max((1 - rho) * (1 + rho), 1e-300))
+    return Correlation(rho, float(2 * special.stdtr(freedom, -abs(t))), len(a))
 
 
 _ENDS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
@@ -273,7 +275,7 @@ def _rank_correlations(a: Floats, b: Floats) -> Floats:
 
     It is 0 if one of them is constant, and so says nothing about an order.
     """
-    ranks = [stats.rankdata(one, axis=1) for one in (a, b)]
+    ranks = [pd.DataFrame(one).rank(axis=1).to_numpy() for one in (a, b)]
     a, b = (one - one.mean(axis=1, keepdims=True) for one in ranks)
     scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
     rho: Floats = np.divide((a * b).sum(axis=1), scale, out=np.zeros_like(scale), where=scale > 0)
@@ -287,6 +289,8 @@ def _squares(values: Floats, weights: Floats) -> float:
 
 def _paule_mandel(squares: Callable[[float], float], freedom: int, most: float) -> float:
     """Return the variance at which the falling `squares` equal their degrees of freedom; 0 if they are never more."""
+    from scipy import optimize  # it takes longer to import than most of latlab
+
     if squares(0.0) <= freedom:
         return 0.0
     while squares(most) > freedom:

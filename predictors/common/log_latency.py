@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special
 
 from latlab.predictors.base import Archs, FloatArray, Prediction
 
@@ -46,13 +46,15 @@ def from_log(log_latency: FloatArray, label_variance: FloatArray) -> tuple[Float
 
 def half_width(freedom: FloatArray | float) -> FloatArray | float:
     """Return half the width of the central interval of a standard Student-t distribution."""
-    return _quantile(float(freedom)) if np.ndim(freedom) == 0 else stats.t.ppf((1 + CENTRAL) / 2, freedom)
+    return (
+        _quantile(float(freedom)) if np.ndim(freedom) == 0 else np.asarray(special.stdtrit(freedom, (1 + CENTRAL) / 2))
+    )
 
 
 @lru_cache(maxsize=256)
 def _quantile(freedom: float) -> float:
     """Return the upper end of that interval; remembered, because scipy takes longer for it than one prediction does."""
-    return float(stats.t.ppf((1 + CENTRAL) / 2, freedom))
+    return float(special.stdtrit(freedom, (1 + CENTRAL) / 2))
 
 
 def in_ms(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
 
 from latlab.predictors.base import FloatArray, Prediction
 
@@ -14,13 +13,15 @@ def spearman(a: FloatArray, b: FloatArray) -> float:
     """Return Spearman's rank correlation with averaged ties; NaN for fewer than three pairs or a constant input."""
     if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
-    return float(stats.spearmanr(a, b).statistic)
+    return float(np.corrcoef(_mean_ranks(a), _mean_ranks(b))[0, 1])
 
 
 def kendall(a: FloatArray, b: FloatArray) -> float:
     """Return Kendall's tau-b; NaN for fewer than three pairs or a constant input."""
     if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
+    from scipy import stats  # it takes longer to import than all of latlab, and most commands need no tau
+
     return float(stats.kendalltau(a, b).statistic)
 
 
@@ -42,3 +43,10 @@ def coverage_percent(prediction: Prediction, measured: FloatArray) -> float:
         return float("nan")
     inside = (prediction.lower_ms <= measured) & (measured <= prediction.upper_ms)
     return float(100 * np.mean(inside))
+
+
+def _mean_ranks(values: FloatArray) -> FloatArray:
+    """Return the rank of each value; equal ones share the mean of their ranks."""
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: FloatArray = (np.cumsum(counts) - (counts - 1) / 2)[which]
+    return ranks

@@ -10,11 +10,12 @@ Bayesian Data Analysis, 3rd edition, sections 14.2, 17.2 and 17.4).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from latlab.predictors.base import FloatArray, Prediction
 from latlab.predictors.common.log_latency import in_ms
@@ -102,7 +103,7 @@ def _cut(line: FloatArray, covariance: FloatArray) -> FloatArray:
     deviation = np.sqrt(covariance[1, 1])
     # The hazard function is computed by logarithms because its parts underflow far from 0.
     below = line[1] / deviation
-    hazard = np.exp(stats.norm.logpdf(below) - stats.norm.logcdf(below))
+    hazard = np.exp(-(below**2) / 2 - special.log_ndtr(below)) / math.sqrt(2 * math.pi)
     return np.asarray(line + covariance[:, 1] / deviation * hazard)
 
 

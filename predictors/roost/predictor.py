@@ -17,7 +17,7 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 from latlab.predictors.base import WIDEST, Archs, FloatArray, LatencyFormula, Prediction, Predictor, SourceDevice
 from latlab.predictors.common import serialization as files
@@ -52,7 +52,7 @@ CALIBRATION = 10
 LEAST_IN_DESIGN = 1.2
 """Least latency, as a share of the median, to which errors are relative in the choice of measurements: errors of most
 networks count in milliseconds, as ranks depend on them; of slow ones in percent."""
-TAIL = float(stats.t.ppf(0.95, NU) / stats.norm.ppf(0.95)) ** 2
+TAIL = float(special.stdtrit(NU, 0.95) / special.ndtri(0.95)) ** 2
 """Variance, in units of sigma^2, of the Gaussian that has the same central 90 % as the Student t with scale sigma."""
 EDITION = 2
 """Number of the model. A folder that another one saved is to be fitted again: it would predict other numbers."""
@@ -151,7 +151,7 @@ class Roost(Predictor):
         mean, variance = self._left_out()
         errors = (np.abs(self._log_latency - mean) / np.sqrt(variance))[ordinary]
         shares = (np.arange(CALIBRATION) + 0.5) / CALIBRATION
-        imagined = IMAGINED * stats.t.ppf((1 + shares) / 2, freedom)
+        imagined = IMAGINED * special.stdtrit(freedom, (1 + shares) / 2)
         return float(np.quantile(np.concatenate([errors, imagined]), CENTRAL) / half_width(freedom)) ** 2
 
     def _left_out(self) -> tuple[FloatArray, FloatArray]:

@@ -18,7 +18,6 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.vq import kmeans2
 
 from latlab.predictors.base import FloatArray, IntArray, SourceDevice
 from latlab.predictors.common.blas_threads import one_thread
@@ -201,6 +200,8 @@ def _clusters(log_latency: FloatArray, reading: IntArray, seed: int) -> IntArray
     left, singular, _ = np.linalg.svd(centred, full_matrices=False)
     aspects = (left * singular)[:, :ASPECTS]
     labels = np.zeros(len(reading), np.int64)
+    from scipy.cluster.vq import kmeans2
+
     for name in np.unique(reading):
         mine = reading == name
         number = max(1, round(CLUSTERS * mine.mean()))
