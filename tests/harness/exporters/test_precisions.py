@@ -79,8 +79,10 @@ def test_every_operator(format: str, precision: str, operator: str, batch_size: 
     assert parity.passed, parity
 
 
-@pytest.mark.parametrize("space", ["nasbench201", "fbnet"])
-@pytest.mark.parametrize(("format", "precision"), FILES)
+@pytest.mark.parametrize(
+    ("format", "precision", "space"),
+    [(*file, ("nasbench201", "fbnet")[place % 2]) for place, file in enumerate(sorted(FILES, key=lambda one: one[1]))],
+)
 def test_any_perturbed_layer_is_noticed(format: str, precision: str, space: str, tmp_path: Path) -> None:
     """One layer's weights multiplied by 1.5 after the export, wherever in the network it is."""
     path, exporter, found = tmp_path / "net", get_exporter(format), get(space)

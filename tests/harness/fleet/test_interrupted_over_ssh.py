@@ -14,13 +14,14 @@ from peers.loopback_host import LoopbackHost
 from latlab.harness.devices.status import overview
 from latlab.harness.inventory.inventory import load_inventory
 
-WAITS_S = (0.0, 0.4, 1.1)
-"""Seconds after the worker has the device: during an anchor, a push, a pass."""
+MOMENTS = [
+    *((signal.SIGINT, wait_s) for wait_s in (0.0, 0.4, 1.1)), (signal.SIGTERM, 0.4), (signal.SIGHUP, 1.1),
+]  # fmt: skip
+"""Signals, and seconds after the worker has the device: during an anchor, a push, a pass."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wait_s", WAITS_S)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(("number", "wait_s"), MOMENTS)
 def test_no_incident_is_left(
     loopback_host: LoopbackHost, tmp_path: Path, number: signal.Signals, wait_s: float
 ) -> None:
