@@ -53,7 +53,7 @@ def test_spends_its_budget_and_learns(lag: int) -> None:
 
 def test_never_proposes_the_hold_out_nor_a_network_that_equals_one() -> None:
     holdout = holdout_of(SPACE, 300, 0)
-    proposed = run(ClosedLoop(SPACE, "ridge", budget=20, exclude=holdout))
+    proposed = run(ClosedLoop(SPACE, "ridge", budget=12, exclude=holdout))
     banned = {SPACE.canonical(arch).text for arch in holdout}
     assert not banned & {SPACE.canonical(SPACE.parse(text)).text for text in proposed}
 
@@ -66,12 +66,12 @@ def test_longer_hold_out_begins_with_the_shorter() -> None:
 def test_labels_that_were_not_paid_for_change_nothing() -> None:
     """Permute the latencies of every architecture that was not measured: the choices stay the same."""
     truth = {arch.text: latency_ms(arch) for arch in SPACE.enumerate()}
-    first = run(ClosedLoop(SPACE, "ridge", budget=12), truth)
+    first = run(ClosedLoop(SPACE, "ridge", budget=8), truth)
     rest = [text for text in truth if text not in set(first)]
     shuffled = rest[:]
     random.Random(0).shuffle(shuffled)
     permuted = truth | {a: truth[b] for a, b in zip(rest, shuffled, strict=True)}
-    assert run(ClosedLoop(SPACE, "ridge", budget=12), permuted) == first
+    assert run(ClosedLoop(SPACE, "ridge", budget=8), permuted) == first
 
 
 def test_stops_once_good_enough() -> None:

@@ -31,8 +31,7 @@ def server() -> Iterator[CommandServer]:
 
 @pytest.mark.parametrize(
     ("command", "happens"),
-    [("measure", "deleted"), ("measure", "replaced"), ("measure", "folder removed"), ("onboard", "deleted"),
-     ("sustain", "folder removed"), ("compare", "replaced")],
+    [("measure", "deleted"), ("onboard", "replaced"), ("sustain", "folder removed"), ("compare", "deleted")],
 )  # fmt: skip
 def test_a_lost_store(server: CommandServer, tmp_path: Path, command: str, happens: str) -> None:
     device = {"transport": "simulated", "kind": "phone", "pace": 1}

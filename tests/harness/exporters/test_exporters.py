@@ -121,6 +121,10 @@ class TestExecuTorch(ExporterConformance):
         """A quarter of them, at one batch size: the passes are not latlab's, and take a second for each export."""
         super().test_every_operator_agrees_with_eager_pytorch(exporter, path, operator, 3)
 
+    @pytest.mark.parametrize("space", ["fbnet"])
+    def test_any_perturbed_layer_is_noticed(self, exporter: Exporter, path: Path, space: str) -> None:
+        super().test_any_perturbed_layer_is_noticed(exporter, path, space)
+
     def test_an_operator_that_executorch_lacks_is_named(self, path: Path) -> None:
         module = Net(lambda _, x: torch.special.i0(x))
         with pytest.raises(ExportError, match="i0") as failure:

@@ -73,6 +73,7 @@ def test_they_are_predicted_from(interrupted: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("interrupted", [signal.SIGINT], indirect=True)
 def test_every_command_says_so(interrupted: Path) -> None:
     shown = latlab(interrupted, "show")
     assert "are provisional" in shown.stdout
