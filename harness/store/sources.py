@@ -190,7 +190,7 @@ def listing(store: Store) -> pd.DataFrame:
                 {
                     "name": target,
                     "space": space,
-                    "kind": "measured",
+                    "kind": "imported" if one["imported"] == one["labels"] else "measured",
                     "architectures": one["architectures"],
                     "origin": _origin(one["labels"], one["imported"], one["simulated"]),
                     "precision": precision_of(target),

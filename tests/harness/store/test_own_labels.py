@@ -17,6 +17,7 @@ from latlab.harness.active_learning.predictor_factory import PredictorOptions
 from latlab.harness.cli.main import main
 from latlab.harness.errors import BadInputError
 from latlab.harness.store.own_labels import POLICY
+from latlab.harness.store.sources import listing
 from latlab.harness.store.store import Store
 from latlab.harness.targets import Target
 from latlab.harness.timing_policy import PRESETS
@@ -62,6 +63,7 @@ def test_importing_again_changes_only_what_is_different(lab: Lab, tmp_path: Path
     assert len(rows) == 40
     assert rows["latency_ms"].tolist()[:2] == [7.5, 8.5]
     assert set(rows["selection"]) == {"imported"}
+    assert list(listing(lab.store)["kind"]) == ["imported"]
     assert set(rows["policy"]) == {POLICY.name}
     assert rows["low_ms"].iloc[0] == pytest.approx(7.5 - 1.96 * 0.1)
 
