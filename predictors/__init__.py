@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from latlab.predictors.base import Archs, IntArray, LatencyFormula, Prediction, Predictor, SourceDevice
+from latlab.predictors.common.kept import keep_in
 from latlab.search_spaces import SearchSpace
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "SourceDevice",
     "UnknownPredictorError",
     "create",
+    "keep_in",
     "names",
     "predictor_class",
 ]

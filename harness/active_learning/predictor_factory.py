@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 from latlab import predictors
 from latlab.harness.active_learning.source_devices import ALL
 from latlab.harness.errors import BadInputError
+from latlab.harness.paths import cache_folder
 from latlab.search_spaces import SearchSpace
 
 __all__ = ["PredictorOptions", "parse_facts", "predictor_for"]
+
+predictors.keep_in(cache_folder)  # what takes them seconds to make
 
 
 @dataclass(frozen=True)

@@ -12,18 +12,21 @@ span further components around their mean with their covariance.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latlab.predictors.base import FloatArray, IntArray, SourceDevice
 from latlab.predictors.common.blas_threads import one_thread
+from latlab.predictors.common.kept import kept
 from latlab.predictors.synthetic.devices import synthesise
 from latlab.predictors.synthetic.workload import workload_of
-from latlab.search_spaces import SearchSpace
+from latlab.search_spaces import Architecture, SearchSpace
 
 __all__ = ["Component", "SourceTable", "SyntheticPrior", "fit_source", "mixture", "synthetic_prior"]
 
@@ -112,17 +115,47 @@ class SyntheticPrior:
     of_constant: NDArray[np.bool_]
     """Features that only networks with a constant output have, shape (d,)."""
 
+    def to_arrays(self) -> dict[str, FloatArray | NDArray[np.bool_]]:
+        """Return all of it as arrays."""
+        return {
+            "scale": self.scale,
+            "sample": self.sample,
+            "pooled": self.pooled,
+            "of_constant": self.of_constant,
+            "means": np.array([one.mean for one in (self.broad, *self.clusters)]),
+            "covariances": np.array([one.covariance for one in (self.broad, *self.clusters)]),
+            "weights": np.array([one.weight for one in (self.broad, *self.clusters)]),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Return the prior that `to_arrays` has written."""
+        parts = zip(arrays["means"], arrays["covariances"], arrays["weights"].tolist(), strict=True)
+        broad, *clusters = (
+            Component("synthetic" if place else "broad", mean, covariance, weight, SYNTHETIC_SCALES)
+            for place, (mean, covariance, weight) in enumerate(parts)
+        )
+        return cls(arrays["scale"], arrays["sample"], tuple(clusters), broad, arrays["pooled"], arrays["of_constant"])
+
 
 @lru_cache(maxsize=16)
 def synthetic_prior(space: SearchSpace, seed: int = 0) -> SyntheticPrior:
-    """Return the prior from synthetic devices, which takes seconds to make and is made once per process and space."""
-    with one_thread():
-        return _synthetic_prior(space, seed)
-
-
-def _synthetic_prior(space: SearchSpace, seed: int) -> SyntheticPrior:
+    """Return the prior from synthetic devices. It takes seconds to make, and is kept for the next process."""
     archs = space.sample(min(SAMPLE, space.size), 0)
     features = space.features(space.genes(archs))
+
+    def make() -> dict[str, FloatArray | NDArray[np.bool_]]:
+        with one_thread():
+            return _synthetic_prior(space, archs, features, seed).to_arrays()
+
+    name = f"roost's prior, {space.name}, {seed}, {hashlib.sha256(features.tobytes()).hexdigest()}"
+    makers = (_synthetic_prior, synthesise, type(space), SearchSpace)
+    return SyntheticPrior.from_arrays(kept(name, makers, make))
+
+
+def _synthetic_prior(
+    space: SearchSpace, archs: Sequence[Architecture], features: FloatArray, seed: int
+) -> SyntheticPrior:
     deviation = features.std(axis=0)
     scale = np.where(deviation > 1e-9 * np.abs(features).max(axis=0), deviation, 1.0)
     sample = features / scale
