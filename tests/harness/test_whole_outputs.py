@@ -30,11 +30,11 @@ ELSEWHERE = {
     "harness/transports/local/transport.py": "a file on a device, by os.replace from the same folder",
     "harness/transports/simulated/storage.py": "a file on a simulated device, which is given its place in one step",
     "harness/cli/table_files.py": "write_frames: a file that the caller has from whole_file",
+    "predictors/common/kept.py": "by os.replace from the same folder, and it can be made again",
     "predictors/common/serialization.py": "a folder that the caller has from whole_folder",
     # Files for this process alone, in a temporary folder.
     "harness/exporters/layers/tflite.py": "tempfile.NamedTemporaryFile",
     "harness/exporters/tflite/calibration.py": "tempfile.NamedTemporaryFile",
-    "harness/store/streamed_table.py": "tempfile.TemporaryFile",
     "harness/store/descriptors.py": "a copy of a store in tempfile.TemporaryDirectory",
     "harness/active_learning/fitted_predictor.py": "a folder that the caller has from whole_folder",
     "harness/active_learning/onboarding.py": "save_onboarding: a folder that the caller has from whole_folder",
