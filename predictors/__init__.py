@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import Any
 
-from latlab.predictors.base import Archs, IntArray, LatencyFormula, Prediction, Predictor, SourceDevice
+from latlab.predictors.base import Archs, IntArray, LatencyFormula, OtherSpace, Prediction, Predictor, SourceDevice
 from latlab.search_spaces import SearchSpace
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Archs",
     "IntArray",
     "LatencyFormula",
+    "OtherSpace",
     "Prediction",
     "Predictor",
     "SourceDevice",
