@@ -133,15 +133,19 @@ class Predictor(ABC):
         The default ignores them. A predictor that uses them forgets its adaptation.
         """
 
-    def use_other_spaces(self, others: Sequence[OtherSpace]) -> tuple[OtherSpace, ...]:
-        """Use labels of the target in other search spaces, and return those that are used: by default none of them.
+    def use_other_spaces(self, others: Sequence[OtherSpace]) -> None:  # noqa: B027  (to do nothing is the default)
+        """Use labels of the target in other search spaces instead of any that were given before.
 
-        A predictor that uses them forgets its adaptation, and the labels that it was given before.
+        The default ignores them. A predictor that uses them forgets its adaptation, and says in `other_spaces` which.
 
         Raises:
             ValueError: a latency is not positive and finite, a standard error is negative, or lengths differ.
         """
-        return ()
+
+    @property
+    def other_spaces(self) -> Mapping[str, int]:
+        """Number of labels that it uses of each other space, by the space's name; by default none."""
+        return {}
 
     def wanted(self) -> tuple[Architecture, ...]:
         """Return the architectures that must be measured before any others and count in the budget; by default none."""

@@ -36,17 +36,17 @@ LEAST_LABELS, MOST_LABELS = 3, 200
 them say little of this space."""
 
 
-def informed(space: SearchSpace, others: Sequence[OtherSpace]) -> tuple[tuple[Component, ...], tuple[OtherSpace, ...]]:
-    """Return components for `space` that labels in other spaces give, with weights that sum to 1, and those spaces.
+def informed(space: SearchSpace, others: Sequence[OtherSpace]) -> tuple[tuple[Component, ...], dict[str, int]]:
+    """Return components for `space` that labels in other spaces give, with weights that sum to 1.
 
-    Each of several spaces has the same share of the weight. Spaces with too few labels, or that have little in common
+    The number of labels that are used of each space comes with them, by the space's name. Each of several spaces has the same share of the weight. Spaces with too few labels, or that have little in common
     with `space`, are left out.
 
     Raises:
         ValueError: see `Predictor.use_other_spaces`.
     """
     components: list[Component] = []
-    used = []
+    used: dict[str, int] = {}
     for one in others:
         labels = log_labels(one.genes, one.latency_ms, one.stderr_ms)
         genes = one.space.genes(one.genes)
@@ -59,8 +59,8 @@ def informed(space: SearchSpace, others: Sequence[OtherSpace]) -> tuple[tuple[Co
         joint = joint_prior(one.space, space)
         with one_thread():
             components += marginals(joint, synthetic_prior(space), features, *(values[some] for values in labels))
-        used.append(one)
-    return tuple(replace(one, weight=one.weight / len(used)) for one in components), tuple(used)
+        used[one.space.name] = len(some)
+    return tuple(replace(one, weight=one.weight / len(used)) for one in components), used
 
 
 def marginals(

@@ -99,6 +99,7 @@ class Roost(Predictor):
         self._facts = dict(facts or {})
         self._prior = synthetic_prior(space)
         self._informed: tuple[Component, ...] = ()
+        self._other_spaces: dict[str, int] = {}
         self._set_sources([])
         self.adapt([], [])
 
@@ -109,11 +110,14 @@ class Roost(Predictor):
         self._set_sources(tables)
         self.adapt([], [])
 
-    def use_other_spaces(self, others: Sequence[OtherSpace]) -> tuple[OtherSpace, ...]:
-        self._informed, used = informed(self.space, others)
+    def use_other_spaces(self, others: Sequence[OtherSpace]) -> None:
+        self._informed, self._other_spaces = informed(self.space, others)
         self._set_sources(self._tables)
         self.adapt([], [])
-        return used
+
+    @property
+    def other_spaces(self) -> Mapping[str, int]:
+        return dict(self._other_spaces)
 
     def _set_sources(self, tables: Sequence[SourceTable]) -> None:
         self._tables = tuple(tables)
@@ -295,6 +299,7 @@ class Roost(Predictor):
         }
         if self._informed:
             # Kept as they are: to make them again would take the joint prior, which takes seconds.
+            facts["other_spaces"] = self._other_spaces
             arrays |= {
                 "informed_means": np.array([one.mean for one in self._informed]),
                 "informed_covariances": np.array([one.covariance for one in self._informed]),
@@ -328,6 +333,7 @@ class Roost(Predictor):
                 Component("other space", mean, covariance, float(weight), (1.0,), float(level))
                 for mean, covariance, weight, level in informed_by
             )
+            predictor._other_spaces = {str(name): int(labels) for name, labels in facts.get("other_spaces", {}).items()}
             predictor._set_sources([SourceTable(*table) for table in kept])
             predictor.adapt(arrays["genes"], *from_log(arrays["log_latency"], arrays["label_variance"]))
         return predictor
