@@ -23,10 +23,10 @@ class PredictorOptions:
     """The predictor's name; None for the default (`predictors.DEFAULT`)."""
     sources: str | Sequence[str] = ALL
     """Source devices that it is pre-trained on: `all`, `none`, or names of sources, targets or devices."""
-    spaces_from: str | Sequence[str] = ALL
-    """Other search spaces whose labels of the target it uses: `all`, `none`, or names of spaces."""
     facts: Mapping[str, float] = field(default_factory=dict)
     """Facts about the target's hardware (cores, clock_ghz, bandwidth_gbs, tops), for predictors that take them."""
+    spaces_from: str | Sequence[str] = ALL
+    """Other search spaces whose labels of the target it uses: `all`, `none`, or names of spaces."""
 
 
 def predictor_for(

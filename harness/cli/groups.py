@@ -172,7 +172,7 @@ class PredictorGroup:
 
         if self.predictor is not None and not self.predictor.strip():
             raise BadInputError("--predictor is empty", "Name a predictor, or leave it out.")
-        return PredictorOptions(self.predictor, self.sources, self.spaces_from, parse_facts(self.fact or ()))
+        return PredictorOptions(self.predictor, self.sources, parse_facts(self.fact or ()), self.spaces_from)
 
 
 @dataclass(frozen=True)

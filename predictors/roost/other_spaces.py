@@ -39,8 +39,8 @@ them say little of this space."""
 def informed(space: SearchSpace, others: Sequence[OtherSpace]) -> tuple[tuple[Component, ...], dict[str, int]]:
     """Return components for `space` that labels in other spaces give, with weights that sum to 1.
 
-    The number of labels that are used of each space comes with them, by the space's name. Each of several spaces has the same share of the weight. Spaces with too few labels, or that have little in common
-    with `space`, are left out.
+    The number of labels that are used of each space comes with them, by the space's name. Each of several spaces has
+    the same share of the weight. Spaces with too few labels, or that have little in common with `space`, are left out.
 
     Raises:
         ValueError: see `Predictor.use_other_spaces`.
