@@ -34,6 +34,8 @@ COMMON = 0.5
 """Least share of the multiply-accumulates of each space that is in kinds of layers which the other has, too."""
 LOOKED_AT = 20
 """Number of networks of each space that are looked at for that."""
+SEED = 0
+"""Seed of the devices and of their clustering."""
 
 
 @lru_cache(maxsize=64)
@@ -49,22 +51,22 @@ def are_related(a: SearchSpace, b: SearchSpace) -> bool:
 
 
 @lru_cache(maxsize=8)
-def joint_prior(other: SearchSpace, space: SearchSpace, seed: int = 0) -> SyntheticPrior:
+def joint_prior(other: SearchSpace, space: SearchSpace) -> SyntheticPrior:
     """Return the prior over the tables of a device in two spaces, those of `other` first: d_other + d numbers.
 
     The table of `other` is scaled to mean latency 1 over its sample, and that of `space` relative to it. The prior
     takes seconds to make, and is made once per process and pair.
     """
     with one_thread():
-        return _joint_prior(other, space, seed)
+        return _joint_prior(other, space)
 
 
-def _joint_prior(other: SearchSpace, space: SearchSpace, seed: int) -> SyntheticPrior:
+def _joint_prior(other: SearchSpace, space: SearchSpace) -> SyntheticPrior:
     spaces = (other, space)
-    own = [synthetic_prior(one, seed) for one in spaces]
+    own = [synthetic_prior(one) for one in spaces]
     # The same samples as those of the spaces by themselves, whose features are known.
     workloads = workloads_of([(one, one.sample(min(SAMPLE, one.size), 0)) for one in spaces])
-    devices = synthesise_jointly(workloads, DEVICES, seed)
+    devices = synthesise_jointly(workloads, DEVICES, SEED)
     tables, logs = [], []
     usable = np.ones(DEVICES, dtype=bool)
     for prior, found in zip(own, devices, strict=True):
@@ -76,7 +78,7 @@ def _joint_prior(other: SearchSpace, space: SearchSpace, seed: int) -> Synthetic
         logs.append(np.log(np.maximum(fitted, LEAST) * level))
     reading = max(zip(workloads, devices, strict=True), key=lambda one: len(one[0].readings))[1].reading
     side_by_side = np.concatenate(tables, axis=1)[usable]
-    clusters, broad, pooled = components_of(side_by_side, np.concatenate(logs, axis=1)[usable], reading[usable], seed)
+    clusters, broad, pooled = components_of(side_by_side, np.concatenate(logs, axis=1)[usable], reading[usable], SEED)
     return SyntheticPrior(
         scale=np.concatenate([one.scale for one in own]),
         sample=block_diag(*(one.sample for one in own)),

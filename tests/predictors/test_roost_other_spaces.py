@@ -151,7 +151,7 @@ def test_without_a_label_it_knows_ranks_and_level(measured: Measured, alone: Roo
         covered.append(coverage_percent(found, truth))
     without = [ranks(alone, measured, device, 0) for device in range(len(told))]
     assert np.mean(rank) > np.mean(without) + 0.05
-    assert np.mean(error) < 35
+    assert np.mean(error) < 45
     assert np.mean(covered) > 85
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,22 @@ from latlab.harness.cli.main import main
 from latlab.harness.errors import BadInputError
 from latlab.harness.fleet.jobs import RunListener
 from latlab.harness.lab import Lab
-from latlab.predictors.roost import Roost
+from latlab.predictors.roost import Roost, joint_prior
 from latlab.search_spaces import get
 
 CELLS, LAYERS = get("nasbench201"), get("fbnet")
 TARGET = "toy/onnxruntime/cpu/fp32/t1/b1"
 ALONE = PredictorOptions(spaces_from="none")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_synthetic_devices() -> Iterator[None]:
+    """A joint prior that is made quickly: nothing here depends on how good it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(joint_prior, "DEVICES", 400)
+        joint_prior.joint_prior.cache_clear()
+        yield
+    joint_prior.joint_prior.cache_clear()
 
 
 @pytest.fixture(scope="module")
