@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 __all__ = [
@@ -203,6 +203,12 @@ def in_words(names: Sequence[str]) -> str:
     """Return a phrase about the source devices that a predictor was pre-trained on."""
     few = f": {', '.join(names)}" if 0 < len(names) <= NAMED else ""
     return f"{len(names) or 'no'} source device{'' if len(names) == 1 else 's'} from the store{few}"
+
+
+def other_spaces_in_words(labels: Mapping[str, int]) -> str:
+    """Return a phrase about the target's labels in other spaces that a predictor uses, by the space's name."""
+    counts = [f"{number} label{'' if number == 1 else 's'} of {name}" for name, number in labels.items()]
+    return f"uses also {' and '.join(counts)}" if counts else ""
 
 
 _MAX_TEXT = 2000

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import Any
 
-from latlab.predictors.base import Archs, IntArray, LatencyFormula, Prediction, Predictor, SourceDevice
+from latlab.predictors.base import Archs, IntArray, LatencyFormula, OtherSpace, Prediction, Predictor, SourceDevice
 from latlab.predictors.common.kept import keep_in
 from latlab.search_spaces import SearchSpace
 
@@ -18,6 +18,7 @@ __all__ = [
     "Archs",
     "IntArray",
     "LatencyFormula",
+    "OtherSpace",
     "Prediction",
     "Predictor",
     "SourceDevice",

@@ -13,7 +13,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from latlab.search_spaces import Architecture, SearchSpace
 
-__all__ = ["WIDEST", "Archs", "FloatArray", "IntArray", "LatencyFormula", "Prediction", "Predictor", "SourceDevice"]
+__all__ = [
+    "WIDEST",
+    "Archs",
+    "FloatArray",
+    "IntArray",
+    "LatencyFormula",
+    "OtherSpace",
+    "Prediction",
+    "Predictor",
+    "SourceDevice",
+]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -34,6 +44,19 @@ class SourceDevice:
     """
 
     name: str
+    genes: IntArray
+    latency_ms: FloatArray
+    stderr_ms: FloatArray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OtherSpace:
+    """Labels of the target itself in another search space, in the same order in all arrays.
+
+    `genes` has shape (m, genes of that space); `latency_ms` and its standard errors `stderr_ms` have shape (m,).
+    """
+
+    space: SearchSpace
     genes: IntArray
     latency_ms: FloatArray
     stderr_ms: FloatArray | None = None
@@ -109,6 +132,20 @@ class Predictor(ABC):
 
         The default ignores them. A predictor that uses them forgets its adaptation.
         """
+
+    def use_other_spaces(self, others: Sequence[OtherSpace]) -> None:  # noqa: B027  (to do nothing is the default)
+        """Use labels of the target in other search spaces instead of any that were given before.
+
+        The default ignores them. A predictor that uses them forgets its adaptation, and says in `other_spaces` which.
+
+        Raises:
+            ValueError: a latency is not positive and finite, a standard error is negative, or lengths differ.
+        """
+
+    @property
+    def other_spaces(self) -> Mapping[str, int]:
+        """Number of labels that it uses of each other space, by the space's name; by default none."""
+        return {}
 
     def wanted(self) -> tuple[Architecture, ...]:
         """Return the architectures that must be measured before any others and count in the budget; by default none."""

@@ -28,7 +28,7 @@ from latlab.harness.architectures import space_named
 from latlab.harness.errors import BadInputError
 from latlab.harness.paths import whole_file, whole_folder
 from latlab.harness.targets import Target
-from latlab.harness.text import clean
+from latlab.harness.text import clean, other_spaces_in_words
 from latlab.predictors import (
     IntArray,
     LatencyFormula,
@@ -72,6 +72,8 @@ class PredictorCard:
     """The devices that it was pre-trained on: `name` and `architectures`, their number."""
     sources_sha256: str = ""
     """A SHA-256 over all labels of the sources."""
+    other_spaces: Mapping[str, int] = field(default_factory=dict)
+    """Number of the target's labels in other spaces that it uses, by the space's name."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """How it was judged, with units in the names; empty if it was not."""
     options: Mapping[str, float] = field(default_factory=dict)
@@ -97,7 +99,7 @@ class PredictorCard:
             raise ValueError(f"its format is {values.get('format')!r:.20}, this latlab reads {FORMAT}")
         known = {one.name: values[one.name] for one in fields(cls) if one.name in values}
         kinds = {"labels": int, "seed": int, "as_written": bool, "simulated": bool, "sources": list}
-        kinds |= dict.fromkeys(("device", "scores", "options"), dict)
+        kinds |= dict.fromkeys(("device", "scores", "options", "other_spaces"), dict)
         for name, value in known.items():
             if type(value) is not kinds.get(name, str):
                 raise ValueError(f"its {name} is {value!r:.40}")
@@ -107,6 +109,9 @@ class PredictorCard:
             wrong = [one for one in known.get(name, {}).values() if type(one) not in (int, float)]
             if wrong:
                 raise ValueError(f"its {name} hold {wrong[0]!r:.40}")
+        wrong = [one for one in known.get("other_spaces", {}).values() if type(one) is not int or one < 0]
+        if wrong:
+            raise ValueError(f"its other_spaces hold {wrong[0]!r:.40}")
         for one in known.get("sources", ()):
             if not isinstance(one, dict) or [type(one.get(key)) for key in ("name", "architectures")] != [str, int]:
                 raise ValueError(f"one of its sources is {one!r:.40}")
@@ -159,6 +164,7 @@ def card_of(
         device={name: clean(str(value)) for name, value in device.items() if value},
         sources=origin["sources"],
         sources_sha256=origin["sha256"],
+        other_spaces=dict(predictor.other_spaces),
         scores={name: float(value) for name, value in scores.items() if value is not None and math.isfinite(value)},
         options=dict(options.facts),
     )
@@ -348,6 +354,7 @@ class FittedPredictor:
             ("precision", card.precision),
             ("fitted to", f"{card.labels} labels"),
             ("prior", f"{len(card.sources)} source devices"),
+            *([("other spaces", other_spaces_in_words(card.other_spaces))] if card.other_spaces else []),
             *card.device.items(),
             ("fitted", f"{card.fitted_at} with latlab {card.latlab}, seed {card.seed}"),
         ]

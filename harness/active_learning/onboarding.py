@@ -29,9 +29,9 @@ from latlab.harness.measurement.session import MeasurementSession
 from latlab.harness.store.store import Campaign, Measurement, Store
 from latlab.harness.store.vocabulary import Role, Selection, Status
 from latlab.harness.targets import Target
-from latlab.harness.text import in_words
+from latlab.harness.text import in_words, other_spaces_in_words
 from latlab.harness.timing_policy import TimingPolicy
-from latlab.predictors import Prediction, SourceDevice
+from latlab.predictors import OtherSpace, Prediction, SourceDevice
 from latlab.predictors.common.metrics import coverage_percent, mape_percent, spearman, within_percent
 from latlab.search_spaces import Architecture, SearchSpace
 
@@ -66,6 +66,8 @@ class OnboardingPlan:
     """Source devices that the predictor is pre-trained on."""
     blocks: Mapping[str, float]
     """Milliseconds of single blocks on the target, for predictors that use them."""
+    others: tuple[OtherSpace, ...]
+    """The target's labels in other spaces, for predictors that use them."""
     budget: int
     """Number of networks to measure."""
     until_percent: float | None
@@ -115,6 +117,8 @@ class Onboarding:
     predictor_folder: Path
     sources: tuple[str, ...]
     """Names of the devices that the predictor was pre-trained on."""
+    other_spaces: Mapping[str, int]
+    """Number of the target's labels in other spaces that the predictor uses, by the space's name."""
     label_noise_percent: float
     """Median standard error of the labels, as a percentage of the label."""
     expected_error_percent: float
@@ -224,6 +228,9 @@ def onboard(
             sources = in_words([one.name for one in plan.sources])
             listener.announce(f"{plan.target}: predictor {plan.predictor.name}, prior: {sources}")
         onboardings.append(OnboardingJob(store, plan))
+        elsewhere = other_spaces_in_words(onboardings[-1].other_spaces)
+        if listener.announce and elsewhere:
+            listener.announce(f"{plan.target}: {elsewhere}")
     jobs = [
         Job(one.plan.target, one.work, one.total, (one.plan.policy.passes, one.plan.policy.most_passes))
         for one in onboardings
@@ -244,8 +251,14 @@ class OnboardingJob:
         self.total = plan.budget + HOLDOUT_SESSIONS * plan.holdout
         self._start = time.monotonic()
         self._predictor = predictor_for(
-            plan.predictor, plan.space, seed=plan.seed, sources=plan.sources, blocks=plan.blocks
+            plan.predictor,
+            plan.space,
+            seed=plan.seed,
+            sources=plan.sources,
+            blocks=plan.blocks,
+            others=plan.others,
         )
+        self.other_spaces = dict(self._predictor.other_spaces)
         name = plan.predictor.name or self._predictor.name
         self._session = MeasurementSession(store, self._campaign(Selection.onboarding(name)), 1)
 
@@ -438,6 +451,7 @@ def save_onboarding(run: OnboardingRun, folder: Path) -> Onboarding:
         predictor=plan.predictor.name or loop.predictor.name,
         predictor_folder=plan.out / "predictor",
         sources=tuple(source.name for source in plan.sources),
+        other_spaces=dict(loop.predictor.other_spaces),
         label_noise_percent=loop.label_noise_percent(),
         expected_error_percent=expected_error_percent,
         **scores,

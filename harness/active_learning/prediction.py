@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -11,10 +11,12 @@ from latlab.harness.active_learning.block_latencies import block_latencies
 from latlab.harness.active_learning.fitted_predictor import FittedPredictor, card_of
 from latlab.harness.active_learning.latency_table import measured_latencies, scope_in_words
 from latlab.harness.active_learning.loop import ClosedLoop, refitted
+from latlab.harness.active_learning.other_spaces import other_spaces, spaces_of
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for
 from latlab.harness.active_learning.remarks import label_remarks
 from latlab.harness.active_learning.source_devices import (
     ENOUGH_LABELS,
+    NONE,
     SourceFilter,
     source_devices,
 )
@@ -51,6 +53,8 @@ class Predictions:
     """Number of measurements of the target that the predictor was fitted to."""
     scope: str
     """What part of the space the table holds, in words; empty where the networks were named."""
+    other_spaces: Mapping[str, int] = field(default_factory=dict)
+    """Number of the target's labels in other spaces that were used, by the space's name."""
     remarks: tuple[str, ...] = ()
     """What has to be said about these measurements: provisional labels, sessions that disagree."""
 
@@ -60,7 +64,7 @@ def predict(predictor: FittedPredictor, archs: Sequence[str | Architecture] | No
     table = predictor.table(archs)
     names = tuple(str(source["name"]) for source in predictor.card.sources)
     scope = scope_in_words(predictor.space, table) if archs is None else ""
-    return Predictions(table, names, predictor.card.labels, scope, predictor.remarks)
+    return Predictions(table, names, predictor.card.labels, scope, predictor.card.other_spaces, predictor.remarks)
 
 
 class KeptPredictors:
@@ -94,20 +98,27 @@ class KeptPredictors:
         version = self._store.version()
         earlier = found = self._kept.pop(key, None)
         if found is not None and found[1] != version:
-            # Something was written since. It matters only if it was a label in this space.
-            same = found[2] is not None and self._store.labels_digest(found[0].card.space) == found[2]
+            # Something was written since. It matters only if it was a label in this space, or of the target elsewhere.
+            same = found[2] is not None and self._digest(found[0], options) == found[2]
             found = (found[0], version, found[2]) if same else None
         if found is None:
             fitted = fitted_to_store(self._store, inventory, target, space, options, seed)
             # A command that asks once does not need what takes longest in a large store.
             path = self._store.path
             large = path.exists() and path.stat().st_size >= self.DIGESTED_BYTES
-            digest = None if large and earlier is None else self._store.labels_digest(fitted.card.space)
+            digest = None if large and earlier is None else self._digest(fitted, options)
             found = fitted, version, digest
         self._kept[key] = found
         if len(self._kept) > self.MOST:
             del self._kept[next(iter(self._kept))]
         return found[0]
+
+    def _digest(self, fitted: FittedPredictor, options: PredictorOptions) -> str:
+        """Return a text that differs once any label that a predictor depends on has changed."""
+        spaces = [fitted.card.space]
+        if options.spaces_from != NONE:
+            spaces += [name for name in spaces_of(self._store, fitted.card.target) if name not in spaces]
+        return " ".join(f"{name} {self._store.labels_digest(name)}" for name in spaces)
 
 
 def fitted_to_store(
@@ -179,13 +190,16 @@ def trained_predictor(
 ) -> tuple[Predictor, list[SourceDevice]]:
     """Return a predictor for a stored target, pre-trained on its source devices, and these devices.
 
+    It is told the target's labels in other spaces, too.
+
     Args:
         rows: the target's rows of the store.
         holdout: architectures whose labels on the target's device must not be among the sources.
     """
     others = sources_of(store, space, source_filter_of(inventory, target, rows, holdout), options.sources)
     blocks = block_latencies(store, target, space)
-    fitted = predictor_for(options, space, seed=seed, sources=others, blocks=blocks)
+    elsewhere = other_spaces(store, target, space, options.spaces_from)
+    fitted = predictor_for(options, space, seed=seed, sources=others, blocks=blocks, others=elsewhere)
     return fitted, others
 
 

@@ -28,6 +28,8 @@ class PredictorOptions:
     """Source devices that it is pre-trained on: `all`, `none`, or names of sources, targets or devices."""
     facts: Mapping[str, float] = field(default_factory=dict)
     """Facts about the target's hardware (cores, clock_ghz, bandwidth_gbs, tops), for predictors that take them."""
+    spaces_from: str | Sequence[str] = ALL
+    """Other search spaces whose labels of the target it uses: `all`, `none`, or names of spaces."""
 
 
 def predictor_for(
@@ -37,6 +39,7 @@ def predictor_for(
     seed: int = 0,
     sources: Sequence[predictors.SourceDevice] | None = None,
     blocks: Mapping[str, float] | None = None,
+    others: Sequence[predictors.OtherSpace] = (),
 ) -> predictors.Predictor:
     """Return a predictor, pre-trained on `sources` if they are given.
 
@@ -44,6 +47,7 @@ def predictor_for(
         seed: seed of the predictor's own random choices.
         sources: the source devices that `options.sources` stands for, maybe none; None for no pre-training.
         blocks: latencies in ms of single blocks on the target, by name, for predictors that use them.
+        others: labels of the target in other spaces, for predictors that use them.
 
     Raises:
         BadInputError: if the predictor is unknown, takes no facts, or cannot learn from these sources.
@@ -72,6 +76,14 @@ def predictor_for(
             ) from error
     if blocks:
         predictor.use_blocks(blocks)
+    if others:
+        predictor.use_other_spaces(others)
+        if options.spaces_from != ALL and not predictor.other_spaces:
+            raise BadInputError(
+                f"the predictor {predictor.name} can learn nothing for {space.name} from labels of "
+                f"{', '.join(one.space.name for one in others)}",
+                "Leave out --spaces-from.",
+            )
     return predictor
 
 

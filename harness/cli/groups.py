@@ -25,6 +25,7 @@ from latlab.harness.cli.options import (
     RangeOption,
     RuntimeOption,
     SourcesOption,
+    SpacesFromOption,
     StoreOption,
     ThreadsOption,
     several,
@@ -162,6 +163,7 @@ class PredictorGroup:
 
     predictor: PredictorOption = None
     sources: SourcesOption = "all"
+    spaces_from: SpacesFromOption = "all"
     fact: FactOption = None
 
     def options(self) -> PredictorOptions:
@@ -170,7 +172,7 @@ class PredictorGroup:
 
         if self.predictor is not None and not self.predictor.strip():
             raise BadInputError("--predictor is empty", "Name a predictor, or leave it out.")
-        return PredictorOptions(self.predictor, self.sources, parse_facts(self.fact or ()))
+        return PredictorOptions(self.predictor, self.sources, parse_facts(self.fact or ()), self.spaces_from)
 
 
 @dataclass(frozen=True)

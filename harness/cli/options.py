@@ -44,6 +44,7 @@ __all__ = [
     "SeedOption",
     "SourcesOption",
     "SpaceOption",
+    "SpacesFromOption",
     "StoreArgument",
     "StoreOption",
     "ThreadsOption",
@@ -208,6 +209,14 @@ SourcesOption = Annotated[
         "--sources",
         metavar="all|none|NAME,...",
         help="Which other devices of the store the predictor learns from first; `latlab sources` lists them.",
+    ),
+]
+SpacesFromOption = Annotated[
+    str,
+    typer.Option(
+        "--spaces-from",
+        metavar="all|none|NAME,...",
+        help="Which other search spaces the predictor learns from, of those in which the target was measured.",
     ),
 ]
 FactOption = Annotated[

@@ -150,7 +150,7 @@ def predict(
     with terminal.working("learning and predicting", quiet=as_json):
         if predictor_folder is not None:
             if predictor != PredictorGroup():
-                raise BadInputError("a saved predictor is fitted already: leave out --predictor, --sources and --fact")
+                raise BadInputError("a saved predictor is fitted already: leave out options of how it is fitted")
             fitted = load_predictor(predictor_folder)
             if space not in (None, fitted.card.space):
                 raise BadInputError(f"{predictor_folder} holds a predictor of {fitted.card.space}, not of {space}")
@@ -170,7 +170,11 @@ def predict(
         table = table.sort_values("latency_ms", kind="stable")
     where = fitted.card.target + (" (simulated)" if fitted.card.simulated else "")
     if not found.support:
-        console.warn(f"nothing was measured on {where}: this comes from other devices and the prior only")
+        if found.other_spaces:
+            measured = f"nothing was measured on {where} in {fitted.card.space}"
+            console.warn(f"{measured}: this comes from other spaces, other devices and the prior")
+        else:
+            console.warn(f"nothing was measured on {where}: this comes from other devices and the prior only")
     for remark in found.remarks:
         console.warn(remark)
     if out is not None and format_ is not None:
@@ -185,7 +189,7 @@ def predict(
     else:
         terminal.show_predictions(table, f"Predicted on {where}")
     if not as_json:
-        terminal.show_prior(found.sources, found.scope)
+        terminal.show_prior(found.sources, found.scope, found.other_spaces)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import Any
 from latlab.harness.active_learning.block_latencies import block_latencies
 from latlab.harness.active_learning.holdout import holdout_of
 from latlab.harness.active_learning.onboarding import Onboarding, OnboardingPlan, Onboardings, onboard, save_onboarding
+from latlab.harness.active_learning.other_spaces import other_spaces
 from latlab.harness.active_learning.prediction import source_filter_of, sources_of
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for
 from latlab.harness.architectures import space_to_measure
@@ -98,6 +99,7 @@ class OnboardingDevices(LabBase):
                     predictor=predictor,
                     sources=tuple(sources_of(self.store, chosen_space, allowed, predictor.sources)),
                     blocks=block_latencies(self.store, str(target), chosen_space),
+                    others=tuple(other_spaces(self.store, str(target), chosen_space, predictor.spaces_from)),
                     budget=budget,
                     until_percent=until_percent,
                     holdout=holdout,

@@ -32,8 +32,9 @@ class Predicting(LabBase):
     ) -> Predictions:
         """Predict latencies of architectures on a target, from what the store holds of it and of other devices.
 
-        If the target has no measurements in `space`, predictors that can predict from their prior alone do so, with
-        wide intervals; the others raise.
+        Labels of the target in other search spaces count, too, with predictors that can use them. If it has none in
+        `space`, predictors that can predict from these or from their prior alone do so, with wide intervals; the others
+        raise.
 
         Args:
             target: a full target; the device's name is enough if the store has only one target of it.

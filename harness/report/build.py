@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from latlab.harness.store.store import Store
 from latlab.harness.store.verdict_counts import in_words as verdicts_in_words
 from latlab.harness.store.verdict_counts import verdict_counts
 from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Role, Selection, Status
-from latlab.harness.text import in_words
+from latlab.harness.text import in_words, other_spaces_in_words
 from latlab.predictors import Prediction, Predictor
 from latlab.search_spaces import SearchSpace
 
@@ -54,6 +54,7 @@ def onboarding_report(result: Onboarding, run: OnboardingRun, folder: Path) -> P
         | {
             "Predictor": result.predictor,
             "Prior": in_words(result.sources),
+            **_elsewhere(result.other_spaces),
             "Seed": str(plan.seed),
             "Budget": str(plan.budget),
         },
@@ -86,6 +87,10 @@ def onboarding_report(result: Onboarding, run: OnboardingRun, folder: Path) -> P
     return write_report(data, folder / result.report.name)
 
 
+def _elsewhere(labels: Mapping[str, int]) -> dict[str, str]:
+    return {"Other spaces": other_spaces_in_words(labels)} if labels else {}
+
+
 def store_report(
     store: Store, rows: pd.DataFrame, predictor: Predictor | None, sources: Sequence[str], path: Path
 ) -> Path:
@@ -115,7 +120,11 @@ def store_report(
         target=str(rows["target"].iloc[0]),
         space=str(rows["space"].iloc[0]),
         facts=_facts(facts, rows, ", ".join(sorted(set(rows["policy"]))))
-        | ({"Predictor": predictor.name, "Prior": in_words(sources)} if predictor and enough else {}),
+        | (
+            {"Predictor": predictor.name, "Prior": in_words(sources), **_elsewhere(predictor.other_spaces)}
+            if predictor and enough
+            else {}
+        ),
         headline=Headline(failed=int((rows["status"] != Status.OK).sum()), simulated=bool(rows["simulated"].any())),
         measurements=measurements_frame(rows, space),
         predictions=_compared(loop, None, None) if loop and enough else pd.DataFrame(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from latlab.harness.store.verdict_counts import verdict_counts
 from latlab.harness.store.vocabulary import Selection, Status
 from latlab.harness.terminal.console import MAX_ROWS, console, show_table
 from latlab.harness.terminal.progress import watching, working
-from latlab.harness.text import count, in_words, latency_text, latency_unit
+from latlab.harness.text import count, in_words, latency_text, latency_unit, other_spaces_in_words
 
 if TYPE_CHECKING:
     from latlab.harness.active_learning.onboarding import Onboarding
@@ -64,6 +64,8 @@ def show_onboarding(result: Onboarding) -> None:
     imported = f", and {result.imported:,} with imported labels" if result.imported else ""
     table.add_row("measured", f"{result.measured} networks of {result.space}{imported}{failed}")
     table.add_row("predictor", f"{escape(result.predictor)}; prior: {escape(in_words(result.sources))}")
+    if result.other_spaces:
+        table.add_row("other spaces", other_spaces_in_words(result.other_spaces))
     worry = "[yellow], noisy: does something else use the device? See latlab doctor[/yellow]" if result.noisy else ""
     verdicts = verdicts_in_words(verdict_counts(result.measurements))
     verdicts = f"; {verdicts}" if verdicts else ""
@@ -112,9 +114,15 @@ def show_predictions(table: pd.DataFrame, title: str) -> None:
         screen.print(f"... and {len(table) - MAX_ROWS:,} more; --json prints all, --out writes them", style="dim")
 
 
-def show_prior(sources: Sequence[str], scope: str = "") -> None:
-    """Print which devices the predictor was pre-trained on, and what part of the space was predicted."""
+def show_prior(sources: Sequence[str], scope: str = "", other_spaces: Mapping[str, int] = {}) -> None:
+    """Print the devices that the predictor was pre-trained on, other spaces, and what part of the space was predicted.
+
+    Args:
+        other_spaces: number of the target's labels that the predictor uses of each other space.
+    """
     console().print(f"prior: {escape(in_words(sources))}", style="dim")
+    if other_spaces:
+        console().print(other_spaces_in_words(other_spaces), style="dim")
     if scope:
         console().print(f"predicted: {escape(scope)}", style="dim")
 

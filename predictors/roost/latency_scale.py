@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from latlab.predictors.roost.prior import SourceTable
+from latlab.predictors.roost.prior import Component, SourceTable
 from latlab.search_spaces import SearchSpace
 
-__all__ = ["FACTS", "Level", "level_of"]
+__all__ = ["FACTS", "Level", "level_of", "level_of_components"]
 
 FACTS = {
     "cores": "cores that run the network",
@@ -70,6 +70,18 @@ def level_of(space: SearchSpace, sources: Sequence[SourceTable], facts: Mapping[
         spread = max(float(logs.std(ddof=1)) if len(logs) > 1 else 0.0, LEAST_SPREAD)
         return Level(float(logs.mean()), spread**2 * (1 + 1 / len(logs)))
     return Level(float(np.log(_mean_work(space)[0] / (UNKNOWN_GMACS * 1e6))), UNKNOWN**2)
+
+
+def level_of_components(components: Sequence[Component]) -> Level:
+    """Return the level of a mixture whose components have levels; the spread within one is in its covariance.
+
+    Args:
+        components: with weights that sum to 1.
+    """
+    levels = np.log([one.level or np.nan for one in components])
+    weights = np.array([one.weight for one in components])
+    mean = float(weights @ levels)
+    return Level(mean, float(weights @ (levels - mean) ** 2))
 
 
 def _mean_work(space: SearchSpace) -> tuple[float, float, float]:

@@ -32,7 +32,7 @@ from scipy.special import logsumexp
 from latlab.predictors.base import FloatArray, IntArray
 from latlab.predictors.roost.prior import LEAST, Component
 
-__all__ = ["LEVEL", "NOISES", "Posterior", "absolute_share", "condition"]
+__all__ = ["LEVEL", "NOISES", "Posterior", "absolute_share", "condition", "condition_each"]
 
 NOISES = np.array([0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16])
 """Values of sigma: relative noise that the standard errors of labels leave out, and misfit of the model."""
@@ -98,6 +98,45 @@ def condition(
         label_variance: known variances of these, shape (n,).
         robust: discount outliers.
     """
+    fits, weights, precision = _fitted(components, features, log_latency, label_variance, robust)
+    return _collapsed(fits, weights, len(components), precision)
+
+
+def condition_each(
+    components: Sequence[Component],
+    features: FloatArray,
+    log_latency: FloatArray,
+    label_variance: FloatArray,
+    *,
+    robust: bool = True,
+) -> list[tuple[float, FloatArray, FloatArray]]:
+    """Return the posterior weight of each component that has any, and the mean and covariance of its tables in ms.
+
+    Arguments are those of `condition`.
+    """
+    found: dict[int, list[tuple[float, FloatArray, FloatArray]]] = {}
+    for fit, weight in zip(*_fitted(components, features, log_latency, label_variance, robust)[:2], strict=True):
+        for k in np.unique(fit.component):
+            own = np.where((fit.component == k)[:, None], weight, 0)
+            found.setdefault(int(k), []).append((float(own.sum()), *fit.moments(own)))
+    each = []
+    for parts in found.values():
+        share = sum(weight for weight, _, _ in parts)
+        if share > NEGLIGIBLE:
+            mean = np.sum([one for _, one, _ in parts], axis=0) / share
+            second = np.sum([one for _, _, one in parts], axis=0) / share
+            each.append((share, mean, second - np.outer(mean, mean)))
+    return each
+
+
+def _fitted(
+    components: Sequence[Component],
+    features: FloatArray,
+    log_latency: FloatArray,
+    label_variance: FloatArray,
+    robust: bool,
+) -> tuple[list[_Fits], list[FloatArray], FloatArray]:
+    """Return the fits of all components with a chance, the weights of their parts, and g of each label."""
     n = len(log_latency)
     floor = absolute_share(log_latency)
     everything = _projected(components, features)
@@ -131,7 +170,7 @@ def condition(
         fits, weights = fitted(floor / precision)
         if precision.min() > SURPRISING:
             break
-    return _collapsed(fits, weights, len(components), precision)
+    return fits, weights, precision
 
 
 def absolute_share(log_latency: FloatArray) -> FloatArray:
@@ -191,10 +230,13 @@ class _Fits:
         self.scale = np.array([components[k].scales[i] for k, i in pairs])
         start = np.maximum(projected.means[self.component], LEAST)  # (pairs, n)
         self.level = np.exp(np.mean(log_latency - np.log(start), axis=1))
+        known = np.array([one.level is not None for one in self.prior])
+        self.level[known] = [one.level for one in self.prior if one.level is not None]
+        self.moving = np.where(known, 0.0, LEVEL)
         prior = self.level[:, None] * projected.means[self.component]
         # The columns of a root of the prior covariance, and one more, which moves the level.
         columns = projected.columns[self.component] * (self.level * self.scale)[:, None, None]
-        tall = np.concatenate([columns, LEVEL * prior[..., None]], axis=2)
+        tall = np.concatenate([columns, (self.moving[:, None] * prior)[..., None]], axis=2)
         f = start * self.level[:, None]
         for _ in range(STEPS):
             design, rest = tall / f[..., None], log_latency - np.log(f) + (f - prior) / f
@@ -243,13 +285,13 @@ class _Fits:
         for a in np.flatnonzero(weight.sum(axis=1) > NEGLIGIBLE):
             own, level = self.prior[a], self.level[a]
             centre, rank = level * own.mean, own.root.shape[1]
-            root = np.concatenate([own.root * (level * self.scale[a]), LEVEL * centre[:, None]], axis=1)
+            root = np.concatenate([own.root * (level * self.scale[a]), self.moving[a] * centre[:, None]], axis=1)
             used = np.append(np.arange(rank), self.design.shape[-1] - 1)
             tables = centre + self.along[a][:, used] @ root.T
             inverse = np.tensordot(weight[a], self.inverse[a], axes=1)
             if self.by_labels:
                 across = self.design[a][:, used] @ root.T
-                prior = (level * self.scale[a]) ** 2 * own.covariance + LEVEL**2 * np.outer(centre, centre)
+                prior = (level * self.scale[a]) ** 2 * own.covariance + self.moving[a] ** 2 * np.outer(centre, centre)
                 second += weight[a].sum() * prior - across.T @ inverse @ across
             else:
                 second += root @ inverse[np.ix_(used, used)] @ root.T

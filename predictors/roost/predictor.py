@@ -19,12 +19,22 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from latlab.predictors.base import WIDEST, Archs, FloatArray, LatencyFormula, Prediction, Predictor, SourceDevice
+from latlab.predictors.base import (
+    WIDEST,
+    Archs,
+    FloatArray,
+    LatencyFormula,
+    OtherSpace,
+    Prediction,
+    Predictor,
+    SourceDevice,
+)
 from latlab.predictors.common import serialization as files
 from latlab.predictors.common.blas_threads import one_thread
 from latlab.predictors.common.log_latency import CENTRAL, from_log, half_width, in_ms, log_labels
 from latlab.predictors.roost.constant_networks import are_folded, with_own_level
-from latlab.predictors.roost.latency_scale import Level, level_of
+from latlab.predictors.roost.latency_scale import Level, level_of, level_of_components
+from latlab.predictors.roost.other_spaces import informed
 from latlab.predictors.roost.posterior import LEVEL, NU, Posterior, absolute_share, condition
 from latlab.predictors.roost.prior import (
     LEAST,
@@ -88,6 +98,8 @@ class Roost(Predictor):
         self._synthetic, self._use_sources, self._robust = synthetic, sources, robust
         self._facts = dict(facts or {})
         self._prior = synthetic_prior(space)
+        self._informed: tuple[Component, ...] = ()
+        self._other_spaces: dict[str, int] = {}
         self._set_sources([])
         self.adapt([], [])
 
@@ -98,14 +110,29 @@ class Roost(Predictor):
         self._set_sources(tables)
         self.adapt([], [])
 
+    def use_other_spaces(self, others: Sequence[OtherSpace]) -> None:
+        self._informed, self._other_spaces = informed(self.space, others)
+        self._set_sources(self._tables)
+        self.adapt([], [])
+
+    @property
+    def other_spaces(self) -> Mapping[str, int]:
+        return dict(self._other_spaces)
+
     def _set_sources(self, tables: Sequence[SourceTable]) -> None:
         self._tables = tuple(tables)
-        self._components: tuple[Component, ...] = mixture(self._prior, self._tables, synthetic=self._synthetic)
-        mean = sum((c.weight * c.mean for c in self._components), np.zeros(len(self._prior.scale)))
-        second = sum(c.weight * (c.covariance + np.outer(c.mean, c.mean)) for c in self._components)
+        self._components: tuple[Component, ...] = mixture(
+            self._prior, self._tables, synthetic=self._synthetic, informed=self._informed
+        )
+        # Without labels in this space, those in others are all that is known of the target.
+        known = self._informed or self._components
+        mean = sum((c.weight * c.mean for c in known), np.zeros(len(self._prior.scale)))
+        second = sum(c.weight * (c.covariance + np.outer(c.mean, c.mean)) for c in known)
         self._prior_mean = mean
         self._prior_covariance = second - np.outer(mean, mean)
         self._level: Level = level_of(self.space, self._tables, self._facts)
+        if self._informed:
+            self._level = level_of_components(self._informed)
 
     def _scaled(self, archs: Archs) -> FloatArray:
         return self.space.features(self.space.genes(archs)) / self._prior.scale
@@ -270,6 +297,15 @@ class Roost(Predictor):
             },
             "prior": self._fingerprint(),
         }
+        if self._informed:
+            # Kept as they are: to make them again would take the joint prior, which takes seconds.
+            facts["other_spaces"] = self._other_spaces
+            arrays |= {
+                "informed_means": np.array([one.mean for one in self._informed]),
+                "informed_covariances": np.array([one.covariance for one in self._informed]),
+                "informed_weights": np.array([one.weight for one in self._informed]),
+                "informed_levels": np.array([one.level for one in self._informed]),
+            }
         files.save(folder, self.name, self.space, arrays, facts)
 
     def _fingerprint(self) -> str:
@@ -291,6 +327,13 @@ class Roost(Predictor):
                 arrays["source_mean_ms"].tolist(),
                 strict=True,
             )
+            names = ("informed_means", "informed_covariances", "informed_weights", "informed_levels")
+            informed_by = zip(*(arrays[name] for name in names), strict=True) if names[0] in arrays else ()
+            predictor._informed = tuple(
+                Component("other space", mean, covariance, float(weight), (1.0,), float(level))
+                for mean, covariance, weight, level in informed_by
+            )
+            predictor._other_spaces = {str(name): int(labels) for name, labels in facts.get("other_spaces", {}).items()}
             predictor._set_sources([SourceTable(*table) for table in kept])
             predictor.adapt(arrays["genes"], *from_log(arrays["log_latency"], arrays["label_variance"]))
         return predictor

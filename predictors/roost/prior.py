@@ -13,7 +13,7 @@ span further components around their mean with their covariance.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, Self
@@ -28,7 +28,17 @@ from latlab.predictors.synthetic.devices import synthesise
 from latlab.predictors.synthetic.workload import workload_of
 from latlab.search_spaces import Architecture, SearchSpace
 
-__all__ = ["Component", "SourceTable", "SyntheticPrior", "fit_source", "mixture", "synthetic_prior"]
+__all__ = [
+    "Component",
+    "SourceTable",
+    "SyntheticPrior",
+    "components_of",
+    "fit_source",
+    "kept_prior",
+    "mixture",
+    "synthetic_prior",
+    "tables_of",
+]
 
 SAMPLE = 600
 """Number of architectures that synthetic devices measure."""
@@ -65,7 +75,7 @@ ROUGH = 0.5
 SPAN_SCALES = (0.7, 1.5)
 SPAN_WIDTHS = (0.05, 0.3)
 """Covariances of a target outside of the span of the sources, as shares of a cluster's covariance."""
-WEIGHTS = {"synthetic": 2.0, "broad": 1.0, "source": 0.3, "span": 0.3}
+WEIGHTS = {"synthetic": 2.0, "broad": 1.0, "source": 0.3, "span": 0.3, "other space": 8.0}
 """Prior weights of each kind of component, all components of the kind together; `broad` is that of each of two."""
 
 
@@ -79,6 +89,9 @@ class Component:
     covariance: FloatArray
     weight: float
     scales: tuple[float, ...]
+    level: float | None = None
+    """Mean latency of the device over the space in ms, as far as it is known: `covariance` then includes how well.
+    None if only labels tell it."""
 
     @cached_property
     def root(self) -> FloatArray:
@@ -144,13 +157,27 @@ def synthetic_prior(space: SearchSpace, seed: int = 0) -> SyntheticPrior:
     archs = space.sample(min(SAMPLE, space.size), 0)
     features = space.features(space.genes(archs))
 
-    def make() -> dict[str, FloatArray | NDArray[np.bool_]]:
-        with one_thread():
-            return _synthetic_prior(space, archs, features, seed).to_arrays()
+    return kept_prior("prior", (space,), features, seed, lambda: _synthetic_prior(space, archs, features, seed))
 
-    name = f"roost's prior, {space.name}, {seed}, {hashlib.sha256(features.tobytes()).hexdigest()}"
-    makers = (_synthetic_prior, synthesise, type(space), SearchSpace)
-    return SyntheticPrior.from_arrays(kept(name, makers, make))
+
+def kept_prior(
+    what: str, spaces: Sequence[SearchSpace], features: FloatArray, seed: int, make: Callable[[], SyntheticPrior]
+) -> SyntheticPrior:
+    """Return a prior that is kept on disk, or else make it and keep it.
+
+    Args:
+        what: its kind.
+        spaces, features, seed: all that it depends on, but code.
+        make: makes it.
+    """
+
+    def arrays() -> dict[str, FloatArray | NDArray[np.bool_]]:
+        with one_thread():
+            return make().to_arrays()
+
+    digest = hashlib.sha256(features.tobytes()).hexdigest()
+    name = f"roost, {what}, {', '.join(one.name for one in spaces)}, {seed}, {digest}"
+    return SyntheticPrior.from_arrays(kept(name, (kept_prior, synthesise, SearchSpace, *map(type, spaces)), arrays))
 
 
 def _synthetic_prior(
@@ -160,13 +187,27 @@ def _synthetic_prior(
     scale = np.where(deviation > 1e-9 * np.abs(features).max(axis=0), deviation, 1.0)
     sample = features / scale
     devices = synthesise(workload_of(space, archs), DEVICES, seed)
-    tables, error = _tables(sample, devices.latency)
+    tables, error = tables_of(sample, devices.latency)
     fitted = sample @ tables.T
     usable = (fitted.min(axis=0) > LEAST) & (error < WORST_FIT)
-    tables, reading = tables[usable], devices.reading[usable]
-    labels = _clusters(np.log(fitted[:, usable].T), reading, seed)
+    clusters, broad, pooled = components_of(tables[usable], np.log(fitted[:, usable].T), devices.reading[usable], seed)
+    constant = space.constant(space.genes(archs))
+    return SyntheticPrior(scale, sample, clusters, broad, pooled, _of_constant(features, constant))
 
-    d = len(scale)
+
+def components_of(
+    tables: FloatArray, log_latency: FloatArray, reading: IntArray, seed: int
+) -> tuple[tuple[Component, ...], Component, FloatArray]:
+    """Return a Gaussian for each cluster of synthetic devices, one for all of them, and the pooled covariance (d, d).
+
+    Args:
+        tables: tables of the devices, shape (S, d).
+        log_latency: logarithms of the latencies by which the devices are clustered, shape (S, m).
+        reading: reading of the graph that each executes, shape (S,); a cluster has one only.
+        seed: seed of the clustering.
+    """
+    labels = _clusters(log_latency, reading, seed)
+    d = tables.shape[1]
     groups = [tables[labels == label] for label in np.unique(labels)]
     within = [(group - group.mean(axis=0)).T @ (group - group.mean(axis=0)) for group in groups]
     pooled = np.sum(within, axis=0) / len(tables) + 1e-9 * np.eye(d)
@@ -182,9 +223,7 @@ def _synthetic_prior(
     )
     mean = tables.mean(axis=0)
     covariance = (tables - mean).T @ (tables - mean) / len(tables) + 1e-9 * np.eye(d)
-    broad = Component("broad", mean, covariance, 1.0, SYNTHETIC_SCALES)
-    constant = space.constant(space.genes(archs))
-    return SyntheticPrior(scale, sample, clusters, broad, pooled, _of_constant(features, constant))
+    return clusters, Component("broad", mean, covariance, 1.0, SYNTHETIC_SCALES), pooled
 
 
 def _of_constant(features: FloatArray, constant: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -198,7 +237,7 @@ def _of_constant(features: FloatArray, constant: NDArray[np.bool_]) -> NDArray[n
     return np.asarray(own & (features[constant].any() and not features[constant][:, ~own].any()))
 
 
-def _tables(features: FloatArray, latency: FloatArray) -> tuple[FloatArray, FloatArray]:
+def tables_of(features: FloatArray, latency: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Fit tables by ridge regression of 1 on features / latency, so that errors are relative.
 
     Args:
@@ -267,10 +306,17 @@ def fit_source(prior: SyntheticPrior, device: SourceDevice, features: FloatArray
     return SourceTable(device.name, mean / level, covariance / level**2, float(device.latency_ms.mean()) * level)
 
 
-def mixture(prior: SyntheticPrior, sources: Sequence[SourceTable], *, synthetic: bool = True) -> tuple[Component, ...]:
+def mixture(
+    prior: SyntheticPrior,
+    sources: Sequence[SourceTable],
+    *,
+    synthetic: bool = True,
+    informed: Sequence[Component] = (),
+) -> tuple[Component, ...]:
     """Return the components of the prior, whose weights sum to 1.
 
     Args:
+        informed: components that labels in other spaces give (`other_spaces.informed`); their weights sum to 1.
         synthetic: include the synthetic devices; they are always included where there are no sources.
     """
     found: list[Component] = []
@@ -291,5 +337,6 @@ def mixture(prior: SyntheticPrior, sources: Sequence[SourceTable], *, synthetic:
         for width in SPAN_WIDTHS:
             weight = WEIGHTS["span"] / len(SPAN_WIDTHS)
             found.append(Component("span", mean, spread + width * prior.pooled, weight, SPAN_SCALES))
+    found += [replace(one, weight=WEIGHTS["other space"] * one.weight) for one in informed]
     total = sum(component.weight for component in found)
     return tuple(replace(component, weight=component.weight / total) for component in found)

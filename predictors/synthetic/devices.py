@@ -18,6 +18,7 @@ Every number is a ratio, so absolute speed plays no role: latencies are scaled t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from latlab.predictors.base import FloatArray, IntArray
 from latlab.predictors.synthetic.workload import Workload
 
-__all__ = ["Devices", "synthesise"]
+__all__ = ["Devices", "synthesise", "synthesise_jointly"]
 
 HEAVY = ("conv", "pointwise", "grouped", "depthwise", "linear")
 WRITTEN = 0.25
@@ -36,6 +37,11 @@ WIDTHS = (0.4, 0.25, 0.25)
 """Largest logarithmic standard deviations per kind and kernel size, per kind and resolution, and per layer."""
 KIND_SPREAD = 0.3
 """Logarithmic standard deviation of the rate of a kind of layer."""
+HEAVY_LAUNCH = (1.0, 2.5)
+DEPTHWISE_FLOOR = (-1.0, 1.5)
+"""Two ranges of logarithms that matter between spaces only, because within one space its labels tell: how much longer
+the launch of a convolution takes than that of an element-wise layer (normalisation and set-up count in it), and the
+least work of a depthwise layer, which libraries execute badly, relative to that of a typical layer."""
 FUSED = {"relu": 0.7, "hswish": 0.6, "hsigmoid": 0.5, "zero": 0.6, "add": 0.4, "batchnorm": 0.7, "mul": 0.3}
 """Probability that a runtime fuses layers of a kind into their neighbours, or drops them."""
 
@@ -48,28 +54,50 @@ class Devices:
     """Latencies of m architectures, shape (S, m), each row of mean 1."""
     reading: IntArray
     """Number of the reading of the graph that each device executes, shape (S,)."""
+    level: FloatArray
+    """Mean latencies before they were scaled, shape (S,), in a unit that the workloads of one call have in common."""
 
 
 def synthesise(workload: Workload, count: int, seed: int) -> Devices:
     """Draw `count` devices and return their latencies of the workload's architectures."""
+    return synthesise_jointly([workload], count, seed)[0]
+
+
+def synthesise_jointly(workloads: Sequence[Workload], count: int, seed: int) -> tuple[Devices, ...]:
+    """Draw `count` devices and return, for each workload, the latencies that the same devices have there.
+
+    A runtime reads all graphs alike. Of a workload that has not the reading of the device, it executes the first one.
+
+    Args:
+        workloads: of `workloads_of`, with the same layers.
+    """
     rng = np.random.default_rng(seed)
-    price = _prices(workload, count, rng)
-    names = list(workload.readings)
+    price = _prices(workloads[0], count, rng, apart=len(workloads) > 1)
+    names = list(max(workloads, key=lambda one: len(one.readings)).readings)
     share = np.array([WRITTEN if len(names) > 1 else 1.0] + [(1 - WRITTEN) / max(len(names) - 1, 1)] * (len(names) - 1))
     reading = rng.choice(len(names), count, p=share)
-    architectures = 1 + max(owner[-1] for _, owner in workload.readings.values())
-    latency = np.empty((count, architectures))
+    return tuple(_latencies(workload, price, names, reading) for workload in workloads)
+
+
+def _latencies(workload: Workload, price: FloatArray, names: Sequence[str], reading: IntArray) -> Devices:
+    first = next(iter(workload.readings.values()))
+    latency = np.empty((len(reading), 1 + max(owner[-1] for _, owner in workload.readings.values())))
     for number, name in enumerate(names):
-        runs, owner = workload.readings[name]
+        runs, owner = workload.readings.get(name, first)
         mine = np.flatnonzero(reading == number)
         times = runs @ price[:, mine]
         starts = np.flatnonzero(np.diff(owner, prepend=-1))
         latency[mine] = np.maximum.reduceat(times, starts, axis=0).T
-    return Devices(latency / latency.mean(axis=1, keepdims=True), reading)
+    level = latency.mean(axis=1)
+    return Devices(latency / level[:, None], reading, level)
 
 
-def _prices(workload: Workload, count: int, rng: np.random.Generator) -> FloatArray:
-    """Return the time of each layer on each device, in arbitrary units: shape (L, count)."""
+def _prices(workload: Workload, count: int, rng: np.random.Generator, *, apart: bool = False) -> FloatArray:
+    """Return the time of each layer on each device, in arbitrary units: shape (L, count).
+
+    Args:
+        apart: vary also what matters between spaces only (`HEAVY_LAUNCH`).
+    """
     facts = {name: values[:, None] for name, values in workload.facts.items()}
     kinds, kind = workload.kinds, workload.kind
 
@@ -111,6 +139,9 @@ def _prices(workload: Workload, count: int, rng: np.random.Generator) -> FloatAr
     # The launch overhead, relative to the work of a typical layer, is between negligible and dominant.
     typical = np.exp(np.log(np.maximum(work, 1e-30))[heavy[:, 0] if heavy.any() else slice(None)].mean(axis=0))
     launch = typical * np.exp(uniform(np.log(1e-3), np.log(30))) * np.exp(0.25 * normal(len(kinds), count))[kind]
+    if apart:
+        launch = launch * np.exp(uniform(*HEAVY_LAUNCH)) ** heavy
+        work = work + typical * np.exp(uniform(*DEPTHWISE_FLOOR)) * among("depthwise")
     q = rng.choice([1.0, 1.0, 4.0], count)
     time = (work**q + launch**q) ** (1 / q)
     for row, name in enumerate(kinds):

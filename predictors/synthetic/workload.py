@@ -11,7 +11,7 @@ from scipy import sparse
 from latlab.predictors.base import FloatArray, IntArray
 from latlab.search_spaces import Architecture, Layer, SearchSpace
 
-__all__ = ["Workload", "workload_of"]
+__all__ = ["Workload", "workload_of", "workloads_of"]
 
 FACTS = ("kernel", "stride", "groups", "in_channels", "out_channels", "in_size", "out_size", "macs", "params")
 
@@ -34,6 +34,11 @@ class Workload:
 
 def workload_of(space: SearchSpace, archs: Sequence[Architecture]) -> Workload:
     """Return the workload of `archs` in every reading of the space."""
+    return workloads_of([(space, archs)])[0]
+
+
+def workloads_of(parts: Sequence[tuple[SearchSpace, Sequence[Architecture]]]) -> tuple[Workload, ...]:
+    """Return a workload for each space and its architectures. All have the same layers, those of all spaces."""
     index: dict[tuple[str, ...] | tuple[object, ...], int] = {}
     layers: list[Layer] = []
     known: dict[int, tuple[Layer, int]] = {}
@@ -50,23 +55,28 @@ def workload_of(space: SearchSpace, archs: Sequence[Architecture]) -> Workload:
             known[id(layer)] = hit
         return hit[1]
 
-    found: dict[str, tuple[list[int], list[int], list[int]]] = {}
-    for number, arch in enumerate(archs):
-        for name, branches in space.readings(arch).items():
-            columns, ends, owner = found.setdefault(name, ([], [0], []))
-            for branch in branches:
-                columns.extend(map(position, branch))
-                ends.append(len(columns))
-                owner.append(number)
+    found: list[dict[str, tuple[list[int], list[int], list[int]]]] = []
+    for space, archs in parts:
+        found.append({})
+        for number, arch in enumerate(archs):
+            for name, branches in space.readings(arch).items():
+                columns, ends, owner = found[-1].setdefault(name, ([], [0], []))
+                for branch in branches:
+                    columns.extend(map(position, branch))
+                    ends.append(len(columns))
+                    owner.append(number)
     kinds = tuple(sorted({layer.kind for layer in layers}))
     facts = {
         fact: np.array([getattr(layer, fact) for layer in layers], np.float64)
         for fact in (*FACTS, "in_elements", "activations")
     }
-    readings = {}
-    for name, (columns, ends, owner) in found.items():
-        runs = sparse.csr_array((np.ones(len(columns)), columns, ends), shape=(len(owner), len(layers)))
-        runs.sum_duplicates()
-        readings[name] = runs, np.array(owner)
     kind = np.array([kinds.index(layer.kind) for layer in layers], np.int64)
-    return Workload(kinds, kind, facts, readings)
+    workloads = []
+    for of_space in found:
+        readings = {}
+        for name, (columns, ends, owner) in of_space.items():
+            runs = sparse.csr_array((np.ones(len(columns)), columns, ends), shape=(len(owner), len(layers)))
+            runs.sum_duplicates()
+            readings[name] = runs, np.array(owner)
+        workloads.append(Workload(kinds, kind, facts, readings))
+    return tuple(workloads)

@@ -1,0 +1,80 @@
+"""Labels of a target in other search spaces than the one that is predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from latlab import search_spaces
+from latlab.harness.active_learning.source_devices import ALL, NONE
+from latlab.harness.errors import BadInputError
+from latlab.harness.store.comparable import comparable
+from latlab.harness.store.store import Store
+from latlab.harness.store.tables import LABELS
+from latlab.harness.store.vocabulary import Role, Status
+from latlab.predictors import OtherSpace
+from latlab.search_spaces import SearchSpace
+
+__all__ = ["other_spaces", "spaces_of"]
+
+
+def other_spaces(store: Store, target: str, space: SearchSpace, which: str | Sequence[str] = ALL) -> list[OtherSpace]:
+    """Return the labels of a target in other search spaces, one value for each space, sorted by name.
+
+    Labels of the user's own models and of single blocks belong to no space. Hold-outs are left out. Of the others only
+    those are used that mean the same (`comparable`).
+
+    Args:
+        target: the full target.
+        space: the space that is predicted.
+        which: `all`, `none`, or names of spaces, as a list or separated by commas.
+
+    Raises:
+        BadInputError: if the target has no labels in a space that is named.
+    """
+    names = [name for name in spaces_of(store, target) if name != space.name]
+    wanted = _wanted(which)
+    for name in wanted or ():
+        if name not in names:
+            raise BadInputError(
+                f"the store {store.path} has no labels of {target} in another space {name}",
+                f"It has: {', '.join(names) or 'none'}.",
+            )
+    chosen = names if wanted is None else [name for name in names if name in wanted]
+    if not chosen:
+        return []
+    rows = store.table(target=target, only=LABELS, provisional=True)
+    rows = rows[(rows["status"] == Status.OK) & (rows["role"] != Role.HOLDOUT)]
+    parts = [(name, rows[rows["space"] == name]) for name in chosen]
+    return [_labels(search_spaces.get(name), part) for name, part in parts if len(part)]
+
+
+def spaces_of(store: Store, target: str) -> list[str]:
+    """Return the installed search spaces in which a target has labels, sorted."""
+    installed = search_spaces.names()
+    return sorted({space for one, space in store.labelled() if one == target and space in installed})
+
+
+def _wanted(which: str | Sequence[str]) -> set[str] | None:
+    """Return the wanted names; None for all."""
+    if which == ALL:
+        return None
+    names = which.split(",") if isinstance(which, str) else list(which)
+    names = [name.strip() for name in names if name.strip()]
+    if names == [NONE]:
+        return set()
+    if not names or {ALL, NONE} & set(names):
+        raise BadInputError(
+            f"{which!r} names no search spaces", "Use --spaces-from all, none, or names separated by commas."
+        )
+    return set(names)
+
+
+def _labels(space: SearchSpace, rows: pd.DataFrame) -> OtherSpace:
+    alike = comparable(rows)
+    genes = space.genes([space.parse(text) for text in alike["arch"]])
+    if not alike["as_written"].iloc[0]:
+        genes = space.canonical_genes(genes)
+    labels = alike[["latency_ms", "stderr_ms"]].to_numpy(dtype=float)
+    return OtherSpace(space, genes, labels[:, 0], labels[:, 1])
