@@ -260,12 +260,15 @@ def test_a_predictor_is_fitted_again_once_its_labels_change(lab: Lab) -> None:
     predictor = lab.predictor("toy", space="nasbench201")
     assert (predictor.card.labels, predictor.card.simulated) == (5, True)
     assert lab.predictor("toy", space="nasbench201", predictor=options) is predictor
+    alone = PredictorOptions(spaces_from="none")
+    kept = lab.predictor("toy", space="nasbench201", predictor=alone)
     lab.store.note("toy", "lost", "this is no label")
     assert lab.predictor("toy", space="nasbench201") is predictor
     other = Lab(lab.store.path)
     other.inventory = lab.inventory
     other.measure("toy", space="fbnet", count=1, policy="quick")
-    assert lab.predictor("toy", space="nasbench201") is predictor, "labels of another space"
+    again = lab.predictor("toy", space="nasbench201", predictor=alone)
+    assert again is kept, "labels of another space, which it does not use"
     other.measure("toy", space="nasbench201", count=6, policy="quick")
     again = lab.predictor("toy", space="nasbench201")
     assert again.card.labels == 6
