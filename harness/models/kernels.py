@@ -1,0 +1,36 @@
+"""Reads a model file into the kernels that its runtime executes, for predictions of its latency."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from latlab.agents.protocol.load_request import InputRequest
+from latlab.harness.errors import BadInputError
+from latlab.harness.models.read import format_of
+from latlab.predictors.graph import Work, work_of
+
+__all__ = ["kernels_of"]
+
+
+def kernels_of(path: Path, inputs: Sequence[InputRequest] = ()) -> Work:
+    """Return the kernels of a model file.
+
+    Args:
+        path: the file.
+        inputs: the inputs' settled shapes; those that are left out are as the file declares them.
+
+    Raises:
+        BadInputError: the file cannot be read, or its format is not one whose kernels latlab knows.
+    """
+    kind = format_of(path)
+    shapes: Mapping[str, tuple[int, ...]] = {
+        one.name: one.shape for one in inputs if one.name is not None and one.shape is not None
+    }
+    if kind == "onnx":
+        from latlab.harness.models.onnx_kernels import onnx_kernels
+
+        return work_of(onnx_kernels(path, shapes))
+    raise BadInputError(
+        f"{path} is {kind}: latlab predicts ONNX files", "Export it to ONNX, or measure it: latlab measure."
+    )
