@@ -13,12 +13,15 @@ from latlab.predictors.graph import Work, work_of
 __all__ = ["kernels_of"]
 
 
-def kernels_of(path: Path, inputs: Sequence[InputRequest] = ()) -> Work:
+def kernels_of(
+    path: Path, inputs: Sequence[InputRequest] = (), only_shape: tuple[int, ...] | None = None
+) -> Work:
     """Return the kernels of a model file.
 
     Args:
         path: the file.
         inputs: the inputs' settled shapes; those that are left out are as the file declares them.
+        only_shape: instead, the shape of the file's only input.
 
     Raises:
         BadInputError: the file cannot be read, or its format is not one whose kernels latlab knows.
@@ -30,7 +33,7 @@ def kernels_of(path: Path, inputs: Sequence[InputRequest] = ()) -> Work:
     if kind == "onnx":
         from latlab.harness.models.onnx_kernels import onnx_kernels
 
-        return work_of(onnx_kernels(path, shapes))
+        return work_of(onnx_kernels(path, shapes, only_shape))
     raise BadInputError(
         f"{path} is {kind}: latlab predicts ONNX files", "Export it to ONNX, or measure it: latlab measure."
     )

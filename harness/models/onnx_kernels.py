@@ -48,7 +48,9 @@ GATES = {"LSTM": 4, "GRU": 3, "RNN": 1, "DynamicQuantizeLSTM": 4}
 INT8 = ("int8", "uint8")
 
 
-def onnx_kernels(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> list[Kernel]:
+def onnx_kernels(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], only_shape: tuple[int, ...] | None = None
+) -> list[Kernel]:
     """Return the kernels that ONNX Runtime executes on a CPU, in the order of the graph.
 
     Fusions are ONNX Runtime's own (its extended optimisations: the later change of layout keeps them). Shapes are those
@@ -58,6 +60,7 @@ def onnx_kernels(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> list[Kern
     Args:
         path: an ONNX file.
         shapes: shapes of inputs, by name; those that are left out are as the file declares them.
+        only_shape: instead, the shape of the only input.
 
     Raises:
         BadInputError: the file cannot be read, or ONNX Runtime does not take it.
@@ -66,6 +69,10 @@ def onnx_kernels(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> list[Kern
 
     try:
         model = onnx.load(path)
+        constants = {tensor.name for tensor in model.graph.initializer}
+        free = [value.name for value in model.graph.input if value.name not in constants]
+        if only_shape is not None and len(free) == 1:
+            shapes = {free[0]: only_shape}
         optimised = _optimised(model, shapes)
         drop_weights(model)
         written = OnnxGraph(model, shapes)
