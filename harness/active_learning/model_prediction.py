@@ -63,9 +63,7 @@ class ModelPrediction:
         return {**vars(self), "unseen": list(self.unseen), "remark": self.remark}
 
 
-def predict_model(
-    store: Store, cache: ArtifactCache, target: Target, name: str, artifact: Artifact
-) -> ModelPrediction:
+def predict_model(store: Store, cache: ArtifactCache, target: Target, name: str, artifact: Artifact) -> ModelPrediction:
     """Return the predicted latency of a model's file on a target.
 
     Args:
@@ -104,9 +102,7 @@ def work_of_artifact(artifact: Artifact) -> Work:
     return kernels_of(artifact.path, inputs or (), None if inputs else artifact.input_shape or None)
 
 
-def cost_posterior(
-    store: Store, cache: ArtifactCache, target: Target
-) -> tuple[CostPosterior, dict[str, int], bool]:
+def cost_posterior(store: Store, cache: ArtifactCache, target: Target) -> tuple[CostPosterior, dict[str, int], bool]:
     """Return a target's costs, the number of measured graphs they come from by space, and whether it is simulated.
 
     Raises:
@@ -162,4 +158,3 @@ def _files(cache: ArtifactCache, rows: pd.DataFrame, target: Target) -> Sequence
                 except (ExportError, LatlabError):
                     found[at] = None
     return found
-

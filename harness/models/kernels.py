@@ -13,9 +13,7 @@ from latlab.predictors.graph import Work, work_of
 __all__ = ["kernels_of"]
 
 
-def kernels_of(
-    path: Path, inputs: Sequence[InputRequest] = (), only_shape: tuple[int, ...] | None = None
-) -> Work:
+def kernels_of(path: Path, inputs: Sequence[InputRequest] = (), only_shape: tuple[int, ...] | None = None) -> Work:
     """Return the kernels of a model file.
 
     Args:
@@ -34,6 +32,16 @@ def kernels_of(
         from latlab.harness.models.onnx_kernels import onnx_kernels
 
         return work_of(onnx_kernels(path, shapes, only_shape))
+    if kind == "tflite":
+        from latlab.harness.models.tflite_kernels import tflite_kernels
+
+        return work_of(tflite_kernels(path))
+    if kind == "torchscript":
+        from latlab.harness.models.torch_kernels import torch_kernels  # torch is heavy
+
+        given = inputs if only_shape is None else [InputRequest(shape=only_shape)]
+        return work_of(torch_kernels(path, given))
     raise BadInputError(
-        f"{path} is {kind}: latlab predicts ONNX files", "Export it to ONNX, or measure it: latlab measure."
+        f"{path} is a {kind} file, whose kernels latlab cannot read",
+        "It predicts ONNX, TFLite and TorchScript files: export it to one of these, or measure it (latlab measure).",
     )

@@ -134,6 +134,10 @@ class CostPosterior:
         spread = np.array([np.square(rows @ costs).sum() for rows in self._rows]) / total**2
         return shares, total, GRAPH_NOISE**2 + kernel_noise**2 * spread + self._relative**2
 
+    def measured(self) -> tuple[list[Work], FloatArray]:
+        """Return the measured graphs, and their latencies in ms, shape (n,)."""
+        return list(self._works), np.exp(self._y)
+
     def predict(self, works: Sequence[Work]) -> list[GraphPrediction]:
         """Return the predicted latencies of graphs.
 

@@ -24,11 +24,7 @@ OUTPUT = {"conv", "pointwise", "grouped", "linear", "bottleneck", "lstm"}
 KERNELS = {"conv", "depthwise", "grouped", "bottleneck", "maxpool", "avgpool"}
 STRIDED = KERNELS | {"pointwise"}
 FREE = {
-    kind: tuple(
-        name
-        for name, kinds in (("o", OUTPUT), ("k", KERNELS), ("t", STRIDED))
-        if kind not in kinds
-    )
+    kind: tuple(name for name, kinds in (("o", OUTPUT), ("k", KERNELS), ("t", STRIDED)) if kind not in kinds)
     for kind in KINDS
 }
 """The letters of the choices that a kind ignores; the canonical form has the first choice there."""
@@ -207,4 +203,3 @@ def layers(one: Setting) -> tuple[Layer, ...]:
     rows.append(_layer("mean", "mean", width, width, size, 1, kernel=size))
     rows.append(_linear("head", width, CLASSES, 1))
     return tuple(rows)
-
