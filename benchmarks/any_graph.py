@@ -1,4 +1,4 @@
-"""Any operator graph: thirty operators are measured, then models that they were not made for; predicted against measured.
+"""Any operator graph: thirty operators are measured, then other models; predicted against measured.
 
     python benchmarks/any_graph.py --work FOLDER [--runtime tflite] [--wheels FOLDER]     # six minutes a runtime
 
@@ -37,6 +37,11 @@ from latlab.predictors.common.metrics import mape_percent, spearman
 from latlab.predictors.graph import CostPosterior, Work
 
 GOALS = "goals: 75 % within 20 %, 50 % within 10 %, 85-95 % inside the 90 % interval"
+SHAPES = {
+    "320n": "1x3x320x320", "ch_PP-OCRv4_det_infer": "1x3x320x320", "ch_PP-OCRv4_rec_infer": "1x3x48x320",
+    "en_PP-OCRv4_rec_infer": "1x3x48x320", "ch_ppocr_mobile_v2.0_cls_infer": "1x3x48x192", "melspectrogram": "1x16000",
+}  # fmt: skip
+"""Shapes of inputs that the files of the wheels leave open."""
 SMALLEST = 30_000
 """Bytes: smaller files are single operators or toys."""
 
@@ -105,7 +110,8 @@ def models(folder: Path, runtime: str, wheels: Path | None) -> Iterator[tuple[st
         files += sorted((wheels / "models").rglob(f"*{exporter.suffix}"))
     for path in files:
         if path.stat().st_size >= SMALLEST and "/own/" not in str(path):
-            yield path.stem, path, None
+            given = SHAPES.get(path.stem)
+            yield path.stem, path, None if given is None else tuple(map(int, given.split("x")))
 
 
 def measured(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -323,7 +324,7 @@ class TinyYolo(nn.Module):
     def __init__(self, act: str = "leaky") -> None:
         super().__init__()
         down = [3, 16, 32, 64, 128]
-        rows = [nn.Sequential(cbr(c, o, act=act), nn.MaxPool2d(2, 2)) for c, o in zip(down, down[1:], strict=False)]
+        rows = [nn.Sequential(cbr(c, o, act=act), nn.MaxPool2d(2, 2)) for c, o in pairwise(down)]
         self.early = nn.Sequential(*rows, cbr(128, 256, act=act))
         self.late = nn.Sequential(nn.MaxPool2d(2, 2), cbr(256, 512, act=act), cbr(512, 256, 1, act=act))
         self.big = nn.Sequential(cbr(256, 512, act=act), nn.Conv2d(512, 255, 1))
@@ -409,7 +410,7 @@ def autoencoder() -> nn.Module:
 
 
 def mlp(widths: Sequence[int]) -> nn.Module:
-    return nn.Sequential(*(m for c, o in zip(widths, widths[1:], strict=False) for m in (nn.Linear(c, o), nn.ReLU())))
+    return nn.Sequential(*(m for c, o in pairwise(widths) for m in (nn.Linear(c, o), nn.ReLU())))
 
 
 VGG11 = (64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512, 0)

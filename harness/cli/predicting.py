@@ -148,7 +148,14 @@ def predict(
     """
     if model is not None or inputs.are_given:
         _, options = inputs.of(None if model is None else [model])
-        others = {"--arch": arch, "--all": all_, "--space": space, "--under": under, "--top": top, "--sort": sort}
+        others: dict[str, object] = {
+            "--arch": arch,
+            "--all": all_,
+            "--space": space,
+            "--under": under,
+            "--top": top,
+            "--sort": sort,
+        }
         others |= {"--out": out, "--onnx": onnx, "--predictor-folder": predictor_folder}
         given = [name for name, value in others.items() if value] + ["--predictor"] * (predictor != PredictorGroup())
         if given:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from latlab.harness.errors import BadInputError
 from latlab.harness.models.onnx_graph import OnnxGraph, drop_weights
-from latlab.predictors.graph import Kernel
+from latlab.predictors.graph import Kernel, convolution_kind
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -150,8 +150,8 @@ class _Node:
         if kind == "ConvTranspose":
             weight, data = self.shape(self.node.input[1]), self.shape(self.node.input[0])
             macs = math.prod(data) * math.prod(weight[1:])
-            wide = {"in_channels": weight[0], "out_channels": weight[1], "kernel": math.prod(weight[2:])}
-            return Kernel("deconv", macs=macs, **wide, **common)
+            common |= {"in_channels": weight[0], "out_channels": weight[1], "kernel": math.prod(weight[2:])}
+            return Kernel("deconv", macs=macs, **common)
         if kind in PRODUCTS:
             return self._product(PRODUCTS[kind], out, suffix, common)
         if kind in GATES:
@@ -159,8 +159,8 @@ class _Node:
             recurrent = self.shape(self.node.input[2])
             macs = math.prod(data[:2]) * (math.prod(weight) + math.prod(recurrent))
             steps = (data[0] if data else 1) * (weight[0] if weight else 1)
-            wide = {"in_channels": weight[-1] if weight else 1, "out_channels": self._attribute("hidden_size", 1)}
-            return Kernel("rnn" + suffix, macs=macs, steps=steps, **wide, **common)
+            common |= {"in_channels": weight[-1] if weight else 1, "out_channels": self._attribute("hidden_size", 1)}
+            return Kernel("rnn" + suffix, macs=macs, steps=steps, **common)
         if kind in ("Attention", "MultiHeadAttention"):
             return self._attention(common)
         found = KIND_OF.get(kind, "other")
@@ -178,12 +178,9 @@ class _Node:
     ) -> Kernel:
         groups, window = self._attribute("group", 1), math.prod(weight[2:])
         into = weight[1] if len(weight) > 1 else 1
-        if groups > 1:
-            kind = "depthwise" if into == 1 else "grouped"
-        else:
-            kind = "conv" if window > 1 else "pointwise"
-        wide = {"in_channels": into, "out_channels": weight[0] // groups if weight else 1, "kernel": window}
-        return Kernel(kind + suffix, macs=math.prod(out) * into * window if out else 0, **wide, **common)
+        kind = convolution_kind(into, groups, window)
+        common |= {"in_channels": into, "out_channels": weight[0] // groups if weight else 1, "kernel": window}
+        return Kernel(kind + suffix, macs=math.prod(out) * into * window if out else 0, **common)
 
     def _product(self, at: int, out: tuple[int, ...], suffix: str, common: dict[str, Any]) -> Kernel:
         name = self.node.input[at]
@@ -191,8 +188,8 @@ class _Node:
         transposed = self.node.op_type in ("Gemm", "FusedGemm", "QGemm") and self._attribute("transA", 0)
         into = (first[0 if transposed else -1]) if first else 1
         kind = "linear" if name in self._graph.weights else "matmul"
-        wide = {"in_channels": into, "out_channels": out[-1] if out else 1}
-        return Kernel(kind + suffix, macs=math.prod(out) * into if out else 0, **wide, **common)
+        common |= {"in_channels": into, "out_channels": out[-1] if out else 1}
+        return Kernel(kind + suffix, macs=math.prod(out) * into if out else 0, **common)
 
     def _attention(self, common: dict[str, Any]) -> Kernel:
         """Return ONNX Runtime's fused attention: the products of queries with keys and of scores with values."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from latlab.harness.errors import BadInputError
 from latlab.harness.models.tflite_model import TFLiteReader
-from latlab.predictors.graph import Kernel
+from latlab.predictors.graph import Kernel, convolution_kind
 
 __all__ = ["tflite_kernels"]
 
@@ -30,7 +30,13 @@ _NAMES = {
     "view": "RESHAPE SQUEEZE EXPAND_DIMS SHAPE FILL",
 }
 KIND_OF = {operator: kind for kind, operators in _NAMES.items() for operator in operators.split()}
-RECURRENT = ("UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN", "BIDIRECTIONAL_SEQUENCE_LSTM", "LSTM", "SVDF")
+RECURRENT = (
+    "UNIDIRECTIONAL_SEQUENCE_LSTM",
+    "UNIDIRECTIONAL_SEQUENCE_RNN",
+    "BIDIRECTIONAL_SEQUENCE_LSTM",
+    "LSTM",
+    "SVDF",
+)
 WIDTHS = {"int8": 1, "uint8": 1, "int16": 2, "float16": 2}
 
 
@@ -70,16 +76,16 @@ def _kernel(reader: TFLiteReader, kind: str, operator: Any) -> Kernel | None:
         weight, into = reader.shape(inputs[1]), reader.shape(inputs[0])[-1]
         window = math.prod(weight[1:-1])
         groups = max(into // weight[-1], 1)
-        name = "grouped" if groups > 1 else "conv" if window > 1 else "pointwise"
-        wide = {"in_channels": weight[-1], "out_channels": weight[0] // groups, "kernel": window}
-        return Kernel(name + suffix, macs=macs, **wide, **common)
+        name = convolution_kind(max(weight[-1], 2), groups, window)  # depthwise ones are another operator
+        common |= {"in_channels": weight[-1], "out_channels": weight[0] // groups, "kernel": window}
+        return Kernel(name + suffix, macs=macs, **common)
     if kind == "DEPTHWISE_CONV_2D":
         window = math.prod(reader.shape(inputs[1])[1:3])
         return Kernel("depthwise" + suffix, macs=macs, in_channels=1, out_channels=1, kernel=window, **common)
     if kind == "TRANSPOSE_CONV":
         weight = reader.shape(inputs[1])
-        wide = {"in_channels": weight[-1], "out_channels": weight[0], "kernel": math.prod(weight[1:3])}
-        return Kernel("deconv" + suffix, macs=macs, **wide, **common)
+        common |= {"in_channels": weight[-1], "out_channels": weight[0], "kernel": math.prod(weight[1:3])}
+        return Kernel("deconv" + suffix, macs=macs, **common)
     if kind in ("FULLY_CONNECTED", "BATCH_MATMUL"):
         name = "linear" if kind == "FULLY_CONNECTED" and reader.is_constant(inputs[1]) else "matmul"
         into = macs // max(math.prod(out), 1)
@@ -87,8 +93,8 @@ def _kernel(reader: TFLiteReader, kind: str, operator: Any) -> Kernel | None:
     if kind in RECURRENT:
         shape = reader.shape(inputs[0])
         steps = shape[-2] if len(shape) > 2 else 1
-        wide = {"in_channels": shape[-1], "out_channels": out[-1] if out else 1}
-        return Kernel("rnn" + suffix, macs=common["params"] * steps, steps=steps, **wide, **common)
+        common |= {"in_channels": shape[-1], "out_channels": out[-1] if out else 1}
+        return Kernel("rnn" + suffix, macs=common["params"] * steps, steps=steps, **common)
     found = KIND_OF.get(kind, "other")
     if found == "pool":
         options = operator.builtinOptions

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from latlab.agents.protocol.load_request import InputRequest
 from latlab.harness.errors import BadInputError
-from latlab.predictors.graph import Kernel
+from latlab.predictors.graph import Kernel, convolution_kind
 
 __all__ = ["torch_kernels"]
 
@@ -40,9 +40,9 @@ FREE = {
 }  # fmt: skip
 """Operators that make a constant, ask for a shape, or do nothing."""
 VIEWS = {
-    "reshape", "view", "_unsafe_view", "transpose", "permute", "t", "flatten", "squeeze", "unsqueeze", "expand", "slice",
-    "select", "chunk", "split", "narrow", "unbind", "split_with_sizes", "expand_as", "view_as", "unfold", "unflatten",
-    "tensor_split", "movedim", "swapaxes",
+    "reshape", "view", "_unsafe_view", "transpose", "permute", "t", "flatten", "squeeze", "unsqueeze", "expand",
+    "slice", "select", "chunk", "split", "narrow", "unbind", "split_with_sizes", "expand_as", "view_as", "unfold",
+    "unflatten", "tensor_split", "movedim", "swapaxes",
 }  # fmt: skip
 CONVOLUTIONS = {"_convolution", "convolution", "conv1d", "conv2d", "conv3d"}
 WARM_UP = 2
@@ -130,8 +130,8 @@ def _kernel(name: str, args: tuple[Any, ...], made: list[Tensor]) -> Kernel:
         if name in CONVOLUTIONS:
             return _convolution(name, args, weight, out, common)
         into = weight.shape[0] if name == "addmm" else weight.shape[-1]
-        wide = {"in_channels": into, "out_channels": out.shape[-1]}
-        return Kernel("linear", macs=out.numel() * into, **wide, **common)
+        common |= {"in_channels": into, "out_channels": out.shape[-1]}
+        return Kernel("linear", macs=out.numel() * into, **common)
     if name in ("matmul", "bmm", "mm", "baddbmm", "scaled_dot_product_attention"):
         into = first.shape[-1] if first.dim() else 1
         macs = out.numel() * into
@@ -160,12 +160,9 @@ def _convolution(name: str, args: tuple[Any, ...], weight: Tensor, out: Tensor, 
     groups = int(args[8 if name.endswith("convolution") else 6]) if len(args) > 6 else 1
     if name.endswith("convolution") and args[6]:
         macs = args[0].numel() * math.prod(weight.shape[1:])
-        wide = {"in_channels": weight.shape[0], "out_channels": weight.shape[1], "kernel": window}
-        return Kernel("deconv", macs=macs, **wide, **common)
+        common |= {"in_channels": weight.shape[0], "out_channels": weight.shape[1], "kernel": window}
+        return Kernel("deconv", macs=macs, **common)
     into = weight.shape[1]
-    if groups > 1:
-        kind = "depthwise" if into == 1 else "grouped"
-    else:
-        kind = "conv" if window > 1 else "pointwise"
-    wide = {"in_channels": into, "out_channels": weight.shape[0] // groups, "kernel": window}
-    return Kernel(kind, macs=out.numel() * into * window, **wide, **common)
+    kind = convolution_kind(into, groups, window)
+    common |= {"in_channels": into, "out_channels": weight.shape[0] // groups, "kernel": window}
+    return Kernel(kind, macs=out.numel() * into * window, **common)

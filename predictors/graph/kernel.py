@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["KINDS", "Kernel"]
+__all__ = ["KINDS", "Kernel", "convolution_kind"]
 
 KINDS = (
     "conv", "pointwise", "depthwise", "grouped", "deconv", "linear", "matmul", "rnn",
-    "pool", "reduce", "elementwise", "clip", "exponential", "softmax", "norm", "move", "resize", "cast", "view", "other",
+    "pool", "reduce", "elementwise", "clip", "exponential", "softmax", "norm", "move", "resize", "cast", "view",
+    "other",
 )  # fmt: skip
-"""Kinds of kernels. `conv` is dense with a window, `pointwise` dense without; `linear` multiplies with weights, `matmul`
-two activations; `clip` are ReLU and its like, `exponential` sigmoid, GELU and their like; `move` copies values to other
-places (transpose, concat, slice, gather, pad); `view` changes no value and moves none (reshape)."""
+"""Kinds of kernels. `conv` is dense with a window, `pointwise` dense without; `linear` multiplies with weights,
+`matmul` two activations; `clip` are ReLU and its like, `exponential` sigmoid, GELU and their like; `move` copies values
+to other places (transpose, concat, slice, gather, pad); `view` changes no value and moves none (reshape)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +57,16 @@ class Kernel:
     def written_bytes(self) -> int:
         """Bytes of all outputs."""
         return self.width * self.out_elements
+
+
+def convolution_kind(in_channels: int, groups: int, window: int) -> str:
+    """Return the kind of a convolution.
+
+    Args:
+        in_channels: channels of one group.
+        groups: number of groups.
+        window: number of positions in its window.
+    """
+    if groups > 1:
+        return "depthwise" if in_channels == 1 else "grouped"
+    return "conv" if window > 1 else "pointwise"

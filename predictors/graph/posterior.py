@@ -157,6 +157,9 @@ class CostPosterior:
         if len(columns) == known:
             return self._best.z, self._best.covariance
         mean, covariance = prior(columns, self._spread)
+        if self._spread < 1:  # that the kinds which were measured are alike does not make another one like them
+            new = np.array([kind not in self.seen for kind, _ in columns])
+            covariance = np.where(np.outer(new, new), prior(columns)[1], covariance)
         if not known:
             return mean, covariance
         gain = np.linalg.solve(covariance[:known, :known], covariance[:known]).T

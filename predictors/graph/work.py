@@ -15,8 +15,8 @@ from latlab.predictors.graph.kernel import Kernel
 __all__ = ["COMPUTING", "QUANTITIES", "Column", "Work", "columns_of", "matrix", "work_of"]
 
 QUANTITIES = ("start", "macs", "narrow in", "narrow out", "weights", "moved")
-"""Starts; 10^9 multiply-accumulates; the same divided by the channels in, and out, in units of eight: with few channels a
-processor's vectors stay partly empty, and partial sums are stored more often; 10^6 bytes of constants; 10^6 bytes of
+"""Starts; 10^9 multiply-accumulates; the same divided by the channels in, and out, in units of eight: with few channels
+a processor's vectors stay partly empty, and partial sums are stored more often; 10^6 bytes of constants; 10^6 bytes of
 other inputs and of outputs."""
 COMPUTING = {"conv", "pointwise", "depthwise", "grouped", "deconv", "linear", "matmul", "rnn", "pool"}
 """Kinds that multiply and add (a pool only adds)."""

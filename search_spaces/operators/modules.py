@@ -20,7 +20,8 @@ class _Residual(nn.Module):
         self.inner = inner
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.inner(x)
+        y: Tensor = x + self.inner(x)
+        return y
 
 
 class _SiLU(nn.Module):

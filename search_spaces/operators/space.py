@@ -90,8 +90,8 @@ class Operators(SearchSpace):
 
     def valid(self, genes: NDArray[np.int64]) -> NDArray[np.bool_]:
         genes = np.asarray(genes)
-        inside = ((genes >= 0) & (genes < np.array(_SIDES))).all(axis=1)
-        return np.asarray(inside & allowed(np.where(inside[:, None], genes, 0)))
+        inside: NDArray[np.bool_] = np.asarray(((genes >= 0) & (genes < np.array(_SIDES))).all(axis=1))
+        return np.asarray(inside & allowed(np.where(inside[:, None], genes, 0)), np.bool_)
 
     def random(self, rng: Random) -> Architecture:
         """Draw each choice uniformly, and all again while the network is too large."""
