@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from latlab.search_spaces.layers import Layer
 
-__all__ = ["CLASSES", "FIELDS", "FREE", "KINDS", "OUTPUT", "STRIDED", "TOKENS", "Setting", "allowed", "count", "layers"]
+__all__ = ["CLASSES", "FIELDS", "FREE", "KINDS", "OUTPUT", "STRIDED", "TOKENS", "Setting", "fitting", "layers"]
 
 KINDS = (
     "conv", "pointwise", "depthwise", "grouped", "linear", "bottleneck", "attention", "lstm", "maxpool", "avgpool",
@@ -77,31 +77,24 @@ class Setting:
         return (self.channels, *(self.out_channels,) * self.repeats)
 
 
-def allowed(genes: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return which rows of genes (n, 7) are small enough to be measured; each gene must be a valid index."""
-    kind = genes[:, 0]
-    c, o, s, k, _, x = (np.array(choices)[genes[:, at + 1]] for at, choices in enumerate(FIELDS.values()))
+@cache
+def fitting() -> NDArray[np.bool_]:
+    """Return which networks are small enough to be measured: one entry for each kind and choices, by their indices."""
+    sides = [len(KINDS), *(len(choices) for choices in FIELDS.values())]
+    kind, *genes = np.indices(sides)
+    c, o, s, k, _, x = (np.array(choices)[gene] for choices, gene in zip(FIELDS.values(), genes, strict=True))
 
     def among(names: set[str]) -> NDArray[np.bool_]:
-        return np.isin(kind, [KINDS.index(name) for name in names])
+        return np.array([name in names for name in KINDS])[kind]
 
     pixels = s * s
     widest = np.where(among(OUTPUT), np.maximum(c, o), c)
     window = np.where(among({"conv", "grouped"}), k * k, 1)
-    work = c * widest * pixels * window * x
-    fits = (widest * pixels <= MOST_ELEMENTS) & (work <= MOST_MACS)
+    fits = (widest * pixels <= MOST_ELEMENTS) & (c * widest * pixels * window * x <= MOST_MACS)
     fits &= ~among({"lstm"}) | (pixels <= MOST_STEPS)
     fits &= ~among({"attention"}) | ((pixels <= MOST_TOKENS) & (c * pixels**2 * x <= MOST_MACS))
     fits &= ~among({"resize"}) | (4**x * widest * pixels <= MOST_ELEMENTS)
-    return np.asarray(fits)
-
-
-@cache
-def count() -> int:
-    """Return the number of networks."""
-    sides = [len(KINDS), *(len(choices) for choices in FIELDS.values())]
-    every = np.stack(np.meshgrid(*(np.arange(side) for side in sides), indexing="ij"), axis=-1)
-    return int(allowed(every.reshape(-1, len(sides))).sum())
+    return np.asarray(fits, np.bool_)
 
 
 @cache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import astuple
 from random import Random
 from typing import TYPE_CHECKING, ClassVar
 
@@ -15,7 +14,7 @@ from latlab.search_spaces.architecture import Architecture, ArchitectureError
 from latlab.search_spaces.base import SearchSpace
 from latlab.search_spaces.encodings import one_hot
 from latlab.search_spaces.layers import Layer
-from latlab.search_spaces.operators.skeleton import CLASSES, FIELDS, FREE, KINDS, Setting, allowed, count, layers
+from latlab.search_spaces.operators.skeleton import CLASSES, FIELDS, FREE, KINDS, Setting, fitting, layers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,6 +23,9 @@ __all__ = ["Operators"]
 
 _LETTERS = tuple(FIELDS)
 _SIDES = (len(KINDS), *(len(choices) for choices in FIELDS.values()))
+_IGNORED = np.array([[False, *(letter in FREE[kind] for letter in _LETTERS)] for kind in KINDS])
+"""Which genes each kind ignores."""
+_WORDS = tuple(tuple(f"|{letter}{choice}" for choice in choices) for letter, choices in FIELDS.items())
 DESIGN = (
     # The first thirty tell a device's costs of each kind apart: a large one, where work dominates, and small or odd
     # ones, where the start of a kernel, the weights, or few channels do.
@@ -55,7 +57,7 @@ class Operators(SearchSpace):
 
     name: ClassVar[str] = "operators"
     title: ClassVar[str] = "Single operators and small graphs of them, to learn a device's costs for any network"
-    size: ClassVar[int] = count()
+    size: ClassVar[int] = int(fitting().sum())
     can_be_dead: ClassVar[bool] = False
     num_classes: ClassVar[int] = CLASSES
     num_genes: ClassVar[int] = len(_SIDES)
@@ -84,20 +86,20 @@ class Operators(SearchSpace):
         genes = self.integers(genes)
         if len(genes) != len(_SIDES) or not all(0 <= g < side for g, side in zip(genes, _SIDES, strict=True)):
             raise ArchitectureError(f"{self.name}: genes are {len(_SIDES)} numbers below {_SIDES}, not {list(genes)}")
-        if not allowed(np.array([genes]))[0]:
+        if not fitting()[genes]:
             raise ArchitectureError(f"{self.name}: {_text(genes)} is too large: fewer channels, pixels or repetitions")
         return Architecture(self.name, _text(genes), genes)
 
     def valid(self, genes: NDArray[np.int64]) -> NDArray[np.bool_]:
         genes = np.asarray(genes)
         inside: NDArray[np.bool_] = np.asarray(((genes >= 0) & (genes < np.array(_SIDES))).all(axis=1))
-        return np.asarray(inside & allowed(np.where(inside[:, None], genes, 0)), np.bool_)
+        return np.asarray(inside & fitting()[tuple(np.where(inside[:, None], genes, 0).T)], np.bool_)
 
     def random(self, rng: Random) -> Architecture:
         """Draw each choice uniformly, and all again while the network is too large."""
         while True:
             genes = [rng.randrange(side) for side in _SIDES]
-            if allowed(np.array([genes]))[0]:
+            if fitting()[tuple(genes)]:
                 return self.from_genes(genes)
 
     def mutate(self, arch: Architecture, rng: Random) -> Architecture:
@@ -105,22 +107,23 @@ class Operators(SearchSpace):
             genes = list(arch.genes)
             place = rng.randrange(len(_SIDES))
             genes[place] = (genes[place] + rng.randrange(1, _SIDES[place])) % _SIDES[place]
-            if allowed(np.array([genes]))[0]:
+            if fitting()[tuple(genes)]:
                 return self.from_genes(genes)
 
     def crossover(self, a: Architecture, b: Architecture, rng: Random) -> Architecture:
         """Return a child of `a` and `b`; choices are drawn again while the child is too large."""
         while True:
             genes = [rng.choice(pair) for pair in zip(a.genes, b.genes, strict=True)]
-            if allowed(np.array([genes]))[0]:
+            if fitting()[tuple(genes)]:
                 return self.from_genes(genes)
 
     def canonical(self, arch: Architecture) -> Architecture:
         """Return the network with the first choice wherever its kind ignores the choice."""
-        free = FREE[KINDS[arch.genes[0]]]
-        return self.from_genes([arch.genes[0]] + [
-            0 if letter in free else gene for letter, gene in zip(_LETTERS, arch.genes[1:], strict=True)
-        ])  # fmt: skip
+        ignored = _IGNORED[arch.genes[0]]
+        return self.from_genes([0 if skip else gene for skip, gene in zip(ignored, arch.genes, strict=True)])
+
+    def canonical_genes(self, genes: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.asarray(np.where(_IGNORED[genes[:, 0]], 0, genes), np.int64)
 
     def input_shape(self, arch: Architecture) -> tuple[int, int, int]:
         one = setting(arch)
@@ -161,5 +164,4 @@ def setting(arch: Architecture) -> Setting:
 
 
 def _text(genes: Sequence[int]) -> str:
-    kind, *values = astuple(setting(Architecture("", "", tuple(genes))))
-    return "|".join([kind, *(f"{letter}{value}" for letter, value in zip(_LETTERS, values, strict=True))])
+    return KINDS[genes[0]] + "".join(words[gene] for words, gene in zip(_WORDS, genes[1:], strict=True))
