@@ -2,7 +2,8 @@
 
     python benchmarks/any_graph.py --work FOLDER [--runtime tflite] [--wheels FOLDER]     # six minutes a runtime
 
-On a machine that others use, call it again: models are measured in one more session, and their shortest labels count.
+On a machine that others use, call it again with --again: models are measured in one more session, and their shortest
+labels count.
 
 Models: standard networks built here (`any_graph_models.py`), the light models in the wheel of onnx, and with --wheels
 those that benchmarks/model_zoo.py has fetched into FOLDER. Everything is measured on this machine by latlab itself, on
@@ -54,6 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="store, cache and models are kept there")
     parser.add_argument("--runtime", default="onnxruntime", choices=("onnxruntime", "tflite", "torchscript"))
+    parser.add_argument("--again", action="store_true", help="measure models that have labels in one more session")
     parser.add_argument("--budget", type=int, default=30, help="operators to measure")
     parser.add_argument("--cells", type=int, default=0, help="also measure so many NAS-Bench-201 cells, to learn from")
     parser.add_argument("--wheels", type=Path, help="folder of benchmarks/model_zoo.py")
@@ -74,7 +76,7 @@ def main() -> None:
     rows, works = [], []
     for name, path, shape in models(work / "models", runtime, arguments.wheels):
         try:
-            row, graph = measured(lab, target, options, name, path, shape)
+            row, graph = measured(lab, target, options, name, path, shape, arguments.again)
         except (LatlabError, ExportError) as error:
             print(f"{name}: {' '.join(str(error).split())[:160]}", file=sys.stderr)
             continue
@@ -119,16 +121,22 @@ def models(folder: Path, runtime: str, wheels: Path | None) -> Iterator[tuple[st
 
 
 def measured(
-    lab: Lab, target: Target, options: TargetOptions, name: str, path: Path, shape: tuple[int, ...] | None
+    lab: Lab,
+    target: Target,
+    options: TargetOptions,
+    name: str,
+    path: Path,
+    shape: tuple[int, ...] | None,
+    again: bool,
 ) -> tuple[dict[str, Any], Work]:
-    """Measure a model in one more session, and return its row of the table and its kernels.
+    """Return a model's row of the table and its kernels; it is measured if it has no label, or `again`.
 
     The shortest label of all sessions in the store counts: other programs can only make a model slower.
     """
     inputs = InputOptions(() if shape is None else ("x".join(map(str, shape)),))
     own = own_model(path, inputs, target)
     graph = work_of_artifact(own.artifact(lab.cache.folder))
-    lab.measure("local", model=path, inputs=inputs, options=options, raw=False, new_session=True)
+    lab.measure("local", model=path, inputs=inputs, options=options, raw=False, new_session=again)
     table = lab.store.table(target=str(target), space=USER_MODEL_SPACE, only=LABELS)
     table = table[(table["status"] == "ok") & (table["arch"] == own.name)]
     if table.empty:

@@ -28,7 +28,11 @@ from latlab.predictors.graph.work import Column, Work, columns_of, matrix
 __all__ = ["CostPosterior", "GraphPrediction"]
 
 GRAPH_NOISE = 0.1
-"""s0: what the same costs differ by between an operator alone and in a graph, and between sessions."""
+"""s0: what the same costs differ by from label to label."""
+TRANSFER = 0.25
+"""What a graph differs by from the sum of its kernels alone, as a standard deviation of its logarithm: caches that
+other kernels have filled, other neighbours on the machine. It is only in predictions, and was set after 55 models
+(benchmarks/RESULTS.md, section 32): no operator that is measured alone shows it."""
 KERNEL_NOISES = (0.1, 0.2, 0.3, 0.45)
 SPREADS = (0.6, 1.0, 1.6)
 STEPS = 25
@@ -175,7 +179,8 @@ class CostPosterior:
         share = each.sum(axis=0) / total
         own = each.sum(axis=1) / total
         fit = float(share @ covariance @ share)
-        variance = self.calibration * (fit + GRAPH_NOISE**2 + self.kernel_noise**2 * float(np.square(own).sum()))
+        alone = fit + GRAPH_NOISE**2 + self.kernel_noise**2 * float(np.square(own).sum())
+        variance = self.calibration * alone + TRANSFER**2
         width = float(np.exp(HALF_WIDTH * np.sqrt(min(variance, WIDEST))))
         shares: dict[str, float] = {}
         for (kind, _), part in zip(columns, share, strict=True):
