@@ -85,7 +85,7 @@ def fitting() -> NDArray[np.bool_]:
     c, o, s, k, _, x = (np.array(choices)[gene] for choices, gene in zip(FIELDS.values(), genes, strict=True))
 
     def among(names: set[str]) -> NDArray[np.bool_]:
-        return np.array([name in names for name in KINDS])[kind]
+        return np.asarray(np.array([name in names for name in KINDS])[kind], np.bool_)
 
     pixels = s * s
     widest = np.where(among(OUTPUT), np.maximum(c, o), c)
