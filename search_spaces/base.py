@@ -190,6 +190,13 @@ class SearchSpace(ABC):
         A space for which HELP has none returns ten architectures that never change.
         """
 
+    def designed(self) -> tuple[Architecture, ...]:
+        """Return architectures in the order in which onboarding measures them, before it chooses any; by default none.
+
+        A space whose architectures differ so much that no posterior can weigh them says so itself.
+        """
+        return ()
+
     def canonical(self, arch: Architecture) -> Architecture:
         """Return the representative of all architectures that execute the same graph once dead edges are removed."""
         return arch

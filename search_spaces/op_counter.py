@@ -29,6 +29,12 @@ class CountedOperator:
 
 _KINDS = {
     "relu": "relu",
+    "sigmoid": "sigmoid",
+    "gelu": "gelu",
+    "_softmax": "softmax",
+    "max_pool2d_with_indices": "pool",
+    "upsample_nearest2d": "resize",
+    "cat": "concat",
     "hardswish": "hswish",
     "hardsigmoid": "hsigmoid",
     "avg_pool2d": "pool",
@@ -40,9 +46,10 @@ _KINDS = {
 _BATCH_NORMS = {"native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"}
 _FREE = {
     *("view", "_unsafe_view", "t", "transpose", "permute", "expand", "squeeze", "unsqueeze"),
-    *("detach", "alias", "empty"),
+    *("detach", "alias", "empty", "zeros", "select", "stack"),
 }
-"""Operators that compute nothing: views, and buffers that another operator allocates for itself."""
+"""Operators that compute nothing: views, and buffers that another operator allocates for itself. An LSTM's first state
+is zeros, its last one is stacked from those of its layers."""
 
 
 class _OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -65,7 +72,7 @@ class _OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
     def _record(self, name: str, args: tuple[Any, ...], out: Tensor) -> None:
-        elements = out.numel() // out.shape[0]
+        elements = out.numel()
         if name == "convolution":
             _, weight, bias, *_, groups = args
             params = weight.numel() + (bias.numel() if bias is not None else 0)
@@ -82,7 +89,17 @@ class _OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif name in {"addmm", "mm"}:
             weight = args[-1]
             params = weight.numel() + (args[0].numel() if name == "addmm" else 0)
-            self.rows.append(CountedOperator("linear", weight.numel(), params, elements))
+            rows = out.shape[0]  # one, or one per token
+            self.rows.append(CountedOperator("linear", weight.numel() * rows, params, elements))
+        elif name == "bmm":
+            self.rows.append(CountedOperator("matmul", elements * args[0].shape[-1], 0, elements))
+        elif name == "native_layer_norm":
+            self.rows.append(CountedOperator("layernorm", 0, sum(one.numel() for one in args[2:4]), elements))
+        elif name == "mkldnn_rnn_layer":
+            weights = [one for one in args[1:5] if one.dim()]
+            steps = out.shape[0]
+            macs = steps * sum(one.numel() for one in weights if one.dim() > 1)
+            self.rows.append(CountedOperator("lstm", macs, sum(one.numel() for one in weights), elements))
         elif name == "mul":
             self.rows.append(CountedOperator("mul" if isinstance(args[1], Tensor) else "zero", 0, 0, elements))
         else:

@@ -66,6 +66,7 @@ class ClosedLoop:
         self._reference = space.genes(self.view.all(reference))
         drawn = space.sample(min(count + len(exclude), space.size), random.Random(f"candidates/{seed}"))
         self._banned = set(self.view.all(exclude))
+        self._designed = [view for view in self.view.all(space.designed()) if view not in self._banned]
         banned = {*self._banned, *(space.canonical(arch) for arch in self._wanted), *self._wanted}
         views = dict.fromkeys(view for view in self.view.all(drawn) if view not in banned)
         self._candidates = list(views)[:count]
@@ -131,14 +132,15 @@ class ClosedLoop:
     def proposals(self) -> Iterator[str]:
         """Yield the architectures to measure next, each chosen by what is known when it is asked for.
 
-        First come the architectures that the predictor needs (`Predictor.wanted`). Others among the first `FROM_PRIOR`
-        are chosen by the prior alone, which makes them diverse.
+        First come the architectures that the predictor needs (`Predictor.wanted`), then those of the space's own design
+        (`SearchSpace.designed`). Others among the first `FROM_PRIOR` are chosen by the prior alone, which makes them
+        diverse.
         """
         while self.measured - self.imported + len(self._pending) < self._budget:
             if self.failed > FAILURES_PER_BUDGET * self._budget or self.good_enough():
                 return
             taken = {*self._measured, *self._pending, *self._failed}
-            required = next((arch for arch in self._wanted if arch not in taken), None)
+            required = next((arch for arch in (*self._wanted, *self._designed) if arch not in taken), None)
             if required is not None:
                 self._pending[required] = None
                 yield required.text

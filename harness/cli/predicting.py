@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from latlab.harness.cli.command import App, output_option
 from latlab.harness.cli.failures import end_with_failures
-from latlab.harness.cli.groups import LabGroup, PredictorGroup, TargetGroup, existing, grouped
+from latlab.harness.cli.groups import InputGroup, LabGroup, PredictorGroup, TargetGroup, existing, grouped
 from latlab.harness.cli.options import (
     STORE,
     DevicesArgument,
@@ -26,6 +26,9 @@ from latlab.harness.cli.options import (
 )
 from latlab.harness.cli.table_files import table_format, write_table
 from latlab.harness.errors import BadInputError
+
+if TYPE_CHECKING:
+    from latlab.harness.models.input_options import InputOptions
 
 app = App()
 DIGITS = 6
@@ -120,6 +123,14 @@ def predict(
     ] = None,
     sort: Annotated[bool, typer.Option("--sort", help="The fastest first.")] = False,
     out: Annotated[Path | None, output_option("--out", help="Write a .parquet or .csv file instead.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help="Instead of networks of a space: any model file, or package.module:factory, whose code is run here.",
+        ),
+    ] = None,
+    inputs: InputGroup,
     onnx: Annotated[
         Path | None,
         output_option("--onnx", ".onnx", help="Also write the fitted predictor as an ONNX file."),
@@ -132,9 +143,29 @@ def predict(
     """Predict networks that were not measured, from the store's measurements of the target and of other devices.
 
     [dim]Example:[/dim] latlab predict --target local/onnxruntime/cpu/fp32/t1/b1 --all --under 20ms --top 10
+
+    [dim]Any model:[/dim] latlab predict --target local/onnxruntime/cpu/fp32/t1/b1 --model net.onnx
     """
+    if model is not None or inputs.are_given:
+        _, options = inputs.of(None if model is None else [model])
+        others: dict[str, object] = {
+            "--arch": arch,
+            "--all": all_,
+            "--space": space,
+            "--under": under,
+            "--top": top,
+            "--sort": sort,
+        }
+        others |= {"--out": out, "--onnx": onnx, "--predictor-folder": predictor_folder}
+        given = [name for name, value in others.items() if value] + ["--predictor"] * (predictor != PredictorGroup())
+        if given:
+            raise BadInputError(f"{given[0]} is not for --model: it is predicted from all that the target has measured")
+        if target is None:
+            raise BadInputError("say for which target: --target TARGET")
+        _predict_model(store, target, str(model), options, as_json)
+        return
     if (all_ and arch is not None) or not (all_ or arch or onnx):
-        raise BadInputError("say what to predict: --arch STRING (repeatable), or --all")
+        raise BadInputError("say what to predict: --arch STRING (repeatable), --all, or --model FILE")
     if (target is None) == (predictor_folder is None):
         raise BadInputError("say for which target: --target TARGET, or --predictor-folder FOLDER")
     limit_ms = None if under is None else milliseconds_of(under)
@@ -190,6 +221,20 @@ def predict(
         terminal.show_predictions(table, f"Predicted on {where}")
     if not as_json:
         terminal.show_prior(found.sources, found.scope, found.other_spaces)
+
+
+def _predict_model(store: Path, target: str, model: str, options: InputOptions, as_json: bool) -> None:
+    from latlab.harness.lab import Lab
+    from latlab.harness.terminal.model import show_model_prediction
+    from latlab.harness.terminal.results import working
+
+    existing(store)
+    with working("reading measured networks, learning and predicting", quiet=as_json):
+        found = Lab(store).predict_model(target, model, inputs=options)
+    if as_json:
+        print_json(found.to_json())
+        return
+    show_model_prediction(found)
 
 
 @app.command()

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from latlab.harness.active_learning.fitted_predictor import FittedPredictor
+from latlab.harness.active_learning.model_prediction import ModelPrediction, predict_model
 from latlab.harness.active_learning.prediction import Predictions, predict, source_filter_of, stored_target
 from latlab.harness.active_learning.predictor_factory import PredictorOptions
 from latlab.harness.active_learning.source_devices import ALL, source_devices
 from latlab.harness.architectures import parse_archs, space_named
 from latlab.harness.lab.base import LabBase
+from latlab.harness.models.input_options import InputOptions
+from latlab.harness.models.own_model import own_model
 from latlab.harness.store.tables import LABELS
 from latlab.harness.targets import Target
 from latlab.predictors import SourceDevice
 from latlab.search_spaces import Architecture
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["Predicting"]
 
@@ -68,6 +76,30 @@ class Predicting(LabBase):
             BadInputError: if there is nothing to learn from, or several spaces could be meant.
         """
         return self._predictors.get(self.inventory, str(target), space, predictor, seed)
+
+    def predict_model(
+        self,
+        target: str | Target,
+        model: str | Path | nn.Module,
+        *,
+        inputs: InputOptions = InputOptions(),
+    ) -> ModelPrediction:
+        """Predict the latency of any model on a target, from operators and networks that were measured on it.
+
+        `onboard(target, space="operators", budget=30)` measures what says most. The model's file says which operators
+        the runtime executes; a module is exported first.
+
+        Args:
+            target: a full target; the device's name is enough if the store has only one target of it.
+            model: a model file, `package.module:factory`, whose code is run here, or a module.
+            inputs: what the model leaves open of its inputs.
+
+        Raises:
+            BadInputError: if nothing of the target can be learnt from, or the model cannot be read.
+        """
+        chosen = Target.parse(stored_target(self.store, str(target)))
+        own = own_model(model, inputs, chosen)
+        return predict_model(self.store, self.cache, chosen, own.name, own.artifact(self._cache_folder))
 
     def sources(
         self,

@@ -29,7 +29,7 @@ from latlab.harness.models.read import read_model
 from latlab.harness.models.trial import first_that_runs, propose
 from latlab.harness.targets import DEFAULT_RUNTIME, RUNTIMES, Target
 
-__all__ = ["OwnModel", "locate", "runtimes_for"]
+__all__ = ["OwnModel", "locate", "own_model", "runtimes_for"]
 
 NO_COMPARISON = Parity(0, 0.0, 0.0, 0.0, True, "a file of the user's own: there is nothing to compare it with")
 """The parity of a file that the user brings: there is no PyTorch module to compare it with."""
@@ -132,6 +132,31 @@ def locate(
     description = read_model(path)
     chosen_options = options.of(description) if one_of_several else options
     return _from_file(path, description, chosen_options, runtime, batch_size)
+
+
+def own_model(model: Any, options: InputOptions, target: Target) -> OwnModel:
+    """Return a model as a target runs it, in the target's runtime and batch size.
+
+    Args:
+        model: a path, a factory, or a `torch.nn.Module`.
+        options: what the user says of its inputs.
+        target: a full target, whose precision the model must have.
+
+    Raises:
+        BadInputError: naming the model, all its inputs, and a way out.
+    """
+    if isinstance(model, str | Path):
+        own = locate(str(model), options, target.runtime, None)
+    else:
+        name = type(model).__name__
+        own = _from_factory(name, model, describe_factory(name, model), options, target.runtime, None)
+    own.check_precisions(target.precision)
+    if own.inputs.batch_size != target.batch_size:
+        raise BadInputError(
+            f"{own.name} runs at batch {own.inputs.batch_size}, and {target} at {target.batch_size}",
+            "Say the shape of its input with --input, or name a target of that batch size.",
+        )
+    return own
 
 
 def _from_file(

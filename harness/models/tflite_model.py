@@ -11,7 +11,7 @@ from typing import Any
 from latlab.harness.errors import BadInputError
 from latlab.harness.models.description import ModelDescription, PrecisionShares, TensorInfo
 
-__all__ = ["describe_tflite", "is_tflite"]
+__all__ = ["TFLiteReader", "describe_tflite", "is_tflite"]
 
 IDENTIFIER = b"TFL3"
 """What stands at bytes 4 to 8 of a TFLite file."""
@@ -43,7 +43,7 @@ def describe_tflite(path: Path) -> ModelDescription:
         BadInputError: if the file is damaged.
     """
     try:
-        return _Reader(path).describe()
+        return TFLiteReader(path).describe()
     except OSError as error:
         raise BadInputError(f"cannot read the model {path}: {error.strerror}") from error
     except BadInputError:
@@ -52,7 +52,9 @@ def describe_tflite(path: Path) -> ModelDescription:
         raise BadInputError(f"{path} is not a TFLite file, or is damaged") from error
 
 
-class _Reader:
+class TFLiteReader:
+    """A TFLite file, read whole. Reading a damaged one may raise anything."""
+
     def __init__(self, path: Path) -> None:
         from ai_edge_litert import schema_py_generated as schema
 
@@ -98,6 +100,10 @@ class _Reader:
             notes=notes,
         )
 
+    def main_operators(self) -> Iterator[tuple[str, Any]]:
+        """Yield the operators of the main graph: the name of each, and the operator itself."""
+        return self._operators(self._graph)
+
     def _operators(self, graph: Any) -> Iterator[tuple[str, Any]]:
         for operator in graph.operators or ():
             yield self._codes[operator.opcodeIndex], operator
@@ -109,18 +115,21 @@ class _Reader:
         return TensorInfo(
             _text(tensor.name),
             sides,
-            self._dtype(number),
+            self.dtype(number),
             high=self._highest(number) if is_input else None,
         )
 
-    def _dtype(self, number: int) -> str:
+    def dtype(self, number: int) -> str:
+        """Return the numpy name of a tensor's type."""
         return str(self._types.get(self._graph.tensors[number].type, "unknown"))
 
-    def _shape(self, number: int) -> tuple[int, ...]:
+    def shape(self, number: int) -> tuple[int, ...]:
+        """Return the shape of a tensor; open sides are 1."""
         shape = self._graph.tensors[number].shape
         return () if shape is None else tuple(int(side) for side in shape)
 
-    def _is_constant(self, number: int) -> bool:
+    def is_constant(self, number: int) -> bool:
+        """Return whether the file holds the tensor's values."""
         return self._model.buffers[self._graph.tensors[number].buffer].data is not None
 
     def _parameters(self) -> int:
@@ -138,19 +147,20 @@ class _Reader:
             )
             if not open_batch:  # the file's own shapes are those of batch 1
                 return None
-        return sum(self._macs_of(kind, operator) for kind, operator in self._operators(self._graph))
+        return sum(self.macs_of(kind, operator) for kind, operator in self._operators(self._graph))
 
-    def _macs_of(self, kind: str, operator: Any) -> int:
+    def macs_of(self, kind: str, operator: Any) -> int:
+        """Return the multiply-accumulates of an operator; 0 where it has none."""
         if kind not in WEIGHTED:
             return 0
-        weight, result = self._shape(operator.inputs[WEIGHTED[kind]]), self._shape(operator.outputs[0])
+        weight, result = self.shape(operator.inputs[WEIGHTED[kind]]), self.shape(operator.outputs[0])
         if kind == "DEPTHWISE_CONV_2D":  # weight 1 x height x width x channels
             return math.prod(result) * math.prod(weight[1:3])
         if kind == "TRANSPOSE_CONV":  # its data is the third input
-            return math.prod(self._shape(operator.inputs[2])) * math.prod(weight[:3])
+            return math.prod(self.shape(operator.inputs[2])) * math.prod(weight[:3])
         if kind == "BATCH_MATMUL":
             adjoint = bool(getattr(operator.builtinOptions, "adjX", False))
-            return math.prod(result) * self._shape(operator.inputs[0])[-2 if adjoint else -1]
+            return math.prod(result) * self.shape(operator.inputs[0])[-2 if adjoint else -1]
         if kind == "CONV_3D":  # weight depth x height x width x in x out
             return math.prod(result) * math.prod(weight[:4])
         return math.prod(result) * math.prod(weight[1:])
@@ -165,17 +175,17 @@ class _Reader:
         for kind, operator in self._operators(self._graph):
             if kind in WEIGHTED:
                 shares.add(
-                    *self._precision_of(operator, WEIGHTED[kind], producers), max(1, self._macs_of(kind, operator))
+                    *self._precision_of(operator, WEIGHTED[kind], producers), max(1, self.macs_of(kind, operator))
                 )
         if not shares.amounts:
-            kinds = Counter(self._dtype(int(o)) for _, op in self._operators(self._graph) for o in op.outputs)
+            kinds = Counter(self.dtype(int(o)) for _, op in self._operators(self._graph) for o in op.outputs)
             usual = max(("int8", "float16", "float32"), key=lambda kind: kinds[kind] + (kind == "float32"))
             return shares.conclusion({"int8": "int8", "float16": "fp16"}.get(usual, "fp32"))
         return shares.conclusion()
 
     def _precision_of(self, operator: Any, weight_at: int, producers: dict[int, Any]) -> tuple[str, str]:
         data, weight = int(operator.inputs[0]), int(operator.inputs[weight_at])
-        computed, kept = self._dtype(data), self._dtype(weight)
+        computed, kept = self.dtype(data), self.dtype(weight)
         if computed in ("int8", "uint8", "int16"):
             bits = {"int16": "int16 activations, int8 weights", "uint8": "uint8"}.get(computed, "int8")
             return "int8", bits if kept != "int4" else "int8, 4-bit weights"
@@ -183,7 +193,7 @@ class _Reader:
             return "fp16", "fp16"
         source = producers.get(weight)
         if source is not None and source[0] == "DEQUANTIZE":
-            stored = self._dtype(int(source[1].inputs[0]))
+            stored = self.dtype(int(source[1].inputs[0]))
             # The usual float16 quantisation: a processor without fp16 arithmetic computes in fp32 all the same.
             return ("fp16", "fp16 weights") if stored == "float16" else ("fp32", f"fp32 with {stored} weights")
         if kept in ("int8", "int4", "uint8"):
@@ -194,7 +204,7 @@ class _Reader:
 
     def _highest(self, number: int) -> int | None:
         """Return the greatest value of an integer input that indexes a table; None if it indexes none."""
-        if not self._dtype(number).startswith(("int32", "int64")):
+        if not self.dtype(number).startswith(("int32", "int64")):
             return None
         seen, waiting, limits = {number}, [number], []
         while waiting:
@@ -205,7 +215,7 @@ class _Reader:
                     continue
                 if kind in TABLES and inputs[TABLES[kind][0]] == value:
                     axis = max(0, int(getattr(operator.builtinOptions, "axis", 0) or 0)) if kind == "GATHER" else 0
-                    limits.append(self._shape(inputs[TABLES[kind][1]])[axis])
+                    limits.append(self.shape(inputs[TABLES[kind][1]])[axis])
                 elif kind in SAME_VALUES and (inputs[0] == value or kind == "CONCATENATION"):
                     fresh = [int(one) for one in operator.outputs if int(one) not in seen]
                     seen.update(fresh)

@@ -1,4 +1,4 @@
-"""Draws what a model file says about itself."""
+"""Draws what a model file says about itself, and how long it is predicted to take."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table
 
+from latlab.harness.active_learning.model_prediction import ModelPrediction
 from latlab.harness.models.description import TensorInfo, shape_text
 from latlab.harness.models.inspection import Inspection
-from latlab.harness.terminal.console import console
-from latlab.harness.text import millions, printable
+from latlab.harness.terminal.console import console, warn
+from latlab.harness.text import latency_text, millions, printable
 
-__all__ = ["show_model"]
+__all__ = ["show_model", "show_model_prediction"]
 
 MOST_TENSORS = 20
 """Most inputs or outputs that are listed."""
 MOST_OPERATORS = 16
 """Most kinds of operators that are listed."""
+LEAST_SHARE = 0.005
+"""Least share of the latency of a kind of kernels that is listed."""
 
 
 def show_model(found: Inspection) -> None:
@@ -88,3 +91,25 @@ def _bytes(size: int) -> str:
         if size >= one:
             return f"{size / one:.3g} {unit}"
     return f"{size} bytes"
+
+
+def show_model_prediction(found: ModelPrediction) -> None:
+    """Print a predicted latency, which kinds of kernels take it, and what it was learnt from."""
+    screen = console()
+    simulated = " (simulated)" if found.simulated else ""
+    screen.print(f"Predicted on {found.target}{simulated}", style="italic", highlight=False, markup=False)
+    screen.print(printable(found.model), markup=False, highlight=False, soft_wrap=True)
+    value, low, high = (latency_text(one) for one in (found.latency_ms, found.lower_ms, found.upper_ms))
+    screen.print(f"  {value}, 90 % from {low} to {high}; {millions(found.macs)} MACs", highlight=False)
+    table = Table(box=None, padding=(0, 2, 0, 2), header_style="dim")
+    table.add_column("kernels")
+    for name in ("share", "latency"):
+        table.add_column(name, justify="right")
+    for kind, share in found.shares.items():
+        if share >= LEAST_SHARE:
+            table.add_row(escape(kind), f"{share:.0%}", latency_text(share * found.latency_ms))
+    screen.print(table)
+    counts = ", ".join(f"{count} of {escape(space)}" for space, count in found.labels.items())
+    screen.print(f"learnt from measurements: {counts}", style="dim", highlight=False)
+    if found.remark:
+        warn(found.remark)

@@ -1,0 +1,1 @@
+"""Single operators and small graphs of them, for those who have no search space."""
