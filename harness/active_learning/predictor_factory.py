@@ -13,7 +13,7 @@ from latlab.harness.errors import BadInputError
 from latlab.harness.paths import cache_folder
 from latlab.search_spaces import SearchSpace
 
-__all__ = ["PredictorOptions", "parse_facts", "predictor_for"]
+__all__ = ["PredictorOptions", "parse_facts", "predictor_for", "predictor_options"]
 
 predictors.keep_in(cache_folder)  # what takes them seconds to make
 
@@ -30,6 +30,11 @@ class PredictorOptions:
     """Facts about the target's hardware (cores, clock_ghz, bandwidth_gbs, tops), for predictors that take them."""
     spaces_from: str | Sequence[str] = ALL
     """Other search spaces whose labels of the target it uses: `all`, `none`, or names of spaces."""
+
+
+def predictor_options(given: PredictorOptions | str) -> PredictorOptions:
+    """Return the options that are meant by them or by a predictor's name."""
+    return PredictorOptions(given) if isinstance(given, str) else given
 
 
 def predictor_for(

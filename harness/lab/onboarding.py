@@ -11,7 +11,7 @@ from latlab.harness.active_learning.holdout import holdout_of
 from latlab.harness.active_learning.onboarding import Onboarding, OnboardingPlan, Onboardings, onboard, save_onboarding
 from latlab.harness.active_learning.other_spaces import other_spaces
 from latlab.harness.active_learning.prediction import source_filter_of, sources_of
-from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for
+from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for, predictor_options
 from latlab.harness.architectures import space_to_measure
 from latlab.harness.devices.target_selection import TargetOptions
 from latlab.harness.errors import BadInputError
@@ -45,7 +45,7 @@ class OnboardingDevices(LabBase):
         holdout: int = 0,
         options: TargetOptions = TargetOptions(),
         policy: str = "default",
-        predictor: PredictorOptions = PredictorOptions(),
+        predictor: PredictorOptions | str = PredictorOptions(),
         seed: int = 0,
         as_written: bool = False,
         out: str | Path | None = None,
@@ -77,6 +77,7 @@ class OnboardingDevices(LabBase):
         if until_percent is not None and not until_percent > 0:
             raise BadInputError(f"the error to reach must be a positive percentage, not {until_percent}")
         chosen_space = space_to_measure(space)
+        predictor = predictor_options(predictor)
         fresh = predictor_for(predictor, chosen_space, seed=seed)
         predictor = replace(predictor, name=fresh.name)
         must = fresh.wanted()

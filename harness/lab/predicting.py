@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from latlab.harness.active_learning.fitted_predictor import FittedPredictor
 from latlab.harness.active_learning.model_prediction import ModelPrediction, predict_model
 from latlab.harness.active_learning.prediction import Predictions, predict, source_filter_of, stored_target
-from latlab.harness.active_learning.predictor_factory import PredictorOptions
+from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_options
 from latlab.harness.active_learning.source_devices import ALL, source_devices
 from latlab.harness.architectures import parse_archs, space_named
 from latlab.harness.lab.base import LabBase
@@ -35,7 +35,7 @@ class Predicting(LabBase):
         *,
         space: str | None = None,
         archs: Sequence[str | Architecture] | None = None,
-        predictor: PredictorOptions = PredictorOptions(),
+        predictor: PredictorOptions | str = PredictorOptions(),
         seed: int = 0,
     ) -> Predictions:
         """Predict latencies of architectures on a target, from what the store holds of it and of other devices.
@@ -48,7 +48,7 @@ class Predicting(LabBase):
             target: a full target; the device's name is enough if the store has only one target of it.
             space: name of the search space; None for the only one in which the target has measurements.
             archs: canonical strings; None for the whole space, or for a large sample of a space too large to list.
-            predictor: the predictor, and what it learns from.
+            predictor: the predictor, and what it learns from; its name is enough.
             seed: seed of the predictor's random choices.
 
         Raises:
@@ -61,7 +61,7 @@ class Predicting(LabBase):
         target: str | Target,
         *,
         space: str | None = None,
-        predictor: PredictorOptions = PredictorOptions(),
+        predictor: PredictorOptions | str = PredictorOptions(),
         seed: int = 0,
     ) -> FittedPredictor:
         """Return a predictor of latencies on a target, fitted to what the store holds of it and of other devices.
@@ -75,7 +75,7 @@ class Predicting(LabBase):
         Raises:
             BadInputError: if there is nothing to learn from, or several spaces could be meant.
         """
-        return self._predictors.get(self.inventory, str(target), space, predictor, seed)
+        return self._predictors.get(self.inventory, str(target), space, predictor_options(predictor), seed)
 
     def predict_model(
         self,

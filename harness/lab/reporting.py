@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from latlab.harness.active_learning.prediction import stored_target, trained_predictor
-from latlab.harness.active_learning.predictor_factory import PredictorOptions
+from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_options
 from latlab.harness.architectures import is_block_space, parse_archs, space_named
 from latlab.harness.errors import BadInputError
 from latlab.harness.lab.base import LabBase
@@ -32,7 +32,7 @@ class Reporting(LabBase):
         target: str | Target | None = None,
         space: str | None = None,
         out: str | Path = "report.html",
-        predictor: PredictorOptions = PredictorOptions(),
+        predictor: PredictorOptions | str = PredictorOptions(),
         seed: int = 0,
     ) -> Path:
         """Write the report on a target and a space, from what the store holds of them, and return its path.
@@ -66,8 +66,9 @@ class Reporting(LabBase):
         if space != USER_MODEL_SPACE:
             chosen_space = space_named(space)
             held_out = parse_archs(chosen_space, rows.loc[rows["role"] == Role.HOLDOUT, "arch"].unique())
+            options = predictor_options(predictor)
             fitted, others = trained_predictor(
-                self.store, self.inventory, target, chosen_space, rows, held_out, predictor, seed
+                self.store, self.inventory, target, chosen_space, rows, held_out, options, seed
             )
             sources = tuple(source.name for source in others)
         return store_report(self.store, rows, fitted, sources, path)

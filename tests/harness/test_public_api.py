@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from latlab.harness.active_learning.fitted_predictor import FittedPredictor
 from latlab.harness.compare.result import Question
 from latlab.harness.devices.target_selection import TargetOptions
 from latlab.harness.errors import BadInputError
+from latlab.harness.exporters import ExportRequest
 from latlab.harness.lab.arguments import plain_arguments
 from latlab.harness.targets import Target
 from latlab.search_spaces import Architecture, SearchSpace, get
@@ -91,15 +93,20 @@ CALLS: dict[str, Callable[[Lab, Archs, Paths], object]] = {
         path("base.db"), 50.0, "toy", networks=[arch(0)], space="nasbench201", policy="quick"
     ),
     "predict": lambda lab, arch, path: lab.predict(Target.parse(TOY), space="nasbench201", archs=[arch(0), arch(1)]),
-    "predictor": lambda lab, arch, path: lab.predictor(TOY, space="nasbench201")([arch(0), arch(1)]),
+    "predictor": lambda lab, arch, path: lab.predictor(TOY, space="nasbench201", predictor="kernels")(
+        [arch(0), arch(1)]
+    ),
+    "predict_model": lambda lab, arch, path: lab.predict_model(TOY, path("net.onnx")),
     "sources": lambda lab, arch, path: lab.sources("nasbench201", exclude_target=TOY, holdout=[arch(0)]),
     "onboard": lambda lab, arch, path: lab.onboard(
         Target.parse(TOY), space="nasbench201", budget=3, policy="quick", out=path("one")
     ),
     "onboard_fleet": lambda lab, arch, path: lab.onboard_fleet(
-        [TOY], space="nasbench201", budget=3, policy="quick", out=path("many")
+        [TOY], space="nasbench201", budget=3, predictor="ridge", policy="quick", out=path("many")
     ),
-    "report": lambda lab, arch, path: lab.report(target=TOY, space="nasbench201", out=path("report.html")),
+    "report": lambda lab, arch, path: lab.report(
+        target=TOY, space="nasbench201", predictor="ridge", out=path("report.html")
+    ),
     "quality": lambda lab, arch, path: lab.quality(Target.parse(TOY), space="nasbench201"),
     "targets": lambda lab, arch, path: lab.targets([Target.parse(TOY), "pixel/tflite/cpu/fp32/t1/b1"]),
     "run_jobs": lambda lab, arch, path: lab.run_jobs([]),
@@ -131,6 +138,8 @@ def test_every_method_takes_strings_and_values(
         assert base.path == Path("base.db")
     Lab("base.db", cache=cache).measure("toy", space="nasbench201", archs=ARCHS, policy="quick")
     lab = Lab(path("latlab.db"), inventory=path("inventory.yaml"), cache=path(str(cache)))
+    made = lab.cache.ensure(ExportRequest("nasbench201", ARCHS[0].text, "onnx"))
+    shutil.copy(made.path, "net.onnx")
     for name, call in CALLS.items():
         assert call(lab, arch, path) is not None, name
     predictor = lab.predictor(TOY, space="nasbench201")
