@@ -33,6 +33,7 @@ from latlab.search_spaces import Architecture, SearchSpace
 __all__ = [
     "KeptPredictors",
     "Predictions",
+    "nothing_measured",
     "predict",
     "source_filter_of",
     "sources_of",
@@ -140,14 +141,8 @@ def fitted_to_store(
     nothing = table.empty
     device = target.split("/")[0]
     if nothing and not space:
-        known = ", ".join(sorted({one for one, _ in store.labelled()})) or "none yet"
-        if not store.path.exists():
-            raise BadInputError(f"there is no store {store.path}", "Measure something first, or name another store.")
-        raise BadInputError(
-            f"the store {store.path} has no measurements of {target}",
-            f"It has: {known}. Measure some first (latlab onboard {device}), "
-            "or name a space, to be predicted from other devices alone.",
-        )
+        way_out = f"(latlab onboard {device}), or name a space, to be predicted from other devices alone"
+        raise nothing_measured(store, target, way_out)
     chosen_space = space_named(space)
     fresh, others = trained_predictor(store, inventory, target, chosen_space, table, (), options, seed)
     loop = refitted(chosen_space, table, fresh) or ClosedLoop(chosen_space, fresh, budget=0, seed=seed)
@@ -242,6 +237,20 @@ def _address(inventory: Inventory, device: str) -> tuple[object, ...]:
     if config is None or config.transport == "simulated":
         return ("local", None, None, None) if device == "local" else (device,)
     return (config.transport, *(getattr(config, field, None) for field in ("host", "port", "serial")))
+
+
+def nothing_measured(store: Store, target: str, way_out: str) -> BadInputError:
+    """Return the error that a store has no measurements of a target.
+
+    Args:
+        way_out: how to get some, after "Measure some first".
+    """
+    if not store.path.exists():
+        return BadInputError(f"there is no store {store.path}", "Measure something first, or name another store.")
+    known = ", ".join(sorted({one for one, _ in store.labelled()})) or "none yet"
+    return BadInputError(
+        f"the store {store.path} has no measurements of {target}", f"It has: {known}. Measure some first {way_out}."
+    )
 
 
 def stored_target(store: Store, word: str) -> str:

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 from latlab.harness.active_learning.fitted_predictor import FittedPredictor
 from latlab.harness.active_learning.model_prediction import ModelPrediction, predict_model
-from latlab.harness.active_learning.prediction import Predictions, predict, source_filter_of, stored_target
+from latlab.harness.active_learning.prediction import (
+    Predictions,
+    nothing_measured,
+    predict,
+    source_filter_of,
+    stored_target,
+)
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_options
 from latlab.harness.active_learning.source_devices import ALL, source_devices
 from latlab.harness.architectures import parse_archs, space_named
@@ -97,7 +103,10 @@ class Predicting(LabBase):
         Raises:
             BadInputError: if nothing of the target can be learnt from, or the model cannot be read.
         """
-        chosen = Target.parse(stored_target(self.store, str(target)))
+        found = stored_target(self.store, str(target))
+        if "/" not in found:
+            raise nothing_measured(self.store, found, f"(latlab onboard {found} --space operators --budget 30)")
+        chosen = Target.parse(found)
         own = own_model(model, inputs, chosen)
         return predict_model(self.store, self.cache, chosen, own.name, own.artifact(self._cache_folder))
 
