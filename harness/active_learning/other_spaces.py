@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from latlab import search_spaces
-from latlab.harness.active_learning.source_devices import ALL, NONE
+from latlab.harness.active_learning.source_devices import ALL, wanted_names
 from latlab.harness.errors import BadInputError
 from latlab.harness.store.comparable import comparable
 from latlab.harness.store.store import Store
@@ -34,7 +34,7 @@ def other_spaces(store: Store, target: str, space: SearchSpace, which: str | Seq
         BadInputError: if the target has no labels in a space that is named.
     """
     names = [name for name in spaces_of(store, target) if name != space.name]
-    wanted = _wanted(which)
+    wanted = wanted_names(which, "search spaces", "--spaces-from")
     for name in wanted or ():
         if name not in names:
             raise BadInputError(
@@ -54,21 +54,6 @@ def spaces_of(store: Store, target: str) -> list[str]:
     """Return the installed search spaces in which a target has labels, sorted."""
     installed = search_spaces.names()
     return sorted({space for one, space in store.labelled() if one == target and space in installed})
-
-
-def _wanted(which: str | Sequence[str]) -> set[str] | None:
-    """Return the wanted names; None for all."""
-    if which == ALL:
-        return None
-    names = which.split(",") if isinstance(which, str) else list(which)
-    names = [name.strip() for name in names if name.strip()]
-    if names == [NONE]:
-        return set()
-    if not names or {ALL, NONE} & set(names):
-        raise BadInputError(
-            f"{which!r} names no search spaces", "Use --spaces-from all, none, or names separated by commas."
-        )
-    return set(names)
 
 
 def _labels(space: SearchSpace, rows: pd.DataFrame) -> OtherSpace:

@@ -26,7 +26,10 @@ from latlab.harness.store.vocabulary import Status
 from latlab.predictors import SourceDevice
 from latlab.search_spaces import Architecture, ArchitectureError, SearchSpace
 
-__all__ = ["ALL", "ENOUGH_LABELS", "MIN_LABELS", "NONE", "SourceFilter", "signature", "source_devices", "thinned"]
+__all__ = [
+    "ALL", "ENOUGH_LABELS", "MIN_LABELS", "NONE", "SourceFilter", "signature", "source_devices", "thinned",
+    "wanted_names",
+]  # fmt: skip
 
 ALL, NONE = "all", "none"
 ENOUGH_LABELS = 2000
@@ -83,7 +86,7 @@ def source_devices(
         StoreError: if the stored sources do not fit the installed space.
     """
     source_filter = source_filter or SourceFilter()
-    wanted = _wanted(which)
+    wanted = wanted_names(which, "sources", "--sources")
     if wanted is not None and not wanted:
         return []
     finished = store.finished(space.name)
@@ -116,8 +119,13 @@ def source_devices(
     return found if most is None else [thinned(source, most) for source in found]
 
 
-def _wanted(which: str | Sequence[str]) -> set[str] | None:
-    """Return the wanted names; None for all."""
+def wanted_names(which: str | Sequence[str], what: str, option: str) -> set[str] | None:
+    """Return the names that `all`, `none`, names separated by commas, or a list of names stands for; None for all.
+
+    Args:
+        what: what the names are of, in errors.
+        option: the option of the command line that takes them.
+    """
     if which == ALL:
         return None
     names = which.split(",") if isinstance(which, str) else list(which)
@@ -125,7 +133,7 @@ def _wanted(which: str | Sequence[str]) -> set[str] | None:
     if names == [NONE]:
         return set()
     if not names or {ALL, NONE} & set(names):
-        raise BadInputError(f"{which!r} names no sources", "Use --sources all, none, or names separated by commas.")
+        raise BadInputError(f"{which!r} names no {what}", f"Use {option} all, none, or names separated by commas.")
     return set(names)
 
 
