@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -19,6 +21,7 @@ _WORDS = {
     signal.SIGHUP: "terminated, because its terminal is gone",
 }
 _SHOW_CURSOR = b"\x1b[?25h"
+_AGAIN_S = 0.01
 
 
 class Interruption:
@@ -48,6 +51,17 @@ class Interruption:
                 os.write(2, _SHOW_CURSOR)
         raise KeyboardInterrupt
 
+    def raise_dropped(self, unraisable: sys.UnraisableHookArgs) -> bool:
+        """Take the signal once more if Python has dropped what `handle` raised, and return whether it has.
+
+        It drops what is raised in a destructor or in the callback of a weak reference: imports have many.
+        """
+        if self.signal is None or not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            return False
+        signal.signal(self.signal, self.handle)
+        threading.Timer(_AGAIN_S, os.kill, (os.getpid(), self.signal)).start()
+        return True
+
 
 interruption = Interruption()
 """The interruption of this process."""
@@ -61,9 +75,17 @@ def ending_orderly() -> Iterator[Interruption]:
     chosen = [number for number, handler in before.items() if handler != signal.SIG_IGN]
     for number in chosen:
         signal.signal(number, interruption.handle)
+    usual_hook = sys.unraisablehook
+
+    def hook(unraisable: sys.UnraisableHookArgs, /) -> None:
+        if not interruption.raise_dropped(unraisable):
+            usual_hook(unraisable)
+
+    sys.unraisablehook = hook
     try:
         yield interruption
     finally:
+        sys.unraisablehook = usual_hook
         if interruption.signal is None:
             for number in chosen:
                 signal.signal(number, before[number])

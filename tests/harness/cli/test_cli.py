@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,7 @@ import pytest
 from waiting import wait_until
 
 from latlab.harness import Lab
+from latlab.harness.cli.interruption import ending_orderly, interruption
 from latlab.harness.cli.main import main
 from latlab.harness.store.store import Store
 from latlab.predictors import DEFAULT
@@ -357,6 +359,25 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
     assert process.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)  # the second came in time, or too late
     process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_during_a_destructor_is_not_lost(number: signal.Signals) -> None:
+    """Python drops what is raised there."""
+
+    class Leaving:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    def leave() -> None:
+        with ending_orderly():
+            Leaving()
+            time.sleep(30)
+
+    with pytest.raises(KeyboardInterrupt):
+        leave()
+    assert interruption.exit_code == 128 + number
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the second signal would have been left to the system
 
 
 def test_signals_that_are_ignored_stay_so(tmp_path: Path) -> None:
