@@ -231,7 +231,7 @@ def test_a_signal(run: Start, name: str, number: signal.Signals) -> None:
     wait_until(lambda: not command.others(), "it leaves a process behind", ENDS_S)
     folder = command.said
     assert not list(folder.rglob(".*.part"))
-    assert {one.name for one in folder.iterdir()} - before <= {"work", "latlab.db.lock", "other.db.lock"}
+    assert {one.name for one in folder.iterdir()} - before <= {"work", "asleep-work", "latlab.db.lock", "other.db.lock"}
     assert not is_locked(folder / "latlab.db")
     with closing(sqlite3.connect(folder / "latlab.db")) as store:
         assert store.execute("SELECT count(*) FROM measurements WHERE status = 'ok'").fetchone() == (4,)
