@@ -103,7 +103,7 @@ def closed_port() -> int:
 def test_this_machine_is_looked_at_from_end_to_end(tmp_path: Path) -> None:
     examination = look_at(LocalDevice(work=tmp_path / "w", targets=WANTS_TFLITE))
     found = lines(examination)
-    assert failed(examination) == []
+    assert failed(examination) == [], lines(examination)
     assert [f.check for f in examination.findings[:2]] == ["work folder", "Python"]
     assert found["work folder"].found == str(tmp_path / "w")
     assert f"Python {sys.version.split()[0]}" in found["Python"].found
@@ -303,7 +303,7 @@ def steps_until(examination: Examination, step: str) -> None:
 
 def test_a_host_over_ssh(loopback_host: LoopbackHost, tmp_path: Path) -> None:
     examination = look_at(over_ssh(loopback_host, tmp_path))
-    assert failed(examination) == []
+    assert failed(examination) == [], lines(examination)
     steps = list(open_transport(examination.config, "patient", "tflite").STEPS)
     assert [finding.check for finding in examination.findings][: len(steps)] == steps
     assert "a small network in" in lines(examination)["runtime tflite"].found
@@ -367,7 +367,7 @@ def a_phone(peers: Peers) -> Iterator[Phone]:
 @pytest.mark.peers
 def test_a_phone(a_phone: Phone) -> None:
     examination = look_at(ADBDevice(host=a_phone.address, python=a_phone.python, targets=[{"runtime": "tflite"}]))
-    assert failed(examination) == []
+    assert failed(examination) == [], lines(examination)
     found = lines(examination)
     assert "a small network in" in found["runtime tflite"].found
     assert "°C" in found["temperature"].found
