@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latlab.harness.active_learning.fitted_predictor import FittedPredictor
-from latlab.harness.active_learning.model_prediction import ModelPrediction, predict_model
 from latlab.harness.active_learning.prediction import (
     Predictions,
     nothing_measured,
@@ -28,6 +27,8 @@ from latlab.search_spaces import Architecture
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from latlab.harness.active_learning.model_prediction import ModelPrediction
 
 __all__ = ["Predicting"]
 
@@ -103,6 +104,8 @@ class Predicting(LabBase):
         Raises:
             BadInputError: if nothing of the target can be learnt from, or the model cannot be read.
         """
+        from latlab.harness.active_learning.model_prediction import predict_model  # scipy.linalg is heavy
+
         found = stored_target(self.store, str(target))
         if "/" not in found:
             raise nothing_measured(self.store, found, f"(latlab onboard {found} --space operators --budget 30)")

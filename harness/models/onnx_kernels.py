@@ -133,9 +133,7 @@ class _Node:
         if kind == "Constant" or not outputs:
             return None
         first = self._graph.dtype(self.inputs[0]) if self.inputs else None
-        eight = kind in ("QLinearConv", "QLinearMatMul", "QGemm", "MatMulInteger", "ConvInteger") or (
-            kind.startswith(("DynamicQuantize", "QLinear", "MatMulInteger"))
-        )
+        eight = kind in ("QGemm", "ConvInteger") or kind.startswith(("DynamicQuantize", "QLinear", "MatMulInteger"))
         common: dict[str, Any] = {
             "operator": kind,
             "params": self._elements(self.weights),
