@@ -16,6 +16,8 @@ import os
 # Before anything imports a runtime: tests share a small machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import atexit
+import gc
 import re
 import signal
 from collections.abc import Iterator
@@ -24,7 +26,11 @@ from typing import Any
 
 import pytest
 
+from latlab.harness.cli.main import COLLECT_AFTER
 from latlab.harness.errors import LatlabError
+
+gc.set_threshold(*COLLECT_AFTER)  # as in a command; thousands of collected tests make each collection slow
+atexit.register(gc.freeze)
 
 pytest_plugins = ["peers.fixtures", "quick_tier"]
 

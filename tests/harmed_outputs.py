@@ -33,6 +33,9 @@ GATE = ["compare", "toy", "--space", SPACE, "--arch", FIRST, "--arch", SECOND, "
 GATE += ["--fail-if-slower", "900%", "--junit", "gate.xml", "--markdown", "gate.md"]
 
 
+BUSY_S = 20
+"""Seconds that a command's own processes may outlive it."""
+
 Labels = dict[int, tuple[str, float]]
 """Architecture and milliseconds by the number of the row."""
 
@@ -81,7 +84,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "store compact": Command(["store", "compact"], []),
     "measure": Command(["measure", "toy", "--space", SPACE, "--count", "4", "--new-session"], []),
-    "import": Command(["import", "table.csv", "--space", SPACE], []),
+    "import": Command(["import", "large.csv", "--space", SPACE], [], first=["import", "table.csv", "--space", SPACE]),
     "init": Command(["init", "--out", "first.yaml", "--force"], ["first.yaml", "first.schema.json"]),
     "bench tasks": Command(
         ["bench", "tasks", "--table", "table.csv", "--space", SPACE, "--sources", "1", "--targets", "1", "--out",
@@ -108,6 +111,8 @@ def prepare(server: CommandServer, folder: Path, names: Sequence[str] = tuple(CO
     chance = random.Random(0)
     columns = {name: [cost * chance.uniform(0.8, 1.2) + 0.5 for cost in costs] for name in "abcd"}
     pd.DataFrame({"arch": [arch.text for arch in archs], **columns}).to_csv(folder / "table.csv", index=False)
+    others = {"arch": [arch.text for arch in space.sample(2000, 1)], "e": [chance.uniform(1, 9) for _ in range(2000)]}
+    pd.DataFrame(others).to_csv(folder / "large.csv", index=False)
     run(server, ["measure", "toy", "pi", "--space", SPACE, "--count", "4"], folder)
     run(server, ["measure", "toy", "--space", SPACE, "--count", "4", "--seed", "1", "--store", "other.db"], folder)
     for name in names:
@@ -219,7 +224,13 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        # Exporters end when their command has ended, a moment later: until then the disk is busy.
+        until = time.monotonic() + BUSY_S
+        while subprocess.run(["umount", str(folder)], capture_output=True).returncode and time.monotonic() < until:
+            time.sleep(0.05)
+        if os.path.ismount(folder):
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+            raise AssertionError(f"processes in {folder} outlive their command by {BUSY_S} s")
 
 
 def fill(folder: Path, leave: int) -> Path:
