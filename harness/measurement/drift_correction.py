@@ -38,7 +38,8 @@ def correct_labels(session: MeasurementSession) -> Drift | None:
     series = pass_series([*anchors, *passes], policy.trim)
     drift = fit_drift([one.observation for one in series])
     usual_mhz = usual_clock_mhz([one.recorded.telemetry for one in series])
-    finished = {row.id for row in session.rows().values() if row.status == Status.OK}
+    rows = session.rows().values()
+    finished = {row.id for row in rows if row.status == Status.OK}
     corrected: dict[int, list[RecordedPass]] = {}
     for one in series:
         row_id = one.recorded.measurement_id
@@ -63,5 +64,7 @@ def correct_labels(session: MeasurementSession) -> Drift | None:
         )
     session.store.relabel(labels)
     now = datetime.now(UTC).isoformat(timespec="milliseconds")  # the form of `finished_at`
-    session.add_facts(drift=drift.to_json(), drift_percent=drift.percent, **{CORRECTED_AT: now})
+    # The clock may have been set back since the last label: what is corrected now is corrected all the same.
+    corrected_at = max([now, *(row.finished_at or "" for row in rows)])
+    session.add_facts(drift=drift.to_json(), drift_percent=drift.percent, **{CORRECTED_AT: corrected_at})
     return drift
