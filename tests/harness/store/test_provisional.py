@@ -95,10 +95,8 @@ def test_every_command_says_so(interrupted: Path) -> None:
 def test_a_clock_that_was_set_back_leaves_no_label_provisional(tmp_path: Path) -> None:
     inventory = tmp_path / "inventory.yaml"
     inventory.write_text("devices: {sim: {transport: simulated, kind: pi4}}")
-    with Lab(tmp_path / "latlab.db", inventory=inventory) as lab:
-        lab.measure("sim", space="nasbench201", count=2)
+    Lab(tmp_path / "latlab.db", inventory=inventory).measure("sim", space="nasbench201", count=2)
     with closing(sqlite3.connect(tmp_path / "latlab.db")) as store, store:
         store.execute("UPDATE measurements SET finished_at = '2099' || substr(finished_at, 5)")
-    with Lab(tmp_path / "latlab.db", inventory=inventory) as lab:
-        lab.measure("sim", space="nasbench201", count=3)
+    Lab(tmp_path / "latlab.db", inventory=inventory).measure("sim", space="nasbench201", count=3)
     assert table_of(tmp_path)["provisional"].tolist() == [False] * 3
