@@ -14,8 +14,13 @@ from latlab.search_spaces.fbnet.space import FBNetCIFAR
 from latlab.search_spaces.op_counter import count_operators
 from latlab.search_spaces.torch_modules import images
 
-WHOLE = ("nasbench201", "fbnet", "fbnet-imagenet", "ofa-mobilenetv3", "ofa-mobilenetv3-w1.2")
-SIZES = {"nasbench201": 4 * 3 + 3 + 4, "fbnet": 12 * 9 - 6 + 2, "ofa-mobilenetv3": 25 * (2 * 5 * 9 + 3)}
+WHOLE = ("nasbench201", "fbnet", "fbnet-imagenet", "ofa-mobilenetv3", "ofa-mobilenetv3-w1.2", "compofa")
+SIZES = {
+    "nasbench201": 4 * 3 + 3 + 4,
+    "fbnet": 12 * 9 - 6 + 2,
+    "ofa-mobilenetv3": 25 * (2 * 5 * 9 + 3),
+    "compofa": 25 * (2 * 5 * 3 + 3),
+}
 
 
 @pytest.fixture(params=WHOLE)
