@@ -20,6 +20,10 @@ if TYPE_CHECKING:  # torch is heavy, and only `build` needs it
 
 __all__ = ["SearchSpace"]
 
+MOST_REPEATS = 1000
+"""Draws that give nothing new, one after the other, until the rest of a finite space is taken in random order: its
+rarest architectures may be drawn once in ten million times."""
+
 
 class SearchSpace(ABC):
     """A set of networks that can be parsed, sampled, varied, built and encoded, and whose costs can be counted.
@@ -40,7 +44,7 @@ class SearchSpace(ABC):
     can_be_dead: ClassVar[bool] = True
     """True where a graph compiler removes layers of some networks; where False, `layers` ignores `live`."""
     num_classes: ClassVar[int]
-    """Number of outputs of a network."""
+    """Number of outputs of a network; 0 where it gives a sequence as long and as wide as its input."""
     num_genes: ClassVar[int]
     """Length of `Architecture.genes`."""
     encodings: ClassVar[tuple[str, ...]]
@@ -248,6 +252,13 @@ class SearchSpace(ABC):
             seed = int(seed.integers(2**63))
         rng = seed if isinstance(seed, Random) else Random(index(seed))
         drawn: dict[Architecture, None] = {}
+        repeats = 0
         while len(drawn) < n:
+            before = len(drawn)
             drawn.setdefault(self.random(rng))
-        return list(drawn)
+            repeats = repeats + 1 if len(drawn) == before else 0
+            if repeats == MOST_REPEATS and self.finite:
+                rest = [arch for arch in self.enumerate() if arch not in drawn]
+                rng.shuffle(rest)
+                drawn.update(dict.fromkeys(rest))
+        return list(drawn)[:n]

@@ -45,7 +45,7 @@ _KINDS = {
 }
 _BATCH_NORMS = {"native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"}
 _FREE = {
-    *("view", "_unsafe_view", "t", "transpose", "permute", "expand", "squeeze", "unsqueeze"),
+    *("view", "_unsafe_view", "t", "transpose", "permute", "expand", "squeeze", "unsqueeze", "split"),
     *("detach", "alias", "empty", "zeros", "select", "stack"),
 }
 """Operators that compute nothing: views, and buffers that another operator allocates for itself. An LSTM's first state

@@ -14,7 +14,7 @@ from functools import cache
 
 from latlab.search_spaces.layers import Layer
 
-__all__ = ["TOKENS", "VOCABULARY", "decoder_layers", "encoder_layers", "spread"]
+__all__ = ["ATTENTION", "TOKENS", "VOCABULARY", "decoder_layers", "encoder_layers"]
 
 TOKENS = 30
 """Length of the sentence, in and out, in the WMT tasks. IWSLT has 23, which scales nearly all costs alike."""
@@ -26,12 +26,6 @@ VOCABULARY = 32_768
 """Size of WMT'14 En-De's vocabulary; other tasks differ by a factor that all decoders of one embedding width share."""
 KEPT = 16
 """Number of tokens that a step attends to, half-way through the sentence."""
-
-
-def spread(total: int, count: int) -> list[int]:
-    """Split `total` into `count` integers that are as equal as possible, the larger ones first."""
-    each, more = divmod(total, count)
-    return [each + 1] * more + [each] * (count - more)
 
 
 @cache
@@ -65,6 +59,8 @@ def _attention(name: str, rows: int, keys: int, sentences: int, heads: int, widt
         _layer(f"{name}.scores", "matmul", queried + kept, weights, macs),
         _layer(f"{name}.softmax", "softmax", weights, weights),
         _layer(f"{name}.context", "matmul", weights + kept, queried, macs),
+        # The heads of a token are brought together; those of a single token lie so already.
+        *([_layer(f"{name}.join", "shuffle", queried, queried)] if rows > sentences else []),
         _linear(f"{name}.output", rows, ATTENTION, width),
         *_add_and_norm(name, rows, width),
     ]

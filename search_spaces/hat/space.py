@@ -1,8 +1,9 @@
-"""The Transformers of HAT (Wang et al., ACL 2020), for predictions from its published latency tables.
+"""The Transformers of HAT (Wang et al., ACL 2020), as its published latency tables know them.
 
 The tables describe a network by averages over its layers. So an architecture here consists of what the tables
-distinguish: embedding widths, depth, and sums over the layers. The tables of all tasks were drawn from one set of
-choices (HAT's `configs/*/latency_dataset/*.yml`), so they share one space for encoders and one for decoders.
+distinguish: embedding widths, depth, and sums over the layers, which `evenly` divides among them. The tables of all
+tasks were drawn from one set of choices (HAT's `configs/*/latency_dataset/*.yml`), so they share one space for encoders
+and one for decoders.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from numpy.typing import NDArray
 from latlab.search_spaces.architecture import Architecture, ArchitectureError
 from latlab.search_spaces.base import SearchSpace
 from latlab.search_spaces.encodings import one_hot
-from latlab.search_spaces.hat.layers import TOKENS, VOCABULARY, decoder_layers, encoder_layers, spread
+from latlab.search_spaces.hat.layers import TOKENS, VOCABULARY, decoder_layers, encoder_layers
 from latlab.search_spaces.layers import Layer
 
-if TYPE_CHECKING:  # torch is heavy, and nothing here needs it when it runs
+if TYPE_CHECKING:  # torch is heavy, and only `build` needs it
     from torch import nn
 
 __all__ = ["HATDecoder", "HATEncoder"]
@@ -69,6 +70,17 @@ def _split(total: int, choices: tuple[int, ...], depth: int, rng: Random) -> lis
     return parts
 
 
+@cache
+def evenly(total: int, choices: tuple[int, ...], depth: int) -> tuple[int, ...]:
+    """Return choices of `depth` layers that add up to `total`, in ascending order, each near the mean of the rest."""
+    parts: list[int] = []
+    for left in range(depth - 1, -1, -1):
+        possible = [choice for choice in choices if total - choice in _sums(choices, left)]
+        parts.append(min(possible, key=lambda choice: abs(choice * (left + 1) - total)))
+        total -= parts[-1]
+    return tuple(sorted(parts))
+
+
 def _other(values: Sequence[int], value: int, rng: Random) -> int:
     return rng.choice([other for other in values if other != value])
 
@@ -80,7 +92,6 @@ class _HAT(SearchSpace):
     depths: ClassVar[tuple[int, ...]]
     example: ClassVar[str]
     drawn: ClassVar[tuple[str, ...]]
-    buildable: ClassVar[bool] = False
     can_be_dead: ClassVar[bool] = False
     encodings: ClassVar[tuple[str, ...]] = ("hat", "one-hot")
 
@@ -205,17 +216,6 @@ class _HAT(SearchSpace):
     def _all_values(self, field: Field) -> set[int]:
         return {value for depth in self.depths for value in self._values(field, depth)}
 
-    def build(self, arch: Architecture, *, seed: int = 0, as_written: bool = False) -> nn.Module:
-        """Raise `NotImplementedError`, because these spaces have no networks.
-
-        The tables do not say which layer has which choice, and the latency of a decoder is that of a loop over steps,
-        not of one graph.
-        """
-        raise NotImplementedError(
-            f"{self.name} has no networks to build: HAT's tables know only averages over layers. "
-            "The space is for predictions from latency tables"
-        )
-
 
 class HATEncoder(_HAT):
     """HAT's encoders, which always have six layers.
@@ -255,9 +255,23 @@ class HATEncoder(_HAT):
         return map(self.from_genes, product(*(self._values(field, ENCODER_DEPTH) for field in self.fields)))
 
     def layers(self, arch: Architecture, *, live: bool = False) -> tuple[Layer, ...]:
-        """Return the layers for one sentence, with sums spread evenly over the layers. `live` changes nothing."""
+        """Return the layers for one sentence. `live` changes nothing, because no layer is dead."""
+        return encoder_layers(*self._parts(arch))
+
+    @staticmethod
+    def _parts(arch: Architecture) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+        """Return the width, and the feed-forward width and the heads of each layer."""
         width, middles, heads = arch.genes
-        return encoder_layers(width, spread(middles, ENCODER_DEPTH), spread(heads, ENCODER_DEPTH))
+        return width, evenly(middles, MIDDLES, ENCODER_DEPTH), evenly(heads, HEADS, ENCODER_DEPTH)
+
+    def build(self, arch: Architecture, *, seed: int = 0, as_written: bool = False) -> nn.Module:
+        """Build the encoder of one sentence of `TOKENS` embedded tokens; `as_written` changes nothing."""
+        from latlab.search_spaces.hat.modules import Encoder, scale
+        from latlab.search_spaces.torch_modules import finish
+
+        network = finish(Encoder(*self._parts(arch)), self.input_shape(arch), seed)
+        scale(network)
+        return network
 
 
 class HATDecoder(_HAT):
@@ -270,6 +284,7 @@ class HATDecoder(_HAT):
     """
 
     name: ClassVar[str] = "hat-decoder"
+    buildable: ClassVar[bool] = False
     title: ClassVar[str] = "HAT's Transformer decoders: 1-6 layers, known by sums over them"
     example: ClassVar[str] = "e640|d512|l4|f7680|h10|x22|a6"
     drawn: ClassVar[tuple[str, ...]] = (
@@ -314,7 +329,16 @@ class HATDecoder(_HAT):
     def layers(self, arch: Architecture, *, live: bool = False) -> tuple[Layer, ...]:
         """Return the layers of one step in the middle of the sentence (`layers.decoder_layers`).
 
-        Sums are spread evenly over the layers. `live` changes nothing, because no layer is dead.
+        `live` changes nothing, because no layer is dead.
         """
         encoder_width, width, depth, *sums = arch.genes
-        return decoder_layers(encoder_width, width, *(spread(total, depth) for total in sums))
+        choices = [field.choices for field in self.fields if field.summed]
+        parts = (evenly(total, choice, depth) for total, choice in zip(sums, choices, strict=True))
+        return decoder_layers(encoder_width, width, *parts)
+
+    def build(self, arch: Architecture, *, seed: int = 0, as_written: bool = False) -> nn.Module:
+        """Raise `NotImplementedError`: the latency of a decoder is that of a loop over steps, not of one graph."""
+        raise NotImplementedError(
+            f"{self.name} has no networks to build: a decoder runs in a loop over its tokens, and not as one graph. "
+            "The space is for predictions from latency tables"
+        )

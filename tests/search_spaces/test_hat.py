@@ -13,7 +13,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from latlab.search_spaces import SearchSpace, get
-from latlab.search_spaces.hat.layers import spread
+from latlab.search_spaces.hat.space import HEADS, MIDDLES, evenly
 
 ENCODER, DECODER = get("hat-encoder"), get("hat-decoder")
 TEXT = "e640|d512|l4|f7680|h10|x22|a6"
@@ -34,11 +34,11 @@ def test_sizes_count_what_layers_can_add_up_to() -> None:
 
 
 def test_a_decoder_layer_by_hand() -> None:
-    """Layer 1 of one step: 5 hypotheses, 16 tokens so far, 2 x 30 of the encoder, feed-forward 1,920."""
+    """Layer 4 of one step: 5 hypotheses, 16 tokens so far, 2 x 30 of the encoder, feed-forward 3,072."""
     rows, macs = 5, {}
     for layer in DECODER.layers(DECODER.parse(TEXT)):
         name, _, part = layer.name.partition(".")
-        if name == "layer1" and layer.macs:
+        if name == "layer4" and layer.macs:
             macs[part] = layer.macs
     assert macs == {
         "self.qkv": rows * 512 * 3 * 512,
@@ -51,8 +51,8 @@ def test_a_decoder_layer_by_hand() -> None:
         "cross.scores": rows * 60 * 512,
         "cross.context": rows * 60 * 512,
         "cross.output": rows * 512 * 512,
-        "ffn.expand": rows * 512 * 1920,
-        "ffn.project": rows * 1920 * 512,
+        "ffn.expand": rows * 512 * 3072,
+        "ffn.project": rows * 3072 * 512,
     }
 
 
@@ -64,8 +64,8 @@ def test_parameters_of_an_encoder() -> None:
 
 
 def test_sums_are_spread_without_loss() -> None:
-    assert spread(7680, 4) == [1920] * 4
-    assert spread(22, 4) == [6, 6, 5, 5]
+    assert evenly(7680, MIDDLES, 4) == (512, 2048, 2048, 3072)
+    assert evenly(22, HEADS, 4) == (2, 4, 8, 8)
     small, large = total(DECODER, TEXT), total(DECODER, TEXT.replace("f7680", "f8192"))
     assert large - small == 2 * 5 * 512 * 512
     assert total(DECODER, TEXT.replace("h10", "h12")) == small

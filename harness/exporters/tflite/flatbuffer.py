@@ -21,12 +21,14 @@ ALIGNMENT = 16
 OPTIONS = {
     "ADD": "AddOptions",
     "AVERAGE_POOL_2D": "Pool2DOptions",
+    "BATCH_MATMUL": "BatchMatMulOptions",
     "CONCATENATION": "ConcatenationOptions",
     "CONV_2D": "Conv2DOptions",
     "DEQUANTIZE": "DequantizeOptions",
     "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
     "DIV": "DivOptions",
     "FULLY_CONNECTED": "FullyConnectedOptions",
+    "GELU": "GeluOptions",
     "HARD_SWISH": "HardSwishOptions",
     "MAX_POOL_2D": "Pool2DOptions",
     "MEAN": "ReducerOptions",
@@ -34,6 +36,8 @@ OPTIONS = {
     "PAD": "PadOptions",
     "PADV2": "PadV2Options",
     "RESHAPE": "ReshapeOptions",
+    "SLICE": "SliceOptions",
+    "SOFTMAX": "SoftmaxOptions",
     "SUB": "SubOptions",
     "TRANSPOSE": "TransposeOptions",
 }

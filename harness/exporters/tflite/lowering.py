@@ -8,7 +8,11 @@ from typing import Any
 
 from torch import fx, nn
 
-from latlab.harness.exporters.tflite import elementwise, shape_ops  # noqa: F401 (importing registers their operators)
+from latlab.harness.exporters.tflite import (  # noqa: F401 (importing registers their operators)
+    attention_ops,
+    elementwise,
+    shape_ops,
+)
 from latlab.harness.exporters.tflite.conv_pool_ops import conv2d_layer
 from latlab.harness.exporters.tflite.graph import Graph, Value, channels_last
 from latlab.harness.exporters.tflite.registry import FUNCTIONS, LAYERS, METHODS, unsupported

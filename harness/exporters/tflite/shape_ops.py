@@ -66,6 +66,9 @@ def reshape(graph: Graph, input: Value, *shape: int | Sequence[int]) -> Value:
             parts.append(group_of[dim])
     old_dims = [dim for part in parts for dim in part[0]]
     if [dim for dim in input.order if input.shape[dim] != 1] != old_dims:
+        if len(sizes) < 4:  # data move anyway: to where most operators of sequences want them
+            parts = groups
+            old_dims = [dim for part in parts for dim in part[0]]
         ones = tuple(dim for dim in range(len(input.shape)) if input.shape[dim] == 1)
         input = graph.reorder(input, (*ones, *old_dims))
     new_shape = tuple(sizes)

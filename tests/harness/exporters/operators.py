@@ -83,6 +83,29 @@ def residual(stride: int) -> nn.Module:
     )
 
 
+def attention() -> nn.Module:
+    """Attend from each of the 144 pixels to all, with two heads."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        tokens = x.flatten(2).transpose(1, 2)
+        q, k, v = (part.reshape(-1, 144, 2, 4).transpose(1, 2) for part in (m.q(tokens), m.k(tokens), m.v(tokens)))
+        mixed = torch.softmax(q @ k.transpose(2, 3), -1) @ v
+        found: Tensor = tokens + m.out(mixed.transpose(1, 2).reshape(-1, 144, 8))
+        return found
+
+    return Net(forward, q=nn.Linear(8, 8), k=nn.Linear(8, 8), v=nn.Linear(8, 8), out=nn.Linear(8, 8))
+
+
+def split_heads() -> nn.Module:
+    """Split the channels of one linear layer in three, of which one is indexed."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        parts = torch.chunk(m.linear(x.permute(0, 2, 3, 1)), 3, -1)
+        return parts[0] * parts[1] + parts[2]
+
+    return Net(forward, linear=nn.Linear(8, 12))
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "conv-1x1": conv(16, 1),
     "conv-3x3": conv(16, 3, padding=1),
@@ -162,6 +185,19 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     ),
     "cat": function(lambda x: torch.cat([x, F.relu(x), x * 2], dim=1)),
     "cat-transposed": function(lambda x: torch.cat([x.transpose(2, 3), x], dim=-1)),
+    "attention": attention,
+    "matmul-images": function(lambda x: torch.matmul(x, F.relu(x).transpose(2, 3))),
+    "matmul-plain": function(lambda x: torch.bmm(x.flatten(2), F.relu(x).flatten(2).transpose(1, 2))),
+    "softmax-of-channels": function(lambda x: F.softmax(3 * x, 1)),
+    "softmax-layer": lambda: nn.Softmax(-1),
+    "layer-norm": lambda: Net(lambda m, x: m.norm(x.permute(0, 2, 3, 1)), norm=nn.LayerNorm(8)),
+    "layer-norm-of-images": lambda: nn.LayerNorm([12, 12], eps=1e-3, elementwise_affine=False),
+    "gelu": nn.GELU,
+    "gelu-tanh": function(lambda x: F.gelu(x, approximate="tanh")),
+    "chunk": split_heads,
+    "split-sizes": function(lambda x: torch.cat(torch.split(x, [3, 5], 1)[::-1], 1)),
+    "index": function(lambda x: x[:, 2:5, 1:] * x[:, 1:2, -1, 4].reshape(-1, 1, 1, 1)),
+    "class-token": lambda: Net(lambda m, x: m.linear(x.flatten(2).transpose(1, 2)[:, 0]), linear=nn.Linear(8, 5)),
     "identity-dropout": lambda: nn.Sequential(nn.Identity(), nn.Dropout(0.5), nn.ReLU()),
     "residual": lambda: residual(2),
     "several-outputs": function(lambda x: (F.relu(x), x.mean((2, 3)))),
@@ -192,6 +228,8 @@ UNSUPPORTED_BY_TFLITE: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "ceil-mode": (lambda: nn.MaxPool2d(5, 2, ceil_mode=True), "ceil_mode"),
     "uncounted-padding": (lambda: nn.AvgPool2d(3, 2, 1, count_include_pad=False), "not counted"),
     "ranks": (function(lambda x: x + x.mean((0, 1))), "ranks"),
+    "matrix-of-weights": (lambda: Net(lambda m, x: x @ m.w, w=torch.randn(12, 3)), "nn.Linear"),
+    "step": (function(lambda x: x[:, ::2]), "index"),
     "control-flow": (function(lambda x: x if x.sum() > 0 else -x), "depends on the input"),
 }
 """Networks that the TFLite writer must refuse, and what its message must name."""
