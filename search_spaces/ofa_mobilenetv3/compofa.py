@@ -99,9 +99,9 @@ class CompOFA(SearchSpace):
 
     def valid(self, genes: NDArray[np.int64]) -> NDArray[np.bool_]:
         in_range = (genes[:, 1:_FRAME] >= 0) & (genes[:, 1:_FRAME] <= MAX_DEPTH)
-        found = in_range.all(axis=1)
+        found: NDArray[np.bool_] = np.asarray(in_range.all(axis=1))
         found[found] = self._ofa.valid(self.ofa_genes(genes[found]))
-        return np.asarray(found)
+        return found
 
     def references(self) -> tuple[Architecture, ...]:
         return tuple(self.sample(10, 0))
