@@ -126,19 +126,14 @@ class Search:
         self._scored = 0
         self._looking_s = self._measuring_s = 0.0
 
-    def run(self, onboarded: int = 0, remarks: Sequence[str] = ()) -> SearchResult:
+    def run(self) -> SearchResult:
         """Search until the answer stands or the budget is spent, and return what was found.
-
-        Args:
-            onboarded: number of networks that were measured before, because a target had no labels.
-            remarks: what has to be said beside the result.
 
         Raises:
             BadInputError: no candidate can keep the limits.
             LatlabError: a device failed. What was measured is stored, and the search can go on.
         """
         progress = self.folder.progress
-        assert progress is not None
         view = None
         while view is None or progress.asked:
             if progress.asked:
@@ -150,7 +145,7 @@ class Search:
                 self.folder.save()
         self.folder.save()
         self.folder.save_accuracies(always=True)
-        return self._result(view, onboarded, remarks)
+        return self._result(view)
 
     def _measure(self, progress: Progress) -> None:
         if self._announce is not None:
@@ -229,14 +224,13 @@ class Search:
         genes = np.ascontiguousarray(view.scores.genes)
         return view.scores.at(np.array([row.tobytes() not in done for row in genes], dtype=bool))
 
-    def _result(self, view: _View, onboarded: int, remarks: Sequence[str]) -> SearchResult:
+    def _result(self, view: _View) -> SearchResult:
         plan, known = self.plan, view.known
         confidence = plan.constraints.confidence
         measured = self._finalists(view, known.genes, known.accuracy, known.probability, known.labels)
         ranked = sorted(measured, key=lambda one: (not one.keeps, -one.accuracy if one.keeps else -one.probability))
         unmeasured = self._unmeasured(view)
         progress = self.folder.progress
-        assert progress is not None
         if plan.budget:
             winner = ranked[0] if ranked and ranked[0].keeps else None
             better = (unmeasured.probability >= confidence) & (
@@ -263,10 +257,10 @@ class Search:
             measured=tuple(measured),
             front=tuple(self._finalists(view, front.genes, front.accuracy, front.probability)),
             spread_percent=tuple(100 * one for one in view.spreads),
-            remarks=tuple(remarks),
+            remarks=(),
             costs=SearchCosts(
-                measured=progress.spent,
-                onboarded=onboarded,
+                measured=progress.spent - progress.onboarded,
+                onboarded=progress.onboarded,
                 rounds=progress.round,
                 scored=self._scored,
                 looking_s=self._looking_s,

@@ -28,8 +28,10 @@ MOST_BYTES = 1 << 28
 class Progress:
     """How far a search has come. What was measured is in the store, and what it decides is computed again."""
 
-    onboarded: bool = False
-    """Whether targets without labels have been onboarded for this search."""
+    onboarding: list[str] | None = None
+    """Targets that had no labels when the search began; None if that was not looked at yet."""
+    onboarded: int = 0
+    """Number of networks with which these were onboarded, once that is done."""
     round: int = 0
     """Number of rounds that were measured."""
     spent: int = 0
@@ -46,7 +48,7 @@ class SearchFolder:
     """A search's folder: how far it has come, and accuracies that are known.
 
     Args:
-        path: the folder, which is made; None keeps nothing.
+        path: the folder, which is made.
         identity: what the search depends on. Another search in the same folder starts afresh.
         space: the search space.
 
@@ -54,52 +56,46 @@ class SearchFolder:
         BadInputError: the folder cannot be written.
     """
 
-    def __init__(self, path: Path | None, identity: Sequence[object], space: SearchSpace) -> None:
-        self._path = writable_folder(path) if path is not None else None
+    def __init__(self, path: Path, identity: Sequence[object], space: SearchSpace) -> None:
+        if path.exists() and not path.is_dir():
+            raise BadInputError(f"{path} is a file, not a folder", "Name another with --out.")
+        self.path = writable_folder(path)
         self._key = hashlib.sha256(json.dumps([str(one) for one in identity]).encode()).hexdigest()
         self._space = space
         self._saved_at = time.monotonic()
         self._saved = 0
-        self.progress = self._read_progress()
-        self.continues = self.progress is not None
+        earlier = self._read_progress()
+        self.continues = earlier is not None
         """Whether an earlier run of this search has left its state."""
-        self.progress = self.progress or Progress()
+        self.progress = earlier or Progress()
         self.accuracies: dict[bytes, float] = self._read_accuracies() if self.continues else {}
         """Known accuracies, by the bytes of genes."""
 
-    progress: Progress | None
-
     def save(self) -> None:
         """Write how far the search has come."""
-        if self._path is not None and self.progress is not None:
-            with whole_file(self._path / STATE) as part:
-                part.write_text(json.dumps({"key": self._key, **asdict(self.progress)}, indent=1) + "\n")
+        with whole_file(self.path / STATE) as part:
+            part.write_text(json.dumps({"key": self._key, **asdict(self.progress)}, indent=1) + "\n")
 
     def save_accuracies(self, *, always: bool = False) -> None:
         """Write known accuracies, at most every `SAVE_EVERY_S` seconds, if there are new ones."""
         due = always or time.monotonic() - self._saved_at >= SAVE_EVERY_S
-        if self._path is None or not due or len(self.accuracies) == self._saved:
+        if not due or len(self.accuracies) == self._saved:
             return
         keys = b"".join(self.accuracies)
         genes = np.frombuffer(keys, np.int64).reshape(len(self.accuracies), self._space.num_genes)
-        with whole_file(self._path / ACCURACIES) as part, part.open("wb") as file:
+        with whole_file(self.path / ACCURACIES) as part, part.open("wb") as file:
             np.savez(file, key=np.array(self._key), genes=genes.astype(np.int32), accuracy=[*self.accuracies.values()])
-        if self.progress is not None and not (self._path / STATE).exists():
-            self.save()
         self._saved_at, self._saved = time.monotonic(), len(self.accuracies)
 
     def _read_progress(self) -> Progress | None:
-        if self._path is None:
-            return None
         try:
-            values = json.loads((self._path / STATE).read_bytes())
+            values = json.loads((self.path / STATE).read_bytes())
             if values.pop("key") != self._key:
                 return None
             found = Progress(**values)
-            fresh = Progress()
-            for one in fields(Progress):
-                if type(getattr(found, one.name)) is not type(getattr(fresh, one.name)):
-                    return None
+            kinds = {one.name: type(getattr(Progress(), one.name)) for one in fields(Progress)} | {"onboarding": list}
+            if any(type(getattr(found, name)) is not kind for name, kind in kinds.items() if name != "onboarding"):
+                return None
             for text in (*found.asked, *found.population):
                 self._space.parse(text)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, ArchitectureError):
@@ -107,8 +103,7 @@ class SearchFolder:
         return found
 
     def _read_accuracies(self) -> dict[bytes, float]:
-        assert self._path is not None
-        path = self._path / ACCURACIES
+        path = self.path / ACCURACIES
         try:
             if path.stat().st_size > MOST_BYTES:
                 return {}
@@ -118,10 +113,3 @@ class SearchFolder:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
             return {}
         return {row.tobytes(): one for row, one in zip(genes, accuracy.tolist(), strict=True)} if good else {}
-
-
-def check_folder(path: Path) -> None:
-    """Raise `BadInputError` if a search cannot write its folder."""
-    if path.exists() and not path.is_dir():
-        raise BadInputError(f"{path} is a file, not a folder", "Name another with --out.")
-    writable_folder(path)
