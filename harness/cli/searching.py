@@ -40,21 +40,21 @@ def search(
     max_latency: Annotated[
         list[str] | None,
         typer.Option(
-            "--max-latency", metavar="TARGET=TIME", help="The limit of one target: pi4=20ms, phone=8ms. May be repeated."
+            "--max-latency",
+            metavar="TARGET=TIME",
+            help="The limit of one target: pi4=20ms. May be repeated.",
         ),
     ] = None,
     max_macs: Annotated[
         str | None, typer.Option("--max-macs", metavar="N", help="Most multiply-accumulates: 300M.")
     ] = None,
-    max_params: Annotated[
-        str | None, typer.Option("--max-params", metavar="N", help="Most parameters: 5M.")
-    ] = None,
+    max_params: Annotated[str | None, typer.Option("--max-params", metavar="N", help="Most parameters: 5M.")] = None,
     accuracy: Annotated[
         str | None,
         typer.Option(
             "--accuracy",
             metavar="SOURCE",
-            help="Accuracies: a table (.csv or .parquet with columns arch and accuracy), OFA's accuracy predictor (.npz), "
+            help="Accuracies: a table (.csv, .parquet: columns arch and accuracy), OFA's accuracy predictor (.npz), "
             "an ONNX model (.onnx) over an encoding, a proxy (macs, params), or module:function, whose Python code is "
             "run here.",
         ),

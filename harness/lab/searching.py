@@ -106,9 +106,7 @@ class Searching(Measuring, Predicting, OnboardingDevices):
         if accuracy is None:
             raise BadInputError("say where accuracies come from: --accuracy SOURCE", SOURCES)
         if budget < 1:
-            raise BadInputError(
-                f"the budget must be at least 1, not {budget}", "To measure nothing, say --no-measure."
-            )
+            raise BadInputError(f"the budget must be at least 1, not {budget}", "To measure nothing, say --no-measure.")
         if top < 1:
             raise BadInputError(f"top must be at least 1, not {top}")
         named = {str(word): self._search_target(str(word)) for word in words}
@@ -199,7 +197,7 @@ class Searching(Measuring, Predicting, OnboardingDevices):
         count = max(wanted, min(MOST_ONBOARDING, (budget + 1) // 2))
         if shared["listener"].announce:
             shared["listener"].announce(
-                f"{', '.join(progress.onboarding)}: no labels in {space.name} yet, so {count} networks are measured first"
+                f"{', '.join(progress.onboarding)}: no labels in {space.name} yet, {count} networks are measured first"
             )
         where = folder.path / "onboarding"
         self.onboard_fleet(
@@ -240,9 +238,7 @@ class Searching(Measuring, Predicting, OnboardingDevices):
         with whole_folder(folder, keep_others=True) as part:
             for format in EXPORTED:
                 try:
-                    request = ExportRequest(
-                        space, arch, format, target.batch_size, target.precision, seed, as_written
-                    )
+                    request = ExportRequest(space, arch, format, target.batch_size, target.precision, seed, as_written)
                     artifact = self._exported(request)
                 except (LatlabError, ValueError) as error:
                     remarks.append(f"no {format} file: {error}")

@@ -17,7 +17,7 @@ from latlab.harness.importers.grid import Grid, as_numbers, read_csv, read_parqu
 from latlab.predictors.common.cost_totals import totals
 from latlab.search_spaces import SearchSpace
 
-__all__ = ["PROXIES", "AccuracySource", "Proxy", "Remembered", "SOURCES", "Table", "table_of"]
+__all__ = ["PROXIES", "SOURCES", "AccuracySource", "Proxy", "Remembered", "Table", "table_of"]
 
 Genes = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -25,8 +25,8 @@ Floats = NDArray[np.float64]
 PROXIES = ("macs", "params")
 """Costs that may stand for the accuracy: larger networks are more accurate, by and large."""
 SOURCES = (
-    "A table (.csv, .parquet: columns arch and accuracy), the OFA accuracy predictor (.npz), an ONNX model (.onnx) over "
-    "an encoding, module:function (its Python code is run here), or a proxy: macs, params."
+    "A table (.csv, .parquet: columns arch and accuracy), the OFA accuracy predictor (.npz), an ONNX model (.onnx) "
+    "over an encoding, module:function (its Python code is run here), or a proxy: macs, params."
 )
 """What may be named as a source, for messages."""
 
@@ -38,6 +38,8 @@ class AccuracySource(Protocol):
     """In words, for results."""
     identity: str
     """Differs wherever accuracies may: a search continues only with the same ones."""
+    quick: bool
+    """Whether it answers so quickly that nothing is gained by remembering what it said."""
 
     def __call__(self, genes: Genes) -> Floats:
         """Return the accuracies of networks, given as genes (n, genes): shape (n,), NaN where it is not known.
@@ -56,7 +58,7 @@ class Proxy:
     cost: str
 
     def __post_init__(self) -> None:
-        self.name, self.identity = f"{self.cost}, a proxy", self.cost
+        self.name, self.identity, self.quick = f"{self.cost}, a proxy", self.cost, True
 
     def __call__(self, genes: Genes) -> Floats:
         return np.asarray(totals(self.space)(genes, self.cost)[:, 0])
@@ -71,6 +73,7 @@ class Table:
     genes: Genes
     """The networks of the table, shape (m, genes)."""
     _known: Mapping[bytes, float] = field(repr=False)
+    quick: bool = True
 
     def __call__(self, genes: Genes) -> Floats:
         keys = np.ascontiguousarray(genes)
@@ -148,7 +151,7 @@ class Remembered:
     def __init__(
         self, source: AccuracySource, known: dict[bytes, float] | None = None, follow: Callable[[], None] | None = None
     ) -> None:
-        self.name, self.identity = source.name, source.identity
+        self.name, self.identity, self.quick = source.name, source.identity, True
         self._source, self.known, self._follow = source, known if known is not None else {}, follow
 
     def __call__(self, genes: Genes) -> Floats:

@@ -70,6 +70,7 @@ class Function:
     name: str
     function: Callable[[Genes], Any] = field(repr=False)
     identity: str = ""
+    quick: bool = False
 
     def __post_init__(self) -> None:
         self.identity = self.identity or f"{getattr(self.function, '__module__', '')} {self.name}"
@@ -115,6 +116,7 @@ class OFAAccuracy:
     identity: str
     _space: SearchSpace = field(repr=False)
     _layers: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = field(repr=False)
+    quick: bool = True
 
     @classmethod
     def read(cls, path: Path, space: SearchSpace) -> OFAAccuracy:
@@ -169,6 +171,7 @@ class OnnxAccuracy:
     _space: SearchSpace = field(repr=False)
     _encoding: str = field(repr=False)
     _session: Any = field(repr=False)
+    quick: bool = False
 
     @classmethod
     def read(cls, path: Path, space: SearchSpace) -> OnnxAccuracy:

@@ -82,8 +82,8 @@ class _SpaceCrossover(Crossover):  # type: ignore[misc]
         super().__init__(2, 2, prob=0.9)
         self._space = space
 
-    def _do(self, problem: Any, X: Genes, *args: Any, random_state: Any = None, **more: Any) -> Genes:
-        a, b = X.astype(np.int64)
+    def _do(self, problem: Any, genes: Genes, *args: Any, random_state: Any = None, **more: Any) -> Genes:
+        a, b = genes.astype(np.int64)
         cross = self._space.crossover_genes
         return np.stack([cross(a, b, random_state), cross(b, a, random_state)])
 
@@ -95,8 +95,8 @@ class _SpaceMutation(Mutation):  # type: ignore[misc]
         super().__init__(prob=0.9)
         self._space = space
 
-    def _do(self, problem: Any, X: Genes, *args: Any, random_state: Any = None, **more: Any) -> Genes:
-        return self._space.mutate_genes(X.astype(np.int64), random_state)
+    def _do(self, problem: Any, genes: Genes, *args: Any, random_state: Any = None, **more: Any) -> Genes:
+        return self._space.mutate_genes(genes.astype(np.int64), random_state)
 
 
 class _Distinct(DuplicateElimination):  # type: ignore[misc]

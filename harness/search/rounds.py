@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from latlab.harness.search.limits import CENTRAL, Constraints, Measured
 from latlab.harness.search.result import Finalist, Found, Latency, SearchCosts, SearchResult
 from latlab.harness.search.scoring import Genes, Predict, Scorer, Scores
 from latlab.harness.search.state import Progress, SearchFolder
+from latlab.harness.text import count
 from latlab.predictors.common.cost_totals import totals
 from latlab.search_spaces import SearchSpace
 
@@ -29,7 +30,7 @@ SHARE = 3
 LEAST = 2
 """Fewest networks of a round: a device waits for the first export of each."""
 APART = 0.1
-"""Networks of a round whose limits are uncertain differ in their probability by this, so that each teaches something."""
+"""Uncertain networks of one round differ in their probability by this, so that each teaches something."""
 SESSIONS = 2
 """Sessions in which the answer must have been measured, if the budget permits: one cannot show how they differ."""
 FRONT = 300
@@ -121,7 +122,9 @@ class Search:
     ) -> None:
         self.plan, self.evidence, self.folder = plan, evidence, folder
         self._follow, self._announce = follow, announce
-        self._accuracy = Remembered(plan.accuracy, folder.accuracies, folder.save_accuracies)
+        self._accuracy = plan.accuracy
+        if not plan.accuracy.quick:
+            self._accuracy = Remembered(plan.accuracy, folder.accuracies, folder.save_accuracies)
         self._start = time.monotonic()
         self._scored = 0
         self._looking_s = self._measuring_s = 0.0
@@ -150,7 +153,7 @@ class Search:
     def _measure(self, progress: Progress) -> None:
         if self._announce is not None:
             what = "once more in a new session" if progress.again else "the best and the most promising candidates"
-            self._announce(f"round {progress.round + 1}: measuring {len(progress.asked)} networks, {what}")
+            self._announce(f"round {progress.round + 1}: measuring {count(len(progress.asked), 'network')}, {what}")
         start = time.monotonic()
         self.evidence.measure(progress.asked, progress.again)
         self._measuring_s += time.monotonic() - start
@@ -289,15 +292,19 @@ class Search:
         for row in range(len(genes)):
             latencies = []
             for place, (limit, one) in enumerate(zip(plan.constraints.limits, predictions, strict=True)):
-                predicted = (float(values[row]) for values in (one.mean_ms, one.lower_ms, one.upper_ms))
-                latency = Latency(limit.target, limit.max_ms, *predicted)
+                predicted, low, high = (float(each[row]) for each in (one.mean_ms, one.lower_ms, one.upper_ms))
+                latency = Latency(limit.target, limit.max_ms, predicted, low, high)
                 if labels is not None:
                     label = labels[row][place]
                     factor = float(np.exp(wide * label.deviation(view.spreads[place])))
-                    measured = (label.latency_ms, label.stderr_ms, label.sessions)
-                    ends = (label.latency_ms / factor, label.latency_ms * factor)
-                    latency = Latency(limit.target, limit.max_ms, latency.predicted_ms, latency.lower_ms,
-                                      latency.upper_ms, *measured, *ends)  # fmt: skip
+                    latency = replace(
+                        latency,
+                        measured_ms=label.latency_ms,
+                        stderr_ms=label.stderr_ms,
+                        sessions=label.sessions,
+                        measured_lower_ms=label.latency_ms / factor,
+                        measured_upper_ms=label.latency_ms * factor,
+                    )
                 latencies.append(latency)
             found.append(
                 Finalist(
@@ -313,9 +320,7 @@ class Search:
         return found
 
 
-def finalists_to_measure(
-    candidates: Scores, confidence: float, best: float | None, size: int
-) -> list[int]:
+def finalists_to_measure(candidates: Scores, confidence: float, best: float | None, size: int) -> list[int]:
     """Return the rows of the candidates to measure next.
 
     First the most accurate one that keeps the limits with the asked-for confidence. Then those from which most

@@ -5,7 +5,7 @@ from __future__ import annotations
 from latlab.harness.search.result import Finalist, Found, Latency, SearchResult
 from latlab.harness.text import count, latency_text, percent, spoken_duration
 
-__all__ = ["accuracy_text", "costs_in_words", "headline", "latency_in_words", "limits_in_words"]
+__all__ = ["accuracy_text", "costs_in_words", "headline", "latency_in_words", "limits_in_words", "probability_text"]
 
 
 def accuracy_text(value: float) -> str:

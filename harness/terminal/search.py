@@ -57,7 +57,9 @@ class LookView:
         if not self._screen.is_terminal:
             if time.monotonic() - self._said_at >= HEARTBEAT_S:
                 self._said_at = time.monotonic()
-                self._devices.say(f"{looked.done:,}/{looked.total:,} {looked.unit}, {best or 'none keeps the limit yet'}")
+                self._devices.say(
+                    f"{looked.done:,}/{looked.total:,} {looked.unit}, {best or 'none keeps the limit yet'}"
+                )
             return
         if self._bar is None:
             self._devices.stop()
@@ -103,7 +105,8 @@ def show_search(result: SearchResult) -> None:
     winner = result.winner
     if winner is not None:
         screen.print(f"[bold]{escape(winner.arch)}[/bold]", highlight=False)
-        screen.print(f"accuracy {accuracy_text(winner.accuracy)}, limit kept with {probability_text(winner)}")
+        kept = f"keeps the limit with a probability of {probability_text(winner)}"
+        screen.print(f"accuracy {accuracy_text(winner.accuracy)}, {kept}", highlight=False)
         for one in winner.latencies:
             screen.print(f"{escape(one.target)}: {latency_in_words(one)}", highlight=False)
         screen.print()
