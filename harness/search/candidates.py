@@ -44,6 +44,9 @@ Follow = Callable[[Looked], None]
 class Candidates(Protocol):
     """The networks to look at."""
 
+    tie: float
+    """A candidate counts as better than a measured one if its accuracy is greater by more than this share."""
+
     def look(self, scorer: Scorer, seed: int, start: Genes | None, follow: Follow | None) -> tuple[Scores, Genes]:
         """Return the scores of all networks that were looked at, and those from which a further look begins.
 
@@ -65,6 +68,7 @@ class Listed:
     """Networks that are all looked at."""
 
     genes: Genes
+    tie: float = 0.0
 
     @cached_property
     def _keys(self) -> frozenset[bytes]:
@@ -88,6 +92,8 @@ class Evolved:
     space: SearchSpace
     population: int = 100
     generations: int = 500
+    tie: float = 1e-3
+    """Evolution finds something a little better whenever it goes on: there is no end without a tie."""
 
     AGAIN = 5
     """A further look, which begins with the last population, takes this share of the generations."""

@@ -75,6 +75,8 @@ class SearchPlan:
     """Most networks to measure; 0 for none."""
     top: int = 5
     seed: int = 0
+    confirm: bool = True
+    """Whether the answer is measured in a second session, for which the last network of the budget is kept."""
 
 
 @dataclass(frozen=True)
@@ -211,12 +213,16 @@ class Search:
         best = None if view.leader is None else float(known.accuracy[view.leader])
         unmeasured = self._unmeasured(view)
         better = unmeasured.probability >= confidence
-        if best is not None:
+        if view.leader is not None and best is not None:
+            best += abs(best) * self.plan.candidates.tie
             better &= unmeasured.accuracy > best
+            sessions = min(one.sessions for one in known.labels[view.leader])
+            unconfirmed = self.plan.confirm and sessions < SESSIONS
+            if unconfirmed and (left == 1 or not better.any()):
+                return [known.archs[view.leader]], True
             if not better.any():
-                sessions = min(one.sessions for one in known.labels[view.leader or 0])
-                return ([known.archs[view.leader or 0]], True) if sessions < SESSIONS else ([], False)
-        size = min(left, max(LEAST, -(-left // SHARE)))
+                return [], False
+        size = min(left - (self.plan.confirm and left > 1), max(LEAST, -(-left // SHARE)))
         rows = finalists_to_measure(unmeasured, confidence, best, size)
         return [self.plan.space.from_genes(unmeasured.genes[row]).text for row in rows], False
 
@@ -236,9 +242,8 @@ class Search:
         progress = self.folder.progress
         if plan.budget:
             winner = ranked[0] if ranked and ranked[0].keeps else None
-            better = (unmeasured.probability >= confidence) & (
-                unmeasured.accuracy > (winner.accuracy if winner else -np.inf)
-            )
+            best = -np.inf if winner is None else winner.accuracy + abs(winner.accuracy) * plan.candidates.tie
+            better = (unmeasured.probability >= confidence) & (unmeasured.accuracy > best)
             found = Found.NOTHING if winner is None else Found.BUDGET if better.any() else Found.STANDS
         else:
             good = np.flatnonzero(view.scores.probability >= confidence)

@@ -129,5 +129,6 @@ class Scorer:
         return BadInputError(
             f"no candidate of {self.space.name} keeps the limit with a probability of {self.constraints.confidence:g}: "
             f"the fastest of the space takes {takes} (predicted)",
-            f"The best probability is {best:.2g}. Raise the limit, or lower --confidence.",
+            f"The best probability is {f'{best:.2f}' if best >= 0.01 else 'below 0.01'}. Raise the limit, or lower "
+            "--confidence.",
         )
