@@ -25,6 +25,8 @@ __all__ = ["Evidence", "Search", "SearchPlan", "finalists_to_measure"]
 
 UNLIKELY = 0.02
 """If no candidate keeps the limits with this probability, measuring is in vain."""
+WORTH = 0.5
+"""A more accurate candidate is worth a measurement if it keeps the limits rather than not."""
 SHARE = 3
 """A round measures this share of the budget that is left."""
 LEAST = 2
@@ -212,7 +214,7 @@ class Search:
         known, confidence = view.known, self.plan.constraints.confidence
         best = None if view.leader is None else float(known.accuracy[view.leader])
         unmeasured = self._unmeasured(view)
-        better = unmeasured.probability >= confidence
+        better = unmeasured.probability >= min(confidence, WORTH)
         if view.leader is not None and best is not None:
             best += abs(best) * self.plan.candidates.tie
             better &= unmeasured.accuracy > best
@@ -243,7 +245,7 @@ class Search:
         if plan.budget:
             winner = ranked[0] if ranked and ranked[0].keeps else None
             best = -np.inf if winner is None else winner.accuracy + abs(winner.accuracy) * plan.candidates.tie
-            better = (unmeasured.probability >= confidence) & (unmeasured.accuracy > best)
+            better = (unmeasured.probability >= min(confidence, WORTH)) & (unmeasured.accuracy > best)
             found = Found.NOTHING if winner is None else Found.BUDGET if better.any() else Found.STANDS
         else:
             good = np.flatnonzero(view.scores.probability >= confidence)
