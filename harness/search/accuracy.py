@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from latlab.harness.errors import BadInputError
 from latlab.harness.importers.arch_formats import ARCH_COLUMNS, INDEX_COLUMNS, rows_in
+from latlab.harness.importers.grid import FORMS as LATENCY_FORMS
 from latlab.harness.importers.grid import Grid, as_numbers, read_csv, read_parquet
 from latlab.predictors.common.cost_totals import totals
 from latlab.search_spaces import SearchSpace
@@ -29,6 +30,7 @@ SOURCES = (
     "over an encoding, module:function (its Python code is run here), or a proxy: macs, params."
 )
 """What may be named as a source, for messages."""
+FORMS = "A table has a column `arch` with canonical strings (or `index`, NAS-Bench-201's), and a column `accuracy`."
 
 
 class AccuracySource(Protocol):
@@ -92,10 +94,16 @@ def table_of(path: Path, space: SearchSpace, column: str | None = None) -> Table
         BadInputError: it cannot be read, has no accuracies, or architectures of another space.
     """
     try:
-        content = path.read_bytes()
-        grid = read_parquet(path) if path.suffix.lower() == ".parquet" else read_csv(path)
+        return _table_of(path, space, column)
     except OSError as error:
         raise BadInputError(f"cannot read {path}: {error.strerror or error}") from error
+    except BadInputError as error:  # the readers' own hint speaks of latencies
+        raise BadInputError(error.message, FORMS if error.hint == LATENCY_FORMS else error.hint) from None
+
+
+def _table_of(path: Path, space: SearchSpace, column: str | None) -> Table:
+    content = path.read_bytes()
+    grid = read_parquet(path) if path.suffix.lower() == ".parquet" else read_csv(path)
     lower = {key.strip().lower() for key in grid.columns}
     by_index = not lower & {*ARCH_COLUMNS, "ks"} and bool(lower & set(INDEX_COLUMNS))
     chosen = _accuracy_column(grid, column)

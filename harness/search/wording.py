@@ -36,7 +36,10 @@ def headline(result: SearchResult) -> str:
             "A larger budget measures more, a higher limit or a lower confidence admits more."
         )
     if result.found is Found.STANDS:
-        return "The answer was measured and stands: no other candidate is more accurate and keeps the limit rather than not."
+        return (
+            "The answer was measured and stands: no other candidate is more accurate and keeps the limit rather than "
+            "not."
+        )
     return (
         "The answer was measured, and the budget is spent: other candidates may be more accurate and keep the limit. "
         "A larger budget goes on from here."
