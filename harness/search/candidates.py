@@ -44,8 +44,10 @@ Follow = Callable[[Looked], None]
 class Candidates(Protocol):
     """The networks to look at."""
 
-    tie: float
-    """A candidate counts as better than a measured one if its accuracy is greater by more than this share."""
+    @property
+    def tie(self) -> float:
+        """A candidate counts as better than a measured one if its accuracy is greater by more than this share."""
+        ...
 
     def look(self, scorer: Scorer, seed: int, start: Genes | None, follow: Follow | None) -> tuple[Scores, Genes]:
         """Return the scores of all networks that were looked at, and those from which a further look begins.

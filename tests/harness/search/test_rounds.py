@@ -134,6 +134,17 @@ def test_an_impossible_limit_says_what_is_possible(tmp_path: Path) -> None:
     assert evidence.tried == []
 
 
+def test_a_device_that_is_slower_than_predicted_has_no_answer(tmp_path: Path) -> None:
+    evidence = FunctionEvidence(SPACE, latency)
+    evidence.latency = lambda genes: 3 * latency(genes)
+    least = float(np.quantile(latency(ALL), 0.02))
+    result = search_in(tmp_path, evidence, SOURCE, Listed(ALL), least, 4).run()
+    assert result.found is Found.NOTHING
+    assert result.winner is None
+    assert result.measured
+    assert not any(one.keeps for one in result.finalists)
+
+
 def test_without_measuring_the_answer_is_a_prediction(tmp_path: Path) -> None:
     evidence = FunctionEvidence(SPACE, latency)
     result = search_in(tmp_path, evidence, SOURCE, Listed(ALL), LIMIT, 0, top=3).run()
