@@ -122,6 +122,25 @@ class SearchSpace(ABC):
     def crossover(self, a: Architecture, b: Architecture, rng: Random) -> Architecture:
         """Return a child of `a` and `b` that takes each choice from a random parent (uniform crossover)."""
 
+    def mutate_genes(self, genes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """Return a random neighbour of each row of genes, of shape (n, num_genes), as `mutate` does.
+
+        The default asks `mutate` about each row, which is slow; the built-in spaces change all rows at once.
+        """
+        one_by_one = Random(int(rng.integers(2**63)))
+        return self.genes([self.mutate(self.from_genes(row), one_by_one) for row in genes])
+
+    def crossover_genes(
+        self, a: NDArray[np.int64], b: NDArray[np.int64], rng: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Return a child of each pair of rows of `a` and `b`, of shape (n, num_genes), as `crossover` does.
+
+        The default asks `crossover` about each pair, which is slow; the built-in spaces cross all pairs at once.
+        """
+        one_by_one = Random(int(rng.integers(2**63)))
+        pairs = zip(a, b, strict=True)
+        return self.genes([self.crossover(self.from_genes(x), self.from_genes(y), one_by_one) for x, y in pairs])
+
     @abstractmethod
     def input_shape(self, arch: Architecture) -> tuple[int, int, int]:
         """Return (channels, height, width) of the input that `arch` takes."""

@@ -20,7 +20,7 @@ from latlab.harness.cli import bench as cli_bench
 from latlab.harness.cli import compare as cli_compare
 from latlab.harness.cli import devices as cli_devices
 from latlab.harness.cli import importing as cli_import
-from latlab.harness.cli import inspecting, measuring, predicting, results
+from latlab.harness.cli import inspecting, measuring, predicting, results, searching
 from latlab.harness.cli import profile as cli_profile
 from latlab.harness.cli import quality as cli_quality
 from latlab.harness.cli import store as cli_store
@@ -40,7 +40,7 @@ app = App(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for commands in (predicting, measuring, results):
+for commands in (predicting, measuring, searching, results):
     app.add_typer(commands.app)
 app.add_typer(cli_devices.app)
 app.add_typer(inspecting.app)
@@ -78,7 +78,7 @@ def latlab(
     store_before(context, store)
 
 
-KEEP_WHAT_THEY_MEASURE = ("measure", "embed", "onboard", "sustain", "compare")
+KEEP_WHAT_THEY_MEASURE = ("measure", "embed", "onboard", "search", "sustain", "compare")
 """Commands that lose nothing when they are interrupted."""
 ONLY_READ = ("devices", "doctor", "inspect", "show", "spaces")
 """Commands that have nothing to lose."""

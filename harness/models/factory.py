@@ -23,6 +23,7 @@ __all__ = [
     "first_of_module",
     "is_factory",
     "likely_shapes",
+    "named_object",
     "running_user_code",
     "tables_of",
 ]
@@ -50,14 +51,9 @@ def call_factory(model: str) -> Any:
     """
     from torch import nn
 
-    package, _, attribute = model.partition(":")
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # a console script's path lacks the current folder, where users keep code
     with running_user_code(model, "instead of making a module"):
         try:
-            module: Any = importlib.import_module(package)
-            for name in attribute.split("."):
-                module = getattr(module, name)
+            module = named_object(model)
             if not isinstance(module, nn.Module):
                 module = module()
             if isinstance(module, nn.Module):
@@ -70,6 +66,17 @@ def call_factory(model: str) -> Any:
     if not isinstance(module, nn.Module):
         raise BadInputError(f"{model} gave a {type(module).__name__}, not a torch.nn.Module")
     return module
+
+
+def named_object(name: str) -> Any:
+    """Return what `package.module:attribute` names; the current folder is searched, too. Importing runs its code."""
+    package, _, attribute = name.partition(":")
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # a console script's path lacks the current folder, where users keep code
+    found: Any = importlib.import_module(package)
+    for part in attribute.split("."):
+        found = getattr(found, part)
+    return found
 
 
 @contextmanager

@@ -116,6 +116,9 @@ class View:
         """Print a line."""
         self._print(escape(line))
 
+    def stop(self) -> None:
+        """End the display of devices, if there is one."""
+
     def _print(self, line: str) -> None:
         self._console.print(line, soft_wrap=not self._console.is_terminal, highlight=False)
 
@@ -259,6 +262,7 @@ class _LiveView(View):
 
     def watch(self, devices: Mapping[str, DeviceState]) -> None:
         super().watch(devices)
+        self.stop()  # the display of an earlier run
         if len(devices) > 1:
             self._live = Live(self, console=self._console, refresh_per_second=4, transient=True)
         else:

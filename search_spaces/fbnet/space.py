@@ -29,6 +29,7 @@ from latlab.search_spaces.fbnet.skeleton import (
     stem_layers,
 )
 from latlab.search_spaces.layers import Layer
+from latlab.search_spaces.variation import change_one_gene, uniform_crossover
 
 if TYPE_CHECKING:  # torch is heavy, and only `build` needs it
     from torch import nn
@@ -94,6 +95,14 @@ class FBNet(SearchSpace):
 
     def crossover(self, a: Architecture, b: Architecture, rng: Random) -> Architecture:
         return self.from_genes([rng.choice(pair) for pair in zip(a.genes, b.genes, strict=True)])
+
+    def mutate_genes(self, genes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        return change_one_gene(genes, len(OPS), rng)
+
+    def crossover_genes(
+        self, a: NDArray[np.int64], b: NDArray[np.int64], rng: np.random.Generator
+    ) -> NDArray[np.int64]:
+        return uniform_crossover(a, b, rng)
 
     def references(self) -> tuple[Architecture, ...]:
         """Return HELP's architectures, chosen in the CIFAR-100 setting; ImageNet uses the same operations."""

@@ -34,6 +34,7 @@ from latlab.search_spaces.nasbench201.cell import (
     stem_layers,
 )
 from latlab.search_spaces.nasbench201.features import all_features
+from latlab.search_spaces.variation import change_one_gene, uniform_crossover
 
 if TYPE_CHECKING:  # torch is heavy, and only `build` needs it
     from torch import nn
@@ -145,6 +146,14 @@ class NASBench201(SearchSpace):
 
     def crossover(self, a: Architecture, b: Architecture, rng: Random) -> Architecture:
         return self.from_genes([rng.choice(pair) for pair in zip(a.genes, b.genes, strict=True)])
+
+    def mutate_genes(self, genes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        return change_one_gene(genes, len(OPS), rng)
+
+    def crossover_genes(
+        self, a: NDArray[np.int64], b: NDArray[np.int64], rng: np.random.Generator
+    ) -> NDArray[np.int64]:
+        return uniform_crossover(a, b, rng)
 
     def canonical(self, arch: Architecture) -> Architecture:
         """Return the cell whose dead edges are `none`."""

@@ -26,6 +26,7 @@ from latlab.search_spaces.ofa_mobilenetv3.skeleton import (
     layers_of,
     stages,
 )
+from latlab.search_spaces.variation import another, uniform_crossover
 
 if TYPE_CHECKING:  # torch is heavy, and only `build` needs it
     from torch import nn
@@ -195,6 +196,33 @@ class OFAMobileNetV3(SearchSpace):
                 part.append((rng.choice(donors)[0], rng.choice(donors)[1]))
             parts.append(part)
         return self._from_stages(rng.choice((a.genes[0], b.genes[0])), parts)
+
+    def mutate_genes(self, genes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        rows, full, used = np.arange(len(genes)), self._with_spare_blocks(genes, rng), genes != 0
+        place = np.where(used, rng.random(genes.shape), -1.0).argmax(axis=1)  # each used choice is equally likely
+        old = full[rows, place]
+        resolution = (another((old - RESOLUTIONS[0]) // 4, len(RESOLUTIONS), rng)) * 4 + RESOLUTIONS[0]
+        depth = another(old - DEPTHS[0], len(DEPTHS), rng) + DEPTHS[0]
+        kernel = np.array(KERNELS)[another(_index_in(KERNELS, np.clip(old, 0, KERNELS[-1])), len(KERNELS), rng)]
+        expansion = np.array(EXPANSIONS)[
+            another(_index_in(EXPANSIONS, np.clip(old, 0, EXPANSIONS[-1])), len(EXPANSIONS), rng)
+        ]
+        kinds = [place == 0, place <= STAGES, place <= STAGES + SLOTS]
+        full[rows, place] = np.select(kinds, [resolution, depth, kernel], expansion)
+        return self.canonical_genes(full)
+
+    def _with_spare_blocks(self, genes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """Return genes in whose unused slots random blocks stand, for stages that grow."""
+        shape = (len(genes), SLOTS)
+        kernels, expansions = rng.choice(KERNELS, size=shape), rng.choice(EXPANSIONS, size=shape)
+        spare = np.hstack([genes[:, : 1 + STAGES], kernels, expansions])
+        return np.where(genes == 0, spare, genes)
+
+    def crossover_genes(
+        self, a: NDArray[np.int64], b: NDArray[np.int64], rng: np.random.Generator
+    ) -> NDArray[np.int64]:
+        child = uniform_crossover(a, b, rng)
+        return self.canonical_genes(np.where(child == 0, a + b, child))  # a block that one parent lacks is the other's
 
     def references(self) -> tuple[Architecture, ...]:
         """Return HELP's architectures, which were chosen at width 1.0 and are used at both widths."""

@@ -104,6 +104,18 @@ CALLS: dict[str, Callable[[Lab, Archs, Paths], object]] = {
     "onboard_fleet": lambda lab, arch, path: lab.onboard_fleet(
         [TOY], space="nasbench201", budget=3, predictor="ridge", policy="quick", out=path("many")
     ),
+    "search": lambda lab, arch, path: lab.search(
+        Target.parse(TOY),
+        space="nasbench201",
+        max_latency_ms={TOY: 9},
+        accuracy=path("acc.csv"),
+        candidates=path("some.txt"),
+        budget=2,
+        policy="quick",
+        predictor="ridge",
+        out=path("found"),
+        export=path("winner"),
+    ),
     "report": lambda lab, arch, path: lab.report(
         target=TOY, space="nasbench201", predictor="ridge", out=path("report.html")
     ),
@@ -136,6 +148,8 @@ def test_every_method_takes_strings_and_values(
     Path("mine.csv").write_text("arch,latency_ms\n" + "".join(f"{one.text},{2 + i}\n" for i, one in enumerate(ARCHS)))
     with Lab(path("base.db"), inventory=path("inventory.yaml"), cache=path(str(cache))).store as base:
         assert base.path == Path("base.db")
+    Path("acc.csv").write_text("arch,accuracy\n" + "".join(f"{one.text},{60 + i}\n" for i, one in enumerate(ARCHS)))
+    Path("some.txt").write_text("".join(f"{one.text}\n" for one in ARCHS))
     Lab("base.db", cache=cache).measure("toy", space="nasbench201", archs=ARCHS, policy="quick")
     lab = Lab(path("latlab.db"), inventory=path("inventory.yaml"), cache=path(str(cache)))
     made = lab.cache.ensure(ExportRequest("nasbench201", ARCHS[0].text, "onnx"))

@@ -81,6 +81,30 @@ def test_children_take_each_choice_from_a_parent(space: SearchSpace) -> None:
     assert space.crossover(a, a, Random(0)) == a
 
 
+def test_arrays_of_genes_mutate_to_neighbours(space: SearchSpace) -> None:
+    genes = np.repeat(space.genes(space.sample(1, seed=4)), 400, axis=0)
+    mutants = space.mutate_genes(genes, np.random.default_rng(0))
+    one_by_one = {space.mutate(space.from_genes(genes[0]), Random(seed)) for seed in range(400)}
+    assert space.valid(mutants).all()
+    assert (mutants != genes).any(axis=1).all()
+    assert ((mutants != genes) & (genes != 0)).any(axis=0).sum() == (genes[0] != 0).sum(), "some choice never changes"
+    most = max(sum(x != y for x, y in zip(arch.genes, genes[0], strict=True)) for arch in one_by_one)
+    assert (mutants != genes).sum(axis=1).max() <= most
+    np.testing.assert_array_equal(mutants, space.mutate_genes(genes, np.random.default_rng(0)))
+    np.testing.assert_array_equal(mutants[:9], space.genes([space.from_genes(row) for row in mutants[:9]]))
+
+
+def test_arrays_of_genes_take_each_choice_from_a_parent(space: SearchSpace) -> None:
+    a, b = (space.genes(space.sample(50, seed=seed)) for seed in (5, 6))
+    children = space.crossover_genes(a, b, np.random.default_rng(0))
+    assert space.valid(children).all()
+    assert ((children == a) | (children == b) | (children == 0)).all()
+    assert (children != a).any()
+    assert (children != b).any()
+    np.testing.assert_array_equal(space.crossover_genes(a, a, np.random.default_rng(0)), a)
+    np.testing.assert_array_equal(children[:9], space.genes([space.from_genes(row) for row in children[:9]]))
+
+
 def test_references_are_ten_networks_of_the_space(space: SearchSpace) -> None:
     references = space.references()
     assert len(set(references)) == 10

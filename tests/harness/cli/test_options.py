@@ -31,6 +31,8 @@ COMMANDS: dict[str, list[str]] = {
     "bench predictors": ["--table", "mine.parquet", "--space", "fbnet", "--source", "pi3,pi4", "--target", "pi5",
                          "--predictor", "flops"],
     "bench tasks": ["--table", "mine.parquet", "--space", "fbnet", "--sources", "1", "--targets", "1"],
+    "search": ["--target", TARGET, "--space", SPACE, "--max-latency-ms", "9", "--accuracy", "macs", "--generations",
+               "2", "--no-measure", "--predictor", "flops"],
     "inspect": ["no.onnx"],
     "sustain": ["local", "--space", SPACE, "--arch", FIRST],
     "profile": [FIRST, "local", "--space", SPACE],

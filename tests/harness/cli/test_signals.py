@@ -46,6 +46,11 @@ CASES = {
     "onboard": Case(f"onboard stuck --space {SPACE} --budget 3", "device", SAVED),
     "embed": Case(f"embed stuck --space {SPACE} --out e.json", "device", SAVED),
     "sustain": Case("sustain stuck --model tiny.onnx --out s.svg", "device", SAVED),
+    "search": Case(
+        f"search --target {PI.replace('pi', 'stuck')} --space {SPACE} --max-latency-ms 9 --accuracy macs --budget 2",
+        "device",
+        SAVED,
+    ),
     "compare": Case("compare tiny.onnx tiny.onnx stuck", "device", SAVED),
     "compare --targets": Case(
         f"compare --targets {TOY} {PI.replace('pi', 'stuck')} --space {SPACE} {FIRST_TWO} --out t.html", "device", SAVED

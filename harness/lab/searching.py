@@ -1,0 +1,287 @@
+"""Search: the most accurate network that keeps a limit, measured."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from latlab.harness.active_learning.prediction import stored_target
+from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for, predictor_options
+from latlab.harness.architectures import space_named, space_to_measure
+from latlab.harness.errors import BadInputError, LatlabError
+from latlab.harness.exporters import ExportRequest
+from latlab.harness.fleet.jobs import RunListener
+from latlab.harness.lab.measuring import Measuring
+from latlab.harness.lab.onboarding import OnboardingDevices
+from latlab.harness.lab.predicting import Predicting
+from latlab.harness.paths import whole_file, whole_folder
+from latlab.harness.search.accuracy import SOURCES, AccuracySource
+from latlab.harness.search.accuracy_models import accuracy_source
+from latlab.harness.search.candidates import Follow, Listed, candidates_of
+from latlab.harness.search.evidence import USUAL_SPREAD, StoreEvidence
+from latlab.harness.search.limits import Constraints, Limit
+from latlab.harness.search.result import SearchResult
+from latlab.harness.search.rounds import Search, SearchPlan
+from latlab.harness.search.state import SearchFolder
+from latlab.harness.targets import Target
+from latlab.search_spaces import SearchSpace
+
+__all__ = ["Searching"]
+
+MOST_ONBOARDING = 20
+"""Most networks to measure before a search in a space in which a target has no labels; half the budget at most."""
+EXPORTED = ("onnx", "torchscript", "tflite")
+"""Formats of the answer's model files."""
+PAGE, RESULT = "search.html", "result.json"
+
+
+class Searching(Measuring, Predicting, OnboardingDevices):
+    """The verb that searches."""
+
+    def search(
+        self,
+        targets: str | Target | Sequence[str | Target],
+        *,
+        space: str,
+        max_latency_ms: float | Mapping[str, float],
+        accuracy: str | Path | Callable[..., Any] | AccuracySource | None = None,
+        accuracy_column: str | None = None,
+        candidates: str | Path | None = None,
+        max_macs: float | None = None,
+        max_params: float | None = None,
+        confidence: float = 0.9,
+        budget: int = 30,
+        measure: bool = True,
+        top: int = 5,
+        population: int = 100,
+        generations: int = 500,
+        policy: str = "default",
+        predictor: PredictorOptions | str = PredictorOptions(),
+        seed: int = 0,
+        as_written: bool = False,
+        out: str | Path | None = None,
+        export: str | Path | None = None,
+        listener: RunListener = RunListener(),
+        follow: Follow | None = None,
+    ) -> SearchResult:
+        """Search for the most accurate network that keeps latency limits; what is returned was measured.
+
+        Candidates are scored by their accuracy and by the probability with which they keep the limits. The best of them
+        are measured, the predictors learn from that, and so on, until the answer stands or the budget is spent. The
+        same call continues a search that was interrupted; a larger budget extends it.
+
+        Args:
+            targets: full targets, or devices with one target. One without labels in the space is onboarded first.
+            space: name of the search space.
+            max_latency_ms: the limit in ms on every target, or a limit for each, by the words in `targets`.
+            accuracy: a table, the weights of OFA's accuracy predictor, an ONNX model, `module:function`, `macs` or
+                `params` (`search.accuracy.SOURCES`); or a function from genes (n, genes) to n accuracies.
+            accuracy_column: the table's column of accuracies; None for the only one.
+            candidates: a file with the architectures to choose from; None for the whole space, or a table's networks.
+            max_macs, max_params: most multiply-accumulates and parameters.
+            confidence: probability with which all latency limits together are kept. Errors on several targets are
+                taken as independent.
+            budget: most networks to measure.
+            measure: False to predict only.
+            top: number of networks in the result.
+            population, generations: size and number of the populations of the evolution, in spaces too large to list.
+            policy, seed, as_written, listener: as for `measure`.
+            predictor: as for `predict`.
+            out: folder for the page, the result and the state of the search. Default: a folder in `latlab-out`.
+            export: folder for the model files of the answer.
+            follow: called while candidates are looked at.
+
+        Raises:
+            BadInputError: if the arguments make no sense, or no candidate can keep the limits.
+            LatlabError: if a device failed.
+        """
+        chosen = space_to_measure(space) if measure or export is not None else space_named(space)
+        words = [targets] if isinstance(targets, str | Target) else list(targets)
+        if not words:
+            raise BadInputError("say for which target to search", "Name one with --target.")
+        if accuracy is None:
+            raise BadInputError("say where accuracies come from: --accuracy SOURCE", SOURCES)
+        if budget < 1:
+            raise BadInputError(f"the budget must be at least 1, not {budget}", "To measure nothing, say --no-measure.")
+        if top < 1:
+            raise BadInputError(f"top must be at least 1, not {top}")
+        named = {str(word): self._search_target(str(word)) for word in words}
+        if len(set(named.values())) < len(words):
+            raise BadInputError(f"a target is named twice: {', '.join(map(str, words))}", "Name each once.")
+        constraints = Constraints(limits_of(named, max_latency_ms), confidence, max_macs, max_params)
+        source = accuracy_source(accuracy, chosen, accuracy_column)
+        where, scope = candidates_of(chosen, source, candidates, population, generations)
+        predictor = predictor_options(predictor)
+        listed = where.genes.tobytes() if isinstance(where, Listed) else scope.encode()
+        folder = SearchFolder(
+            _search_folder(out, list(named.values()), chosen, seed),
+            [chosen.name, constraints, source.identity, listed, seed, policy, predictor, as_written, measure],
+            chosen,
+        )
+        full = list(named.values())
+        has_device = all(target.split("/")[0] in self.inventory.names for target in full)
+        remarks = []
+        if measure and not has_device:
+            remarks.append("the inventory has no device for the targets, so nothing was measured")
+        measure = measure and has_device
+        if folder.continues and listener.announce:
+            listener.announce("continuing the search that was begun here")
+        shared: dict[str, Any] = {"policy": policy, "seed": seed, "as_written": as_written, "listener": listener}
+
+        def measured(archs: Sequence[str], again: bool) -> Any:
+            return self.measure(full, space=chosen.name, archs=archs, new_session=again, raw=False, **shared)
+
+        evidence = StoreEvidence(
+            self.store,
+            full,
+            chosen.name,
+            as_written,
+            lambda target: self.predictor(target, space=chosen.name, predictor=predictor, seed=seed),
+            measured,
+        )
+        if measure:
+            self._onboard_unknown(folder, evidence, full, chosen, budget, predictor, shared)
+        plan = SearchPlan(chosen, constraints, source, where, scope, budget if measure else 0, top, seed)
+        result = Search(plan, evidence, folder, follow, listener.announce).run()
+        unknown = evidence.unknown_spreads()
+        if measure and unknown:
+            remarks.append(
+                f"no network was measured in two sessions on {', '.join(unknown)}: labels are taken to differ by "
+                f"{100 * USUAL_SPREAD:g} % from one session to the next"
+            )
+        if len(full) > 1:
+            remarks.append("errors on several targets are taken as independent: the probability is their product")
+        rows = self.store.table(target=full, space=chosen.name, only=("target", "simulated"))
+        result = replace(result, remarks=tuple(remarks), simulated=bool(rows["simulated"].any()))
+        return self._written(result, folder.path, full, chosen, export, seed, as_written)
+
+    def _search_target(self, word: str) -> str:
+        """Return the full target that a word means. Raises `BadInputError` if there is none, or several."""
+        stored = stored_target(self.store, word) if self.store.path.exists() else word
+        if "/" in stored:
+            target = Target.parse(stored)
+            known = self.store.path.exists() and any(one == stored for one, _ in self.store.labelled())
+            if not known:
+                self.inventory.device(target.device)
+            return stored
+        found = self.targets(word)
+        if len(found) != 1:
+            raise BadInputError(
+                f"{word} has several targets: {', '.join(map(str, found))}", "Name one, as it is written here."
+            )
+        return str(found[0])
+
+    def _onboard_unknown(
+        self,
+        folder: SearchFolder,
+        evidence: StoreEvidence,
+        targets: Sequence[str],
+        space: SearchSpace,
+        budget: int,
+        predictor: PredictorOptions,
+        shared: Mapping[str, Any],
+    ) -> None:
+        """Onboard the targets that have no labels in the space, which takes a part of the budget."""
+        progress = folder.progress
+        if progress.onboarding is None:
+            labels = evidence.labels()
+            progress.onboarding = [one for one, known in zip(targets, labels, strict=True) if not known]
+            folder.save()
+        if not progress.onboarding or progress.onboarded:
+            return
+        wanted = len(predictor_for(predictor, space, seed=shared["seed"]).wanted())
+        count = max(wanted, min(MOST_ONBOARDING, (budget + 1) // 2))
+        if shared["listener"].announce:
+            shared["listener"].announce(
+                f"{', '.join(progress.onboarding)}: no labels in {space.name} yet, {count} networks are measured first"
+            )
+        where = folder.path / "onboarding"
+        self.onboard_fleet(
+            progress.onboarding, space=space.name, budget=count, predictor=predictor, out=where, **shared
+        )
+        progress.onboarded = count
+        progress.spent += count
+        folder.save()
+
+    def _written(
+        self,
+        result: SearchResult,
+        folder: Path,
+        targets: Sequence[str],
+        space: SearchSpace,
+        export: str | Path | None,
+        seed: int,
+        as_written: bool,
+    ) -> SearchResult:
+        """Write the page, the result and the answer's model files, and return the result with their paths."""
+        from latlab.harness.report.search.page import write_page  # matplotlib is heavy
+
+        if export is not None and result.winner is not None:
+            request = (space.name, result.winner.arch, Target.parse(targets[0]), seed, as_written)
+            exported, remarks = self._export_winner(Path(export), *request)
+            result = replace(result, exported=exported, remarks=(*result.remarks, *remarks))
+        result = replace(result, report=(folder / PAGE).absolute())
+        write_page(result, folder / PAGE)
+        with whole_file(folder / RESULT) as part:
+            part.write_text(json.dumps(result.full_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        return result
+
+    def _export_winner(
+        self, folder: Path, space: str, arch: str, target: Target, seed: int, as_written: bool
+    ) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+        """Write a network's files in the formats that most runtimes take; return their paths, and what failed."""
+        paths, remarks = [], []
+        with whole_folder(folder, keep_others=True) as part:
+            for format in EXPORTED:
+                try:
+                    request = ExportRequest(space, arch, format, target.batch_size, target.precision, seed, as_written)
+                    artifact = self._exported(request)
+                except (LatlabError, ValueError) as error:
+                    remarks.append(f"no {format} file: {error}")
+                    continue
+                name = f"winner{artifact.suffix}"
+                shutil.copyfile(artifact.path, part / name)
+                paths.append((folder / name).absolute())
+        return tuple(paths), tuple(remarks)
+
+
+def limits_of(named: Mapping[str, str], given: float | Mapping[str, float]) -> tuple[Limit, ...]:
+    """Return the limit of each target.
+
+    Args:
+        named: full targets by the words that they are named by.
+        given: a limit for all, or by word or full target; the key "" stands for all others.
+
+    Raises:
+        BadInputError: a target has no limit, or a limit no target.
+    """
+    by_word = dict(given) if isinstance(given, Mapping) else {"": given}
+    rest = by_word.pop("", None)
+    full = {**{target: target for target in named.values()}, **named}
+    strange = [word for word in by_word if word not in full]
+    if strange:
+        raise BadInputError(
+            f"there is a limit for {strange[0]}, which is no target of this search",
+            f"The targets are: {', '.join(named)}.",
+        )
+    limits = {full[word]: value for word, value in by_word.items()}
+    found = []
+    for word, target in named.items():
+        value = limits.get(target, rest)
+        if value is None:
+            raise BadInputError(
+                f"{word} has no limit", f"Give one, such as --max-latency {word}=20ms, or --max-latency-ms for all."
+            )
+        found.append(Limit(target, float(value)))
+    return tuple(found)
+
+
+def _search_folder(out: str | Path | None, targets: Sequence[str], space: SearchSpace, seed: int) -> Path:
+    if out is not None:
+        return Path(out)
+    name = targets[0].replace("/", "-") + (f"-and-{len(targets) - 1}-more" if len(targets) > 1 else "")
+    return Path("latlab-out") / name / (f"search-{space.name}" if seed == 0 else f"search-{space.name}-seed{seed}")

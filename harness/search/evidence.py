@@ -1,0 +1,134 @@
+"""What a store knows of the targets of a search, and the measuring of more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from latlab.harness.active_learning.fitted_predictor import FittedPredictor
+from latlab.harness.active_learning.latency_table import measured_latencies
+from latlab.harness.errors import LatlabError
+from latlab.harness.fleet.campaigns import Measurements
+from latlab.harness.search.limits import Measured
+from latlab.harness.search.scoring import Predict
+from latlab.harness.statistics.reliability import between_sessions
+from latlab.harness.store.store import Store
+from latlab.harness.store.tables import LABELS
+from latlab.harness.store.vocabulary import Role, Selection, Status
+
+__all__ = ["USUAL_SPREAD", "StoreEvidence", "session_spread"]
+
+USUAL_SPREAD = 0.03
+"""Relative deviation from one session to the next that is assumed as long as nothing was measured twice: on a shared
+machine whole sessions differ by 4 to 6 %, on a quiet one by less than 1 % (benchmarks/RESULTS.md)."""
+USUAL_WEIGHT = 2.0
+"""Networks measured in two sessions that weigh as much as that assumption."""
+
+
+class StoreEvidence:
+    """The labels of a store (`rounds.Evidence`).
+
+    Args:
+        store: the store.
+        targets: full targets, one for each limit; one target may have several.
+        space: name of the search space.
+        as_written: whether networks are exported with their dead edges.
+        predictor: returns the predictor of a target, fitted to its labels.
+        measure: measures architectures on all targets, in a new session if the second argument is true.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        targets: Sequence[str],
+        space: str,
+        as_written: bool,
+        predictor: Callable[[str], FittedPredictor],
+        measure: Callable[[Sequence[str], bool], Measurements],
+    ) -> None:
+        self._store, self._targets, self._space, self._as_written = store, targets, space, as_written
+        self._predictor, self._measure = predictor, measure
+
+    def predicts(self) -> Sequence[Predict]:
+        return [self._predictor(target).predict for target in self._targets]
+
+    def labels(self) -> Sequence[Mapping[str, Measured]]:
+        found = []
+        for target in self._targets:
+            rows = self._rows(target)
+            own = rows[rows["selection"] != Selection.IMPORTED]
+            sessions = own.groupby("arch")["session_id"].nunique().to_dict()
+            found.append(
+                {
+                    arch: Measured(one.latency_ms, one.stderr_ms or 0.0, sessions.get(arch, 1))
+                    for arch, one in measured_latencies(rows).items()
+                }
+            )
+        return found
+
+    def spreads(self) -> Sequence[float]:
+        return [session_spread(self._rows(target)) for target in self._targets]
+
+    def unknown_spreads(self) -> list[str]:
+        """Return the targets on which no network was measured in two sessions."""
+        return [one for one in dict.fromkeys(self._targets) if not _repeated(self._rows(one)).size]
+
+    def failed(self) -> set[str]:
+        found: set[str] = set()
+        for target in dict.fromkeys(self._targets):
+            rows = self._store.table(target=target, space=self._space, only=LABELS)
+            good = set(rows.loc[rows["status"] == Status.OK, "arch"])
+            found |= set(rows["arch"]) - good
+        return found
+
+    def measure(self, archs: Sequence[str], again: bool) -> None:
+        if again:  # a run that was killed may have measured some already
+            labels = self.labels()
+            archs = [arch for arch in archs if min(each[arch].sessions for each in labels) < 2]
+            if not archs:
+                return
+        found = self._measure(archs, again)
+        if found.failures:
+            first = found.failures[0]
+            raise LatlabError(
+                f"{first.target}: {first.message}", first.hint or "The same command continues the search."
+            )
+
+    def _rows(self, target: str) -> pd.DataFrame:
+        rows = self._store.table(target=target, space=self._space, only=LABELS)
+        kept = (rows["status"] == Status.OK) & (rows["role"] != Role.HOLDOUT)
+        rows = rows[kept & (rows["as_written"].astype(bool) == self._as_written)]
+        return rows.assign(session_id=rows["campaign"].astype(str) + "/" + rows["session"].astype(str))
+
+
+def session_spread(rows: pd.DataFrame) -> float:
+    """Return the relative deviation of a network's label from one session to the next, beyond the error bars.
+
+    What networks measured in several sessions show (`between_sessions`) is weighed against `USUAL_SPREAD`, because one
+    or two repetitions may agree by chance.
+
+    Args:
+        rows: labels of one target, with a column `session_id`.
+    """
+    repeated = _repeated(rows)
+    if not repeated.size:
+        return USUAL_SPREAD
+    sigma = rows.assign(sigma=rows["stderr_ms"].astype(float) / rows["latency_ms"])
+    sigmas = sigma.pivot_table(index="arch", columns="session_id", values="sigma", dropna=False)
+    sigmas = sigmas.reindex(index=repeated.index, columns=repeated.columns)
+    found = between_sessions(repeated.to_numpy(), sigmas.to_numpy())
+    seen = float(np.nan_to_num(found.common) ** 2 + np.nan_to_num(found.specific) ** 2)
+    weight = float(len(repeated))
+    return math.sqrt((USUAL_WEIGHT * USUAL_SPREAD**2 + weight * seen) / (USUAL_WEIGHT + weight))
+
+
+def _repeated(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return latencies of networks that were measured in several sessions: shape (networks, sessions), NaN for none."""
+    own = rows[rows["selection"] != Selection.IMPORTED]
+    if own.empty:
+        return pd.DataFrame()
+    table = own.pivot_table(index="arch", columns="session_id", values="latency_ms", aggfunc="last")
+    return table[table.notna().sum(axis=1) > 1].dropna(axis=1, how="all")

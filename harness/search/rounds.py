@@ -1,0 +1,363 @@
+"""The rounds of a search: look at the candidates, measure the best of them, learn, until the answer stands."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from latlab.harness.search.accuracy import AccuracySource, Remembered
+from latlab.harness.search.candidates import REACH, Candidates, Follow
+from latlab.harness.search.limits import CENTRAL, Constraints, Measured
+from latlab.harness.search.result import Finalist, Found, Latency, SearchCosts, SearchResult
+from latlab.harness.search.scoring import Genes, Predict, Scorer, Scores
+from latlab.harness.search.state import Progress, SearchFolder
+from latlab.harness.text import count
+from latlab.predictors.common.cost_totals import totals
+from latlab.search_spaces import SearchSpace
+
+__all__ = ["Evidence", "Search", "SearchPlan", "finalists_to_measure"]
+
+UNLIKELY = 0.02
+"""If no candidate keeps the limits with this probability, measuring is in vain."""
+WORTH = 0.5
+"""A more accurate candidate is worth a measurement if it keeps the limits rather than not."""
+SHARE = 3
+"""A round measures this share of the budget that is left."""
+LEAST = 2
+"""Fewest networks of a round: a device waits for the first export of each."""
+APART = 0.1
+"""Uncertain networks of one round differ in their probability by this, so that each teaches something."""
+SESSIONS = 2
+"""Sessions in which the answer must have been measured, if the budget permits: one cannot show how they differ."""
+FRONT = 300
+"""Most networks of the predicted front in a result."""
+
+
+class Evidence(Protocol):
+    """What is known of the targets of a search, in the order of its limits, and the way to know more."""
+
+    def predicts(self) -> Sequence[Predict]:
+        """Return a predictor of each target, fitted to all labels there are now."""
+        ...
+
+    def labels(self) -> Sequence[Mapping[str, Measured]]:
+        """Return the labels of each target, by canonical string."""
+        ...
+
+    def spreads(self) -> Sequence[float]:
+        """Return the relative deviation from one session to the next of each target."""
+        ...
+
+    def failed(self) -> set[str]:
+        """Return the networks that cannot be measured."""
+        ...
+
+    def measure(self, archs: Sequence[str], again: bool) -> None:
+        """Measure networks on all targets, those that have labels only if `again`, in a new session."""
+        ...
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """What is searched for, and how."""
+
+    space: SearchSpace
+    constraints: Constraints
+    accuracy: AccuracySource
+    candidates: Candidates
+    scope: str
+    """The candidates in words."""
+    budget: int
+    """Most networks to measure; 0 for none."""
+    top: int = 5
+    seed: int = 0
+    confirm: bool = True
+    """Whether the answer is measured in a second session, for which the last network of the budget is kept."""
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The measured networks with a known accuracy: m networks, t targets."""
+
+    archs: list[str]
+    genes: Genes
+    accuracy: NDArray[np.float64]
+    labels: list[tuple[Measured, ...]]
+    probability: NDArray[np.float64]
+    """Shape (m,): that one more session would find all limits kept; 0 for networks with too many MACs or parameters."""
+
+
+@dataclass(frozen=True)
+class _View:
+    """What is known after a look."""
+
+    known: _Known
+    scores: Scores
+    predicts: Sequence[Predict]
+    spreads: Sequence[float]
+    leader: int | None
+    """The row of the best measured network that keeps the limits."""
+
+
+class Search:
+    """A search in progress.
+
+    Args:
+        plan: what is searched for.
+        evidence: what is known of the targets.
+        folder: where its state is kept.
+        follow: called while candidates are looked at.
+        announce: called with sentences about what is done next.
+    """
+
+    def __init__(
+        self,
+        plan: SearchPlan,
+        evidence: Evidence,
+        folder: SearchFolder,
+        follow: Follow | None = None,
+        announce: Callable[[str], None] | None = None,
+    ) -> None:
+        self.plan, self.evidence, self.folder = plan, evidence, folder
+        self._follow, self._announce = follow, announce
+        self._accuracy = plan.accuracy
+        if not plan.accuracy.quick:
+            self._accuracy = Remembered(plan.accuracy, folder.accuracies, folder.save_accuracies)
+        self._start = time.monotonic()
+        self._scored = 0
+        self._looking_s = self._measuring_s = 0.0
+
+    def run(self) -> SearchResult:
+        """Search until the answer stands or the budget is spent, and return what was found.
+
+        Raises:
+            BadInputError: no candidate can keep the limits.
+            LatlabError: a device failed. What was measured is stored, and the search can go on.
+        """
+        progress = self.folder.progress
+        view = None
+        while view is None or progress.asked:
+            if progress.asked:
+                self._measure(progress)
+            view = self._look(progress)
+            asked, again = self._next(view, self.plan.budget - progress.spent)
+            if asked:
+                progress.asked, progress.again = asked, again
+                self.folder.save()
+        self.folder.save()
+        self.folder.save_accuracies(always=True)
+        return self._result(view)
+
+    def _measure(self, progress: Progress) -> None:
+        if self._announce is not None:
+            what = "once more in a new session" if progress.again else "the best and the most promising candidates"
+            self._announce(f"round {progress.round + 1}: measuring {count(len(progress.asked), 'network')}, {what}")
+        start = time.monotonic()
+        self.evidence.measure(progress.asked, progress.again)
+        self._measuring_s += time.monotonic() - start
+        progress.spent += len(progress.asked)
+        progress.round += 1
+        progress.asked, progress.again = [], False
+
+    def _look(self, progress: Progress) -> _View:
+        """Fit the predictors to what is known, and look at the candidates."""
+        plan, start = self.plan, time.monotonic()
+        predicts, spreads = self.evidence.predicts(), self.evidence.spreads()
+        scorer = Scorer(plan.space, self._accuracy, predicts, plan.constraints)
+        seed = int(np.random.SeedSequence([plan.seed % 2**64, progress.round]).generate_state(1)[0])
+        first = plan.space.genes([plan.space.parse(text) for text in progress.population])
+        scores, population = plan.candidates.look(scorer, seed, first, self._follow)
+        self._scored += scorer.scored
+        if not len(scores):
+            raise scorer.impossible(scores)
+        known = self._known(scorer, spreads)
+        good = np.flatnonzero(known.probability >= plan.constraints.confidence)
+        leader = int(good[np.argmax(known.accuracy[good])]) if len(good) else None
+        likely = scores.probability.max()
+        if leader is None and likely < (UNLIKELY if plan.budget else plan.constraints.confidence):
+            raise scorer.impossible(scores)
+        progress.population = [plan.space.from_genes(row).text for row in population]
+        self._looking_s += time.monotonic() - start
+        return _View(known, scores, predicts, spreads, leader)
+
+    def _known(self, scorer: Scorer, spreads: Sequence[float]) -> _Known:
+        """Return the measured networks that may be the answer."""
+        plan, labels = self.plan, self.evidence.labels()
+        archs = [arch for arch in labels[0] if all(arch in other for other in labels[1:])]
+        genes = plan.space.genes([plan.space.parse(arch) for arch in archs])
+        allowed = plan.candidates.admits(genes)
+        accuracy = np.full(len(archs), np.nan)
+        if allowed.any():
+            accuracy[allowed] = self._accuracy(genes[allowed])
+        rows = np.flatnonzero(np.isfinite(accuracy))
+        archs = [archs[row] for row in rows]
+        genes = genes[rows]
+        both = [tuple(each[arch] for each in labels) for arch in archs]
+        limits = plan.constraints.limits
+        kept = [
+            np.prod([one.kept(limit.max_ms, spread) for one, limit, spread in zip(row, limits, spreads, strict=True)])
+            for row in both
+        ]
+        probability = np.where(scorer.excess(genes) > 0, 0.0, np.array(kept, dtype=np.float64))
+        return _Known(archs, genes, accuracy[rows], both, probability)
+
+    def _next(self, view: _View, left: int) -> tuple[list[str], bool]:
+        """Return which networks to measure next, and whether in a new session; none if the search is over."""
+        if left <= 0:
+            return [], False
+        known, confidence = view.known, self.plan.constraints.confidence
+        best = None if view.leader is None else float(known.accuracy[view.leader])
+        unmeasured = self._unmeasured(view)
+        better = unmeasured.probability >= min(confidence, WORTH)
+        if view.leader is not None and best is not None:
+            best += abs(best) * self.plan.candidates.tie
+            better &= unmeasured.accuracy > best
+            sessions = min(one.sessions for one in known.labels[view.leader])
+            unconfirmed = self.plan.confirm and sessions < SESSIONS
+            if unconfirmed and (left == 1 or not better.any()):
+                return [known.archs[view.leader]], True
+            if not better.any():
+                return [], False
+        size = min(left - (self.plan.confirm and left > 1), max(LEAST, -(-left // SHARE)))
+        rows = finalists_to_measure(unmeasured, confidence, best, size)
+        return [self.plan.space.from_genes(unmeasured.genes[row]).text for row in rows], False
+
+    def _unmeasured(self, view: _View) -> Scores:
+        done = {row.tobytes() for row in np.ascontiguousarray(view.known.genes)}
+        failed = [self.plan.space.parse(arch) for arch in self.evidence.failed()]
+        done |= {row.tobytes() for row in self.plan.space.genes(failed)}
+        genes = np.ascontiguousarray(view.scores.genes)
+        return view.scores.at(np.array([row.tobytes() not in done for row in genes], dtype=bool))
+
+    def _result(self, view: _View) -> SearchResult:
+        plan, known = self.plan, view.known
+        confidence = plan.constraints.confidence
+        measured = self._finalists(view, known.genes, known.accuracy, known.probability, known.labels)
+        ranked = sorted(measured, key=lambda one: (not one.keeps, -one.accuracy if one.keeps else -one.probability))
+        unmeasured = self._unmeasured(view)
+        progress = self.folder.progress
+        if plan.budget:
+            winner = ranked[0] if ranked and ranked[0].keeps else None
+            best = -np.inf if winner is None else winner.accuracy + abs(winner.accuracy) * plan.candidates.tie
+            better = (unmeasured.probability >= min(confidence, WORTH)) & (unmeasured.accuracy > best)
+            found = Found.NOTHING if winner is None else Found.BUDGET if better.any() else Found.STANDS
+        else:
+            good = np.flatnonzero(view.scores.probability >= confidence)
+            good = good[np.argsort(-view.scores.accuracy[good], kind="stable")][: plan.top]
+            chosen = view.scores.at(good)
+            ranked = self._finalists(view, chosen.genes, chosen.accuracy, chosen.probability)
+            winner, found = (ranked[0] if ranked else None), Found.UNMEASURED
+        front = view.scores.at(view.scores.front())
+        if len(front) > FRONT:
+            front = front.at(np.unique(np.linspace(0, len(front) - 1, FRONT).round().astype(int)))
+        return SearchResult(
+            space=plan.space.name,
+            constraints=plan.constraints,
+            accuracy=plan.accuracy.name,
+            candidates=plan.scope,
+            found=found,
+            winner=winner,
+            finalists=tuple(ranked[: plan.top]),
+            measured=tuple(measured),
+            front=tuple(self._finalists(view, front.genes, front.accuracy, front.probability)),
+            spread_percent=tuple(100 * one for one in view.spreads),
+            remarks=(),
+            costs=SearchCosts(
+                measured=progress.spent - progress.onboarded,
+                onboarded=progress.onboarded,
+                rounds=progress.round,
+                scored=self._scored,
+                looking_s=self._looking_s,
+                measuring_s=self._measuring_s,
+                wall_s=time.monotonic() - self._start,
+            ),
+            seed=plan.seed,
+        )
+
+    def _finalists(
+        self,
+        view: _View,
+        genes: Genes,
+        accuracy: NDArray[np.float64],
+        probability: NDArray[np.float64],
+        labels: Sequence[tuple[Measured, ...]] | None = None,
+    ) -> list[Finalist]:
+        """Return networks with all that is known of them."""
+        plan = self.plan
+        if not len(genes):
+            return []
+        predictions = [predict(genes) for predict in view.predicts]
+        costs = totals(plan.space)(genes, "macs", "params")
+        wide = float(special.ndtri((1 + CENTRAL) / 2))
+        found = []
+        for row in range(len(genes)):
+            latencies = []
+            for place, (limit, one) in enumerate(zip(plan.constraints.limits, predictions, strict=True)):
+                predicted, low, high = (float(each[row]) for each in (one.mean_ms, one.lower_ms, one.upper_ms))
+                latency = Latency(limit.target, limit.max_ms, predicted, low, high)
+                if labels is not None:
+                    label = labels[row][place]
+                    factor = float(np.exp(wide * label.deviation(view.spreads[place])))
+                    latency = replace(
+                        latency,
+                        measured_ms=label.latency_ms,
+                        stderr_ms=label.stderr_ms,
+                        sessions=label.sessions,
+                        measured_lower_ms=label.latency_ms / factor,
+                        measured_upper_ms=label.latency_ms * factor,
+                    )
+                latencies.append(latency)
+            found.append(
+                Finalist(
+                    plan.space.from_genes(genes[row]).text,
+                    float(accuracy[row]),
+                    float(probability[row]),
+                    bool(probability[row] >= plan.constraints.confidence),
+                    int(costs[row, 0]),
+                    int(costs[row, 1]),
+                    tuple(latencies),
+                )
+            )
+        return found
+
+
+def finalists_to_measure(candidates: Scores, confidence: float, best: float | None, size: int) -> list[int]:
+    """Return the rows of the candidates to measure next.
+
+    First the most accurate one that keeps the limits with the asked-for confidence. Then those from which most
+    accuracy is to be expected beyond it, P(limits kept) x gain (Gardner et al. 2014, Bayesian optimization with
+    inequality constraints), each with another probability: a network near the limit may turn out to be fast enough.
+    At last the next most accurate ones that keep the limits.
+
+    Args:
+        candidates: not measured yet.
+        confidence: the asked-for probability.
+        best: accuracy of the best measured network that keeps the limits; None if there is none.
+        size: number of networks.
+    """
+    accuracy, probability = candidates.accuracy, candidates.probability
+    base = -np.inf if best is None else best
+    sure = np.flatnonzero((probability >= confidence) & (accuracy > base))
+    sure = sure[np.argsort(-accuracy[sure], kind="stable")]
+    chosen = [int(row) for row in sure[:1]]
+    if chosen:
+        base = float(accuracy[chosen[0]])
+    reachable = np.flatnonzero((probability >= REACH) & (accuracy > base) & (probability < confidence))
+    floor = base if np.isfinite(base) else float(accuracy[reachable].min(initial=0.0)) - 1e-9
+    gain = probability[reachable] * (accuracy[reachable] - floor)
+    while len(chosen) < size and len(reachable):
+        pick = int(reachable[np.argmax(gain)])
+        chosen.append(pick)
+        apart = np.abs(probability[reachable] - probability[pick]) > APART
+        reachable, gain = reachable[apart], gain[apart]
+    chosen += [int(row) for row in sure[1:]][: size - len(chosen)]
+    if not chosen and best is None:  # nothing is likely: the likeliest ones say whether anything is possible
+        order = np.argsort(-probability, kind="stable")
+        chosen = [int(row) for row in order[:size] if probability[row] > 0]
+    return chosen

@@ -1,0 +1,77 @@
+"""What a search has found, in words, for the terminal and the page."""
+
+from __future__ import annotations
+
+from latlab.harness.search.result import Finalist, Found, Latency, SearchResult
+from latlab.harness.text import count, latency_text, percent, spoken_duration
+
+__all__ = ["accuracy_text", "costs_in_words", "headline", "latency_in_words", "limits_in_words", "probability_text"]
+
+
+def accuracy_text(value: float) -> str:
+    """Return an accuracy, or what stands for it, with four significant digits."""
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+
+
+def limits_in_words(result: SearchResult) -> str:
+    """Return what was asked for, such as `at most 20 ms on pi/... with a probability of 90 %`."""
+    limits = " and ".join(f"{latency_text(one.max_ms)} on {one.target}" for one in result.constraints.limits)
+    costs = [
+        f"{value:,.0f} {name}"
+        for name, value in (("MACs", result.constraints.max_macs), ("parameters", result.constraints.max_params))
+        if value is not None
+    ]
+    more = f", at most {' and '.join(costs)}" if costs else ""
+    return f"at most {limits} with a probability of {100 * result.constraints.confidence:.3g} %{more}"
+
+
+def headline(result: SearchResult) -> str:
+    """Return what became of the search, in a sentence or two."""
+    confidence = f"{100 * result.constraints.confidence:.3g} %"
+    if result.found is Found.UNMEASURED:
+        return "Nothing was measured: this is a prediction. A device may say otherwise."
+    if result.found is Found.NOTHING:
+        return (
+            f"No measured network keeps the limit with a probability of {confidence}. "
+            "A larger budget measures more, a higher limit or a lower confidence admits more."
+        )
+    if result.found is Found.STANDS:
+        return (
+            "The answer was measured and stands: no other candidate is more accurate and keeps the limit rather than "
+            "not."
+        )
+    return (
+        "The answer was measured, and the budget is spent: other candidates may be more accurate and keep the limit. "
+        "A larger budget goes on from here."
+    )
+
+
+def latency_in_words(one: Latency) -> str:
+    """Return a network's latency on one target: what was measured with its interval, or what is predicted."""
+    if one.measured_ms is None or one.measured_lower_ms is None or one.measured_upper_ms is None:
+        return f"{latency_text(one.predicted_ms)} predicted ({_interval(one.lower_ms, one.upper_ms)})"
+    sessions = f" in {one.sessions} sessions" if one.sessions > 1 else ""
+    interval = _interval(one.measured_lower_ms, one.measured_upper_ms)
+    return f"{latency_text(one.measured_ms)} measured{sessions} ({interval})"
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{latency_text(low)} to {latency_text(high)}"
+
+
+def costs_in_words(result: SearchResult) -> str:
+    """Return what the search has cost."""
+    costs = result.costs
+    scored = f"{costs.scored:,} candidates scored in {spoken_duration(costs.looking_s)}"
+    if not costs.rounds and not costs.onboarded:
+        return scored
+    before = f" after {costs.onboarded} to know the device" if costs.onboarded else ""
+    return (
+        f"{scored}; {count(costs.measured, 'network')} measured in {count(costs.rounds, 'round')}{before}, "
+        f"{spoken_duration(costs.measuring_s)}"
+    )
+
+
+def probability_text(one: Finalist) -> str:
+    """Return the probability that a network keeps the limits, in percent."""
+    return f"{percent(100 * min(one.probability, 0.999))} %" if one.probability < 0.999 else "> 99.9 %"

@@ -1,0 +1,180 @@
+"""`latlab search` from the words of the command line to its files, on simulated devices."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+
+from latlab.harness import Lab
+from latlab.harness.cli.main import main
+from latlab.search_spaces import get
+
+SPACE = get("nasbench201")
+ARCHS = [arch.text for arch in SPACE.sample(120, 3)]
+TOY, PI = "toy/onnxruntime/cpu/fp32/t1/b1", "pi/onnxruntime/cpu/fp32/t1/b1"
+BASE = ["search", "--space", "nasbench201", "--candidates", "some.txt", "--predictor", "ridge"]
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("inventory.yaml").write_text(
+        "devices:\n  toy: {transport: simulated, kind: ideal}\n  pi: {transport: simulated, kind: pi4, pace: 0}\n"
+    )
+    Path("some.txt").write_text("\n".join(ARCHS) + "\n")
+    accuracy = 50 + np.random.default_rng(0).normal(size=len(ARCHS)).cumsum()
+    pd.DataFrame({"arch": ARCHS, "accuracy": accuracy}).to_csv("acc.csv", index=False)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["latlab", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return call
+
+
+def test_from_a_device_never_seen_to_a_measured_answer(run: Run) -> None:
+    words = [
+        *BASE,
+        "--target",
+        "toy",
+        "--accuracy",
+        "acc.csv",
+        "--max-latency-ms",
+        "9",
+        "--budget",
+        "8",
+        "--out",
+        "found",
+    ]
+    code, out, err = run(*words, "--json", "--export", "winner")
+    result = json.loads(out)
+    assert code == 0, err
+    winner = result["winner"]
+    assert winner["measured"]
+    (latency,) = winner["latencies"]
+    assert (latency["target"], latency["limit_ms"]) == (TOY, 9.0)
+    assert latency["measured_ms"] < latency["measured_upper_ms"] <= 9.0
+    costs = result["costs"]
+    assert costs["onboarded"] == 3
+    assert 0 < costs["measured"] <= 3
+    labels = Lab("latlab.db").store.table(target=TOY, space="nasbench201")
+    assert labels["arch"].nunique() <= 6
+    assert winner["arch"] in set(labels["arch"])
+    assert winner["accuracy"] == pytest.approx(pd.read_csv("acc.csv").set_index("arch")["accuracy"][winner["arch"]])
+    page = Path(result["report"]).read_text()
+    assert page.startswith("<!DOCTYPE html>")
+    assert "http" not in page.replace("http://www.w3.org", "").replace("http-equiv", "")
+    assert winner["arch"] in page.replace("<wbr>", "").replace("&#34;", '"')
+    assert json.loads(Path("found/result.json").read_text())["winner"] == winner
+    assert {Path(one).name for one in result["exported"]} == {"winner.onnx", "winner.pt", "winner.tflite"}
+    onnx.checker.check_model(onnx.load("winner/winner.onnx"))
+
+    code, out, err = run(*words)  # again, in words: nothing is left to measure
+    assert code == 0
+    assert winner["arch"] in out
+    assert "measured" in out
+    assert "continuing the search" in err
+    assert len(Lab("latlab.db").store.table(target=TOY, space="nasbench201")) == len(labels)
+
+
+def test_two_targets_with_a_limit_each(run: Run) -> None:
+    words = ["--target", "toy", "--target", PI, "--max-latency", "toy=9ms", "--max-latency", f"{PI}=0.02s"]
+    code, out, err = run(*BASE, *words, "--accuracy", "macs", "--budget", "2", "--json", "--max-macs", "100M",
+                         "--policy", "quick")  # fmt: skip
+    result = json.loads(out)
+    assert code == 0, err
+    assert [(one["target"], one["limit_ms"]) for one in result["winner"]["latencies"]] == [(TOY, 9.0), (PI, 20.0)]
+    assert all(one["measured_ms"] < one["limit_ms"] for one in result["winner"]["latencies"])
+    assert result["winner"]["macs"] <= 100e6
+    assert any("independent" in one for one in result["remarks"])
+
+
+def test_labels_without_a_device_are_not_measured(run: Run) -> None:
+    latency = SPACE.features(SPACE.genes([SPACE.parse(arch) for arch in ARCHS])).sum(axis=1) ** 0.5
+    pd.DataFrame({"arch": ARCHS[:40], "latency_ms": latency[:40]}).to_csv("mine.csv", index=False)
+    assert run("import", "mine.csv", "--as-target", "watch/tflite/cpu/fp32/t1/b1")[0] == 0
+    limit = str(float(np.median(latency)))
+    code, out, err = run(*BASE, "--target", "watch", "--accuracy", "acc.csv", "--max-latency-ms", limit)
+    assert code == 0, err
+    assert "Nothing was measured: this is a prediction" in out
+    assert "no device for the targets" in err
+    code, out, _ = run(
+        *BASE, "--target", "watch", "--accuracy", "acc.csv", "--max-latency-ms", limit, "--no-measure", "--json"
+    )
+    assert code == 0
+    assert json.loads(out)["found"] == "not measured"
+    code, _, err = run(*BASE, "--target", "watch", "--accuracy", "os:getcwd", "--max-latency-ms", limit)
+    assert code == 2
+    assert "os:getcwd failed: TypeError" in err
+    code, _, err = run(*BASE, "--target", "watch", "--accuracy", "acc.csv", "--max-latency-ms", "0.001")
+    assert code == 2
+    assert "the fastest of the space takes" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--target toy --max-latency-ms 9", "say where accuracies come from: --accuracy SOURCE"),
+        ("--target toy --max-latency-ms 9 --accuracy none.csv", "there is no file none.csv"),
+        ("--target toy --max-latency-ms 0 --accuracy macs", "is 0.0 ms"),
+        ("--target toy --max-latency-ms -1 --accuracy macs", "is -1.0 ms"),
+        ("--target toy --max-latency-ms nan --accuracy macs", "is nan ms"),
+        ("--target toy --accuracy macs", "there is no limit to search under"),
+        ("--target toy --max-latency 9ms --accuracy macs", "names no target"),
+        ("--target toy --max-latency toy=fast --accuracy macs", "'fast' is no time"),
+        ("--target toy --max-latency toy=9ms --max-latency toy=8ms --accuracy macs", "gives toy two limits"),
+        ("--target toy --max-latency mars=9ms --accuracy macs", "there is a limit for mars, which is no target"),
+        ("--target toy --target pi --max-latency toy=9ms --accuracy macs", "pi has no limit"),
+        ("--target toy --target toy --max-latency-ms 9 --accuracy macs", "a target is named twice"),
+        ("--max-latency-ms 9 --accuracy macs", "say for which target to search"),
+        ("--target mars --max-latency-ms 9 --accuracy macs", "device 'mars' is not in the inventory"),
+        ("--target toy --max-latency-ms 9 --accuracy macs --confidence 0", "confidence must be between 0 and 1"),
+        ("--target toy --max-latency-ms 9 --accuracy macs --confidence 1.5", "confidence must be between 0 and 1"),
+        ("--target toy --max-latency-ms 9 --accuracy macs --budget 0", "the budget must be at least 1, not 0"),
+        ("--target toy --max-latency-ms 9 --accuracy macs --top 0", "top must be at least 1, not 0"),
+        ("--target toy --max-latency-ms 9 --accuracy macs --max-macs lots", "--max-macs takes a number such as 300M"),
+        ("--target toy --max-latency-ms 9 --accuracy macs --max-params -2", "must be a positive number"),
+        ("--target toy --max-latency-ms 9 --accuracy macs --out some.txt", "some.txt"),
+        ("--target toy --max-latency-ms 9 --accuracy macs --out /proc/found", "/proc/found"),
+        ("--target toy --max-latency-ms 9 --accuracy macs --candidates no.txt", "no.txt"),
+        ("--target toy --max-latency-ms 9 --accuracy macs --accuracy-column x", "--accuracy-column is for a table"),
+        ("--target toy --max-latency-ms 9 --accuracy acc.csv --accuracy-column x", "acc.csv has no column 'x'"),
+        ("--target toy --max-latency-ms 9 --accuracy os:nothing", "os:nothing cannot be imported"),
+    ],
+)
+def test_one_clear_error_for_every_mistake(run: Run, words: str, message: str) -> None:
+    base = [word for word in BASE if word not in ("--candidates", "some.txt") or "--candidates" not in words]
+    code, out, err = run(*base, *words.split())
+    assert code == 2, err
+    assert message in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert not Path("latlab.db").exists() or Lab("latlab.db").store.labelled() == []
+
+
+def test_an_impossible_limit_is_known_before_much_is_measured(run: Run) -> None:
+    code, _, err = run(*BASE, "--target", "toy", "--accuracy", "macs", "--max-latency-ms", "0.01", "--budget", "2")
+    assert code == 2
+    assert "the fastest of the space takes" in err
+    assert "0.01 ms are allowed" in err
+
+
+def test_networks_of_another_space_are_no_candidates(run: Run) -> None:
+    Path("some.txt").write_text("0_1_2\n")
+    code, _, err = run(*BASE, "--target", "toy", "--accuracy", "macs", "--max-latency-ms", "9")
+    assert code == 2
+    assert "some.txt" in err
