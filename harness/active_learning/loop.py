@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from latlab.harness.active_learning.expected_accuracy import ExpectedAccuracy, expected_accuracy
+from latlab.harness.active_learning.expected_accuracy import ExpectedAccuracy, Labels, expected_accuracy
 from latlab.harness.active_learning.network_view import NetworkView
 from latlab.harness.active_learning.sample_cost import SampleCost
 from latlab.harness.active_learning.source_devices import ENOUGH_LABELS
@@ -33,6 +33,11 @@ __all__ = ["ClosedLoop", "refitted"]
 
 FAILURES_PER_BUDGET = 1.0
 """Most failed networks that are replaced, per network of the budget. If more fail, the networks are not to blame."""
+
+NEAR = 0.1
+"""Standard deviation, in log-latency, of what counts as near the latency around which accuracy is wanted."""
+ELSEWHERE = 0.01
+"""What accuracy at any other network is worth, as a share of the most."""
 
 
 class ClosedLoop:
@@ -174,9 +179,37 @@ class ClosedLoop:
                 self.fit()
             # Labels since the last fit do not influence the predictor yet, but their networks count as measured.
             pending = [*list(self._measured)[self._fitted or 0 :], *self._pending]
-            arch = candidates[choose(self.predictor, candidates, self._reference, 1, pending)[0]]
+            chosen = choose(
+                self.predictor,
+                candidates,
+                self._reference,
+                1,
+                pending,
+                importance=self._importance(),
+                cost=self._costs(candidates),
+            )
+            arch = candidates[chosen[0]]
             self._pending[arch] = None
             yield arch.text
+
+    def _importance(self) -> np.ndarray | None:
+        """Return how much accuracy at each network of the reference sample is worth; None if all are worth the same.
+
+        With a latency that accuracy is wanted near, it is the probability density that the network is that fast.
+        """
+        if self._near_ms is None or len(self._measured) < FROM_PRIOR:
+            return None
+        prediction = self.predictor.predict(self._reference)
+        variance = np.log1p((prediction.std_ms / prediction.mean_ms) ** 2) + NEAR**2
+        density = np.exp(-(np.log(prediction.mean_ms / self._near_ms) ** 2) / (2 * variance)) / np.sqrt(variance)
+        return np.asarray(density + ELSEWHERE * max(float(density.max()), 1e-12))
+
+    def _costs(self, candidates: Sequence[Architecture]) -> np.ndarray | None:
+        """Return the seconds that a label of each candidate will take; None if networks are chosen by gain alone."""
+        if self._cost is None or len(self._measured) < FROM_PRIOR:
+            return None
+        latency_ms = self.predictor.predict(self.space.genes(candidates)).mean_ms
+        return np.array([self._cost.seconds(one) for one in latency_ms.tolist()])
 
     def good_enough(self) -> bool:
         """Return whether a goal is reached, and remember which."""
@@ -204,8 +237,9 @@ class ClosedLoop:
         return expected_accuracy(
             self.predictor,
             self._reference,
+            Labels.of(self.predictor, self.support_ms(), more=more),
             candidates=self.space.genes(open_),
-            pending=list(self._pending),
+            pending=list(self._pending) if more else (),
             more=max(more - len(self._pending), 0),
             exact=exact,
         )
@@ -217,7 +251,7 @@ class ClosedLoop:
 
     def standing_of(self, goal: Goal) -> Standing:
         """Return where a goal of accuracy stands."""
-        now, then, limit = self.accuracy(), self.accuracy(more=MORE), self.accuracy(exact=True)
+        now, then, limit = self.accuracy(), self.accuracy(more=MORE), self.accuracy(more=MORE, exact=True)
         return Standing(goal, goal.expected(now), goal.expected(then).value, goal.expected(limit).value)
 
     def expected_error_percent(self) -> float:

@@ -49,6 +49,8 @@ class ReplayPlan:
     """Latency around which accuracy is wanted; None for the whole space."""
     cost: SampleCost = SampleCost()
     """What a sample costs on the simulated device."""
+    by_cost: bool = False
+    """Whether networks are chosen by gain per second instead of by gain."""
     in_flight: int = IN_FLIGHT
     at_random: bool = False
     """Whether networks are drawn at random instead of chosen, for comparison."""
@@ -133,7 +135,7 @@ class _Run:
             as_written=True,
             pool=pool,
             near_ms=plan.near_ms,
-            cost=plan.cost,
+            cost=plan.cost if plan.by_cost else None,
             elapsed_s=lambda: self._device_s,
         )
 
