@@ -13,13 +13,14 @@ Source: Chaloner and Verdinelli, Bayesian Experimental Design: A Review (1995), 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from latlab.predictors.base import Archs, FloatArray, IntArray, Predictor
 from latlab.search_spaces import Architecture
 
-__all__ = ["CANDIDATES", "FROM_PRIOR", "REFERENCE", "choose"]
+__all__ = ["CANDIDATES", "FROM_PRIOR", "REFERENCE", "Outlook", "choose", "outlook"]
 
 CANDIDATES = 1500
 """Random architectures among which the next one is chosen. More gain little, and the cost grows with the square."""
@@ -39,6 +40,9 @@ def choose(
     reference: Archs,
     n: int,
     pending: Archs | Sequence[Architecture] = (),
+    *,
+    importance: FloatArray | None = None,
+    cost: FloatArray | None = None,
 ) -> list[int]:
     """Return the `n` candidates to measure next, best first, as positions in `candidates`.
 
@@ -47,43 +51,103 @@ def choose(
         candidates: the architectures to choose from, none of them measured or pending.
         reference: a sample of the space, over which the posterior variance is averaged.
         pending: architectures that were chosen earlier and have no label yet; they count as measured.
+        importance: weights of the reference sample in that average, shape (len(reference),); default: all equal.
+        cost: what a label of each candidate costs, such as seconds, shape (len(candidates),): the candidate with the
+            largest gain per cost is chosen. Default: all cost the same.
 
     Raises:
         ValueError: there are fewer than `n` candidates.
     """
     if n > len(candidates):
         raise ValueError(f"{n} of {len(candidates)} candidates were asked for")
-    space = predictor.space
-    waiting = len(pending)
-    pool = np.concatenate([space.genes(pending), space.genes(candidates)])
-    noise = predictor.noise_variance
-    root = _root(predictor, pool, space.genes(reference))
-    open_, root = root[: len(pool)], root[len(pool) :]
-    root = root - root.mean(axis=0)
-    spread = root.T @ root / len(root)
-    closed = np.zeros(len(pool), dtype=bool)
-    closed[:waiting] = True
-    chosen: list[int] = []
-    for step in range(waiting + n):
-        own = np.einsum("nk,nk->n", open_, open_)
-        if step < waiting:
-            best = step
-        else:
-            gain = np.einsum("nk,nk->n", open_ @ spread, open_) / (own + noise)
-            best = int(np.argmax(np.where(closed, -np.inf, gain)))
-            chosen.append(best - waiting)
-            closed[best] = True
-        if step == waiting + n - 1:
-            break  # nothing is chosen after it
-        # With f the row of the label, the covariance becomes F (I - f f' / (f'f + s^2)) F'. A root of the matrix in
-        # brackets is I - c f f'.
-        row, squared = open_[best].copy(), float(own[best])
-        if squared > 0:
-            c = (1 - np.sqrt(noise / (squared + noise))) / squared
-            open_ = open_ - np.outer(open_ @ row, c * row)
-            shrunk = np.eye(len(row)) - c * np.outer(row, row)
-            spread = shrunk @ spread @ shrunk
-    return chosen
+    design = _Design(predictor, candidates, reference, pending, importance)
+    return [design.take(cost) for _ in range(n)]
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """The posterior over the reference sample now, and what further labels will do to it.
+
+    With F = `reference`, of shape (r, k), the covariance of its log-latencies is F F'. With the labels it will be
+    F S S' F', with S = `shrunk` of shape (k, k).
+    """
+
+    reference: FloatArray
+    shrunk: FloatArray
+
+
+def outlook(
+    predictor: Predictor,
+    candidates: Archs,
+    reference: Archs,
+    n: int,
+    pending: Archs | Sequence[Architecture] = (),
+) -> Outlook:
+    """Return what labels of the pending architectures and of the `n` that `choose` would take next will bring.
+
+    Arguments are those of `choose`. Labels change covariances only through the predictor's hyper-parameters, so it can
+    be said before they are there.
+    """
+    design = _Design(predictor, candidates, reference, pending, None)
+    for _ in range(min(n, len(candidates))):
+        design.take(None)
+    return Outlook(design.reference, design.shrunk)
+
+
+class _Design:
+    """A greedy design under way. With F the root of the covariance, a label changes it to F S, S of shape (k, k)."""
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        candidates: Archs,
+        reference: Archs,
+        pending: Archs | Sequence[Architecture],
+        importance: FloatArray | None,
+    ) -> None:
+        space = predictor.space
+        pool = np.concatenate([space.genes(pending), space.genes(candidates)])
+        self._noise = predictor.noise_variance
+        root = _root(predictor, pool, space.genes(reference))
+        self._open, self.reference = root[: len(pool)], root[len(pool) :]
+        weights = np.full(len(self.reference), 1 / len(self.reference))
+        if importance is not None:
+            weights = importance / importance.sum()
+        centred = self.reference - weights @ self.reference
+        self._spread = centred.T @ (weights[:, None] * centred)
+        self.shrunk = np.eye(root.shape[1])
+        """S, the product of what all labels so far have changed."""
+        self._waiting = len(pending)
+        self._closed = np.zeros(len(pool), dtype=bool)
+        for row in range(self._waiting):
+            self._measure(row)
+
+    def take(self, cost: FloatArray | None) -> int:
+        """Return the position of the best candidate, which counts as measured from now on."""
+        own = np.einsum("nk,nk->n", self._open, self._open)
+        gain = np.einsum("nk,nk->n", self._open @ self._spread, self._open) / (own + self._noise)
+        if cost is not None:
+            gain[self._waiting :] /= cost
+        best = int(np.argmax(np.where(self._closed, -np.inf, gain)))
+        self._measure(best)
+        return best - self._waiting
+
+    def _measure(self, row: int) -> None:
+        """Condition on a label of a row of the pool.
+
+        With f the row, the covariance becomes F (I - f f' / (f'f + s^2)) F'. A root of the matrix in brackets is
+        I - c f f'.
+        """
+        self._closed[row] = True
+        own = self._open[row].copy()
+        squared = float(own @ own)
+        if squared <= 0:
+            return
+        c = (1 - np.sqrt(self._noise / (squared + self._noise))) / squared
+        step = np.eye(len(own)) - c * np.outer(own, own)
+        self._open = self._open - np.outer(self._open @ own, c * own)
+        self._spread = step @ self._spread @ step
+        self.shrunk = self.shrunk @ step
 
 
 def _root(predictor: Predictor, pool: IntArray, reference: IntArray) -> FloatArray:

@@ -200,6 +200,11 @@ class Predictor(ABC):
     def noise_variance(self) -> float:
         """Noise variance that one more label would have, in log-latency."""
 
+    @property
+    def stated_noise_variance(self) -> float:
+        """The part of `noise_variance` that the standard errors of the labels state; by default 0, as if none did."""
+        return 0.0
+
     def formula(self) -> LatencyFormula | None:
         """Return the predictor as a formula of `SearchSpace.features`; by default None, because it is none."""
         return None

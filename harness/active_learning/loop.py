@@ -8,14 +8,19 @@ through the predictor's hyper-parameters.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from latlab.harness.active_learning.expected_accuracy import ExpectedAccuracy, Labels, expected_accuracy
 from latlab.harness.active_learning.network_view import NetworkView
+from latlab.harness.active_learning.sample_cost import SampleCost
 from latlab.harness.active_learning.source_devices import ENOUGH_LABELS
+from latlab.harness.active_learning.stopping import FEWEST, MORE, Goal, GoalKind, Standing
 from latlab.harness.errors import BadInputError
 from latlab.harness.store.comparable import comparable
 from latlab.harness.store.vocabulary import Role, Status
@@ -29,6 +34,11 @@ __all__ = ["ClosedLoop", "refitted"]
 FAILURES_PER_BUDGET = 1.0
 """Most failed networks that are replaced, per network of the budget. If more fail, the networks are not to blame."""
 
+NEAR = 0.1
+"""Standard deviation, in log-latency, of what counts as near the latency around which accuracy is wanted."""
+ELSEWHERE = 0.01
+"""What accuracy at any other network is worth, as a share of the most."""
+
 
 class ClosedLoop:
     """The state of a closed loop: it proposes what to measure next, and fits the predictor to what was measured.
@@ -39,9 +49,13 @@ class ClosedLoop:
         budget: number of networks to measure.
         seed: seed of the random candidates.
         exclude: architectures that must not be proposed (the hold-out).
-        until_percent: stop once the expected error of a prediction over the space is at most so many percent; None for
-            never.
+        goals: the first one that is reached ends the loop before its budget is spent.
         as_written: whether networks are exported as published, with their dead edges (`NetworkView`).
+        pool: the networks that can be measured, and that stand for the space, e.g. those of a table; None for all.
+        near_ms: latency around which accuracy is wanted; None for the whole space.
+        cost: what a label costs; networks are then chosen by gain per second instead of by gain.
+        elapsed_s: returns the seconds that the measurements have taken and will take for what is under way; by default
+            the time since the loop was made.
     """
 
     def __init__(
@@ -52,30 +66,38 @@ class ClosedLoop:
         budget: int,
         seed: int = 0,
         exclude: Sequence[Architecture] = (),
-        until_percent: float | None = None,
+        goals: Sequence[Goal] = (),
         as_written: bool = False,
+        pool: Sequence[Architecture] | None = None,
+        near_ms: float | None = None,
+        cost: SampleCost | None = None,
+        elapsed_s: Callable[[], float] | None = None,
     ) -> None:
         self.space = space
         self.predictor = create(predictor, space, seed=seed) if isinstance(predictor, str) else predictor
-        self._budget, self._until_percent, self.as_written = budget, until_percent, as_written
-        self._wanted = dict.fromkeys(self.predictor.wanted())
-        count = min(CANDIDATES, space.size)
-        reference = space.sample(min(REFERENCE, space.size), random.Random(f"reference/{seed}"))
+        self._budget, self.goals, self.as_written = budget, tuple(goals), as_written
+        self._near_ms, self._cost = near_ms, cost
+        self._elapsed_s = elapsed_s or partial(_since, time.monotonic())
         self.view = NetworkView(self.predictor, as_written)
         """Returns an architecture in the form that the predictor sees."""
-        self._reference = space.genes(self.view.all(reference))
-        drawn = space.sample(min(count + len(exclude), space.size), random.Random(f"candidates/{seed}"))
+        known = None if pool is None else set(pool)
+        self._wanted = dict.fromkeys(arch for arch in self.predictor.wanted() if known is None or arch in known)
+        self._reference = space.genes(self.view.all(_drawn(space, pool, REFERENCE, f"reference/{seed}")))
+        drawn = _drawn(space, pool, CANDIDATES + len(exclude), f"candidates/{seed}")
         self._banned = set(self.view.all(exclude))
-        self._designed = [view for view in self.view.all(space.designed()) if view not in self._banned]
+        designed = [arch for arch in space.designed() if known is None or arch in known]
+        self._designed = [view for view in self.view.all(designed) if view not in self._banned]
         banned = {*self._banned, *(space.canonical(arch) for arch in self._wanted), *self._wanted}
         views = dict.fromkeys(view for view in self.view.all(drawn) if view not in banned)
-        self._candidates = list(views)[:count]
+        self._candidates = list(views)[:CANDIDATES]
         self._pending: dict[Architecture, None] = {}
         self._measured: dict[Architecture, tuple[float, float | None]] = {}
         self._failed: set[Architecture] = set()
         self._imported: set[Architecture] = set()
         self._fitted: int | None = None
         """Number of labels at the last fit; None before the first fit."""
+        self.reached: Goal | None = None
+        """The goal that has ended the loop."""
 
     @property
     def measured(self) -> int:
@@ -86,6 +108,11 @@ class ClosedLoop:
     def imported(self) -> int:
         """Number of networks whose only latency is imported; they are no part of the budget."""
         return len(self._imported)
+
+    @property
+    def proposed(self) -> int:
+        """Number of networks of the budget that are measured or under way."""
+        return self.measured - self.imported + len(self._pending)
 
     @property
     def failed(self) -> int:
@@ -136,7 +163,7 @@ class ClosedLoop:
         (`SearchSpace.designed`). Others among the first `FROM_PRIOR` are chosen by the prior alone, which makes them
         diverse.
         """
-        while self.measured - self.imported + len(self._pending) < self._budget:
+        while self.proposed < self._budget:
             if self.failed > FAILURES_PER_BUDGET * self._budget or self.good_enough():
                 return
             taken = {*self._measured, *self._pending, *self._failed}
@@ -152,16 +179,80 @@ class ClosedLoop:
                 self.fit()
             # Labels since the last fit do not influence the predictor yet, but their networks count as measured.
             pending = [*list(self._measured)[self._fitted or 0 :], *self._pending]
-            arch = candidates[choose(self.predictor, candidates, self._reference, 1, pending)[0]]
+            chosen = choose(
+                self.predictor,
+                candidates,
+                self._reference,
+                1,
+                pending,
+                importance=self._importance(),
+                cost=self._costs(candidates),
+            )
+            arch = candidates[chosen[0]]
             self._pending[arch] = None
             yield arch.text
 
+    def _importance(self) -> np.ndarray | None:
+        """Return how much accuracy at each network of the reference sample is worth; None if all are worth the same.
+
+        With a latency that accuracy is wanted near, it is the probability density that the network is that fast.
+        """
+        if self._near_ms is None or len(self._measured) < FROM_PRIOR:
+            return None
+        prediction = self.predictor.predict(self._reference)
+        variance = np.log1p((prediction.std_ms / prediction.mean_ms) ** 2) + NEAR**2
+        density = np.exp(-(np.log(prediction.mean_ms / self._near_ms) ** 2) / (2 * variance)) / np.sqrt(variance)
+        return np.asarray(density + ELSEWHERE * max(float(density.max()), 1e-12))
+
+    def _costs(self, candidates: Sequence[Architecture]) -> np.ndarray | None:
+        """Return the seconds that a label of each candidate will take; None if networks are chosen by gain alone."""
+        if self._cost is None or len(self._measured) < FROM_PRIOR:
+            return None
+        latency_ms = self.predictor.predict(self.space.genes(candidates)).mean_ms
+        return np.array([self._cost.seconds(one) for one in latency_ms.tolist()])
+
     def good_enough(self) -> bool:
-        """Return whether the expected error over the space is down to `until_percent`, from five measurements on."""
-        if self._until_percent is None or self.measured < 5:
-            return False
-        self.fit(always=True)
-        return self.expected_error_percent() <= self._until_percent
+        """Return whether a goal is reached, and remember which."""
+        self.reached = next((goal for goal in self.goals if self._is_reached(goal)), None)
+        return self.reached is not None
+
+    def _is_reached(self, goal: Goal) -> bool:
+        if goal.kind == GoalKind.SAMPLES:
+            return self.proposed >= goal.value
+        if goal.kind == GoalKind.TIME:
+            return self._elapsed_s() >= goal.value
+        return self.measured >= FEWEST and goal.expected(self.accuracy()).value >= goal.value
+
+    def accuracy(self, *, more: int = 0, exact: bool = False) -> ExpectedAccuracy:
+        """Return how accurate the predictor expects to be, after a fit to all labels.
+
+        Args:
+            more: number of further labels that it is to have, those of networks under way included.
+            exact: as if its fit were exact, so that only noise and misfit are left.
+        """
+        if self._fitted != self.measured:
+            self.fit(always=True)
+        taken = {*self._measured, *self._pending, *self._failed}
+        open_ = [arch for arch in self._candidates if arch not in taken] if more else []
+        return expected_accuracy(
+            self.predictor,
+            self._reference,
+            Labels.of(self.predictor, self.support_ms(), more=more),
+            candidates=self.space.genes(open_),
+            pending=list(self._pending) if more else (),
+            more=max(more - len(self._pending), 0),
+            exact=exact,
+        )
+
+    def standings(self) -> list[Standing]:
+        """Return where the goals of accuracy stand, and what more networks would bring; from `FEWEST` labels on."""
+        goals = [goal for goal in self.goals if goal.is_accuracy]
+        return [self.standing_of(goal) for goal in goals] if self.measured >= FEWEST else []
+
+    def standing_of(self, goal: Goal) -> Standing:
+        """Return where a goal of accuracy stands."""
+        now, then, limit = self.accuracy(), self.accuracy(more=MORE), self.accuracy(more=MORE, exact=True)
+        return Standing(goal, goal.expected(now), goal.expected(then).value, goal.expected(limit).value)
 
     def expected_error_percent(self) -> float:
         """Return the median, over the space, of the predictions' relative standard deviations, in percent.
@@ -207,6 +298,17 @@ class ClosedLoop:
         )
         self.fit(always=True)
         return curve
+
+
+def _since(start: float) -> float:
+    return time.monotonic() - start
+
+
+def _drawn(space: SearchSpace, pool: Sequence[Architecture] | None, count: int, seed: str) -> list[Architecture]:
+    """Return at most `count` random networks of the space, or of the pool."""
+    if pool is None or len(pool) == space.size:  # then the pool is the space
+        return space.sample(min(count, space.size), random.Random(seed))
+    return random.Random(seed).sample(pool, min(count, len(pool)))
 
 
 def _known(stderr_ms: float | None) -> float | None:

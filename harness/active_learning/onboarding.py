@@ -20,6 +20,8 @@ from latlab.harness.active_learning.imported_labels import give_imported
 from latlab.harness.active_learning.latency_table import measured_latencies
 from latlab.harness.active_learning.loop import ClosedLoop
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for
+from latlab.harness.active_learning.sample_cost import SampleCost
+from latlab.harness.active_learning.stopping import FEWEST, MORE, RANKS, Goal
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.fleet.failures import TargetFailure, all_failed, failures_of
 from latlab.harness.fleet.jobs import Job, RunJobs, RunListener
@@ -29,7 +31,7 @@ from latlab.harness.measurement.session import MeasurementSession
 from latlab.harness.store.store import Campaign, Measurement, Store
 from latlab.harness.store.vocabulary import Role, Selection, Status
 from latlab.harness.targets import Target
-from latlab.harness.text import in_words, other_spaces_in_words
+from latlab.harness.text import correlation, in_words, other_spaces_in_words
 from latlab.harness.timing_policy import TimingPolicy
 from latlab.predictors import OtherSpace, Prediction, SourceDevice
 from latlab.predictors.common.metrics import coverage_percent, mape_percent, spearman, within_percent
@@ -41,6 +43,8 @@ NOISY_PERCENT = 5.0
 """Median standard error of the labels, in percent, above which a warning says that something disturbs the device."""
 FIRST_PASSES = 2
 """Passes after which a network's latency is good enough to choose the next network by."""
+ANNOUNCE_EVERY = 5
+"""Labels between two sentences about where the goals of accuracy stand."""
 HOLDOUT_SESSIONS = 2
 """Measurement sessions over the hold-out. Labels are their means; their agreement shows the limit that noise sets."""
 
@@ -69,9 +73,11 @@ class OnboardingPlan:
     others: tuple[OtherSpace, ...]
     """The target's labels in other spaces, for predictors that use them."""
     budget: int
-    """Number of networks to measure."""
-    until_percent: float | None
-    """Expected error over the space, in percent, at which the loop stops before its budget is spent; None for never."""
+    """The most networks to measure."""
+    goals: tuple[Goal, ...]
+    """The first one that is reached stops the loop before its budget is spent."""
+    near_ms: float | None
+    """Latency around which accuracy is wanted; None for the whole space."""
     holdout: int
     """Number of networks in the hold-out."""
     seed: int
@@ -123,6 +129,20 @@ class Onboarding:
     """Median standard error of the labels, as a percentage of the label."""
     expected_error_percent: float
     """Expected error of a prediction over the space, by the predictor itself."""
+    expected_spearman: float | None
+    """Expected rank correlation of predictions with the truth over the space, by the predictor itself; None below
+    `stopping.FEWEST` labels."""
+    expected_spearman_low: float | None
+    expected_spearman_high: float | None
+    """The range of it that is to hold the truth in nine of ten runs."""
+    expected_spearman_of_more: float | None
+    """What `stopping.MORE` more networks are expected to bring it to."""
+    expected_spearman_of_exact_fit: float | None
+    """What an exact fit would bring it to: noise of the labels, or what the predictor cannot express, limits it."""
+    stopped_by: str
+    """The goal that was reached, or `budget` if none was."""
+    goals: tuple[str, ...]
+    """Where each goal of accuracy stands at the end, in words."""
     loo_spearman: float | None
     loo_mape_percent: float | None
     holdout_retest_spearman: float | None
@@ -138,6 +158,21 @@ class Onboarding:
     def disturbances(self) -> tuple[Disturbance, ...]:
         """The target, if something else on the device has disturbed most of its labels."""
         return disturbances(self.measurements)
+
+    @property
+    def expected_ranks(self) -> str:
+        """How well the predictor expects to rank the space, how sure that is, and what limits it, in words."""
+        now, more, exact = (
+            value or 0.0
+            for value in (self.expected_spearman, self.expected_spearman_of_more, self.expected_spearman_of_exact_fit)
+        )
+        low, high = self.expected_spearman_low or 0.0, self.expected_spearman_high or 0.0
+        noise = "noise of the labels, or what the predictor leaves out"
+        limit = "too few networks" if exact - now > 1 - exact else noise
+        return (
+            f"Spearman {correlation(now)} ({correlation(low)} to {correlation(high)}) over the space, limited by "
+            f"{limit}; {MORE} more networks would bring {correlation(more)}, an exact fit {correlation(exact)}"
+        )
 
     @property
     def noisy(self) -> bool:
@@ -227,7 +262,7 @@ def onboard(
         if listener.announce:
             sources = in_words([one.name for one in plan.sources])
             listener.announce(f"{plan.target}: predictor {plan.predictor.name}, prior: {sources}")
-        onboardings.append(OnboardingJob(store, plan))
+        onboardings.append(OnboardingJob(store, plan, listener.announce))
         elsewhere = other_spaces_in_words(onboardings[-1].other_spaces)
         if listener.announce and elsewhere:
             listener.announce(f"{plan.target}: {elsewhere}")
@@ -246,8 +281,8 @@ def onboard(
 class OnboardingJob:
     """The job of one plan. Its work may run again from the start: it continues from what the store holds."""
 
-    def __init__(self, store: Store, plan: OnboardingPlan) -> None:
-        self.plan, self._store = plan, store
+    def __init__(self, store: Store, plan: OnboardingPlan, announce: Callable[[str], None] | None = None) -> None:
+        self.plan, self._store, self._announce = plan, store, announce
         self.total = plan.budget + HOLDOUT_SESSIONS * plan.holdout
         self._start = time.monotonic()
         self._predictor = predictor_for(
@@ -272,8 +307,10 @@ class OnboardingJob:
             budget=plan.budget,
             seed=plan.seed,
             exclude=holdout_archs,
-            until_percent=plan.until_percent,
+            goals=plan.goals,
             as_written=plan.as_written,
+            near_ms=plan.near_ms,
+            elapsed_s=self._elapsed_s,
         )
         self._close_loop(measurer, publish)
         if self._loop.measured == self._loop.imported:
@@ -321,6 +358,7 @@ class OnboardingJob:
         """
         session, loop = self._session, self._loop
         earlier = session.resume()
+        self._began, self._earlier_s = time.monotonic(), sum(map(_device_seconds, earlier.values()))
         unfinished = [arch for arch, row in earlier.items() if row.status == Status.RUNNING and row.latency_ms is None]
         for row in earlier.values():
             if row.arch not in unfinished:
@@ -334,6 +372,7 @@ class OnboardingJob:
         for row in measurer.run(session, wanted, passes=FIRST_PASSES):
             loop.record(row.arch, row.status, row.latency_ms, row.stderr_ms)
             publish(row)
+            self._announce_standings()
         archs = [arch for arch, row in session.rows().items() if row.status == Status.RUNNING]
         for _ in self._sweep(measurer, session, archs, Role.TRAIN, FIRST_PASSES + 1):
             pass
@@ -342,6 +381,20 @@ class OnboardingJob:
             loop.record(row.arch, row.status, row.latency_ms, row.stderr_ms)
         if loop.measured:
             loop.fit(always=True)
+
+    def _elapsed_s(self) -> float:
+        """Return the seconds of measuring so far, earlier runs included, and of the passes that are still to come."""
+        cost, policy = SampleCost(self.plan.policy), self.plan.policy
+        missing = sum(cost.passes_s(one, policy.passes - FIRST_PASSES) for one in self._loop.support_ms().tolist())
+        return self._earlier_s + time.monotonic() - self._began + max(missing, 0.0)
+
+    def _announce_standings(self) -> None:
+        """Say where the goals stand after every `ANNOUNCE_EVERY` labels."""
+        loop = self._loop
+        if self._announce is None or loop.measured % ANNOUNCE_EVERY:
+            return
+        for standing in loop.standings():
+            self._announce(f"{self.plan.target}: {loop.measured} networks: {standing.sentence()}")
 
     def _sweep(
         self, measurer: Measurer, session: MeasurementSession, archs: Sequence[str], role: Role, first: int
@@ -385,6 +438,11 @@ class OnboardingJob:
         return Holdout([a for a, good in zip(archs, ok, strict=True) if good], table.mean(axis=0), spearman(*table))
 
 
+def _device_seconds(row: Measurement) -> float:
+    """Return the seconds that a stored row took on its device."""
+    return sum(float(row.times_s.get(f"{stage}_s") or 0.0) for stage in ("push", "load", "warm", "measure"))
+
+
 def _score(prediction: Prediction | None, holdout: Holdout | None) -> dict[str, float | None]:
     if prediction is None or holdout is None:
         return dict.fromkeys(_SCORES)
@@ -410,6 +468,7 @@ def save_onboarding(run: OnboardingRun, folder: Path) -> Onboarding:
     plan, loop, curve = run.plan, run.loop, run.learning_curve
     own = run.rows[run.rows["campaign"] == run.campaign.id]
     expected_error_percent = loop.expected_error_percent()
+    rank = loop.standing_of(RANKS) if loop.measured >= FEWEST else None
     scores = {
         "loo_spearman": float(curve["loo_spearman"].iloc[-1]) if len(curve) else None,
         "loo_mape_percent": float(curve["loo_mape_percent"].iloc[-1]) if len(curve) else None,
@@ -454,6 +513,13 @@ def save_onboarding(run: OnboardingRun, folder: Path) -> Onboarding:
         other_spaces=dict(loop.predictor.other_spaces),
         label_noise_percent=loop.label_noise_percent(),
         expected_error_percent=expected_error_percent,
+        expected_spearman=rank and rank.now.value,
+        expected_spearman_low=rank and rank.now.low,
+        expected_spearman_high=rank and rank.now.high,
+        expected_spearman_of_more=rank and rank.then,
+        expected_spearman_of_exact_fit=rank and rank.limit,
+        stopped_by=str(loop.reached or "budget"),
+        goals=tuple(standing.sentence() for standing in loop.standings()),
         **scores,
         onboard_s=run.onboard_s,
         table=table,

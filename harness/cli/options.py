@@ -33,6 +33,7 @@ __all__ = [
     "InventoryOption",
     "JsonOption",
     "ModelOption",
+    "NearOption",
     "NewSessionOption",
     "OneRuntimeOption",
     "OneThreadsOption",
@@ -48,6 +49,7 @@ __all__ = [
     "StoreArgument",
     "StoreOption",
     "ThreadsOption",
+    "UntilOption",
     "WrittenOption",
     "complain",
     "json_option",
@@ -227,6 +229,19 @@ FactOption = Annotated[
         help="A fact about the hardware, for predictors that use it: cores, clock_ghz, bandwidth_gbs, tops. "
         "May be repeated.",
     ),
+]
+UntilOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--until",
+        metavar="GOAL,...",
+        help='Stop earlier, at the first of these: "spearman 0.97" or "90% within 5%" of the space, by the '
+        'predictor\'s own estimate; "3 min" of measuring; "20 samples". May be repeated.',
+    ),
+]
+NearOption = Annotated[
+    str | None,
+    typer.Option("--near", metavar="MS", help="Choose networks for accuracy around this latency, such as 20ms."),
 ]
 NewSessionOption = Annotated[
     bool, typer.Option("--new-session", help="Measure all networks again, in a new session; earlier ones stay.")

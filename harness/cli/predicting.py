@@ -14,10 +14,12 @@ from latlab.harness.cli.options import (
     STORE,
     DevicesArgument,
     JsonOption,
+    NearOption,
     PolicyOption,
     SeedOption,
     SpaceOption,
     StoreOption,
+    UntilOption,
     WrittenOption,
     json_option,
     milliseconds_of,
@@ -41,11 +43,12 @@ def onboard(
     devices: DevicesArgument,
     space: SpaceOption,
     *,
-    budget: Annotated[int, typer.Option("--budget", min=1, help="How many networks to measure.")] = 20,
-    until_error: Annotated[
-        float | None,
-        typer.Option("--until-error", help="Stop earlier, once the expected error is at most this many percent."),
+    budget: Annotated[
+        int | None,
+        typer.Option("--budget", min=1, help="The most networks to measure \\[default: 20; 100 with --until]."),
     ] = None,
+    until: UntilOption = None,
+    near: NearOption = None,
     how: TargetGroup,
     holdout: Annotated[
         int,
@@ -67,6 +70,8 @@ def onboard(
 
     [dim]Example:[/dim] latlab onboard local --space nasbench201 --budget 20 --holdout 100
 
+    [dim]Or until it is good enough:[/dim] latlab onboard local --space fbnet --until "spearman 0.97, 3 min"
+
     The same command continues where it stopped; a larger budget extends it.
     """
     from latlab.harness.terminal import results as terminal
@@ -77,7 +82,8 @@ def onboard(
             devices,
             space=space,
             budget=budget,
-            until_percent=until_error,
+            until=until,
+            near_ms=None if near is None else milliseconds_of(near),
             holdout=holdout,
             policy=policy,
             options=how.options(),

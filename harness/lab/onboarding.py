@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from latlab.harness.active_learning.onboarding import Onboarding, OnboardingPlan
 from latlab.harness.active_learning.other_spaces import other_spaces
 from latlab.harness.active_learning.prediction import source_filter_of, sources_of
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for, predictor_options
+from latlab.harness.active_learning.stopping import Until, most_samples, parse_goals
 from latlab.harness.architectures import space_to_measure
 from latlab.harness.devices.target_selection import TargetOptions
 from latlab.harness.errors import BadInputError
@@ -40,8 +42,9 @@ class OnboardingDevices(LabBase):
         devices: Devices,
         *,
         space: str,
-        budget: int = 20,
-        until_percent: float | None = None,
+        budget: int | None = None,
+        until: Until = None,
+        near_ms: float | None = None,
         holdout: int = 0,
         options: TargetOptions = TargetOptions(),
         policy: str = "default",
@@ -56,8 +59,10 @@ class OnboardingDevices(LabBase):
         Args:
             devices, options, policy, as_written, listener: as for `measure`.
             space: name of the search space.
-            budget: number of architectures to measure.
-            until_percent: stop earlier, once the expected error over the space is at most so many percent.
+            budget: the most architectures to measure; default: 20, or 100 with `until`.
+            until: stop earlier, at the first goal that is reached: "spearman 0.97", "90% within 5%" (of the space, by
+                the predictor's own estimate), "3 min", "20 samples", several of them, or `stopping.Goal` values.
+            near_ms: latency around which accuracy is wanted: architectures are chosen for predictions near it.
             holdout: also measure this many random architectures that the predictor never sees, in two sessions.
             predictor: as for `predict`.
             seed: seed of all random choices.
@@ -72,10 +77,12 @@ class OnboardingDevices(LabBase):
             LatlabError: if all targets failed.
         """
         targets = self.targets(devices, options)
+        goals = parse_goals(until)
+        budget = most_samples(budget, goals)
         if budget < 1:
             raise BadInputError(f"the budget must be at least 1, not {budget}")
-        if until_percent is not None and not until_percent > 0:
-            raise BadInputError(f"the error to reach must be a positive percentage, not {until_percent}")
+        if near_ms is not None and not 0 < near_ms < math.inf:
+            raise BadInputError(f"the latency to be accurate near must be a positive number of ms, not {near_ms}")
         chosen_space = space_to_measure(space)
         predictor = predictor_options(predictor)
         fresh = predictor_for(predictor, chosen_space, seed=seed)
@@ -102,7 +109,8 @@ class OnboardingDevices(LabBase):
                     blocks=block_latencies(self.store, str(target), chosen_space),
                     others=tuple(other_spaces(self.store, str(target), chosen_space, predictor.spaces_from)),
                     budget=budget,
-                    until_percent=until_percent,
+                    goals=goals,
+                    near_ms=near_ms,
                     holdout=holdout,
                     seed=seed,
                     as_written=as_written,

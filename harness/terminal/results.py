@@ -74,6 +74,12 @@ def show_onboarding(result: Onboarding) -> None:
         "expected error",
         f"{result.expected_error_percent:.1f} % over the space (the predictor's own estimate)",
     )
+    if result.expected_spearman is not None:
+        table.add_row("expected ranks", result.expected_ranks)
+    for goal in result.goals:
+        table.add_row("goal", goal)
+    if result.goals or result.stopped_by != "budget":
+        table.add_row("stopped by", result.stopped_by)
     if result.loo_spearman is not None and result.loo_mape_percent is not None:
         table.add_row(
             "leave-one-out", f"Spearman {result.loo_spearman:.3f}, mean error {result.loo_mape_percent:.1f} %"

@@ -198,6 +198,10 @@ class Roost(Predictor):
     def noise_variance(self) -> float:
         return self._noise + self._typical_variance
 
+    @property
+    def stated_noise_variance(self) -> float:
+        return self._typical_variance
+
     def covariance(self, a: Archs, b: Archs) -> FloatArray:
         return self.covariance_root(a) @ self.covariance_root(b).T
 

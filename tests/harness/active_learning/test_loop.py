@@ -10,6 +10,7 @@ import pytest
 
 from latlab.harness.active_learning.holdout import holdout_of
 from latlab.harness.active_learning.loop import ClosedLoop, refitted
+from latlab.harness.active_learning.stopping import parse_goals
 from latlab.predictors.common.metrics import spearman
 from latlab.search_spaces import Architecture, get
 
@@ -74,10 +75,49 @@ def test_labels_that_were_not_paid_for_change_nothing() -> None:
     assert run(ClosedLoop(SPACE, "ridge", budget=8), permuted) == first
 
 
-def test_stops_once_good_enough() -> None:
-    loop = ClosedLoop(SPACE, "ridge", budget=200, until_percent=10)
+@pytest.mark.parametrize("words", ["spearman 0.98", "60% within 20%"])
+def test_stops_once_good_enough(words: str) -> None:
+    loop = ClosedLoop(SPACE, "ridge", budget=200, goals=parse_goals(words))
     assert 5 <= len(run(loop)) < 100
-    assert loop.expected_error_percent() <= 10
+    assert str(loop.reached) == words
+    (standing,) = loop.standings()
+    assert standing.reached
+    test = SPACE.sample(300, 99)
+    truth = np.array([latency_ms(arch) for arch in test])
+    assert spearman(loop.predict(test).mean_ms, truth) > 0.95
+
+
+def test_stops_after_so_many_samples_or_seconds() -> None:
+    loop = ClosedLoop(SPACE, "ridge", budget=200, goals=parse_goals("7 samples"))
+    assert len(run(loop, lag=3)) == 7
+    clock = iter(range(1000))
+    loop = ClosedLoop(SPACE, "ridge", budget=200, goals=parse_goals("4 s, 50 samples"), elapsed_s=lambda: next(clock))
+    assert len(run(loop)) == 4
+    assert str(loop.reached) == "4 s"
+
+
+def test_a_loop_with_a_pool_proposes_nothing_else() -> None:
+    pool = SPACE.sample(40, 5)
+    proposed = run(ClosedLoop(SPACE, "ridge", budget=12, as_written=True, pool=pool))
+    assert len(proposed) == 12
+    assert set(proposed) <= {arch.text for arch in pool}
+
+
+def test_whole_space_as_a_pool_changes_nothing() -> None:
+    whole = list(SPACE.enumerate())
+    random.Random(1).shuffle(whole)
+    assert run(ClosedLoop(SPACE, "ridge", budget=8, pool=whole)) == run(ClosedLoop(SPACE, "ridge", budget=8))
+
+
+def test_more_labels_are_expected_to_help() -> None:
+    loop = ClosedLoop(SPACE, "roost", budget=6)
+    noise = np.random.default_rng(0)
+    for text in loop.proposals():
+        loop.record(text, "ok", latency_ms(SPACE.parse(text)) * np.exp(0.1 * noise.standard_normal()), 0.0)
+    now, then, exact = loop.accuracy(), loop.accuracy(more=10), loop.accuracy(more=10, exact=True)
+    assert now.spearman.low < now.spearman.value < now.spearman.high
+    assert now.spearman.value < then.spearman.value < exact.spearman.value
+    assert now.within(5).value < now.within(10).value <= 100
 
 
 def test_replaces_failures_but_not_for_ever() -> None:

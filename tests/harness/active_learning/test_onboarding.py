@@ -42,10 +42,28 @@ def test_choices_are_made_by_results(lab: Lab, tmp_path: Path, monkeypatch: pyte
     assert known == sorted(known)
 
 
-def test_stops_when_the_error_is_reached(lab: Lab, tmp_path: Path) -> None:
-    result = lab.onboard("local", space="nasbench201", budget=40, until_percent=80, out=tmp_path / "out")
+def test_stops_when_a_goal_is_reached(lab: Lab, tmp_path: Path) -> None:
+    said: list[str] = []
+    result = lab.onboard(
+        "local",
+        space="nasbench201",
+        budget=40,
+        until=["spearman 0.6", "99.9% within 0.1%"],
+        out=tmp_path / "out",
+        listener=RunListener(announce=said.append),
+    )
     assert 5 <= result.measured < 40
-    assert result.expected_error_percent < 80
+    assert result.stopped_by == "spearman 0.6"
+    assert len(result.goals) == 2
+    assert "spearman 0.6 is reached" in result.goals[0]
+    assert any("5 networks: Spearman" in line for line in said)
+    assert any("10 more networks would bring" in line for line in said)
+
+
+def test_stops_when_the_time_is_over(lab: Lab, tmp_path: Path) -> None:
+    result = lab.onboard("local", space="nasbench201", until="1 s", out=tmp_path / "out")
+    assert result.stopped_by == "1 s"
+    assert 1 <= result.measured < 100
 
 
 def fail_first(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
