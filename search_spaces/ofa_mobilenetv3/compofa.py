@@ -20,6 +20,7 @@ from latlab.search_spaces.base import SearchSpace
 from latlab.search_spaces.layers import Layer
 from latlab.search_spaces.ofa_mobilenetv3.skeleton import DEPTHS, KERNELS, MAX_DEPTH, RESOLUTIONS, SLOTS, STAGES
 from latlab.search_spaces.ofa_mobilenetv3.space import OFAMobileNetV3
+from latlab.search_spaces.variation import another, uniform_crossover
 
 if TYPE_CHECKING:  # torch is heavy, and only `build` needs it
     from torch import nn
@@ -195,6 +196,23 @@ class CompOFAElastic(CompOFA):
         frame = [rng.choice(pair) for pair in pairs[:_FRAME]]
         kernels = [rng.choice([kernel for kernel in pair if kernel] or [0]) for pair in pairs[_FRAME:]]
         return self.from_genes([*frame, *kernels])
+
+    def mutate_genes(self, genes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        rows, used = np.arange(len(genes)), genes != 0
+        full = np.where(used, genes, rng.choice(KERNELS, size=genes.shape))
+        place = np.where(used, rng.random(genes.shape), -1.0).argmax(axis=1)  # each used choice is equally likely
+        old = full[rows, place]
+        resolution = another((old - RESOLUTIONS[0]) // 4, len(RESOLUTIONS), rng) * 4 + RESOLUTIONS[0]
+        depth = another(old - DEPTHS[0], len(DEPTHS), rng) + DEPTHS[0]
+        kernel = np.array(KERNELS)[another((old - KERNELS[0]) // 2 % len(KERNELS), len(KERNELS), rng)]
+        full[rows, place] = np.select([place == 0, place < _FRAME], [resolution, depth], kernel)
+        return self.canonical_genes(full)
+
+    def crossover_genes(
+        self, a: NDArray[np.int64], b: NDArray[np.int64], rng: np.random.Generator
+    ) -> NDArray[np.int64]:
+        child = uniform_crossover(a, b, rng)
+        return self.canonical_genes(np.where(child == 0, a + b, child))  # a kernel that one parent lacks is the other's
 
     def _filled(self, genes: Sequence[int], rng: Random) -> Architecture:
         """Return the architecture of genes, with random kernels where a used slot has none."""
