@@ -9,13 +9,14 @@ from random import Random
 import numpy as np
 import pytest
 import torch
+from network_spaces import NETWORK_SPACES
 from torch import nn
 
 from latlab.search_spaces import SearchSpace, UnknownSpaceError, get, names
 from latlab.search_spaces.op_counter import count_operators
 from latlab.search_spaces.torch_modules import images
 
-networks = pytest.mark.parametrize("space", names(buildable=True), indirect=True)
+networks = pytest.mark.parametrize("space", NETWORK_SPACES, indirect=True)
 """Of spaces that have networks, and not only architectures to predict."""
 
 

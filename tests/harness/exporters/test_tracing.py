@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from network_spaces import NETWORK_SPACES
 from torch import Tensor, nn
 
 from latlab.harness.exporters import tracing
 from latlab.harness.exporters.onnx import OPSET, ONNXExporter
 from latlab.harness.exporters.torchscript import TorchScriptExporter
-from latlab.search_spaces import get, names
+from latlab.search_spaces import get
 
 CALL = nn.Module.__call__
 
@@ -65,7 +66,7 @@ def build(name: str, as_written: bool) -> tuple[nn.Module, tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("as_written", [False, True])
-@pytest.mark.parametrize("name", ["awkward", *names(buildable=True)])
+@pytest.mark.parametrize("name", ["awkward", *NETWORK_SPACES])
 def test_files_are_the_same_to_the_byte(
     name: str, as_written: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

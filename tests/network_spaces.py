@@ -1,0 +1,11 @@
+"""The spaces whose networks tests build: one of each kind of network, since building and exporting take long."""
+
+from __future__ import annotations
+
+from latlab.search_spaces import names
+
+__all__ = ["NETWORK_SPACES"]
+
+_SAME_CODE = {"compofa", "compofa-elastic", "ofa-mobilenetv3-w1.2"}
+"""Spaces whose networks the code of `ofa-mobilenetv3` builds."""
+NETWORK_SPACES = tuple(name for name in names(buildable=True) if name not in _SAME_CODE)
