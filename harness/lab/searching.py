@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -199,12 +200,13 @@ class Searching(Measuring, Predicting, OnboardingDevices):
             shared["listener"].announce(
                 f"{', '.join(progress.onboarding)}: no labels in {space.name} yet, {count} networks are measured first"
             )
-        where = folder.path / "onboarding"
+        where, start = folder.path / "onboarding", time.monotonic()
         self.onboard_fleet(
             progress.onboarding, space=space.name, budget=count, predictor=predictor, out=where, **shared
         )
         progress.onboarded = count
         progress.spent += count
+        progress.measuring_s += time.monotonic() - start
         folder.save()
 
     def _written(

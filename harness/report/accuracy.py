@@ -192,7 +192,7 @@ def _correlation_axis(axes: Axes, values: list[float]) -> None:
     axes.set_yscale("function", functions=(stretch, back))
     ticks = [-1.0, 0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 1.0]
     low = min(values, default=0.0)
-    start = max((tick for tick in ticks if tick <= low), default=-1.0)
+    start = max((tick for tick in ticks[:-1] if tick <= low), default=-1.0)
     ticks = [tick for tick in ticks if tick >= start]
     axes.yaxis.set_major_locator(FixedLocator(ticks))
     axes.yaxis.set_major_formatter(FixedFormatter([f"{tick:g}".replace("-", "−") for tick in ticks]))

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pymoo.algorithms.moo.nsga2 import NSGA2
-from pymoo.core.crossover import Crossover
-from pymoo.core.duplicate import DuplicateElimination
 from pymoo.core.evaluator import Evaluator
-from pymoo.core.mutation import Mutation
+from pymoo.core.infill import InfillCriterion
+from pymoo.core.population import Population
 from pymoo.core.problem import Problem
 from pymoo.core.termination import NoTermination
 from pymoo.problems.static import StaticProblem
@@ -28,6 +27,12 @@ __all__ = ["evolve"]
 
 FOLLOW_EVERY = 5
 """Generations between two reports."""
+CROSSED, MUTATED = 0.9, 0.9
+"""Probabilities that a child has two parents, and that one of its choices is changed."""
+TRIES = 20
+"""Attempts to fill a generation with new networks; in a small space there are none left."""
+_ORDER = ("CV", "rank", "crowding")
+"""What decides a tournament, in this order; infeasible networks have a violation only."""
 
 
 def evolve(
@@ -47,9 +52,8 @@ def evolve(
     algorithm = NSGA2(
         len(first),
         sampling=first,
-        crossover=_SpaceCrossover(space),
-        mutation=_SpaceMutation(space),
-        eliminate_duplicates=_Distinct(),
+        mating=_SpaceMating(space),
+        eliminate_duplicates=False,  # by the mating
     )
     algorithm.setup(problem, termination=NoTermination(), seed=seed)
     parts: list[Scores] = []
@@ -75,42 +79,34 @@ def evolve(
     return found.at(np.sort(once)), algorithm.pop.get("X").astype(np.int64)
 
 
-class _SpaceCrossover(Crossover):  # type: ignore[misc]
-    """Two children of two parents, by the space's own crossover."""
+class _SpaceMating(InfillCriterion):  # type: ignore[misc]
+    """Children by the space's own crossover and mutation, for a whole population at once; none is there already."""
 
     def __init__(self, space: SearchSpace) -> None:
-        super().__init__(2, 2, prob=0.9)
+        super().__init__()
         self._space = space
 
-    def _do(self, problem: Any, genes: Genes, *args: Any, random_state: Any = None, **more: Any) -> Genes:
-        a, b = genes.astype(np.int64)
-        cross = self._space.crossover_genes
-        return np.stack([cross(a, b, random_state), cross(b, a, random_state)])
-
-
-class _SpaceMutation(Mutation):  # type: ignore[misc]
-    """A change of one choice, by the space's own mutation."""
-
-    def __init__(self, space: SearchSpace) -> None:
-        super().__init__(prob=0.9)
-        self._space = space
-
-    def _do(self, problem: Any, genes: Genes, *args: Any, random_state: Any = None, **more: Any) -> Genes:
-        return self._space.mutate_genes(genes.astype(np.int64), random_state)
-
-
-class _Distinct(DuplicateElimination):  # type: ignore[misc]
-    """Leaves out networks that are there already."""
-
-    def _do(self, pop: Any, other: Any, is_duplicate: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        seen = set() if other is None else {row.tobytes() for row in _rows(other)}
-        for place, row in enumerate(_rows(pop)):
-            key = row.tobytes()
-            is_duplicate[place] |= key in seen
-            if other is None:
-                seen.add(key)
-        return is_duplicate
-
-
-def _rows(pop: Any) -> Genes:
-    return np.ascontiguousarray(pop.get("X").astype(np.int64))
+    def do(self, problem: Any, pop: Any, n_offsprings: int, *args: Any, random_state: Any = None, **more: Any) -> Any:
+        genes = pop.get("X").astype(np.int64)
+        known = {row.tobytes() for row in np.ascontiguousarray(genes)}
+        violation, rank, crowding = (pop.get(name).astype(float).reshape(len(pop)) for name in _ORDER)
+        place = np.empty(len(pop), np.int64)
+        place[np.lexsort((-crowding, rank, violation))] = np.arange(len(pop))
+        children: list[NDArray[np.int64]] = []
+        for _ in range(TRIES):
+            missing = n_offsprings - len(children)
+            if not missing:
+                break
+            # The better of two random ones becomes a parent (binary tournament).
+            drawn = random_state.integers(len(pop), size=(2, missing, 2))
+            a, b = np.take_along_axis(drawn, place[drawn].argmin(axis=2)[..., None], axis=2)[..., 0]
+            crossed = random_state.random((missing, 1)) < CROSSED
+            new = np.where(crossed, self._space.crossover_genes(genes[a], genes[b], random_state), genes[a])
+            mutated = random_state.random((missing, 1)) < MUTATED
+            new = np.ascontiguousarray(np.where(mutated, self._space.mutate_genes(new, random_state), new))
+            for row in new:
+                key = row.tobytes()
+                if key not in known:
+                    known.add(key)
+                    children.append(row)
+        return Population.new(X=np.array(children, np.int64).reshape(len(children), self._space.num_genes))

@@ -79,8 +79,9 @@ class SearchCosts:
     looking_s: float
     """Seconds for fitting predictors and looking through candidates."""
     measuring_s: float
-    """Seconds for measuring, exports included."""
+    """Seconds for measuring and for getting to know devices, exports included, over all runs of this search."""
     wall_s: float
+    """Seconds of this run, without getting to know devices."""
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ class Search:
             self._accuracy = Remembered(plan.accuracy, folder.accuracies, folder.save_accuracies)
         self._start = time.monotonic()
         self._scored = 0
-        self._looking_s = self._measuring_s = 0.0
+        self._looking_s = 0.0
 
     def run(self) -> SearchResult:
         """Search until the answer stands or the budget is spent, and return what was found.
@@ -160,7 +160,7 @@ class Search:
             self._announce(f"round {progress.round + 1}: measuring {count(len(progress.asked), 'network')}, {what}")
         start = time.monotonic()
         self.evidence.measure(progress.asked, progress.again)
-        self._measuring_s += time.monotonic() - start
+        progress.measuring_s += time.monotonic() - start
         progress.spent += len(progress.asked)
         progress.round += 1
         progress.asked, progress.again = [], False
@@ -274,7 +274,7 @@ class Search:
                 rounds=progress.round,
                 scored=self._scored,
                 looking_s=self._looking_s,
-                measuring_s=self._measuring_s,
+                measuring_s=progress.measuring_s,
                 wall_s=time.monotonic() - self._start,
             ),
             seed=plan.seed,

@@ -38,6 +38,8 @@ class Progress:
     """Number of networks that were measured for this search; another session of one counts again."""
     asked: list[str] = field(default_factory=list)
     """Networks that a round has decided to measure, of which some may be measured."""
+    measuring_s: float = 0.0
+    """Seconds that measuring has taken, exports included."""
     again: bool = False
     """Whether these are measured in a new session."""
     population: list[str] = field(default_factory=list)

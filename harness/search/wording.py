@@ -74,4 +74,6 @@ def costs_in_words(result: SearchResult) -> str:
 
 def probability_text(one: Finalist) -> str:
     """Return the probability that a network keeps the limits, in percent."""
-    return f"{percent(100 * min(one.probability, 0.999))} %" if one.probability < 0.999 else "> 99.9 %"
+    if not 0.001 <= one.probability < 0.999:
+        return "< 0.1 %" if one.probability < 0.5 else "> 99.9 %"
+    return f"{percent(100 * one.probability)} %"

@@ -1,11 +1,13 @@
-"""The tutorials of docs/tutorials.md: every file is written, every command run and every program executed, in order."""
+"""The tutorials of docs: every file is written, every command run and every program executed, in order."""
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +15,7 @@ import pytest
 
 from latlab.harness.cli.main import main
 
-PAGE = Path(__file__).parents[2] / "docs" / "tutorials.md"
+DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r"```(bash|python|text file=(\S+))\n(.*?)```", re.DOTALL)
 
 NIGHT = "latlab predict --target pi --space nasbench201 --all --top 3 --store night.db"
@@ -27,11 +29,11 @@ PROMISED = {
 """What the output of a command must show, because the page says so: the first time, if it stands there twice."""
 
 
-def test_every_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(tmp_path)
-    page = PAGE.read_text()
-    promised = dict(PROMISED)
-    assert page.count("\n## ") == 10
+def follow(
+    page: str, promises: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Do what a page says, in the current folder."""
+    promised = dict(promises)
     for kind, name, content in BLOCK.findall(page):
         if name:
             Path(name).write_text(content)
@@ -49,6 +51,31 @@ def test_every_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
                 assert not end.value.code, f"{command}: {said.out}{said.err}"
                 assert promised.pop(command, "") in said.out + said.err, f"{command}: {said.out}{said.err}"
     assert not promised, "these commands are not in the page any more"
+
+
+def test_the_page_of_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = "latlab search --target pi --space nasbench201 --max-latency-ms 12"
+    own = f"{found} --accuracy my_accuracy:accuracy"
+    promised = {
+        f"{own} --budget 8 --out found": "no labels in nasbench201 yet",
+        f"{own} --budget 10 --out found": "continuing the search",
+        f"{found} --accuracy accuracies.csv --candidates candidates.txt --no-measure": "Nothing was measured",
+    }
+    follow((DOCS / "search.md").read_text(), promised, monkeypatch, capsys)
+    result = json.loads(Path("found/result.json").read_text())
+    assert result["winner"]["measured"]
+    assert result["winner"]["latencies"][0]["measured_upper_ms"] < 12.5
+    assert result["costs"]["measured"] + result["costs"]["onboarded"] <= 10
+
+
+def test_every_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (DOCS / "tutorials.md").read_text()
+    assert page.count("\n## ") == 10
+    follow(page, PROMISED, monkeypatch, capsys)
     fast = pd.read_csv("fast.csv")
     assert 10 < len(fast) < 15_000
     assert fast["latency_ms"].max() < 3

@@ -56,7 +56,7 @@ def test_from_a_device_never_seen_to_a_measured_answer(run: Run) -> None:
         "--max-latency-ms",
         "9",
         "--budget",
-        "8",
+        "6",
         "--out",
         "found",
     ]
@@ -93,7 +93,7 @@ def test_from_a_device_never_seen_to_a_measured_answer(run: Run) -> None:
 
 def test_two_targets_with_a_limit_each(run: Run) -> None:
     words = ["--target", "toy", "--target", PI, "--max-latency", "toy=9ms", "--max-latency", f"{PI}=0.02s"]
-    code, out, err = run(*BASE, *words, "--accuracy", "macs", "--budget", "2", "--json", "--max-macs", "100M",
+    code, out, err = run(*BASE, *words, "--accuracy", "macs", "--budget", "5", "--json", "--max-macs", "100M",
                          "--policy", "quick")  # fmt: skip
     result = json.loads(out)
     assert code == 0, err
