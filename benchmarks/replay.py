@@ -1,13 +1,12 @@
 """The closed loop, replayed on all columns of published tables: what it saves, and whether it knows how good it is.
 
-    python benchmarks/replay.py --data FOLDER [--columns development] [--seeds 1] [--budget 30]
+    python benchmarks/replay.py --data FOLDER [--columns development] [--seeds 1] [--budget 25]
 
 FOLDER has the published tables of NAS-Bench-201 and FBNet. Each column is onboarded as `latlab onboard` does, without
-source devices, and by random samples; how many samples and device-seconds are needed to reach a rank correlation of .90,
+source devices, and by random samples; how many samples and device-seconds it takes to a rank correlation of .90,
 .95 and 98 % of the column's ceiling is compared with random samples and with 20 of them, as the papers take. The ceiling
-is that of the labels' own noise where the table has repeated networks (`noise_ceiling`), else a fit to 2,000 labels. Two
-further variants: networks chosen by gain per second, and for accuracy near the column's 30th percentile. It prints
-medians over runs, and writes `results/replay.json`. The constants of the loop's own estimate were chosen on the columns
+is that of the labels' own noise where the table has repeated networks (`noise_ceiling`), else a fit to 2,000 labels. A
+further variant chooses networks for accuracy near the column's 30th percentile. It prints medians over runs, and writes `results/replay.json`. The constants of the loop's own estimate were chosen on the columns
 `development`: those that are a target of none of the published tasks.
 """
 
@@ -41,10 +40,9 @@ FILES = {
 GOALS = ("0.90", "0.95", "98 % of the ceiling")
 PAPERS = 20
 """Samples that HELP, MultiPredict and NASFLAT take."""
-SAMPLES = (5, 7, 10, 15, 20, 30)
+SAMPLES = (5, 7, 10, 15, 20, 25)
 METHODS: dict[str, dict[str, Any]] = {
     "loop": {},
-    "by cost": {"by_cost": True},
     "near": {},
     "random": {"at_random": True},
 }
@@ -117,7 +115,7 @@ def cost_table(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         # A goal that neither method reaches with this budget is no goal for the column.
         own = [one for one in records if one["loop"]["reached"][goal][0] or one["random"]["reached"][goal][0]]
         row: dict[str, Any] = {"goal": goal, "runs": len(own)}
-        for method in ("loop", "by cost", "random"):
+        for method in ("loop", "random"):
             row[f"{method}: n"] = median([one[method]["reached"][goal][0] for one in own])
             row[f"{method}: s"] = median([one[method]["reached"][goal][1] for one in own])
         for title, other in (("s / random", "random"), (f"s / random {PAPERS}", None)):
@@ -149,7 +147,6 @@ def estimate_table(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
                     "bias": float(off.mean()),
                     "truth in the range, %": 100 * float(np.mean(held)),
                     "Spearman, loop": float(np.mean([one["loop"]["spearman"][n] for one in records])),
-                    "by cost": float(np.mean([one["by cost"]["spearman"][n] for one in records])),
                     "random": float(np.mean([one["random"]["spearman"][n] for one in records])),
                     "near, MAPE %": median([one["loop"]["near_mape_percent"][n] for one in records]),
                     "with --near": median([one["near"]["near_mape_percent"][n] for one in records]),
@@ -163,7 +160,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("LATLAB_DATA"))
     parser.add_argument("--columns", choices=["all", "development"], default="all")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--budget", type=int, default=30)
+    parser.add_argument("--budget", type=int, default=25)
     parser.add_argument("--out", type=Path, default=RESULTS / "replay.json")
     arguments = parser.parse_args()
     if arguments.data is None:

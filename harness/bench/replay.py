@@ -55,8 +55,6 @@ class ReplayPlan:
     """Latency near which errors are given; None for `near_ms`."""
     cost: SampleCost = SampleCost()
     """What a sample costs on the simulated device."""
-    by_cost: bool = False
-    """Whether networks are chosen by gain per second instead of by gain."""
     in_flight: int = IN_FLIGHT
     at_random: bool = False
     """Whether networks are drawn at random instead of chosen, for comparison."""
@@ -74,7 +72,7 @@ class ReplayPoint:
     mape_percent: float
     within_10_percent: float
     expected_spearman: float | None
-    """The loop's own estimate; None below `FEWEST` samples."""
+    """The loop's own estimate; None below `FEWEST` samples, and for networks at random."""
     expected_low: float | None
     expected_high: float | None
     """The range that it gives, which is to hold the truth in nine of ten runs."""
@@ -156,7 +154,6 @@ class _Run:
             as_written=True,
             pool=pool,
             near_ms=plan.near_ms,
-            cost=plan.cost if plan.by_cost else None,
             elapsed_s=lambda: self._device_s,
         )
 
@@ -202,7 +199,8 @@ class _Run:
         paid = self._table.rows_of(self._chosen)
         test = self._scored[~np.isin(self._scored, paid)]
         predicted, truth = predictor.predict(self._table.genes[test]).mean_ms, self._column[test]
-        expected = self._loop.accuracy() if self._loop.measured >= FEWEST else None
+        tells = self._loop.measured >= FEWEST and not self._plan.at_random
+        expected = self._loop.accuracy() if tells else None
         rank = expected.spearman if expected else None
         near = self._plan.scored_near_ms or self._plan.near_ms
         close = np.abs(truth - near) <= NEAR * near if near else np.zeros(len(truth), dtype=bool)
