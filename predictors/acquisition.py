@@ -42,7 +42,6 @@ def choose(
     pending: Archs | Sequence[Architecture] = (),
     *,
     importance: FloatArray | None = None,
-    cost: FloatArray | None = None,
 ) -> list[int]:
     """Return the `n` candidates to measure next, best first, as positions in `candidates`.
 
@@ -52,8 +51,6 @@ def choose(
         reference: a sample of the space, over which the posterior variance is averaged.
         pending: architectures that were chosen earlier and have no label yet; they count as measured.
         importance: weights of the reference sample in that average, shape (len(reference),); default: all equal.
-        cost: what a label of each candidate costs, such as seconds, shape (len(candidates),): the candidate with the
-            largest gain per cost is chosen. Default: all cost the same.
 
     Raises:
         ValueError: there are fewer than `n` candidates.
@@ -61,7 +58,7 @@ def choose(
     if n > len(candidates):
         raise ValueError(f"{n} of {len(candidates)} candidates were asked for")
     design = _Design(predictor, candidates, reference, pending, importance)
-    return [design.take(cost) for _ in range(n)]
+    return [design.take() for _ in range(n)]
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ def outlook(
     """
     design = _Design(predictor, candidates, reference, pending, None)
     for _ in range(min(n, len(candidates))):
-        design.take(None)
+        design.take()
     return Outlook(design.reference, design.shrunk)
 
 
@@ -122,12 +119,10 @@ class _Design:
         for row in range(self._waiting):
             self._measure(row)
 
-    def take(self, cost: FloatArray | None) -> int:
+    def take(self) -> int:
         """Return the position of the best candidate, which counts as measured from now on."""
         own = np.einsum("nk,nk->n", self._open, self._open)
         gain = np.einsum("nk,nk->n", self._open @ self._spread, self._open) / (own + self._noise)
-        if cost is not None:
-            gain[self._waiting :] /= cost
         best = int(np.argmax(np.where(self._closed, -np.inf, gain)))
         self._measure(best)
         return best - self._waiting

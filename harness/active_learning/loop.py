@@ -18,7 +18,6 @@ from numpy.typing import ArrayLike
 
 from latlab.harness.active_learning.expected_accuracy import ExpectedAccuracy, Labels, expected_accuracy
 from latlab.harness.active_learning.network_view import NetworkView
-from latlab.harness.active_learning.sample_cost import SampleCost
 from latlab.harness.active_learning.source_devices import ENOUGH_LABELS
 from latlab.harness.active_learning.stopping import FEWEST, MORE, Goal, GoalKind, Standing
 from latlab.harness.errors import BadInputError
@@ -53,7 +52,6 @@ class ClosedLoop:
         as_written: whether networks are exported as published, with their dead edges (`NetworkView`).
         pool: the networks that can be measured, and that stand for the space, e.g. those of a table; None for all.
         near_ms: latency around which accuracy is wanted; None for the whole space.
-        cost: what a label costs; networks are then chosen by gain per second instead of by gain.
         elapsed_s: returns the seconds that the measurements have taken and will take for what is under way; by default
             the time since the loop was made.
     """
@@ -70,13 +68,12 @@ class ClosedLoop:
         as_written: bool = False,
         pool: Sequence[Architecture] | None = None,
         near_ms: float | None = None,
-        cost: SampleCost | None = None,
         elapsed_s: Callable[[], float] | None = None,
     ) -> None:
         self.space = space
         self.predictor = create(predictor, space, seed=seed) if isinstance(predictor, str) else predictor
         self._budget, self.goals, self.as_written = budget, tuple(goals), as_written
-        self._near_ms, self._cost = near_ms, cost
+        self._near_ms = near_ms
         self._elapsed_s = elapsed_s or partial(_since, time.monotonic())
         self.view = NetworkView(self.predictor, as_written)
         """Returns an architecture in the form that the predictor sees."""
@@ -96,6 +93,8 @@ class ClosedLoop:
         self._imported: set[Architecture] = set()
         self._fitted: int | None = None
         """Number of labels at the last fit; None before the first fit."""
+        self._changed = False
+        """Whether labels have changed since the last fit."""
         self.reached: Goal | None = None
         """The goal that has ended the loop."""
 
@@ -138,6 +137,7 @@ class ClosedLoop:
         """Take in a finished row, or a running row with its latency so far. Times are in ms."""
         view = self.view(self.space.parse(arch))
         self._pending.pop(view, None)
+        self._changed = True
         self._imported.discard(view)
         if status in (Status.OK, Status.RUNNING) and latency_ms is not None:
             self._measured[view] = (latency_ms, _known(stderr_ms))
@@ -151,6 +151,7 @@ class ClosedLoop:
         if view not in self._banned and view not in self._measured:
             self._measured[view] = (latency_ms, _known(stderr_ms))
             self._imported.add(view)
+            self._changed = True
 
     def expect(self, archs: Sequence[str]) -> None:
         """Count architectures as proposed already, because an earlier run has left them unfinished."""
@@ -186,7 +187,6 @@ class ClosedLoop:
                 1,
                 pending,
                 importance=self._importance(),
-                cost=self._costs(candidates),
             )
             arch = candidates[chosen[0]]
             self._pending[arch] = None
@@ -203,13 +203,6 @@ class ClosedLoop:
         variance = np.log1p((prediction.std_ms / prediction.mean_ms) ** 2) + NEAR**2
         density = np.exp(-(np.log(prediction.mean_ms / self._near_ms) ** 2) / (2 * variance)) / np.sqrt(variance)
         return np.asarray(density + ELSEWHERE * max(float(density.max()), 1e-12))
-
-    def _costs(self, candidates: Sequence[Architecture]) -> np.ndarray | None:
-        """Return the seconds that a label of each candidate will take; None if networks are chosen by gain alone."""
-        if self._cost is None or len(self._measured) < FROM_PRIOR:
-            return None
-        latency_ms = self.predictor.predict(self.space.genes(candidates)).mean_ms
-        return np.array([self._cost.seconds(one) for one in latency_ms.tolist()])
 
     def good_enough(self) -> bool:
         """Return whether a goal is reached, and remember which."""
@@ -230,8 +223,7 @@ class ClosedLoop:
             more: number of further labels that it is to have, those of networks under way included.
             exact: as if its fit were exact, so that only noise and misfit are left.
         """
-        if self._fitted != self.measured:
-            self.fit(always=True)
+        self.fit(always=True)
         taken = {*self._measured, *self._pending, *self._failed}
         open_ = [arch for arch in self._candidates if arch not in taken] if more else []
         return expected_accuracy(
@@ -269,9 +261,10 @@ class ClosedLoop:
             always: whether to fit even if the measurements have not grown by a tenth since the last fit; below 50
                 measurements, every call fits.
         """
-        if always or self.measured < 50 or self.measured >= 1.1 * (self._fitted or 0):
+        enough = always or self.measured < 50 or self.measured >= 1.1 * (self._fitted or 0)
+        if enough and (self._changed or self._fitted is None):
             self.predictor.adapt(self.support(), self.support_ms(), self._support_stderr_ms())
-            self._fitted = self.measured
+            self._fitted, self._changed = self.measured, False
         return self.predictor
 
     def predict(self, archs: Sequence[Architecture]) -> Prediction:
@@ -296,6 +289,7 @@ class ClosedLoop:
             self.view.all(holdout),
             np.asarray(holdout_ms, dtype=np.float64),
         )
+        self._changed = True  # the predictor is fitted to fewer labels
         self.fit(always=True)
         return curve
 

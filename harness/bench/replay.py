@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from latlab.harness.active_learning.loop import ClosedLoop
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for
 from latlab.harness.active_learning.sample_cost import SampleCost
 from latlab.harness.active_learning.stopping import FEWEST, Goal
+from latlab.harness.architectures import space_named
 from latlab.harness.bench.protocols import generator
 from latlab.harness.bench.tables import LatencyTable, read_table
 from latlab.harness.errors import BadInputError
@@ -22,12 +24,14 @@ from latlab.harness.store.vocabulary import Status
 from latlab.predictors.common.metrics import mape_percent, spearman, within_percent
 from latlab.search_spaces import Architecture
 
-__all__ = ["IN_FLIGHT", "Replay", "ReplayPlan", "ReplayPoint", "replay"]
+__all__ = ["IN_FLIGHT", "Replay", "ReplayPlan", "ReplayPoint", "check", "replay"]
 
 IN_FLIGHT = 3
 """Networks that are proposed and have no label yet: with one export process, `onboard` has so many under way."""
 SCORED = 2000
 """Networks of the table on which predictions are scored, drawn at random: ranks are then known to a thousandth."""
+NEAR = 0.15
+"""Largest relative difference to a latency that counts as near it."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,10 @@ class ReplayPlan:
     predictor: PredictorOptions = PredictorOptions()
     near_ms: float | None = None
     """Latency around which accuracy is wanted; None for the whole space."""
+    scored_near_ms: float | None = None
+    """Latency near which errors are given; None for `near_ms`."""
     cost: SampleCost = SampleCost()
     """What a sample costs on the simulated device."""
-    by_cost: bool = False
-    """Whether networks are chosen by gain per second instead of by gain."""
     in_flight: int = IN_FLIGHT
     at_random: bool = False
     """Whether networks are drawn at random instead of chosen, for comparison."""
@@ -68,13 +72,13 @@ class ReplayPoint:
     mape_percent: float
     within_10_percent: float
     expected_spearman: float | None
-    """The loop's own estimate; None below `FEWEST` samples."""
+    """The loop's own estimate; None below `FEWEST` samples, and for networks at random."""
     expected_low: float | None
     expected_high: float | None
     """The range that it gives, which is to hold the truth in nine of ten runs."""
     expected_within_10_percent: float | None
     near_mape_percent: float | None
-    """Mean error of networks within a quarter of `near_ms`; None without."""
+    """Mean error in percent of networks within `NEAR` of the latency that errors are given near; None without."""
 
 
 @dataclass(frozen=True)
@@ -105,18 +109,33 @@ def replay(plan: ReplayPlan) -> Replay:
     return _Run(plan).result()
 
 
+def check(plan: ReplayPlan) -> None:
+    """Raise `BadInputError` for a plan that cannot be replayed: of a table, a column, or numbers that make no sense."""
+    rows = _table(plan.table, plan.space).measured(plan.target)
+    fresh = predictor_for(plan.predictor, space_named(plan.space), seed=plan.seed)
+    if plan.budget < max(1, len(fresh.wanted())):
+        raise BadInputError(
+            f"the predictor {fresh.name} needs {max(1, len(fresh.wanted()))} networks, the budget is {plan.budget}"
+        )
+    if len(rows) < plan.budget + FEWEST:
+        raise BadInputError(
+            f"{plan.table} has {len(rows)} latencies of {plan.target}, too few for a budget of {plan.budget}",
+            f"Give --budget {len(rows) - FEWEST} or less." if len(rows) > FEWEST else "A larger table is needed.",
+        )
+    if not 0 <= plan.noise_percent <= 1000:
+        raise BadInputError(f"the noise must be a percentage from 0 to 1000, not {plan.noise_percent}")
+    if plan.near_ms is not None and not 0 < plan.near_ms < math.inf:
+        raise BadInputError(f"the latency to be accurate near must be a positive number of ms, not {plan.near_ms}")
+
+
 class _Run:
     """One replay under way."""
 
     def __init__(self, plan: ReplayPlan) -> None:
+        check(plan)
         self._plan = plan
         table = _table(plan.table, plan.space)
         rows = table.measured(plan.target)
-        if len(rows) < plan.budget + FEWEST:
-            raise BadInputError(
-                f"{plan.table} has {len(rows)} latencies of {plan.target}, too few for a budget of {plan.budget}",
-                "Lower --budget.",
-            )
         self._column, self._table = table.column(plan.target), table
         archs = _architectures(plan.table, plan.space)
         pool = [archs[row] for row in rows.tolist()]
@@ -135,7 +154,6 @@ class _Run:
             as_written=True,
             pool=pool,
             near_ms=plan.near_ms,
-            cost=plan.cost if plan.by_cost else None,
             elapsed_s=lambda: self._device_s,
         )
 
@@ -181,10 +199,11 @@ class _Run:
         paid = self._table.rows_of(self._chosen)
         test = self._scored[~np.isin(self._scored, paid)]
         predicted, truth = predictor.predict(self._table.genes[test]).mean_ms, self._column[test]
-        expected = self._loop.accuracy() if self._loop.measured >= FEWEST else None
+        tells = self._loop.measured >= FEWEST and not self._plan.at_random
+        expected = self._loop.accuracy() if tells else None
         rank = expected.spearman if expected else None
-        near = self._plan.near_ms
-        close = np.abs(truth - near) <= 0.25 * near if near else np.zeros(len(truth), dtype=bool)
+        near = self._plan.scored_near_ms or self._plan.near_ms
+        close = np.abs(truth - near) <= NEAR * near if near else np.zeros(len(truth), dtype=bool)
         return ReplayPoint(
             n=len(self._chosen),
             device_s=self._device_s,

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from latlab.harness.bench.evaluate import Score, Unit, evaluate
+from latlab.harness.bench.processes import in_processes
 from latlab.harness.bench.results import Record, ResultFile, records
 from latlab.harness.errors import BadInputError, LatlabError
 
-__all__ = ["Comparison", "compare", "one_thread"]
-
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-
-
-def one_thread() -> None:
-    """Limit linear algebra to one core, so that times are per core and parallel jobs do not disturb each other.
-
-    Libraries read the variables when they are first loaded, so call this before that. PyTorch can also be set later.
-    """
-    os.environ |= dict.fromkeys(THREADS, "1")
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
+__all__ = ["Comparison", "compare"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +67,8 @@ def compare(
         else:
             work += [(i, replace(unit, seed=seed)) for seed in range(seeds)]
             scores[i] = []
-    for i, own in _evaluated(work, jobs):
+    for place, own in in_processes(_attempt, [unit for _, unit in work], jobs):
+        i = work[place][0]
         if isinstance(own, Failure):
             if own.is_input:
                 raise BadInputError(own.message, own.hint)
@@ -98,26 +83,6 @@ def compare(
     return Comparison([record for i in sorted(done) for record in done[i]], list(failures.values()))
 
 
-def _evaluated(work: Sequence[tuple[int, Unit]], jobs: int) -> Iterator[tuple[int, list[Score] | Failure]]:
-    """Yield the index of each unit with its scores or its failure, as they finish."""
-    one_thread()
-    if jobs == 1:
-        for i, unit in work:
-            yield i, _attempt(unit)
-        return
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _ignore_interrupts)
-    futures = {pool.submit(_attempt, unit): i for i, unit in work}
-    try:
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    except BaseException:  # also if the caller stops or is interrupted: a unit may take minutes
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
-            process.terminate()
-        raise
-    pool.shutdown()
-
-
 def _attempt(unit: Unit) -> list[Score] | Failure:
     """Evaluate a unit.
 
@@ -130,9 +95,3 @@ def _attempt(unit: Unit) -> list[Score] | Failure:
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         return Failure(f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})")
-
-
-def _ignore_interrupts() -> None:
-    """Ignore what reaches the whole process group (Ctrl-C, a closed terminal): the first process ends the others."""
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
