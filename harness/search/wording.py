@@ -76,4 +76,4 @@ def probability_text(one: Finalist) -> str:
     """Return the probability that a network keeps the limits, in percent."""
     if not 0.001 <= one.probability < 0.999:
         return "< 0.1 %" if one.probability < 0.5 else "> 99.9 %"
-    return f"{percent(100 * one.probability)} %"
+    return f"{100 * one.probability:.1f} %" if one.probability > 0.99 else f"{percent(100 * one.probability)} %"

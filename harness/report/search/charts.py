@@ -10,7 +10,7 @@ from latlab.harness.report.svg import inline_svg
 from latlab.harness.report.theme import COLOURS, figure, quiet, scale_axis
 from latlab.harness.search.result import Finalist, SearchResult
 from latlab.harness.search.wording import accuracy_text
-from latlab.harness.text import LatencyUnit, clean, latency_text, latency_unit, millions
+from latlab.harness.text import LatencyUnit, clean, count, latency_text, latency_unit, millions
 from latlab.search_spaces import UnknownSpaceError, get
 
 __all__ = ["layer_chart", "pareto_chart"]
@@ -38,7 +38,10 @@ def pareto_chart(result: SearchResult, place: int) -> Chart:
     fig.subplots_adjust(left=66 / WIDTH, right=1 - 14 / WIDTH, top=1 - 34 / HEIGHT, bottom=46 / HEIGHT)
     unit = latency_unit(shown_ms)
     scale_axis(axes, "x", np.array(shown_ms), label=unit.tick)
-    scale_axis(axes, "y", np.array([*accuracy, *(one.accuracy for one in measured)]), label=accuracy_text)
+    # Networks that were measured to know the device may be far less accurate than any that is asked for.
+    wanted = np.array([*accuracy, *(one.accuracy for one in result.finalists)] or [one.accuracy for one in measured])
+    scale_axis(axes, "y", wanted, label=accuracy_text)
+    lowest = axes.get_ylim()[0]
     quiet(axes)
     axes.axvline(limit.max_ms, color=COLOURS["alarm"], linewidth=1.2, zorder=1)
     low = [one.latencies[place].lower_ms for one in front]
@@ -65,6 +68,9 @@ def pareto_chart(result: SearchResult, place: int) -> Chart:
         "Diamonds were measured; their bars are 90 % intervals of one more session. Points are predictions: the most "
         "accurate network at each latency, of those that were looked at."
     )
+    below = sum(one.accuracy < lowest for one in measured)
+    if below:
+        caption += f" {count(below, 'measured network')} of lower accuracy {'lies' if below == 1 else 'lie'} below it."
     return Chart(svg, f"Limit {unit.text(limit.max_ms)}", caption)
 
 
