@@ -40,7 +40,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-BAD_ENDS = re.compile(r"[?!:,;]\.$|(?<!\.)\.\.$|: \.(?!/)|: $|[\s,;:]$|\bNone\.?$")
+BAD_ENDS = re.compile(r"[?!:,;]\.$|(?<!\.)\.\.$|: \.(?=\s|$)|: $|[\s,;:]$|\bNone\.?$")
 """Ends of sentences that were put together from parts, one of which was empty or had an end of its own."""
 _badly_put: list[str] = []
 _usual_init = LatlabError.__init__
