@@ -103,6 +103,8 @@ class _View:
     spreads: Sequence[float]
     leader: int | None
     """The row of the best measured network that keeps the limits."""
+    population: Genes
+    """Where the next look begins."""
 
 
 class Search:
@@ -149,6 +151,8 @@ class Search:
             asked, again = self._next(view, self.plan.budget - progress.spent)
             if asked:
                 progress.asked, progress.again = asked, again
+                # Only now: a search that has ended looks the same way when it is run again.
+                progress.population = [self.plan.space.from_genes(row).text for row in view.population]
                 self.folder.save()
         self.folder.save()
         self.folder.save_accuracies(always=True)
@@ -182,9 +186,8 @@ class Search:
         likely = scores.probability.max()
         if leader is None and likely < (UNLIKELY if plan.budget else plan.constraints.confidence):
             raise scorer.impossible(scores)
-        progress.population = [plan.space.from_genes(row).text for row in population]
         self._looking_s += time.monotonic() - start
-        return _View(known, scores, predicts, spreads, leader)
+        return _View(known, scores, predicts, spreads, leader, population)
 
     def _known(self, scorer: Scorer, spreads: Sequence[float]) -> _Known:
         """Return the measured networks that may be the answer."""

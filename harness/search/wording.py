@@ -37,8 +37,7 @@ def headline(result: SearchResult) -> str:
         )
     if result.found is Found.STANDS:
         return (
-            "The answer was measured and stands: no other candidate is more accurate and keeps the limit rather than "
-            "not."
+            "The answer was measured and stands: no other candidate is both more accurate and likely to keep the limit."
         )
     return (
         "The answer was measured, and the budget is spent: other candidates may be more accurate and keep the limit. "

@@ -222,6 +222,17 @@ def test_an_evolution_that_was_interrupted_goes_on_to_the_same_answer(tmp_path: 
     assert killed.finalists == whole.finalists
 
 
+def test_a_finished_evolution_has_the_same_answer_when_it_is_run_again(tmp_path: Path) -> None:
+    evidence = FunctionEvidence(FBNET, _fbnet_latency, first=60)
+    words = (tmp_path, evidence, Proxy(FBNET, "macs"), Evolved(FBNET, 20, 30), 3.0, 7)
+    first = search_in(*words).run()  # type: ignore[arg-type]
+    tried = list(evidence.tried)
+    again = search_in(*words).run()  # type: ignore[arg-type]
+    assert again.winner == first.winner
+    assert again.front == first.front
+    assert evidence.tried == tried
+
+
 def test_a_whole_small_space_is_no_endless_evolution(tmp_path: Path) -> None:
     evidence = FunctionEvidence(SPACE, latency)
     result = search_in(tmp_path, evidence, SOURCE, Evolved(SPACE, 60, 40), LIMIT, 0).run()
