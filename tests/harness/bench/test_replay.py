@@ -22,9 +22,12 @@ SPACE = get("nasbench201")
 
 
 def write_table(path: Path, count: int | None = None) -> Path:
-    """Write a table of a device: a share of the space, or all of it, with a latency in ms that is linear in counts."""
+    """Write a table of a device: a share of the space, or all of it, with latencies in ms that are sums of operations.
+
+    Dead edges take no time, because the simulated device is asked for the network that the exported file holds.
+    """
     archs = list(SPACE.enumerate()) if count is None else SPACE.sample(count, 1)
-    genes = SPACE.genes(archs)
+    genes = SPACE.canonical_genes(SPACE.genes(archs))
     factors = 1 + 0.3 * np.random.default_rng(3).random((genes.shape[1], 5))
     per_operation = factors * [0.05, 0.2, 2.0, 5.0, 0.7]
     latency = 1 + per_operation[np.arange(genes.shape[1]), genes].sum(axis=1)
