@@ -103,6 +103,11 @@ COMMANDS: Mapping[str, Command] = {
          "tasks.json"],
         ["tasks.json"],
     ),
+    "simulate": Command(
+        ["simulate", "--table", "table.csv", "--space", SPACE, "--target", "a", "--predictor", "ridge", "--budget", "3",
+         "--seeds", "1", "--out", "runs.csv"],
+        ["runs.csv"],
+    ),
     "bench predictors": Command(
         ["bench", "predictors", "--table", "table.csv", "--space", SPACE, "--source", "a,b", "--target", "c",
          "--predictor", "flops,params", "--samples", "5", "--seeds", "1", "--out", "scores.jsonl"],

@@ -21,6 +21,8 @@ from latlab.harness.bench.protocols import generator
 from latlab.harness.bench.tables import LatencyTable, read_table
 from latlab.harness.errors import BadInputError
 from latlab.harness.store.vocabulary import Status
+from latlab.predictors import Predictor
+from latlab.predictors.acquisition import FROM_PRIOR
 from latlab.predictors.common.metrics import mape_percent, spearman, within_percent
 from latlab.search_spaces import Architecture
 
@@ -145,9 +147,12 @@ class _Run:
         self._chosen: list[Architecture] = []
         self._device_s = 0.0
         self._points: list[ReplayPoint] = []
+        predictor, self._scorer = (
+            predictor_for(plan.predictor, table.space, seed=plan.seed, sources=()) for _ in range(2)
+        )
         self._loop = ClosedLoop(
             table.space,
-            predictor_for(plan.predictor, table.space, seed=plan.seed, sources=()),
+            predictor,
             budget=plan.budget,
             seed=plan.seed,
             goals=plan.goals,
@@ -194,8 +199,19 @@ class _Run:
         self._chosen.append(arch)
         self._points.append(self._point())
 
+    def _fitted(self) -> Predictor:
+        """Return a predictor that is fitted to all labels.
+
+        The loop chooses its first networks by the prior, so its own predictor must not see their labels before.
+        """
+        loop = self._loop
+        if loop.measured >= FROM_PRIOR:
+            return loop.fit(always=True)
+        self._scorer.adapt(loop.support(), loop.support_ms())
+        return self._scorer
+
     def _point(self) -> ReplayPoint:
-        predictor = self._loop.fit(always=True)
+        predictor = self._fitted()
         paid = self._table.rows_of(self._chosen)
         test = self._scored[~np.isin(self._scored, paid)]
         predicted, truth = predictor.predict(self._table.genes[test]).mean_ms, self._column[test]

@@ -10,10 +10,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from latlab.harness.active_learning.loop import ClosedLoop
 from latlab.harness.bench.tables import Positions
+from latlab.harness.store.vocabulary import Status
 from latlab.predictors import Predictor
-from latlab.predictors.acquisition import CANDIDATES, FROM_PRIOR, REFERENCE, choose
+from latlab.predictors.acquisition import CANDIDATES, REFERENCE, choose
 from latlab.predictors.base import FloatArray, IntArray
+from latlab.search_spaces import Architecture
 
 __all__ = ["SELECTIONS", "TargetDevice", "chosen_by_design"]
 
@@ -73,11 +76,19 @@ def designed(predictor: Predictor, target: TargetDevice, first: Positions, n: in
 
 
 def sequential(predictor: Predictor, target: TargetDevice, first: Positions, n: int, rng: np.random.Generator) -> None:
-    """Buy as `latlab onboard` measures: the first few by the prior, then one architecture at a time, after a fit."""
-    designed(predictor, target, first, max(min(n, FROM_PRIOR), len(first)), rng)
-    while len(target.paid) < n:
-        target.fit(predictor)
-        target.pay(chosen_by_design(predictor, target, target.paid[:0], 1, rng))
+    """Buy as `latlab onboard` measures: by the same loop, one architecture at a time."""
+    space = predictor.space
+    row_of = dict(zip(space.architectures(target.genes[target.pool]), target.pool.tolist(), strict=True))
+    loop = ClosedLoop(space, predictor, budget=n, seed=int(rng.integers(2**31)), as_written=True, pool=list(row_of))
+
+    def buy(arch: Architecture) -> None:
+        latency_ms = float(target.pay(np.array([row_of[arch]]))[0])
+        loop.record(arch.text, Status.OK, latency_ms, None)
+
+    for arch in space.architectures(target.genes[first]):
+        buy(arch)
+    for text in loop.proposals():
+        buy(space.parse(text))
 
 
 def diverse(predictor: Predictor, target: TargetDevice, first: Positions, n: int, rng: np.random.Generator) -> None:

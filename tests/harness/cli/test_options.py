@@ -30,6 +30,8 @@ COMMANDS: dict[str, list[str]] = {
     "embed": ["local", "--space", SPACE],
     "bench predictors": ["--table", "mine.parquet", "--space", "fbnet", "--source", "pi3,pi4", "--target", "pi5",
                          "--predictor", "flops"],
+    "simulate": ["--table", "mine.parquet", "--space", "fbnet", "--target", "pi5", "--predictor", "flops",
+                 "--budget", "3"],
     "bench tasks": ["--table", "mine.parquet", "--space", "fbnet", "--sources", "1", "--targets", "1"],
     "search": ["--target", TARGET, "--space", SPACE, "--max-latency-ms", "9", "--accuracy", "macs", "--generations",
                "2", "--no-measure", "--predictor", "flops"],

@@ -137,6 +137,7 @@ def test_an_output_must_have_the_suffix_of_its_format(run: Run, words: str) -> N
         ("compare a.onnx --baseline b.db --fail-if-slower 3% --markdown b.db", "would replace --baseline b.db"),
         ("compare a.onnx b.onnx --fail-if-slower 3% --junit x.xml --markdown x.xml", "what --junit x.xml writes"),
         ("bench predictors --table t.csv --out t.csv", "--out t.csv would replace --table t.csv"),
+        ("simulate --table t.csv --space fbnet --target a --out t.csv", "--out t.csv would replace --table t.csv"),
         ("bench predictors --tasks t.json --out t.json", "--out t.json would replace --tasks t.json"),
         ("export --out other.csv", "other.csv is an SQLite database, such as a store, and would be lost"),
         ("report --out other.html", "other.html is an SQLite database"),

@@ -77,6 +77,7 @@ CASES = {
     "init": Case("init --out new.yaml", ".ssh/config"),
     "inspect": Case("inspect large.onnx", "large.onnx", None),
     "bench tasks": Case(f"bench tasks --table large.csv --space {SPACE} --sources 1 --targets 1", "large.csv"),
+    "simulate": Case(f"simulate --table large.csv --space {SPACE} --target a", "large.csv"),
     "bench predictors": Case("bench predictors --tasks pipe.json --predictor flops --out scores.jsonl", "pipe.json"),
 }
 OTHERS = {"spaces"}

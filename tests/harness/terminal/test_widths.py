@@ -47,6 +47,7 @@ COMMANDS = {
     "--inventory {inventory}",
     "bench predictors": "bench predictors --table {table} --space nasbench201 --source pi3,pi4 --target "
     "a-target-with-a-long-name --predictor flops,params --samples 3 --seeds 1",
+    "simulate": "simulate --table {table} --space nasbench201 --target pi3 --predictor flops --budget 2 --seeds 2",
     "bench tasks": "bench tasks --table {table} --space nasbench201 --sources 1 --targets 1 --count 2",
     "spaces": "spaces",
 }  # fmt: skip
