@@ -85,11 +85,6 @@ COMMANDS: Mapping[str, Command] = {
         first=["search", "--target", TOY, "--space", SPACE, "--max-latency-ms", "15", "--accuracy", "macs", "--budget",
                "2", "--out", "found"],
     ),
-    "simulate": Command(
-        ["simulate", "--table", "table.csv", "--space", SPACE, "--target", "a", "--budget", "5", "--seeds", "1",
-         "--out", "runs.csv"],
-        ["runs.csv"],
-    ),
     "store copy": Command(["store", "copy", "latlab.db", "copy.db", "--force"], ["copy.db"]),
     "store merge": Command(
         ["store", "merge", "latlab.db", "other.db", "--into", "merged.db", "--force"], ["merged.db"]
