@@ -23,9 +23,9 @@ __all__ = ["FUZZERS", "cases_of"]
 FUZZERS = (
     Fuzzer("inventory files", INVENTORIES, check_inventory, 0.25, REGRESSIONS),
     Fuzzer(
-        "conversations with a worker", PLANS, check_conversation, 0.3, CONVERSATION_REGRESSIONS, finish_conversations
+        "conversations with a worker", PLANS, check_conversation, 0.2, CONVERSATION_REGRESSIONS, finish_conversations
     ),
-    Fuzzer("single replies", REPLIES, check_spoiled_reply, 0.2, REPLY_REGRESSIONS),
+    Fuzzer("single replies", REPLIES, check_spoiled_reply, 0.3, REPLY_REGRESSIONS),
     Fuzzer("benchmark_model outputs", BENCHMARKS, check_benchmark, 0.15),
     Fuzzer("adb shell packets", PACKETS, check_packets, 0.04),
     Fuzzer("a phone's files", PHONE_FILES, check_phone_files, 0.03),
