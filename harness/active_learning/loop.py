@@ -164,8 +164,9 @@ class ClosedLoop:
         (`SearchSpace.designed`). Others among the first `FROM_PRIOR` are chosen by the prior alone, which makes them
         diverse.
         """
-        while self.proposed < self._budget:
-            if self.failed > FAILURES_PER_BUDGET * self._budget or self.good_enough():
+        # Goals come first, so that one that is reached with the last network of the budget is named.
+        while not self.good_enough() and self.proposed < self._budget:
+            if self.failed > FAILURES_PER_BUDGET * self._budget:
                 return
             taken = {*self._measured, *self._pending, *self._failed}
             required = next((arch for arch in (*self._wanted, *self._designed) if arch not in taken), None)

@@ -77,7 +77,7 @@ def test_labels_that_were_not_paid_for_change_nothing() -> None:
 
 @pytest.mark.parametrize("words", ["spearman 0.98", "60% within 20%"])
 def test_stops_once_good_enough(words: str) -> None:
-    loop = ClosedLoop(SPACE, "ridge", budget=200, goals=parse_goals(words))
+    loop = ClosedLoop(SPACE, "roost", budget=200, goals=parse_goals(words))
     assert 5 <= len(run(loop)) < 100
     assert str(loop.reached) == words
     (standing,) = loop.standings()
@@ -88,17 +88,17 @@ def test_stops_once_good_enough(words: str) -> None:
 
 
 def test_stops_after_so_many_samples_or_seconds() -> None:
-    loop = ClosedLoop(SPACE, "ridge", budget=200, goals=parse_goals("7 samples"))
+    loop = ClosedLoop(SPACE, "roost", budget=200, goals=parse_goals("7 samples"))
     assert len(run(loop, lag=3)) == 7
     clock = iter(range(1000))
-    loop = ClosedLoop(SPACE, "ridge", budget=200, goals=parse_goals("4 s, 50 samples"), elapsed_s=lambda: next(clock))
+    loop = ClosedLoop(SPACE, "roost", budget=200, goals=parse_goals("4 s, 50 samples"), elapsed_s=lambda: next(clock))
     assert len(run(loop)) == 4
     assert str(loop.reached) == "4 s"
 
 
 def test_a_loop_with_a_pool_proposes_nothing_else() -> None:
     pool = SPACE.sample(40, 5)
-    proposed = run(ClosedLoop(SPACE, "ridge", budget=12, as_written=True, pool=pool))
+    proposed = run(ClosedLoop(SPACE, "roost", budget=12, as_written=True, pool=pool))
     assert len(proposed) == 12
     assert set(proposed) <= {arch.text for arch in pool}
 
@@ -106,7 +106,7 @@ def test_a_loop_with_a_pool_proposes_nothing_else() -> None:
 def test_whole_space_as_a_pool_changes_nothing() -> None:
     whole = list(SPACE.enumerate())
     random.Random(1).shuffle(whole)
-    assert run(ClosedLoop(SPACE, "ridge", budget=8, pool=whole)) == run(ClosedLoop(SPACE, "ridge", budget=8))
+    assert run(ClosedLoop(SPACE, "roost", budget=8, pool=whole)) == run(ClosedLoop(SPACE, "roost", budget=8))
 
 
 def test_more_labels_are_expected_to_help() -> None:
