@@ -64,7 +64,7 @@ def test_the_page_of_the_search(
         f"{own} --budget 10 --out found": "continuing the search",
         f"{found} --accuracy accuracies.csv --candidates candidates.txt --no-measure": "Nothing was measured",
     }
-    follow((DOCS / "search.md").read_text(), promised, monkeypatch, capsys)
+    follow((DOCS / "network-search.md").read_text(), promised, monkeypatch, capsys)
     result = json.loads(Path("found/result.json").read_text())
     assert result["winner"]["measured"]
     assert result["winner"]["latencies"][0]["measured_upper_ms"] < 12.5

@@ -107,7 +107,7 @@ CALLS: dict[str, Callable[[Lab, Archs, Paths], object]] = {
     "search": lambda lab, arch, path: lab.search(
         Target.parse(TOY),
         space="nasbench201",
-        max_latency_ms={TOY: 60},
+        max_latency_ms={TOY: 900},
         accuracy=path("acc.csv"),
         candidates=path("some.txt"),
         budget=2,
