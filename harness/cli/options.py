@@ -316,8 +316,12 @@ def _with_store(command: Any, store: Path) -> dict[str, Any]:
     return below | {"store": store}
 
 
-def milliseconds_of(text: str) -> float:
+def milliseconds_of(option: str, text: str) -> float:
     """Return the milliseconds that a text such as `20ms`, `20`, `500 us` or `0.02s` stands for.
+
+    Args:
+        option: that gives it, for messages.
+        text: a number, and its unit unless that is milliseconds.
 
     Raises:
         BadInputError: it is no positive time.
@@ -328,7 +332,10 @@ def milliseconds_of(text: str) -> float:
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
-        raise BadInputError(f"{text!r:.60} is no time", "Write a number and its unit, such as 20ms, 500us or 0.5s.")
+        raise BadInputError(
+            f"{option} takes a time above 0, not {text!r:.60}",
+            "Write a number and its unit, such as 20ms, 500us or 0.5s.",
+        )
     return value
 
 

@@ -83,7 +83,7 @@ def onboard(
             space=space,
             budget=budget,
             until=until,
-            near_ms=None if near is None else milliseconds_of(near),
+            near_ms=None if near is None else milliseconds_of("--near", near),
             holdout=holdout,
             policy=policy,
             options=how.options(),
@@ -174,7 +174,7 @@ def predict(
         raise BadInputError("say what to predict: --arch STRING (repeatable), --all, or --model FILE")
     if (target is None) == (predictor_folder is None):
         raise BadInputError("say for which target: --target TARGET, or --predictor-folder FOLDER")
-    limit_ms = None if under is None else milliseconds_of(under)
+    limit_ms = None if under is None else milliseconds_of("--under", under)
     format_ = None if out is None else table_format(out)
     from latlab.harness.active_learning.fitted_predictor import load_predictor
     from latlab.harness.active_learning.latency_table import fastest

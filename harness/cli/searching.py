@@ -35,7 +35,7 @@ def search(
     ] = None,
     space: SpaceOption,
     max_latency_ms: Annotated[
-        float | None, typer.Option("--max-latency-ms", metavar="MS", help="The limit on every target.")
+        str | None, typer.Option("--max-latency-ms", metavar="MS", help="The limit on every target.")
     ] = None,
     max_latency: Annotated[
         list[str] | None,
@@ -103,14 +103,16 @@ def search(
     """
     if not target:
         raise BadInputError("say for which target to search: --target TARGET", "For this machine: --target local.")
-    limits: dict[str, float] = {} if max_latency_ms is None else {"": max_latency_ms}
+    limits: dict[str, float] = {}
+    if max_latency_ms is not None:
+        limits[""] = milliseconds_of("--max-latency-ms", max_latency_ms)
     for word in max_latency or []:
         name, equals, value = word.rpartition("=")
         if not equals or not name:
             raise BadInputError(f"--max-latency {word!r:.60} names no target", "Write it as pi4=20ms.")
         if name in limits:
             raise BadInputError(f"--max-latency gives {name} two limits", "Give it one.")
-        limits[name] = milliseconds_of(value)
+        limits[name] = milliseconds_of(f"--max-latency {name}", value)
     if not limits:
         raise BadInputError("there is no limit to search under", "Give one, such as --max-latency-ms 20.")
     costs = {"max_macs": _number("--max-macs", max_macs), "max_params": _number("--max-params", max_params)}

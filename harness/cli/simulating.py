@@ -78,7 +78,7 @@ def simulate(
         goals=goals,
         noise_percent=percent("--noise", noise) or 0.0,
         predictor=PredictorOptions(predictor),
-        near_ms=None if near is None else milliseconds_of(near),
+        near_ms=None if near is None else milliseconds_of("--near", near),
         seed=seed,
     )
     with show.progress(seeds, quiet=as_json) as finished:

@@ -19,7 +19,7 @@ from latlab.harness.fleet.jobs import RunListener
 from latlab.harness.lab.measuring import Measuring
 from latlab.harness.lab.onboarding import OnboardingDevices
 from latlab.harness.lab.predicting import Predicting
-from latlab.harness.paths import whole_file, whole_folder
+from latlab.harness.paths import whole_file, whole_folder, writable_folder
 from latlab.harness.search.accuracy import SOURCES, AccuracySource
 from latlab.harness.search.accuracy_models import accuracy_source
 from latlab.harness.search.candidates import Follow, Listed, candidates_of
@@ -28,6 +28,7 @@ from latlab.harness.search.limits import Constraints, Limit
 from latlab.harness.search.result import SearchResult
 from latlab.harness.search.rounds import Search, SearchPlan
 from latlab.harness.search.state import SearchFolder
+from latlab.harness.store.lock import locked
 from latlab.harness.targets import Target
 from latlab.search_spaces import SearchSpace
 
@@ -118,47 +119,57 @@ class Searching(Measuring, Predicting, OnboardingDevices):
         where, scope = candidates_of(chosen, source, candidates, population, generations)
         predictor = predictor_options(predictor)
         listed = where.genes.tobytes() if isinstance(where, Listed) else scope.encode()
-        folder = SearchFolder(
-            _search_folder(out, list(named.values()), chosen, seed),
-            [chosen.name, constraints, source.identity, listed, seed, policy, predictor, as_written, measure],
-            chosen,
-        )
         full = list(named.values())
-        has_device = all(target.split("/")[0] in self.inventory.names for target in full)
-        remarks = []
-        if measure and not has_device:
-            remarks.append("the inventory has no device for the targets, so nothing was measured")
-        measure = measure and has_device
-        if folder.continues and listener.announce:
-            listener.announce("continuing the search that was begun here")
-        shared: dict[str, Any] = {"policy": policy, "seed": seed, "as_written": as_written, "listener": listener}
-
-        def measured(archs: Sequence[str], again: bool) -> Any:
-            return self.measure(full, space=chosen.name, archs=archs, new_session=again, raw=False, **shared)
-
-        evidence = StoreEvidence(
-            self.store,
-            full,
-            chosen.name,
-            as_written,
-            lambda target: self.predictor(target, space=chosen.name, predictor=predictor, seed=seed),
-            measured,
-        )
+        path = writable_folder(_search_folder(out, full, chosen, seed))
+        if export is not None:
+            writable_folder(export)
         if measure:
-            self._onboard_unknown(folder, evidence, full, chosen, budget, predictor, shared)
-        plan = SearchPlan(chosen, constraints, source, where, scope, budget if measure else 0, top, seed)
-        result = Search(plan, evidence, folder, follow, listener.announce).run()
-        unknown = evidence.unknown_spreads()
-        if measure and unknown:
-            remarks.append(
-                f"no network was measured in two sessions on {', '.join(unknown)}: labels are taken to differ by "
-                f"{100 * USUAL_SPREAD:g} % from one session to the next"
+            self._check_budget(budget, predictor, chosen, seed)
+        with locked(path.resolve() / "search", "folder of a search"):
+            folder = SearchFolder(
+                path,
+                [chosen.name, constraints, source.identity, listed, seed, policy, predictor, as_written, measure],
+                chosen,
             )
-        if len(full) > 1:
-            remarks.append("errors on several targets are taken as independent: the probability is their product")
-        rows = self.store.table(target=full, space=chosen.name, only=("target", "simulated"))
-        result = replace(result, remarks=tuple(remarks), simulated=bool(rows["simulated"].any()))
-        return self._written(result, folder.path, full, chosen, export, seed, as_written)
+            has_device = all(target.split("/")[0] in self.inventory.names for target in full)
+            remarks = []
+            if measure and not has_device:
+                remarks.append("the inventory has no device for the targets, so nothing was measured")
+            measure = measure and has_device
+            if folder.continues and listener.announce:
+                listener.announce("continuing the search that was begun here")
+            shared: dict[str, Any] = {"policy": policy, "seed": seed, "as_written": as_written, "listener": listener}
+
+            def measured(archs: Sequence[str], again: bool) -> Any:
+                return self.measure(full, space=chosen.name, archs=archs, new_session=again, raw=False, **shared)
+
+            evidence = StoreEvidence(
+                self.store,
+                full,
+                chosen.name,
+                as_written,
+                lambda target: self.predictor(target, space=chosen.name, predictor=predictor, seed=seed),
+                measured,
+            )
+            if measure:
+                self._onboard_unknown(folder, evidence, full, chosen, budget, predictor, shared)
+            else:
+                remarks += self._unmeasured_remarks(full, chosen, predictor, seed)
+            plan = SearchPlan(
+                chosen, constraints, source, where, scope, budget if measure else 0, top, seed, as_written
+            )
+            result = Search(plan, evidence, folder, follow, listener.announce).run()
+            unknown = evidence.unknown_spreads()
+            if measure and unknown:
+                remarks.append(
+                    f"no network was measured in two sessions on {', '.join(unknown)}: labels are taken to differ by "
+                    f"{100 * USUAL_SPREAD:g} % from one session to the next"
+                )
+            if len(full) > 1:
+                remarks.append("errors on several targets are taken as independent: the probability is their product")
+            rows = self.store.table(target=full, space=chosen.name, only=("target", "simulated"))
+            result = replace(result, remarks=tuple(remarks), simulated=bool(rows["simulated"].any()))
+            return self._written(result, folder.path, full, chosen, export, seed, as_written)
 
     def _search_target(self, word: str) -> str:
         """Return the full target that a word means. Raises `BadInputError` if there is none, or several."""
@@ -175,6 +186,37 @@ class Searching(Measuring, Predicting, OnboardingDevices):
                 f"{word} has several targets: {', '.join(map(str, found))}", "Name one, as it is written here."
             )
         return str(found[0])
+
+    @staticmethod
+    def _check_budget(budget: int, predictor: PredictorOptions, space: SearchSpace, seed: int) -> None:
+        """Raise `BadInputError` if the predictor alone needs more networks than may be measured."""
+        wanted = len(predictor_for(predictor, space, seed=seed).wanted())
+        if wanted > budget:
+            raise BadInputError(
+                f"the predictor {predictor.name} needs {wanted} networks of its own choice, the budget is {budget}",
+                f"Give it --budget {2 * wanted} or more, or use another predictor.",
+            )
+
+    def _unmeasured_remarks(
+        self, targets: Sequence[str], space: SearchSpace, predictor: PredictorOptions, seed: int
+    ) -> list[str]:
+        """Return what must be said of targets whose predictors know no label in the space.
+
+        Raises:
+            BadInputError: such a target has no label in any other space either.
+        """
+        remarks = []
+        for target in targets:
+            card = self.predictor(target, space=space.name, predictor=predictor, seed=seed).card
+            if not card.labels and not card.other_spaces:
+                raise BadInputError(
+                    f"{target} has no labels in {space.name}: there is nothing to predict from",
+                    "Leave out --no-measure, and it is measured first; or import labels of it.",
+                )
+            if not card.labels:
+                spaces = ", ".join(card.other_spaces)
+                remarks.append(f"{target} has no labels in {space.name}: it is predicted from those of {spaces}")
+        return remarks
 
     def _onboard_unknown(
         self,

@@ -63,7 +63,7 @@ class Proxy:
         self.name, self.identity, self.quick = f"{self.cost}, a proxy", self.cost, True
 
     def __call__(self, genes: Genes) -> Floats:
-        return np.asarray(totals(self.space)(genes, self.cost)[:, 0])
+        return np.asarray(totals(self.space)(self.space.canonical_genes(genes), self.cost)[:, 0])
 
 
 @dataclass

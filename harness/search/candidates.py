@@ -49,6 +49,16 @@ class Candidates(Protocol):
         """A candidate counts as better than a measured one if its accuracy is greater by more than this share."""
         ...
 
+    @property
+    def extent(self) -> str:
+        """Of what they are all, in words."""
+        ...
+
+    @property
+    def advice(self) -> str:
+        """What helps if none keeps the limits, besides another limit: a sentence, or nothing."""
+        ...
+
     def look(self, scorer: Scorer, seed: int, start: Genes | None, follow: Follow | None) -> tuple[Scores, Genes]:
         """Return the scores of all networks that were looked at, and those from which a further look begins.
 
@@ -71,6 +81,8 @@ class Listed:
 
     genes: Genes
     tie: float = 0.0
+    extent: str = "of these candidates"
+    advice: str = ""
 
     @cached_property
     def _keys(self) -> frozenset[bytes]:
@@ -96,6 +108,8 @@ class Evolved:
     generations: int = 500
     tie: float = 1e-3
     """Evolution finds something a little better whenever it goes on: there is no end without a tie."""
+    extent: str = "of those that were looked at"
+    advice: str = "More --generations look further."
 
     AGAIN = 5
     """A further look, which begins with the last population, takes this share of the generations."""
@@ -106,7 +120,8 @@ class Evolved:
     def look(self, scorer: Scorer, seed: int, start: Genes | None, follow: Follow | None) -> tuple[Scores, Genes]:
         from latlab.harness.search.evolution import evolve  # pymoo takes half a second
 
-        first = self.space.genes(self.space.sample(min(self.population, self.space.size), seed))
+        drawn = self.space.sample(min(self.population, self.space.size), seed)
+        first = self.space.genes([*self.space.references(), *drawn][: self.population])
         generations = self.generations
         if start is not None and len(start):
             first = np.concatenate([start, first])[: self.population]
@@ -132,6 +147,11 @@ def candidates_of(
     Raises:
         BadInputError: the file cannot be read, or a table knows the accuracy of none of its networks.
     """
+    if min(population, generations) < 2:
+        raise BadInputError(
+            f"evolution takes a population and generations of at least 2, not {min(population, generations)}",
+            "Papers take --population 100 and --generations 500.",
+        )
     if file is not None:
         genes = np.unique(space.genes(read_archs(space, file)), axis=0)
         if not len(genes):
@@ -140,7 +160,6 @@ def candidates_of(
     if isinstance(accuracy, Table):
         return Listed(accuracy.genes), f"{len(accuracy.genes):,} networks whose accuracy is known"
     if space.finite and space.size <= LISTED_UP_TO:
-        return Listed(space.genes(list(space.enumerate()))), f"all {space.size:,} networks of {space.name}"
-    if min(population, generations) < 2:
-        raise BadInputError("evolution takes a population and generations of at least 2")
+        whole = Listed(space.genes(list(space.enumerate())), extent="of the space")
+        return whole, f"all {space.size:,} networks of {space.name}"
     return Evolved(space, population, generations), f"{generations} generations of {population} networks"

@@ -20,6 +20,8 @@ Floats = NDArray[np.float64]
 
 CENTRAL = 0.90
 """Probability that the interval of a `Prediction` holds a new measurement."""
+LEAST_MS, MOST_MS = 1e-6, 86_400_000.0
+"""Limits that make sense."""
 MOST_FREEDOM = 1000.0
 """Degrees of freedom from which on a Student-t distribution counts as normal."""
 
@@ -32,9 +34,9 @@ class Limit:
     max_ms: float
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.max_ms) and self.max_ms > 0):
+        if not LEAST_MS <= self.max_ms <= MOST_MS:
             raise BadInputError(
-                f"the limit of {self.target} is {self.max_ms} ms", "A limit is a positive time, such as 20ms."
+                f"the limit of {self.target} is {self.max_ms:g} ms", "A limit is a time of 1 ns to a day, such as 20ms."
             )
 
 
@@ -62,7 +64,7 @@ class Constraints:
             )
         for name, value in (("MACs", self.max_macs), ("parameters", self.max_params)):
             if value is not None and not (math.isfinite(value) and value > 0):
-                raise BadInputError(f"the most {name} must be a positive number, not {value}")
+                raise BadInputError(f"the most {name} must be a positive number, not {value:g}", "For example 300M.")
 
 
 @dataclass(frozen=True)

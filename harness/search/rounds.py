@@ -15,10 +15,9 @@ from latlab.harness.search.accuracy import AccuracySource, Remembered
 from latlab.harness.search.candidates import REACH, Candidates, Follow
 from latlab.harness.search.limits import CENTRAL, Constraints, Measured
 from latlab.harness.search.result import Finalist, Found, Latency, SearchCosts, SearchResult
-from latlab.harness.search.scoring import Genes, Predict, Scorer, Scores
+from latlab.harness.search.scoring import Genes, Predict, Scorer, Scores, network_costs
 from latlab.harness.search.state import Progress, SearchFolder
 from latlab.harness.text import count
-from latlab.predictors.common.cost_totals import totals
 from latlab.search_spaces import SearchSpace
 
 __all__ = ["Evidence", "Search", "SearchPlan", "finalists_to_measure"]
@@ -77,6 +76,8 @@ class SearchPlan:
     """Most networks to measure; 0 for none."""
     top: int = 5
     seed: int = 0
+    as_written: bool = False
+    """Whether networks keep their dead edges."""
     confirm: bool = True
     """Whether the answer is measured in a second session, for which the last network of the budget is kept."""
 
@@ -173,19 +174,19 @@ class Search:
         """Fit the predictors to what is known, and look at the candidates."""
         plan, start = self.plan, time.monotonic()
         predicts, spreads = self.evidence.predicts(), self.evidence.spreads()
-        scorer = Scorer(plan.space, self._accuracy, predicts, plan.constraints)
+        scorer = Scorer(plan.space, self._accuracy, predicts, plan.constraints, plan.as_written)
         seed = int(np.random.SeedSequence([plan.seed % 2**64, progress.round]).generate_state(1)[0])
         first = plan.space.genes([plan.space.parse(text) for text in progress.population])
         scores, population = plan.candidates.look(scorer, seed, first, self._follow)
         self._scored += scorer.scored
         if not len(scores):
-            raise scorer.impossible(scores)
+            raise scorer.impossible(scores, plan.candidates.extent, plan.candidates.advice)
         known = self._known(scorer, spreads)
         good = np.flatnonzero(known.probability >= plan.constraints.confidence)
         leader = int(good[np.argmax(known.accuracy[good])]) if len(good) else None
         likely = scores.probability.max()
         if leader is None and likely < (UNLIKELY if plan.budget else plan.constraints.confidence):
-            raise scorer.impossible(scores)
+            raise scorer.impossible(scores, plan.candidates.extent, plan.candidates.advice)
         self._looking_s += time.monotonic() - start
         return _View(known, scores, predicts, spreads, leader, population)
 
@@ -266,7 +267,7 @@ class Search:
             candidates=plan.scope,
             found=found,
             winner=winner,
-            finalists=tuple(ranked[: plan.top]),
+            finalists=tuple([one for one in ranked if one.probability >= UNLIKELY or winner is None][: plan.top]),
             measured=tuple(measured),
             front=tuple(self._finalists(view, front.genes, front.accuracy, front.probability)),
             spread_percent=tuple(100 * one for one in view.spreads),
@@ -296,7 +297,7 @@ class Search:
         if not len(genes):
             return []
         predictions = [predict(genes) for predict in view.predicts]
-        costs = totals(plan.space)(genes, "macs", "params")
+        costs = network_costs(plan.space, genes, plan.as_written)
         wide = float(special.ndtri((1 + CENTRAL) / 2))
         found = []
         for row in range(len(genes)):

@@ -15,7 +15,7 @@ from latlab.predictors import Prediction
 from latlab.predictors.common.cost_totals import totals
 from latlab.search_spaces import SearchSpace
 
-__all__ = ["Genes", "Predict", "Scorer", "Scores"]
+__all__ = ["Genes", "Predict", "Scorer", "Scores", "network_costs"]
 
 Genes = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -62,6 +62,15 @@ class Scores:
         return np.asarray(order[rises])
 
 
+def network_costs(space: SearchSpace, genes: Genes, as_written: bool) -> Floats:
+    """Return multiply-accumulates and parameters of the networks that are timed: shape (n, 2).
+
+    Args:
+        as_written: whether networks keep their dead edges; else these cost nothing.
+    """
+    return totals(space)(genes if as_written else space.canonical_genes(genes), "macs", "params")
+
+
 class Scorer:
     """Scores candidates.
 
@@ -70,12 +79,18 @@ class Scorer:
         accuracy: the source of accuracies.
         predicts: a fitted predictor for each of the limits.
         constraints: the limits.
+        as_written: whether networks keep their dead edges.
     """
 
     def __init__(
-        self, space: SearchSpace, accuracy: AccuracySource, predicts: Sequence[Predict], constraints: Constraints
+        self,
+        space: SearchSpace,
+        accuracy: AccuracySource,
+        predicts: Sequence[Predict],
+        constraints: Constraints,
+        as_written: bool = False,
     ) -> None:
-        self.space, self.constraints, self.accuracy = space, constraints, accuracy
+        self.space, self.constraints, self.accuracy, self._as_written = space, constraints, accuracy, as_written
         self._predicts = predicts
         self.scored = 0
         """Number of candidates that were scored."""
@@ -103,21 +118,30 @@ class Scorer:
     def excess(self, genes: Genes) -> Floats:
         """Return how far networks are above the most MACs and parameters (`Scores.excess`): shape (n,)."""
         found = np.zeros(len(genes))
-        for cost, most in (("macs", self.constraints.max_macs), ("params", self.constraints.max_params)):
-            if most is not None:
-                found += np.maximum(0.0, np.log(totals(self.space)(genes, cost)[:, 0] / most))
+        most = (self.constraints.max_macs, self.constraints.max_params)
+        if any(most) and len(genes):
+            costs = network_costs(self.space, genes, self._as_written)
+            for place, allowed in enumerate(most):
+                if allowed is not None:
+                    found += np.log(np.maximum(costs[:, place] / allowed, 1.0))
         return found
 
-    def impossible(self, scores: Scores) -> BadInputError:
-        """Return the error that no candidate keeps the limits, which says what is possible."""
+    def impossible(self, scores: Scores, extent: str, advice: str = "") -> BadInputError:
+        """Return the error that no candidate keeps the limits, which says what is possible.
+
+        Args:
+            scores: of the candidates.
+            extent: of what they are all, such as `of the space`.
+            advice: what else helps, a sentence.
+        """
         limits = self.constraints.limits
         if not len(scores):
             return BadInputError("no candidate has a known accuracy", "The source must know networks of this space.")
         if (scores.excess > 0).all():
-            costs = totals(self.space)(scores.genes, "macs", "params").min(axis=0)
+            costs = network_costs(self.space, scores.genes, self._as_written).min(axis=0)
             return BadInputError(
                 f"no candidate of {self.space.name} has so few MACs and parameters",
-                f"The smallest have {costs[0]:,.0f} MACs and {costs[1]:,.0f} parameters.",
+                f"The smallest {extent} have {costs[0]:,.0f} MACs and {costs[1]:,.0f} parameters. {advice}".strip(),
             )
         scores = scores.at(scores.excess == 0)
         fastest = scores.latency_ms[np.argmin(scores.ratio)]
@@ -128,7 +152,7 @@ class Scorer:
         best = float(scores.probability.max())
         return BadInputError(
             f"no candidate of {self.space.name} keeps the limit with a probability of {self.constraints.confidence:g}: "
-            f"the fastest of the space takes {takes} (predicted)",
-            f"The best probability is {f'{best:.2f}' if best >= 0.01 else 'below 0.01'}. Raise the limit, or lower "
-            "--confidence.",
+            f"the fastest {extent} takes {takes} (predicted)",
+            f"The best probability is {f'{best:.2f}' if best >= 0.01 else 'below 0.01'}. Raise the limit"
+            f"{', or lower --confidence' if best >= 0.01 else ''}. {advice}".strip(),
         )

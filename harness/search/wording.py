@@ -22,12 +22,12 @@ def limits_in_words(result: SearchResult) -> str:
         if value is not None
     ]
     more = f", at most {' and '.join(costs)}" if costs else ""
-    return f"at most {limits} with a probability of {100 * result.constraints.confidence:.3g} %{more}"
+    return f"at most {limits} with a probability of {100 * result.constraints.confidence:.10g} %{more}"
 
 
 def headline(result: SearchResult) -> str:
     """Return what became of the search, in a sentence or two."""
-    confidence = f"{100 * result.constraints.confidence:.3g} %"
+    confidence = f"{100 * result.constraints.confidence:.10g} %"
     if result.found is Found.UNMEASURED:
         return "Nothing was measured: this is a prediction. A device may say otherwise."
     if result.found is Found.NOTHING:
@@ -61,12 +61,12 @@ def _interval(low: float, high: float) -> str:
 def costs_in_words(result: SearchResult) -> str:
     """Return what the search has cost."""
     costs = result.costs
-    scored = f"{costs.scored:,} candidates scored in {spoken_duration(costs.looking_s)}"
+    scored = f"{costs.scored:,} candidates scored, each look counted, in {spoken_duration(costs.looking_s)}"
     if not costs.rounds and not costs.onboarded:
         return scored
     before = f" after {costs.onboarded} to know the device" if costs.onboarded else ""
     return (
-        f"{scored}; {count(costs.measured, 'network')} measured in {count(costs.rounds, 'round')}{before}, "
+        f"{scored}; {count(costs.measured, 'measurement')} in {count(costs.rounds, 'round')}{before}, "
         f"{spoken_duration(costs.measuring_s)}"
     )
 

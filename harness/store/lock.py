@@ -1,4 +1,4 @@
-"""The lock of a store: one process at a time measures into it."""
+"""The lock of a store, or of another thing that one process at a time may write."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ STEP_S = 0.05
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, what: str = "store") -> Iterator[None]:
     """Hold the lock of the store at `path`. The system frees it when the process ends, however it ends.
 
     Args:
         path: the store's real path, so that all names of a store share one lock.
+        what: it is, in words, if it is no store.
 
     Raises:
         LatlabError: if another process holds it.
@@ -37,8 +38,8 @@ def locked(path: Path) -> Iterator[None]:
             if time.monotonic() > until:
                 holder = os.pread(handle, 20, 0).decode(errors="replace").strip() or "unknown"
                 raise LatlabError(
-                    f"the store {path} is being written by another latlab (process {holder})",
-                    "Wait for it to end, or use another store.",
+                    f"the {what} {path} is being written by another latlab (process {holder})",
+                    f"Wait for it to end, or use another {what}.",
                 )
             time.sleep(STEP_S)
         with contextlib.suppress(OSError):  # the lock file may be another user's

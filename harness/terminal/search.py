@@ -66,7 +66,7 @@ class LookView:
             columns = (
                 SpinnerColumn(),
                 TextColumn("looking at {task.description}"),
-                BarColumn(bar_width=28),
+                BarColumn(bar_width=12 if self._screen.width < 80 else 28),
                 MofNCompleteColumn(),
                 TextColumn("[dim]{task.fields[best]}[/dim]"),
             )
@@ -113,7 +113,7 @@ def show_search(result: SearchResult) -> None:
     screen.print(headline(result), highlight=False)
     if result.finalists:
         screen.print()
-        screen.print(_finalists(result.finalists))
+        screen.print(_finalists(result.finalists), highlight=False)
     screen.print()
     screen.print(f"[dim]{escape(costs_in_words(result))}[/dim]", highlight=False)
     for remark in result.remarks:

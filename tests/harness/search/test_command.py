@@ -14,6 +14,7 @@ import pytest
 
 from latlab.harness import Lab
 from latlab.harness.cli.main import main
+from latlab.harness.store.lock import locked
 from latlab.search_spaces import get
 
 SPACE = get("nasbench201")
@@ -131,7 +132,8 @@ def test_labels_without_a_device_are_not_measured(run: Run) -> None:
     assert "os:getcwd failed: TypeError" in err
     code, _, err = run(*BASE, "--target", "watch", "--accuracy", "acc.csv", "--max-latency-ms", "0.001")
     assert code == 2
-    assert "the fastest of the space takes" in err
+    assert "the fastest of these candidates takes" in err
+    assert "or lower --confidence" not in err, "it would not help"
 
 
 @pytest.mark.parametrize(
@@ -139,12 +141,20 @@ def test_labels_without_a_device_are_not_measured(run: Run) -> None:
     [
         ("--target toy --max-latency-ms 9", "say where accuracies come from: --accuracy SOURCE"),
         ("--target toy --max-latency-ms 9 --accuracy none.csv", "there is no file none.csv"),
-        ("--target toy --max-latency-ms 0 --accuracy macs", "is 0.0 ms"),
-        ("--target toy --max-latency-ms -1 --accuracy macs", "is -1.0 ms"),
-        ("--target toy --max-latency-ms nan --accuracy macs", "is nan ms"),
+        ("--target toy --max-latency-ms 0 --accuracy macs", "--max-latency-ms takes a time above 0, not '0'"),
+        ("--target toy --max-latency-ms=-1 --accuracy macs", "--max-latency-ms takes a time above 0, not '-1'"),
+        ("--target toy --max-latency-ms nan --accuracy macs", "--max-latency-ms takes a time above 0, not 'nan'"),
+        ("--target toy --max-latency-ms 1e-320 --accuracy macs", "A limit is a time of 1 ns to a day"),
         ("--target toy --accuracy macs", "there is no limit to search under"),
         ("--target toy --max-latency 9ms --accuracy macs", "names no target"),
-        ("--target toy --max-latency toy=fast --accuracy macs", "'fast' is no time"),
+        ("--target toy --max-latency toy=fast --accuracy macs", "--max-latency toy takes a time above 0, not 'fast'"),
+        (
+            "--target toy --max-latency-ms 9ms --accuracy macs --no-measure",
+            "toy/onnxruntime/cpu/fp32/t1/b1 has no labels",
+        ),
+        ("--target toy --max-latency-ms 9 --accuracy macs --population 1", "evolution takes a population"),
+        ("--target toy --max-latency-ms 9 --accuracy macs --export some.txt", "some.txt"),
+        ("--target toy --max-latency-ms 9 --accuracy macs --predictor help --budget 9", "needs 10 networks of its own"),
         ("--target toy --max-latency toy=9ms --max-latency toy=8ms --accuracy macs", "gives toy two limits"),
         ("--target toy --max-latency mars=9ms --accuracy macs", "there is a limit for mars, which is no target"),
         ("--target toy --target pi --max-latency toy=9ms --accuracy macs", "pi has no limit"),
@@ -167,6 +177,7 @@ def test_labels_without_a_device_are_not_measured(run: Run) -> None:
 )
 def test_one_clear_error_for_every_mistake(run: Run, words: str, message: str) -> None:
     base = [word for word in BASE if word not in ("--candidates", "some.txt") or "--candidates" not in words]
+    base = base[:-2] if "--predictor" in words else base
     code, out, err = run(*base, *words.split())
     assert code == 2, err
     assert message in err
@@ -180,3 +191,30 @@ def test_networks_of_another_space_are_no_candidates(run: Run) -> None:
     code, _, err = run(*BASE, "--target", "toy", "--accuracy", "macs", "--max-latency-ms", "9")
     assert code == 2
     assert "some.txt" in err
+
+
+def test_dead_edges_are_no_part_of_a_network_that_is_measured_without_them(run: Run) -> None:
+    limit = str(2 * _imported(run, "watch/tflite/cpu/fp32/t1/b1", 1.0))
+    dead = "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|"
+    live = SPACE.canonical(SPACE.parse(dead))
+    Path("some.txt").write_text(f"{dead}\n")
+    words = ["--target", "watch", "--accuracy", "params", "--max-latency-ms", limit, "--no-measure", "--json"]
+    found = [json.loads(run(*BASE, *words, *more)[1])["winner"] for more in ([], ["--as-written"])]
+    for one, arch in zip(found, (live, SPACE.parse(dead)), strict=True):
+        layers = SPACE.layers(arch)
+        assert one["arch"] == dead
+        assert one["macs"] == sum(layer.macs for layer in layers)
+        assert one["params"] == sum(layer.params for layer in layers)
+    assert found[0]["macs"] < found[1]["macs"]
+
+
+def test_two_searches_in_one_folder(run: Run) -> None:
+    limit = str(2 * _imported(run, "watch/tflite/cpu/fp32/t1/b1", 1.0))
+    words = ["--target", "watch", "--accuracy", "macs", "--max-latency-ms", limit, "--no-measure", "--out", "found"]
+    Path("found").mkdir()
+    with locked(Path("found/search").resolve(), "folder of a search"):
+        code, _, err = run(*BASE, *words)
+    assert code == 1
+    assert "folder of a search" in err
+    assert "is being written by another latlab" in err
+    assert run(*BASE, *words)[0] == 0

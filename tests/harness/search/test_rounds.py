@@ -129,7 +129,9 @@ def test_a_damaged_state_is_begun_afresh(tmp_path: Path) -> None:
 
 def test_an_impossible_limit_says_what_is_possible(tmp_path: Path) -> None:
     evidence = FunctionEvidence(SPACE, latency)
-    with pytest.raises(BadInputError, match=r"the fastest of the space takes \d\.\d+ ms on toy.*0\.1 ms are allowed"):
+    with pytest.raises(
+        BadInputError, match=r"the fastest of these candidates takes \d\.\d+ ms on toy.*0\.1 ms are allowed"
+    ):
         search_in(tmp_path, evidence, SOURCE, Listed(ALL), 0.1, 5).run()
     assert evidence.tried == []
 
@@ -166,7 +168,9 @@ def test_few_macs_and_parameters(tmp_path: Path) -> None:
     assert result.winner.macs <= most
     assert result.winner.params <= 4e5
     object.__setattr__(search.plan, "constraints", Constraints((Limit("toy", LIMIT),), 0.9, 1.0))
-    with pytest.raises(BadInputError, match=r"has so few MACs and parameters\nThe smallest have [0-9,]+ MACs"):
+    with pytest.raises(
+        BadInputError, match=r"has so few MACs and parameters\nThe smallest of these candidates have [0-9,]+ MACs"
+    ):
         search.run()
 
 
