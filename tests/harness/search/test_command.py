@@ -148,10 +148,8 @@ def test_labels_without_a_device_are_not_measured(run: Run) -> None:
         ("--target toy --accuracy macs", "there is no limit to search under"),
         ("--target toy --max-latency 9ms --accuracy macs", "names no target"),
         ("--target toy --max-latency toy=fast --accuracy macs", "--max-latency toy takes a time above 0, not 'fast'"),
-        (
-            "--target toy --max-latency-ms 9ms --accuracy macs --no-measure",
-            "toy/onnxruntime/cpu/fp32/t1/b1 has no labels",
-        ),
+        ("--target toy --max-latency-ms 9ms --accuracy macs --no-measure --predictor roost", f"{TOY} has no labels"),
+        ("--target toy --max-latency-ms 9ms --accuracy macs --no-measure", f"no measurements of {TOY}"),
         ("--target toy --max-latency-ms 9 --accuracy macs --population 1", "evolution takes a population"),
         ("--target toy --max-latency-ms 9 --accuracy macs --export some.txt", "some.txt"),
         ("--target toy --max-latency-ms 9 --accuracy macs --predictor help --budget 9", "needs 10 networks of its own"),
