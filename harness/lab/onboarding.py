@@ -9,7 +9,9 @@ from typing import Any
 
 from latlab.harness.active_learning.block_latencies import block_latencies
 from latlab.harness.active_learning.holdout import holdout_of
-from latlab.harness.active_learning.onboarding import Onboarding, OnboardingPlan, Onboardings, onboard, save_onboarding
+from latlab.harness.active_learning.onboarding import onboard
+from latlab.harness.active_learning.onboarding_plan import OnboardingPlan
+from latlab.harness.active_learning.onboarding_result import Onboarding, Onboardings, save_onboarding
 from latlab.harness.active_learning.other_spaces import other_spaces
 from latlab.harness.active_learning.prediction import source_filter_of, sources_of
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for, predictor_options

@@ -17,7 +17,8 @@ from latlab.harness.active_learning.latency_table import (
     with_measured,
 )
 from latlab.harness.active_learning.loop import ClosedLoop, refitted
-from latlab.harness.active_learning.onboarding import NOISY_PERCENT, Holdout, Onboarding, OnboardingRun
+from latlab.harness.active_learning.onboarding_plan import Holdout, OnboardingRun
+from latlab.harness.active_learning.onboarding_result import NOISY_PERCENT, Onboarding
 from latlab.harness.active_learning.remarks import label_remarks
 from latlab.harness.architectures import space_named
 from latlab.harness.report import Headline, ReportData, write_report

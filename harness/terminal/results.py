@@ -20,7 +20,7 @@ from latlab.harness.terminal.progress import watching, working
 from latlab.harness.text import count, in_words, latency_text, latency_unit, other_spaces_in_words
 
 if TYPE_CHECKING:
-    from latlab.harness.active_learning.onboarding import Onboarding
+    from latlab.harness.active_learning.onboarding_result import Onboarding
     from latlab.search_spaces import SearchSpace
 
 __all__ = [
@@ -232,7 +232,7 @@ def _distribution(row: pd.Series) -> str:
 
 def _noise(rows: pd.DataFrame) -> str:
     """Return the typical standard error, the targets on which it is too large, and how many labels are in doubt."""
-    from latlab.harness.active_learning.onboarding import NOISY_PERCENT
+    from latlab.harness.active_learning.onboarding_result import NOISY_PERCENT
 
     good = rows[rows["status"] == Status.OK]
     errors = (100 * good["stderr_ms"] / good["latency_ms"]).groupby(good["target"], sort=False).median().dropna()

@@ -37,7 +37,7 @@ ELSEWHERE = {
     "harness/exporters/tflite/calibration.py": "tempfile.NamedTemporaryFile",
     "harness/store/descriptors.py": "a copy of a store in tempfile.TemporaryDirectory",
     "harness/active_learning/fitted_predictor.py": "a folder that the caller has from whole_folder",
-    "harness/active_learning/onboarding.py": "save_onboarding: a folder that the caller has from whole_folder",
+    "harness/active_learning/onboarding_result.py": "save_onboarding: a folder that the caller has from whole_folder",
     "harness/paths.py": "the helpers",
 }
 """Modules that write in other ways, and why nothing is lost there."""
