@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -204,7 +205,7 @@ def test_an_evolution_that_was_interrupted_goes_on_to_the_same_answer(tmp_path: 
     def slow(genes: np.ndarray) -> np.ndarray:
         if len(asked) == 25:
             asked.append(0)
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         asked.append(len(genes))
         return np.asarray(totals(FBNET)(genes, "macs")[:, 0])
 
