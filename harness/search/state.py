@@ -104,13 +104,15 @@ class SearchFolder:
             if path.stat().st_size > MOST_BYTES:
                 raise ValueError("it is too large")
             values = json.loads(path.read_bytes())
+            if not isinstance(values, dict) or "key" not in values:
+                raise ValueError("it holds no search")
             if values.pop("key") != self._key:
                 return None  # of another search
             found = Progress(**values)
             self._check(found)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, LatlabError) as error:
+        except (OSError, ValueError, TypeError, RecursionError, LatlabError) as error:
             _warn(f"{path} is damaged ({' '.join(str(error).split()):.150}), so the search begins afresh.")
             return None
         return found

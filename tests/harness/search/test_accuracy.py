@@ -23,6 +23,7 @@ from torch import nn
 from latlab.harness.errors import BadInputError
 from latlab.harness.search.accuracy import Remembered
 from latlab.harness.search.accuracy_models import Function, accuracy_source
+from latlab.harness.search.candidates import candidates_of
 from latlab.search_spaces import get
 
 NB201, OFA = get("nasbench201"), get("ofa-mobilenetv3")
@@ -78,6 +79,16 @@ def test_tables_that_are_none(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(BadInputError, match=message) as error:
         accuracy_source(tmp_path / "a.csv", NB201)
     assert "latenc" not in str(error.value)
+
+
+def test_listed_networks_that_a_table_does_not_know_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "c.txt").write_text("\n".join(arch.text for arch in ARCHS) + "\n")
+    for known, words in ((2, "5 candidates of c.txt, 3 of which have no accuracy"), (5, "5 candidates of c.txt")):
+        texts = [arch.text for arch in ARCHS[:known]]
+        pd.DataFrame({"arch": texts, "accuracy": range(known)}).to_csv(tmp_path / "a.csv", index=False)
+        source = accuracy_source(tmp_path / "a.csv", NB201)
+        assert candidates_of(NB201, source, tmp_path / "c.txt", 2, 2)[1] == words
+    assert candidates_of(NB201, accuracy_source("macs", NB201), tmp_path / "c.txt", 2, 2)[1] == "5 candidates of c.txt"
 
 
 @pytest.mark.parametrize("word", ["accuracy.txt", "guess", "mac", "no.csv", "no.npz", "no.onnx", ""])

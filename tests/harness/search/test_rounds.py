@@ -118,16 +118,6 @@ def test_a_finished_search_measures_nothing_and_a_larger_budget_goes_on(tmp_path
     assert more.winner.accuracy >= BEST
 
 
-def test_a_damaged_state_is_begun_afresh(tmp_path: Path) -> None:
-    evidence = FunctionEvidence(SPACE, latency)
-    search_in(tmp_path, evidence, SOURCE, Listed(ALL), LIMIT, 2).run()
-    good = (tmp_path / "state.json").read_text()
-    for text in ("", "{", "[]", '{"key": 1}', good.replace('"spent": 2', '"spent": "x"')):
-        assert text != good
-        (tmp_path / "state.json").write_text(text)
-        assert not search_in(tmp_path, evidence, SOURCE, Listed(ALL), LIMIT, 2).folder.continues
-
-
 def test_an_impossible_limit_says_what_is_possible(tmp_path: Path) -> None:
     evidence = FunctionEvidence(SPACE, latency)
     with pytest.raises(BadInputError, match=r"the fastest of the space takes \d\.\d+ ms on toy.*0\.1 ms are allowed"):
