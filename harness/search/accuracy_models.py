@@ -1,10 +1,9 @@
-"""Sources of accuracies that compute: Once-for-all's accuracy predictor, ONNX models, functions of the user's."""
+"""Sources of accuracies that compute: Once-for-all's accuracy predictor and ONNX models; and the choice of a source."""
 
 from __future__ import annotations
 
 import hashlib
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latlab.harness.errors import BadInputError
-from latlab.harness.models.factory import is_factory, named_object, running_user_code
-from latlab.harness.search.accuracy import PROXIES, SOURCES, AccuracySource, Proxy, table_of
+from latlab.harness.models.factory import is_factory
+from latlab.harness.search.accuracy import PROXIES, SOURCES, AccuracySource, Proxy, as_accuracies, table_of
+from latlab.harness.search.functions import Function, function_source, named_function
+from latlab.harness.search.plain_arrays import NUMBERS, read_arrays
+from latlab.harness.text import count
 from latlab.search_spaces import SearchSpace
 
 __all__ = ["Function", "OFAAccuracy", "OnnxAccuracy", "accuracy_source"]
@@ -25,6 +27,15 @@ Floats = NDArray[np.float64]
 LAYERS = (0, 2, 4, 6)
 """Numbers of the linear layers in the weights of OFA's predictor, a `nn.Sequential` with ReLUs between them."""
 MOST_BYTES = 1 << 30
+INPUT_TYPES: dict[str, Any] = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+    **{f"tensor({sign}int{bits})": np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)},
+    "tensor(bool)": np.bool_,
+}
+"""Types of inputs, as ONNX Runtime calls them."""
+ONE_EACH = "Its first output must hold one number for each network: shape (n,) or (n, 1), for any n."
 
 
 def accuracy_source(
@@ -43,14 +54,14 @@ def accuracy_source(
     if not isinstance(given, str | Path):
         if hasattr(given, "identity"):
             return given  # type: ignore[return-value]
-        return Function(getattr(given, "__qualname__", type(given).__name__), given)
+        return function_source(given)
     word, suffix = str(given), Path(given).suffix.lower()
     if column is not None and suffix not in (".csv", ".tsv", ".parquet"):
         raise BadInputError("--accuracy-column is for a table", "Leave it out.")
     if word in PROXIES:
         return Proxy(space, word)
     if is_factory(word):
-        return _named_function(word)
+        return named_function(word)
     path = Path(given)
     if suffix not in (".csv", ".tsv", ".parquet", ".npz", ".onnx"):
         raise BadInputError(f"{word!r:.80} is no source of accuracies", SOURCES)
@@ -61,51 +72,6 @@ def accuracy_source(
     if suffix == ".onnx":
         return OnnxAccuracy.read(path, space)
     return table_of(path, space, column)
-
-
-@dataclass
-class Function:
-    """A Python function of the user's, which takes genes (n, genes) and returns n accuracies."""
-
-    name: str
-    function: Callable[[Genes], Any] = field(repr=False)
-    identity: str = ""
-    quick: bool = False
-
-    def __post_init__(self) -> None:
-        self.identity = self.identity or f"{getattr(self.function, '__module__', '')} {self.name}"
-        if not callable(self.function):
-            raise BadInputError(f"{self.name} is no function", "It must take genes and return accuracies.")
-
-    def __call__(self, genes: Genes) -> Floats:
-        with running_user_code(self.name, "instead of returning accuracies"):
-            try:
-                found = np.asarray(self.function(genes.copy()), dtype=np.float64)
-            except (KeyboardInterrupt, SystemExit):
-                raise
-            except BaseException as error:  # the user's code may raise anything
-                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(": ")
-                raise BadInputError(f"{self.name} failed: {reason}") from error
-        if found.shape != (len(genes),):
-            raise BadInputError(
-                f"{self.name} returned an array of shape {found.shape} for {len(genes)} networks",
-                f"It must return one accuracy for each row of genes: shape ({len(genes)},).",
-            )
-        return _finite(found, self.name)
-
-
-def _named_function(word: str) -> Function:
-    with running_user_code(word, "when it was imported"):
-        try:
-            found = named_object(word)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # importing runs the user's code
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(": ")
-            raise BadInputError(f"{word} cannot be imported: {reason}") from error
-    file = Path(getattr(getattr(found, "__code__", None), "co_filename", ""))
-    content = file.read_bytes() if file.is_file() else b""
-    return Function(word, found, f"{word} {hashlib.sha256(content).hexdigest()}")
 
 
 @dataclass
@@ -130,13 +96,13 @@ class OFAAccuracy:
                 f"{path} is a predictor of OFA's accuracies, which {space.name} has no encoding for",
                 "Search in ofa-mobilenetv3, or name another source with --accuracy.",
             )
+        names = [f"{layer}.{part}" for layer in LAYERS for part in ("weight", "bias")]
         try:
+            arrays = read_arrays(path, dict.fromkeys(names, NUMBERS), MOST_BYTES)
             content = path.read_bytes()
-            with zipfile.ZipFile(path) as packed:
-                if sum(one.file_size for one in packed.infolist()) > MOST_BYTES:
-                    raise ValueError("it is too large")
-            with np.load(path, allow_pickle=False) as arrays:
-                layers = [(arrays[f"{i}.weight"], arrays[f"{i}.bias"]) for i in LAYERS]
+            with np.errstate(over="ignore"):  # what is too large for 32 bits is found below
+                found = [arrays[name].astype(np.float32) for name in names]
+            layers = list(zip(found[::2], found[1::2], strict=True))
             width = space.encode(space.genes(space.references()[:1]), "ofa").shape[1]
             for weight, bias in layers:
                 if weight.ndim != 2 or weight.shape[1] != width or bias.shape != weight.shape[:1]:
@@ -146,20 +112,21 @@ class OFAAccuracy:
                 width = len(bias)
             if width != 1:
                 raise ValueError(f"it has {width} outputs")
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError) as error:
             raise BadInputError(
                 f"{path} is no accuracy predictor of OFA: {str(error)[:200]}",
                 "It holds 0.weight, 0.bias, 2.weight, ..., 6.bias of an MLP 128-400-400-400-1.",
             ) from error
-        whole = [(weight.astype(np.float32), bias.astype(np.float32)) for weight, bias in layers]
-        return cls(f"OFA's accuracy predictor, {path.name}", hashlib.sha256(content).hexdigest(), space, whole)
+        return cls(f"OFA's accuracy predictor, {path.name}", hashlib.sha256(content).hexdigest(), space, layers)
 
     def __call__(self, genes: Genes) -> Floats:
         values = self._space.encode(genes, "ofa").astype(np.float32, copy=False)
-        for weight, bias in self._layers[:-1]:
-            values = np.maximum(values @ weight.T + bias, 0)
-        weight, bias = self._layers[-1]
-        return np.asarray((values @ weight.T + bias)[:, 0], dtype=np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is no accuracy
+            for weight, bias in self._layers[:-1]:
+                values = np.maximum(values @ weight.T + bias, 0)
+            weight, bias = self._layers[-1]
+            found = (values @ weight.T + bias)[:, 0]
+        return as_accuracies(found, self.name, len(genes))
 
 
 @dataclass
@@ -187,39 +154,61 @@ class OnnxAccuracy:
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads, options.log_severity_level = 1, 4
             session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-            (given,) = session.get_inputs()
-            rank, width = len(given.shape), given.shape[-1]
+            inputs = session.get_inputs()
         except Exception as error:  # ONNX Runtime raises kinds of its own
             reason = " ".join(str(error).split())[:200]
             raise BadInputError(f"{path} is no ONNX model of accuracies: {reason}", "It takes one input.") from error
-        one = space.genes(space.references()[:1])
-        widths = {name: space.encode(one, name).shape[1] for name in space.encodings if name != "graph"}
-        widths["genes"] = space.num_genes
-        fitting = [name for name, length in widths.items() if length == width and rank == 2]
-        if not fitting:
-            known = ", ".join(f"{name} ({length})" for name, length in widths.items())
-            raise BadInputError(
-                f"{path} takes an input of shape {given.shape}, which is no encoding of {space.name}",
-                f"Its encodings are vectors of these lengths: {known}.",
-            )
-        name = f"{path.name} over {fitting[0]}"
-        return cls(name, hashlib.sha256(content).hexdigest(), space, fitting[0], session)
+        encoding = _encoding_for(inputs, path, space)
+        name = f"{path.name} over {encoding}"
+        return cls(name, hashlib.sha256(content).hexdigest(), space, encoding, session)
 
     def __call__(self, genes: Genes) -> Floats:
         given = self._session.get_inputs()[0]
         values = genes if self._encoding == "genes" else self._space.encode(genes, self._encoding)
-        kind = {"tensor(double)": np.float64, "tensor(int64)": np.int64}.get(given.type, np.float32)
-        try:
-            found = np.asarray(self._session.run(None, {given.name: values.astype(kind)})[0], np.float64)
-        except Exception as error:  # ONNX Runtime raises kinds of its own
-            raise BadInputError(f"{self.name} failed: {' '.join(str(error).split())[:200]}") from error
-        if found.size != len(genes):
-            raise BadInputError(f"{self.name} returned {found.size} numbers for {len(genes)} networks")
-        return _finite(found.reshape(len(genes)), self.name)
+        cast = values.astype(INPUT_TYPES[given.type])
+        if cast.dtype.kind != "f" and not (cast == values).all():
+            raise BadInputError(
+                f"{self.name} takes {cast.dtype}, which cannot hold all values of this encoding",
+                "Export it with an input of 32-bit floating-point numbers.",
+            )
+        parts = np.split(cast, len(cast)) if given.shape[0] == 1 and len(cast) else [cast]
+        found: list[Any] = []
+        for part in parts:
+            try:
+                answer = np.asarray(self._session.run(None, {given.name: part})[0])
+            except Exception as error:  # ONNX Runtime raises kinds of its own
+                raise BadInputError(f"{self.name} failed: {' '.join(str(error).split())[:200]}", ONE_EACH) from error
+            if answer.dtype.kind not in (*NUMBERS, "b"):
+                raise BadInputError(f"{self.name} returned values of type {answer.dtype}", ONE_EACH)
+            if answer.size != len(part):
+                raise BadInputError(
+                    f"{self.name} returned {count(answer.size, 'number')} for {count(len(part), 'network')}", ONE_EACH
+                )
+            found.append(answer.reshape(len(part)))
+        return as_accuracies(np.concatenate(found), self.name, len(genes))
 
 
-def _finite(found: Floats, name: str) -> Floats:
-    if not np.isfinite(found).all():
-        row = int(np.argmin(np.isfinite(found)))
-        raise BadInputError(f"{name} returned {found[row]} for network {row} of {len(found)}", "Return finite numbers.")
-    return found
+def _encoding_for(inputs: Sequence[Any], path: Path, space: SearchSpace) -> str:
+    """Return the encoding that a model's input takes. Raises `BadInputError` if there is none."""
+    one = space.genes(space.references()[:1])
+    widths = {name: space.encode(one, name).shape[1] for name in space.encodings if name != "graph"}
+    widths["genes"] = space.num_genes
+    lengths = ", ".join(f"{name} ({length})" for name, length in widths.items())
+    hint = f"Its input has the shape (n, length). Encodings of {space.name} have these lengths: {lengths}."
+    if len(inputs) != 1:
+        names = ", ".join(each.name for each in inputs)
+        raise BadInputError(f"{path} takes {count(len(inputs), 'input')} ({names:.100}), not one", hint)
+    (given,) = inputs
+    if not given.shape:
+        raise BadInputError(f"{path} takes an input without a shape, so its encoding is not known", hint)
+    if given.type not in INPUT_TYPES:
+        raise BadInputError(f"{path} takes an input of type {given.type}, not of numbers", hint)
+    fitting = [name for name, length in widths.items() if length == given.shape[-1] and len(given.shape) == 2]
+    if not fitting:
+        raise BadInputError(f"{path} takes an input of shape {given.shape}, which is no encoding of {space.name}", hint)
+    if isinstance(given.shape[0], int) and given.shape[0] != 1:
+        raise BadInputError(
+            f"{path} takes exactly {given.shape[0]} networks at once",
+            "Export it with a first axis of any size, or of size 1.",
+        )
+    return fitting[0]

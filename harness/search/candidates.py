@@ -156,7 +156,9 @@ def candidates_of(
         genes = np.unique(space.genes(read_archs(space, file)), axis=0)
         if not len(genes):
             raise BadInputError(f"{file} names no network", "Write one architecture per line.")
-        return Listed(genes), f"{len(genes):,} candidates of {Path(file).name}"
+        unknown = int(np.isnan(accuracy(genes)).sum()) if isinstance(accuracy, Table) else 0
+        without = f", {unknown:,} of which have no accuracy" if unknown else ""
+        return Listed(genes), f"{len(genes):,} candidates of {Path(file).name}{without}"
     if isinstance(accuracy, Table):
         return Listed(accuracy.genes), f"{len(accuracy.genes):,} networks whose accuracy is known"
     if space.finite and space.size <= LISTED_UP_TO:

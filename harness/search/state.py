@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import zipfile
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 
-from latlab.harness.errors import BadInputError
+from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.paths import whole_file, writable_folder
-from latlab.search_spaces import ArchitectureError, SearchSpace
+from latlab.harness.search.accuracy import MOST
+from latlab.harness.search.plain_arrays import read_arrays
+from latlab.harness.store.errors import StoreWarning
+from latlab.harness.targets import Target
+from latlab.harness.text import plain
+from latlab.search_spaces import SearchSpace
 
 __all__ = ["Progress", "SearchFolder"]
 
@@ -22,6 +27,8 @@ STATE, ACCURACIES = "state.json", "accuracies.npz"
 SAVE_EVERY_S = 10.0
 """Seconds between two savings of accuracies: what was asked of a slow source since then is asked again."""
 MOST_BYTES = 1 << 28
+MOST_COUNTED = 1e9
+"""No search has so many rounds, networks or seconds."""
 
 
 @dataclass
@@ -48,6 +55,8 @@ class Progress:
 
 class SearchFolder:
     """A search's folder: how far it has come, and accuracies that are known.
+
+    What is damaged there is not used, and a `StoreWarning` says so.
 
     Args:
         path: the folder, which is made.
@@ -90,28 +99,65 @@ class SearchFolder:
         self._saved_at, self._saved = time.monotonic(), len(self.accuracies)
 
     def _read_progress(self) -> Progress | None:
+        path = self.path / STATE
         try:
-            values = json.loads((self.path / STATE).read_bytes())
+            if path.stat().st_size > MOST_BYTES:
+                raise ValueError("it is too large")
+            values = json.loads(path.read_bytes())
+            if not isinstance(values, dict) or "key" not in values:
+                raise ValueError("it holds no search")
             if values.pop("key") != self._key:
-                return None
+                return None  # of another search
             found = Progress(**values)
-            kinds = {one.name: type(getattr(Progress(), one.name)) for one in fields(Progress)} | {"onboarding": list}
-            if any(type(getattr(found, name)) is not kind for name, kind in kinds.items() if name != "onboarding"):
-                return None
-            for text in (*found.asked, *found.population):
-                self._space.parse(text)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, ArchitectureError):
-            return None  # another file, or a damaged one
+            self._check(found)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, RecursionError, LatlabError) as error:
+            _warn(f"{path} is damaged ({' '.join(str(error).split()):.150}), so the search begins afresh.")
+            return None
         return found
+
+    def _check(self, found: Progress) -> None:
+        """Raise `ValueError` or another error if no search can have come there."""
+        kinds = {one.name: type(getattr(Progress(), one.name)) for one in fields(Progress)}
+        for name, kind in kinds.items():
+            value = getattr(found, name)
+            if name == "onboarding" and value is None:
+                continue
+            if type(value) is not (list if name == "onboarding" else kind):
+                raise ValueError(f"{name} is a {type(value).__name__}")
+            if kind in (int, float) and not 0 <= value <= MOST_COUNTED:
+                raise ValueError(f"{name} is {value}")
+            if isinstance(value, list) and not all(type(one) is str for one in value):
+                raise ValueError(f"{name} holds more than text")
+        if found.spent < found.onboarded + found.round:
+            raise ValueError(f"{found.spent} networks in {found.round} rounds after {found.onboarded}")
+        if len(set(found.asked)) < len(found.asked):
+            raise ValueError("asked names a network twice")
+        for target in found.onboarding or ():
+            Target.parse(target)
+        for text in (*found.asked, *found.population):
+            self._space.parse(text)
 
     def _read_accuracies(self) -> dict[bytes, float]:
         path = self.path / ACCURACIES
         try:
-            if path.stat().st_size > MOST_BYTES:
-                return {}
-            with np.load(path, allow_pickle=False) as arrays:
-                genes, accuracy = arrays["genes"].astype(np.int64), arrays["accuracy"].astype(np.float64)
-                good = arrays["key"].item() == self._key and genes.shape == (len(accuracy), self._space.num_genes)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
+            arrays = read_arrays(path, {"key": "U", "genes": "i", "accuracy": "f"}, MOST_BYTES)
+            if arrays["key"].tolist() != self._key:
+                return {}  # of another search
+            genes, accuracy = arrays["genes"].astype(np.int64), arrays["accuracy"].astype(np.float64)
+            if accuracy.ndim != 1 or genes.shape != (len(accuracy), self._space.num_genes):
+                raise ValueError(f"its arrays have the shapes {genes.shape} and {accuracy.shape}")
+            if not self._space.valid(genes).all():
+                raise ValueError(f"it holds networks that are not of {self._space.name}")
+        except FileNotFoundError:
             return {}
-        return {row.tobytes(): one for row, one in zip(genes, accuracy.tolist(), strict=True)} if good else {}
+        except (OSError, ValueError, MemoryError) as error:
+            _warn(f"{path} is damaged ({error!s:.150}), so accuracies are asked for again.")
+            return {}
+        known = np.abs(accuracy) < MOST  # no source that is remembered says NaN
+        return {row.tobytes(): one for row, one in zip(genes[known], accuracy[known].tolist(), strict=True)}
+
+
+def _warn(sentence: str) -> None:
+    warnings.warn(plain(sentence), StoreWarning, stacklevel=4)

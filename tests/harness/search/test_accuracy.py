@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import onnx
 import pandas as pd
 import pytest
 import torch
+from damaged_archives import archives_damaged
 from onnx import TensorProto, helper
 from scipy import stats
 from torch import nn
@@ -20,6 +23,7 @@ from torch import nn
 from latlab.harness.errors import BadInputError
 from latlab.harness.search.accuracy import Remembered
 from latlab.harness.search.accuracy_models import Function, accuracy_source
+from latlab.harness.search.candidates import candidates_of
 from latlab.search_spaces import get
 
 NB201, OFA = get("nasbench201"), get("ofa-mobilenetv3")
@@ -29,12 +33,12 @@ GENES = NB201.genes(ARCHS)
 
 def test_a_table_knows_its_networks_and_no_others(tmp_path: Path) -> None:
     texts = [arch.text for arch in ARCHS]
-    table = pd.DataFrame({"arch": [*texts, texts[0]], "accuracy": [50.0, 51.0, np.nan, 53.0, 54.0, 52.0]})
+    table = pd.DataFrame({"arch": [*texts, texts[0]], "accuracy": [50.0, 51.0, np.nan, 53.0, 54.0, 50.0]})
     table.to_csv(tmp_path / "a.csv", index=False)
     table.to_parquet(tmp_path / "a.parquet")
     for name in ("a.csv", "a.parquet"):
         source = accuracy_source(tmp_path / name, NB201)
-        np.testing.assert_array_equal(source(GENES), [51.0, 51.0, np.nan, 53.0, 54.0])  # the mean of a repeated one
+        np.testing.assert_array_equal(source(GENES), [50.0, 51.0, np.nan, 53.0, 54.0])
         assert len(source.genes) == 4  # type: ignore[attr-defined]
 
 
@@ -57,6 +61,15 @@ def test_a_table_may_have_official_indices_and_several_accuracies(tmp_path: Path
         ("arch,accuracy\n0_1_2,70\n", "line 2: nasbench201: '0_1_2' is not three nodes"),
         (f"arch,accuracy\n{ARCHS[0]},high\n", "line 2: accuracy is 'high', which is no number"),
         (f"arch,accuracy\n{ARCHS[0]},nan\n", "its column accuracy has no number"),
+        (
+            f"arch,accuracy\n{ARCHS[0]},10\n{ARCHS[1]},20\n{ARCHS[0]},\n{ARCHS[0]},10.0\n{ARCHS[0]},90\n",
+            "a.csv, line 2 and line 6: one network has the accuracies 10 and 90",
+        ),
+        (
+            f"arch,accuracy\n{ARCHS[0]},10\n{ARCHS[1]},inf\n{ARCHS[2]},-inf\n{ARCHS[3]},1e308\n",
+            "a.csv: accuracy is inf in line 3, -inf in line 4, 1e.308 in line 5, which is no accuracy",
+        ),
+        ("arch,accuracy\n" + f"{ARCHS[0]},inf\n" * 8, "in line 6, and in 3 more, which"),
         (f"arch\n{ARCHS[0]}\n", "has no column of accuracies"),
         ("accuracy\n70\n", "no column names the architectures"),
     ],
@@ -66,6 +79,16 @@ def test_tables_that_are_none(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(BadInputError, match=message) as error:
         accuracy_source(tmp_path / "a.csv", NB201)
     assert "latenc" not in str(error.value)
+
+
+def test_listed_networks_that_a_table_does_not_know_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "c.txt").write_text("\n".join(arch.text for arch in ARCHS) + "\n")
+    for known, words in ((2, "5 candidates of c.txt, 3 of which have no accuracy"), (5, "5 candidates of c.txt")):
+        texts = [arch.text for arch in ARCHS[:known]]
+        pd.DataFrame({"arch": texts, "accuracy": range(known)}).to_csv(tmp_path / "a.csv", index=False)
+        source = accuracy_source(tmp_path / "a.csv", NB201)
+        assert candidates_of(NB201, source, tmp_path / "c.txt", 2, 2)[1] == words
+    assert candidates_of(NB201, accuracy_source("macs", NB201), tmp_path / "c.txt", 2, 2)[1] == "5 candidates of c.txt"
 
 
 @pytest.mark.parametrize("word", ["accuracy.txt", "guess", "mac", "no.csv", "no.npz", "no.onnx", ""])
@@ -102,6 +125,40 @@ def test_ofas_predictor_computes_what_the_network_does(tmp_path: Path) -> None:
     with torch.inference_mode():
         expected = model(torch.from_numpy(OFA.encode(genes, "ofa")).float())[:, 0].numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"0.weight": np.full((400, 128), "1.5")}, r"0.weight is an array of <U3"),
+        ({"0.weight": np.zeros((400, 128), complex)}, "0.weight is an array of complex128"),
+        ({"4.bias": np.full(400, 1e300)}, "a weight is no number"),
+        ({"4.bias": np.full(400, np.nan)}, "a weight is no number"),
+        ({"4.bias": None}, "no item named '4.bias.npy'"),
+    ],
+)
+def test_weights_that_are_none(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    arrays = {name: value.numpy() for name, value in _mlp().state_dict().items()} | changes
+    np.savez(tmp_path / "w.npz", **{name: value for name, value in arrays.items() if value is not None})
+    with pytest.raises(BadInputError, match=f"w.npz is no accuracy predictor of OFA: .*{message}"):
+        accuracy_source(tmp_path / "w.npz", OFA)
+
+
+def test_weights_whose_answers_overflow(tmp_path: Path) -> None:
+    arrays = {name: np.full_like(value.numpy(), 1e30) for name, value in _mlp().state_dict().items()}
+    np.savez(tmp_path / "w.npz", **arrays)
+    with pytest.raises(BadInputError, match=r"w.npz returned (inf|nan) for network 0 of 2"):
+        accuracy_source(tmp_path / "w.npz", OFA)(OFA.genes(OFA.sample(2, 0)))
+
+
+def test_a_damaged_archive_of_weights_is_one_clear_error(tmp_path: Path) -> None:
+    path = tmp_path / "w.npz"
+    np.savez_compressed(path, **{name: value.numpy() for name, value in _mlp().state_dict().items()})
+    good = path.read_bytes()
+    for damaged in archives_damaged(good):
+        path.write_bytes(damaged)
+        with pytest.raises(BadInputError, match=r"w.npz is no accuracy predictor of OFA"):
+            accuracy_source(path, OFA)
 
 
 def test_ofas_predictor_is_checked(tmp_path: Path) -> None:
@@ -168,6 +225,61 @@ def test_onnx_models_that_do_not_fit(tmp_path: Path) -> None:
         accuracy_source(tmp_path / "n.onnx", NB201)(GENES)
 
 
+def _model(path: Path, inputs: list[Any], nodes: list[Any], weights: list[Any] = []) -> Path:  # noqa: B006
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "accuracy", inputs, [output], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    return path
+
+
+def _summing(path: Path, kind: int, shape: list[Any] | None, rows: list[int] | None = None) -> Path:
+    """Write a model that adds up each row of its input; `rows` are the axes of the sum."""
+    nodes = [
+        helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["f", "axes"], ["y"], keepdims=0),
+    ]
+    axes = helper.make_tensor("axes", TensorProto.INT64, [len(rows or [1])], rows or [1])
+    return _model(path, [helper.make_tensor_value_info("x", kind, shape)], nodes, [axes])
+
+
+@pytest.mark.parametrize("kind", ["FLOAT16", "DOUBLE", "INT8", "UINT8", "INT16", "INT32", "UINT32", "INT64", "UINT64"])
+def test_an_onnx_model_may_take_any_numbers(tmp_path: Path, kind: str) -> None:
+    path = _summing(tmp_path / "m.onnx", getattr(TensorProto, kind), ["n", 6])
+    np.testing.assert_allclose(accuracy_source(path, NB201)(GENES), GENES.sum(axis=1))
+
+
+def test_an_onnx_model_that_takes_one_network_is_asked_about_one_at_a_time(tmp_path: Path) -> None:
+    path = _summing(tmp_path / "m.onnx", TensorProto.FLOAT, [1, 6])
+    np.testing.assert_allclose(accuracy_source(path, NB201)(GENES), GENES.sum(axis=1))
+
+
+def test_onnx_models_whose_inputs_do_not_fit(tmp_path: Path) -> None:
+    two = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 6]) for name in ("a", "b")]
+    path = _model(tmp_path / "m.onnx", two, [helper.make_node("Add", ["a", "b"], ["y"])])
+    with pytest.raises(BadInputError, match=r"m.onnx takes 2 inputs \(a, b\), not one\n.*genes \(6\)"):
+        accuracy_source(path, NB201)
+    for shape, message in (
+        (None, "an input without a shape"),
+        ([6], r"an input of shape \[6\], which is no encoding"),
+        (["n", "w"], r"an input of shape \['n', 'w'\], which is no encoding"),
+        ([4, 6], "exactly 4 networks at once\nExport it with a first axis of any size"),
+    ):
+        with pytest.raises(BadInputError, match=f"m.onnx takes {message}"):
+            accuracy_source(_summing(path, TensorProto.FLOAT, shape, [len(shape or [0, 0]) - 1]), NB201)
+    path = _summing(tmp_path / "t.onnx", TensorProto.STRING, ["n", 6])
+    with pytest.raises(BadInputError, match=r"t\.onnx takes an input of type tensor\(string\)"):
+        accuracy_source(path, NB201)
+    narrow = accuracy_source(_summing(path, TensorProto.BOOL, ["n", 6]), NB201)
+    with pytest.raises(BadInputError, match="takes bool, which cannot hold all values of this encoding"):
+        narrow(GENES)
+
+
+def test_an_onnx_model_with_a_wrong_number_of_answers(tmp_path: Path) -> None:
+    path = _summing(tmp_path / "m.onnx", TensorProto.FLOAT, ["n", 6], [0])
+    with pytest.raises(BadInputError, match=r"returned 6 numbers for 5 networks\nIts first output must hold one"):
+        accuracy_source(path, NB201)(GENES)
+
+
 # Functions of the user's
 
 
@@ -177,6 +289,28 @@ def _raises(genes: np.ndarray) -> np.ndarray:
 
 def _exits(genes: np.ndarray) -> np.ndarray:
     raise SystemExit(3)
+
+
+def _interrupts(genes: np.ndarray) -> np.ndarray:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "function", [lambda genes: genes[:, 0] > 2, lambda genes: genes[:, 0].astype(np.int8), lambda genes: [1] * 5]
+)
+def test_booleans_and_whole_numbers_are_accuracies(function: Callable[[Any], Any]) -> None:
+    assert accuracy_source(function, NB201)(GENES).tolist() == [float(one) for one in function(GENES)]
+
+
+def test_a_signal_interrupts_a_function_as_anything_else() -> None:
+    def waits(genes: np.ndarray) -> np.ndarray:
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("not interrupted")
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        accuracy_source(waits, NB201)(GENES)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.parametrize(
@@ -190,6 +324,13 @@ def _exits(genes: np.ndarray) -> np.ndarray:
         (lambda genes: 1.0, r"returned an array of shape \(\) for 5 networks"),
         (lambda genes: ["good"] * 5, "failed: ValueError"),
         (lambda genes: None, "returned"),
+        (lambda genes: genes.sum(axis=1) * 1j, "returned values of type complex128\nReturn real numbers"),
+        (lambda genes: np.full(5, 1 + 0j, object), "failed: TypeError"),
+        (lambda genes: np.array([np.complex64(1)] * 5, object), "failed: ComplexWarning"),
+        (lambda genes: np.full(5, "2020-01-01", "M8[D]"), "returned values of type datetime64"),
+        (lambda genes: np.full(5, 1e308), r"returned 1e\+308 for network 0 of 5\nReturn finite numbers below 1e\+30"),
+        (lambda genes: np.where(np.arange(5) == 2, -1e31, 1.0), r"returned -1e\+31 for network 2 of 5"),
+        (_interrupts, "_interrupts raised a KeyboardInterrupt instead of returning accuracies"),
     ],
 )
 def test_functions_that_fail(function: Callable[[Any], Any], message: str) -> None:
@@ -224,3 +365,28 @@ def test_nothing_is_asked_twice() -> None:
     assert source(twice).tolist() == twice.sum(axis=1).tolist()
     assert source(GENES[:2]).tolist() == GENES[:2].sum(axis=1).tolist()
     assert asked == [5]
+
+
+def test_what_a_changed_source_said_is_forgotten() -> None:
+    asked: list[int] = []
+
+    def twice(genes: np.ndarray) -> np.ndarray:
+        asked.append(len(genes))
+        return 2.0 * genes.sum(axis=1)
+
+    genes = NB201.genes(NB201.sample(50, 1))
+    for factor, kept in ((2.0, True), (2.00001, True), (2.1, False)):
+        asked.clear()
+        known = {row.tobytes(): factor * float(row.sum()) for row in genes}
+        source = Remembered(Function("twice", twice), known)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found = source(genes)
+        assert asked == ([5] if kept else [5, 50])
+        np.testing.assert_allclose(found, 2.0 * genes.sum(axis=1), rtol=1e-4)
+        assert len(said) == (not kept)
+        if said:
+            assert "twice says" in str(said[0].message)
+            assert "are forgotten" in str(said[0].message)
+        source(genes[:9])
+        assert sum(asked[1:]) == (0 if kept else 50), "it is looked at once"
