@@ -27,9 +27,10 @@ __all__ = [
 ]
 
 # Escape sequences of ECMA-48, in their forms of 7 and 8 bits: first strings (titles, links, the clipboard) with their
-# content, up to their end or the line's; then control sequences (colours, the cursor); then all shorter ones.
+# content, or only their beginning where they have no end; then control sequences (colours, the cursor); then all
+# shorter ones.
 _SEQUENCES = re.compile(
-    "(?:\x1b[PX^_\\]]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\\\|\x9c)?"
+    "(?:\x1b[PX^_\\]]|[\x90\x98\x9d-\x9f])(?:[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\\\|\x9c))?"
     "|(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]?"
     "|\x1b[ -/]*[0-~]?"
 )

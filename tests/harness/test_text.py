@@ -60,3 +60,8 @@ def test_numbers_and_ticks_are_in_the_unit() -> None:
     assert (unit.name, unit.number(0.0321), unit.tick(0.07), unit.tick(0.0002)) == ("microseconds", "32.1", "70", "0.2")
     assert latency_unit([12_000.0]).tick(15_000.0) == "15"
     assert latency_text(math.nan) == "– ms"
+
+
+def test_a_string_without_an_end_takes_nothing_with_it() -> None:
+    assert plain("(it has: \x9d0;a, \x1b]b) of\nthe table") == "(it has: 0;a, b) of\nthe table"
+    assert plain("a \x9d0;title\x9c b \x1b]title\x07 c") == "a  b  c"
