@@ -124,6 +124,6 @@ def _noting_signals() -> Iterator[list[int]]:
     try:
         yield arrived
     finally:
-        for number, handler in before.items():
-            if signal.getsignal(number) is note:  # and not what a first signal has put there
-                signal.signal(number, handler)
+        for each, usual in before.items():
+            if signal.getsignal(each) is note:  # and not what a first signal has put there
+                signal.signal(each, usual)
