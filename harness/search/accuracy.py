@@ -181,8 +181,8 @@ def _check_repeated(which: NDArray[np.intp], accuracies: Floats, where: Sequence
         other = first.setdefault(network, row)
         if accuracies[other] != accuracies[row]:
             raise BadInputError(
-                f"{name}, {where[other]} and {where[row]}: one network has the accuracies {accuracies[other]:g} and "
-                f"{accuracies[row]:g}",
+                f"{name}, {where[other]} and {where[row]}: one network has the accuracies "
+                f"{accuracies[other]:.15g} and {accuracies[row]:.15g}",
                 "Write one row for each network; of several trainings, their mean.",
             )
 
