@@ -155,7 +155,7 @@ def _table_of(path: Path, space: SearchSpace, column: str | None) -> Table:
         raise BadInputError(f"{path}: its column {chosen} has no number", "Write accuracies, the higher, the better.")
     _check_values(accuracies, grid.where, chosen, grid.name)
     which, place = np.unique(rows.which[good], return_index=True)
-    _check_repeated(rows.which[good], accuracies[good], [grid.where[row] for row in good], grid.name)
+    _check_repeated(rows.which[good], accuracies[good], [grid.where[row] for row in good.tolist()], grid.name)
     genes, found = space.genes(list(rows.archs))[which], accuracies[good[place]]
     known = {row.tobytes(): float(one) for row, one in zip(genes, found, strict=True)}
     sha256 = hashlib.sha256(content).hexdigest()
@@ -164,8 +164,8 @@ def _table_of(path: Path, space: SearchSpace, column: str | None) -> Table:
 
 def _check_values(accuracies: Floats, where: Sequence[str], column: str, name: str) -> None:
     """Raise `BadInputError` for the rows whose accuracy is infinite, or so large that it cannot be one."""
-    wrong = np.flatnonzero(np.abs(accuracies) >= MOST)
-    if len(wrong):
+    wrong = np.flatnonzero(np.abs(accuracies) >= MOST).tolist()
+    if wrong:
         shown = ", ".join(f"{accuracies[row]:g} in {where[row]}" for row in wrong[:SHOWN])
         more = f", and in {len(wrong) - SHOWN:,} more" if len(wrong) > SHOWN else ""
         raise BadInputError(
@@ -181,8 +181,8 @@ def _check_repeated(which: NDArray[np.intp], accuracies: Floats, where: Sequence
         other = first.setdefault(network, row)
         if accuracies[other] != accuracies[row]:
             raise BadInputError(
-                f"{name}, {where[other]} and {where[row]}: one network has the accuracies {accuracies[other]:g} and "
-                f"{accuracies[row]:g}",
+                f"{name}, {where[other]} and {where[row]}: one network has the accuracies "
+                f"{accuracies[other]:.15g} and {accuracies[row]:.15g}",
                 "Write one row for each network; of several trainings, their mean.",
             )
 

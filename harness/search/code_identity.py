@@ -15,7 +15,7 @@ import numpy as np
 
 __all__ = ["code_identity"]
 
-MOST_PARTS = 10_000
+MOST_PARTS = 1_000_000
 """Most values and functions that are looked at; a function over more of them is not known."""
 _LIBRARIES = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 
@@ -67,16 +67,17 @@ class _Describer:
             return self._code(value)
         if isinstance(value, ModuleType | type | BuiltinFunctionType | np.ufunc):
             return [self._name(value)]
-        if type(value) is tuple:  # whether equal constants are one object differs from run to run
+        # Constants first: whether two equal ones are the same object differs from run to run.
+        if type(value) is tuple:
             return [f"tuple {len(value)}", *(part for one in value for part in self.parts(one))]
+        if type(value) in (set, frozenset):
+            inner = sorted("\n".join(self.parts(one)) for one in value)
+            return [f"{type(value).__name__} {len(value)}", *inner]
         if id(value) in self._seen:  # it may hold itself
             return [f"value {self._seen[id(value)]}"]
         self._seen[id(value)] = len(self._seen)
         if type(value) is list:
             return [f"list {len(value)}", *(part for one in value for part in self.parts(one))]
-        if type(value) in (set, frozenset):
-            inner = sorted("\n".join(self.parts(one)) for one in value)
-            return [f"{type(value).__name__} {len(value)}", *inner]
         if type(value) is dict:
             return [f"dict {len(value)}", *(part for pair in value.items() for one in pair for part in self.parts(one))]
         if isinstance(value, functools.partial):

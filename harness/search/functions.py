@@ -39,12 +39,16 @@ class Function:
     identity: str = ""
     """By default what the function is, by its code; another one each time if that cannot be known."""
     quick: bool = False
+    lasting: bool = field(default=True, init=False)
+    """Whether the identity is the same in a later run."""
 
     def __post_init__(self) -> None:
         if not callable(self.function):
             raise BadInputError(f"{self.name} is no function", "It must take genes and return accuracies.")
         if not self.identity:
-            code = code_identity(self.function) or f"unknown {secrets.token_hex(16)}"
+            code = code_identity(self.function)
+            self.lasting = code is not None
+            code = code or f"unknown {secrets.token_hex(16)}"
             self.identity = f"{getattr(self.function, '__module__', '')} {self.name} {code}"
 
     def __call__(self, genes: Genes) -> Floats:
@@ -62,7 +66,7 @@ def function_source(function: Callable[[Genes], Any]) -> Function:
     """
     name = getattr(function, "__qualname__", type(function).__name__)
     found = Function(name, function)
-    if code_identity(function) is None:
+    if not found.lasting:
         warnings.warn(
             f"{name} uses objects that cannot be compared with those of another run, so every search with it begins "
             "afresh. A function that is given as module:function continues.",
@@ -124,6 +128,6 @@ def _noting_signals() -> Iterator[list[int]]:
     try:
         yield arrived
     finally:
-        for number, handler in before.items():
-            if signal.getsignal(number) is note:  # and not what a first signal has put there
-                signal.signal(number, handler)
+        for each, usual in before.items():
+            if signal.getsignal(each) is note:  # and not what a first signal has put there
+                signal.signal(each, usual)

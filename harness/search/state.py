@@ -126,7 +126,7 @@ class SearchFolder:
                 continue
             if type(value) is not (list if name == "onboarding" else kind):
                 raise ValueError(f"{name} is a {type(value).__name__}")
-            if kind in (int, float) and not 0 <= value <= MOST_COUNTED:
+            if isinstance(value, int | float) and not 0 <= value <= MOST_COUNTED:
                 raise ValueError(f"{name} is {value}")
             if isinstance(value, list) and not all(type(one) is str for one in value):
                 raise ValueError(f"{name} holds more than text")

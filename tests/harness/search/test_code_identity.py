@@ -66,6 +66,7 @@ def test_another_code_is_another_function(other: str) -> None:
         "def worth(g, weight): return g[:, 0] * weight\nf = functools.partial(worth, weight=1)",
         "def f(g):\n    def inner(row): return row[0] * 1\n    return [inner(row) for row in g]",
         "def f(g): return [1 if row[0] in {'a', 'b', 2} else math.sqrt(4) for row in g]",
+        "TABLE = {(row, 0, 0): 70.5 for row in range(15625)}\ndef f(g): return [TABLE[tuple(row)] + 1 for row in g]",
         "def f(g, depth=1): return f(g, 0) if depth else g[:, 0]",
     ],
 )
