@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latlab.harness.text import latency_text, latency_unit
+from latlab.harness.text import latency_text, latency_unit, plain
 
 
 @pytest.mark.parametrize(
