@@ -67,8 +67,8 @@ def test_a_label_keeps_a_limit_as_often_as_another_session_does() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Limit("pi", 0.0), "the limit of pi is 0.0 ms"),
-        (lambda: Limit("pi", -1.0), "the limit of pi is -1.0 ms"),
+        (lambda: Limit("pi", 0.0), "the limit of pi is 0 ms"),
+        (lambda: Limit("pi", -1.0), "the limit of pi is -1 ms"),
         (lambda: Limit("pi", math.nan), "the limit of pi is nan ms"),
         (lambda: Limit("pi", math.inf), "the limit of pi is inf ms"),
         (lambda: Constraints(()), "there is no limit to search under"),
