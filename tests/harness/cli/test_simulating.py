@@ -51,7 +51,7 @@ def test_prints_and_writes(table: str, monkeypatch: pytest.MonkeyPatch, capsys: 
         ("--target phone", "no column 'phone'"),
         ("--target pi --budget 60", "has 60 latencies of pi, too few"),
         ("--target pi --noise -1", "--noise takes a percentage"),
-        ("--target pi --near 0", "no time"),
+        ("--target pi --near 0", "takes a time above 0"),
         ("--target pi --until soon", "that is no goal"),
         ("--target pi --predictor none", "unknown predictor"),
         ("--target pi --out runs.txt", "does not say what to write"),
