@@ -32,7 +32,7 @@ def checked(lab: Lab, target: str, arch: str, checks: int) -> list[float]:
     """Return the latency of a network in each of so many new sessions, in ms."""
     found = []
     for _ in range(checks):
-        rows = lab.measure(target, space=SPACE, archs=[arch], new_session=True)
+        rows = lab.measure(target, space=SPACE, archs=[arch], new_session=True).rows
         found.append(float(rows["latency_ms"].iloc[0]))
     return found
 

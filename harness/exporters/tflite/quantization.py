@@ -21,7 +21,7 @@ __all__ = ["quantize"]
 INT8 = np.dtype(np.int8)
 LOWEST, HIGHEST = -128, 127
 CHANNEL_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3}
-SAME_SCALE = frozenset({"CONCATENATION", "MAX_POOL_2D", "PAD", "PADV2", "RESHAPE", "TRANSPOSE"})
+SAME_SCALE = frozenset({"CONCATENATION", "MAX_POOL_2D", "PAD", "PADV2", "RESHAPE", "SLICE", "TRANSPOSE"})
 """Operators whose int8 kernels copy or compare integers: their inputs and their output must share one scale."""
 ARITHMETIC = frozenset({"ADD", "MUL", "SUB"})
 SUPPORTED = HAS_BIAS | SAME_SCALE | ARITHMETIC | {"LOGISTIC", "MEAN"}
