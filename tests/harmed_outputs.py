@@ -182,7 +182,7 @@ def harm(folder: Path, command: Command, before: Mapping[str, str], known: Label
     for output in command.outputs:
         if not (folder / output).is_dir():
             continue
-        telling = [name for name in before if name.startswith(f"{output}/") and not name.endswith(".json")]
+        telling = [name for name in before if name.startswith(f"{output}/") and not name.endswith((".json", ".lock"))]
         kept = [name for name in telling if after.get(name) == before[name]]
         if kept and len(kept) < len(telling):
             faults.append(f"{output}: {kept} are old, the others new")

@@ -125,7 +125,7 @@ class Searching(Measuring, Predicting, OnboardingDevices):
             writable_folder(export)
         if measure:
             self._check_budget(budget, predictor, chosen, seed)
-        with locked(path.resolve() / "search", "folder of a search"):
+        with locked(path.resolve() / ".search", "folder of a search"):
             folder = SearchFolder(
                 path,
                 [chosen.name, constraints, source.identity, listed, seed, policy, predictor, as_written, measure],

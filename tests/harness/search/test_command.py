@@ -210,7 +210,7 @@ def test_two_searches_in_one_folder(run: Run) -> None:
     limit = str(2 * _imported(run, "watch/tflite/cpu/fp32/t1/b1", 1.0))
     words = ["--target", "watch", "--accuracy", "macs", "--max-latency-ms", limit, "--no-measure", "--out", "found"]
     Path("found").mkdir()
-    with locked(Path("found/search").resolve(), "folder of a search"):
+    with locked(Path("found/.search").resolve(), "folder of a search"):
         code, _, err = run(*BASE, *words)
     assert code == 1
     assert "folder of a search" in err
