@@ -148,7 +148,8 @@ def state(folder: Path, outputs: Sequence[str]) -> dict[str, str]:
     """Return the digest of each output file; of an output that is a folder, of each file in it."""
     found = {}
     for name in outputs:
-        files = [one for one in (folder / name).rglob("*") if one.is_file()] if (folder / name).is_dir() else []
+        # A lock holds the number of the process that has it, whatever becomes of that.
+        files = [one for one in (folder / name).rglob("*") if one.is_file() and one.suffix != ".lock"]
         for one in files or [folder / name]:
             if one.is_file():
                 found[str(one.relative_to(folder))] = hashlib.sha256(one.read_bytes()).hexdigest()
@@ -182,7 +183,7 @@ def harm(folder: Path, command: Command, before: Mapping[str, str], known: Label
     for output in command.outputs:
         if not (folder / output).is_dir():
             continue
-        telling = [name for name in before if name.startswith(f"{output}/") and not name.endswith((".json", ".lock"))]
+        telling = [name for name in before if name.startswith(f"{output}/") and not name.endswith(".json")]
         kept = [name for name in telling if after.get(name) == before[name]]
         if kept and len(kept) < len(telling):
             faults.append(f"{output}: {kept} are old, the others new")
