@@ -2,8 +2,8 @@
 
 `fixtures/version_0_1` was written by latlab 0.1.0 (commit 2bc7783): three predictors fitted to 12 labels of made-up
 devices, `roost` also to two made-up source devices, with their predictions for six architectures. The model of `roost`
-was another one then; `fixtures/edition_2` has the same labels and sources in the model of today, and its prior is of the
-layers of `hat-encoder` as they are counted since its networks can be built.
+was another one then; `fixtures/edition_2` has the same labels and sources in the model of today, and its prior is of
+the layers of `hat-encoder` as they are counted since its networks can be built.
 """
 
 from __future__ import annotations
