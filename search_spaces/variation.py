@@ -1,13 +1,21 @@
-"""Mutation and crossover of many architectures at once, for spaces whose genes are independent choices."""
+"""Mutation and crossover, of one choice and of many architectures at once, that several spaces share."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["another", "change_one_gene", "uniform_crossover"]
+__all__ = ["another", "change_one_gene", "other_choice", "uniform_crossover"]
 
 Genes = NDArray[np.int64]
+
+
+def other_choice(values: Sequence[int], value: int, rng: Random) -> int:
+    """Return one of `values` other than `value`, drawn uniformly."""
+    return rng.choice([other for other in values if other != value])
 
 
 def another(values: Genes, count: int, rng: np.random.Generator) -> Genes:

@@ -22,9 +22,10 @@ from latlab.harness.lab.predicting import Predicting
 from latlab.harness.paths import whole_file, whole_folder, writable_folder
 from latlab.harness.search.accuracy import SOURCES, AccuracySource
 from latlab.harness.search.accuracy_models import accuracy_source
-from latlab.harness.search.candidates import Follow, Listed, candidates_of
+from latlab.harness.search.candidates import Listed, candidates_of
 from latlab.harness.search.evidence import USUAL_SPREAD, StoreEvidence
 from latlab.harness.search.limits import Constraints, Limit
+from latlab.harness.search.looking import Follow
 from latlab.harness.search.result import SearchResult
 from latlab.harness.search.rounds import Search, SearchPlan
 from latlab.harness.search.state import SearchFolder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,31 +13,14 @@ from numpy.typing import NDArray
 from latlab.harness.architectures import read_archs
 from latlab.harness.errors import BadInputError
 from latlab.harness.search.accuracy import AccuracySource, Table
+from latlab.harness.search.looking import Follow, Looked, best_of
 from latlab.harness.search.scoring import Genes, Scorer, Scores
 from latlab.search_spaces import SearchSpace
 
-__all__ = ["Candidates", "Evolved", "Follow", "Listed", "Looked", "candidates_of"]
+__all__ = ["Candidates", "Evolved", "Listed", "candidates_of"]
 
 LISTED_UP_TO = 1_000_000
 """Greatest size of a finite space that is scored whole."""
-REACH = 0.1
-"""Evolution goes on to candidates that keep the limits with this probability: the device may find them fast enough."""
-
-
-@dataclass(frozen=True)
-class Looked:
-    """How far a look at the candidates has come."""
-
-    done: int
-    total: int
-    """Of candidates in a list, of generations in evolution."""
-    unit: str
-    scored: int
-    best: float | None
-    """Best accuracy so far of a candidate that keeps the limits with the asked-for confidence."""
-
-
-Follow = Callable[[Looked], None]
 
 
 class Candidates(Protocol):
@@ -127,12 +109,6 @@ class Evolved:
             first = np.concatenate([start, first])[: self.population]
             generations = max(1, generations // self.AGAIN)
         return evolve(scorer, first, generations, seed, follow)
-
-
-def best_of(scores: Scores, scorer: Scorer) -> float | None:
-    """Return the best accuracy of those candidates that keep the limits with the asked-for confidence, or None."""
-    good = scores.accuracy[scores.probability >= scorer.constraints.confidence]
-    return float(good.max()) if len(good) else None
 
 
 def candidates_of(

@@ -19,7 +19,7 @@ from pymoo.core.problem import Problem
 from pymoo.core.termination import NoTermination
 from pymoo.problems.static import StaticProblem
 
-from latlab.harness.search.candidates import REACH, Follow, Looked, best_of
+from latlab.harness.search.looking import REACH, Follow, Looked, best_of
 from latlab.harness.search.scoring import Genes, Scorer, Scores
 from latlab.search_spaces import SearchSpace
 

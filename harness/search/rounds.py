@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from scipy import special
 
 from latlab.harness.search.accuracy import AccuracySource, Remembered
-from latlab.harness.search.candidates import REACH, Candidates, Follow
+from latlab.harness.search.candidates import Candidates
 from latlab.harness.search.limits import CENTRAL, Constraints, Measured
+from latlab.harness.search.looking import REACH, Follow
 from latlab.harness.search.result import Finalist, Found, Latency, SearchCosts, SearchResult
 from latlab.harness.search.scoring import Genes, Predict, Scorer, Scores, network_costs
 from latlab.harness.search.state import Progress, SearchFolder

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from latlab.harness.fleet.jobs import RunListener
-from latlab.harness.search.candidates import Looked
+from latlab.harness.search.looking import Looked
 from latlab.harness.search.result import Finalist, SearchResult
 from latlab.harness.search.wording import (
     accuracy_text,

@@ -26,6 +26,7 @@ from latlab.search_spaces.base import SearchSpace
 from latlab.search_spaces.encodings import one_hot
 from latlab.search_spaces.hat.layers import TOKENS, VOCABULARY, decoder_layers, encoder_layers
 from latlab.search_spaces.layers import Layer
+from latlab.search_spaces.variation import other_choice
 
 if TYPE_CHECKING:  # torch is heavy, and only `build` needs it
     from torch import nn
@@ -79,10 +80,6 @@ def evenly(total: int, choices: tuple[int, ...], depth: int) -> tuple[int, ...]:
         parts.append(min(possible, key=lambda choice: abs(choice * (left + 1) - total)))
         total -= parts[-1]
     return tuple(sorted(parts))
-
-
-def _other(values: Sequence[int], value: int, rng: Random) -> int:
-    return rng.choice([other for other in values if other != value])
 
 
 class _HAT(SearchSpace):
@@ -159,10 +156,10 @@ class _HAT(SearchSpace):
         if chosen.summed:
             parts = _split(genes[place], chosen.choices, depth, rng)
             layer = rng.randrange(depth)
-            parts[layer] = _other(chosen.choices, parts[layer], rng)
+            parts[layer] = other_choice(chosen.choices, parts[layer], rng)
             genes[place] = sum(parts)
             return self.from_genes(genes)
-        genes[place] = _other(chosen.choices, genes[place], rng)
+        genes[place] = other_choice(chosen.choices, genes[place], rng)
         new = self.depth(genes)
         for at, field in enumerate(self.fields):
             if field.summed and new != depth:

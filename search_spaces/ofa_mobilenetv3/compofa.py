@@ -20,7 +20,7 @@ from latlab.search_spaces.base import SearchSpace
 from latlab.search_spaces.layers import Layer
 from latlab.search_spaces.ofa_mobilenetv3.skeleton import DEPTHS, KERNELS, MAX_DEPTH, RESOLUTIONS, SLOTS, STAGES
 from latlab.search_spaces.ofa_mobilenetv3.space import OFAMobileNetV3
-from latlab.search_spaces.variation import another, uniform_crossover
+from latlab.search_spaces.variation import another, other_choice, uniform_crossover
 
 if TYPE_CHECKING:  # torch is heavy, and only `build` needs it
     from torch import nn
@@ -32,10 +32,6 @@ EXPANSION_OF_DEPTH = {2: 3, 3: 4, 4: 6}
 _FRAME = 1 + STAGES
 _EXPANSIONS = np.zeros(MAX_DEPTH + 1, np.int64)
 _EXPANSIONS[list(EXPANSION_OF_DEPTH)] = list(EXPANSION_OF_DEPTH.values())
-
-
-def _other(values: Sequence[int], value: int, rng: Random) -> int:
-    return rng.choice([other for other in values if other != value])
 
 
 class CompOFA(SearchSpace):
@@ -150,7 +146,7 @@ class CompOFAFixed(CompOFA):
         """Change the resolution or a depth."""
         genes = list(arch.genes)
         place = rng.randrange(_FRAME)
-        genes[place] = _other(DEPTHS if place else RESOLUTIONS, genes[place], rng)
+        genes[place] = other_choice(DEPTHS if place else RESOLUTIONS, genes[place], rng)
         return self.from_genes(genes)
 
     def crossover(self, a: Architecture, b: Architecture, rng: Random) -> Architecture:
@@ -187,7 +183,7 @@ class CompOFAElastic(CompOFA):
         used = [place for place in range(_FRAME, self.num_genes) if genes[place]]
         place = rng.choice([*range(_FRAME), *used])
         values = RESOLUTIONS if place == 0 else DEPTHS if place < _FRAME else KERNELS
-        genes[place] = _other(values, genes[place], rng)
+        genes[place] = other_choice(values, genes[place], rng)
         return self._filled(genes, rng)
 
     def crossover(self, a: Architecture, b: Architecture, rng: Random) -> Architecture:

@@ -26,7 +26,7 @@ from latlab.search_spaces.ofa_mobilenetv3.skeleton import (
     layers_of,
     stages,
 )
-from latlab.search_spaces.variation import another, uniform_crossover
+from latlab.search_spaces.variation import another, other_choice, uniform_crossover
 
 if TYPE_CHECKING:  # torch is heavy, and only `build` needs it
     from torch import nn
@@ -47,10 +47,6 @@ _REFERENCES = (
     "r200|k3e3,k3e3,k7e4,k7e6|k7e6,k7e6,k7e4,k7e3|k5e6,k7e3,k3e3|k3e3,k5e3,k5e6,k3e3|k3e6,k7e6",
 )
 """The ten architectures whose latencies are HELP's embedding of a device."""
-
-
-def _other(values: Sequence[int], value: int, rng: Random) -> int:
-    return rng.choice([other for other in values if other != value])
 
 
 def _index_in(values: Sequence[int], array: np.ndarray) -> np.ndarray:
@@ -170,10 +166,10 @@ class OFAMobileNetV3(SearchSpace):
         used = sum(map(len, parts))
         choice = rng.randrange(1 + STAGES + 2 * used)
         if choice == 0:
-            return self._from_stages(_other(RESOLUTIONS, resolution, rng), parts)
+            return self._from_stages(other_choice(RESOLUTIONS, resolution, rng), parts)
         if choice <= STAGES:
             part = parts[choice - 1]
-            depth = _other(DEPTHS, len(part), rng)
+            depth = other_choice(DEPTHS, len(part), rng)
             more = [(rng.choice(KERNELS), rng.choice(EXPANSIONS)) for _ in range(depth - len(part))]
             parts[choice - 1] = part[:depth] + more
             return self._from_stages(resolution, parts)
@@ -181,9 +177,9 @@ class OFAMobileNetV3(SearchSpace):
         part = next(part for part in parts if (place := place - len(part)) < 0)
         kernel, expansion = part[place]
         if is_expansion:
-            part[place] = (kernel, _other(EXPANSIONS, expansion, rng))
+            part[place] = (kernel, other_choice(EXPANSIONS, expansion, rng))
         else:
-            part[place] = (_other(KERNELS, kernel, rng), expansion)
+            part[place] = (other_choice(KERNELS, kernel, rng), expansion)
         return self._from_stages(resolution, parts)
 
     def crossover(self, a: Architecture, b: Architecture, rng: Random) -> Architecture:
