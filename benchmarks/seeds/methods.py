@@ -1,0 +1,76 @@
+"""The ways to choose networks that the experiments compare, and the predictors among them, pre-trained once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for
+from latlab.harness.bench.protocols import PROTOCOLS, generator
+from latlab.harness.bench.tables import LatencyTable, Positions
+from latlab.harness.bench.tasks import Task
+from latlab.predictors import Predictor, names, predictor_class
+
+__all__ = ["PREDICTORS", "RANDOM", "Options", "pretrained", "samples"]
+
+PREDICTORS = ("roost", "help", "brp-nas", "nasflat", "stacking", "flops")
+"""Predictors by name; one that is not installed is left out."""
+RANDOM = "random"
+"""No prediction at all: the best of the measured networks themselves."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What all experiments are given."""
+
+    data: Path
+    """Folder of the published tables."""
+    seeds: int
+    """Number of seeds: of the samples, of the evolution, of the closed loop."""
+    predictors: tuple[str, ...]
+    kept: Path
+    """Folder of pre-trained predictors. Meta-training takes minutes, and is the same for all targets and seeds."""
+
+    @staticmethod
+    def installed(wanted: Sequence[str]) -> tuple[str, ...]:
+        """Return those of the predictors that are installed, and say which are not."""
+        found = set(names())
+        for name in wanted:
+            if name not in found:
+                print(f"no predictor {name} is installed: left out")
+        return tuple(name for name in wanted if name in found)
+
+
+def pretrained(name: str, task: Task, split: int, options: Options) -> tuple[Predictor, float]:
+    """Return a predictor, pre-trained with seed 0 on the sources of a task, and the seconds of CPU that this took.
+
+    Seconds are NaN if it was pre-trained by an earlier run.
+    """
+    table = task.table()
+    folder = options.kept / f"{task.name}-{split}-{name}"
+    if folder.is_dir():
+        return predictor_class(name).load(folder, table.space), float("nan")
+    protocol = PROTOCOLS["latlab"]
+    count = protocol.source_samples(task.space)
+    sources = protocol.sources(table, task.splits[split].sources, count, seed=0)
+    start = time.process_time()
+    predictor = predictor_for(PredictorOptions(name), table.space, seed=0, sources=sources)
+    seconds = time.process_time() - start
+    predictor.save(folder)
+    return predictor, seconds
+
+
+def samples(table: LatencyTable, device: str, count: int, seed: int) -> Positions:
+    """Return the rows of so many samples of a device: HELP's references first, then random ones, as HELP takes them.
+
+    All methods get the same.
+    """
+    measured = table.measured(device)
+    references = table.rows_of(table.space.references())
+    references = references[np.isin(references, measured)][:count]
+    drawn = generator(seed, device, "samples").permutation(np.setdiff1d(measured, references))
+    return np.concatenate([references, drawn[: count - len(references)]])
