@@ -5,15 +5,16 @@
 
 FOLDER has the published tables. `figure6`: Pareto fronts of NAS-Bench-201 with oracle accuracies, regret and
 hypervolume on each unseen device. `table4`, `table5`, `table6`: HELP's tables of searches under limits, on MetaD2A's
-candidates, OFA and HAT. `note10`: OFA's five limits on the Galaxy Note 10, for OFA and CompOFA. It prints the tables and
-writes `results/seeds_experiments.json`; experiments that are not run keep their figures there. Pre-trained predictors
-are kept in `--kept`, because HELP's meta-training takes a quarter of an hour for each task.
+candidates, OFA and HAT. `note10`: OFA's five limits on the Galaxy Note 10, for OFA and CompOFA. It prints the tables
+and writes `results/seeds_experiments.json`; experiments that are not run keep their figures there. Pre-trained
+predictors are kept in `--kept`: NASFLAT and HELP take minutes for each task.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 from latlab.harness.bench.processes import one_thread
 
 one_thread()
+sys.path.append(sys.path.pop(0))  # torch imports Python's own `profile`, and a script of that name is beside this one
 
 from common import RESULTS, save, show  # noqa: E402
 from seeds.figure6 import figure6  # noqa: E402

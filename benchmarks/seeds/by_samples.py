@@ -1,4 +1,4 @@
-"""Search among the networks of a table under limits: once predicted and chosen, as in the papers, or in latlab's loop."""
+"""Search among the networks of a table under limits: predict once and choose, as the papers do, or in latlab's loop."""
 
 from __future__ import annotations
 
