@@ -12,6 +12,7 @@ from latlab.harness.active_learning.fitted_predictor import FittedPredictor
 from latlab.harness.active_learning.latency_table import measured_latencies
 from latlab.harness.errors import LatlabError
 from latlab.harness.fleet.campaigns import Measurements
+from latlab.harness.fleet.failures import TargetFailure
 from latlab.harness.search.limits import Measured
 from latlab.harness.search.scoring import Predict
 from latlab.harness.statistics.reliability import between_sessions
@@ -38,6 +39,7 @@ class StoreEvidence:
         as_written: whether networks are exported with their dead edges.
         predictor: returns the predictor of a target, fitted to its labels.
         measure: measures architectures on all targets, in a new session if the second argument is true.
+        resolve: adds passes to architectures on one target, until it is certain which are below its limit.
     """
 
     def __init__(
@@ -48,9 +50,10 @@ class StoreEvidence:
         as_written: bool,
         predictor: Callable[[str], FittedPredictor],
         measure: Callable[[Sequence[str], bool], Measurements],
+        resolve: Callable[[str, Sequence[str]], Measurements],
     ) -> None:
         self._store, self._targets, self._space, self._as_written = store, targets, space, as_written
-        self._predictor, self._measure = predictor, measure
+        self._predictor, self._measure, self._resolve = predictor, measure, resolve
 
     def predicts(self) -> Sequence[Predict]:
         return [self._predictor(target).predict for target in self._targets]
@@ -84,18 +87,30 @@ class StoreEvidence:
             found |= set(rows["arch"]) - good
         return found
 
-    def measure(self, archs: Sequence[str], again: bool) -> None:
+    def measure(self, archs: Sequence[str], again: bool) -> Sequence[TargetFailure]:
         if again:  # a run that was killed may have measured some already
             labels = self.labels()
             archs = [arch for arch in archs if min(each[arch].sessions for each in labels) < 2]
             if not archs:
-                return
-        found = self._measure(archs, again)
-        if found.failures:
-            first = found.failures[0]
-            raise LatlabError(
-                f"{first.target}: {first.message}", first.hint or "The same command continues the search."
-            )
+                return ()
+        return self._some_failed(self._measure(archs, again).failures)
+
+    def resolve(self, archs: Sequence[str]) -> Sequence[TargetFailure]:
+        failures: list[TargetFailure] = []
+        for target in dict.fromkeys(self._targets):
+            try:
+                failures += self._resolve(target, archs).failures
+            except LatlabError as error:
+                failures.append(TargetFailure(target, error.message, error.hint))
+        return self._some_failed(failures)
+
+    def _some_failed(self, failures: Sequence[TargetFailure]) -> Sequence[TargetFailure]:
+        """Return the targets that failed. Raises `LatlabError` if that is all of them."""
+        if failures and len({one.target for one in failures}) == len(set(self._targets)):
+            told = "\n".join(f"{one.target}: {one.message}" for one in failures)
+            hints = dict.fromkeys(one.hint for one in failures if one.hint)
+            raise LatlabError(told, "\n".join(hints) or "The same command continues the search.")
+        return failures
 
     def _rows(self, target: str) -> pd.DataFrame:
         rows = self._store.table(target=target, space=self._space, only=LABELS)

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from latlab.harness.fleet.failures import TargetFailure
 from latlab.harness.search.limits import Constraints
 
 __all__ = ["Finalist", "Found", "Latency", "SearchCosts", "SearchResult"]
@@ -24,6 +25,8 @@ class Found(StrEnum):
     """Nothing was measured: the answer is a prediction."""
     NOTHING = "nothing found"
     """No measured network keeps the limits."""
+    FAILED = "a target failed"
+    """One of several targets failed before that: the answer, if there is one, is the best that is known."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class SearchCosts:
     """Networks that were measured for it; another session of one counts again."""
     onboarded: int
     """Networks that were measured before it, because a target had no labels."""
+    resolved: int
+    """Networks to which passes were added, because it was not certain that they keep the limits."""
     rounds: int
     scored: int
     """Candidates that were scored, over all looks."""
@@ -108,6 +113,8 @@ class SearchResult:
     remarks: tuple[str, ...]
     costs: SearchCosts
     seed: int
+    failures: tuple[TargetFailure, ...] = ()
+    """The targets that failed, and why."""
     simulated: bool = False
     report: Path | None = None
     exported: tuple[Path, ...] = ()
@@ -129,6 +136,7 @@ class SearchResult:
             "remarks": list(self.remarks),
             "costs": asdict(self.costs),
             "seed": self.seed,
+            "failures": [one.to_json() for one in self.failures],
             "simulated": self.simulated,
             "report": None if self.report is None else str(self.report),
             "exported": [str(one) for one in self.exported],

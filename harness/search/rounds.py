@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from latlab.harness.fleet.failures import TargetFailure
 from latlab.harness.search.accuracy import AccuracySource, Remembered
 from latlab.harness.search.candidates import Candidates
 from latlab.harness.search.limits import CENTRAL, Constraints, Measured
@@ -58,8 +59,22 @@ class Evidence(Protocol):
         """Return the networks that cannot be measured."""
         ...
 
-    def measure(self, archs: Sequence[str], again: bool) -> None:
-        """Measure networks on all targets, those that have labels only if `again`, in a new session."""
+    def measure(self, archs: Sequence[str], again: bool) -> Sequence[TargetFailure]:
+        """Measure networks on all targets, those that have labels only if `again`, in a new session.
+
+        Returns:
+            The targets that failed, of which there are others that did not.
+
+        Raises:
+            LatlabError: all targets failed.
+        """
+        ...
+
+    def resolve(self, archs: Sequence[str]) -> Sequence[TargetFailure]:
+        """Add passes to those networks of which it is not certain on which side of a target's limit they are.
+
+        Returns, raises: as `measure`.
+        """
         ...
 
 
@@ -79,6 +94,8 @@ class SearchPlan:
     seed: int = 0
     as_written: bool = False
     """Whether networks keep their dead edges."""
+    resolve: bool = False
+    """Whether passes are added to the best measured networks until it is certain which of them keep the limits."""
     confirm: bool = True
     """Whether the answer is measured in a second session, for which the last network of the budget is kept."""
 
@@ -134,28 +151,38 @@ class Search:
         if not plan.accuracy.quick:
             self._accuracy = Remembered(plan.accuracy, folder.accuracies, folder.save_accuracies)
         self._start = time.monotonic()
+        self._failures: tuple[TargetFailure, ...] = ()
         self._scored = 0
         self._looking_s = 0.0
 
     def run(self) -> SearchResult:
         """Search until the answer stands or the budget is spent, and return what was found.
 
+        If one of several targets fails, the search ends with what is known. What was measured is stored, and the same
+        search goes on later.
+
         Raises:
             BadInputError: no candidate can keep the limits.
-            LatlabError: a device failed. What was measured is stored, and the search can go on.
+            LatlabError: all targets failed.
         """
         progress = self.folder.progress
-        view = None
-        while view is None or progress.asked:
+        while True:
             if progress.asked:
                 self._measure(progress)
             view = self._look(progress)
+            if self._failures:
+                break
             asked, again = self._next(view, self.plan.budget - progress.spent)
-            if asked:
+            doubtful = self._doubtful(view) if again or not asked else []
+            if doubtful:
+                self._resolve(doubtful, progress)
+            elif asked:
                 progress.asked, progress.again = asked, again
                 # Only now: a search that has ended looks the same way when it is run again.
                 progress.population = [self.plan.space.from_genes(row).text for row in view.population]
                 self.folder.save()
+            else:
+                break
         self.folder.save()
         self.folder.save_accuracies(always=True)
         return self._result(view)
@@ -165,11 +192,40 @@ class Search:
             what = "once more in a new session" if progress.again else "the best and the most promising candidates"
             self._announce(f"round {progress.round + 1}: measuring {count(len(progress.asked), 'network')}, {what}")
         start = time.monotonic()
-        self.evidence.measure(progress.asked, progress.again)
+        self._failures = tuple(self.evidence.measure(progress.asked, progress.again))
         progress.measuring_s += time.monotonic() - start
+        if self._failures:  # what was asked for is asked for again when the search goes on
+            return
         progress.spent += len(progress.asked)
         progress.round += 1
         progress.asked, progress.again = [], False
+
+    def _doubtful(self, view: _View) -> list[str]:
+        """Return the best measured networks that may be on either side of a limit, as far as their order matters.
+
+        They are at least as accurate as the best one that keeps the limits, that one included, and passes were not
+        added to them before.
+        """
+        if not self.plan.resolve:
+            return []
+        known = view.known
+        matters = (known.probability >= UNLIKELY) & (known.probability <= 1 - UNLIKELY)
+        if view.leader is not None:
+            matters &= known.accuracy >= known.accuracy[view.leader]
+        rows = np.flatnonzero(matters)
+        rows = rows[np.argsort(-known.accuracy[rows], kind="stable")][: self.plan.top]
+        done = set(self.folder.progress.resolved)
+        return [known.archs[row] for row in rows if known.archs[row] not in done]
+
+    def _resolve(self, archs: list[str], progress: Progress) -> None:
+        if self._announce is not None:
+            self._announce(f"adding passes where it is not certain that {count(len(archs), 'network')} keep the limit")
+        start = time.monotonic()
+        self._failures = tuple(self.evidence.resolve(archs))
+        progress.measuring_s += time.monotonic() - start
+        if not self._failures:
+            progress.resolved += archs
+        self.folder.save()
 
     def _look(self, progress: Progress) -> _View:
         """Fit the predictors to what is known, and look at the candidates."""
@@ -258,6 +314,8 @@ class Search:
             chosen = view.scores.at(good)
             ranked = self._finalists(view, chosen.genes, chosen.accuracy, chosen.probability)
             winner, found = (ranked[0] if ranked else None), Found.UNMEASURED
+        if self._failures:
+            found = Found.FAILED
         front = view.scores.at(view.scores.front())
         if len(front) > FRONT:
             front = front.at(np.unique(np.linspace(0, len(front) - 1, FRONT).round().astype(int)))
@@ -276,6 +334,7 @@ class Search:
             costs=SearchCosts(
                 measured=progress.spent - progress.onboarded,
                 onboarded=progress.onboarded,
+                resolved=len(progress.resolved),
                 rounds=progress.round,
                 scored=self._scored,
                 looking_s=self._looking_s,
@@ -283,6 +342,7 @@ class Search:
                 wall_s=time.monotonic() - self._start,
             ),
             seed=plan.seed,
+            failures=self._failures,
         )
 
     def _finalists(

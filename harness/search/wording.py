@@ -30,6 +30,9 @@ def headline(result: SearchResult) -> str:
     confidence = f"{100 * result.constraints.confidence:.10g} %"
     if result.found is Found.UNMEASURED:
         return "Nothing was measured: this is a prediction. A device may say otherwise."
+    if result.found is Found.FAILED:
+        known = "The answer is the best that is known." if result.winner else "No network is known to keep the limit."
+        return f"{', '.join(one.target for one in result.failures)} failed before the search had ended. {known}"
     if result.found is Found.NOTHING:
         return (
             f"No measured network keeps the limit with a probability of {confidence}. "
@@ -64,9 +67,10 @@ def costs_in_words(result: SearchResult) -> str:
     scored = f"{costs.scored:,} candidates scored, each look counted, in {spoken_duration(costs.looking_s)}"
     if not costs.rounds and not costs.onboarded:
         return scored
+    longer = f", {count(costs.resolved, 'network')} measured longer" if costs.resolved else ""
     before = f" after {costs.onboarded} to know the device" if costs.onboarded else ""
     return (
-        f"{scored}; {count(costs.measured, 'measurement')} in {count(costs.rounds, 'round')}{before}, "
+        f"{scored}; {count(costs.measured, 'measurement')} in {count(costs.rounds, 'round')}{before}{longer}, "
         f"{spoken_duration(costs.measuring_s)}"
     )
 

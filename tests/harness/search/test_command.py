@@ -116,6 +116,38 @@ def test_two_targets_with_a_limit_each(run: Run) -> None:
     assert any("independent" in one for one in result["remarks"])
 
 
+def test_options_choose_the_targets_of_a_device(run: Run) -> None:
+    words = ["--target", "toy", "--accuracy", "acc.csv", "--max-latency", "toy=30ms", "--budget", "6", "--json"]
+    code, out, err = run(*BASE, *words, "--runtime", "tflite", "--threads", "1,4", "--resolve")
+    assert code == 0, err
+    targets = ["toy/tflite/cpu/fp32/t1/b1", "toy/tflite/cpu/fp32/t4/b1"]
+    result = json.loads(out)
+    assert [one["target"] for one in result["limits"]] == targets
+    assert [one["measured_ms"] is not None for one in result["winner"]["latencies"]] == [True, True]
+    words = ["--target", targets[0], "--accuracy", "acc.csv", "--max-latency-ms", "9", "--threads", "1"]
+    code, _, err = run(*BASE, *words)
+    assert code == 2
+    assert f"{targets[0]} says it all" in err
+
+
+def test_a_target_that_fails_and_what_is_still_possible(run: Run) -> None:
+    Path("inventory.yaml").write_text(
+        "devices:\n  toy: {transport: simulated, kind: ideal}\n"
+        "  weak: {transport: simulated, kind: ideal, faults: {schedule: [{kind: refuse, after_requests: 30}]}}\n"
+    )
+    words = [*BASE, "--accuracy", "acc.csv", "--max-latency-ms", "9", "--budget", "24", "--out", "found"]
+    words += ["--target", "toy", "--target", "weak"]
+    code, out, err = run(*words)
+    assert "Traceback" not in err
+    weak = "weak/onnxruntime/cpu/fp32/t1/b1"
+    assert f"what was measured on {TOY} is kept" in err
+    assert f"The same command goes on once {weak} can be measured" in err
+    labels = Lab("latlab.db").store.table(space="nasbench201")
+    assert (labels["target"] == TOY).sum() > 0
+    assert code in (1, 3)
+    assert (code == 3) == ("failed before the search had ended" in out)
+
+
 def test_labels_without_a_device_are_not_measured(run: Run) -> None:
     limit = str(_imported(run, "watch/tflite/cpu/fp32/t1/b1", 1.0))
     code, out, err = run(*BASE, "--target", "watch", "--accuracy", "acc.csv", "--max-latency-ms", limit)
@@ -157,6 +189,9 @@ def test_labels_without_a_device_are_not_measured(run: Run) -> None:
         ("--target toy --max-latency mars=9ms --accuracy macs", "there is a limit for mars, which is no target"),
         ("--target toy --target pi --max-latency toy=9ms --accuracy macs", "pi has no limit"),
         ("--target toy --target toy --max-latency-ms 9 --accuracy macs", "a target is named twice"),
+        ("--target toy --max-latency-ms 9 --accuracy macs --resolve --no-measure", "--no-measure forbids it"),
+        ("--target toy --max-latency-ms 9 --accuracy macs --threads none", "--threads"),
+        ("--target toy --max-latency-ms 9 --accuracy macs --runtime abacus", "abacus"),
         ("--max-latency-ms 9 --accuracy macs", "say for which target to search"),
         ("--target mars --max-latency-ms 9 --accuracy macs", "device 'mars' is not in the inventory"),
         ("--target toy --max-latency-ms 9 --accuracy macs --confidence 0", "confidence must be between 0 and 1"),
