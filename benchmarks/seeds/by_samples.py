@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from latlab.harness.active_learning.loop import ClosedLoop
 from latlab.harness.bench.tables import LatencyTable
+from latlab.harness.fleet.failures import TargetFailure
 from latlab.harness.search.accuracy import Table
 from latlab.harness.search.candidates import Listed
 from latlab.harness.search.limits import Constraints, Limit, Measured
@@ -58,8 +59,12 @@ class TableEvidence:
     def failed(self) -> set[str]:
         return set()
 
-    def measure(self, archs: Sequence[str], again: bool) -> None:
+    def measure(self, archs: Sequence[str], again: bool) -> Sequence[TargetFailure]:
         self.known.update({arch: Measured(self._latency[arch], 0.0) for arch in archs})
+        return ()
+
+    def resolve(self, archs: Sequence[str]) -> Sequence[TargetFailure]:
+        return ()
 
     def begin(self, count: int, seed: int) -> None:
         """Measure what the closed loop of `latlab onboard` chooses."""

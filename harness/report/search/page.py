@@ -6,6 +6,7 @@ from pathlib import Path
 
 from latlab.harness.report import theme
 from latlab.harness.report.html import environment, stylesheet, write_whole
+from latlab.harness.report.search.cell_chart import cell_chart
 from latlab.harness.report.search.charts import layer_chart, pareto_chart
 from latlab.harness.report.tiles import Tile
 from latlab.harness.search.result import Finalist, SearchResult
@@ -21,12 +22,15 @@ from latlab.harness.text import clean, latency_unit, millions, percent, spoken_d
 
 __all__ = ["write_page"]
 
+DRAWN = (cell_chart, layer_chart)
+"""Charts of the answer; each is None where a space has nothing to draw."""
+
 
 def write_page(result: SearchResult, path: Path) -> Path:
     """Write the page, and return its absolute path. Raises `BadInputError` if it cannot be written."""
     with theme.style():
         charts = [pareto_chart(result, place) for place in range(len(result.constraints.limits))]
-        layers = None if result.winner is None else layer_chart(result.space, result.winner)
+        drawn = [] if result.winner is None else [chart(result.space, result.winner) for chart in DRAWN]
     columns = []
     for limit in result.constraints.limits:
         where = f" on {clean(limit.target.split('/')[0], 30)}" if len(result.constraints.limits) > 1 else ""
@@ -43,7 +47,7 @@ def write_page(result: SearchResult, path: Path) -> Path:
             winner="" if result.winner is None else clean(result.winner.arch),
             tiles=_tiles(result),
             charts=charts,
-            layers=layers,
+            drawn=[chart for chart in drawn if chart is not None],
             columns=columns,
             finalists=[(clean(one.arch), _cells(one)) for one in result.finalists],
             facts=_facts(result),

@@ -80,6 +80,8 @@ def test_from_a_device_never_seen_to_a_measured_answer(run: Run) -> None:
     assert page.startswith("<!DOCTYPE html>")
     assert "http" not in page.replace("http://www.w3.org", "").replace("http-equiv", "")
     assert winner["arch"] in page.replace("<wbr>", "").replace("&#34;", '"')
+    assert "The answer&#39;s cell" in page
+    assert ">nor_conv_3x3</text>" in page or ">nor_conv_1x1</text>" in page
     assert json.loads(Path("found/result.json").read_text())["winner"] == winner
     assert {Path(one).name for one in result["exported"]} == {"winner.onnx", "winner.pt", "winner.tflite"}
     onnx.checker.check_model(onnx.load("winner/winner.onnx"))
