@@ -37,7 +37,7 @@ class Steps:
         optimizer: the optimiser; its state is kept, too.
         schedule: the schedule of its learning rate, if it has one, stepped once after each step of the loop.
         generators: generators that steps draw from, by name, in addition to PyTorch's global one.
-        numpy_generator: a generator of NumPy that steps draw from.
+        numpy_generators: generators of NumPy that steps draw from, by name.
         values: numbers that steps change, by name.
     """
 
@@ -50,12 +50,12 @@ class Steps:
         *,
         schedule: Schedule | None = None,
         generators: Mapping[str, torch.Generator] = {},
-        numpy_generator: np.random.Generator | None = None,
+        numpy_generators: Mapping[str, np.random.Generator] = {},
         values: MutableMapping[str, float] | None = None,
     ) -> None:
         self._log, self.total = log, total
         self._tensors, self._optimizer, self._schedule = tensors, optimizer, schedule
-        self._generators, self._numpy_generator = generators, numpy_generator
+        self._generators, self._numpy_generators = generators, numpy_generators
         self._values = {} if values is None else values
         self.figures: dict[str, float] = {}
         """Figures that are reported with the progress, by name; steps set them."""
@@ -88,9 +88,8 @@ class Steps:
         state[GLOBAL] = torch.get_rng_state().numpy()
         for name, generator in self._generators.items():
             state[f"random/own/{name}"] = generator.get_state().numpy()
-        if self._numpy_generator is not None:
-            text = json.dumps(self._numpy_generator.bit_generator.state)
-            state["random/numpy"] = np.frombuffer(text.encode(), np.uint8)
+        for name, own in self._numpy_generators.items():
+            state[f"random/numpy/{name}"] = np.frombuffer(json.dumps(own.bit_generator.state).encode(), np.uint8)
         state["values"] = np.array([self._values[name] for name in sorted(self._values)], np.float64)
         return state
 
@@ -101,7 +100,7 @@ class Steps:
         shapes |= {f"random/own/{name}": tuple(one.get_state().shape) for name, one in self._generators.items()}
         if any(name not in left or left[name].shape != shape for name, shape in shapes.items()):
             return False
-        if (self._numpy_generator is not None) != ("random/numpy" in left):
+        if any(f"random/numpy/{name}" not in left for name in self._numpy_generators):
             return False
         return 0 < int(left["done"][0]) < self.total
 
@@ -125,7 +124,7 @@ class Steps:
         torch.set_rng_state(torch.from_numpy(left[GLOBAL]))
         for name, generator in self._generators.items():
             generator.set_state(torch.from_numpy(left[f"random/own/{name}"]))
-        if self._numpy_generator is not None:
-            self._numpy_generator.bit_generator.state = json.loads(left["random/numpy"].tobytes())
+        for name, one in self._numpy_generators.items():
+            one.bit_generator.state = json.loads(left[f"random/numpy/{name}"].tobytes())
         for name, number in zip(sorted(self._values), left["values"].tolist(), strict=True):
             self._values[name] = number
