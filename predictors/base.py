@@ -11,6 +11,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from latlab.predictors.training_log import FORGETFUL, TrainingLog
 from latlab.search_spaces import Architecture, SearchSpace
 
 __all__ = [
@@ -119,6 +120,12 @@ class Predictor(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     """A line that says what it is and where it comes from."""
+    pretraining_lasts: ClassVar[bool] = False
+    """True if `pretrain` trains for seconds or more, so that its result is worth keeping. Then `save` after `pretrain`
+    keeps all that it learned: a predictor that `load` returns adapts as the saved one does."""
+
+    training_log: TrainingLog = FORGETFUL
+    """What `pretrain` reports its progress to, and leaves its unfinished state with. The default keeps nothing."""
 
     def __init__(self, space: SearchSpace, *, seed: int = 0) -> None:
         self.space, self.seed = space, seed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from latlab.harness.active_learning.card_files import read_card
 from latlab.harness.active_learning.latency_table import (
     MeasuredLatency,
     latency_table,
@@ -23,7 +23,6 @@ from latlab.harness.active_learning.latency_table import (
 )
 from latlab.harness.active_learning.network_view import NetworkView
 from latlab.harness.active_learning.predictor_factory import PredictorOptions
-from latlab.harness.active_learning.source_devices import signature
 from latlab.harness.architectures import space_named
 from latlab.harness.errors import BadInputError
 from latlab.harness.paths import whole_file, whole_folder
@@ -48,7 +47,6 @@ Archs = str | Architecture | Sequence[str | Architecture] | Sequence[int] | Sequ
 CARD, README = "card.json", "README.md"
 FORMAT = 1
 """Version of the card's form."""
-MOST_CARD_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ def card_of(
         "system": facts.get("platform"),
         "runtime": f"{runtime} {runtime_version}" if runtime_version else None,
     }
-    origin = signature(sources)
+    origin = options.origin(sources)
     return PredictorCard(
         target=target,
         space=predictor.space.name,
@@ -397,7 +395,9 @@ def load_predictor(folder: str | Path) -> FittedPredictor:
         BadInputError: if there is none, it is damaged, or of a space or a predictor that is not installed.
     """
     folder = Path(folder)
-    card = _read_card(folder)
+    nested = folder / "predictor" / CARD
+    hint = f"Name {folder / 'predictor'}." if nested.is_file() else "`latlab onboard` writes such folders."
+    card = read_card(folder, CARD, PredictorCard.from_json, "predictor", hint)
     space = space_named(card.space)
     try:
         predictor = predictor_class(card.predictor).load(folder, space)
@@ -414,24 +414,3 @@ def load_predictor(folder: str | Path) -> FittedPredictor:
             "Fit the predictor again, or ask for its folder again.",
         )
     return fitted
-
-
-def _read_card(folder: Path) -> PredictorCard:
-    path = folder / CARD
-    try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError("it is no regular file")
-        if found.st_size > MOST_CARD_BYTES:
-            raise ValueError("it is too large")
-        return PredictorCard.from_json(json.loads(path.read_bytes()))
-    except (FileNotFoundError, NotADirectoryError):
-        if folder.is_dir():
-            nested = folder / "predictor" / CARD
-            hint = f"Name {folder / 'predictor'}." if nested.is_file() else "`latlab onboard` writes such folders."
-            raise BadInputError(f"{folder} holds no predictor: {CARD} is missing", hint) from None
-        raise BadInputError(f"there is no folder {folder}") from None
-    except OSError as error:
-        raise BadInputError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise BadInputError(f"{path} is no card of a predictor: {clean(str(error))[:200]}") from error

@@ -219,7 +219,7 @@ def save_onboarding(run: OnboardingRun, folder: Path) -> Onboarding:
         latency_table=plan.out / "latency_table.parquet",
         predictor=plan.predictor.name or loop.predictor.name,
         predictor_folder=plan.out / "predictor",
-        sources=tuple(source.name for source in plan.sources),
+        sources=plan.predictor.source_names(plan.sources),
         other_spaces=dict(loop.predictor.other_spaces),
         label_noise_percent=loop.label_noise_percent(),
         expected_error_percent=expected_error_percent,

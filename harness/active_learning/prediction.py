@@ -35,6 +35,7 @@ __all__ = [
     "Predictions",
     "nothing_measured",
     "predict",
+    "prior_sources",
     "source_filter_of",
     "sources_of",
     "stored_target",
@@ -191,7 +192,7 @@ def trained_predictor(
         rows: the target's rows of the store.
         holdout: architectures whose labels on the target's device must not be among the sources.
     """
-    others = sources_of(store, space, source_filter_of(inventory, target, rows, holdout), options.sources)
+    others = prior_sources(store, space, source_filter_of(inventory, target, rows, holdout), options)
     blocks = block_latencies(store, target, space)
     elsewhere = other_spaces(store, target, space, options.spaces_from)
     fitted = predictor_for(options, space, seed=seed, sources=others, blocks=blocks, others=elsewhere)
@@ -203,6 +204,20 @@ def sources_of(
 ) -> list[SourceDevice]:
     """Return the sources, chosen by `which`, that commands pre-train on, each with at most `ENOUGH_LABELS` labels."""
     return source_devices(store, space, source_filter, which, ENOUGH_LABELS)
+
+
+def prior_sources(
+    store: Store, space: SearchSpace, source_filter: SourceFilter, options: PredictorOptions
+) -> list[SourceDevice]:
+    """Return the sources that a predictor is to be pre-trained on: none if it is pre-trained already.
+
+    Raises:
+        BadInputError: it is pre-trained on labels of the target's device; or as `sources_of`.
+    """
+    if options.folder is None:
+        return sources_of(store, space, source_filter, options.sources)
+    options.folder.check_target(source_filter.target or "", source_filter.same_device)
+    return []
 
 
 def source_filter_of(

@@ -40,6 +40,7 @@ __all__ = [
     "PolicyOption",
     "PrecisionOption",
     "PredictorOption",
+    "PretrainedOption",
     "RangeOption",
     "RuntimeOption",
     "SeedOption",
@@ -204,6 +205,14 @@ PolicyOption = Annotated[
 ]
 PredictorOption = Annotated[
     str | None, typer.Option("--predictor", help="Which predictor to fit \\[default: latlab's own]")
+]
+PretrainedOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--pretrained",
+        metavar="FOLDER",
+        help="Use the predictor that `latlab pretrain` wrote into this folder, instead of training one.",
+    ),
 ]
 SourcesOption = Annotated[
     str,
