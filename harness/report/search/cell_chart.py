@@ -52,7 +52,7 @@ def cell_chart(space_name: str, winner: Finalist) -> Chart | None:
 
 
 def _draw(axes: Axes, edge: CellEdge, scale: float) -> None:
-    """Draw an edge as an arrow with its operation's name, `scale` pixels a unit; long ones are arcs, even ones above."""
+    """Draw an edge as an arrow with its operation, `scale` pixels a unit; long ones are arcs, even ones above."""
     length = edge.node - edge.source
     bend = 0.0 if length == 1 else BEND * (-1 if length > 2 or edge.source % 2 == 0 else 1)
     colour = COLOURS["train" if edge.live else "muted"]
