@@ -97,6 +97,8 @@ class ClosedLoop:
         """Whether labels have changed since the last fit."""
         self.reached: Goal | None = None
         """The goal that has ended the loop."""
+        self.session_variance = 0.0
+        """Variance of log-latencies that a new measurement session adds to predictions (`session_spread`)."""
 
     @property
     def measured(self) -> int:
@@ -269,8 +271,9 @@ class ClosedLoop:
         return self.predictor
 
     def predict(self, archs: Sequence[Architecture]) -> Prediction:
-        """Predict the latencies of architectures, by the last fit."""
-        return self.predictor.predict(self.space.genes(self.view.all(archs)))
+        """Predict the latencies of architectures in another session, by the last fit."""
+        found = self.predictor.predict(self.space.genes(self.view.all(archs)))
+        return found.widened(self.session_variance)
 
     def learning_curve(self, holdout: Sequence[Architecture], holdout_ms: ArrayLike) -> pd.DataFrame:
         """Return how good the predictor was after the first n measurements, for up to 25 values of n.

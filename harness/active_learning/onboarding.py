@@ -15,6 +15,7 @@ from latlab.harness.active_learning.loop import ClosedLoop
 from latlab.harness.active_learning.onboarding_plan import Holdout, OnboardingPlan, OnboardingRun
 from latlab.harness.active_learning.predictor_factory import predictor_for
 from latlab.harness.active_learning.sample_cost import SampleCost
+from latlab.harness.active_learning.session_spread import session_variance
 from latlab.harness.errors import LatlabError
 from latlab.harness.fleet.failures import TargetFailure, all_failed, failures_of
 from latlab.harness.fleet.jobs import Job, RunJobs, RunListener
@@ -128,6 +129,8 @@ class OnboardingJob:
         curve = loop.learning_curve(holdout.archs if holdout else [], holdout.latency_ms if holdout else [])
         rows = self._store.table(target=str(plan.target), space=plan.space.name, raw=True)
         ours = [self._session.campaign.id, self._campaign(Selection.HOLDOUT).id]
+        learnt = rows[rows["campaign"] == self._session.campaign.id]
+        loop.session_variance = session_variance(self._store, str(plan.target), learnt)
         return OnboardingRun(
             plan=plan,
             loop=loop,

@@ -192,6 +192,7 @@ def save_onboarding(run: OnboardingRun, folder: Path) -> Onboarding:
         facts=run.facts,
         options=plan.predictor,
         seed=plan.seed,
+        session_variance=loop.session_variance,
         scores={"expected_error_percent": expected_error_percent, **scores},
     )
     fitted = FittedPredictor(loop.predictor, card, measured_latencies(run.rows))
