@@ -168,8 +168,12 @@ class OnboardingJob:
 
         # A generator: each proposal is made when an export can start, by what is known then.
         wanted = ((arch, str(Role.TRAIN)) for arch in itertools.chain(unfinished, loop.proposals()))
+        known: set[str] = set()
         for row in measurer.run(session, wanted, passes=FIRST_PASSES):
             loop.record(row.arch, row.status, row.latency_ms, row.stderr_ms)
+            if row.arch in known:  # it has got a further pass, while the device waited
+                continue
+            known.add(row.arch)
             publish(row)
             self._announce_standings()
         archs = [arch for arch, row in session.rows().items() if row.status == Status.RUNNING]
@@ -207,7 +211,7 @@ class OnboardingJob:
         for passes in range(first, self.plan.policy.most_passes + 1):
             rng.shuffle(left)
             for row in measurer.run(session, [(arch, str(role)) for arch in left], passes=passes):
-                if row.status != Status.RUNNING:
+                if row.status != Status.RUNNING and row.arch in left:
                     left.remove(row.arch)  # it may have failed: later sweeps must not try it again
                     yield row
 
