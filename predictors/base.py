@@ -140,6 +140,8 @@ class Predictor(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     """A line that says what it is and where it comes from."""
+    pretrains_quickly: ClassVar[bool] = False
+    """Whether `pretrain` takes about a second at most, so that it may be repeated while labels of sources come in."""
 
     def __init__(self, space: SearchSpace, *, seed: int = 0) -> None:
         self.space, self.seed = space, seed

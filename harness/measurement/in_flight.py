@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from latlab.harness.exporters import Artifact
-from latlab.harness.statistics.estimators import needs_pass
-from latlab.harness.statistics.pooled_variance import NoiseModel
+from latlab.harness.statistics.estimators import NoiseModel, needs_pass
 from latlab.harness.store.store import Measurement
 from latlab.harness.telemetry.recorded_pass import RecordedPass
 from latlab.harness.timing_policy import TimingPolicy
