@@ -14,7 +14,7 @@ from latlab.harness.store.tables import LABELS
 from latlab.harness.store.vocabulary import Status
 from latlab.harness.telemetry.metrics import METRICS
 
-__all__ = ["LATENCY", "PREDICTED", "check_metric", "named_for", "target_labels"]
+__all__ = ["LATENCY", "PREDICTED", "check_metric", "in_place_of_latency", "named_for", "target_labels"]
 
 LATENCY = "latency_ms"
 PREDICTED = (LATENCY, *(name for name in METRICS if name != "file_bytes"), *PERCENTILES)
@@ -53,14 +53,24 @@ def target_labels(store: Store, target: str, metric: str = LATENCY, more: Collec
     rows = rows[rows["status"] == Status.OK]
     if metric == LATENCY or rows.empty:
         return rows
-    values = rows[metric].to_numpy(np.float64, na_value=np.nan)
-    good = np.isfinite(values) & (values > 0)
-    if not good.any():
+    found = in_place_of_latency(rows, metric)
+    if found.empty:
         raise BadInputError(
             f"the store {store.path} has no {metric} of {target}, of none of its {len(rows)} measurements",
             f"It has: {', '.join(_metrics_of(store, target))}.",
         )
-    return rows.assign(latency_ms=values, stderr_ms=np.nan)[good]
+    return found
+
+
+def in_place_of_latency(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return the rows that have a metric, a column of theirs, with its values as `latency_ms`.
+
+    Their `stderr_ms` is not known. For the latency itself the rows stay as they are.
+    """
+    if metric == LATENCY:
+        return rows
+    values = rows[metric].to_numpy(np.float64, na_value=np.nan)
+    return rows.assign(latency_ms=values, stderr_ms=np.nan).loc[np.isfinite(values) & (values > 0)]
 
 
 def _metrics_of(store: Store, target: str) -> list[str]:

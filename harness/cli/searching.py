@@ -16,6 +16,7 @@ from latlab.harness.cli.options import (
     SeedOption,
     SpaceOption,
     WrittenOption,
+    amount_of,
     milliseconds_of,
     print_json,
 )
@@ -50,6 +51,13 @@ def search(
         str | None, typer.Option("--max-macs", metavar="N", help="Most multiply-accumulates: 300M.")
     ] = None,
     max_params: Annotated[str | None, typer.Option("--max-params", metavar="N", help="Most parameters: 5M.")] = None,
+    max_energy_mj: Annotated[
+        str | None, typer.Option("--max-energy-mj", metavar="MJ", help="Most energy of an inference on every target.")
+    ] = None,
+    max_peak_memory_mb: Annotated[
+        str | None,
+        typer.Option("--max-peak-memory-mb", metavar="MB", help="Most memory that a network takes on every target."),
+    ] = None,
     accuracy: Annotated[
         str | None,
         typer.Option(
@@ -125,6 +133,10 @@ def search(
     if not limits:
         raise BadInputError("there is no limit to search under", "Give one, such as --max-latency-ms 20.")
     costs = {"max_macs": _number("--max-macs", max_macs), "max_params": _number("--max-params", max_params)}
+    costs |= {
+        f"max_{metric}": None if text is None else amount_of(f"--max-{metric.replace('_', '-')}", text, metric)
+        for metric, text in (("energy_mj", max_energy_mj), ("peak_memory_mb", max_peak_memory_mb))
+    }
     from latlab.harness.terminal.search import searching, show_search
 
     lab = place.open()
@@ -159,7 +171,8 @@ def search(
     else:
         show_search(result)
     failed = {one.target for one in result.failures}
-    end_with_failures(result.failures, len(result.constraints.limits) - len(failed), as_json=False)
+    targets = {one.target for one in result.constraints.limits}
+    end_with_failures(result.failures, len(targets - failed), as_json=False)
     if result.winner is None:
         raise typer.Exit(1)
 

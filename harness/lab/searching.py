@@ -26,7 +26,7 @@ from latlab.harness.search.accuracy import SOURCES, AccuracySource
 from latlab.harness.search.accuracy_models import accuracy_source
 from latlab.harness.search.candidates import Listed, candidates_of
 from latlab.harness.search.evidence import StoreEvidence
-from latlab.harness.search.limits import Constraints, limits_of
+from latlab.harness.search.limits import Constraints, Limit, limits_of
 from latlab.harness.search.looking import Follow
 from latlab.harness.search.result import SearchResult
 from latlab.harness.search.rounds import Search, SearchPlan
@@ -61,6 +61,8 @@ class Searching(Measuring, Predicting, OnboardingDevices):
         candidates: str | Path | None = None,
         max_macs: float | None = None,
         max_params: float | None = None,
+        max_energy_mj: float | None = None,
+        max_peak_memory_mb: float | None = None,
         confidence: float = 0.9,
         budget: int = 30,
         measure: bool = True,
@@ -94,8 +96,10 @@ class Searching(Measuring, Predicting, OnboardingDevices):
             accuracy_column: the table's column of accuracies; None for the only one.
             candidates: a file with the architectures to choose from; None for the whole space, or a table's networks.
             max_macs, max_params: most multiply-accumulates and parameters.
-            confidence: probability with which all latency limits together are kept. Errors on several targets are
-                taken as independent.
+            max_energy_mj, max_peak_memory_mb: most energy of an inference, and most memory, on every target; for
+                targets whose measurements tell them.
+            confidence: probability with which all limits but those of MACs and parameters are kept together. Errors
+                on several targets, and of several metrics, are taken as independent.
             budget: most networks to measure.
             measure: False to predict only.
             resolve: add passes to the best measured networks until it is certain which of them keep the limits.
@@ -130,7 +134,11 @@ class Searching(Measuring, Predicting, OnboardingDevices):
         full = [target for targets in named.values() for target in targets]
         if len(set(full)) < len(full) or len(named) < len(words):
             raise BadInputError(f"a target is named twice: {', '.join(map(str, words))}", "Name each once.")
-        constraints = Constraints(limits_of(named, max_latency_ms), confidence, max_macs, max_params)
+        metrics = {"energy_mj": max_energy_mj, "peak_memory_mb": max_peak_memory_mb}
+        others = [
+            Limit(target, most, metric) for metric, most in metrics.items() if most is not None for target in full
+        ]
+        constraints = Constraints((*limits_of(named, max_latency_ms), *others), confidence, max_macs, max_params)
         source = accuracy_source(accuracy, chosen, accuracy_column)
         where, scope = candidates_of(chosen, source, candidates, population, generations)
         predictor = predictor_options(predictor)
@@ -158,17 +166,18 @@ class Searching(Measuring, Predicting, OnboardingDevices):
             def measured(archs: Sequence[str], again: bool) -> Any:
                 return self.measure(full, space=chosen.name, archs=archs, new_session=again, raw=False, **shared)
 
-            def resolved(target: str, archs: Sequence[str]) -> Any:
-                below = min(one.max_ms for one in constraints.limits if one.target == target)
-                question = Resolve(under_ms=below, confidence=max(confidence, LEAST_SURE))
+            def resolved(target: str, max_ms: float, archs: Sequence[str]) -> Any:
+                question = Resolve(under_ms=max_ms, confidence=max(confidence, LEAST_SURE))
                 return self.measure(target, space=chosen.name, archs=archs, resolve=question, raw=False, **shared)
 
             evidence = StoreEvidence(
                 self.store,
-                full,
+                constraints.limits,
                 chosen.name,
                 as_written,
-                lambda target: self.predictor(target, space=chosen.name, predictor=predictor, seed=seed),
+                lambda target, metric: self.predictor(
+                    target, space=chosen.name, predictor=predictor, seed=seed, metric=metric
+                ),
                 measured,
                 resolved,
             )
@@ -176,8 +185,9 @@ class Searching(Measuring, Predicting, OnboardingDevices):
                 self._onboard_unknown(folder, evidence, full, chosen, budget, predictor, shared)
             else:
                 remarks += self._unmeasured_remarks(full, chosen, predictor, seed)
+            most = budget if measure else 0
             plan = SearchPlan(
-                chosen, constraints, source, where, scope, budget if measure else 0, top, seed, as_written, resolve
+                chosen, constraints, source, where, scope, most, top, seed, as_written, resolve and measure
             )
             result = Search(plan, evidence, folder, follow, listener.announce).run()
             if measure:
@@ -188,8 +198,8 @@ class Searching(Measuring, Predicting, OnboardingDevices):
                 ]
             if result.failures:
                 remarks.append(_still_possible(result.failures, full))
-            if len(full) > 1:
-                remarks.append("errors on several targets are taken as independent: the probability is their product")
+            if len(constraints.limits) > 1:
+                remarks.append("errors under several limits are taken as independent: the probability is their product")
             rows = self.store.table(target=full, space=chosen.name, only=("target", "simulated"))
             result = replace(result, remarks=tuple(remarks), simulated=bool(rows["simulated"].any()))
             return self._written(result, folder.path, full, chosen, export, seed, as_written)
@@ -262,7 +272,7 @@ class Searching(Measuring, Predicting, OnboardingDevices):
         progress = folder.progress
         if progress.onboarding is None:
             labels = evidence.labels()
-            progress.onboarding = [one for one, known in zip(targets, labels, strict=True) if not known]
+            progress.onboarding = [one for one, known in zip(targets, labels[: len(targets)], strict=True) if not known]
             folder.save()
         if not progress.onboarding or progress.onboarded:
             return

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from latlab.harness.active_learning.target_labels import LATENCY
 from latlab.harness.fleet.failures import TargetFailure
 from latlab.harness.search.limits import Constraints
 
@@ -31,7 +32,7 @@ class Found(StrEnum):
 
 @dataclass(frozen=True)
 class Latency:
-    """What is known of one network on one target, in ms; None if it was not measured."""
+    """What is known of one network under one limit: of its latency on a target in ms; None if it was not measured."""
 
     target: str
     limit_ms: float
@@ -45,6 +46,12 @@ class Latency:
     measured_lower_ms: float | None = None
     measured_upper_ms: float | None = None
     """The 90 % interval of a measurement in one more session."""
+    metric: str = LATENCY
+    """What it is; of another metric, the fields that are named after milliseconds are in its unit."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values; fields of another metric are named after its unit, such as `limit_mj`."""
+        return _in_its_unit(asdict(self), self.metric)
 
 
 @dataclass(frozen=True)
@@ -123,7 +130,7 @@ class SearchResult:
         """Return it as JSON values, without the long lists of measured and predicted networks."""
         return {
             "space": self.space,
-            "limits": [asdict(one) for one in self.constraints.limits],
+            "limits": [_in_its_unit(asdict(one), one.metric) for one in self.constraints.limits],
             "confidence": self.constraints.confidence,
             "max_macs": self.constraints.max_macs,
             "max_params": self.constraints.max_params,
@@ -150,4 +157,10 @@ class SearchResult:
 
 def finalist_json(one: Finalist) -> dict[str, Any]:
     """Return a network as JSON values."""
-    return {**asdict(one), "measured": one.measured, "latencies": [asdict(each) for each in one.latencies]}
+    return {**asdict(one), "measured": one.measured, "latencies": [each.to_json() for each in one.latencies]}
+
+
+def _in_its_unit(fields: dict[str, Any], metric: str) -> dict[str, Any]:
+    """Return fields that are named after milliseconds with the name of a metric's unit."""
+    unit = metric.rpartition("_")[2]
+    return {f"{name.removesuffix('_ms')}_{unit}" if name.endswith("_ms") else name: fields[name] for name in fields}

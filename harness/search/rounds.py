@@ -365,7 +365,7 @@ class Search:
             latencies = []
             for place, (limit, one) in enumerate(zip(plan.constraints.limits, predictions, strict=True)):
                 predicted, low, high = (float(each[row]) for each in (one.mean_ms, one.lower_ms, one.upper_ms))
-                latency = Latency(limit.target, limit.max_ms, predicted, low, high)
+                latency = Latency(limit.target, limit.max_ms, predicted, low, high, metric=limit.metric)
                 if labels is not None:
                     label = labels[row][place]
                     factor = float(np.exp(wide * label.deviation(view.spreads[place])))

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from latlab.harness.search.result import Finalist, Found, Latency, SearchResult
-from latlab.harness.text import count, latency_text, percent, spoken_duration
+from collections.abc import Iterable
 
-__all__ = ["accuracy_text", "costs_in_words", "headline", "latency_in_words", "limits_in_words", "probability_text"]
+from latlab.harness.active_learning.target_labels import LATENCY
+from latlab.harness.search.limits import unit_symbol
+from latlab.harness.search.result import Finalist, Found, Latency, SearchResult
+from latlab.harness.text import LatencyUnit, count, latency_unit, percent, spoken_duration
+
+__all__ = [
+    "accuracy_text",
+    "amount_unit",
+    "costs_in_words",
+    "headline",
+    "latency_in_words",
+    "limits_in_words",
+    "metric_name",
+    "probability_text",
+]
 
 
 def accuracy_text(value: float) -> str:
@@ -15,7 +28,10 @@ def accuracy_text(value: float) -> str:
 
 def limits_in_words(result: SearchResult) -> str:
     """Return what was asked for, such as `at most 20 ms on pi/... with a probability of 90 %`."""
-    limits = " and ".join(f"{latency_text(one.max_ms)} on {one.target}" for one in result.constraints.limits)
+    limits = " and ".join(
+        f"{amount_unit([one.max_ms], one.metric).text(one.max_ms)} {_of(one.metric)}on {one.target}"
+        for one in result.constraints.limits
+    )
     costs = [
         f"{value:,.0f} {name}"
         for name, value in (("MACs", result.constraints.max_macs), ("parameters", result.constraints.max_params))
@@ -48,17 +64,39 @@ def headline(result: SearchResult) -> str:
     )
 
 
+def amount_unit(values: Iterable[float], metric: str) -> LatencyUnit:
+    """Return the unit that values of a metric are shown in; `latency_unit` for latencies."""
+    if metric == LATENCY:
+        return latency_unit(values)
+    return LatencyUnit(unit_symbol(metric), unit_symbol(metric), 1.0)
+
+
+def metric_name(metric: str) -> str:
+    """Return a metric in words, such as `peak memory`."""
+    return metric.rpartition("_")[0].replace("_", " ") or metric
+
+
+def _of(metric: str) -> str:
+    return "" if metric == LATENCY else f"of {metric_name(metric)} "
+
+
 def latency_in_words(one: Latency) -> str:
-    """Return a network's latency on one target: what was measured with its interval, or what is predicted."""
+    """Return a network's latency on one target: what was measured with its interval, or what is predicted.
+
+    Under a limit of another metric it is that metric.
+    """
+    what = "" if one.metric == LATENCY else f"{metric_name(one.metric)} "
+    unit = amount_unit([one.predicted_ms], one.metric)
     if one.measured_ms is None or one.measured_lower_ms is None or one.measured_upper_ms is None:
-        return f"{latency_text(one.predicted_ms)} predicted ({_interval(one.lower_ms, one.upper_ms)})"
+        return f"{what}{unit.text(one.predicted_ms)} predicted ({_interval(one.lower_ms, one.upper_ms, one.metric)})"
     sessions = f" in {one.sessions} sessions" if one.sessions > 1 else ""
-    interval = _interval(one.measured_lower_ms, one.measured_upper_ms)
-    return f"{latency_text(one.measured_ms)} measured{sessions} ({interval})"
+    interval = _interval(one.measured_lower_ms, one.measured_upper_ms, one.metric)
+    measured = amount_unit([one.measured_ms], one.metric).text(one.measured_ms)
+    return f"{what}{measured} measured{sessions} ({interval})"
 
 
-def _interval(low: float, high: float) -> str:
-    return f"{latency_text(low)} to {latency_text(high)}"
+def _interval(low: float, high: float, metric: str) -> str:
+    return " to ".join(amount_unit([value], metric).text(value) for value in (low, high))
 
 
 def costs_in_words(result: SearchResult) -> str:

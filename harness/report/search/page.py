@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from latlab.harness.active_learning.target_labels import LATENCY
 from latlab.harness.report import theme
 from latlab.harness.report.html import environment, stylesheet, write_whole
 from latlab.harness.report.search.cell_chart import cell_chart
@@ -12,13 +13,15 @@ from latlab.harness.report.tiles import Tile
 from latlab.harness.search.result import Finalist, SearchResult
 from latlab.harness.search.wording import (
     accuracy_text,
+    amount_unit,
     costs_in_words,
     headline,
     latency_in_words,
     limits_in_words,
+    metric_name,
     probability_text,
 )
-from latlab.harness.text import clean, latency_unit, millions, percent, spoken_duration
+from latlab.harness.text import clean, millions, percent, spoken_duration
 
 __all__ = ["write_page"]
 
@@ -34,7 +37,8 @@ def write_page(result: SearchResult, path: Path) -> Path:
     columns = []
     for limit in result.constraints.limits:
         where = f" on {clean(limit.target.split('/')[0], 30)}" if len(result.constraints.limits) > 1 else ""
-        columns += [f"Measured{where}", f"Predicted{where}"]
+        what = "" if limit.metric == LATENCY else f" {metric_name(limit.metric)}"
+        columns += [f"Measured{what}{where}", f"Predicted{what}{where}"]
     text = (
         environment(Path(__file__).parent)
         .get_template("search.html")
@@ -63,11 +67,12 @@ def _tiles(result: SearchResult) -> list[Tile]:
         tiles.append(Tile("Accuracy", accuracy_text(winner.accuracy), note=clean(result.accuracy, 40)))
         for one in winner.latencies:
             value = one.predicted_ms if one.measured_ms is None else one.measured_ms
-            unit = latency_unit([value])
+            unit = amount_unit([value], one.metric)
             what = "predicted" if one.measured_ms is None else "measured"
             note = f"{what}; limit {unit.text(one.limit_ms)}"
             where = f" on {one.target.split('/')[0]}" if len(winner.latencies) > 1 else ""
-            tiles.append(Tile(clean(f"Latency{where}", 30), unit.number(value), unit.symbol, note, not winner.measured))
+            name = metric_name(one.metric).capitalize()
+            tiles.append(Tile(clean(f"{name}{where}", 30), unit.number(value), unit.symbol, note, not winner.measured))
         tiles.append(Tile("Keeps the limit", probability_text(winner), note="in one more session"))
     tiles.append(Tile("Measured", f"{costs.measured + costs.onboarded}", note="networks"))
     return tiles
@@ -76,7 +81,7 @@ def _tiles(result: SearchResult) -> list[Tile]:
 def _cells(one: Finalist) -> list[str]:
     cells = [accuracy_text(one.accuracy)]
     for each in one.latencies:
-        unit = latency_unit([each.predicted_ms])
+        unit = amount_unit([each.predicted_ms], each.metric)
         measured = "–" if each.measured_ms is None else f"{unit.text(each.measured_ms)}"
         if each.measured_ms and each.stderr_ms:
             measured += f" ± {percent(100 * each.stderr_ms / each.measured_ms)} %"

@@ -132,6 +132,30 @@ def test_options_choose_the_targets_of_a_device(run: Run) -> None:
     assert f"{targets[0]} says it all" in err
 
 
+def test_limits_of_memory_and_of_what_a_device_does_not_tell(run: Run) -> None:
+    words = [*BASE, "--target", "toy", "--accuracy", "params", "--max-latency-ms", "30", "--budget", "8"]
+    code, out, err = run(*words, "--max-peak-memory-mb", "2.2MB", "--json", "--out", "found")
+    assert code == 0, err
+    result = json.loads(out)
+    assert [one["metric"] for one in result["limits"]] == ["latency_ms", "peak_memory_mb"]
+    assert result["limits"][1]["max_mb"] == 2.2
+    memory = result["winner"]["latencies"][1]
+    assert memory["measured_mb"] <= memory["limit_mb"] == 2.2
+    assert "measured_ms" not in memory
+    rows = Lab("latlab.db").store.table(target=TOY, only=("arch", "peak_memory_mb")).set_index("arch")
+    assert memory["measured_mb"] == pytest.approx(rows["peak_memory_mb"][result["winner"]["arch"]])
+    assert (rows["peak_memory_mb"] > 2.2).any(), "it is a limit that some networks break"
+    page = Path("found/search.html").read_text()
+    assert "peak memory on" in page
+    code, _, err = run(*words, "--max-energy-mj", "5")
+    assert code == 2
+    assert f"has no energy_mj of {TOY}" in err
+    assert "peak_memory_mb" in err
+    code, _, err = run(*words, "--max-energy-mj", "none")
+    assert code == 2
+    assert "--max-energy-mj takes a number above 0, in mj" in err
+
+
 def test_a_target_that_fails_and_what_is_still_possible(run: Run) -> None:
     Path("inventory.yaml").write_text(
         "devices:\n  toy: {transport: simulated, kind: ideal}\n"

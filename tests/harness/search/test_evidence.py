@@ -8,6 +8,7 @@ import pytest
 
 from latlab.harness import Lab
 from latlab.harness.search.evidence import StoreEvidence
+from latlab.harness.search.limits import Limit
 from latlab.harness.statistics.ranking import Resolve
 from latlab.search_spaces import get
 
@@ -27,12 +28,18 @@ def test_labels_of_a_store_by_session(tmp_path: Path, monkeypatch: pytest.Monkey
     def measure(archs, again):  # type: ignore[no-untyped-def]
         return lab.measure(TOY, space="nasbench201", archs=archs, policy="quick", new_session=again, raw=False)
 
-    def resolve(target, archs):  # type: ignore[no-untyped-def]
-        question = Resolve(under_ms=labels[fine].latency_ms)
+    def resolve(target, max_ms, archs):  # type: ignore[no-untyped-def]
+        question = Resolve(under_ms=max_ms)
         return lab.measure(target, space="nasbench201", archs=archs, policy="quick", resolve=question, raw=False)
 
     evidence = StoreEvidence(
-        lab.store, [TOY], "nasbench201", False, lambda target: lab.predictor(target), measure, resolve
+        lab.store,
+        [Limit(TOY, 5.0)],
+        "nasbench201",
+        False,
+        lambda target, metric: lab.predictor(target),
+        measure,
+        resolve,
     )
     assert evidence.labels() == [{}]
     evidence.measure([fine, large], False)
