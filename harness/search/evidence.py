@@ -113,7 +113,8 @@ class StoreEvidence:
         return failures
 
     def _rows(self, limit: Limit) -> pd.DataFrame:
-        rows = self._store.table(target=limit.target, space=self._space, only=(*LABELS, limit.metric))
+        needed = (*LABELS, "fingerprint_id", limit.metric)
+        rows = self._store.table(target=limit.target, space=self._space, only=needed)
         kept = (rows["status"] == Status.OK) & (rows["role"] != Role.HOLDOUT)
         rows = rows[kept & (rows["as_written"].astype(bool) == self._as_written)]
         return with_sessions(in_place_of_latency(rows, limit.metric))

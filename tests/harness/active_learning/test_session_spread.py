@@ -13,6 +13,7 @@ from latlab.harness import Lab
 from latlab.harness.active_learning.fitted_predictor import load_predictor
 from latlab.harness.active_learning.session_spread import (
     USUAL_COMMON,
+    VIRTUAL_COMMON,
     SessionSpread,
     repeated,
     session_spread,
@@ -37,7 +38,11 @@ def _rows(networks: int, shifts: list[float], specific: float, error: float = 0.
             {"arch": f"n{row}", "campaign": "c", "session": column, "latency_ms": value, "stderr_ms": error * value}
             for (row, column), value in np.ndenumerate(level)
         ]
-    ).assign(selection=Selection.LISTED.value, session_id=lambda rows: rows["session"].map("c/{}".format))
+    ).assign(
+        selection=Selection.LISTED.value,
+        fingerprint_id=None,
+        session_id=lambda rows: rows["session"].map("c/{}".format),
+    )
 
 
 @pytest.fixture
@@ -74,6 +79,13 @@ def test_a_spread_is_assumed_as_long_as_there_is_one_session(store: Store) -> No
         assert (found.common, found.sessions) == (USUAL_COMMON, 0)
         assert repeated(rows) == 0
     assert session_variance(store, TOY, imported) == 0, "of imported sessions nothing is known"
+
+
+def test_more_is_assumed_of_a_virtual_machine(store: Store) -> None:
+    for virtual, expected in ((True, VIRTUAL_COMMON), (False, USUAL_COMMON)):
+        rows = _rows(5, [0.0], 0.01).assign(fingerprint_id=store.fingerprint({"cpus": {"virtual": virtual}}))
+        assert session_spread(store, TOY, rows).common == expected
+    assert session_spread(store, TOY, rows.assign(fingerprint_id=store.fingerprint({}))).common == USUAL_COMMON
 
 
 def test_anchors_of_earlier_sessions_show_the_spread(store: Store) -> None:
