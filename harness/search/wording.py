@@ -28,10 +28,11 @@ def accuracy_text(value: float) -> str:
 
 def limits_in_words(result: SearchResult) -> str:
     """Return what was asked for, such as `at most 20 ms on pi/... with a probability of 90 %`."""
-    limits = " and ".join(
-        f"{amount_unit([one.max_ms], one.metric).text(one.max_ms)} {_of(one.metric)}on {one.target}"
-        for one in result.constraints.limits
-    )
+    by_target: dict[str, list[str]] = {}
+    for one in result.constraints.limits:
+        what = "" if one.metric == LATENCY else f" of {metric_name(one.metric)}"
+        by_target.setdefault(one.target, []).append(amount_unit([one.max_ms], one.metric).text(one.max_ms) + what)
+    limits = " and ".join(f"{' and '.join(amounts)} on {target}" for target, amounts in by_target.items())
     costs = [
         f"{value:,.0f} {name}"
         for name, value in (("MACs", result.constraints.max_macs), ("parameters", result.constraints.max_params))
@@ -74,10 +75,6 @@ def amount_unit(values: Iterable[float], metric: str) -> LatencyUnit:
 def metric_name(metric: str) -> str:
     """Return a metric in words, such as `peak memory`."""
     return metric.rpartition("_")[0].replace("_", " ") or metric
-
-
-def _of(metric: str) -> str:
-    return "" if metric == LATENCY else f"of {metric_name(metric)} "
 
 
 def latency_in_words(one: Latency) -> str:

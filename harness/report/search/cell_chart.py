@@ -74,7 +74,7 @@ def _draw(axes: Axes, edge: CellEdge, scale: float) -> None:
     height = -bend * length / 2  # the middle of a quadratic curve whose control point is that far off
     axes.text(
         middle,
-        height + 9 / scale,
+        height + (-9 if bend > 0 else 9) / scale,
         clean(edge.operation, LABEL),
         ha="center",
         va="center",
