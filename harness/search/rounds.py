@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from latlab.harness.fleet.failures import TargetFailure
 from latlab.harness.search.accuracy import AccuracySource, Remembered
 from latlab.harness.search.candidates import Candidates
-from latlab.harness.search.limits import CENTRAL, Constraints, Measured
-from latlab.harness.search.looking import REACH, Follow
-from latlab.harness.search.result import Finalist, Found, Latency, SearchCosts, SearchResult
+from latlab.harness.search.choice import finalists_to_measure
+from latlab.harness.search.limits import Constraints, Measured
+from latlab.harness.search.looking import Follow
+from latlab.harness.search.result import Finalist, Found, SearchCosts, SearchResult
 from latlab.harness.search.scoring import Genes, Predict, Scorer, Scores, network_costs
 from latlab.harness.search.state import Progress, SearchFolder
+from latlab.harness.search.under_limits import under_limits
 from latlab.harness.text import count
 from latlab.search_spaces import SearchSpace
 
-__all__ = ["Evidence", "Search", "SearchPlan", "finalists_to_measure"]
+__all__ = ["Evidence", "Search", "SearchPlan"]
 
 UNLIKELY = 0.02
 """If no candidate keeps the limits with this probability, measuring is in vain."""
@@ -32,8 +33,6 @@ SHARE = 3
 """A round measures this share of the budget that is left."""
 LEAST = 2
 """Fewest networks of a round: a device waits for the first export of each."""
-APART = 0.1
-"""Uncertain networks of one round differ in their probability by this, so that each teaches something."""
 SESSIONS = 2
 """Sessions in which the answer must have been measured, if the budget permits: one cannot show how they differ."""
 FRONT = 300
@@ -299,7 +298,7 @@ class Search:
     def _result(self, view: _View) -> SearchResult:
         plan, known = self.plan, view.known
         confidence = plan.constraints.confidence
-        measured = self._finalists(view, known.genes, known.accuracy, known.probability, known.labels)
+        measured = self._described(view, known.genes, known.accuracy, known.probability, known.labels)
         ranked = sorted(measured, key=lambda one: (not one.keeps, -one.accuracy if one.keeps else -one.probability))
         unmeasured = self._unmeasured(view)
         progress = self.folder.progress
@@ -312,7 +311,7 @@ class Search:
             good = np.flatnonzero(view.scores.probability >= confidence)
             good = good[np.argsort(-view.scores.accuracy[good], kind="stable")][: plan.top]
             chosen = view.scores.at(good)
-            ranked = self._finalists(view, chosen.genes, chosen.accuracy, chosen.probability)
+            ranked = self._described(view, chosen.genes, chosen.accuracy, chosen.probability)
             winner, found = (ranked[0] if ranked else None), Found.UNMEASURED
         if self._failures:
             found = Found.FAILED
@@ -328,7 +327,7 @@ class Search:
             winner=winner,
             finalists=tuple([one for one in ranked if one.probability >= UNLIKELY or winner is None][: plan.top]),
             measured=tuple(measured),
-            front=tuple(self._finalists(view, front.genes, front.accuracy, front.probability)),
+            front=tuple(self._described(view, front.genes, front.accuracy, front.probability)),
             spread_percent=tuple(100 * one for one in view.spreads),
             remarks=(),
             costs=SearchCosts(
@@ -345,7 +344,7 @@ class Search:
             failures=self._failures,
         )
 
-    def _finalists(
+    def _described(
         self,
         view: _View,
         genes: Genes,
@@ -353,76 +352,18 @@ class Search:
         probability: NDArray[np.float64],
         labels: Sequence[tuple[Measured, ...]] | None = None,
     ) -> list[Finalist]:
-        """Return networks with all that is known of them."""
         plan = self.plan
-        if not len(genes):
-            return []
-        predictions = [predict(genes) for predict in view.predicts]
         costs = network_costs(plan.space, genes, plan.as_written)
-        wide = float(special.ndtri((1 + CENTRAL) / 2))
-        found = []
-        for row in range(len(genes)):
-            latencies = []
-            for place, (limit, one) in enumerate(zip(plan.constraints.limits, predictions, strict=True)):
-                predicted, low, high = (float(each[row]) for each in (one.mean_ms, one.lower_ms, one.upper_ms))
-                latency = Latency(limit.target, limit.max_ms, predicted, low, high, metric=limit.metric)
-                if labels is not None:
-                    label = labels[row][place]
-                    factor = float(np.exp(wide * label.deviation(view.spreads[place])))
-                    latency = replace(
-                        latency,
-                        measured_ms=label.latency_ms,
-                        stderr_ms=label.stderr_ms,
-                        sessions=label.sessions,
-                        measured_lower_ms=label.latency_ms / factor,
-                        measured_upper_ms=label.latency_ms * factor,
-                    )
-                latencies.append(latency)
-            found.append(
-                Finalist(
-                    plan.space.from_genes(genes[row]).text,
-                    float(accuracy[row]),
-                    float(probability[row]),
-                    bool(probability[row] >= plan.constraints.confidence),
-                    int(costs[row, 0]),
-                    int(costs[row, 1]),
-                    tuple(latencies),
-                )
+        limits = under_limits(plan.constraints, genes, view.predicts, view.spreads, labels)
+        return [
+            Finalist(
+                plan.space.from_genes(genes[row]).text,
+                float(accuracy[row]),
+                float(probability[row]),
+                bool(probability[row] >= plan.constraints.confidence),
+                int(costs[row, 0]),
+                int(costs[row, 1]),
+                latencies,
             )
-        return found
-
-
-def finalists_to_measure(candidates: Scores, confidence: float, best: float | None, size: int) -> list[int]:
-    """Return the rows of the candidates to measure next.
-
-    First the most accurate one that keeps the limits with the asked-for confidence. Then those from which most
-    accuracy is to be expected beyond it, P(limits kept) x gain (Gardner et al. 2014, Bayesian optimization with
-    inequality constraints), each with another probability: a network near the limit may turn out to be fast enough.
-    At last the next most accurate ones that keep the limits.
-
-    Args:
-        candidates: not measured yet.
-        confidence: the asked-for probability.
-        best: accuracy of the best measured network that keeps the limits; None if there is none.
-        size: number of networks.
-    """
-    accuracy, probability = candidates.accuracy, candidates.probability
-    base = -np.inf if best is None else best
-    sure = np.flatnonzero((probability >= confidence) & (accuracy > base))
-    sure = sure[np.argsort(-accuracy[sure], kind="stable")]
-    chosen = [int(row) for row in sure[:1]]
-    if chosen:
-        base = float(accuracy[chosen[0]])
-    reachable = np.flatnonzero((probability >= REACH) & (accuracy > base) & (probability < confidence))
-    floor = base if np.isfinite(base) else float(accuracy[reachable].min(initial=0.0)) - 1e-9
-    gain = probability[reachable] * (accuracy[reachable] - floor)
-    while len(chosen) < size and len(reachable):
-        pick = int(reachable[np.argmax(gain)])
-        chosen.append(pick)
-        apart = np.abs(probability[reachable] - probability[pick]) > APART
-        reachable, gain = reachable[apart], gain[apart]
-    chosen += [int(row) for row in sure[1:]][: size - len(chosen)]
-    if not chosen and best is None:  # nothing is likely: the likeliest ones say whether anything is possible
-        order = np.argsort(-probability, kind="stable")
-        chosen = [int(row) for row in order[:size] if probability[row] > 0]
-    return chosen
+            for row, latencies in enumerate(limits)
+        ]

@@ -12,9 +12,9 @@ from latlab.harness.errors import BadInputError
 from latlab.harness.search.accuracy import Proxy
 from latlab.harness.search.accuracy_models import Function
 from latlab.harness.search.candidates import Evolved, Listed
+from latlab.harness.search.choice import finalists_to_measure
 from latlab.harness.search.limits import Constraints, Limit
 from latlab.harness.search.result import Found, SearchResult
-from latlab.harness.search.rounds import finalists_to_measure
 from latlab.harness.search.scoring import Scores
 from latlab.harness.search.wording import costs_in_words, headline
 from latlab.predictors.common.cost_totals import totals
