@@ -283,12 +283,19 @@ class Searching(Measuring, Predicting, OnboardingDevices):
                 f"{', '.join(progress.onboarding)}: no labels in {space.name} yet, {count} networks are measured first"
             )
         where, start = folder.path / "onboarding", time.monotonic()
-        found = self.onboard_fleet(
-            progress.onboarding, space=space.name, budget=count, predictor=predictor, out=where, **shared
-        )
-        if found.failures:
-            told = "\n".join(f"{one.target}: {one.message}" for one in found.failures)
-            raise LatlabError(told, _still_possible(found.failures, targets))
+        try:
+            failures = self.onboard_fleet(
+                progress.onboarding, space=space.name, budget=count, predictor=predictor, out=where, **shared
+            ).failures
+        except LatlabError as error:
+            if len(progress.onboarding) == len(targets):
+                raise
+            all_failed = [TargetFailure(one, error.message, error.hint) for one in progress.onboarding]
+            kind = BadInputError if isinstance(error, BadInputError) else LatlabError
+            raise kind(error.message, _still_possible(all_failed, targets)) from error
+        if failures:
+            told = "\n".join(f"{one.target}: {one.message}" for one in failures)
+            raise LatlabError(told, _still_possible(failures, targets))
         progress.onboarded = count
         progress.spent += count
         progress.measuring_s += time.monotonic() - start
