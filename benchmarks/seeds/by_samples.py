@@ -26,7 +26,7 @@ from latlab.harness.store.vocabulary import Status
 from latlab.predictors import Predictor
 from latlab.search_spaces import SearchSpace
 from seeds.figure6 import regret
-from seeds.methods import Options, pretrained, samples
+from seeds.methods import Options, pretrained, runs, samples
 
 __all__ = ["LOOP", "Case", "searched_rows"]
 
@@ -124,7 +124,7 @@ def _predicted(name: str, task: Any, case: Case, options: Options) -> _Predicted
     predictor, pretraining_s = pretrained(name, task, case.split, options)
     latency = table.column(case.device)
     found, seconds = [], []
-    for seed in range(options.seeds):
+    for seed in range(runs(table, case.device, SAMPLES, options.seeds)):
         support = samples(table, case.device, SAMPLES, seed)
         start = time.process_time()
         predictor.adapt(table.genes[support], latency[support])

@@ -15,10 +15,12 @@ from latlab.harness.bench.tables import LatencyTable, Positions
 from latlab.harness.bench.tasks import Task
 from latlab.predictors import Predictor, names, predictor_class
 
-__all__ = ["PREDICTORS", "RANDOM", "Options", "pretrained", "samples"]
+__all__ = ["PREDICTORS", "RANDOM", "Options", "pretrained", "runs", "samples"]
 
 PREDICTORS = ("roost", "help", "brp-nas", "nasflat", "stacking", "flops")
 """Predictors by name; one that is not installed is left out."""
+ALONE = ("brp-nas",)
+"""Predictors that get no source devices, because their papers know none."""
 RANDOM = "random"
 """No prediction at all: the best of the measured networks themselves."""
 
@@ -56,12 +58,19 @@ def pretrained(name: str, task: Task, split: int, options: Options) -> tuple[Pre
         return predictor_class(name).load(folder, table.space), float("nan")
     protocol = PROTOCOLS["latlab"]
     count = protocol.source_samples(task.space)
-    sources = protocol.sources(table, task.splits[split].sources, count, seed=0)
+    devices = () if name in ALONE else task.splits[split].sources
+    sources = protocol.sources(table, devices, count, seed=0)
     start = time.process_time()
     predictor = predictor_for(PredictorOptions(name), table.space, seed=0, sources=sources)
     seconds = time.process_time() - start
     predictor.save(folder)
     return predictor, seconds
+
+
+def runs(table: LatencyTable, device: str, count: int, seeds: int) -> int:
+    """Return how many different sets of samples so many seeds give: one, if HELP's references are all of them."""
+    references = table.rows_of(table.space.references())
+    return seeds if np.isin(references, table.measured(device)).sum() < count else 1
 
 
 def samples(table: LatencyTable, device: str, count: int, seed: int) -> Positions:
