@@ -18,12 +18,27 @@ __all__ = [
     "limits_in_words",
     "metric_name",
     "probability_text",
+    "short_names",
 ]
 
 
 def accuracy_text(value: float) -> str:
     """Return an accuracy, or what stands for it, with four significant digits."""
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+
+
+def short_names(targets: Iterable[str]) -> dict[str, str]:
+    """Return names by full target that tell these targets apart: nothing for a single one, else the device.
+
+    Of a device with several targets, what differs among all of them stands behind the device: `pi t4`.
+    """
+    parts = {target: target.split("/") for target in targets}
+    if len(parts) < 2:
+        return dict.fromkeys(parts, "")
+    if len({own[0] for own in parts.values()}) == len(parts):
+        return {target: own[0] for target, own in parts.items()}
+    differ = [place for place, values in enumerate(zip(*parts.values(), strict=True)) if len(set(values)) > 1]
+    return {target: " ".join([own[0], *(own[place] for place in differ if place)]) for target, own in parts.items()}
 
 
 def limits_in_words(result: SearchResult) -> str:

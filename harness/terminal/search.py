@@ -22,6 +22,7 @@ from latlab.harness.search.wording import (
     latency_in_words,
     limits_in_words,
     probability_text,
+    short_names,
 )
 from latlab.harness.terminal.console import console, error_console, warn
 from latlab.harness.terminal.progress import HEARTBEAT_S, View, watching
@@ -127,12 +128,12 @@ def show_search(result: SearchResult) -> None:
 
 def _finalists(finalists: tuple[Finalist, ...]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    several = len({one.target for one in finalists[0].latencies}) > 1
+    names = short_names(one.target for one in finalists[0].latencies)
     table.add_column("accuracy", justify="right", no_wrap=True)
     units = []
     for place, first in enumerate(finalists[0].latencies):
         units.append(amount_unit([one.latencies[place].predicted_ms for one in finalists], first.metric))
-        device = f" on {escape(first.target.split('/')[0])}" if several else ""
+        device = f" on {escape(names[first.target])}" if names[first.target] else ""
         table.add_column(f"measured, {units[place].symbol}{device}", justify="right", no_wrap=True)
         table.add_column(f"predicted{device}", justify="right", no_wrap=True)
     table.add_column("keeps limit", justify="right", no_wrap=True)

@@ -20,6 +20,7 @@ from latlab.harness.search.wording import (
     limits_in_words,
     metric_name,
     probability_text,
+    short_names,
 )
 from latlab.harness.text import clean, millions, percent, spoken_duration
 
@@ -35,8 +36,9 @@ def write_page(result: SearchResult, path: Path) -> Path:
         charts = [pareto_chart(result, place) for place in range(len(result.constraints.limits))]
         drawn = [] if result.winner is None else [chart(result.space, result.winner) for chart in DRAWN]
     columns = []
+    names = short_names(limit.target for limit in result.constraints.limits)
     for limit in result.constraints.limits:
-        where = f" on {clean(limit.target.split('/')[0], 30)}" if len(result.constraints.limits) > 1 else ""
+        where = f" on {clean(names[limit.target], 30)}" if names[limit.target] else ""
         what = "" if limit.metric == LATENCY else f" {metric_name(limit.metric)}"
         columns += [f"Measured{what}{where}", f"Predicted{what}{where}"]
     text = (
@@ -65,12 +67,13 @@ def _tiles(result: SearchResult) -> list[Tile]:
     tiles = []
     if winner is not None:
         tiles.append(Tile("Accuracy", accuracy_text(winner.accuracy), note=clean(result.accuracy, 40)))
+        names = short_names(one.target for one in winner.latencies)
         for one in winner.latencies:
             value = one.predicted_ms if one.measured_ms is None else one.measured_ms
             unit = amount_unit([value], one.metric)
             what = "predicted" if one.measured_ms is None else "measured"
             note = f"{what}; limit {unit.text(one.limit_ms)}"
-            where = f" on {one.target.split('/')[0]}" if len(winner.latencies) > 1 else ""
+            where = f" on {names[one.target]}" if names[one.target] else ""
             name = metric_name(one.metric).capitalize()
             tiles.append(Tile(clean(f"{name}{where}", 30), unit.number(value), unit.symbol, note, not winner.measured))
         tiles.append(Tile("Keeps the limit", probability_text(winner), note="in one more session"))

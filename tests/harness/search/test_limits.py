@@ -11,6 +11,7 @@ from scipy import special, stats
 
 from latlab.harness.errors import BadInputError
 from latlab.harness.search.limits import Constraints, Limit, Measured, kept, kept_jointly, limits_of
+from latlab.harness.search.wording import short_names
 from latlab.predictors import Prediction
 from latlab.predictors.common.log_latency import in_ms
 
@@ -95,3 +96,11 @@ def test_each_target_has_its_own_limit_or_that_of_all() -> None:
         limits_of(named, {"pi": 5})
     with pytest.raises(BadInputError, match="there is a limit for mars, which is no target"):
         limits_of(named, {"": 5, "mars": 8})
+
+
+def test_short_names_tell_targets_apart() -> None:
+    pi, four, phone = "pi/tflite/cpu/fp32/t1/b1", "pi/tflite/cpu/fp32/t4/b1", "phone/tflite/gpu/fp32/t1/b1"
+    assert short_names([pi, pi]) == {pi: ""}
+    assert short_names([pi, phone]) == {pi: "pi", phone: "phone"}
+    assert short_names([pi, four]) == {pi: "pi t1", four: "pi t4"}
+    assert short_names([pi, four, phone]) == {pi: "pi cpu t1", four: "pi cpu t4", phone: "phone gpu t1"}
