@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from latlab import search_spaces
+from latlab.harness.active_learning.session_spread import on_one_level
 from latlab.harness.active_learning.source_devices import ALL, wanted_names
 from latlab.harness.active_learning.target_labels import target_labels
 from latlab.harness.errors import BadInputError
@@ -52,7 +53,9 @@ def other_spaces(
     chosen = names if wanted is None else [name for name in names if name in wanted]
     if not chosen:
         return []
-    rows = target_labels(store, target) if rows is None else rows
+    if rows is None:
+        rows = target_labels(store, target)
+        rows = on_one_level(store, target, rows[rows["role"] != Role.HOLDOUT])
     rows = rows[rows["role"] != Role.HOLDOUT]
     parts = [(name, rows[rows["space"] == name]) for name in chosen]
     return [_labels(search_spaces.get(name), part) for name, part in parts if len(part)]
