@@ -159,19 +159,18 @@ def test_limits_of_memory_and_of_what_a_device_does_not_tell(run: Run) -> None:
 def test_a_target_that_fails_and_what_is_still_possible(run: Run) -> None:
     Path("inventory.yaml").write_text(
         "devices:\n  toy: {transport: simulated, kind: ideal}\n"
-        "  weak: {transport: simulated, kind: ideal, faults: {schedule: [{kind: refuse, after_requests: 30}]}}\n"
+        "  weak: {transport: simulated, kind: ideal, faults: {schedule: [{kind: refuse, after_requests: 4}]}}\n"
     )
-    words = [*BASE, "--accuracy", "acc.csv", "--max-latency-ms", "9", "--budget", "24", "--out", "found"]
-    words += ["--target", "toy", "--target", "weak"]
-    code, out, err = run(*words)
+    words = [*BASE, "--accuracy", "acc.csv", "--max-latency-ms", "9", "--budget", "4", "--out", "found"]
+    words += ["--target", "toy", "--target", "weak", "--policy", "quick"]
+    code, _, err = run(*words)
+    assert code in (1, 2), "it fails before it has a label"
     assert "Traceback" not in err
     weak = "weak/onnxruntime/cpu/fp32/t1/b1"
     assert f"what was measured on {TOY} is kept" in err
     assert f"The same command goes on once {weak} can be measured" in err
     labels = Lab("latlab.db").store.table(space="nasbench201")
     assert (labels["target"] == TOY).sum() > 0
-    assert code in (1, 3)
-    assert (code == 3) == ("failed before the search had ended" in out)
 
 
 def test_labels_without_a_device_are_not_measured(run: Run) -> None:
