@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from latlab.harness.active_learning.loop import ClosedLoop
 from latlab.harness.bench.tables import LatencyTable
+from latlab.harness.bench.tasks import Task
 from latlab.harness.fleet.failures import TargetFailure
 from latlab.harness.search.accuracy import Table
 from latlab.harness.search.candidates import Listed
@@ -35,7 +36,7 @@ LOOP = "latlab search"
 SAMPLES, FIRST = 10, 5
 """Networks that are measured, and those of them that the loop of `latlab onboard` chooses."""
 TOLERANCE = 1.02
-"""A limit counts as met within 2 %, as in the issue of this project."""
+"""A limit counts as met within 2 %."""
 
 
 class TableEvidence:
@@ -92,7 +93,7 @@ class Case:
     """Of all rows of the table."""
 
 
-def searched_rows(task: Any, cases: Sequence[Case], options: Options) -> list[dict[str, Any]]:
+def searched_rows(task: Task, cases: Sequence[Case], options: Options) -> list[dict[str, Any]]:
     """Return a row for each device, limit and method: means over the seeds, of networks that are then looked up."""
     table = task.table()
     rows = []
@@ -116,12 +117,11 @@ class _Predicted:
 
     latency_ms: list[NDArray[np.float64]]
     adapting_s: list[float]
-    pretraining_s: float
 
 
-def _predicted(name: str, task: Any, case: Case, options: Options) -> _Predicted:
+def _predicted(name: str, task: Task, case: Case, options: Options) -> _Predicted:
     table: LatencyTable = task.table()
-    predictor, pretraining_s = pretrained(name, task, case.split, options)
+    predictor = pretrained(name, task, case.split, options)
     latency = table.column(case.device)
     found, seconds = [], []
     for seed in range(runs(table, case.device, SAMPLES, options.seeds)):
@@ -130,7 +130,7 @@ def _predicted(name: str, task: Any, case: Case, options: Options) -> _Predicted
         predictor.adapt(table.genes[support], latency[support])
         found.append(predictor.predict(table.genes[case.candidates]).mean_ms)
         seconds.append(time.process_time() - start)
-    return _Predicted(found, seconds, pretraining_s)
+    return _Predicted(found, seconds)
 
 
 def _chosen(found: _Predicted, latency: NDArray[np.float64], case: Case, limit: float) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def _figures(
     }
 
 
-def _in_the_loop(task: Any, case: Case, limit: float, options: Options) -> dict[str, Any]:
+def _in_the_loop(task: Task, case: Case, limit: float, options: Options) -> dict[str, Any]:
     """Return what latlab's search finds below a limit, with as many measurements in all."""
     table: LatencyTable = task.table()
     space, latency = table.space, table.column(case.device)
@@ -176,7 +176,7 @@ def _in_the_loop(task: Any, case: Case, limit: float, options: Options) -> dict[
     source = Table("the table", "the table", genes, known)
     found, counts, seconds = [], [], []
     for seed in range(options.seeds):
-        predictor, _ = pretrained("roost", task, case.split, options)
+        predictor = pretrained("roost", task, case.split, options)
         start = time.process_time()
         evidence = TableEvidence(space, predictor, by_text)
         evidence.begin(FIRST, seed)

@@ -97,7 +97,7 @@ def figure6(options: Options) -> list[dict[str, Any]]:
                         predicted = np.full(len(latency), np.inf)
                         predicted[support] = latency[support]
                     else:
-                        predictor = ready[method][0]
+                        predictor = ready[method]
                         predictor.adapt(table.genes[support], latency[support])
                         predicted = predictor.predict(table.genes).mean_ms
                         predicted[support] = latency[support]

@@ -47,24 +47,21 @@ class Options:
         return tuple(name for name in wanted if name in found)
 
 
-def pretrained(name: str, task: Task, split: int, options: Options) -> tuple[Predictor, float]:
-    """Return a predictor, pre-trained with seed 0 on the sources of a task, and the seconds of CPU that this took.
-
-    Seconds are NaN if it was pre-trained by an earlier run.
-    """
+def pretrained(name: str, task: Task, split: int, options: Options) -> Predictor:
+    """Return a predictor, pre-trained with seed 0 on the sources of a task, or as an earlier run has kept it."""
     table = task.table()
     folder = options.kept / f"{task.name}-{split}-{name}"
     if folder.is_dir():
-        return predictor_class(name).load(folder, table.space), float("nan")
+        return predictor_class(name).load(folder, table.space)
     protocol = PROTOCOLS["latlab"]
     count = protocol.source_samples(task.space)
     devices = () if name in ALONE else task.splits[split].sources
     sources = protocol.sources(table, devices, count, seed=0)
     start = time.process_time()
     predictor = predictor_for(PredictorOptions(name), table.space, seed=0, sources=sources)
-    seconds = time.process_time() - start
+    print(f"{name} is pre-trained for {task.name}: {time.process_time() - start:.0f} s of CPU", flush=True)
     predictor.save(folder)
-    return predictor, seconds
+    return predictor
 
 
 def runs(table: LatencyTable, device: str, count: int, seeds: int) -> int:
