@@ -11,6 +11,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from latlab.predictors.training_log import FORGETFUL, TrainingLog
 from latlab.search_spaces import Architecture, SearchSpace
 
 __all__ = [
@@ -140,6 +141,12 @@ class Predictor(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     """A line that says what it is and where it comes from."""
+    pretraining_lasts: ClassVar[bool] = False
+    """True if `pretrain` trains for seconds or more, so that its result is worth keeping. Then `save` after `pretrain`
+    keeps all that it learned: a predictor that `load` returns adapts as the saved one does."""
+
+    training_log: TrainingLog = FORGETFUL
+    """What `pretrain` reports its progress to, and leaves its unfinished state with. The default keeps nothing."""
     pretrains_quickly: ClassVar[bool] = False
     """Whether `pretrain` takes about a second at most, so that it may be repeated while labels of sources come in."""
 

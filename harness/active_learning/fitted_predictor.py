@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from latlab.harness.active_learning.card_files import read_card
 from latlab.harness.active_learning.latency_table import (
     MeasuredLatency,
     latency_table,
@@ -23,7 +23,7 @@ from latlab.harness.active_learning.latency_table import (
 )
 from latlab.harness.active_learning.network_view import NetworkView
 from latlab.harness.active_learning.predictor_factory import PredictorOptions
-from latlab.harness.active_learning.source_devices import signature
+from latlab.harness.active_learning.target_labels import LATENCY, PREDICTED, named_for
 from latlab.harness.architectures import space_named
 from latlab.harness.errors import BadInputError
 from latlab.harness.paths import whole_file, whole_folder
@@ -48,7 +48,6 @@ Archs = str | Architecture | Sequence[str | Architecture] | Sequence[int] | Sequ
 CARD, README = "card.json", "README.md"
 FORMAT = 1
 """Version of the card's form."""
-MOST_CARD_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,8 @@ class PredictorCard:
     """Whether networks were exported as published, with their dead edges."""
     simulated: bool = False
     seed: int = 0
+    metric: str = LATENCY
+    """What it predicts; fields and columns of predictions that are named after milliseconds are in its unit then."""
     device: Mapping[str, str] = field(default_factory=dict)
     """The device and its runtime, in words."""
     sources: Sequence[Mapping[str, Any]] = ()
@@ -126,6 +127,8 @@ class PredictorCard:
         for one in known.get("sources", ()):
             if not isinstance(one, dict) or [type(one.get(key)) for key in ("name", "architectures")] != [str, int]:
                 raise ValueError(f"one of its sources is {one!r:.40}")
+        if known.get("metric", LATENCY) not in PREDICTED:
+            raise ValueError(f"its metric is {known['metric']!r:.40}")
         try:
             return cls(**known)
         except TypeError as error:
@@ -144,6 +147,7 @@ def card_of(
     seed: int,
     session_variance: float,
     scores: Mapping[str, float | None] = {},
+    metric: str = LATENCY,
 ) -> PredictorCard:
     """Return the card of a predictor.
 
@@ -154,6 +158,7 @@ def card_of(
         facts: the device's facts, as it reported them.
         session_variance: variance of log-latencies that a new session adds.
         scores: how it was judged; those that are None or not finite are left out.
+        metric: what its labels are.
     """
     cpus = facts.get("cpus") or {}
     runtime = target.split("/")[1] if "/" in target else ""
@@ -164,7 +169,7 @@ def card_of(
         "system": facts.get("platform"),
         "runtime": f"{runtime} {runtime_version}" if runtime_version else None,
     }
-    origin = signature(sources)
+    origin = options.origin(sources)
     return PredictorCard(
         target=target,
         space=predictor.space.name,
@@ -180,6 +185,7 @@ def card_of(
         other_spaces=dict(predictor.other_spaces),
         scores={name: float(value) for name, value in scores.items() if value is not None and math.isfinite(value)},
         options=dict(options.facts),
+        metric=metric,
         session_variance=session_variance,
     )
 
@@ -230,6 +236,8 @@ class FittedPredictor:
     def predict(self, archs: Archs) -> Prediction:
         """Return latencies with standard deviations and 90 % intervals, for a new measurement in another session.
 
+        For another metric than the latency (`PredictorCard.metric`) they are in its unit.
+
         Args:
             archs: as for a call.
 
@@ -266,6 +274,11 @@ class FittedPredictor:
                 f"the predictor {self.card.predictor} is no formula, so it cannot become an ONNX file",
                 "roost is one: --predictor roost.",
             )
+        if self.card.metric != LATENCY:
+            raise BadInputError(
+                f"only predictors of latency become ONNX files, and this one predicts {self.card.metric}",
+                "Leave out --metric.",
+            )
         content = onnx_formula(formula, self.card.to_json())
         with whole_file(path) as part:
             part.write_bytes(content)
@@ -273,6 +286,7 @@ class FittedPredictor:
     def table(self, archs: Archs | None = None) -> pd.DataFrame:
         """Return predictions as a table (`latency_table.COLUMNS`), a row for each network.
 
+        For another metric than the latency, columns have its name and its unit: `energy_mj`, `lower_mj`.
         A predictor that was loaded does not know what was measured: it leaves out the columns about that.
 
         Args:
@@ -288,7 +302,9 @@ class FittedPredictor:
         else:
             values = self.space.architectures(self._genes(archs)[0])
         table = latency_table(values, self.predict(self.space.genes(values)), known)
-        return table if self._measured is not None else table.drop(columns=["measured", "measured_ms", "stderr_ms"])
+        if self._measured is None:
+            table = table.drop(columns=["measured", "measured_ms", "stderr_ms"])
+        return table.rename(columns=named_for(self.card.metric))
 
     def _genes(self, archs: Any) -> tuple[IntArray, bool]:
         """Return the genes of networks, of shape (n, genes), and whether it was one network by itself."""
@@ -377,7 +393,8 @@ class FittedPredictor:
         ]
         facts = "\n".join(f"| {clean(name)} | {clean(str(value)).replace('|', '/')} |" for name, value in rows)
         judged = "\n".join(["| how it was judged | |", "|---|---|", *scores]) if scores else "It was not judged."
-        return f"""# {card.predictor}: latencies of {card.space} on {card.target}
+        what, unit = ("latencies", "milliseconds") if card.metric == LATENCY else (card.metric, card.metric)
+        return f"""# {card.predictor}: {what} of {card.space} on {card.target}
 
 | | |
 |---|---|
@@ -391,8 +408,8 @@ Load it with Python (`pip install latlab`); it needs nothing but this folder:
 import latlab
 
 predictor = latlab.load_predictor("this/folder")
-predictor("{example}")  # milliseconds
-predictor.predict(genes)  # an integer array (n, {self.space.num_genes}): latencies and 90 % intervals
+predictor("{example}")  # {unit}
+predictor.predict(genes)  # an integer array (n, {self.space.num_genes}): {what} and 90 % intervals
 ```
 
 or from a terminal:
@@ -414,7 +431,9 @@ def load_predictor(folder: str | Path) -> FittedPredictor:
         BadInputError: if there is none, it is damaged, or of a space or a predictor that is not installed.
     """
     folder = Path(folder)
-    card = _read_card(folder)
+    nested = folder / "predictor" / CARD
+    hint = f"Name {folder / 'predictor'}." if nested.is_file() else "`latlab onboard` writes such folders."
+    card = read_card(folder, CARD, PredictorCard.from_json, "predictor", hint)
     space = space_named(card.space)
     try:
         predictor = predictor_class(card.predictor).load(folder, space)
@@ -431,24 +450,3 @@ def load_predictor(folder: str | Path) -> FittedPredictor:
             "Fit the predictor again, or ask for its folder again.",
         )
     return fitted
-
-
-def _read_card(folder: Path) -> PredictorCard:
-    path = folder / CARD
-    try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError("it is no regular file")
-        if found.st_size > MOST_CARD_BYTES:
-            raise ValueError("it is too large")
-        return PredictorCard.from_json(json.loads(path.read_bytes()))
-    except (FileNotFoundError, NotADirectoryError):
-        if folder.is_dir():
-            nested = folder / "predictor" / CARD
-            hint = f"Name {folder / 'predictor'}." if nested.is_file() else "`latlab onboard` writes such folders."
-            raise BadInputError(f"{folder} holds no predictor: {CARD} is missing", hint) from None
-        raise BadInputError(f"there is no folder {folder}") from None
-    except OSError as error:
-        raise BadInputError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise BadInputError(f"{path} is no card of a predictor: {clean(str(error))[:200]}") from error

@@ -62,7 +62,7 @@ def onboard(
     for plan in plans:
         # Predictors are pre-trained before a device is taken: it would wait, and this machine would be disturbed.
         if listener.announce:
-            sources = in_words([one.name for one in plan.sources])
+            sources = in_words(plan.predictor.source_names(plan.sources))
             listener.announce(f"{plan.target}: predictor {plan.predictor.name}, prior: {sources}")
         onboardings.append(OnboardingJob(store, plan, shared, listener.announce))
         elsewhere = other_spaces_in_words(onboardings[-1].other_spaces)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 from latlab import predictors
-from latlab.harness.active_learning.source_devices import ALL
+from latlab.harness.active_learning.pretrained import Pretrained, read_pretrained
+from latlab.harness.active_learning.source_devices import ALL, signature
+from latlab.harness.active_learning.training_cache import pretrained_once
 from latlab.harness.errors import BadInputError
 from latlab.harness.paths import cache_folder
 from latlab.search_spaces import SearchSpace
@@ -30,11 +34,46 @@ class PredictorOptions:
     """Facts about the target's hardware (cores, clock_ghz, bandwidth_gbs, tops), for predictors that take them."""
     spaces_from: str | Sequence[str] = ALL
     """Other search spaces whose labels of the target it uses: `all`, `none`, or names of spaces."""
+    pretrained: Pretrained | str | Path | None = None
+    """A folder that `latlab pretrain` wrote: its predictor is used instead of one that is trained on `sources`."""
+
+    @property
+    def folder(self) -> Pretrained | None:
+        """The folder of the pre-trained predictor. Raises `BadInputError` if it holds none, or another predictor."""
+        if self.pretrained is None:
+            return None
+        found = self.pretrained if isinstance(self.pretrained, Pretrained) else read_pretrained(self.pretrained)
+        if self.name not in (None, found.card.predictor):
+            raise BadInputError(
+                f"{found.folder} holds a predictor {found.card.predictor}, not {self.name}", "Leave out --predictor."
+            )
+        if self.sources != ALL:
+            raise BadInputError(
+                f"the predictor in {found.folder} is trained already, so its sources cannot be chosen",
+                "Leave out --sources, or --pretrained.",
+            )
+        return found
+
+    def origin(self, sources: Sequence[predictors.SourceDevice]) -> dict[str, Any]:
+        """Return what cards say of a predictor's sources: that of the folder, or the `signature` of `sources`."""
+        found = self.folder
+        if found is None:
+            return signature(sources)
+        return {"sources": [dict(one) for one in found.card.sources], "sha256": found.card.sources_sha256}
+
+    def source_names(self, sources: Sequence[predictors.SourceDevice]) -> tuple[str, ...]:
+        """Return the names of the devices that a predictor has learned from."""
+        return tuple(str(one["name"]) for one in self.origin(sources)["sources"])
 
 
 def predictor_options(given: PredictorOptions | str) -> PredictorOptions:
-    """Return the options that are meant by them or by a predictor's name."""
-    return PredictorOptions(given) if isinstance(given, str) else given
+    """Return the options that are meant by them or by a predictor's name, with the folder's card read.
+
+    Raises:
+        BadInputError: the folder of a pre-trained predictor holds none.
+    """
+    options = PredictorOptions(given) if isinstance(given, str) else given
+    return replace(options, pretrained=options.folder)
 
 
 def predictor_for(
@@ -57,10 +96,13 @@ def predictor_for(
     Raises:
         BadInputError: if the predictor is unknown, takes no facts, or cannot learn from these sources.
     """
-    name = options.name or predictors.DEFAULT
+    folder = options.folder
+    name = folder.card.predictor if folder else options.name or predictors.DEFAULT
     try:
-        predictor = predictors.create(name, space, seed=seed)
+        predictor = folder.predictor(space) if folder else predictors.create(name, space, seed=seed)
         if options.facts:
+            if folder:
+                raise BadInputError("a pre-trained predictor takes no facts of the hardware", "Leave out --fact.")
             if "facts" not in inspect.signature(type(predictor)).parameters:
                 raise BadInputError(
                     f"the predictor {predictor.name} takes no facts of the hardware",
@@ -71,9 +113,12 @@ def predictor_for(
         raise BadInputError(str(error)) from error
     except ValueError as error:
         raise BadInputError(f"the predictor {name}: {error}") from error
-    if sources is not None:
+    if sources is not None and not folder:
         try:
-            predictor.pretrain(sources)
+            if predictor.pretraining_lasts and sources:
+                predictor, _, _ = pretrained_once(predictor, options.facts, sources)
+            else:
+                predictor.pretrain(sources)
         except ValueError as error:
             raise BadInputError(
                 f"the predictor {predictor.name} cannot learn from {len(sources)} source devices: {error}",

@@ -22,6 +22,7 @@ from latlab.harness.cli.options import (
     OneThreadsOption,
     PrecisionOption,
     PredictorOption,
+    PretrainedOption,
     RangeOption,
     RuntimeOption,
     SourcesOption,
@@ -165,14 +166,18 @@ class PredictorGroup:
     sources: SourcesOption = "all"
     spaces_from: SpacesFromOption = "all"
     fact: FactOption = None
+    pretrained: PretrainedOption = None
 
     def options(self) -> PredictorOptions:
         """Return them as Python takes them. Raises `BadInputError`."""
-        from latlab.harness.active_learning.predictor_factory import PredictorOptions, parse_facts
+        from latlab.harness.active_learning.predictor_factory import PredictorOptions, parse_facts, predictor_options
 
         if self.predictor is not None and not self.predictor.strip():
             raise BadInputError("--predictor is empty", "Name a predictor, or leave it out.")
-        return PredictorOptions(self.predictor, self.sources, parse_facts(self.fact or ()), self.spaces_from)
+        facts = parse_facts(self.fact or ())
+        return predictor_options(
+            PredictorOptions(self.predictor, self.sources, facts, self.spaces_from, self.pretrained)
+        )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,16 @@ from latlab.agents.protocol.errors import DISK_FULL
 from latlab.harness.cli import bench as cli_bench
 from latlab.harness.cli import compare as cli_compare
 from latlab.harness.cli import devices as cli_devices
-from latlab.harness.cli import help_pages, inspecting, measuring, predicting, results, searching, simulating
+from latlab.harness.cli import (
+    help_pages,
+    inspecting,
+    measuring,
+    predicting,
+    pretraining,
+    results,
+    searching,
+    simulating,
+)
 from latlab.harness.cli import importing as cli_import
 from latlab.harness.cli import profile as cli_profile
 from latlab.harness.cli import quality as cli_quality
@@ -46,6 +55,7 @@ app.add_typer(cli_devices.app)
 app.add_typer(inspecting.app)
 app.add_typer(cli_bench.app, name="bench")
 app.add_typer(simulating.app)
+app.add_typer(pretraining.app)
 app.add_typer(cli_import.app)
 app.add_typer(cli_sustain.app)
 app.add_typer(cli_profile.app)

@@ -32,6 +32,7 @@ __all__ = [
     "InputOption",
     "InventoryOption",
     "JsonOption",
+    "MetricOption",
     "ModelOption",
     "NearOption",
     "NewSessionOption",
@@ -40,6 +41,7 @@ __all__ = [
     "PolicyOption",
     "PrecisionOption",
     "PredictorOption",
+    "PretrainedOption",
     "RangeOption",
     "RuntimeOption",
     "SeedOption",
@@ -51,6 +53,7 @@ __all__ = [
     "ThreadsOption",
     "UntilOption",
     "WrittenOption",
+    "amount_of",
     "complain",
     "json_option",
     "milliseconds_of",
@@ -205,6 +208,14 @@ PolicyOption = Annotated[
 PredictorOption = Annotated[
     str | None, typer.Option("--predictor", help="Which predictor to fit \\[default: latlab's own]")
 ]
+PretrainedOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--pretrained",
+        metavar="FOLDER",
+        help="Use the predictor that `latlab pretrain` wrote into this folder, instead of training one.",
+    ),
+]
 SourcesOption = Annotated[
     str,
     typer.Option(
@@ -219,6 +230,14 @@ SpacesFromOption = Annotated[
         "--spaces-from",
         metavar="all|none|NAME,...",
         help="Which other search spaces the predictor learns from, of those in which the target was measured.",
+    ),
+]
+MetricOption = Annotated[
+    str,
+    typer.Option(
+        "--metric",
+        help="Predict another metric of the target's measurements than the latency: "
+        "energy_mj, peak_memory_mb, first_ms, open_ms, p50_ms, ...",
     ),
 ]
 FactOption = Annotated[
@@ -336,6 +355,27 @@ def milliseconds_of(option: str, text: str) -> float:
             f"{option} takes a time above 0, not {text!r:.60}",
             "Write a number and its unit, such as 20ms, 500us or 0.5s.",
         )
+    return value
+
+
+def amount_of(option: str, text: str, metric: str) -> float:
+    """Return the value of a metric that a text stands for: milliseconds as `milliseconds_of`, else a number.
+
+    The metric's unit may follow the number.
+
+    Raises:
+        BadInputError: it is no positive value.
+    """
+    unit = metric.rpartition("_")[2]
+    if unit == "ms":
+        return milliseconds_of(option, text)
+    found = re.fullmatch(rf"\s*([0-9.]+(?:[eE][-+]?[0-9]+)?)\s*(?:{re.escape(unit)})?\s*", text, re.IGNORECASE)
+    try:
+        value = float(found[1]) if found else math.nan
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise BadInputError(f"{option} takes a number above 0, in {unit}, not {text!r:.60}")
     return value
 
 

@@ -87,6 +87,7 @@ class Measuring(LabBase):
             for alone in options.by_runtime():
                 own, targets, artifact = self._own_model(model, inputs, devices, alone, listener)
                 identity = {"sha256": artifact.sha256, **own.identity}
+                artifact = self._with_kernels(artifact)
                 for target in targets:
                     campaign = self.store.campaign(target, USER_MODEL_SPACE, named, seed, own.name, identity)
                     campaigns.append(campaign)
@@ -162,6 +163,15 @@ class Measuring(LabBase):
         """
         named = [files] if isinstance(files, (str, Path)) else list(files)
         return import_labels(self.store, self.inventory, [Path(one) for one in named], as_target, **how)
+
+    def _with_kernels(self, artifact: Artifact) -> Artifact:
+        """Return the file of a model with what it executes, if that can be read."""
+        from latlab.harness.active_learning.model_prediction import work_of_artifact  # scipy.linalg is heavy
+
+        try:
+            return replace(artifact, kernels=tuple(work_of_artifact(artifact, self.cache).to_json()))
+        except BadInputError:  # a file that no runtime takes here may run on the device
+            return artifact
 
     def _campaigns(
         self,

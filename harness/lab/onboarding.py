@@ -14,7 +14,7 @@ from latlab.harness.active_learning.onboarding import onboard
 from latlab.harness.active_learning.onboarding_plan import OnboardingPlan
 from latlab.harness.active_learning.onboarding_result import Onboarding, Onboardings, save_onboarding
 from latlab.harness.active_learning.other_spaces import other_spaces
-from latlab.harness.active_learning.prediction import source_filter_of, sources_of
+from latlab.harness.active_learning.prediction import prior_sources, source_filter_of
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for, predictor_options
 from latlab.harness.active_learning.source_devices import ALL, SourceFilter
 from latlab.harness.active_learning.stopping import Until, most_samples, parse_goals
@@ -110,7 +110,7 @@ class OnboardingDevices(LabBase):
                     space=chosen_space,
                     policy=policy_named(policy, self.inventory),
                     predictor=predictor,
-                    sources=tuple(sources_of(self.store, chosen_space, allowed, predictor.sources)),
+                    sources=tuple(prior_sources(self.store, chosen_space, allowed, predictor)),
                     beside=beside,
                     blocks=block_latencies(self.store, str(target), chosen_space),
                     others=tuple(other_spaces(self.store, str(target), chosen_space, predictor.spaces_from)),

@@ -70,7 +70,7 @@ class Reporting(LabBase):
             fitted, others = trained_predictor(
                 self.store, self.inventory, target, chosen_space, rows, held_out, options, seed
             )
-            sources = tuple(source.name for source in others)
+            sources = options.source_names(others)
         return store_report(self.store, rows, fitted, sources, path)
 
     def quality(self, target: str | Target | None = None, *, space: str | None = None) -> list[Quality]:

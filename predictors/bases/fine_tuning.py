@@ -8,6 +8,7 @@ Abdelfattah, Multi-Predict, AutoML 2023; On Latency Predictors for Neural Archit
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ from latlab.predictors.common.cost_features import CostFeatures, cost_features
 from latlab.predictors.common.cost_totals import totals
 from latlab.predictors.common.log_latency import log_labels
 from latlab.predictors.common.metrics import spearman
+from latlab.predictors.common.torch_training import Steps
+from latlab.predictors.training_log import FORGETFUL, TrainingLog
 from latlab.search_spaces import SearchSpace
 
 __all__ = ["DEVICES", "Inputs", "Schedule", "Settings", "TransferPredictor", "mlp", "proxies"]
@@ -51,6 +54,8 @@ class Schedule:
     rate: float
     decay: float
     final_rate: float = 0.0
+    most_steps: int = 10**9
+    """Number of steps beyond which there are fewer epochs, but at least one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,8 @@ class Settings:
     transfer: Schedule
     last_epochs: int = 1
     runs: int = 1
+    scratch: Schedule | None = None
+    """The schedule of a training on the target alone, where there are no sources; None for no such training."""
 
 
 class Inputs(Protocol):
@@ -90,10 +97,12 @@ class TransferPredictor(ScorePredictor):
     Here the network's predictions stand for the latencies of the source, because a source has in general not measured
     the target's support. Fewer than three measurements are too few to compare sources or to fine-tune; then the source
     that agrees best with the other sources (greatest mean Spearman correlation) stands for the target. Without sources
-    nothing is trained: the score is the sum of the standardised logarithms of MACs, parameters, bytes and operators.
+    nothing is trained, unless there are settings for it: the score is the sum of the standardised logarithms of MACs,
+    parameters, bytes and operators.
     """
 
     folds: ClassVar[int] = 5
+    pretraining_lasts: ClassVar[bool] = True
 
     def __init__(self, space: SearchSpace, *, seed: int = 0, settings: Settings | None = None) -> None:
         super().__init__(space, seed=seed)
@@ -145,7 +154,8 @@ class TransferPredictor(ScorePredictor):
                 torch.repeat_interleave(torch.arange(len(sources)), torch.tensor([len(s.genes) for s in sources])),
                 torch.cat([_min_max(source.latency_ms) for source in sources]),
             )
-            self._source = self._train(examples, len(sources), self.settings.pretraining, None, self.seed)[-1]
+            schedule = self.settings.pretraining
+            self._source = self._train(examples, len(sources), schedule, None, self.seed, self.training_log)[-1]
             scores = self._source_scores(self._sample)
             agreement = [np.mean([_rho(one, other) for other in scores]) for one in scores]
             self._typical = int(np.argmax(agreement))
@@ -153,18 +163,20 @@ class TransferPredictor(ScorePredictor):
 
     def _fit(self, genes: IntArray, log_latency: FloatArray, label_variance: FloatArray) -> None:
         self._members = []
-        if not self._source:
-            return
         n = len(genes)
         if n < MIN_RANKED:
-            self._members = [self._for_device(self._typical)]
+            self._members = [self._for_device(self._typical)] if self._source else []
             return
-        similarity = [_rho(scores, log_latency) for scores in self._source_scores(genes)]
-        start = self._for_device(int(np.argmax(similarity)))
+        start, schedule = None, self.settings.scratch
+        if self._source:
+            similarity = [_rho(scores, log_latency) for scores in self._source_scores(genes)]
+            start, schedule = self._for_device(int(np.argmax(similarity))), self.settings.transfer
+        if schedule is None:
+            return
         label = _min_max(np.exp(log_latency))
         examples = _Labelled(self._inputs(genes), torch.zeros(n, dtype=torch.long), label)
         for run in range(self.settings.runs):
-            self._members += self._train(examples, 1, self.settings.transfer, start, self.seed + run)
+            self._members += self._train(examples, 1, schedule, start, self.seed + run)
 
     def _scores(self, genes: IntArray) -> FloatArray:
         if not self._members:
@@ -196,10 +208,17 @@ class TransferPredictor(ScorePredictor):
         return {**self._source, DEVICES: self._source[DEVICES][device : device + 1]}
 
     def _train(
-        self, examples: _Labelled, devices: int, schedule: Schedule, start: State | None, seed: int
+        self,
+        examples: _Labelled,
+        devices: int,
+        schedule: Schedule,
+        start: State | None,
+        seed: int,
+        log: TrainingLog = FORGETFUL,
     ) -> list[State]:
         """Train from the weights `start`, or from random ones where it is None, and return those of the last epochs."""
         n, states = len(examples.label), []
+        epochs = min(schedule.epochs, max(schedule.most_steps // math.ceil(n / schedule.batch), 1))
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(seed)
             network = self._network(devices).train()
@@ -208,15 +227,17 @@ class TransferPredictor(ScorePredictor):
             optimizer = torch.optim.AdamW(
                 network.parameters(), lr=schedule.rate, weight_decay=schedule.decay, fused=True
             )
-            cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, schedule.epochs, schedule.final_rate)
-            for epoch in range(schedule.epochs):
+            cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs, schedule.final_rate)
+            steps = Steps(log, epochs, network.state_dict(), optimizer, schedule=cosine)
+            for epoch in steps:
                 for rows in torch.split(torch.randperm(n), schedule.batch):
                     scores = network(examples.inputs[rows], examples.device[rows])
                     optimizer.zero_grad()
-                    self._loss(scores, examples.label[rows]).backward()  # type: ignore[no-untyped-call]
+                    loss = self._loss(scores, examples.label[rows])
+                    loss.backward()  # type: ignore[no-untyped-call]
                     optimizer.step()
-                cosine.step()
-                if epoch >= schedule.epochs - self.settings.last_epochs:
+                steps.figures = {"loss": float(loss.detach())}
+                if epoch >= epochs - self.settings.last_epochs:
                     states.append({name: value.clone() for name, value in network.state_dict().items()})
         return states
 

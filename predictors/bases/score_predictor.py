@@ -25,6 +25,8 @@ __all__ = ["ScorePredictor"]
 
 SAMPLE = 256
 """Number of architectures over which scores are standardised, so that scores of different folds can be joined."""
+MANY = 400
+"""Number of labels above which two folds are enough, because half of the labels then teach nearly what all do."""
 SLOPE_WIDTH = 0.3
 """Prior standard deviation of the slope, around 1, for scores that are log-latencies."""
 OWN = ("genes", "log_latency", "label_variance", "z")
@@ -97,7 +99,7 @@ class ScorePredictor(RidgePlanned):
     def _unseen_scores(self) -> FloatArray | None:
         """Return the standardised score of each label by a fit to the other folds; None where there are no folds."""
         n = len(self._genes)
-        parts = min(self.folds, n)
+        parts = min(self.folds if n <= MANY else min(self.folds, 2), n)
         if parts < 2:
             return None
         z = np.empty(n)

@@ -10,7 +10,7 @@ from scipy import special
 
 from latlab.predictors.base import Archs, FloatArray, Prediction
 
-__all__ = ["CENTRAL", "from_log", "half_width", "in_ms", "log_labels"]
+__all__ = ["CENTRAL", "from_log", "half_width", "in_ms", "log_labels", "log_or_tangent"]
 
 CENTRAL = 0.90
 """Probability that the predicted interval holds a new measurement."""
@@ -42,6 +42,14 @@ def from_log(log_latency: FloatArray, label_variance: FloatArray) -> tuple[Float
     with np.errstate(over="ignore"):  # of a damaged file; `log_labels` refuses what comes out
         latency = np.exp(log_latency)
     return latency, latency * np.sqrt(label_variance)
+
+
+def log_or_tangent(ratio: FloatArray) -> FloatArray:
+    """Return the logarithms of ratios, continued below 1 by the tangent there: ratio - 1, also for negative ones.
+
+    It gives an order to latencies of a network that may predict negative ones, as ratios to a small latency.
+    """
+    return np.where(ratio > 1, np.log(np.maximum(ratio, 1)), ratio - 1)
 
 
 def half_width(freedom: FloatArray | float) -> FloatArray | float:

@@ -49,6 +49,7 @@ class InContext(RidgePlanned):
 
     name: ClassVar[str] = "in-context"
     title: ClassVar[str] = "Transformer that reads measurements in context, trained on synthetic and source devices"
+    pretraining_lasts: ClassVar[bool] = True
 
     def __init__(self, space: SearchSpace, *, seed: int = 0, settings: Settings | None = None) -> None:
         super().__init__(space, seed=seed)
@@ -63,7 +64,7 @@ class InContext(RidgePlanned):
             ValueError: a source has fewer than two measurements, or one that is not positive and finite.
         """
         tasks = Tasks(self.space, sources, self.settings.tasks, np.random.default_rng(self.seed))
-        self._network = train(tasks, self.settings, self.seed)
+        self._network = train(tasks, self.settings, self.seed, self.training_log)
         self._encoding, self._typical = tasks.encoding, tasks.typical
         self.adapt([], [])
 

@@ -74,7 +74,9 @@ class Tasks:
         for source in sources:
             if len(source.genes) < 2:
                 raise ValueError(f"source device {source.name} has fewer than two measurements: leave it out")
-        self._settings, self._rng = settings, rng
+        self._settings = settings
+        self.generator = rng
+        """The generator that everything is drawn from."""
         genes = self._architectures(space, [source.genes for source in sources])
         self.encoding = Encoding.fitted(space, genes)
         plain = self.encoding.plain(genes)
@@ -92,10 +94,10 @@ class Tasks:
 
     def _architectures(self, space: SearchSpace, measured: Sequence[IntArray]) -> IntArray:
         count = min(self._settings.architectures, space.size)
-        drawn = space.genes(space.sample(count, int(self._rng.integers(2**31))))
+        drawn = space.genes(space.sample(count, int(self.generator.integers(2**31))))
         known = np.unique(np.concatenate(measured), axis=0) if measured else drawn[:0]
         if len(known) > count:
-            known = known[np.sort(self._rng.choice(len(known), count, replace=False))]
+            known = known[np.sort(self.generator.choice(len(known), count, replace=False))]
         both = np.concatenate([known, drawn])
         first = np.unique(both, axis=0, return_index=True)[1]
         return both[np.sort(first)[:count]]
@@ -115,21 +117,26 @@ class Tasks:
         return np.asarray(values - values.mean())
 
     def _synthetic(self) -> FloatArray:
-        seed = int(self._rng.integers(2**31))
+        seed = int(self.generator.integers(2**31))
         values = np.log(synthesise(self._workload, self._settings.pool, seed).latency)
         return np.asarray(values - values.mean(axis=1, keepdims=True))
 
+    @property
+    def pool(self) -> FloatArray:
+        """Log-latencies of the synthetic devices now, (devices, architectures); `refresh` changes them in place."""
+        return self._pool
+
     def refresh(self) -> None:
         """Draw new synthetic devices."""
-        self._pool = self._synthetic()
+        self._pool[...] = self._synthetic()
 
     def normal(self, shape: tuple[int, ...]) -> FloatArray:
         """Draw standard normal numbers."""
-        return self._rng.standard_normal(shape)
+        return self.generator.standard_normal(shape)
 
     def draw(self, tasks: int, total: int) -> Batch:
         """Draw `tasks` devices, each with `total` different architectures and their measured log-latencies."""
-        rng = self._rng
+        rng = self.generator
         total = min(total, len(self.inputs))
         rows = np.stack([rng.choice(len(self.inputs), total, replace=False) for _ in range(tasks)])
 

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from latlab.predictors.base import FloatArray
+from latlab.predictors.common.torch_training import Steps
 from latlab.predictors.in_context.network import InContextNetwork, Shape, StudentT
 from latlab.predictors.in_context.tasks import Tasks, TasksSettings, scale_of
+from latlab.predictors.training_log import FORGETFUL, TrainingLog
 
 __all__ = ["Settings", "Standardised", "train"]
 
@@ -69,7 +71,7 @@ class Standardised:
         return _tensor((log_latency - self.centre) / self.scale)
 
 
-def train(tasks: Tasks, settings: Settings, seed: int) -> InContextNetwork:
+def train(tasks: Tasks, settings: Settings, seed: int, log: TrainingLog = FORGETFUL) -> InContextNetwork:
     """Train a network and return it in eval mode; seed and number of threads determine the result."""
     rng = np.random.default_rng(seed)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
@@ -81,7 +83,19 @@ def train(tasks: Tasks, settings: Settings, seed: int) -> InContextNetwork:
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, settings.rate, total_steps=settings.steps + 1, pct_start=0.05
         )
-        for step in range(settings.steps):
+        steps = Steps(
+            log,
+            settings.steps,
+            {
+                **network.state_dict(),
+                **{f"average {name}": value for name, value in average.state_dict().items()},
+                "pool": torch.from_numpy(tasks.pool),
+            },
+            optimizer,
+            schedule=schedule,
+            numpy_generators={"sizes": rng, "tasks": tasks.generator},
+        )
+        for step in steps:
             if step and step % settings.refresh == 0:
                 tasks.refresh()
             n = round(np.exp(rng.uniform(0, math.log(settings.largest))))
@@ -90,7 +104,7 @@ def train(tasks: Tasks, settings: Settings, seed: int) -> InContextNetwork:
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
-            schedule.step()
+            steps.figures = {"loss": float(loss.detach())}
             with torch.no_grad():
                 for mean, value in zip(average.parameters(), network.parameters(), strict=True):
                     mean.lerp_(value, 1 - settings.memory)

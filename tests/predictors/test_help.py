@@ -12,11 +12,12 @@ from torch.nn import functional as F
 
 from latlab.predictors import SourceDevice, create
 from latlab.predictors.base import FloatArray, IntArray
+from latlab.predictors.bases.trunks import Params, trunk_of
 from latlab.predictors.common.metrics import spearman
 from latlab.predictors.help import Help
 from latlab.predictors.help.hardware_embedding import Scale, embedding, impute, label_scale, source_pool
 from latlab.predictors.help.meta_learning import Settings, adapted, meta_loss
-from latlab.predictors.help.network import Meta, Params, forward, initial, trunk_of
+from latlab.predictors.help.network import Meta, forward, initial
 from latlab.search_spaces import get
 
 CELLS = get("nasbench201")
@@ -137,14 +138,14 @@ def test_inference_network_learns_by_both_terms() -> None:
     trunk = trunk_of(CELLS)
     generator = torch.Generator().manual_seed(0)
     meta = initial(trunk, generator)
-    for tensor in meta.tensors():
+    for tensor in meta.learned(True):
         tensor.requires_grad_()
     x = trunk.inputs(CELLS.genes(CELLS.sample(12, 0))).expand(2, -1, -1, -1)
     y, device = torch.rand(2, 12), torch.rand(2, 10)
     for weight in (0.0, 0.1):
         settings = Settings(kl_weight=weight)
         loss = meta_loss(trunk, meta, (x[:, :4], y[:, :4]), (x[:, 4:], y[:, 4:]), device, generator, settings)
-        gradients = torch.autograd.grad(loss, meta.tensors())
+        gradients = torch.autograd.grad(loss, meta.learned(True))
         assert all(gradient.isfinite().all() and gradient.any() for gradient in gradients[-4:])
 
 
