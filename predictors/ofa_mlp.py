@@ -334,7 +334,7 @@ def _fact_columns(facts: Mapping[str, float]) -> FloatArray:
     if missing:
         raise ValueError(f"it reads the facts {', '.join(FACTS)}; {', '.join(missing)} is missing")
     largest = np.max(list(GPUS.values()), axis=0)
-    return np.array([facts[name] for name in FACTS]) / largest
+    return np.asarray(np.array([facts[name] for name in FACTS]) / largest, dtype=np.float64)
 
 
 def _known_facts(device: str) -> FloatArray:
