@@ -80,8 +80,9 @@ def evaluate(unit: Unit) -> list[Score]:
     per_s = float("nan")
     for split in unit.task.splits:
         folder = unit.predictor.pretrained
-        for device in split.targets if folder else ():
-            folder.check_target(device, lambda _: False)
+        if folder is not None:
+            for device in split.targets:
+                folder.check_target(device, lambda _: False)
         sources = protocol.sources(table, split.sources, unit.source_samples, unit.seed)
         started = time.process_time()
         predictor = unit.predictor.create(table.space, unit.seed)

@@ -93,7 +93,7 @@ class Help(ScorePredictor):
     ) -> None:
         super().__init__(space, seed=seed)
         chosen = replace(_paper(space), **self.modules) if settings is None else settings
-        given = {"episodes": episodes, "patience": patience, "trimmed": trimmed, "condition": condition}
+        given: dict[str, Any] = {"episodes": episodes, "patience": patience, "trimmed": trimmed, "condition": condition}
         given |= {"modulate": modulate, "learned_rates": learned_rates, "steps": steps}
         self.settings = replace(chosen, **{name: value for name, value in given.items() if value is not None})
         if self.settings.modulate and not self.settings.condition:
