@@ -36,6 +36,7 @@ from latlab.harness.bench.protocols import PROTOCOLS, generator  # noqa: E402
 from latlab.harness.bench.tables import LatencyTable  # noqa: E402
 from latlab.harness.bench.tasks import published_task  # noqa: E402
 from latlab.predictors import Predictor, SourceDevice, predictor_class  # noqa: E402
+from latlab.predictors.brp_nas import BRPNAS  # noqa: E402
 from latlab.predictors.common.metrics import spearman  # noqa: E402
 from latlab.predictors.help import Help  # noqa: E402
 from latlab.predictors.ofa_mlp import FACTS, GPUS, OFAMLP, rmse_percent  # noqa: E402
@@ -92,6 +93,12 @@ class Given:
     seeds: int
     draws: int
     pool_episodes: int
+    episodes: int
+    """Episodes of all trained predictors of Table 2."""
+    steps: int
+    """Steps of a training of Once-for-all's predictor."""
+    brp_devices: int
+    """Number of targets on which BRP-NAS is trained."""
 
     def seeds_of(self, text: str, one: Setting) -> list[int]:
         """Return the seeds of which a trained predictor is there; all for one that needs no training."""
@@ -240,7 +247,11 @@ def part_help(given: Given) -> Figures:
 def part_table2(given: Given) -> Figures:
     """HELP's Table 2 and its ablation, on FBNet: each adapts to the ten measurements that are no references, too."""
     one, found = setting("FD", given.data), {}
-    for text in (*dict.fromkeys((*BASELINES, *ABLATION.values())), "scratch", "ridge", "roost", "lookup", "flops"):
+    trained_ones = [
+        f"{text}{',' if ':' in text else ':'}episodes={given.episodes}"
+        for text in dict.fromkeys((*BASELINES, *ABLATION.values()))
+    ]
+    for text in (*trained_ones, "scratch", "ridge", "roost", "lookup", "flops"):
         seeds = given.seeds_of(text, one)
         if seeds:
             found[text] = scored(text, one, seeds, given)
@@ -278,12 +289,16 @@ def part_figure5(given: Given) -> Figures:
 def part_brp(given: Given) -> Figures:
     """HELP's Table 3: BRP-NAS, the lookup table and FLOPs on NAS-Bench-201, trained on the target alone."""
     one, found = setting("ND", given.data), {}
-    for text, count in (("brp-nas:transfer=off", 900), ("lookup", 20), ("flops", 20), ("ridge", 20), ("roost", 20)):
+    plan = (("brp-nas:transfer=off", 10), ("brp-nas:transfer=off", 900), ("lookup", 20), ("flops", 20), ("ridge", 20))
+    for text, count in (*plan, ("ridge", 900), ("roost", 20)):
         predictor = _created(parse_specs(text)[0], one, 0)
         if text == "roost":
             predictor.pretrain(source_devices(one, one.sources))
+        if isinstance(predictor, BRPNAS):
+            predictor.folds = 0  # type: ignore[misc]  # intervals are not looked at here
         own = {}
-        for device in one.targets:
+        few = isinstance(predictor, BRPNAS) and count > 10
+        for device in one.targets[: given.brp_devices] if few else one.targets:
             table = one.table
             drawn = generator(0, "support", device).permutation(table.measured(device)[:900])[:count]
             predictor.adapt(table.genes[drawn], table.column(device)[drawn])
@@ -291,7 +306,8 @@ def part_brp(given: Given) -> Figures:
             own[device] = spearman(predictor.predict(table.genes[test]).mean_ms, table.column(device)[test])
         found[f"{text} {count}"] = {**own, "mean": float(np.mean(list(own.values())))}
         print(text, count, found[f"{text} {count}"], flush=True)
-    show("Table 3, ND", [{"predictor": text, **own} for text, own in found.items()])
+    names = (*one.targets, "mean")
+    show("Table 3, ND", [{"predictor": text, **{name: own.get(name) for name in names}} for text, own in found.items()])
     return found
 
 
@@ -303,7 +319,7 @@ def part_ofa(given: Given) -> Figures:
     devices = [name for name in table.latency_ms if name.endswith("_64")]
 
     def fresh(**options: Any) -> OFAMLP:
-        made = OFAMLP(table.space, **options)
+        made = OFAMLP(table.space, **{"steps": given.steps, **options})
         made.folds = 0  # type: ignore[misc]  # intervals are not looked at here
         return made
 
@@ -317,20 +333,19 @@ def part_ofa(given: Given) -> Figures:
             "spearman": spearman(guess, column[test]),
         }
 
-    found: Figures = {"whole": {name: error(fresh(), name, len(rest)) for name in table.latency_ms}}
+    found: Figures = {"steps": given.steps}
+    found["whole"] = {name: error(fresh(), name, len(rest)) for name in table.latency_ms}
     show("RMSE, 85 % of 5,000 networks", [{"device": name, **own} for name, own in found["whole"].items()])
-    found["curve"] = {
-        str(count): error(fresh(), "titan_rtx_64", count) for count in (50, 100, 200, 400, 700, 1000, 2000, 4000)
-    }
+    found["curve"] = {str(count): error(fresh(), "titan_rtx_64", count) for count in (100, 400, 700, 1000, 2000, 4000)}
     show("Learning curve, titan_rtx_64", [{"networks": n, **own} for n, own in found["curve"].items()])
     found["transfer"] = {}
     for target in devices:
-        alone = error(fresh(steps=1500), target, 700)
-        found["transfer"][f"alone -> {target}"] = alone
-        for base in devices:
-            if base != target:
-                tuned = fresh(steps=1500)
-                tuned.pretrain([SourceDevice(base, table.genes[rest], table.column(base)[rest])])
+        found["transfer"][f"alone -> {target}"] = error(fresh(), target, 700)
+    for base in devices:
+        tuned = fresh()
+        tuned.pretrain([SourceDevice(base, table.genes[rest], table.column(base)[rest])])
+        for target in devices:
+            if target != base:
                 found["transfer"][f"{base} -> {target}"] = error(tuned, target, 700)
     show("Fine-tuned with 700 networks", [{"pair": name, **own} for name, own in found["transfer"].items()])
     found["general"] = {}
@@ -412,10 +427,11 @@ PARTS: Mapping[str, Callable[[Given], Figures]] = {
 def train_all(given: Given, seeds: int) -> None:
     """Train what the parts share, the most important first."""
     for seed in range(seeds):
-        for text in ("help", *BASELINES):
-            trained(text, setting("FD", given.data), seed, given.models)
-        for name in ("ND", "OFA", "ND swapped"):
+        for name in ("FD", "ND", "OFA", "ND swapped"):
             trained("help", setting(name, given.data), seed, given.models)
+        for text in (*BASELINES, "help"):
+            more = f"{text}{',' if ':' in text else ':'}episodes={given.episodes}"
+            trained(more, setting("FD", given.data), seed, given.models)
 
 
 def main() -> None:
@@ -428,8 +444,12 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, default=3)
     arguments.add_argument("--draws", type=int, default=DRAWS)
     arguments.add_argument("--pool-episodes", type=int, default=1000, help="episodes of HELP in Figure 5")
+    arguments.add_argument("--episodes", type=int, default=2000, help="episodes of Table 2's predictors")
+    arguments.add_argument("--steps", type=int, default=3000, help="steps of Once-for-all's predictor")
+    arguments.add_argument("--brp-devices", type=int, default=6, help="targets of BRP-NAS")
     words = arguments.parse_args()
-    given = Given(words.data, words.models, words.checkpoints, words.seeds, words.draws, words.pool_episodes)
+    own = {name: value for name, value in vars(words).items() if name not in ("train", "parts")}
+    given = Given(**own)
     if words.train:
         train_all(given, words.seeds)
         return
