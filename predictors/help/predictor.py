@@ -27,7 +27,7 @@ from latlab.predictors.help.hardware_embedding import (
     source_pool,
 )
 from latlab.predictors.help.meta_learning import Pool, Settings, adapted, draw, meta_train
-from latlab.predictors.help.network import EMBEDDING, PARTS, Meta, forward, modulated
+from latlab.predictors.help.network import EMBEDDING, PARTS, Meta, forward, misfit, modulated
 from latlab.predictors.help.published_checkpoint import published_weights
 from latlab.search_spaces import Architecture, SearchSpace
 
@@ -221,6 +221,9 @@ class Help(ScorePredictor):
                 parts[part][parameter] = torch.from_numpy(value)
         self._meta = Meta(*(parts[part] for part in PARTS)) if parts["weights"] else None
         if self._meta:
+            wrong = misfit(self._meta, self._trunk)
+            if wrong:
+                raise ValueError(wrong)
             modules = {"condition": "head1.device" in parts["weights"], "modulate": bool(parts["inference"])}
             self.settings = replace(self.settings, **modules)
         self._fit(self._genes, self._log_latency, self._label_variance)
