@@ -147,7 +147,8 @@ class OFAMLP(ScorePredictor):
             self._params = self._source
             return
         if len(genes) < FEWEST:
-            self._params = self._one(0 if self._base is None else self._names.index(self._base))
+            if self._source:
+                self._params = self._one(0 if self._base is None else self._names.index(self._base))
             return
         latency = np.exp(log_latency)
         self._unit_ms = float(latency.mean())
@@ -299,6 +300,8 @@ class OFAMLP(ScorePredictor):
             "generalised": np.array([self._generalised]),
             "names": np.frombuffer("\n".join(self._names).encode(), np.uint8),
             "facts": np.empty(0) if self._facts is None else self._facts,
+            "training": np.array([self._steps, self._batch, *self._optimisation.values()], np.float64),
+            "base": np.frombuffer((self._base or "").encode(), np.uint8),
         }
         for part, params in (("source", self._source), ("target", self._params)):
             arrays |= {f"{part}/{name}": value.detach().numpy() for name, value in params.items()}
@@ -308,6 +311,12 @@ class OFAMLP(ScorePredictor):
         self._unit_ms, self._generalised = float(arrays["unit_ms"][0]), bool(arrays["generalised"][0])
         self._names = [name for name in arrays["names"].tobytes().decode().split("\n") if name]
         self._facts = arrays["facts"] if len(arrays["facts"]) else None
+        steps, batch, *rates = arrays["training"].tolist()
+        self._steps, self._batch = int(steps), int(batch)
+        self._optimisation = dict(zip(self._optimisation, rates, strict=True))
+        self._base = arrays["base"].tobytes().decode() or None
+        if self._base not in (None, *self._names):
+            raise ValueError(f"its base {self._base} is not among its sources")
         parts: dict[str, Params] = {"source": {}, "target": {}}
         for name, value in arrays.items():
             part, _, parameter = name.partition("/")

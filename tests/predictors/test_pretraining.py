@@ -132,8 +132,6 @@ def test_what_is_saved_after_pretraining_adapts_as_before(name: str, tmp_path: P
     for transfer in (predictor, again):
         if name in ("multipredict", "nasflat", "brp-nas"):  # the schedule of the fine-tuning is no part of the file
             transfer.settings = Settings(SHORT, SHORT)  # type: ignore[attr-defined]
-        if name == "ofa-mlp":
-            transfer._steps = STEPS  # type: ignore[attr-defined]
     np.testing.assert_allclose(predictions(again), predictions(predictor), rtol=1e-5)
 
 
