@@ -93,7 +93,7 @@ class StoreEvidence:
             )
 
     def _rows(self, target: str) -> pd.DataFrame:
-        rows = self._store.table(target=target, space=self._space, only=LABELS)
+        rows = self._store.table(target=target, space=self._space, only=(*LABELS, "fingerprint_id"))
         kept = (rows["status"] == Status.OK) & (rows["role"] != Role.HOLDOUT)
         rows = rows[kept & (rows["as_written"].astype(bool) == self._as_written)]
         return with_sessions(rows)
