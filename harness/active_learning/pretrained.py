@@ -27,8 +27,9 @@ __all__ = ["Pretrained", "PretrainingCard", "pretrain", "read_pretrained"]
 CARD = "pretraining.json"
 FORMAT = 1
 """Version of the card's form."""
-TRIED = 5
-"""Number of made-up labels to which a loaded predictor is fitted, to see that it predicts numbers."""
+TRIED = (1, 5)
+"""Numbers of made-up labels to which a loaded predictor is fitted, to see that it predicts numbers: one label alone is
+fitted in another way."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class Pretrained:
             _try(found)
         except UnknownPredictorError as error:
             raise BadInputError(f"{self.folder} holds a predictor that is not installed here: {error}") from error
-        except (ValueError, ArithmeticError, RuntimeError) as error:  # of weights that fit no network, too
+        except (ValueError, ArithmeticError, RuntimeError, LookupError, TypeError) as error:  # of whatever is damaged
             reason = clean(str(error)).splitlines()[0][:300] if str(error) else type(error).__name__
             reason = reason.replace("fit the predictor again", "pre-train it again")
             raise BadInputError(reason, "`latlab pretrain` writes such folders.") from error
@@ -134,13 +135,14 @@ class Pretrained:
 
 def _try(predictor: Predictor) -> None:
     """Raise `ValueError` if a predictor, fitted to a few made-up labels, does not predict positive numbers."""
-    genes = predictor.space.genes(predictor.space.sample(2 * TRIED, 0))
-    with np.errstate(all="ignore"):
-        predictor.adapt(genes[:TRIED], np.linspace(1, 2, TRIED))
-        found = predictor.predict(genes)
+    genes = predictor.space.genes(predictor.space.sample(2 * max(TRIED), 0))
+    for count in TRIED:
+        with np.errstate(all="ignore"):
+            predictor.adapt(genes[:count], np.linspace(1, 2, count))
+            found = predictor.predict(genes)
+        if not all(np.isfinite(values).all() and (values > 0).all() for values in (found.mean_ms, found.std_ms)):
+            raise ValueError("its latencies are no positive numbers: its files are damaged")
     predictor.adapt([], [])
-    if not all(np.isfinite(values).all() and (values > 0).all() for values in (found.mean_ms, found.std_ms)):
-        raise ValueError("its latencies are no positive numbers: its files are damaged")
 
 
 def read_pretrained(folder: str | Path) -> Pretrained:

@@ -79,10 +79,15 @@ def evaluate(unit: Unit) -> list[Score]:
     scores: list[Score] = []
     per_s = float("nan")
     for split in unit.task.splits:
+        folder = unit.predictor.pretrained
+        if folder is not None:
+            for device in split.targets:
+                folder.check_target(device, lambda _: False)
         sources = protocol.sources(table, split.sources, unit.source_samples, unit.seed)
         started = time.process_time()
         predictor = unit.predictor.create(table.space, unit.seed)
-        predictor.pretrain(sources)
+        if folder is None:
+            predictor.pretrain(sources)
         pretrain_s = time.process_time() - started
         for device in split.targets:
             for n in unit.samples:

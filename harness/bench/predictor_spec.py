@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 
 from latlab import predictors
+from latlab.harness.active_learning.predictor_factory import PredictorOptions
+from latlab.harness.active_learning.pretrained import Pretrained
 from latlab.harness.errors import BadInputError
 from latlab.predictors import Predictor
 from latlab.search_spaces import SearchSpace
@@ -14,6 +16,8 @@ from latlab.search_spaces import SearchSpace
 __all__ = ["PredictorSpec", "parse_specs"]
 
 Option = bool | int | float | str
+PRETRAINED = "pretrained"
+"""The option of any predictor that names the folder of a pre-trained one."""
 WORDS = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
 
 
@@ -23,15 +27,22 @@ class PredictorSpec:
 
     name: str
     options: tuple[tuple[str, Option], ...] = ()
+    pretrained: Pretrained | None = None
+    """The folder of a pre-trained predictor, which is used instead of training one."""
 
     @property
     def text(self) -> str:
         """The text that the command line would use, with the options in alphabetical order."""
         options = ",".join(f"{key}={_written(value)}" for key, value in sorted(self.options))
+        if self.pretrained is not None:
+            card = self.pretrained.card
+            options = f"{PRETRAINED}={self.pretrained.folder}@{card.trained_at}"
         return f"{self.name}:{options}" if options else self.name
 
     def create(self, space: SearchSpace, seed: int) -> Predictor:
-        """Return a new predictor."""
+        """Return a new predictor, or the pre-trained one."""
+        if self.pretrained is not None:
+            return self.pretrained.predictor(space)
         return predictors.create(self.name, space, seed=seed, **dict(self.options))
 
 
@@ -61,10 +72,18 @@ def parse_specs(text: str) -> list[PredictorSpec]:
             found[-1][1][key.strip()] = _read(value.strip())
     if not found:
         raise BadInputError("--predictor names none", f"Installed are: {', '.join(predictors.names())}.")
-    specs = [PredictorSpec(name, tuple(sorted(options.items()))) for name, options in found]
-    for spec in specs:
+    return [_spec(name, options) for name, options in found]
+
+
+def _spec(name: str, options: dict[str, Option]) -> PredictorSpec:
+    folder = options.pop(PRETRAINED, None)
+    if folder is None:
+        spec = PredictorSpec(name, tuple(sorted(options.items())))
         _check(spec)
-    return specs
+        return spec
+    if options:
+        raise BadInputError(f"predictor {name} is trained already: {', '.join(options)} cannot be chosen any more")
+    return PredictorSpec(name, pretrained=PredictorOptions(name, pretrained=str(folder)).folder)
 
 
 def _check(spec: PredictorSpec) -> None:

@@ -67,6 +67,14 @@ def predictors(
         str | None,
         typer.Option("--predictor", help="NAME,... or NAME:option=value,... \\[default: latlab's own]"),
     ] = None,
+    pretrained: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--pretrained",
+            metavar="FOLDER",
+            help="Also, or without --predictor only, a predictor that `latlab pretrain` wrote; may be repeated.",
+        ),
+    ] = None,
     tasks: Annotated[
         str | None,
         typer.Option("--tasks", help="ND,F1,... or files that `latlab bench tasks` wrote \\[default: all published]"),
@@ -124,9 +132,10 @@ def predictors(
 
     one_thread()
     from latlab import predictors as installed
+    from latlab.harness.active_learning.pretrained import read_pretrained
     from latlab.harness.bench.ceilings import reference_of
     from latlab.harness.bench.evaluate import Unit
-    from latlab.harness.bench.predictor_spec import parse_specs
+    from latlab.harness.bench.predictor_spec import PredictorSpec, parse_specs
     from latlab.harness.bench.protocols import PROTOCOLS
     from latlab.harness.bench.results import ResultFile
     from latlab.harness.bench.run import compare
@@ -137,7 +146,9 @@ def predictors(
     if selection not in chosen.selections:
         raise BadInputError(f"protocol {protocol} has no {selection} selection: what it draws from is fixed")
     budgets = _numbers(samples) if samples is not None else chosen.samples
-    specs = parse_specs(predictor if predictor is not None else installed.DEFAULT)
+    ready = [PredictorSpec(one.card.predictor, pretrained=one) for one in map(read_pretrained, pretrained or [])]
+    given = predictor if predictor is not None else None if ready else installed.DEFAULT
+    specs = [*(parse_specs(given) if given is not None else []), *ready]
     units = [
         Unit(
             task,

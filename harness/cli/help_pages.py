@@ -25,6 +25,7 @@ PAGES = {
     "measure": "measuring",
     "onboard": "onboarding",
     "predict": "predictors-in-use",
+    "pretrain": "pretraining",
     "profile": "profiling",
     "quality": "quality",
     "report": "start",

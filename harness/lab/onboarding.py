@@ -103,7 +103,8 @@ class OnboardingDevices(LabBase):
         plans = []
         for target in targets:
             allowed = source_filter_of(self.inventory, str(target), None, unseen)
-            beside = self._beside(target, targets, allowed) if predictor.sources == ALL else ()
+            alone = predictor.sources != ALL or predictor.pretrained is not None
+            beside = () if alone else self._beside(target, targets, allowed)
             plans.append(
                 OnboardingPlan(
                     target=target,

@@ -13,7 +13,7 @@ from rich.table import Table
 from latlab.harness.active_learning.pretrained import Pretrained
 from latlab.harness.active_learning.training_cache import Report
 from latlab.harness.terminal.console import console, error_console
-from latlab.harness.text import in_words, spoken_duration
+from latlab.harness.text import spoken_duration
 
 __all__ = ["show_pretrained", "training"]
 
@@ -55,7 +55,7 @@ def show_pretrained(found: Pretrained) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_row("predictor", escape(card.predictor))
     table.add_row("search space", escape(card.space))
-    table.add_row("trained on", f"{escape(in_words(found.source_names))} ({escape(card.protocol)})")
+    table.add_row("trained on", f"{escape(', '.join(found.source_names))} ({escape(card.protocol)})")
     for name, value in card.figures.items():
         shown = spoken_duration(value) if name == "train_s" else f"{value:.4g}"
         table.add_row("training took" if name == "train_s" else escape(name.replace("_", " ")), shown)

@@ -80,7 +80,8 @@ class Scratch(ScorePredictor):
         with torch.enable_grad():
             for _ in range(self._steps):
                 optimizer.zero_grad()
-                ((forward(self._trunk, params, x, device)[0] - y) ** 2).mean().backward()
+                loss = ((forward(self._trunk, params, x, device)[0] - y) ** 2).mean()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
         self._params = {name: value.detach() for name, value in params.items()}
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from latlab.predictors.bases.trunks import HIDDEN, Params, Trunk, affine, linear_weights, relu_affine
 
-__all__ = ["EMBEDDING", "PARTS", "Meta", "forward", "initial", "kl", "modulated", "posterior"]
+__all__ = ["EMBEDDING", "PARTS", "Meta", "forward", "initial", "kl", "misfit", "modulated", "posterior"]
 
 EMBEDDING = 10
 """Number of reference architectures, whose latencies embed a device."""
@@ -82,6 +82,20 @@ def initial(trunk: Trunk, generator: torch.Generator, *, condition: bool = True,
         inference |= linear_weights("inference1", EMBEDDING, INFERENCE, generator)
         inference |= linear_weights("inference2", INFERENCE, 2 * Z, generator)
     return Meta(weights, rates, inference)
+
+
+def misfit(found: Meta, trunk: Trunk) -> str | None:
+    """Return what is wrong with weights of a file, or None: each must be there, finite, and of its shape."""
+    condition, modulate = "head1.device" in found.weights, bool(found.inference)
+    own = found.named()
+    for name, value in initial(trunk, torch.Generator(), condition=condition, modulate=modulate).named().items():
+        if name not in own:
+            return f"its {name} is missing"
+        if own[name].shape != value.shape:
+            return f"its {name} is {tuple(own[name].shape)}, not {tuple(value.shape)}"
+        if not bool(own[name].isfinite().all()):
+            return f"its {name} has numbers that are not finite"
+    return None
 
 
 def forward(trunk: Trunk, params: Params, x: Tensor, embedding: Tensor) -> Tensor:

@@ -132,22 +132,24 @@ class NeuralProcess(ScorePredictor):
         noise = torch.randn(after.mean.shape, generator=generator, device=self._device)
         z = after.mean + after.stddev * noise
         mean, deviation = self._decoded(params, embedded[:, :shown], y[:, :shown], embedded[:, shown:], z)
-        error = -torch.distributions.Normal(mean, deviation).log_prob(y[:, shown:]).mean()  # type: ignore[no-untyped-call]
-        divergence = torch.distributions.kl_divergence(after, before).sum(dim=1)
-        return error + (divergence / (n - shown)).mean()
+        labels = torch.distributions.Normal(mean, deviation)
+        error = -labels.log_prob(y[:, shown:]).mean()  # type: ignore[no-untyped-call]
+        divergence: Tensor = torch.distributions.kl_divergence(after, before).sum(dim=1)
+        loss: Tensor = error + (divergence / (n - shown)).mean()
+        return loss
 
     def _latent(self, params: Params, embedded: Tensor, y: Tensor) -> torch.distributions.Normal:
         """Return the distribution of the latent variable (T, LATENT) given embedded measurements (T, n, 100)."""
         each = _shared(params, ("latent1", "latent2"), torch.cat([embedded, y[..., None]], dim=2))
         mean, width = each.mean(dim=1).chunk(2, dim=1)
-        return torch.distributions.Normal(mean, 0.1 + 0.9 * torch.sigmoid(width))  # type: ignore[no-untyped-call]
+        return torch.distributions.Normal(mean, 0.1 + 0.9 * torch.sigmoid(width))
 
     def _decoded(self, params: Params, context: Tensor, y: Tensor, asked: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return means and deviations of labels, each (T, m), of embedded architectures `asked` (T, m, 100)."""
         represented = _shared(params, ("path1", "path2"), torch.cat([context, y[..., None]], dim=2))
 
         def heads(name: str, rows: Tensor) -> Tensor:
-            return _shared(params, (name,), rows).unflatten(2, (HEADS, HIDDEN // HEADS)).transpose(1, 2)
+            return _shared(params, (name,), rows).view(*rows.shape[:2], HEADS, HIDDEN // HEADS).transpose(1, 2)
 
         attended = F.scaled_dot_product_attention(
             heads("query", asked), heads("key", context), heads("value", represented)

@@ -27,7 +27,7 @@ from latlab.predictors.help.hardware_embedding import (
     source_pool,
 )
 from latlab.predictors.help.meta_learning import Pool, Settings, adapted, draw, meta_train
-from latlab.predictors.help.network import EMBEDDING, PARTS, Meta, forward, modulated
+from latlab.predictors.help.network import EMBEDDING, PARTS, Meta, forward, misfit, modulated
 from latlab.predictors.help.published_checkpoint import published_weights
 from latlab.search_spaces import Architecture, SearchSpace
 
@@ -35,6 +35,8 @@ __all__ = ["Help", "Settings"]
 
 CHUNK = 2048
 """Number of architectures predicted at a time, such that intermediate results stay in the processor's cache."""
+FOLD_SAMPLES = 2
+"""Number of samples of z in a fold of the support; all `monte_carlo` of them are drawn for the fit to the whole."""
 SMALLEST_HELD_OUT = 20
 """Number of held-out architectures below which none are held out, and a device's whole pool is trained on."""
 
@@ -93,12 +95,14 @@ class Help(ScorePredictor):
     ) -> None:
         super().__init__(space, seed=seed)
         chosen = replace(_paper(space), **self.modules) if settings is None else settings
-        given = {"episodes": episodes, "patience": patience, "trimmed": trimmed, "condition": condition}
+        given: dict[str, Any] = {"episodes": episodes, "patience": patience, "trimmed": trimmed, "condition": condition}
         given |= {"modulate": modulate, "learned_rates": learned_rates, "steps": steps}
         self.settings = replace(chosen, **{name: value for name, value in given.items() if value is not None})
         if self.settings.modulate and not self.settings.condition:
             raise ValueError("z is made from the embedding of the device: with condition=off, give modulate=off, too")
         self.as_published, self._checkpoint = as_published, checkpoint
+        self._samples = self.settings.monte_carlo
+        """Number of samples of z that the next fit draws."""
         self._device = torch.device(device)
         self._trunk = trunk_of(space, device)
         self._meta: Meta | None = None
@@ -154,6 +158,14 @@ class Help(ScorePredictor):
         device = self._embedding(pool.log_references)
         return Pool(x[rest], y[rest], x[held], y[held], device)
 
+    def _unseen_scores(self) -> FloatArray | None:
+        """Draw fewer samples of z in the folds, which only tell how far a score can be trusted."""
+        self._samples = min(FOLD_SAMPLES, self.settings.monte_carlo)
+        try:
+            return super()._unseen_scores()
+        finally:
+            self._samples = self.settings.monte_carlo
+
     def _fit(self, genes: IntArray, log_latency: FloatArray, label_variance: FloatArray) -> None:
         self._adapted = None
         if self._meta is None or not len(genes):
@@ -161,7 +173,7 @@ class Help(ScorePredictor):
         references = self._references[:1].mean(axis=0)
         if self.settings.condition:
             references = impute(measured_references(self.space, genes, log_latency), self._references)
-        samples = self.settings.monte_carlo if self._meta.inference else 1
+        samples = self._samples if self._meta.inference else 1
         device = self._embedding(references).expand(samples, -1)
         if self.as_published:
             others = ~is_reference(self.space, genes)
@@ -211,6 +223,7 @@ class Help(ScorePredictor):
     def _restore(self, arrays: dict[str, NDArray[Any]]) -> None:
         steps, samples, as_published = arrays["adaptation"].tolist()
         self.settings = replace(self.settings, steps=steps, monte_carlo=samples)
+        self._samples = samples
         self.as_published = bool(as_published)
         self._scales = [Scale(float(low), float(high)) for low, high in arrays["source_scales_ms"]]
         self._references = arrays["source_references"]
@@ -221,6 +234,9 @@ class Help(ScorePredictor):
                 parts[part][parameter] = torch.from_numpy(value)
         self._meta = Meta(*(parts[part] for part in PARTS)) if parts["weights"] else None
         if self._meta:
+            wrong = misfit(self._meta, self._trunk)
+            if wrong:
+                raise ValueError(wrong)
             modules = {"condition": "head1.device" in parts["weights"], "modulate": bool(parts["inference"])}
             self.settings = replace(self.settings, **modules)
         self._fit(self._genes, self._log_latency, self._label_variance)

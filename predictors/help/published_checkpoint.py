@@ -13,7 +13,7 @@ from torch import Tensor
 
 from latlab.predictors.bases.trunks import HIDDEN, Params, Trunk
 from latlab.predictors.help.meta_learning import Settings
-from latlab.predictors.help.network import PARTS, Meta, initial
+from latlab.predictors.help.network import Meta, misfit
 
 __all__ = ["published_weights"]
 
@@ -43,7 +43,6 @@ def published_weights(path: str, trunk: Trunk, settings: Settings) -> Meta:
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"the checkpoint {path} cannot be read without running what is in it: {reason:.200}") from None
-    expected = initial(trunk, torch.Generator(), condition=settings.condition, modulate=settings.modulate)
     try:
         weights, rates = _weights(content["model"]), _weights(content["task_lr"])
         inference: Params = {}
@@ -52,19 +51,15 @@ def published_weights(path: str, trunk: Trunk, settings: Settings) -> Meta:
             for layer, place in (("inference1", 0), ("inference2", 2)):
                 inference[f"{layer}.weight"] = _plain(encoder[f"z_encoder.{place}.weight"]).T.contiguous()
                 inference[f"{layer}.bias"] = _plain(encoder[f"z_encoder.{place}.bias"])
-        found = Meta(weights, rates, inference)
-        shapes = {name: tuple(value.shape) for name, value in found.named().items()}
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         raise ValueError(f"{path} is no checkpoint of HELP: {type(error).__name__} {error}") from None
-    for name, value in expected.named().items():
-        if shapes.get(name) != tuple(value.shape):
-            raise ValueError(
-                f"{path} is no checkpoint of HELP for this space: its {name} is {shapes.get(name, 'missing')}, not "
-                f"{tuple(value.shape)}"
-            )
-    if not all(bool(value.isfinite().all()) for value in found.named().values()):
-        raise ValueError(f"{path} has weights that are not finite")
-    return Meta(*({name: getattr(found, part)[name] for name in getattr(expected, part)} for part in PARTS))
+    found = Meta(weights, rates, inference)
+    wrong = misfit(found, trunk)
+    if wrong is None and ("head1.device" in weights) != settings.condition:
+        wrong = "it has other modules"
+    if wrong:
+        raise ValueError(f"{path} is no checkpoint of HELP for this space: {wrong}")
+    return found
 
 
 def _weights(named: dict[str, Tensor]) -> Params:
