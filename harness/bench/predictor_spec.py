@@ -5,15 +5,19 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from typing import Any
 
 from latlab import predictors
 from latlab.harness.errors import BadInputError
 from latlab.predictors import Predictor
+from latlab.predictors.encodings.table import EncodingTable
 from latlab.search_spaces import SearchSpace
 
 __all__ = ["PredictorSpec", "parse_specs"]
 
 Option = bool | int | float | str
+TABLE = "encoding_table"
+"""The argument of constructors that is given by an option of its own (`--encoding-table`)."""
 WORDS = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
 
 
@@ -30,9 +34,22 @@ class PredictorSpec:
         options = ",".join(f"{key}={_written(value)}" for key, value in sorted(self.options))
         return f"{self.name}:{options}" if options else self.name
 
-    def create(self, space: SearchSpace, seed: int) -> Predictor:
-        """Return a new predictor."""
-        return predictors.create(self.name, space, seed=seed, **dict(self.options))
+    def create(self, space: SearchSpace, seed: int, encodings: EncodingTable | None = None) -> Predictor:
+        """Return a new predictor.
+
+        Args:
+            encodings: what a predictor with the option `encoding` reads instead of computing it.
+
+        Raises:
+            BadInputError: an option has a value that the predictor does not take.
+        """
+        options: dict[str, Any] = dict(self.options)
+        if encodings is not None and "encoding" in options:
+            options[TABLE] = encodings
+        try:
+            return predictors.create(self.name, space, seed=seed, **options)
+        except ValueError as error:
+            raise BadInputError(f"the predictor {self.text}: {error}") from error
 
 
 def parse_specs(text: str) -> list[PredictorSpec]:
@@ -73,7 +90,7 @@ def _check(spec: PredictorSpec) -> None:
     if not points:
         raise BadInputError(f"unknown predictor {spec.name!r}; installed are: {', '.join(predictors.names())}")
     taken = inspect.signature(points[0].load()).parameters
-    known = [name for name in taken if name not in ("space", "seed")]
+    known = [name for name in taken if name not in ("space", "seed", TABLE)]
     for key, _ in spec.options:
         if key not in known:
             raise BadInputError(

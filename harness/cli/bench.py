@@ -120,7 +120,7 @@ def predictors(
 
     latlab bench predictors --table mine.parquet --space fbnet --source pi3,pi4 --target pi5
     """
-    from latlab.harness.bench.processes import one_thread
+    from latlab.harness.processes import one_thread
 
     one_thread()
     from latlab import predictors as installed

@@ -218,9 +218,7 @@ def _of_loss(network: nn.Module, batch: Batch, classes: int) -> dict[str, float]
     }
     product = torch.stack([(g.detach() * g).sum() for _, g in known]).sum()
     curved = torch.autograd.grad(product, weights, allow_unused=True, retain_graph=True)
-    values["grasp"] = float(
-        sum(-(w.detach() * h).sum() for w, h in zip(weights, curved, strict=True) if h is not None)
-    )
+    values["grasp"] = float(sum(-(w.detach() * h).sum() for w, h in zip(weights, curved, strict=True) if h is not None))
     (jacobian,) = torch.autograd.grad(result.sum(), images, allow_unused=True)
     rows = np.zeros((len(images), 1)) if jacobian is None else jacobian.flatten(1).double().numpy()
     return values | {"jacov": _jacov(rows), "epe_nas": _epe_nas(rows, batch.labels.numpy(), classes)}
