@@ -1,8 +1,8 @@
 """Selections of the architectures to measure on a new device, made before any of their latencies is seen.
 
 A `TargetDevice` holds a device's latencies and gives out only those that are paid for. Selections get the target, so
-they cannot see any other; only the sampler `latency-oracle` is told all. Otherwise only the scoring, after the predictor
-is fitted, sees the whole column.
+they cannot see any other; only the sampler `latency-oracle` is told all. Otherwise only the scoring sees the whole
+column, after the predictor is fitted.
 """
 
 from __future__ import annotations

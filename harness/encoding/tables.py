@@ -23,8 +23,8 @@ MAX_JSON_BYTES = 1_000_000_000
 ARCH, OPS, INDEX = "arch", "ops", "index"
 """Columns that name the architecture: its string, its genes, its row in a table of latencies."""
 FORMS = (
-    "A table of encodings is Parquet, CSV or JSON. It has a column `arch` with strings or `ops` with genes, and columns "
-    "of numbers; nasflat_latency's and NAS-Bench-Suite-Zero's files are read, too."
+    "A table of encodings is Parquet, CSV or JSON. It has a column `arch` with strings or `ops` with genes, and "
+    "columns of numbers; nasflat_latency's and NAS-Bench-Suite-Zero's files are read, too."
 )
 NASLIB_OPERATIONS = ("skip_connect", "none", "nor_conv_3x3", "nor_conv_1x1", "avg_pool_3x3")
 """NASLib's numbers of NAS-Bench-201's operations."""

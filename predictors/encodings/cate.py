@@ -1,12 +1,12 @@
-"""CATE: 32 numbers per architecture from a Transformer, trained to fill in masked operations of pairs that cost alike.
+"""CATE: 32 numbers per architecture from a Transformer that learned to fill in masked operations of pairs.
 
-Yan et al., CATE: Computation-aware Neural Architecture Encoding with Transformers, ICML 2021. A graph encoder reads each
-architecture of a pair; a node attends to itself and to the nodes that depend on it. A cross encoder reads both side by
+Yan et al., CATE: Computation-aware Neural Architecture Encoding with Transformers, ICML 2021. A graph encoder reads
+each architecture of a pair; a node attends to itself and to the nodes that depend on it. A cross encoder reads both side by
 side, so that what is masked in one can be read from the other. Pairs are neighbours by number of parameters. The
 encoding is the graph encoder's last node, the output.
 
-The authors' graph encoder has 12 layers and their cross encoder 24, trained on GPUs. Here they have 3 and 2, which train
-on a core in a minute or two; widths, masks, pairs and loss are theirs.
+The authors' graph encoder has 12 layers and their cross encoder 24, trained on GPUs. Here they have 3 and 2, which
+train on a core in a minute or two; widths, masks, pairs and loss are theirs.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class _Network(nn.Module):
 
     def loss(self, tokens: Tensor, closed: Tensor) -> Tensor:
         """Return the cross entropy of the masked operations of pairs (b, 2, v)."""
-        b, _, v = tokens.shape
+        b = len(tokens)
         masked = (torch.rand(tokens.shape) < CORRUPTED) & (tokens > 0)
         x = self.encode(tokens.masked_fill(masked, 1).flatten(0, 1), closed.flatten(0, 1)).unflatten(0, (b, 2))
         x = (x + self.segment.weight[:, None]).flatten(1, 2)

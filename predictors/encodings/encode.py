@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -81,8 +84,8 @@ def encode(
 def zcp_cache(space: SearchSpace, seed: int) -> VectorCache:
     """Return the cache of a space's proxies with the default batch of a seed."""
     folder = kept_folder()
-    code = code_digest((zero_cost_proxies, type(space)))
-    key = f"zcp/{space.name}/{seed}/{code}/{torch.__version__}"
+    formulas = hashlib.sha256(Path(inspect.getfile(zero_cost_proxies)).read_bytes()).hexdigest()[:16]
+    key = f"zcp/{space.name}/{seed}/{formulas}/{code_digest((type(space),))}/{torch.__version__}"
     return VectorCache(None if folder is None else folder / "encodings.db", key)
 
 

@@ -339,7 +339,7 @@ def _without_batch_norms(network: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def _zen(network: nn.Module, shape: torch.Size) -> float:
-    """Return log(mean over images of ||f(x) - f(x + 0.01 x')||_1) + the sum over batch norms of log sqrt(mean variance).
+    """Return log of the mean over images of ||f(x) - f(x + 0.01 x')||_1, plus log sqrt(mean variance) per batch norm.
 
     f is the feature map before the global mean, x and x' are normal, and so are the weights. Lin et al., Zen-NAS, ICCV
     2021. The variances are running ones after both passes, as in NAS-Bench-Suite-Zero.
