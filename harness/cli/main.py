@@ -19,8 +19,8 @@ from latlab.agents.protocol.errors import DISK_FULL
 from latlab.harness.cli import bench as cli_bench
 from latlab.harness.cli import compare as cli_compare
 from latlab.harness.cli import devices as cli_devices
+from latlab.harness.cli import encoding, inspecting, measuring, predicting, results, searching, simulating
 from latlab.harness.cli import importing as cli_import
-from latlab.harness.cli import inspecting, measuring, predicting, results, searching, simulating
 from latlab.harness.cli import profile as cli_profile
 from latlab.harness.cli import quality as cli_quality
 from latlab.harness.cli import store as cli_store
@@ -46,6 +46,7 @@ app.add_typer(cli_devices.app)
 app.add_typer(inspecting.app)
 app.add_typer(cli_bench.app, name="bench")
 app.add_typer(simulating.app)
+app.add_typer(encoding.app)
 app.add_typer(cli_import.app)
 app.add_typer(cli_sustain.app)
 app.add_typer(cli_profile.app)

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MOST",
+    "SAMPLERS_HELP",
     "STORE",
     "STORE_HELP",
     "AcceleratorOption",
     "BatchOption",
     "DevicesArgument",
     "DimOption",
+    "EncodingTableOption",
     "FactOption",
     "InputDataOption",
     "InputOption",
@@ -65,6 +67,10 @@ __all__ = [
 ]
 
 
+SAMPLERS_HELP = (
+    "random, params, designed, latency-quantiles, or by an encoding (cosine:E, kmeans:E, diverse:E with E one of "
+    "costs, zcp, arch2vec, cate, caz)"
+)
 STORE = Path("latlab.db")
 STORE_HELP = "The store: the file with all measurements."
 StoreOption = Annotated[Path, typer.Option("--store", help=STORE_HELP)]
@@ -242,6 +248,10 @@ UntilOption = Annotated[
 NearOption = Annotated[
     str | None,
     typer.Option("--near", metavar="MS", help="Choose networks for accuracy around this latency, such as 20ms."),
+]
+EncodingTableOption = Annotated[
+    Path | None,
+    typer.Option("--encoding-table", help="A file with encodings, read instead of computing them (`latlab encode`)."),
 ]
 NewSessionOption = Annotated[
     bool, typer.Option("--new-session", help="Measure all networks again, in a new session; earlier ones stay.")

@@ -15,9 +15,9 @@ from latlab.harness.importers.grid import Grid, as_numbers, read_csv, read_parqu
 from latlab.predictors.base import FloatArray, IntArray
 from latlab.predictors.encodings.table import EncodingTable
 from latlab.predictors.encodings.zero_cost import PROXIES
-from latlab.search_spaces import ArchitectureError, SearchSpace
+from latlab.search_spaces import Architecture, ArchitectureError, SearchSpace
 
-__all__ = ["read_encoding_table"]
+__all__ = ["read_encoding_table", "read_genes"]
 
 MAX_JSON_BYTES = 1_000_000_000
 ARCH, OPS, INDEX = "arch", "ops", "index"
@@ -53,6 +53,29 @@ def read_encoding_table(path: Path, space: SearchSpace, genes: IntArray | None =
     except OSError as error:
         raise BadInputError(f"cannot read the table {path}: {error.strerror or error}") from error
     return _from_grid(grid, space, genes)
+
+
+def read_genes(space: SearchSpace, path: Path) -> list[Architecture]:
+    """Return the architectures of a file with one per line: its string, or its genes as numbers; `#` begins a comment.
+
+    Raises:
+        BadInputError: the file cannot be read, or a line names no architecture of the space.
+    """
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise BadInputError(f"{path} is larger than {MAX_JSON_BYTES:,} bytes")
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise BadInputError(f"cannot read {path}: {reason}") from error
+    found = [
+        space.from_genes(_parsed(space, line, f"{path}, line {number}", "Write a string, or genes as numbers."))
+        for number, line in enumerate(lines, 1)
+        if line.strip() and not line.startswith("#")
+    ]
+    if not found:
+        raise BadInputError(f"{path} holds no architecture", "Write one per line: its string, or its genes as numbers.")
+    return found
 
 
 def _from_grid(grid: Grid, space: SearchSpace, genes: IntArray | None) -> EncodingTable:
@@ -101,7 +124,7 @@ def _table(name: str, columns: list[str], genes: list[tuple[int, ...]], vectors:
     return EncodingTable(name, columns, np.array(list(seen), np.int64), vectors[list(seen.values())])
 
 
-def _parsed(space: SearchSpace, value: Any, where: str) -> tuple[int, ...]:
+def _parsed(space: SearchSpace, value: Any, where: str, hint: str = FORMS) -> tuple[int, ...]:
     """Return the genes of a string or a list of genes."""
     try:
         if isinstance(value, str) and not re.fullmatch(r"[\s\d,;_\[\]()-]+", value):
@@ -109,7 +132,7 @@ def _parsed(space: SearchSpace, value: Any, where: str) -> tuple[int, ...]:
         numbers = re.findall(r"-?\d+", value) if isinstance(value, str) else list(value)
         return space.from_genes([int(number) for number in numbers]).genes
     except (ArchitectureError, TypeError, ValueError) as error:
-        raise BadInputError(f"{where}: {error}", FORMS) from error
+        raise BadInputError(f"{where}: {error}", hint) from error
 
 
 def _read_json(path: Path, space: SearchSpace) -> EncodingTable:
