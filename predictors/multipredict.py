@@ -67,9 +67,9 @@ class MultiPredict(TransferPredictor):
     """MultiPredict: trained by absolute error on latencies scaled per device, then fine-tuned to the target several
     times.
 
-    It differs from the paper in three things. Analytic costs stand for the proxies unless `encoding` says otherwise. The
-    choices are a vector in every space, while the authors read NAS-Bench-201 with a graph network. The labels of a target are scaled
-    by its measurements, while the authors scale by its whole table.
+    It differs from the paper in three things. Analytic costs stand for the proxies unless `encoding` says otherwise.
+    The choices are a vector in every space, while the authors read NAS-Bench-201 with a graph network. The labels of a
+    target are scaled by its measurements, while the authors scale by its whole table.
     """
 
     name = "multipredict"

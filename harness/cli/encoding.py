@@ -12,10 +12,9 @@ import typer
 
 from latlab.harness.cli.command import App, output_option
 from latlab.harness.cli.interruption import interruption
-from latlab.harness.cli.options import SeedOption, SpaceOption, json_option, print_json
+from latlab.harness.cli.options import ENCODING_NAMES, SeedOption, SpaceOption, json_option, print_json
 from latlab.harness.cli.table_files import table_format, write_table
 from latlab.harness.errors import BadInputError
-from latlab.predictors.encodings.names import ENCODINGS, runs_networks
 
 app = App()
 
@@ -24,9 +23,7 @@ app = App()
 def encode(
     space: SpaceOption,
     *,
-    encoding: Annotated[
-        str, typer.Option("--encoding", metavar="NAME", help=f"One of: {', '.join(ENCODINGS)}.")
-    ] = "zcp",
+    encoding: Annotated[str, typer.Option("--encoding", metavar="NAME", help=f"One of: {ENCODING_NAMES}.")] = "zcp",
     count: Annotated[int | None, typer.Option("--count", min=1, help="Encode this many random architectures.")] = None,
     genes: Annotated[
         Path | None,
@@ -56,6 +53,7 @@ def encode(
     from latlab.harness.encoding.tables import read_genes
     from latlab.harness.lab.encoding import encode_space
     from latlab.harness.terminal.encoding import progress
+    from latlab.predictors.encodings.names import runs_networks
 
     archs = None if genes is None else read_genes(space_named(space), genes)
     started = time.monotonic()
@@ -71,9 +69,8 @@ def encode(
                 progress=finished,
             )
     except KeyboardInterrupt:
-        print(
-            f"latlab: {interruption.words}\nFinished proxies are cached; the same command continues.", file=sys.stderr
-        )
+        kept = "Finished proxies are cached; the same command continues."
+        print(f"latlab: {interruption.words}\n{kept}", file=sys.stderr)
         sys.exit(interruption.exit_code)
     write_table(found.table, out, format_)
     rows, seconds = len(found.table), time.monotonic() - started

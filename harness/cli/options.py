@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "ENCODING_NAMES",
     "MOST",
     "SAMPLERS_HELP",
     "STORE",
@@ -67,9 +68,10 @@ __all__ = [
 ]
 
 
+ENCODING_NAMES = "totals, costs, zcp, arch2vec, cate, caz"
 SAMPLERS_HELP = (
-    "random, params, designed, latency-quantiles, or by an encoding (cosine:E, kmeans:E, diverse:E with E one of "
-    "costs, zcp, arch2vec, cate, caz)"
+    "random, params, designed, latency-quantiles, or by an encoding E (cosine:E, kmeans:E, diverse:E with E one of "
+    f"{ENCODING_NAMES})"
 )
 STORE = Path("latlab.db")
 STORE_HELP = "The store: the file with all measurements."

@@ -91,10 +91,8 @@ class Measuring(LabBase):
         """
         named = policy_named(policy, self.inventory)
         if acquisition != "random" or encoding_table is not None:
-            archs, count = (
-                self._sampled(devices, options, space, count, acquisition, encoding_table, seed, blocks),
-                None,
-            )
+            archs = self._sampled(devices, options, space, count, acquisition, encoding_table, seed, blocks)
+            count = None
         files: dict[str, Callable[[str], Future[Artifact]]] = {}
         if model is not None:
             campaigns = []
