@@ -2,8 +2,8 @@
 
 Yan et al., CATE: Computation-aware Neural Architecture Encoding with Transformers, ICML 2021. A graph encoder reads
 each architecture of a pair; a node attends to itself and to the nodes that depend on it. A cross encoder reads both
-side by side, so that what is masked in one can be read from the other. Pairs are neighbours by number of parameters. The
-encoding is the graph encoder's last node, the output.
+side by side, so that what is masked in one can be read from the other. Pairs are neighbours by number of parameters.
+The encoding is the graph encoder's last node, the output.
 
 The authors' graph encoder has 12 layers and their cross encoder 24, trained on GPUs. Here they have 3 and 2, which
 train on a core in a minute or two; widths, masks, pairs and loss are theirs.
