@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +39,8 @@ class VectorCache:
         if self._path is None or not self._path.exists() or not len(genes):
             return found, known
         names = [row.tobytes() for row in np.ascontiguousarray(genes, dtype=np.int64)]
-        with self._open() as file:
+
+        def read(file: sqlite3.Connection) -> None:
             for start in range(0, len(names), CHUNK):
                 part = names[start : start + CHUNK]
                 marks = ",".join("?" * len(part))
@@ -50,6 +51,8 @@ class VectorCache:
                 for row, name in enumerate(part, start):
                     if name in vectors:
                         found[row], known[row] = vectors[name], True
+
+        self._use(read)
         return found, known
 
     def put(self, genes: IntArray, vectors: FloatArray) -> None:
@@ -58,30 +61,27 @@ class VectorCache:
             return
         with suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._open() as file, file:
-            file.execute(
-                "CREATE TABLE IF NOT EXISTS vectors (key TEXT, genes BLOB, vector BLOB, PRIMARY KEY (key, genes))"
-            )
-            file.executemany(
-                "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)",
-                [
-                    (self._key, row.tobytes(), vector.tobytes())
-                    for row, vector in zip(
-                        np.ascontiguousarray(genes, np.int64), np.ascontiguousarray(vectors, np.float64), strict=True
-                    )
-                ],
-            )
+        rows = zip(np.ascontiguousarray(genes, np.int64), np.ascontiguousarray(vectors, np.float64), strict=True)
+        values = [(self._key, row.tobytes(), vector.tobytes()) for row, vector in rows]
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+        def write(file: sqlite3.Connection) -> None:
+            columns = "key TEXT, genes BLOB, vector BLOB, PRIMARY KEY (key, genes)"
+            with file:
+                file.execute(f"CREATE TABLE IF NOT EXISTS vectors ({columns})")
+                file.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", values)
+
+        self._use(write, again=True)
+
+    def _use(self, work: Callable[[sqlite3.Connection], None], *, again: bool = False) -> None:
+        """Call `work` with the open file, and with a new one where it was damaged and `again` is true."""
         assert self._path is not None
         try:
             with closing(sqlite3.connect(self._path, timeout=WAIT_S)) as file:
-                yield file
+                work(file)
         except sqlite3.OperationalError:
             pass  # it cannot be opened, read or written now, or has no table yet
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, ValueError):
             with suppress(OSError):
                 self._path.unlink()
-        except OSError:
-            pass
+                if again:
+                    self._use(work)
