@@ -111,7 +111,7 @@ def sampler_names() -> list[str]:
 def at_random(pool: Pool, n: int, rng: np.random.Generator, encoding: str) -> IntArray:
     """Choose uniformly at random. With equal generators, a smaller n is a prefix of a larger one."""
     drawn = rng.permutation(pool.rows)
-    return drawn[~np.isin(drawn, pool.taken)][:n]
+    return np.asarray(drawn[~np.isin(drawn, pool.taken)][:n])
 
 
 def by_params(pool: Pool, n: int, rng: np.random.Generator, encoding: str) -> IntArray:

@@ -14,6 +14,7 @@ from latlab.harness.active_learning.loop import ClosedLoop, refitted
 from latlab.harness.active_learning.other_spaces import other_spaces, spaces_of
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for
 from latlab.harness.active_learning.remarks import label_remarks
+from latlab.harness.active_learning.session_spread import session_variance
 from latlab.harness.active_learning.source_devices import (
     ENOUGH_LABELS,
     NONE,
@@ -23,6 +24,7 @@ from latlab.harness.active_learning.source_devices import (
 from latlab.harness.architectures import is_block_space, space_named
 from latlab.harness.errors import BadInputError
 from latlab.harness.inventory.inventory import Inventory
+from latlab.harness.store.comparable import comparable
 from latlab.harness.store.store import Store
 from latlab.harness.store.tables import LABELS
 from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Role, Selection, Status
@@ -158,6 +160,7 @@ def fitted_to_store(
     # Imported labels know nothing of the device.
     prints = table["fingerprint_id"][table["selection"] != Selection.IMPORTED].dropna()
     facts = store.facts(str(prints.iloc[-1])) if len(prints) else {}
+    used = table if nothing else comparable(table)
     card = card_of(
         target,
         fresh,
@@ -167,6 +170,7 @@ def fitted_to_store(
         facts=facts | {"simulated": bool(table["simulated"].any())},
         options=options,
         seed=seed,
+        session_variance=session_variance(store, target, used),
     )
     fitted = FittedPredictor(loop.predictor, card, measured_latencies(labels[labels["space"] == space]))
     fitted.remarks = (*label_remarks(table), *fitted.remarks)

@@ -46,6 +46,8 @@ def encode(
     if (count is None) == (genes is None):
         raise BadInputError("say which architectures, in one way", "Use --count N, or --genes FILE.")
     format_ = table_format(out)
+    if not os.access(out.absolute().parent, os.W_OK | os.X_OK):  # before hours of work
+        raise BadInputError(f"cannot write {out}: its folder does not exist or is not writable", "Name another place.")
     from latlab.harness.processes import one_thread
 
     one_thread()

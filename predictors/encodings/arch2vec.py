@@ -49,7 +49,7 @@ class _Network(nn.Module):
         x = graphs.operations
         for own, layer, norm in zip(self.own_weight, self.layers, self.norms, strict=True):
             x = (1 + own) * x + undirected @ x
-            x = F.relu(norm(layer(x.flatten(0, 1)))).unflatten(0, graphs.operations.shape[:2])
+            x = F.relu(norm(layer(x.flatten(0, 1)))).view(*graphs.operations.shape[:2], HIDDEN)
         return self.mean(x), self.log_deviation(x)
 
     def loss(self, graphs: Graphs) -> Tensor:

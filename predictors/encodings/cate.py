@@ -56,7 +56,7 @@ class _Network(nn.Module):
         """Return the cross entropy of the masked operations of pairs (b, 2, v)."""
         b = len(tokens)
         masked = (torch.rand(tokens.shape) < CORRUPTED) & (tokens > 0)
-        x = self.encode(tokens.masked_fill(masked, 1).flatten(0, 1), closed.flatten(0, 1)).unflatten(0, (b, 2))
+        x = self.encode(tokens.masked_fill(masked, 1).flatten(0, 1), closed.flatten(0, 1)).view(b, 2, -1, WIDTH)
         x = (x + self.segment.weight[:, None]).flatten(1, 2)
         y = self.head(self.pair(x, src_key_padding_mask=(tokens == 0).flatten(1)))
         target = torch.where(masked, tokens, -100).flatten()

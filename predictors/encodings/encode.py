@@ -185,4 +185,5 @@ class _Scale:
         with np.errstate(all="ignore"):
             scaled = (self._bend(raw) - self._mean) / self._deviation
         clean = np.nan_to_num(scaled, nan=0.0, posinf=LARGEST, neginf=-LARGEST)
-        return np.clip(clean, -LARGEST, LARGEST).astype(np.float32)
+        cut: NDArray[np.float32] = np.clip(clean, -LARGEST, LARGEST).astype(np.float32)
+        return cut

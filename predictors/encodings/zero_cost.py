@@ -329,7 +329,7 @@ def _synflow(network: nn.Module, shape: tuple[int, ...]) -> float:
 def _without_batch_norms(network: nn.Module) -> Iterator[None]:
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
-        norm.forward = lambda x: x  # type: ignore[method-assign]
+        norm.forward = lambda x: x  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
