@@ -164,20 +164,20 @@ def by_design(pool: Pool, n: int, rng: np.random.Generator, encoding: str) -> In
 def by_cosine(pool: Pool, n: int, rng: np.random.Generator, encoding: str) -> IntArray:
     """Sort by mean cosine similarity to all of the pool, cut into n buckets, and draw one from each."""
     rows, vectors = _encoded(pool, n, rng, encoding)
-    return rows[_cosine(vectors, n, rng)]
+    return np.asarray(rows[_cosine(vectors, n, rng)])
 
 
 def by_kmeans(pool: Pool, n: int, rng: np.random.Generator, encoding: str) -> IntArray:
     """Take the architecture nearest to each of n centres of k-means."""
     rows, vectors = _encoded(pool, n, rng, encoding)
-    return rows[_kmeans(vectors, n, rng)]
+    return np.asarray(rows[_kmeans(vectors, n, rng)])
 
 
 def by_both(pool: Pool, n: int, rng: np.random.Generator, encoding: str) -> IntArray:
     """Choose half by k-means and the others by cosine similarity, which is NASFLAT's sampler."""
     rows, vectors = _encoded(pool, n, rng, encoding)
     chosen = _kmeans(vectors, n // 2, rng)
-    return rows[np.concatenate([chosen, _cosine(vectors, n - len(chosen), rng, chosen)])]
+    return np.asarray(rows[np.concatenate([chosen, _cosine(vectors, n - len(chosen), rng, chosen)])])
 
 
 SAMPLERS: dict[str, Rule] = {

@@ -78,6 +78,12 @@ def choose_networks(
     elif sampler.name == "latency-quantiles":
         genes = np.concatenate([space.genes([]), *(source.genes for source in sources)])
         genes = np.unique(genes, axis=0) if len(genes) else genes
+        if len(genes) < count:
+            raise BadInputError(
+                f"--acquisition {sampler.text}: the source devices have measured {len(genes)} networks of {space.name}, "
+                f"too few for {count}",
+                "`latlab sources` lists them, `latlab import` adds more.",
+            )
     else:
         wanted = min(max(CANDIDATES, count) + len(exclude), space.size)
         genes = space.genes(space.sample(wanted, seed))
