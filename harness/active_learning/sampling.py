@@ -80,7 +80,7 @@ def choose_networks(
         genes = np.unique(genes, axis=0) if len(genes) else genes
         if len(genes) < count:
             raise BadInputError(
-                f"--acquisition {sampler.text}: the source devices have measured {len(genes)} networks of {space.name}, "
+                f"--acquisition {sampler.text}: the sources have measured {len(genes)} networks of {space.name}, "
                 f"too few for {count}",
                 "`latlab sources` lists them, `latlab import` adds more.",
             )

@@ -150,7 +150,7 @@ def test_measure_takes_a_sampler_and_a_table(lab: Lab, tmp_path: Path) -> None:
         ({"acquisition": "nonsense"}, "unknown sampler"),
         ({"acquisition": "params", "encoding_table": "t.csv"}, "reads no encodings"),
         ({"acquisition": "kmeans:zcp", "encoding_table": "none.csv"}, "cannot read the table"),
-        ({"acquisition": "latency-quantiles"}, "have measured 0 networks"),
+        ({"acquisition": "latency-quantiles"}, "the sources have measured 0 networks"),
     ],
 )
 def test_a_sampler_that_cannot_choose_is_named(lab: Lab, more: dict[str, str], says: str) -> None:
