@@ -38,7 +38,7 @@ from latlab.search_spaces import SearchSpace, get  # noqa: E402
 
 PATH = RESULTS / "encodings.json"
 BLOCK = 50
-TIMED = 6
+TIMED = 4
 JOBS = 2
 
 
