@@ -1,11 +1,13 @@
 """Zero-cost proxies: how many a core-hour gives, and how they agree with nasflat_latency's table of FBNet.
 
     python benchmarks/encodings.py --data DATA [--cells 120] [--chains 100] [--only-compare]
+    python benchmarks/encodings.py --train
 
 The proxies of `--cells` random networks of NAS-Bench-201 and of the first `--chains` of FBNet's table are computed in
 two processes through the cache, and the wall time of those that were not in it is taken. Then each proxy is timed alone
 on one core (a network's construction counted apart). The comparison is Spearman over these networks of FBNet, and
-within blocks of 50 rows, which the publishers computed with one batch of CIFAR-100 each. Results:
+within blocks of 50 rows, which the publishers computed with one batch of CIFAR-100 each. `--train`
+takes the time of training Arch2Vec and CATE for both spaces, side by side, each on one core. Results:
 `results/encodings.json`.
 """
 
@@ -28,11 +30,14 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from common import RESULTS, save, show  # noqa: E402
 
+from latlab import predictors  # noqa: E402
 from latlab.harness.bench.tables import read_table  # noqa: E402
 from latlab.harness.encoding.compute import encode_networks  # noqa: E402
 from latlab.harness.encoding.tables import read_encoding_table  # noqa: E402
+from latlab.harness.paths import cache_folder  # noqa: E402
 from latlab.predictors.common.metrics import spearman  # noqa: E402
 from latlab.predictors.encodings import zero_cost  # noqa: E402
+from latlab.predictors.encodings.encode import encode  # noqa: E402
 from latlab.predictors.encodings.zero_cost import PROXIES  # noqa: E402
 from latlab.search_spaces import SearchSpace, get  # noqa: E402
 
@@ -82,14 +87,32 @@ def alone(space: SearchSpace) -> dict[str, float]:
     return spent
 
 
+def training(task: tuple[str, str]) -> float:
+    """Return the seconds that an encoding takes to train for a space, or to be read from the cache."""
+    predictors.keep_in(cache_folder)
+    space = get(task[0])
+    genes = space.genes(space.sample(1))
+    started = time.perf_counter()
+    encode(space, genes, task[1])
+    return time.perf_counter() - started
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("LATLAB_DATA", "data")))
     parser.add_argument("--cells", type=int, default=120)
     parser.add_argument("--chains", type=int, default=100)
     parser.add_argument("--only-compare", action="store_true", help="take no times")
+    parser.add_argument("--train", action="store_true", help="only time the training of Arch2Vec and CATE")
     given = parser.parse_args()
     figures = json.loads(PATH.read_text()) if PATH.exists() else {}
+    if given.train:
+        tasks = [(space, name) for space in ("fbnet", "nasbench201") for name in ("cate", "arch2vec")]
+        for place, seconds in in_processes(training, tasks, JOBS):
+            figures.setdefault("training_s", {})[" ".join(tasks[place])] = seconds
+            print(*tasks[place], f"{seconds:.1f} s", flush=True)
+        save(PATH, figures)
+        return
     table = read_table(given.data / "fbnet_latency_ms.parquet", "fbnet")
     cells = get("nasbench201")
     chosen = {cells: cells.genes(cells.sample(given.cells, 0)), table.space: table.genes[: given.chains]}
