@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.append(sys.path.pop(0))  # `profile.py` beside this file hides Python's own from torch
 
-from latlab.harness.processes import one_thread
+from latlab.harness.processes import in_processes, one_thread
 
 one_thread()
 
