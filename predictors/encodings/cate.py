@@ -29,7 +29,7 @@ __all__ = ["WIDTH", "cate"]
 WIDTH, HEADS, FORWARD = 32, 8, 128
 GRAPH_LAYERS, PAIR_LAYERS = 3, 2
 DROPOUT, SMOOTHING, CORRUPTED = 0.1, 0.1, 0.2
-STEPS, BATCH, RATE, DECAY = 1500, 64, 1e-3, 0.01
+STEPS, BATCH, RATE, DECAY = 1000, 32, 1e-3, 0.01
 WARM_UP = 100
 PARTNERS = 0.01
 """Share of the training architectures, sorted by parameters, among which a partner is drawn on either side. The authors
