@@ -1,6 +1,6 @@
 """Samplers of the first five measurements: NASFLAT's Table 3 with `roost` and `ridge`, and its Table 9.
 
-    python benchmarks/samplers.py --data DATA [--tasks F1,F2] [--seeds 3] [--zcp-nasbench201 zcp.parquet]
+    python benchmarks/samplers.py --data DATA [--tasks F1,F2] [--encodings zcp,cate] [--seeds 3] [--zcp-nasbench201 zcp.parquet]
 
 Every sampler chooses the samples of the same pre-trained predictors, for every target of the published tasks; scores
 are Spearman on all architectures that were not paid for, protocol `latlab`. The proxies of FBNet are those of
@@ -43,16 +43,17 @@ METHODS = ("cosine", "kmeans", "diverse")
 SAMPLES = 5
 
 
-def encodings_of(table: LatencyTable, zcp: EncodingTable | None) -> dict[str, EncodingTable]:
+def encodings_of(table: LatencyTable, zcp: EncodingTable | None, wanted: list[str]) -> dict[str, EncodingTable]:
     """Return the encodings of a table's architectures by name; scaled, so that CAZ's parts count alike."""
     found = {}
-    for name in ("costs", "arch2vec", "cate"):
+    for name in [one for one in ("costs", "arch2vec", "cate") if one in wanted or "caz" in wanted]:
         vectors = Encoder(table.space, name)(table.genes).astype(np.float64)
         found[name] = EncodingTable(name, columns_of(table.space, name), table.genes, vectors)
-    if zcp is not None:
+    if zcp is not None and "zcp" in wanted:
+        found["zcp"] = zcp
+    if zcp is not None and "caz" in wanted:
         rows = zcp.rows(table.genes) >= 0
         genes = table.genes[rows]
-        found["zcp"] = zcp
         parts = [found["cate"](genes), found["arch2vec"](genes), Encoder(table.space, "zcp", table=zcp)(genes)]
         vectors = np.concatenate(parts, axis=1).astype(np.float64)
         found["caz"] = EncodingTable("caz", [f"caz_{i}" for i in range(vectors.shape[1])], genes, vectors)
@@ -64,6 +65,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("LATLAB_DATA", "data")))
     parser.add_argument("--tasks", default=",".join(TASKS))
     parser.add_argument("--predictors", default="roost,ridge")
+    parser.add_argument("--encodings", default=",".join(ENCODINGS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--zcp-nasbench201", type=Path)
     given = parser.parse_args()
@@ -79,7 +81,7 @@ def main() -> None:
         else:
             own = given.zcp_nasbench201
             zcp = None if own is None else read_encoding_table(own, table.space)
-        tables = encodings_of(table, zcp)
+        tables = encodings_of(table, zcp, given.encodings.split(","))
         samplers = [*PLAIN, *(f"{method}:{one}" for one in ENCODINGS if one in tables for method in METHODS)]
         for kind in given.predictors.split(","):
             rho: dict[str, list[list[float]]] = {sampler: [] for sampler in samplers}
@@ -100,7 +102,8 @@ def main() -> None:
                         mean = predictor.predict(table.genes[test]).mean_ms
                         own_rho.append(spearman(mean, table.column(device)[test]))
                     rho[sampler].append(own_rho)
-            records = [one for one in records if (one["task"], one["predictor"]) != (name, kind)]
+            again = {(name, kind, sampler) for sampler in rho}
+            records = [one for one in records if (one["task"], one["predictor"], one["sampler"]) not in again]
             for sampler, values in rho.items():
                 by_seed = np.mean(values, axis=1)
                 records.append(
