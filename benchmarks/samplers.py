@@ -1,6 +1,6 @@
 """Samplers of the first five measurements: NASFLAT's Table 3 with `roost` and `ridge`, and its Table 9.
 
-    python benchmarks/samplers.py --data DATA [--tasks F1,F2] [--encodings zcp,cate] [--seeds 3] [--zcp-nasbench201 zcp.parquet]
+    python benchmarks/samplers.py --data DATA [--tasks F1,F2] [--encodings zcp,cate] [--seeds 3]
 
 Every sampler chooses the samples of the same pre-trained predictors, for every target of the published tasks; scores
 are Spearman on all architectures that were not paid for, protocol `latlab`. The proxies of FBNet are those of

@@ -69,8 +69,8 @@ class Sampler:
 
     @property
     def text(self) -> str:
-        """The text that the command line takes."""
-        return f"{self.name}:{self.encoding}" if self.encoding else self.name
+        """The shortest text that the command line takes."""
+        return self.name if self.encoding in ("", DEFAULT_ENCODING) else f"{self.name}:{self.encoding}"
 
     def choose(self, pool: Pool, n: int, rng: np.random.Generator) -> IntArray:
         """Return `n` different rows of the pool, in the order in which they are to be measured.

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from latlab.predictors.base import FloatArray, IntArray, SourceDevice
-from latlab.predictors.bases.score_predictor import ScorePredictor
+from latlab.predictors.bases.score_predictor import SAMPLE, ScorePredictor
 from latlab.predictors.common import serialization as files
 from latlab.predictors.common.cost_totals import totals
 from latlab.predictors.common.log_latency import log_labels
@@ -196,6 +196,14 @@ class TransferPredictor(ScorePredictor):
         if not self._members:
             return np.asarray(self._costs(genes).sum(axis=1), dtype=np.float64)
         return np.asarray(self._evaluate(self._members, genes).mean(axis=0), dtype=np.float64)
+
+    @cached_property
+    def _sample(self) -> IntArray:
+        """Random architectures that scores are standardised over; those of the table of encodings if there is one."""
+        if self._table is None:
+            return super()._sample
+        rows = np.random.default_rng(0).permutation(len(self._table.genes))[:SAMPLE]
+        return np.asarray(self._table.genes[rows], np.int64)
 
     def _encoded(self, genes: IntArray) -> Tensor:
         """Return the encoding of whole architectures, scaled: float32 of shape (n, width)."""

@@ -182,3 +182,24 @@ def test_the_bench_reads_a_table_of_encodings(run: Run, tmp_path: Path) -> None:
     code, out, err = run(*words, "--selection", "cosine:zcp", "--predictor", "ridge")
     assert code == 2
     assert "has 3 of the architectures to choose from, too few for 5" in err
+
+
+def test_nasflat_reads_a_table_that_lacks_most_of_the_space(run: Run, tmp_path: Path) -> None:
+    """Scores are standardised over the table's architectures, so that no other one is needed."""
+    space = get("fbnet")
+    archs = space.sample(40, 0)
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"arch": [arch.text for arch in archs]})
+    for device in "abc":
+        frame[device] = rng.uniform(1, 2, 40)
+    frame.to_csv(tmp_path / "l.csv", index=False)
+    frame[["arch"]].assign(snip=rng.uniform(1, 2, 40), zen=1.0).to_csv(tmp_path / "e.csv", index=False)
+    words = ["bench", "predictors", "--table", "l.csv", "--space", "fbnet", "--source", "a,b", "--target", "c"]
+    words += ["--samples", "5", "--seeds", "1", "--source-samples", "8", "--json"]
+    for predictor in ("nasflat:encoding=zcp", "multipredict:encoding=zcp"):
+        code, out, err = run(*words, "--encoding-table", "e.csv", "--predictor", predictor)
+        assert (code, err) == (0, "")
+        assert json.loads(out)["predictor"] == predictor
+    code, _, err = run(*words, "--predictor", "nasflat:encoding=zcps")
+    assert code == 2
+    assert "unknown encoding 'zcps'" in err
