@@ -124,7 +124,7 @@ def evaluate(unit: Unit) -> list[Score]:
                         raise
                     continue  # this predictor has no scale without a measurement
                 if unit.seed == 0 and not scores:
-                    per_s = predicted_per_s(predictor, table)
+                    per_s = predicted_per_s(predictor, table, only_table=encodings is not None)
                 truth, mean = table.column(device)[test], prediction.mean_ms
                 scores.append(
                     Score(
@@ -200,15 +200,15 @@ def adapt(
     return CpuSeconds(target.paid, chosen - started, time.process_time() - chosen)
 
 
-def predicted_per_s(predictor: Predictor, table: LatencyTable) -> float:
+def predicted_per_s(predictor: Predictor, table: LatencyTable, *, only_table: bool = False) -> float:
     """Return how many architectures per second of CPU time a warm predictor predicts, features included.
 
-    The architectures are the table's own in a space small enough to be predicted whole, else random ones that were not
-    predicted before.
+    The architectures are the table's own in a space small enough to be predicted whole, and where only those have
+    encodings (`only_table`); else random ones that were not predicted before.
     """
     space = table.space
     warm, *_ = np.split(table.genes, [200])
-    genes = table.genes if space.finite else _random_genes(space)
+    genes = table.genes if space.finite or only_table else _random_genes(space)
     predictor.predict(warm)
     started = time.process_time()
     predictor.predict(genes)
