@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from latlab import search_spaces
+from latlab.harness.active_learning.session_spread import on_one_level
 from latlab.harness.active_learning.source_devices import ALL, wanted_names
 from latlab.harness.errors import BadInputError
 from latlab.harness.store.comparable import comparable
@@ -45,7 +46,7 @@ def other_spaces(store: Store, target: str, space: SearchSpace, which: str | Seq
     if not chosen:
         return []
     rows = store.table(target=target, only=LABELS, provisional=True)
-    rows = rows[(rows["status"] == Status.OK) & (rows["role"] != Role.HOLDOUT)]
+    rows = on_one_level(store, target, rows[(rows["status"] == Status.OK) & (rows["role"] != Role.HOLDOUT)])
     parts = [(name, rows[rows["space"] == name]) for name in chosen]
     return [_labels(search_spaces.get(name), part) for name, part in parts if len(part)]
 

@@ -14,7 +14,7 @@ from latlab.harness.active_learning.loop import ClosedLoop, refitted
 from latlab.harness.active_learning.other_spaces import other_spaces, spaces_of
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for
 from latlab.harness.active_learning.remarks import label_remarks
-from latlab.harness.active_learning.session_spread import session_variance
+from latlab.harness.active_learning.session_spread import on_one_level, session_variance
 from latlab.harness.active_learning.source_devices import (
     ENOUGH_LABELS,
     NONE,
@@ -24,7 +24,6 @@ from latlab.harness.active_learning.source_devices import (
 from latlab.harness.architectures import is_block_space, space_named
 from latlab.harness.errors import BadInputError
 from latlab.harness.inventory.inventory import Inventory
-from latlab.harness.store.comparable import comparable
 from latlab.harness.store.store import Store
 from latlab.harness.store.tables import LABELS
 from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Role, Selection, Status
@@ -133,7 +132,8 @@ def fitted_to_store(
         Target.parse(target)
     table = store.table(target=target, only=(*LABELS, "fingerprint_id"), provisional=True)
     labels = table[(table["status"] == Status.OK) & (table["space"] != USER_MODEL_SPACE)]
-    table = labels[labels["role"] != Role.HOLDOUT]
+    raw = labels[labels["role"] != Role.HOLDOUT]
+    table = on_one_level(store, target, raw)
     spaces = [name for name in dict.fromkeys(table["space"]) if not is_block_space(name)]
     if space is None:
         if len(spaces) > 1:
@@ -160,7 +160,6 @@ def fitted_to_store(
     # Imported labels know nothing of the device.
     prints = table["fingerprint_id"][table["selection"] != Selection.IMPORTED].dropna()
     facts = store.facts(str(prints.iloc[-1])) if len(prints) else {}
-    used = table if nothing else comparable(table)
     card = card_of(
         target,
         fresh,
@@ -170,10 +169,10 @@ def fitted_to_store(
         facts=facts | {"simulated": bool(table["simulated"].any())},
         options=options,
         seed=seed,
-        session_variance=session_variance(store, target, used),
+        session_variance=session_variance(store, target, table),
     )
     fitted = FittedPredictor(loop.predictor, card, measured_latencies(labels[labels["space"] == space]))
-    fitted.remarks = (*label_remarks(table), *fitted.remarks)
+    fitted.remarks = (*label_remarks(raw[raw["space"] == space]), *fitted.remarks)
     return fitted
 
 
