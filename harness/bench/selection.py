@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from latlab.harness.active_learning.loop import ClosedLoop
+from latlab.harness.active_learning.sampling import SEQUENTIAL
 from latlab.harness.bench.tables import Positions
 from latlab.harness.errors import BadInputError
 from latlab.harness.store.vocabulary import Status
@@ -62,10 +63,6 @@ class TargetDevice:
         """Adapt `predictor` to the measurements bought so far."""
         rows = self.paid
         predictor.adapt(self.genes[rows], self._latency_ms[rows])
-
-
-SEQUENTIAL = "sequential"
-"""The selection that sees each latency before it chooses the next architecture; the others are samplers."""
 
 
 def check_selection(text: str) -> str:

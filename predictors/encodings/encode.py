@@ -21,10 +21,10 @@ from latlab.predictors.encodings import cate as _cate
 from latlab.predictors.encodings.names import check_encoding, runs_networks
 from latlab.predictors.encodings.table import EncodingTable
 from latlab.predictors.encodings.vector_cache import VectorCache
-from latlab.predictors.encodings.zero_cost import PROXIES, Batch, zero_cost_proxies
+from latlab.predictors.encodings.zero_cost import PROXIES, zero_cost_proxies
 from latlab.search_spaces import SearchSpace
 
-__all__ = ["Encoder", "columns_of", "encode", "proxies_of_batch", "zcp_cache"]
+__all__ = ["Encoder", "columns_of", "encode", "zcp_cache"]
 
 SCALE_SAMPLE, QUICK_SCALE_SAMPLE = 64, 1000
 """Random architectures that set the scale of an encoding: of one that runs networks, and of the others."""
@@ -98,12 +98,6 @@ def _proxies(space: SearchSpace, genes: IntArray, seed: int, done: Callable[[int
         cache.put(genes[row : row + 1], found[row : row + 1])
         done(1)
     return found
-
-
-def proxies_of_batch(space: SearchSpace, genes: IntArray, batch: Batch, *, seed: int = 0) -> FloatArray:
-    """Return the proxies of architectures on given images, which are not cached: shape (n, 13)."""
-    rows = [list(zero_cost_proxies(space, space.from_genes(one), batch=batch, seed=seed).values()) for one in genes]
-    return np.array(rows, np.float64).reshape(len(genes), len(PROXIES))
 
 
 def _cost_features(space: SearchSpace, genes: IntArray) -> FloatArray:
