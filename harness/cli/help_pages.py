@@ -32,6 +32,7 @@ PAGES = {
     "search": "network-search",
     "setup": "devices",
     "show": "metrics",
+    "encode": "encodings",
     "simulate": "onboarding",
     "sources": "tables",
     "spaces": "extending",

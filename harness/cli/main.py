@@ -20,6 +20,7 @@ from latlab.harness.cli import bench as cli_bench
 from latlab.harness.cli import compare as cli_compare
 from latlab.harness.cli import devices as cli_devices
 from latlab.harness.cli import (
+    encoding,
     help_pages,
     inspecting,
     measuring,
@@ -56,6 +57,7 @@ app.add_typer(inspecting.app)
 app.add_typer(cli_bench.app, name="bench")
 app.add_typer(simulating.app)
 app.add_typer(pretraining.app)
+app.add_typer(encoding.app)
 app.add_typer(cli_import.app)
 app.add_typer(cli_sustain.app)
 app.add_typer(cli_profile.app)

@@ -20,13 +20,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "ENCODING_NAMES",
     "MOST",
+    "SAMPLERS_HELP",
     "STORE",
     "STORE_HELP",
     "AcceleratorOption",
     "BatchOption",
     "DevicesArgument",
     "DimOption",
+    "EncodingTableOption",
     "FactOption",
     "InputDataOption",
     "InputOption",
@@ -68,6 +71,11 @@ __all__ = [
 ]
 
 
+ENCODING_NAMES = "totals, costs, zcp, arch2vec, cate, caz"
+SAMPLERS_HELP = (
+    "random, params, designed, latency-quantiles, or by an encoding E (cosine:E, kmeans:E, diverse:E with E one of "
+    f"{ENCODING_NAMES})"
+)
 STORE = Path("latlab.db")
 STORE_HELP = "The store: the file with all measurements."
 StoreOption = Annotated[Path, typer.Option("--store", help=STORE_HELP)]
@@ -261,6 +269,10 @@ UntilOption = Annotated[
 NearOption = Annotated[
     str | None,
     typer.Option("--near", metavar="MS", help="Choose networks for accuracy around this latency, such as 20ms."),
+]
+EncodingTableOption = Annotated[
+    Path | None,
+    typer.Option("--encoding-table", help="A file with encodings, read instead of computing them (`latlab encode`)."),
 ]
 NewSessionOption = Annotated[
     bool, typer.Option("--new-session", help="Measure all networks again, in a new session; earlier ones stay.")

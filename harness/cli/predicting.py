@@ -12,8 +12,10 @@ from latlab.harness.cli.command import App, output_option
 from latlab.harness.cli.failures import end_with_failures
 from latlab.harness.cli.groups import InputGroup, LabGroup, PredictorGroup, TargetGroup, existing, grouped
 from latlab.harness.cli.options import (
+    SAMPLERS_HELP,
     STORE,
     DevicesArgument,
+    EncodingTableOption,
     JsonOption,
     MetricOption,
     NearOption,
@@ -64,6 +66,16 @@ def onboard(
     policy: PolicyOption = "default",
     predictor: PredictorGroup,
     as_written: WrittenOption = False,
+    acquisition: Annotated[
+        str,
+        typer.Option(
+            "--acquisition",
+            metavar="NAME",
+            help=f"How to choose the networks: sequential, one after the other by what is known then; or all at once: "
+            f"{SAMPLERS_HELP}.",
+        ),
+    ] = "sequential",
+    encoding_table: EncodingTableOption = None,
     seed: SeedOption = 0,
     out: Annotated[Path | None, output_option("--out", help="Folder for the report, table and predictor.")] = None,
     place: LabGroup,
@@ -94,6 +106,8 @@ def onboard(
             predictor=predictor.options(),
             as_written=as_written,
             out=out,
+            acquisition=acquisition,
+            encoding_table=encoding_table,
             listener=view.listener(quiet=as_json),
         )
     for result in results:
