@@ -178,10 +178,11 @@ def _kernels(cache: ArtifactCache, rows: pd.DataFrame, target: Target) -> list[W
     found = [kept.get(key) for key in keys]
     missing = [at for at, work in enumerate(found) if work is None]
     for at, artifact in zip(missing, _exported(cache, [requests[at] for at in missing]), strict=True):
-        if artifact is not None:
-            work = kernels_of(artifact.path, (), artifact.input_shape or None)
-            kept.keep(work, keys[at])
-            found[at] = work
+        with suppress(BadInputError):  # then one network less is learnt from
+            if artifact is not None:
+                work = kernels_of(artifact.path, (), artifact.input_shape or None)
+                kept.keep(work, keys[at])
+                found[at] = work
     return found
 
 
