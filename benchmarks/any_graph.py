@@ -16,6 +16,7 @@ comparison there is also what 20 cells of NAS-Bench-201 teach (--cells).
 from __future__ import annotations
 
 import argparse
+import random
 import re
 import sys
 import time
@@ -30,7 +31,7 @@ from any_graph_models import NETWORKS
 from common import RESULTS, save, show
 from scipy.optimize import nnls
 
-from latlab.harness.active_learning.learnt_costs import learn_costs
+from latlab.harness.active_learning.learnt_costs import LearntCosts, learn_costs
 from latlab.harness.active_learning.model_prediction import work_of_artifact
 from latlab.harness.devices.target_selection import TargetOptions
 from latlab.harness.errors import LatlabError
@@ -78,7 +79,7 @@ def main() -> None:
     lab.onboard("local", space="operators", budget=arguments.budget, options=options, out=work / f"report-{runtime}")
     onboarded_s = time.perf_counter() - begin
     costs = learn_costs(lab.store, lab.cache, target, "operators")
-    models_lab = Lab(
+    models_lab = Lab(work / f"{runtime}-models.db", cache=lab.cache.folder)  # in one store they would be learnt from
         work / f"{runtime}-models.db", cache=lab.cache.folder
     )  # labels of one's own models are learnt from
     posterior, labels = costs.posterior, dict(costs.labels)
@@ -97,6 +98,10 @@ def main() -> None:
     predict(posterior, rows, works)
     show(f"{runtime}: predicted from {arguments.budget} operators", rows)
     summaries = [summary(f"{arguments.budget} operators", rows), *lines(posterior, rows, works)]
+    known, blind = halves(rows)
+    for name, half in (("half of the models, for development", known), ("the other half, blind", blind)):
+        summaries.append(summary(f"{arguments.budget} operators: {name}", [rows[at] for at in half]))
+    summaries.append(with_models(costs, rows, works, known, blind))
     if arguments.cells:
         summaries.append(from_cells(lab, target, options, arguments.cells, works, rows))
     show(f"{runtime}, {len(rows)} models; {GOALS}", summaries)
@@ -104,6 +109,14 @@ def main() -> None:
     print(figures)
     out = arguments.out or RESULTS / f"any_graph_{runtime}.json"
     save(out, {**figures, "goals": GOALS, "summaries": summaries, "models": rows})
+
+
+def halves(rows: list[dict[str, Any]]) -> tuple[list[int], list[int]]:
+    """Return the places of the models that constants were chosen with, and of the others."""
+    names = sorted(row["model"] for row in rows)
+    chosen = set(random.Random(13).sample(names, len(names) // 2))
+    known = [at for at, row in enumerate(rows) if row["model"] in chosen]
+    return known, [at for at in range(len(rows)) if at not in known]
 
 
 def models(folder: Path, runtime: str, wheels: Path | None) -> Iterator[tuple[str, Path, tuple[int, ...] | None]]:
@@ -184,6 +197,18 @@ def summary(
         "coverage_percent": float(100 * np.mean(inside)) if inside else None,
         "interval_factor": float(np.median(width)) if width else None,
     }
+
+
+def with_models(
+    costs: LearntCosts, rows: list[dict[str, Any]], works: list[Work], known: list[int], blind: list[int]
+) -> dict[str, Any]:
+    """Return the figures of the blind half if the labels of the other half are learnt from, too."""
+    measured, latency = costs.posterior.measured()
+    more = [rows[at]["measured_ms"] for at in known]
+    posterior = CostPosterior([*measured, *(works[at] for at in known)], [*latency, *more])
+    mine = [{"measured_ms": rows[at]["measured_ms"]} for at in blind]
+    predict(posterior, mine, [works[at] for at in blind])
+    return summary(f"operators and {len(known)} models: the other half", mine)
 
 
 def lines(posterior: CostPosterior, rows: list[dict[str, Any]], works: list[Work]) -> list[dict[str, Any]]:

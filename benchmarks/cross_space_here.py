@@ -35,8 +35,8 @@ from latlab.search_spaces import get
 CELLS, SPACES = "nasbench201", ("fbnet", "ofa-mobilenetv3")
 BUDGET, NETWORKS, SEED = 20, 25, 11
 MODELS = (
-    "resnet18", "resnet50", "mobilenet_v1", "mobilenet_v2", "mobilenet_v3", "efficientnet_b0", "squeezenet", "inception",
-    "vit_tiny", "mixer", "super_resolution", "encoder small",
+    "resnet18", "resnet50", "mobilenet_v1", "mobilenet_v2", "mobilenet_v3", "efficientnet_b0", "squeezenet",
+    "inception", "vit_tiny", "mixer", "super_resolution", "encoder small",
 )  # fmt: skip
 
 
@@ -93,11 +93,10 @@ def main() -> None:
         kept.append({"latency_ms": one.latency_ms, "lower_ms": one.lower_ms, "upper_ms": one.upper_ms})
         macs.append(one.macs)
     columns = {key: np.array([one[key] for one in kept]) for key in kept[0]}
-    rows.append({"runtime": runtime, "of": "own models", "learnt": "from cells", **figures(columns, np.array(truth))})
+    labels = np.array(truth)
+    rows.append({"runtime": runtime, "of": "own models", "learnt": "from cells", **figures(columns, labels)})
     by_line = {"latency_ms": slope[0] + slope[1] * np.array(macs, float)}
-    rows.append(
-        {"runtime": runtime, "of": "own models", "learnt": "a line in MACs", **figures(by_line, np.array(truth))}
-    )
+    rows.append({"runtime": runtime, "of": "own models", "learnt": "a line in MACs", **figures(by_line, labels)})
     show(f"{runtime}: after {BUDGET} cells", rows)
     earlier = json.loads(arguments.out.read_text())["rows"] if arguments.out.exists() else []
     save(arguments.out, {"rows": [one for one in earlier if one["runtime"] != runtime] + rows})
