@@ -60,6 +60,7 @@ def describe() -> dict[str, Any]:
             "governor": governor,
             "max_mhz": HighestClock(Files()).read(),
             "affinity": affinity(),
+            "virtual": _is_virtual(),
         },
         "gpus": cards,
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -154,6 +155,13 @@ def _cpu_model() -> str | None:
     board = _read("/proc/device-tree/model").strip("\0 \n")  # ARM boards name themselves here
     arm = " ".join(f"{key} {fields[key]}" for key in ("CPU implementer", "CPU part") if key in fields)
     return fields.get("model name") or fields.get("Hardware") or board or arm or platform.processor() or None
+
+
+def _is_virtual() -> bool:
+    """Return whether other machines may share these CPUs without being seen here, as far as Linux says."""
+    lines = _read("/proc/cpuinfo").splitlines()
+    flags: list[str] = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
+    return "hypervisor" in flags or bool(_read("/sys/hypervisor/type").strip())
 
 
 def _os_name() -> str:

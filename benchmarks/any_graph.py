@@ -80,8 +80,6 @@ def main() -> None:
     onboarded_s = time.perf_counter() - begin
     costs = learn_costs(lab.store, lab.cache, target, "operators")
     models_lab = Lab(work / f"{runtime}-models.db", cache=lab.cache.folder)  # in one store they would be learnt from
-        work / f"{runtime}-models.db", cache=lab.cache.folder
-    )  # labels of one's own models are learnt from
     posterior, labels = costs.posterior, dict(costs.labels)
     print(f"learnt from {labels}, {onboarded_s:.0f} s", file=sys.stderr)
 

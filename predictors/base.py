@@ -35,6 +35,10 @@ WIDEST = 16.0
 """Largest variance of a log-latency: a factor of e^4 = 55 either way, beyond which nothing is known."""
 
 
+GAUSSIAN = 1.6449
+"""Standard deviations from the middle of a Gaussian to the ends of its central 90 % interval."""
+
+
 @dataclass(frozen=True, slots=True)
 class SourceDevice:
     """The labels of another device: latencies of m architectures, which need not be those of the other sources.
@@ -74,6 +78,23 @@ class Prediction:
     std_ms: FloatArray
     lower_ms: FloatArray
     upper_ms: FloatArray
+
+    def widened(self, variance: float) -> Prediction:
+        """Return the predictions with so much more variance of the log-latencies; their means stay.
+
+        The interval keeps its shape: its ends move from its middle by the factor by which the deviation grows.
+        """
+        if variance <= 0:
+            return self
+        own = np.log1p((self.std_ms / self.mean_ms) ** 2)
+        total = np.minimum(own + variance, WIDEST)
+        low, high = np.log(self.lower_ms), np.log(self.upper_ms)
+        middle, half = (low + high) / 2, (high - low) / 2
+        # Predictions without any deviation get the interval of a Gaussian.
+        grown = np.where(own > 0, half * np.sqrt(total / np.where(own > 0, own, 1)), GAUSSIAN * np.sqrt(total))
+        grown = np.maximum(grown, half)
+        std_ms = np.maximum(self.std_ms, self.mean_ms * np.sqrt(np.expm1(total)))
+        return Prediction(self.mean_ms, std_ms, np.exp(middle - grown), np.exp(middle + grown))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +140,8 @@ class Predictor(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     """A line that says what it is and where it comes from."""
+    pretrains_quickly: ClassVar[bool] = False
+    """Whether `pretrain` takes about a second at most, so that it may be repeated while labels of sources come in."""
 
     def __init__(self, space: SearchSpace, *, seed: int = 0) -> None:
         self.space, self.seed = space, seed

@@ -38,7 +38,7 @@ REQUIREMENTS = [
 def test_every_package_is_listed() -> None:
     folders = [file.parent for folder in FOLDERS for file in (ROOT / folder).rglob("__init__.py")]
     here = {"latlab." + ".".join(folder.relative_to(ROOT).parts) for folder in folders if folder != TOP}
-    assert here | {"latlab"} == set(PROJECT["tool"]["setuptools"]["packages"])
+    assert here | {"latlab", "latlab.docs"} == set(PROJECT["tool"]["setuptools"]["packages"])
 
 
 def test_every_data_file_is_shipped() -> None:

@@ -6,7 +6,7 @@ import json
 import math
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -81,6 +81,8 @@ class PredictorCard:
     """How it was judged, with units in the names; empty if it was not."""
     options: Mapping[str, float] = field(default_factory=dict)
     """Hardware facts that it was given."""
+    session_variance: float = 0.0
+    """Variance of log-latencies that a new measurement session adds to the predictor's own (`session_spread`)."""
     latlab: str = field(default_factory=lambda: version("latlab"))
     """The version of latlab that has fitted it."""
     fitted_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
@@ -101,13 +103,22 @@ class PredictorCard:
         if values.get("format") != FORMAT:
             raise ValueError(f"its format is {values.get('format')!r:.20}, this latlab reads {FORMAT}")
         known = {one.name: values[one.name] for one in fields(cls) if one.name in values}
-        kinds = {"labels": int, "seed": int, "as_written": bool, "simulated": bool, "sources": list}
+        kinds = {
+            "labels": int,
+            "session_variance": float,
+            "seed": int,
+            "as_written": bool,
+            "simulated": bool,
+            "sources": list,
+        }
         kinds |= dict.fromkeys(("device", "scores", "options", "other_spaces"), dict)
         for name, value in known.items():
             if type(value) is not kinds.get(name, str):
                 raise ValueError(f"its {name} is {value!r:.40}")
         if values.get("labels", 0) < 0:
             raise ValueError("the number of its labels is negative")
+        if not 0 <= values.get("session_variance", 0.0) < math.inf:
+            raise ValueError(f"its session_variance is {values['session_variance']}")
         for name in ("scores", "options"):
             wrong = [one for one in known.get(name, {}).values() if type(one) not in (int, float)]
             if wrong:
@@ -136,6 +147,7 @@ def card_of(
     facts: Mapping[str, Any],
     options: PredictorOptions,
     seed: int,
+    session_variance: float,
     scores: Mapping[str, float | None] = {},
     metric: str = LATENCY,
 ) -> PredictorCard:
@@ -146,6 +158,7 @@ def card_of(
         as_written: whether their networks were exported as published.
         sources: what it was pre-trained on.
         facts: the device's facts, as it reported them.
+        session_variance: variance of log-latencies that a new session adds.
         scores: how it was judged; those that are None or not finite are left out.
         metric: what its labels are.
     """
@@ -175,6 +188,7 @@ def card_of(
         scores={name: float(value) for name, value in scores.items() if value is not None and math.isfinite(value)},
         options=dict(options.facts),
         metric=metric,
+        session_variance=session_variance,
     )
 
 
@@ -222,7 +236,7 @@ class FittedPredictor:
         return self.predict(archs).mean_ms
 
     def predict(self, archs: Archs) -> Prediction:
-        """Return latencies with standard deviations and 90 % intervals, for a new measurement.
+        """Return latencies with standard deviations and 90 % intervals, for a new measurement in another session.
 
         For another metric than the latency (`PredictorCard.metric`) they are in its unit.
 
@@ -236,14 +250,17 @@ class FittedPredictor:
             BadInputError: if one of them is no network of the space.
         """
         genes, one = self._genes(archs)
-        found = self._predictor.predict(self.view.genes(genes))
+        found = self._predictor.predict(self.view.genes(genes)).widened(self.card.session_variance)
         if not one:
             return found
         return Prediction(found.mean_ms[0], found.std_ms[0], found.lower_ms[0], found.upper_ms[0])
 
     def formula(self) -> LatencyFormula | None:
         """Return the predictor as a formula of `SearchSpace.features` of canonical genes; None if it is none."""
-        return self._predictor.formula()
+        found = self._predictor.formula()
+        if found is None:
+            return None
+        return replace(found, noise=found.noise + self.card.session_variance / found.calibration)
 
     def to_onnx(self, path: str | Path) -> None:
         """Write the predictor as an ONNX file (`onnx_formula` says what it takes and gives).

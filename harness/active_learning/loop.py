@@ -97,6 +97,8 @@ class ClosedLoop:
         """Whether labels have changed since the last fit."""
         self.reached: Goal | None = None
         """The goal that has ended the loop."""
+        self.session_variance = 0.0
+        """Variance of log-latencies that a new measurement session adds to predictions (`session_spread`)."""
 
     @property
     def measured(self) -> int:
@@ -126,12 +128,13 @@ class ClosedLoop:
         """Return the latencies of `support` in ms."""
         return np.array([latency for latency, _ in self._measured.values()])
 
-    def _support_stderr_ms(self) -> np.ndarray:
+    def support_stderr_ms(self) -> np.ndarray:
+        """Return the standard errors of these in ms, 0 where they are not known."""
         return np.array([stderr or 0.0 for _, stderr in self._measured.values()])
 
     def label_noise_percent(self) -> float:
         """Return the median standard error of the labels, as a percentage of the label."""
-        return float(100 * np.median(self._support_stderr_ms() / self.support_ms()))
+        return float(100 * np.median(self.support_stderr_ms() / self.support_ms()))
 
     def record(self, arch: str, status: str, latency_ms: float | None, stderr_ms: float | None) -> None:
         """Take in a finished row, or a running row with its latency so far. Times are in ms."""
@@ -255,6 +258,12 @@ class ClosedLoop:
         prediction = self.predictor.predict(self._reference)
         return float(100 * np.median(prediction.std_ms / prediction.mean_ms))
 
+    def use(self, predictor: Predictor) -> None:
+        """Go on with another predictor of the same kind, e.g. one that was pre-trained on more devices."""
+        self.predictor = predictor
+        self._changed = True
+        self.fit(always=True)
+
     def fit(self, *, always: bool = False) -> Predictor:
         """Fit the predictor to all measurements, and return it.
 
@@ -264,13 +273,14 @@ class ClosedLoop:
         """
         enough = always or self.measured < 50 or self.measured >= 1.1 * (self._fitted or 0)
         if enough and (self._changed or self._fitted is None):
-            self.predictor.adapt(self.support(), self.support_ms(), self._support_stderr_ms())
+            self.predictor.adapt(self.support(), self.support_ms(), self.support_stderr_ms())
             self._fitted, self._changed = self.measured, False
         return self.predictor
 
     def predict(self, archs: Sequence[Architecture]) -> Prediction:
-        """Predict the latencies of architectures, by the last fit."""
-        return self.predictor.predict(self.space.genes(self.view.all(archs)))
+        """Predict the latencies of architectures in another session, by the last fit."""
+        found = self.predictor.predict(self.space.genes(self.view.all(archs)))
+        return found.widened(self.session_variance)
 
     def learning_curve(self, holdout: Sequence[Architecture], holdout_ms: ArrayLike) -> pd.DataFrame:
         """Return how good the predictor was after the first n measurements, for up to 25 values of n.
@@ -286,7 +296,7 @@ class ClosedLoop:
             self.predictor,
             self.support(),
             self.support_ms(),
-            self._support_stderr_ms(),
+            self.support_stderr_ms(),
             self.view.all(holdout),
             np.asarray(holdout_ms, dtype=np.float64),
         )

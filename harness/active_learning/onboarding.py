@@ -15,6 +15,8 @@ from latlab.harness.active_learning.loop import ClosedLoop
 from latlab.harness.active_learning.onboarding_plan import Holdout, OnboardingPlan, OnboardingRun
 from latlab.harness.active_learning.predictor_factory import predictor_for
 from latlab.harness.active_learning.sample_cost import SampleCost
+from latlab.harness.active_learning.session_spread import session_variance
+from latlab.harness.active_learning.shared_labels import SharedLabels
 from latlab.harness.errors import LatlabError
 from latlab.harness.fleet.failures import TargetFailure, all_failed, failures_of
 from latlab.harness.fleet.jobs import Job, RunJobs, RunListener
@@ -23,6 +25,7 @@ from latlab.harness.measurement.session import MeasurementSession
 from latlab.harness.store.store import Campaign, Measurement, Store
 from latlab.harness.store.vocabulary import Role, Selection, Status
 from latlab.harness.text import in_words, other_spaces_in_words
+from latlab.predictors import Predictor, SourceDevice
 from latlab.predictors.common.metrics import spearman
 from latlab.search_spaces import Architecture
 
@@ -30,6 +33,8 @@ __all__ = ["onboard"]
 
 FIRST_PASSES = 2
 """Passes after which a network's latency is good enough to choose the next network by."""
+EXCHANGE_EVERY = 5
+"""Labels between two looks at what targets that are onboarded beside it have found."""
 ANNOUNCE_EVERY = 5
 """Labels between two sentences about where the goals of accuracy stand."""
 HOLDOUT_SESSIONS = 2
@@ -52,13 +57,13 @@ def onboard(
     Raises:
         LatlabError: if every target failed.
     """
-    onboardings = []
+    onboardings, shared = [], SharedLabels()
     for plan in plans:
         # Predictors are pre-trained before a device is taken: it would wait, and this machine would be disturbed.
         if listener.announce:
             sources = in_words([one.name for one in plan.sources])
             listener.announce(f"{plan.target}: predictor {plan.predictor.name}, prior: {sources}")
-        onboardings.append(OnboardingJob(store, plan, listener.announce))
+        onboardings.append(OnboardingJob(store, plan, shared, listener.announce))
         elsewhere = other_spaces_in_words(onboardings[-1].other_spaces)
         if listener.announce and elsewhere:
             listener.announce(f"{plan.target}: {elsewhere}")
@@ -77,21 +82,51 @@ def onboard(
 class OnboardingJob:
     """The job of one plan. Its work may run again from the start: it continues from what the store holds."""
 
-    def __init__(self, store: Store, plan: OnboardingPlan, announce: Callable[[str], None] | None = None) -> None:
-        self.plan, self._store, self._announce = plan, store, announce
+    def __init__(
+        self,
+        store: Store,
+        plan: OnboardingPlan,
+        shared: SharedLabels,
+        announce: Callable[[str], None] | None = None,
+    ) -> None:
+        self.plan, self._store, self._shared, self._announce = plan, store, shared, announce
         self.total = plan.budget + HOLDOUT_SESSIONS * plan.holdout
         self._start = time.monotonic()
-        self._predictor = predictor_for(
-            plan.predictor,
-            plan.space,
-            seed=plan.seed,
-            sources=plan.sources,
-            blocks=plan.blocks,
-            others=plan.others,
-        )
+        self._taught: tuple[SourceDevice, ...] = ()
+        """What targets beside it have taught its predictor."""
+        self._predictor = self._pretrained()
         self.other_spaces = dict(self._predictor.other_spaces)
         name = plan.predictor.name or self._predictor.name
         self._session = MeasurementSession(store, self._campaign(Selection.onboarding(name)), 1)
+
+    @property
+    def _sources(self) -> tuple[SourceDevice, ...]:
+        """The plan's sources, and what targets beside it have taught: that is newer than what the store had of them."""
+        taught = {one.name for one in self._taught}
+        return (*(one for one in self.plan.sources if one.name not in taught), *self._taught)
+
+    def _pretrained(self) -> Predictor:
+        """Return a predictor that has learnt from all sources so far."""
+        plan = self.plan
+        return predictor_for(
+            plan.predictor,
+            plan.space,
+            seed=plan.seed,
+            sources=self._sources,
+            blocks=plan.blocks,
+            others=plan.others,
+        )
+
+    def _exchange(self) -> None:
+        """Publish the labels so far, and learn from those of the targets beside it, if there are enough new ones."""
+        self._shared.put(str(self.plan.target), self._loop)
+        found = self._shared.of(self.plan.beside) if self._predictor.pretrains_quickly else ()
+        if self._shared.are_news(found, sum(len(one.genes) for one in self._taught)):
+            if self._announce and not self._taught:
+                names = in_words([one.name for one in found])
+                self._announce(f"{self.plan.target}: learns from now on from {names}, which are onboarded beside it")
+            self._taught = found
+            self._loop.use(self._pretrained())
 
     def work(self, measurer: Measurer, publish: Callable[[Measurement], None]) -> None:
         """Measure until the budget is spent, then measure the hold-out: the work of a job (`Job.work`)."""
@@ -125,15 +160,21 @@ class OnboardingJob:
             timed_s: seconds that the device spent timing networks.
         """
         loop, holdout, plan = self._loop, self._holdout, self.plan
+        self._taught = self._shared.of(plan.beside) if self._predictor.pretrains_quickly else ()
+        if self._taught:  # now they are final
+            loop.use(self._pretrained())
         curve = loop.learning_curve(holdout.archs if holdout else [], holdout.latency_ms if holdout else [])
         rows = self._store.table(target=str(plan.target), space=plan.space.name, raw=True)
         ours = [self._session.campaign.id, self._campaign(Selection.HOLDOUT).id]
+        learnt = rows[rows["campaign"] == self._session.campaign.id]
+        loop.session_variance = session_variance(self._store, str(plan.target), learnt)
         return OnboardingRun(
             plan=plan,
             loop=loop,
             holdout=holdout,
             prediction=loop.predict(holdout.archs) if holdout else None,
             learning_curve=curve,
+            sources=self._sources,
             rows=rows[rows["campaign"].isin(ours)],
             campaign=self._session.campaign,
             facts=self._facts,
@@ -165,9 +206,15 @@ class OnboardingJob:
 
         # A generator: each proposal is made when an export can start, by what is known then.
         wanted = ((arch, str(Role.TRAIN)) for arch in itertools.chain(unfinished, loop.proposals()))
+        known: set[str] = set()
         for row in measurer.run(session, wanted, passes=FIRST_PASSES):
             loop.record(row.arch, row.status, row.latency_ms, row.stderr_ms)
+            if row.arch in known:  # it has got a further pass, while the device waited
+                continue
+            known.add(row.arch)
             publish(row)
+            if loop.measured % EXCHANGE_EVERY == 0:
+                self._exchange()
             self._announce_standings()
         archs = [arch for arch, row in session.rows().items() if row.status == Status.RUNNING]
         for _ in self._sweep(measurer, session, archs, Role.TRAIN, FIRST_PASSES + 1):
@@ -177,6 +224,7 @@ class OnboardingJob:
             loop.record(row.arch, row.status, row.latency_ms, row.stderr_ms)
         if loop.measured:
             loop.fit(always=True)
+        self._exchange()
 
     def _elapsed_s(self) -> float:
         """Return the seconds of measuring so far, earlier runs included, and of the passes that are still to come."""
@@ -204,7 +252,7 @@ class OnboardingJob:
         for passes in range(first, self.plan.policy.most_passes + 1):
             rng.shuffle(left)
             for row in measurer.run(session, [(arch, str(role)) for arch in left], passes=passes):
-                if row.status != Status.RUNNING:
+                if row.status != Status.RUNNING and row.arch in left:
                     left.remove(row.arch)  # it may have failed: later sweeps must not try it again
                     yield row
 

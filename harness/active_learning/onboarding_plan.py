@@ -33,6 +33,8 @@ class OnboardingPlan:
     """The predictor and its options; its name is never None here."""
     sources: tuple[SourceDevice, ...]
     """Source devices that the predictor is pre-trained on."""
+    beside: tuple[str, ...]
+    """Targets that are onboarded at the same time, and whose labels it may learn from as they come."""
     blocks: Mapping[str, float]
     """Milliseconds of single blocks on the target, for predictors that use them."""
     others: tuple[OtherSpace, ...]
@@ -76,6 +78,8 @@ class OnboardingRun:
     prediction: Prediction | None
     """Predictions for the hold-out; None without one."""
     learning_curve: pd.DataFrame
+    sources: tuple[SourceDevice, ...]
+    """The source devices that the predictor has learnt from: the plan's, and targets that were onboarded beside it."""
     rows: pd.DataFrame
     """The measurements of the onboarding and of its hold-out, with raw passes (`Store.table`)."""
     campaign: Campaign

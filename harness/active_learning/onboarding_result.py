@@ -188,10 +188,11 @@ def save_onboarding(run: OnboardingRun, folder: Path) -> Onboarding:
         loop.predictor,
         labels=loop.measured,
         as_written=plan.as_written,
-        sources=plan.sources,
+        sources=run.sources,
         facts=run.facts,
         options=plan.predictor,
         seed=plan.seed,
+        session_variance=loop.session_variance,
         scores={"expected_error_percent": expected_error_percent, **scores},
     )
     fitted = FittedPredictor(loop.predictor, card, measured_latencies(run.rows))
@@ -218,7 +219,7 @@ def save_onboarding(run: OnboardingRun, folder: Path) -> Onboarding:
         latency_table=plan.out / "latency_table.parquet",
         predictor=plan.predictor.name or loop.predictor.name,
         predictor_folder=plan.out / "predictor",
-        sources=tuple(source.name for source in plan.sources),
+        sources=tuple(source.name for source in run.sources),
         other_spaces=dict(loop.predictor.other_spaces),
         label_noise_percent=loop.label_noise_percent(),
         expected_error_percent=expected_error_percent,

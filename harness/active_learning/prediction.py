@@ -15,6 +15,7 @@ from latlab.harness.active_learning.loop import ClosedLoop, refitted
 from latlab.harness.active_learning.other_spaces import other_spaces, spaces_of
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for
 from latlab.harness.active_learning.remarks import label_remarks
+from latlab.harness.active_learning.session_spread import session_variance
 from latlab.harness.active_learning.source_devices import (
     ALL,
     ENOUGH_LABELS,
@@ -26,6 +27,7 @@ from latlab.harness.active_learning.target_labels import LATENCY, target_labels
 from latlab.harness.architectures import is_block_space, space_named
 from latlab.harness.errors import BadInputError
 from latlab.harness.inventory.inventory import Inventory
+from latlab.harness.store.comparable import comparable
 from latlab.harness.store.store import Store
 from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Role, Selection
 from latlab.harness.targets import Target
@@ -144,6 +146,7 @@ def fitted_to_store(
     # Imported labels know nothing of the device.
     prints = table["fingerprint_id"][table["selection"] != Selection.IMPORTED].dropna()
     facts = store.facts(str(prints.iloc[-1])) if len(prints) else {}
+    used = table if nothing else comparable(table)
     card = card_of(
         target,
         fresh,
@@ -154,6 +157,8 @@ def fitted_to_store(
         options=options,
         seed=seed,
         metric=metric,
+        # Only latencies have standard errors of their own; sessions that differ in speed differ in energy, too.
+        session_variance=session_variance(store, target, used if metric == LATENCY else used.assign(stderr_ms=0.0)),
     )
     fitted = FittedPredictor(loop.predictor, card, measured_latencies(labels[labels["space"] == space]))
     fitted.remarks = (*label_remarks(table), *fitted.remarks)

@@ -19,8 +19,8 @@ from latlab.agents.protocol.errors import DISK_FULL
 from latlab.harness.cli import bench as cli_bench
 from latlab.harness.cli import compare as cli_compare
 from latlab.harness.cli import devices as cli_devices
+from latlab.harness.cli import help_pages, inspecting, measuring, predicting, results, searching, simulating
 from latlab.harness.cli import importing as cli_import
-from latlab.harness.cli import inspecting, measuring, predicting, results, searching, simulating
 from latlab.harness.cli import profile as cli_profile
 from latlab.harness.cli import quality as cli_quality
 from latlab.harness.cli import store as cli_store
@@ -53,6 +53,7 @@ app.add_typer(cli_compare.app)
 app.add_typer(cli_quality.app)
 app.add_typer(cli_import.sources, name="sources")
 app.add_typer(cli_store.app, name="store")
+app.add_typer(help_pages.app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -81,7 +82,7 @@ def latlab(
 
 KEEP_WHAT_THEY_MEASURE = ("measure", "embed", "onboard", "search", "sustain", "compare")
 """Commands that lose nothing when they are interrupted."""
-ONLY_READ = ("devices", "doctor", "inspect", "show", "spaces")
+ONLY_READ = ("devices", "doctor", "help", "inspect", "show", "spaces")
 """Commands that have nothing to lose."""
 COLLECT_AFTER = (20_000, 50, 100)
 """Thresholds of Python's collector of cyclic garbage: imports alone leave a million objects, and with Python's own
@@ -162,6 +163,9 @@ def _run(as_json: bool) -> int:
     except LatlabError as error:
         complain(error.message, error.hint, as_json)
         code = error.exit_code
+        page = help_pages.PAGES.get("".join(_split_store(sys.argv[1:])[1][:1]))
+        if page and code == BadInputError.exit_code:
+            print(f"`latlab help {page}` has more.", file=sys.stderr)
     except BrokenPipeError:
         sys.stderr.close()
         code = 1

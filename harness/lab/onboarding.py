@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from latlab.harness.active_learning.onboarding_result import Onboarding, Onboard
 from latlab.harness.active_learning.other_spaces import other_spaces
 from latlab.harness.active_learning.prediction import source_filter_of, sources_of
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for, predictor_options
+from latlab.harness.active_learning.source_devices import ALL, SourceFilter
 from latlab.harness.active_learning.stopping import Until, most_samples, parse_goals
 from latlab.harness.architectures import space_to_measure
 from latlab.harness.devices.target_selection import TargetOptions
@@ -101,6 +103,7 @@ class OnboardingDevices(LabBase):
         plans = []
         for target in targets:
             allowed = source_filter_of(self.inventory, str(target), None, unseen)
+            beside = self._beside(target, targets, allowed) if predictor.sources == ALL else ()
             plans.append(
                 OnboardingPlan(
                     target=target,
@@ -108,6 +111,7 @@ class OnboardingDevices(LabBase):
                     policy=policy_named(policy, self.inventory),
                     predictor=predictor,
                     sources=tuple(sources_of(self.store, chosen_space, allowed, predictor.sources)),
+                    beside=beside,
                     blocks=block_latencies(self.store, str(target), chosen_space),
                     others=tuple(other_spaces(self.store, str(target), chosen_space, predictor.spaces_from)),
                     budget=budget,
@@ -130,6 +134,17 @@ class OnboardingDevices(LabBase):
                 onboarding_report(result, run, folder)
             results.append(result)
         return Onboardings(tuple(results), failures)
+
+    def _beside(self, target: Target, targets: Sequence[Target], allowed: SourceFilter) -> tuple[str, ...]:
+        """Return the targets of one onboarding that a target may learn from: no other name of it, and, if it is real,
+        no simulated one.
+        """
+        return tuple(
+            str(one)
+            for one in targets
+            if not allowed.is_own(str(one))
+            and (allowed.simulated or not source_filter_of(self.inventory, str(one)).simulated)
+        )
 
 
 def _onboarding_folder(out: str | Path | None, target: Target, space: str, seed: int, targets: int) -> Path:

@@ -23,7 +23,7 @@ from latlab.harness.paths import whole_file, whole_folder, writable_folder
 from latlab.harness.search.accuracy import SOURCES, AccuracySource
 from latlab.harness.search.accuracy_models import accuracy_source
 from latlab.harness.search.candidates import Listed, candidates_of
-from latlab.harness.search.evidence import USUAL_SPREAD, StoreEvidence
+from latlab.harness.search.evidence import StoreEvidence
 from latlab.harness.search.limits import Constraints, Limit
 from latlab.harness.search.looking import Follow
 from latlab.harness.search.result import SearchResult
@@ -160,12 +160,12 @@ class Searching(Measuring, Predicting, OnboardingDevices):
                 chosen, constraints, source, where, scope, budget if measure else 0, top, seed, as_written
             )
             result = Search(plan, evidence, folder, follow, listener.announce).run()
-            unknown = evidence.unknown_spreads()
-            if measure and unknown:
-                remarks.append(
-                    f"no network was measured in two sessions on {', '.join(unknown)}: labels are taken to differ by "
-                    f"{100 * USUAL_SPREAD:g} % from one session to the next"
-                )
+            if measure:
+                remarks += [
+                    f"no network was measured in two sessions on {target}: its labels are taken to differ by "
+                    f"{100 * spread:.2g} % from one session to the next"
+                    for target, spread in evidence.unknown_spreads().items()
+                ]
             if len(full) > 1:
                 remarks.append("errors on several targets are taken as independent: the probability is their product")
             rows = self.store.table(target=full, space=chosen.name, only=("target", "simulated"))

@@ -18,14 +18,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 from latlab.harness.devices.loaded_models import LoadedModels
 from latlab.harness.devices.session import DeviceSession
 from latlab.harness.exporters import Artifact, ExportError
 from latlab.harness.measurement.anchors import Anchors
 from latlab.harness.measurement.contention import ExportContention
+from latlab.harness.measurement.in_flight import InFlight, Ready, for_spare_pass
 from latlab.harness.measurement.session import MeasurementSession
 from latlab.harness.statistics.distribution import distribution
 from latlab.harness.statistics.estimators import needs_pass, summarise
@@ -57,55 +57,12 @@ COMPARISONS = 12
 """Comparisons of an anchor with and without exports at the start, and each time that a slice ends, until it is known
 whether exports change latencies. Until then exports pause during every pass.
 """
+SPARE_CHECK_S = 0.25
+"""Seconds between two looks, during waits, whether a network can get a spare pass."""
 FEWEST_IN_FLIGHT = 8
 """Fewest networks that take turns, even if the device's memory does not hold all, so that passes are spread out."""
 PROBE_EVERY = 4
 """One in so many of the networks whose graph was timed before is timed all the same, as a probe of the noise."""
-
-
-@dataclass(frozen=True)
-class _Ready:
-    """An exported network that waits for its turn on the device."""
-
-    artifact: Artifact
-    arch: str
-    role: str
-    since: float = field(default_factory=time.monotonic)
-
-
-@dataclass
-class _InFlight:
-    """A network that takes turns on the device, with its passes so far."""
-
-    row: Measurement
-    artifact: Artifact
-    passes: list[RecordedPass]
-    """The passes of its label."""
-    taken: int
-    """The number of its next pass; the store has those before, rejected ones and probes included."""
-    queue_s: float
-    """Seconds that the exported network waited for its turn on the device."""
-    due: int = 0
-    """The round of its next pass."""
-    last: float = 0.0
-    """Time on the monotonic clock when its last pass ended."""
-    attempts: int = 0
-    """Number of times that it lost the worker, or that its file was damaged."""
-    push_s: float = 0.0
-    load_s: float = 0.0
-    facts: dict[str, Any] = field(default_factory=dict)
-    followers: list[str] = field(default_factory=list)
-    """Architectures with the same graph, whose rows get a copy of the result."""
-    probe_for: Measurement | None = None
-    """The finished row of the same graph, if this network's pass is a probe: this row gets a copy of its result."""
-
-    @property
-    def samples(self) -> list[list[int]]:
-        return [one.samples_ns for one in self.passes]
-
-    @property
-    def timed_s(self) -> float:
-        return sum(one.busy_s for one in self.passes)
 
 
 class PassScheduler:
@@ -146,13 +103,15 @@ class PassScheduler:
         self._models, self._noise, self._anchors = models, noise, anchors
         self._rng = random.Random(f"{self._campaign.seed}/{session.number}/{self._campaign.id}")
         self._exporting: dict[Future[Artifact], tuple[str, str]] = {}
-        self._ready: deque[_Ready] = deque()
-        self._active: list[_InFlight] = []
-        self._slice: list[tuple[_InFlight, RecordedPass]] = []
+        self._ready: deque[Ready] = deque()
+        self._active: list[InFlight] = []
+        self._slice: list[tuple[InFlight, RecordedPass]] = []
         """Passes since the last reading of the anchors."""
         self._rejected_s = 0.0
-        self._held: list[_InFlight] = []
+        self._held: list[InFlight] = []
         """Networks with all their passes, which wait until the slice is closed and the passes are known to be good."""
+        self._aside: list[InFlight] = []
+        """Networks that were put aside with a latency: a device that waits for exports gives them further passes."""
         self._blamed: list[int] = []
         """Ids of rows that were recorded as failures because the worker died, since the last pass that succeeded."""
         self.timed_s = 0.0
@@ -170,7 +129,8 @@ class PassScheduler:
             passes: number of passes, for all or by architecture, after which a network is put aside. Its row is then
                 yielded still `running`, with the latency so far, if the policy asks for more passes; a later run, in
                 this process or another, continues it. Rows that are finished already get further passes, and stay
-                finished.
+                finished. With fewer passes for all than the policy's, rows are yielded again after each spare pass,
+                which they get while the device would wait for exports.
 
         Raises:
             DeviceLostError: if the device does not come back. Every finished row and pass is in the store.
@@ -182,6 +142,7 @@ class PassScheduler:
         # A run of a few passes gives quick results to choose the next network by. It waits neither for the closing
         # anchor nor for time between two passes: the other passes come later.
         brief = isinstance(passes, int) and passes < self._policy.passes
+        self._brief, self._aside = brief, []
         self._holds_finished = self._anchors is not None and not brief
         self._spread = min(1, self._policy.spread) if brief else self._policy.spread
         try:
@@ -201,7 +162,14 @@ class PassScheduler:
                         continue
                     if not self._exporting:
                         break
-                    self._await_exports(FIRST_COMPLETED)
+                    spare = self._for_spare_pass()
+                    if spare is not None:
+                        self._check()
+                        self._aside.remove(spare)
+                        self._active.append(spare)
+                        yield from self._take_pass(spare, round_)
+                        continue
+                    self._await_exports(FIRST_COMPLETED, SPARE_CHECK_S if self._aside else math.inf)
                     continue
                 if not self._overlap and self._exporting:
                     self._await_exports(ALL_COMPLETED)
@@ -248,6 +216,12 @@ class PassScheduler:
             return bool(self._ready)
         return bool(self._ready) and self._models.has_room(self._ready[0].artifact)
 
+    def _for_spare_pass(self) -> InFlight | None:
+        """Return the network to time while the device would wait for exports; None if that would hold exports up."""
+        if not self._overlap or (self._contention is not None and self._contention.changes_latency is not False):
+            return None
+        return for_spare_pass(self._aside, self._policy, self._noise.model, time.monotonic())
+
     def _without_exports(self) -> AbstractContextManager[object]:
         return self._contention.without_exports() if self._contention else nullcontext()
 
@@ -288,7 +262,7 @@ class PassScheduler:
         for future in [future for future in self._exporting if future.done()]:
             arch, role = self._exporting.pop(future)
             try:
-                self._ready.append(_Ready(future.result(), arch, role))
+                self._ready.append(Ready(future.result(), arch, role))
             except ExportError as error:
                 row = self._session.begin(arch, role)
                 yield self._store.finish(row.id, error.kind, error=str(error))
@@ -314,7 +288,7 @@ class PassScheduler:
                 net.followers.append(arch)
                 return
         earlier = [] if row.is_new and known is None else self._store.passes(known.id if known else row.id)
-        net = _InFlight(
+        net = InFlight(
             row,
             artifact,
             passes=[one for one in earlier if one.kind == PassKind.LABEL],
@@ -327,7 +301,7 @@ class PassScheduler:
         if known is None and not self._wants_pass(net):
             yield from self._finish(net)
 
-    def _wants_pass(self, net: _InFlight) -> bool:
+    def _wants_pass(self, net: InFlight) -> bool:
         """Return whether the network should get another pass in this run."""
         if self._pass_limit is not None:
             return len(net.passes) < (
@@ -335,11 +309,11 @@ class PassScheduler:
             )
         return self._policy_wants_pass(net)
 
-    def _policy_wants_pass(self, net: _InFlight) -> bool:
+    def _policy_wants_pass(self, net: InFlight) -> bool:
         """Return whether the policy asks for another pass, in this run or a later one."""
         return needs_pass(net.samples, self._policy, net.timed_s, self._noise.model)
 
-    def _take_pass(self, net: _InFlight, round_: int) -> Iterator[Measurement]:
+    def _take_pass(self, net: InFlight, round_: int) -> Iterator[Measurement]:
         """Take one pass of one network, after loading it if it is not loaded."""
         try:
             loaded, is_new = self._models.get(net.artifact, f"{self._campaign.space}/{net.row.arch}")
@@ -418,7 +392,7 @@ class PassScheduler:
         if self._contention is not None:
             self._contention.compare(anchors.latency, COMPARISONS)
 
-    def _finish(self, net: _InFlight) -> Iterator[Measurement]:
+    def _finish(self, net: InFlight) -> Iterator[Measurement]:
         summary = summarise(net.samples, self._policy.trim)
         stderr_ms = summary.stderr_ms
         aggregate = net.passes[-1].telemetry.get("aggregate")
@@ -455,15 +429,24 @@ class PassScheduler:
             artifact={**artifact.facts(), **net.facts},
         )
         self._release(net, keep=row.status != Status.OK)
+        again = net.row.status == Status.OK and self._brief
+        if self._brief:
+            self._put_aside(net, row)
         yield row
         if row.status != Status.OK:
             return
-        self._noise.add(net.samples)
+        if not again:  # a network that got a spare pass counts once
+            self._noise.add(net.samples)
         for arch in net.followers:
             follower = self._session.rows()[arch]
             yield self._store.copy_result(follower.id, row.id)
 
-    def _fail(self, net: _InFlight, kind: str, message: str) -> Iterator[Measurement]:
+    def _put_aside(self, net: InFlight, row: Measurement) -> None:
+        """Keep a network with a latency for spare passes."""
+        net.row, net.queue_s, net.push_s, net.load_s = row, 0.0, 0.0, 0.0  # these seconds are in the row now
+        self._aside.append(net)
+
+    def _fail(self, net: InFlight, kind: str, message: str) -> Iterator[Measurement]:
         self._release(net)
         if kind == "crash" and self._campaign.space == USER_MODEL_SPACE and net.artifact.data is None:
             message = (
@@ -481,7 +464,7 @@ class PassScheduler:
             follower = self._session.rows()[arch]
             yield self._store.finish(follower.id, kind, error=message, same_graph_as=net.row.id)
 
-    def _release(self, net: _InFlight, keep: bool = False) -> None:
+    def _release(self, net: InFlight, keep: bool = False) -> None:
         """Take the network out of the schedule, and unload it, unless a later run needs it loaded (`keep`)."""
         self._active.remove(net)
         if keep:

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 
 from latlab.harness.active_learning.fitted_predictor import FittedPredictor
 from latlab.harness.active_learning.latency_table import measured_latencies
+from latlab.harness.active_learning.session_spread import repeated, session_spread, with_sessions
 from latlab.harness.errors import LatlabError
 from latlab.harness.fleet.campaigns import Measurements
 from latlab.harness.search.limits import Measured
 from latlab.harness.search.scoring import Predict
-from latlab.harness.statistics.reliability import between_sessions
 from latlab.harness.store.store import Store
 from latlab.harness.store.tables import LABELS
 from latlab.harness.store.vocabulary import Role, Selection, Status
 
-__all__ = ["USUAL_SPREAD", "StoreEvidence", "session_spread"]
-
-USUAL_SPREAD = 0.03
-"""Relative deviation from one session to the next that is assumed as long as nothing was measured twice: on a shared
-machine whole sessions differ by 4 to 6 %, on a quiet one by less than 1 % (benchmarks/RESULTS.md)."""
-USUAL_WEIGHT = 2.0
-"""Networks measured in two sessions that weigh as much as that assumption."""
+__all__ = ["StoreEvidence"]
 
 
 class StoreEvidence:
@@ -70,11 +62,14 @@ class StoreEvidence:
         return found
 
     def spreads(self) -> Sequence[float]:
-        return [session_spread(self._rows(target)) for target in self._targets]
+        return [self._spread(target) for target in self._targets]
 
-    def unknown_spreads(self) -> list[str]:
-        """Return the targets on which no network was measured in two sessions."""
-        return [one for one in dict.fromkeys(self._targets) if not _repeated(self._rows(one)).size]
+    def unknown_spreads(self) -> dict[str, float]:
+        """Return the targets on which no network was measured in two sessions, and what is assumed of them."""
+        return {one: self._spread(one) for one in dict.fromkeys(self._targets) if not repeated(self._rows(one))}
+
+    def _spread(self, target: str) -> float:
+        return session_spread(self._store, target, self._rows(target)).total
 
     def failed(self) -> set[str]:
         found: set[str] = set()
@@ -98,37 +93,7 @@ class StoreEvidence:
             )
 
     def _rows(self, target: str) -> pd.DataFrame:
-        rows = self._store.table(target=target, space=self._space, only=LABELS)
+        rows = self._store.table(target=target, space=self._space, only=(*LABELS, "fingerprint_id"))
         kept = (rows["status"] == Status.OK) & (rows["role"] != Role.HOLDOUT)
         rows = rows[kept & (rows["as_written"].astype(bool) == self._as_written)]
-        return rows.assign(session_id=rows["campaign"].astype(str) + "/" + rows["session"].astype(str))
-
-
-def session_spread(rows: pd.DataFrame) -> float:
-    """Return the relative deviation of a network's label from one session to the next, beyond the error bars.
-
-    What networks measured in several sessions show (`between_sessions`) is weighed against `USUAL_SPREAD`, because one
-    or two repetitions may agree by chance.
-
-    Args:
-        rows: labels of one target, with a column `session_id`.
-    """
-    repeated = _repeated(rows)
-    if not repeated.size:
-        return USUAL_SPREAD
-    sigma = rows.assign(sigma=rows["stderr_ms"].astype(float) / rows["latency_ms"])
-    sigmas = sigma.pivot_table(index="arch", columns="session_id", values="sigma", dropna=False)
-    sigmas = sigmas.reindex(index=repeated.index, columns=repeated.columns)
-    found = between_sessions(repeated.to_numpy(), sigmas.to_numpy())
-    seen = float(np.nan_to_num(found.common) ** 2 + np.nan_to_num(found.specific) ** 2)
-    weight = float(len(repeated))
-    return math.sqrt((USUAL_WEIGHT * USUAL_SPREAD**2 + weight * seen) / (USUAL_WEIGHT + weight))
-
-
-def _repeated(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return latencies of networks that were measured in several sessions: shape (networks, sessions), NaN for none."""
-    own = rows[rows["selection"] != Selection.IMPORTED]
-    if own.empty:
-        return pd.DataFrame()
-    table = own.pivot_table(index="arch", columns="session_id", values="latency_ms", aggfunc="last")
-    return table[table.notna().sum(axis=1) > 1].dropna(axis=1, how="all")
+        return with_sessions(rows)

@@ -277,6 +277,15 @@ class Store(StoreFile):
         warn_of(self.path, bad)
         return found
 
+    def anchored_sessions(self, device: str, most: int) -> list[tuple[str, str, int]]:
+        """Return the sessions of a device that have timed anchors, at most the `most` latest of each target.
+
+        Returns:
+            Target, campaign id and session number of each, the latest first.
+        """
+        with self.reading() as connection:
+            return Tables(connection).anchored_sessions(device, most)
+
     def session_facts(self, campaign_id: str, session_number: int) -> dict[str, Any]:
         """Return the facts of a session as a whole; empty if there are none."""
         with self.reading() as connection:

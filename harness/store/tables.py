@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import sqlite3
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -372,6 +373,21 @@ class Tables:
         )
         found = [(campaigns[one]["target"], campaigns[one]["space"]) for (one,) in there if one in campaigns]
         return list(dict.fromkeys(found))
+
+    def anchored_sessions(self, device: str, most: int) -> list[tuple[str, str, int]]:
+        """Return the sessions of a device with anchors (`Store.anchored_sessions`)."""
+        campaigns = self._campaigns(Question())
+        there = self.query(
+            "SELECT campaign_id, session FROM anchors GROUP BY campaign_id, session ORDER BY max(id) DESC"
+        )
+        found: list[tuple[str, str, int]] = []
+        count: Counter[str] = Counter()
+        for campaign, session in there:
+            target = campaigns[campaign]["target"] if campaign in campaigns else ""
+            if target.split("/")[0] == device and count[target] < most:
+                count[target] += 1
+                found.append((target, campaign, session))
+        return found
 
     def _campaigns(self, asked: Question) -> dict[str, dict[str, Any]]:
         """Return the facts of the campaigns that are asked for, by id."""

@@ -83,6 +83,7 @@ class Roost(Predictor):
 
     name = "roost"
     title = "Bayesian cost table with a prior over synthetic (roofline) and source devices"
+    pretrains_quickly = True
 
     def __init__(
         self,

@@ -82,3 +82,16 @@ def test_every_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert fast["measured"].sum() <= 16
     made = {"pi-out/report.html", "pi-out/predictor/card.json", "both.db", "fast.csv", "devices.db", "labels.pdf"}
     assert all(Path(one).stat().st_size for one in made)
+
+
+def test_the_programs_of_the_first_page(tmp_path: Path) -> None:
+    """On a simulated device and with fewer networks, so that it takes seconds."""
+    (tmp_path / "inventory.yaml").write_text("devices:\n  pi: {transport: simulated, kind: pi4, pace: 0}\n")
+    page = (DOCS / "start.md").read_text()
+    for kind, _, content in BLOCK.findall(page):
+        if kind == "python":
+            for given, quick in (('"local', '"pi'), ("budget=20", "budget=6"), ("count=10", "count=2")):
+                assert given in page
+                content = content.replace(given, quick)
+            run = subprocess.run([sys.executable, "-c", content], cwd=tmp_path, capture_output=True, text=True)
+            assert run.returncode == 0, f"{content}: {run.stderr}"

@@ -1,0 +1,83 @@
+"""A device that waits for exports times again what it has: the passes cost nothing, and meet other moments."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+
+from latlab.harness import Lab
+from latlab.harness.exporters import Artifact, ExportRequest
+from latlab.harness.exporters.service import Exports
+from latlab.harness.fleet.jobs import Job
+from latlab.harness.measurement.in_flight import SPARE_TIMES
+from latlab.harness.measurement.measurer import Measurer
+from latlab.harness.measurement.session import MeasurementSession
+from latlab.harness.store.store import Measurement
+from latlab.harness.targets import Target
+from latlab.harness.timing_policy import PRESETS, TimingPolicy
+from latlab.search_spaces import get
+
+TARGET = Target.parse("pi/onnxruntime/cpu/fp32/t1/b1")
+ARCHS = [arch.text for arch in get("nasbench201").sample(3, 5)]
+LATE_S = 6.0
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    monkeypatch.chdir(tmp_path)
+    Path("inventory.yaml").write_text("devices:\n  pi: {transport: simulated, kind: pi4}\n")
+    return Lab("latlab.db")
+
+
+def _measured(lab: Lab, policy: TimingPolicy, late_s: float) -> tuple[MeasurementSession, list[Measurement]]:
+    """Measure the networks with two passes each; the export of the last one takes `late_s`. Return all rows as they
+    were yielded."""
+    campaign = lab.store.campaign(TARGET, "nasbench201", policy, 0, "listed", {})
+    session, found = MeasurementSession(lab.store, campaign, 1), []
+
+    with Exports(lab.cache, 1) as exports:
+
+        def submit(arch: str) -> Future[Artifact]:
+            done = exports.submit(ExportRequest("nasbench201", arch, "onnx", 1, "fp32", 0, False))
+            if arch != ARCHS[-1]:
+                return done
+            late: Future[Artifact] = Future()
+            late.set_running_or_notify_cancel()
+            threading.Timer(late_s, lambda: late.set_result(done.result())).start()
+            return late
+
+        def work(measurer: Measurer, publish: object) -> None:
+            found.extend(measurer.run(session, [(arch, "train") for arch in ARCHS], submit, passes=2))
+
+        job = Job(TARGET, work)
+        assert lab.run_jobs([job]) == [], job.error
+    return session, found
+
+
+def test_networks_get_further_passes_while_the_device_waits(lab: Lab) -> None:
+    policy = PRESETS["default"]
+    session, yielded = _measured(lab, policy, LATE_S)
+    rows = session.rows()
+    passes = {arch: len(lab.store.passes(rows[arch].id)) for arch in ARCHS}
+    assert passes[ARCHS[2]] == 2, "nothing was waited for after the last export"
+    for arch in ARCHS[:2]:
+        assert policy.passes <= passes[arch] <= SPARE_TIMES * policy.most_passes
+        own = [row for row in yielded if row.arch == arch]
+        assert len(own) == passes[arch] - 1, "yielded after two passes, and after each further one"
+        assert rows[arch].latency_ms is not None
+        # Seconds of loading and waiting are counted once, however often the label grew.
+        assert own[0].times_s["load_s"] == own[-1].times_s["load_s"]
+        assert own[0].times_s["queue_s"] == own[-1].times_s["queue_s"]
+        starts = [one.at for one in lab.store.passes(rows[arch].id)]
+        assert starts == sorted(starts)
+
+
+def test_a_policy_of_a_fixed_number_of_passes_gets_no_more(lab: Lab) -> None:
+    policy = TimingPolicy("fixed", warmup=1, runs=3, trim=0.0, passes=3, spread=1)
+    session, _ = _measured(lab, policy, 5.0)
+    rows = session.rows()
+    assert {len(lab.store.passes(rows[arch].id)) for arch in ARCHS[:2]} == {3}
+    assert rows[ARCHS[0]].status == "ok"
