@@ -88,9 +88,9 @@ def test_on_the_command_line(lab: Lab, capsys: pytest.CaptureFixture[str], monke
     code, out, _ = said("--target", TARGET, "--metric", "energy_mj", "--all", "--sort", "--json")
     values = [json.loads(line)["energy_mj"] for line in out.splitlines()]
     assert values == sorted(values)
-    limit = values[100]
+    limit = values[len(values) // 2]  # the smallest predictions are alike: networks without a path
     _, out, _ = said("--target", TARGET, "--metric", "energy_mj", "--all", "--under", f"{limit}mJ", "--json")
-    assert len(out.splitlines()) == 100
+    assert len(out.splitlines()) == sum(value < limit for value in values)
     code, _, err = said("--target", TARGET, "--metric", "energy_mj", "--all", "--under", "5ms")
     assert code == 2
     assert "--under takes a number above 0, in mj" in err
