@@ -14,14 +14,18 @@ from __future__ import annotations
 
 import argparse
 import random
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from common import RESULTS, save, show
 
 from latlab.harness import Lab
+from latlab.harness.active_learning.session_spread import on_one_level
 from latlab.harness.devices.target_selection import TargetOptions
 from latlab.harness.store.vocabulary import Status
+from latlab.predictors import create
 from latlab.predictors.common.metrics import mape_percent, spearman
 from latlab.search_spaces import get
 
@@ -79,6 +83,41 @@ def report(learnt: Lab, sat: Lab) -> list[dict[str, object]]:
     return rows
 
 
+def mixed(sat: Lab, draws: int) -> list[dict[str, object]]:
+    """Return how well `roost` ranks from labels of two sessions: as they are, and brought to one level by anchors.
+
+    Ten networks have their label from one sitting and ten others from another; the rest, in their mean over all
+    sittings, are predicted. All pairs of sittings, several random choices of the networks.
+    """
+    rows = []
+    for space, runtime in PAIRS:
+        measured = sat.store.table(space=space)
+        measured = measured[(measured["status"] == Status.OK) & measured["target"].str.contains(f"/{runtime}/")]
+        target, found = str(measured["target"].iloc[0]), get(space)
+        truth = measured.groupby("arch")["latency_ms"].apply(lambda one: float(np.exp(np.log(one).mean())))
+        genes = {text: found.canonical_genes(found.genes([found.parse(text)])) for text in truth.index}
+        scores: dict[str, list[float]] = {"one sitting": [], "two, as they are": [], "two, on one level": []}
+        for first, second in combinations(sorted(measured["session"].unique()), 2):
+            for seed in range(draws):
+                order = np.random.default_rng(seed).permutation(truth.index)
+                for name in scores:
+                    others = first if name == "one sitting" else second
+                    own = [(order[:10], first), (order[10:20], others)]
+                    part = pd.concat(
+                        [measured[(measured["session"] == at) & measured["arch"].isin(archs)] for archs, at in own]
+                    )
+                    if name.endswith("level"):
+                        part = on_one_level(sat.store, target, part)
+                    predictor = create("roost", found)
+                    support = np.concatenate([genes[text] for text in part["arch"]])
+                    predictor.adapt(support, part["latency_ms"], part["stderr_ms"])
+                    rest = order[20:]
+                    predicted = predictor.predict(np.concatenate([genes[text] for text in rest])).mean_ms
+                    scores[name].append(spearman(predicted, truth[rest].to_numpy()))
+        rows.append({"space": space, "runtime": runtime, **{name: float(np.mean(one)) for name, one in scores.items()}})
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="folder for the two stores")
@@ -97,7 +136,9 @@ def main() -> None:
     else:
         rows = report(learnt, sat)
         show("Predictions and later sittings", rows)
-        save(RESULTS / "sittings.json", {"sittings": rows})
+        together = mixed(sat, 10)
+        show("Spearman, labels of two sittings", together)
+        save(RESULTS / "sittings.json", {"sittings": rows, "labels of two sittings": together})
 
 
 if __name__ == "__main__":

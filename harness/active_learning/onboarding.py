@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+import pandas as pd
 
 from latlab.harness.active_learning.holdout import holdout_of
 from latlab.harness.active_learning.imported_labels import give_imported
@@ -15,7 +16,7 @@ from latlab.harness.active_learning.loop import ClosedLoop
 from latlab.harness.active_learning.onboarding_plan import Holdout, OnboardingPlan, OnboardingRun
 from latlab.harness.active_learning.predictor_factory import predictor_for
 from latlab.harness.active_learning.sample_cost import SampleCost
-from latlab.harness.active_learning.session_spread import session_variance
+from latlab.harness.active_learning.session_spread import on_one_level, session_variance
 from latlab.harness.active_learning.shared_labels import SharedLabels
 from latlab.harness.errors import LatlabError
 from latlab.harness.fleet.failures import TargetFailure, all_failed, failures_of
@@ -166,8 +167,7 @@ class OnboardingJob:
         curve = loop.learning_curve(holdout.archs if holdout else [], holdout.latency_ms if holdout else [])
         rows = self._store.table(target=str(plan.target), space=plan.space.name, raw=True)
         ours = [self._session.campaign.id, self._campaign(Selection.HOLDOUT).id]
-        learnt = rows[rows["campaign"] == self._session.campaign.id]
-        loop.session_variance = session_variance(self._store, str(plan.target), learnt)
+        self._use_sessions(rows[rows["campaign"] == self._session.campaign.id])
         return OnboardingRun(
             plan=plan,
             loop=loop,
@@ -182,6 +182,19 @@ class OnboardingJob:
             onboard_s=self._onboard_s,
             timed_s=timed_s,
         )
+
+    def _use_sessions(self, rows: pd.DataFrame) -> None:
+        """Have the loop learn from labels on the level of all sessions of the target, and know how sessions differ.
+
+        Args:
+            rows: the finished rows of its own session.
+        """
+        target = str(self.plan.target)
+        rows = rows[rows["status"] == Status.OK]
+        for row in on_one_level(self._store, target, rows).to_dict("records"):
+            self._loop.record(row["arch"], Status.OK, row["latency_ms"], row["stderr_ms"])
+        self._loop.session_variance = session_variance(self._store, target, rows)
+        self._loop.fit(always=True)
 
     def _campaign(self, selection: str) -> Campaign:
         plan = self.plan

@@ -15,7 +15,7 @@ from latlab.harness.active_learning.loop import ClosedLoop, refitted
 from latlab.harness.active_learning.other_spaces import other_spaces, spaces_of
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for
 from latlab.harness.active_learning.remarks import label_remarks
-from latlab.harness.active_learning.session_spread import session_variance
+from latlab.harness.active_learning.session_spread import on_one_level, session_variance
 from latlab.harness.active_learning.source_devices import (
     ALL,
     ENOUGH_LABELS,
@@ -27,7 +27,6 @@ from latlab.harness.active_learning.target_labels import LATENCY, target_labels
 from latlab.harness.architectures import is_block_space, space_named
 from latlab.harness.errors import BadInputError
 from latlab.harness.inventory.inventory import Inventory
-from latlab.harness.store.comparable import comparable
 from latlab.harness.store.store import Store
 from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Role, Selection
 from latlab.harness.targets import Target
@@ -117,15 +116,16 @@ def fitted_to_store(
     target = stored_target(store, target)
     if "/" in target:
         Target.parse(target)
-    every = target_labels(store, target, metric, ["fingerprint_id"])
-    labels = every[every["space"] != USER_MODEL_SPACE]
-    table = labels[labels["role"] != Role.HOLDOUT]
-    spaces = [name for name in dict.fromkeys(table["space"]) if not is_block_space(name)]
+    labels = target_labels(store, target, metric, ["fingerprint_id"])
+    labels = labels[labels["space"] != USER_MODEL_SPACE]
+    raw = labels[labels["role"] != Role.HOLDOUT]
+    every = on_one_level(store, target, raw) if metric == LATENCY else raw
+    spaces = [name for name in dict.fromkeys(every["space"]) if not is_block_space(name)]
     if space is None:
         if len(spaces) > 1:
             raise BadInputError(f"{target} has measurements of several spaces", f"Name one: {', '.join(spaces)}.")
         space = spaces[0] if spaces else ""
-    table = table[table["space"] == space]
+    table = every[every["space"] == space]
     nothing = table.empty
     device = target.split("/")[0]
     if nothing and not space:
@@ -146,7 +146,6 @@ def fitted_to_store(
     # Imported labels know nothing of the device.
     prints = table["fingerprint_id"][table["selection"] != Selection.IMPORTED].dropna()
     facts = store.facts(str(prints.iloc[-1])) if len(prints) else {}
-    used = table if nothing else comparable(table)
     card = card_of(
         target,
         fresh,
@@ -158,10 +157,10 @@ def fitted_to_store(
         seed=seed,
         metric=metric,
         # Only latencies have standard errors of their own; sessions that differ in speed differ in energy, too.
-        session_variance=session_variance(store, target, used if metric == LATENCY else used.assign(stderr_ms=0.0)),
+        session_variance=session_variance(store, target, table if metric == LATENCY else table.assign(stderr_ms=0.0)),
     )
     fitted = FittedPredictor(loop.predictor, card, measured_latencies(labels[labels["space"] == space]))
-    fitted.remarks = (*label_remarks(table), *fitted.remarks)
+    fitted.remarks = (*label_remarks(raw[raw["space"] == space]), *fitted.remarks)
     return fitted
 
 
@@ -184,7 +183,7 @@ def trained_predictor(
     Args:
         rows: the target's rows of the store in this space.
         holdout: architectures whose labels on the target's device must not be among the sources.
-        every: the target's labels in all spaces (`target_labels`); None to read them.
+        every: the target's labels in all spaces, on one level; None to read them.
         metric: what these labels are.
     """
     if metric == LATENCY:

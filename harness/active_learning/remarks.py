@@ -50,7 +50,8 @@ def _disagreement(rows: pd.DataFrame, used: pd.DataFrame) -> str:
         return ""
     return (
         f"Sessions disagree: {found.networks} networks that were measured again differ by {apart:.2g} % from one "
-        f"session to the next, where error bars say {own:.2g} %. Where the predictor sees that, its intervals widen. "
+        f"session to the next, where error bars say {own:.2g} %. What the labels of a session have in common is taken "
+        "out, and intervals allow for the next session. "
         "More passes do not help: fix what changes between sessions (clock, heat, other programs; `latlab quality` "
         "has the figures)."
     )

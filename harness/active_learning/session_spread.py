@@ -1,11 +1,13 @@
-"""How much labels differ from one measurement session of a device to the next, beyond their error bars.
+"""How labels differ from one measurement session of a device to the next, beyond their error bars.
 
 All labels of one session may be too high or too low together: clocks, heat, other programs, where memory happens to
-lie. No error bar of that session can say so, and no leave-one-out error either; a later session shows it. So intervals
-of predictions, and the probability that a limit is kept, need a deviation between sessions of their own.
+lie. No error bar of that session can say so, and no leave-one-out error either; a later session shows it. Networks that
+were measured in several sessions show it, and anchors, which every session times.
 
-Networks that were measured in several sessions show it, and anchors, which every session times. Few sessions show it
-poorly, therefore an assumption stands beside them, as if it had been seen in some sessions already: the mean of a
+So labels of several sessions are brought to one level before a predictor learns from them: each session's are divided
+by how much slower it was than the mean of all. What a session to come will be like is not known: intervals of
+predictions, and the probability that a limit is kept, have a deviation between sessions of their own. Few sessions show
+it poorly, therefore an assumption stands beside them, as if it had been seen in some sessions already: the mean of a
 scaled inverse chi-square posterior (Gelman et al., Bayesian Data Analysis, 2013, section 3.2), roughly.
 """
 
@@ -26,14 +28,9 @@ from latlab.harness.store.vocabulary import Selection
 from latlab.harness.telemetry.recorded_pass import RecordedAnchor
 
 __all__ = [
-    "USUAL_COMMON",
-    "VIRTUAL_COMMON",
-    "SessionSpread",
-    "repeated",
-    "session_spread",
-    "session_variance",
-    "with_sessions",
-]
+    "USUAL_COMMON", "VIRTUAL_COMMON", "SessionSpread", "on_one_level", "repeated", "session_spread",
+    "session_variance", "with_sessions",
+]  # fmt: skip
 
 USUAL_COMMON, VIRTUAL_COMMON, USUAL_SPECIFIC = 0.03, 0.06, 0.01
 """Relative deviations that are assumed as long as there is one session; the second of a virtual machine, whose sessions
@@ -55,24 +52,34 @@ class SessionSpread:
     specific: float
     """Of each label by itself."""
     sessions: int
-    """Sessions in which they were seen; 0 if they are only assumed."""
+    """Sessions of the device in which they were seen; 0 if they are only assumed."""
+    of_target: int = 0
+    """Those of the target itself."""
 
     @property
     def total(self) -> float:
         """The deviation of one label."""
         return math.hypot(self.common, self.specific)
 
-    def of_prediction(self, labels: pd.Series) -> float:
-        """Return the variance that a new session adds to predicted log-latencies.
+    def of_prediction(self) -> float:
+        """Return the variance that a new session adds to log-latencies that are predicted from labels on one level.
 
-        It is common^2 (1 + sum of w_s^2), because the sessions that the labels come from have shifts, too: session s
-        has the share w_s of the labels. What is specific to a label is part of the noise that a predictor finds.
-
-        Args:
-            labels: the session of each label.
+        It is common^2 (1 + 1 / sessions), because the level is the mean of those sessions. What is specific to a label
+        is part of the noise that a predictor finds.
         """
-        shares = labels.value_counts(normalize=True)
-        return self.common**2 * (1 + float((shares**2).sum())) if len(shares) else 0.0
+        return self.common**2 * (1 + 1 / max(self.of_target, 1))
+
+
+@dataclass(frozen=True)
+class _Sessions:
+    """Sessions of one target that have networks or anchors in common, and how they differ."""
+
+    ids: tuple[str, ...]
+    found: BetweenSessions
+
+    @property
+    def are_compared(self) -> bool:
+        return math.isfinite(self.found.common)
 
 
 def session_spread(store: Store, target: str, rows: pd.DataFrame) -> SessionSpread:
@@ -83,29 +90,50 @@ def session_spread(store: Store, target: str, rows: pd.DataFrame) -> SessionSpre
             imported do not count.
     """
     usual_common = VIRTUAL_COMMON if _is_virtual(store, rows) else USUAL_COMMON
-    anchors = _anchors(store, target.split("/")[0])
-    networks = _latencies(rows)
-    found = [_between([networks, anchors.pop(target, _NOTHING)])]
-    found += [_between([one]) for one in anchors.values()]
-    seen = [one for one in found if math.isfinite(one.common)]
-    freedom = [len(one.shifts) - 1 for one in seen]
-    common2 = ASSUMED_SESSIONS * usual_common**2 + sum(n * one.common**2 for n, one in zip(freedom, seen, strict=True))
-    counted = [one for one in seen if math.isfinite(one.specific)]
-    specific2 = ASSUMED_NETWORKS * USUAL_SPECIFIC**2 + sum(one.networks * one.specific**2 for one in counted)
+    own, *others = _of_device(store, target, rows)
+    seen = [one for one in (own, *others) if one.are_compared]
+    freedom = sum(len(one.ids) - 1 for one in seen)
+    common2 = sum((len(one.ids) - 1) * one.found.common**2 for one in seen)
+    counted = [one.found for one in seen if math.isfinite(one.found.specific)]
+    specific2 = sum(one.networks * one.specific**2 for one in counted)
+    networks = sum(one.networks for one in counted)
     return SessionSpread(
-        math.sqrt(common2 / (ASSUMED_SESSIONS + sum(freedom))),
-        math.sqrt(specific2 / (ASSUMED_NETWORKS + sum(one.networks for one in counted))),
-        sum(len(one.shifts) for one in seen),
+        math.sqrt((ASSUMED_SESSIONS * usual_common**2 + common2) / (ASSUMED_SESSIONS + freedom)),
+        math.sqrt((ASSUMED_NETWORKS * USUAL_SPECIFIC**2 + specific2) / (ASSUMED_NETWORKS + networks)),
+        sum(len(one.ids) for one in seen),
+        len(own.ids),
     )
 
 
 def session_variance(store: Store, target: str, rows: pd.DataFrame) -> float:
-    """Return the variance that a new session adds to log-latencies predicted from rows of a target (`Store.table`).
+    """Return the variance that a new session adds to log-latencies predicted from `on_one_level` rows of a target.
 
     It is 0 for labels that were all imported: of their sessions nothing is known.
     """
     rows = with_sessions(rows[rows["selection"] != Selection.IMPORTED])
-    return session_spread(store, target, rows).of_prediction(rows["session_id"]) if len(rows) else 0.0
+    return session_spread(store, target, rows).of_prediction() if len(rows) else 0.0
+
+
+def on_one_level(store: Store, target: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return labels of a target without what those of a session have in common: on the level of the mean session.
+
+    A session's shift is shrunk towards 0 by how uncertain it is. Labels that were imported stay as they are, and so do
+    all of them where sessions do not differ by more than their errors.
+
+    Args:
+        rows: latencies of the target (`Store.table`).
+    """
+    if rows.empty:
+        return rows
+    rows = with_sessions(rows)
+    own, *_ = _of_device(store, target, rows, others=False)
+    if not own.are_compared or own.found.common == 0:
+        return rows
+    certain = own.found.common**2 / (own.found.common**2 + own.found.errors**2)
+    shifts = dict(zip(own.ids, (certain * own.found.shifts).tolist(), strict=True))
+    factor = np.exp(-rows["session_id"].map(shifts).fillna(0.0).to_numpy(float))
+    factor = np.where(rows["selection"] == Selection.IMPORTED, 1.0, factor)
+    return rows.assign(**{name: rows[name].astype(float) * factor for name in ("latency_ms", "stderr_ms")})
 
 
 def with_sessions(rows: pd.DataFrame) -> pd.DataFrame:
@@ -115,7 +143,7 @@ def with_sessions(rows: pd.DataFrame) -> pd.DataFrame:
 
 def repeated(rows: pd.DataFrame) -> int:
     """Return the number of networks that were measured in several sessions, given rows as for `session_spread`."""
-    found = _latencies(rows)
+    found = _networks(rows)
     return 0 if found.empty else int((found.groupby("network")["session_id"].nunique() > 1).sum())
 
 
@@ -124,30 +152,32 @@ def _is_virtual(store: Store, rows: pd.DataFrame) -> bool:
     return bool(len(prints)) and bool((store.facts(str(prints.iloc[-1])).get("cpus") or {}).get("virtual"))
 
 
-_NOTHING = pd.DataFrame(columns=["network", "session_id", "latency_ms", "sigma"])
+_COLUMNS = ["network", "session_id", "latency_ms", "sigma"]
 
 
-def _latencies(rows: pd.DataFrame) -> pd.DataFrame:
+def _of_device(store: Store, target: str, rows: pd.DataFrame, *, others: bool = True) -> list[_Sessions]:
+    """Return the sessions of a target, and, if asked for, those of the device's other targets, each by itself."""
+    anchors = _anchors(store, target.split("/")[0], None if others else target)
+    own = [_networks(rows), anchors.pop(target, pd.DataFrame(columns=_COLUMNS))]
+    return [_compared(own), *(_compared([one]) for one in anchors.values())]
+
+
+def _networks(rows: pd.DataFrame) -> pd.DataFrame:
     own = rows[rows["selection"] != Selection.IMPORTED]
-    if own.empty:
-        return _NOTHING
-    return pd.DataFrame(
-        {
-            "network": own["arch"],
-            "session_id": own["session_id"],
-            "latency_ms": own["latency_ms"].astype(float),
-            "sigma": own["stderr_ms"].astype(float) / own["latency_ms"].astype(float),
-        }
-    )
+    latency_ms = own["latency_ms"].astype(float)
+    network = own["space"].astype(str) + " " + own["arch"].astype(str)
+    columns = (network, own["session_id"], latency_ms, own["stderr_ms"].astype(float) / latency_ms)
+    return pd.DataFrame(dict(zip(_COLUMNS, columns, strict=True)))
 
 
-def _anchors(store: Store, device: str) -> dict[str, pd.DataFrame]:
+def _anchors(store: Store, device: str, only: str | None) -> dict[str, pd.DataFrame]:
     """Return the levels of the anchors of each target of a device, a row for each anchor and session."""
     found = defaultdict(list)
     for target, campaign, session in store.anchored_sessions(device, MOST_SESSIONS):
-        for arch, level_ms, sigma in _levels(store.anchors(campaign, session)):
-            found[target].append((f"anchor {arch}", f"{campaign}/{session}", level_ms, sigma))
-    return {target: pd.DataFrame(rows, columns=list(_NOTHING)) for target, rows in found.items()}
+        if only in (None, target):
+            for arch, level_ms, sigma in _levels(store.anchors(campaign, session)):
+                found[target].append((f"anchor {arch}", f"{campaign}/{session}", level_ms, sigma))
+    return {target: pd.DataFrame(rows, columns=_COLUMNS) for target, rows in found.items()}
 
 
 def _levels(anchors: Iterable[RecordedAnchor]) -> list[tuple[str, float, float]]:
@@ -164,17 +194,16 @@ def _levels(anchors: Iterable[RecordedAnchor]) -> list[tuple[str, float, float]]
     return found
 
 
-def _between(parts: list[pd.DataFrame]) -> BetweenSessions:
-    there = [part for part in parts if len(part)]
-    if not there:
-        return between_sessions(np.full((1, 2), np.nan), np.zeros((1, 2)))
-    labels = pd.concat(there)
-    columns = {
-        value: labels.pivot_table(index="network", columns="session_id", values=value, aggfunc="last", dropna=False)
+def _compared(parts: list[pd.DataFrame]) -> _Sessions:
+    labels = pd.concat([part for part in parts if len(part)] or parts[:1])
+    latency, sigma = (
+        labels.pivot_table(index="network", columns="session_id", values=value, aggfunc="last", dropna=False)
+        if len(labels)
+        else pd.DataFrame()
         for value in ("latency_ms", "sigma")
-    }
-    latency = columns["latency_ms"]
+    )
     latency = latency[latency.notna().sum(axis=1) > 1].dropna(axis=1, how="all")
     if latency.empty:
-        return _between([])
-    return between_sessions(latency.to_numpy(), columns["sigma"].reindex_like(latency).to_numpy())
+        return _Sessions((), between_sessions(np.full((1, 2), np.nan), np.zeros((1, 2))))
+    found = between_sessions(latency.to_numpy(), sigma.reindex_like(latency).to_numpy())
+    return _Sessions(tuple(map(str, latency.columns)), found)

@@ -60,7 +60,8 @@ def target_labels(store: Store, target: str, metric: str = LATENCY, more: Collec
             f"the store {store.path} has no {metric} of {target}, of none of its {len(rows)} measurements",
             f"It has: {', '.join(_metrics_of(store, target))}.",
         )
-    return rows.assign(latency_ms=values, stderr_ms=np.nan)[good]
+    found: pd.DataFrame = rows.assign(latency_ms=values, stderr_ms=np.nan)[good]
+    return found
 
 
 def _metrics_of(store: Store, target: str) -> list[str]:

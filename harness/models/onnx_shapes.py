@@ -10,7 +10,7 @@ import numpy as np
 from latlab.harness.models.onnx_graph import OnnxGraph
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import ModelProto, NodeProto, TypeProto
 
 __all__ = ["complete_shapes"]
 
@@ -87,7 +87,7 @@ def _of_fused(node: NodeProto, graph: OnnxGraph) -> tuple[int, ...] | None:
     return None
 
 
-def _type(name: str, graph: OnnxGraph) -> object:
+def _type(name: str, graph: OnnxGraph) -> TypeProto:
     """Return the type of a value as ONNX's inference takes it."""
     import onnx
 

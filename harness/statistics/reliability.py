@@ -163,6 +163,8 @@ class BetweenSessions(NamedTuple):
     shifts: Floats
     """Shape (sessions,): logarithm of how much slower each session is than the mean of all; NaN for a session that has
     no network in common with another."""
+    errors: Floats
+    """Standard errors of `shifts`, shape (sessions,)."""
     common: float
     """Standard deviation of whole sessions' shifts. A shift changes no order within a session. Few sessions give a poor
     estimate."""
@@ -195,7 +197,8 @@ def between_sessions(latencies: ArrayLike, sigmas: ArrayLike) -> BetweenSessions
     networks, used = int(here.any(axis=1).sum()), here.any(axis=0)
     freedom = int(here.sum()) - networks - int(used.sum()) + 1
     if networks == 0 or used.sum() < 2:
-        return BetweenSessions(networks, sessions, np.full(sessions, np.nan), math.nan, math.nan, math.nan)
+        unknown = np.full(sessions, np.nan)
+        return BetweenSessions(networks, sessions, unknown, unknown, math.nan, math.nan, math.nan)
     here, y, sigma2 = here[:, used], np.nan_to_num(y[:, used]), sigma2[:, used]
 
     def two_way(extra: float) -> tuple[Floats, Floats, float]:
@@ -222,9 +225,9 @@ def between_sessions(latencies: ArrayLike, sigmas: ArrayLike) -> BetweenSessions
     common2 = _paule_mandel(
         lambda extra: _squares(shifts, 1 / (own + extra + 1e-14)), len(shifts) - 1, float(np.ptp(shifts)) ** 2
     )
-    everywhere = np.full(sessions, np.nan)
-    everywhere[used] = shifts
-    return BetweenSessions(networks, sessions, everywhere, math.sqrt(common2), math.sqrt(specific2), ratio)
+    everywhere, errors = np.full((2, sessions), np.nan)
+    everywhere[used], errors[used] = shifts, np.sqrt(np.maximum(own, 0))
+    return BetweenSessions(networks, sessions, everywhere, errors, math.sqrt(common2), math.sqrt(specific2), ratio)
 
 
 class Correlation(NamedTuple):

@@ -15,6 +15,7 @@ from latlab.harness.active_learning.session_spread import (
     USUAL_COMMON,
     VIRTUAL_COMMON,
     SessionSpread,
+    on_one_level,
     repeated,
     session_spread,
     session_variance,
@@ -41,6 +42,7 @@ def _rows(networks: int, shifts: list[float], specific: float, error: float = 0.
     ).assign(
         selection=Selection.LISTED.value,
         fingerprint_id=None,
+        space="nasbench201",
         session_id=lambda rows: rows["session"].map("c/{}".format),
     )
 
@@ -102,10 +104,46 @@ def test_anchors_of_earlier_sessions_show_the_spread(store: Store) -> None:
 
 
 def test_labels_of_several_sessions_are_surer() -> None:
-    spread = SessionSpread(0.1, 0.0, 3)
-    assert spread.of_prediction(pd.Series(["a"] * 20)) == pytest.approx(0.02)
-    assert spread.of_prediction(pd.Series(["a", "b"] * 10)) == pytest.approx(0.015)
-    assert spread.of_prediction(pd.Series([], dtype=str)) == 0
+    assert SessionSpread(0.1, 0.0, 0).of_prediction() == pytest.approx(0.02)
+    assert SessionSpread(0.1, 0.0, 9, of_target=1).of_prediction() == pytest.approx(0.02)
+    assert SessionSpread(0.1, 0.0, 9, of_target=4).of_prediction() == pytest.approx(0.0125)
+
+
+def test_labels_of_all_sessions_come_to_one_level(store: Store) -> None:
+    """Each session has networks of its own: only anchors say that the second is slower by a quarter."""
+    shifts = (0.0, 0.25, 0.05)
+    for number, shift in enumerate(shifts, 1):
+        _add_session(store, TOY, number, shift)
+    campaign = store.campaign(TOY, "nasbench201", PRESETS["default"], 0, "random", {}).id
+    rows = _rows(30, [0.0], 0.0).assign(campaign=campaign)
+    rows["session"] = 1 + np.arange(30) % 3
+    truth = rows["latency_ms"].to_numpy()
+    raw = truth * np.exp([shifts[one - 1] for one in rows["session"]])
+    measured = rows.assign(latency_ms=raw)
+    found = on_one_level(store, TOY, measured)
+    assert found["latency_ms"].to_numpy() == pytest.approx(truth * math.exp(0.1), rel=0.01)
+    assert (found["stderr_ms"] / found["latency_ms"]).to_numpy() == pytest.approx(0.002, rel=0.3)
+    assert measured["latency_ms"].to_numpy() == pytest.approx(
+        truth * np.exp([shifts[one - 1] for one in rows["session"]])
+    )
+    imported = on_one_level(store, TOY, measured.assign(selection=Selection.IMPORTED.value))
+    assert imported["latency_ms"].equals(measured["latency_ms"])
+    assert on_one_level(store, OTHER, measured)["latency_ms"].equals(measured["latency_ms"]), "another target"
+    assert on_one_level(store, TOY, measured[:0]).empty
+
+
+def test_sessions_that_agree_leave_labels_as_they_are(store: Store) -> None:
+    for number in (1, 2, 3):
+        _add_session(store, TOY, number, 0.0)
+    rows = _rows(10, [0.0], 0.01)
+    assert on_one_level(store, TOY, rows)["latency_ms"].to_numpy() == pytest.approx(rows["latency_ms"], rel=2e-3)
+
+
+def test_one_name_in_two_spaces_is_two_networks(store: Store) -> None:
+    rows = pd.concat([_rows(10, [0.0], 0.0), _rows(10, [2.0], 0.0).assign(space="fbnet", campaign="d")])
+    rows["session_id"] = rows["campaign"] + "/0"
+    assert repeated(rows) == 0
+    assert session_spread(store, TOY, rows).common == USUAL_COMMON
 
 
 def test_intervals_widen_around_the_same_latency() -> None:
