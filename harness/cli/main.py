@@ -163,7 +163,7 @@ def _run(as_json: bool) -> int:
     except LatlabError as error:
         complain(error.message, error.hint, as_json)
         code = error.exit_code
-        page = help_pages.PAGES.get("".join(_split_store(sys.argv[1:])[1][:1]))
+        page = help_pages.page_of(_split_store(sys.argv[1:])[1])
         if page and code == BadInputError.exit_code:
             print(f"`latlab help {page}` has more.", file=sys.stderr)
     except BrokenPipeError:
