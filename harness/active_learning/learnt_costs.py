@@ -67,8 +67,8 @@ class LearntCosts:
     def predict(self, work: Work) -> GraphPrediction:
         """Return the prediction for a graph. Raises `ValueError` if it has no kernel."""
         (found,) = self.posterior.predict([work])
-        values = (found.latency_ms, found.lower_ms, found.upper_ms)
-        return GraphPrediction(*(self.scale * value for value in values), found.shares, found.unseen)
+        value, low, high = (self.scale * one for one in (found.latency_ms, found.lower_ms, found.upper_ms))
+        return GraphPrediction(value, low, high, found.shares, found.unseen)
 
     def measured(self, sha256: str, work: Work, name: str) -> MeasuredFile | None:
         """Return the label of a file with these kernels; None if it has none.
@@ -178,10 +178,11 @@ def _kernels(cache: ArtifactCache, rows: pd.DataFrame, target: Target) -> list[W
     found = [kept.get(key) for key in keys]
     missing = [at for at, work in enumerate(found) if work is None]
     for at, artifact in zip(missing, _exported(cache, [requests[at] for at in missing]), strict=True):
-        if artifact is not None:
-            work = kernels_of(artifact.path, (), artifact.input_shape or None)
-            kept.keep(work, keys[at])
-            found[at] = work
+        with suppress(BadInputError):  # then one network less is learnt from
+            if artifact is not None:
+                work = kernels_of(artifact.path, (), artifact.input_shape or None)
+                kept.keep(work, keys[at])
+                found[at] = work
     return found
 
 
@@ -209,12 +210,13 @@ def _models(store: Store, rows: pd.DataFrame) -> list[MeasuredFile]:
     kernels = {row: _text_of_kernels(text) for row, text in zip(artifacts["id"], artifacts["artifact"], strict=True)}
     texts = rows["id"].map(kernels).fillna("")
     found: dict[tuple[str, str], MeasuredFile] = {}
-    for (sha256, name, text), group in rows.groupby([rows["artifact_sha256"], rows["arch"], texts], sort=False):
+    for key, group in rows.groupby([rows["artifact_sha256"], rows["arch"], texts], sort=False):
+        sha256, name, text = map(str, key)
         work = None
         if text:
             with suppress(ValueError):
                 work = Work.from_json(json.loads(text))
-        found[sha256, text or name] = _mean(group, str(sha256), work, str(name))
+        found[sha256, text or name] = _mean(group, sha256, work, name)
     return list(found.values())
 
 

@@ -36,7 +36,7 @@ def other_spaces(
         target: the full target.
         space: the space that is predicted.
         which: `all`, `none`, or names of spaces, as a list or separated by commas.
-        rows: the target's labels (`target_labels`); None to read those that are needed.
+        rows: the target's labels on one level (`on_one_level`); None to read them.
 
     Raises:
         BadInputError: if the target has no labels in a space that is named.
@@ -54,9 +54,8 @@ def other_spaces(
     if not chosen:
         return []
     if rows is None:
-        rows = target_labels(store, target)
-        rows = on_one_level(store, target, rows[rows["role"] != Role.HOLDOUT])
-    rows = rows[rows["role"] != Role.HOLDOUT]
+        own = target_labels(store, target)
+        rows = on_one_level(store, target, own[own["role"] != Role.HOLDOUT])
     parts = [(name, rows[rows["space"] == name]) for name in chosen]
     return [_labels(search_spaces.get(name), part) for name, part in parts if len(part)]
 

@@ -23,7 +23,7 @@ from latlab.harness.active_learning.source_devices import (
     SourceFilter,
     source_devices,
 )
-from latlab.harness.active_learning.target_labels import LATENCY, target_labels
+from latlab.harness.active_learning.target_labels import LATENCY, MEMORY, target_labels
 from latlab.harness.architectures import is_block_space, space_named
 from latlab.harness.errors import BadInputError
 from latlab.harness.inventory.inventory import Inventory
@@ -121,13 +121,12 @@ def fitted_to_store(
     labels = labels[labels["space"] != USER_MODEL_SPACE]
     raw = labels[labels["role"] != Role.HOLDOUT]
     every = on_one_level(store, target, raw) if metric == LATENCY else raw
-    table = every
-    spaces = [name for name in dict.fromkeys(table["space"]) if not is_block_space(name)]
+    spaces = [name for name in dict.fromkeys(every["space"]) if not is_block_space(name)]
     if space is None:
         if len(spaces) > 1:
             raise BadInputError(f"{target} has measurements of several spaces", f"Name one: {', '.join(spaces)}.")
         space = spaces[0] if spaces else ""
-    table = table[table["space"] == space]
+    table = every[every["space"] == space]
     nothing = table.empty
     device = target.split("/")[0]
     if nothing and not space:
@@ -158,7 +157,8 @@ def fitted_to_store(
         options=options,
         seed=seed,
         metric=metric,
-        session_variance=session_variance(store, target, table) if metric == LATENCY else 0.0,
+        # Sessions that differ in speed differ in energy, too, but not in memory.
+        session_variance=0.0 if metric == MEMORY else session_variance(store, target, table.fillna({"stderr_ms": 0.0})),
     )
     fitted = FittedPredictor(loop.predictor, card, measured_latencies(labels[labels["space"] == space]))
     fitted.remarks = (*label_remarks(raw[raw["space"] == space]), *fitted.remarks)
@@ -184,7 +184,7 @@ def trained_predictor(
     Args:
         rows: the target's rows of the store in this space.
         holdout: architectures whose labels on the target's device must not be among the sources.
-        every: the target's labels in all spaces (`target_labels`); None to read them.
+        every: the target's labels in all spaces, on one level; None to read them.
         metric: what these labels are.
     """
     if metric == LATENCY:

@@ -14,9 +14,9 @@ from latlab.harness.store.tables import LABELS
 from latlab.harness.store.vocabulary import Status
 from latlab.harness.telemetry.metrics import METRICS
 
-__all__ = ["LATENCY", "PREDICTED", "check_metric", "in_place_of_latency", "named_for", "target_labels"]
+__all__ = ["LATENCY", "MEMORY", "PREDICTED", "check_metric", "in_place_of_latency", "named_for", "target_labels"]
 
-LATENCY = "latency_ms"
+LATENCY, MEMORY = "latency_ms", "peak_memory_mb"
 PREDICTED = (LATENCY, *(name for name in METRICS if name != "file_bytes"), *PERCENTILES)
 """What can be predicted, by the names of the store's columns. The size of a file need not be: exporting tells it."""
 _VALUES = {"latency_ms": "", "std_ms": "std", "lower_ms": "lower", "upper_ms": "upper", "measured_ms": "measured"}
@@ -70,7 +70,8 @@ def in_place_of_latency(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     if metric == LATENCY:
         return rows
     values = rows[metric].to_numpy(np.float64, na_value=np.nan)
-    return rows.assign(latency_ms=values, stderr_ms=np.nan).loc[np.isfinite(values) & (values > 0)]
+    found: pd.DataFrame = rows.assign(latency_ms=values, stderr_ms=np.nan).loc[np.isfinite(values) & (values > 0)]
+    return found
 
 
 def _metrics_of(store: Store, target: str) -> list[str]:

@@ -214,8 +214,8 @@ def predict(
                 raise BadInputError(f"{predictor_folder} holds a predictor of {fitted.card.space}, not of {space}")
         else:
             existing(store)
-            options = predictor.options()
-            fitted = Lab(store).predictor(str(target), space=space, predictor=options, seed=seed, metric=metric)
+            how = predictor.options()
+            fitted = Lab(store).predictor(str(target), space=space, predictor=how, seed=seed, metric=metric)
         found = predictions(fitted, None if all_ else parse_archs(fitted.space, arch or []))
     if onnx is not None:
         fitted.to_onnx(onnx)

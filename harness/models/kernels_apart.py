@@ -23,6 +23,8 @@ from latlab.predictors.graph import Work
 
 __all__ = ["kernels_apart"]
 
+READER = ("-m", "latlab.harness.models.kernels_apart")
+"""Arguments of Python for the process that reads."""
 READING_S = 180.0
 """Longest time in seconds that a file is read."""
 MEMORY_BYTES = 16 << 30
@@ -38,7 +40,7 @@ def kernels_apart(path: Path, inputs: Sequence[InputRequest] = (), only_shape: t
     asked = {"path": str(path.absolute()), "inputs": [asdict(one) for one in inputs], "only_shape": only_shape}
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "latlab.harness.models.kernels_apart"],
+            [sys.executable, *READER],
             input=json.dumps(asked),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

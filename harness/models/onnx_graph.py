@@ -116,6 +116,11 @@ class OnnxGraph:
         """Return the shape of a value; None if a side is open or unknown."""
         return self._shapes.get(name)
 
+    def learn(self, name: str, shape: tuple[int, ...], dtype: str) -> None:
+        """Note the shape of a value, and its type if that is not known."""
+        self._shapes[name] = shape
+        self._types.setdefault(name, dtype)
+
     def dtype(self, name: str) -> str | None:
         """Return the numpy name of a value's type, or None."""
         return self._types.get(name)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from latlab.harness.errors import BadInputError
 from latlab.harness.models.onnx_graph import OnnxGraph, drop_weights
+from latlab.harness.models.onnx_shapes import complete_shapes
 from latlab.predictors.graph import Kernel, convolution_kind
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ def onnx_kernels(
     """Return the kernels that ONNX Runtime executes on a CPU, in the order of the graph.
 
     Fusions are ONNX Runtime's own (its extended optimisations: the later change of layout keeps them). Shapes are those
-    that it infers, and by their names those of the graph as written, because no inference knows all fused operators. A
-    loop's body counts once, and each branch.
+    that it infers, those that follow from them behind fused operators, and by their names those of the graph as
+    written. A loop's body counts once, and each branch.
 
     Args:
         path: an ONNX file.
@@ -78,6 +79,7 @@ def onnx_kernels(
         written = OnnxGraph(model, shapes)
         drop_weights(optimised)
         graph = OnnxGraph(optimised, {})
+        complete_shapes(optimised, graph)
         return [kernel for node in graph.nodes if (kernel := _Node(node, graph, written).kernel()) is not None]
     except BadInputError:
         raise

@@ -99,7 +99,8 @@ class TransferPredictor(ScorePredictor):
     Here the network's predictions stand for the latencies of the source, because a source has in general not measured
     the target's support. Fewer than three measurements are too few to compare sources or to fine-tune; then the source
     that agrees best with the other sources (greatest mean Spearman correlation) stands for the target. Without sources
-    nothing is trained, unless there are settings for it: the score is the sum of the standardised logarithms of MACs, parameters, bytes and operators.
+    nothing is trained, unless there are settings for it: the score is the sum of the standardised logarithms of MACs,
+    parameters, bytes and operators.
 
     Args:
         space: the space.

@@ -1,13 +1,18 @@
 """The posterior of a device's costs, given latencies of whatever graphs were measured on it.
 
-    T = sum_j X_j exp(z_j),   log y = log T + e,   z ~ N(m, S),   e ~ N(0, s0^2 + s1^2 sum_g share_g^2 + (stderr / y)^2)
+    T = sum_j X_j exp(z_j),   log y = log T + c d + e,   z ~ N(m, S),   d = 1 - sum_g share_g^2,
+    e ~ N(0, s0^2 + s1^2 sum_g share_g^2 + s2^2 d^2 + (stderr / y)^2)
 
 with X the quantities of a graph (`work.QUANTITIES`, by kind), z the log-costs (`prior.prior`), and share_g the share of
 distinct kernel g in T: each distinct kernel deviates from the linear model by about s1 for itself, so a graph of many
-kernels averages that away, and one of a single kernel does not. Costs stay positive by construction. The posterior is
-the Laplace approximation: Gauss-Newton steps, whose Jacobian is the shares X_j exp(z_j) / T (Rasmussen and Williams,
-2006, section 3.4, and equations 5.10-5.12 for leaving one out). s1 and the spread of the prior maximise the evidence
-over a small grid. The variance is multiplied by what the squared left-one-out residuals are of what they should be.
+kernels averages that away, and one of a single kernel does not. d is how many different kernels a graph has (Gini and
+Simpson's diversity): 0 for one, almost 1 for many. In such a graph each finds caches that others have filled, and
+weights that have left them since the last inference; c is what that costs, s2 what it differs by between graphs.
+
+Costs stay positive by construction. The posterior is the Laplace approximation: Gauss-Newton steps, whose Jacobian is
+the shares X_j exp(z_j) / T (Rasmussen and Williams, 2006, section 3.4, and equations 5.10-5.12 for leaving one out). s1
+and the spread of the prior maximise the evidence over a small grid. The variance is multiplied by what the squared
+left-one-out residuals are of what they should be.
 """
 
 from __future__ import annotations
@@ -29,10 +34,11 @@ __all__ = ["CostPosterior", "GraphPrediction", "interval_of_label"]
 
 GRAPH_NOISE = 0.1
 """s0: what the same costs differ by from label to label."""
-TRANSFER = 0.25
-"""What a graph differs by from the sum of its kernels alone, as a standard deviation of its logarithm: caches that
-other kernels have filled, other neighbours on the machine. It is only in predictions, and was set after 55 models
-(benchmarks/RESULTS.md, section 33): no operator that is measured alone shows it."""
+CONTEXT, CONTEXT_SPREAD = 0.35, 0.08
+"""Mean and standard deviation of c before anything is measured. Operators that are measured alone do not show it, so
+the mean comes from half of the models of benchmarks/RESULTS.md, section 33; measured networks and models do."""
+TRANSFER = 0.15
+"""s2: what networks differ by in that, from the same models."""
 KERNEL_NOISES = (0.1, 0.2, 0.3, 0.45)
 SPREADS = (0.6, 1.0, 1.6)
 STEPS = 25
@@ -116,21 +122,21 @@ class CostPosterior:
         self.calibration = float((squares.sum() + CALIBRATED_BY) / (len(squares) + CALIBRATED_BY))
 
     def _fit(self, kernel_noise: float, spread: float) -> _Fit:
-        mean, covariance = prior(self.columns, spread)
+        mean, covariance = _with_context(*prior(self.columns, spread))
         if not self._works:
             return _Fit(mean, covariance, 0.0, np.zeros(0), np.ones(0))
         z = mean.copy()
         for step in range(STEPS):
-            shares, total, noise = self._linearised(z, kernel_noise)
-            target = self._y - np.log(total) + shares @ (z - mean)
+            shares, log_total, noise = self._linearised(z, kernel_noise)
+            target = self._y - log_total + shares @ (z - mean)
             weighted = shares @ covariance
             factor = cho_factor(weighted @ shares.T + np.diag(noise), lower=True)
             change = mean + weighted.T @ cho_solve(factor, target) - z
             z = z + np.clip(change, -LARGEST_STEP, LARGEST_STEP) * (0.7 if step < 3 else 1.0)
             if np.abs(change).max() < 1e-3:
                 break
-        shares, total, noise = self._linearised(z, kernel_noise)
-        target = self._y - np.log(total) + shares @ (z - mean)
+        shares, log_total, noise = self._linearised(z, kernel_noise)
+        target = self._y - log_total + shares @ (z - mean)
         weighted = shares @ covariance
         factor = cho_factor(weighted @ shares.T + np.diag(noise), lower=True)
         inverse = cho_solve(factor, np.eye(len(target)))
@@ -142,12 +148,13 @@ class CostPosterior:
         return _Fit(z, posterior, evidence, alpha * variance, variance)
 
     def _linearised(self, z: FloatArray, kernel_noise: float) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return shares (n, d), latencies in ms (n,), and variances of the labels' logarithms (n,) at log-costs z."""
-        costs = np.exp(z)
+        """Return derivatives (n, 1 + d), log-latencies (n,), and variances of these (n,) at c and log-costs z."""
+        costs = np.exp(z[1:])
         total = np.maximum(self._totals @ costs, 1e-12)
         shares = self._totals * costs / total[:, None]
-        spread = np.array([np.square(rows @ costs).sum() for rows in self._rows]) / total**2
-        return shares, total, GRAPH_NOISE**2 + kernel_noise**2 * spread + self._relative**2
+        alone = np.array([np.square(rows @ costs).sum() for rows in self._rows]) / total**2
+        noise = GRAPH_NOISE**2 + kernel_noise**2 * alone + TRANSFER**2 * (1 - alone) ** 2 + self._relative**2
+        return np.column_stack([1 - alone, shares]), np.log(total) + z[0] * (1 - alone), noise
 
     def measured(self) -> tuple[list[Work], FloatArray]:
         """Return the measured graphs, and their latencies in ms, shape (n,)."""
@@ -167,16 +174,15 @@ class CostPosterior:
         return [self._predict(work, matrix(work, place), columns, z, covariance) for work in works]
 
     def _extended(self, columns: Sequence[Column]) -> tuple[FloatArray, FloatArray]:
-        """Return mean and covariance of log-costs, of those too that no label has: the prior given the others."""
-        known = len(self.columns)
-        if len(columns) == known:
+        """Return mean and covariance of c and log-costs, of those too that no label has: the prior given the others."""
+        known = 1 + len(self.columns)
+        if 1 + len(columns) == known:
             return self._best.z, self._best.covariance
         mean, covariance = prior(columns, self._spread)
         if self._spread < 1:  # that the kinds which were measured are alike does not make another one like them
             new = np.array([kind not in self.seen for kind, _ in columns])
             covariance = np.where(np.outer(new, new), prior(columns)[1], covariance)
-        if not known:
-            return mean, covariance
+        mean, covariance = _with_context(mean, covariance)
         gain = np.linalg.solve(covariance[:known, :known], covariance[:known]).T
         z = mean + gain @ (self._best.z - mean[:known])
         shrunk = covariance - gain @ (covariance[:known, :known] - self._best.covariance) @ gain.T
@@ -185,13 +191,15 @@ class CostPosterior:
     def _predict(
         self, work: Work, rows: FloatArray, columns: Sequence[Column], z: FloatArray, covariance: FloatArray
     ) -> GraphPrediction:
-        each = rows * np.exp(z)
+        each = rows * np.exp(z[1:])
         total = float(each.sum())
         share = each.sum(axis=0) / total
-        own = each.sum(axis=1) / total
-        fit = float(share @ covariance @ share)
-        alone = fit + GRAPH_NOISE**2 + self.kernel_noise**2 * float(np.square(own).sum())
-        variance = self.calibration * alone + TRANSFER**2
+        alone = float(np.square(each.sum(axis=1) / total).sum())
+        slope = np.array([1 - alone, *share])
+        fit = float(slope @ covariance @ slope)
+        variance = self.calibration * (fit + GRAPH_NOISE**2 + self.kernel_noise**2 * alone)
+        variance += TRANSFER**2 * (1 - alone) ** 2
+        total *= float(np.exp(z[0] * (1 - alone)))
         width = float(np.exp(HALF_WIDTH * np.sqrt(min(variance, WIDEST))))
         shares: dict[str, float] = {}
         for (kind, _), part in zip(columns, share, strict=True):
@@ -206,3 +214,10 @@ class CostPosterior:
         latency = np.exp(self._y - self._best.left_out)
         width = np.exp(HALF_WIDTH * np.sqrt(variance))
         return Prediction(latency, latency * np.sqrt(np.expm1(variance)), latency / width, latency * width)
+
+
+def _with_context(mean: FloatArray, covariance: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the prior of c and of the log-costs."""
+    whole = np.zeros((len(mean) + 1, len(mean) + 1))
+    whole[0, 0], whole[1:, 1:] = CONTEXT_SPREAD**2, covariance
+    return np.array([CONTEXT, *mean]), whole

@@ -17,7 +17,15 @@ from latlab.predictors.graph.work import COMPUTING, Column
 
 __all__ = ["prior"]
 
-CORE_MS = {"start": 0.004, "macs": 30.0, "narrow in": 20.0, "narrow out": 20.0, "weights": 0.08, "moved": 0.08}
+CORE_MS = {
+    "start": 0.004,
+    "macs": 30.0,
+    "narrow in": 20.0,
+    "narrow out": 20.0,
+    "weights": 0.02,
+    "moved": 0.08,
+    "cold": 0.07,
+}
 """Milliseconds of one unit of each quantity."""
 USUAL = {
     ("depthwise", "macs"): 4.0, ("grouped", "macs"): 2.0, ("deconv", "macs"): 2.0, ("matmul", "macs"): 1.5,

@@ -25,8 +25,12 @@ LANES = 8
 MOST_KERNELS = 100_000
 LARGEST = 1 << 60
 """Most kernels of a work that is read, and the largest number in one: far more than any device executes."""
+CACHE_BYTES = 4e6
+"""Weights of a whole graph that a processor's caches keep from one inference to the next, more or less."""
 Column = tuple[str, str]
 """A kind and a quantity."""
+COLD: Column = ("memory", "cold")
+"""10^6 bytes of weights that come from the memory, whatever kernel they are for: all kernels share its bandwidth."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,16 @@ class Work:
         return cls(tuple(kernels), tuple(counts))
 
 
+def cold_share(work: Work) -> float:
+    """Return the share of a graph's weights that are no longer in the caches when it is executed again.
+
+    It is half if they are as large as `CACHE_BYTES`.
+    """
+    pairs = zip(work.kernels, work.counts, strict=True)
+    weights = sum(count * kernel.width * kernel.params for kernel, count in pairs)
+    return weights / (weights + CACHE_BYTES)
+
+
 def work_of(kernels: Iterable[Kernel]) -> Work:
     """Return the work of a graph that executes these kernels."""
     found = Counter(kernels)
@@ -125,7 +139,8 @@ def columns_of(works: Sequence[Work]) -> list[Column]:
         for name, value in zip(QUANTITIES, quantities(kernel), strict=True)
         if value
     }
-    return [column for column in every if column in filled]
+    cold = any(kernel.params for work in works for kernel in work.kernels)
+    return [*([COLD] if cold else []), *(column for column in every if column in filled)]
 
 
 def matrix(work: Work, columns: dict[Column, int]) -> FloatArray:
@@ -136,9 +151,12 @@ def matrix(work: Work, columns: dict[Column, int]) -> FloatArray:
         columns: the place of each column; a kernel's column that is not among them is left out.
     """
     rows = np.zeros((len(work.kernels), len(columns)))
+    cold, place = cold_share(work) / 1e6, columns.get(COLD)
     for row, kernel, count in zip(rows, work.kernels, work.counts, strict=True):
         for name, value in zip(QUANTITIES, quantities(kernel), strict=True):
             at = columns.get((kernel.kind, name))
             if at is not None:
                 row[at] = count * value
+        if place is not None:
+            row[place] = count * kernel.width * kernel.params * cold
     return rows

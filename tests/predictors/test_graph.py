@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from latlab.predictors.graph import CostPosterior, Kernel, Work, work_of
-from latlab.predictors.graph.work import QUANTITIES, columns_of, matrix, quantities
+from latlab.predictors.graph import CostPosterior, Kernel, Work, interval_of_label, work_of
+from latlab.predictors.graph.work import CACHE_BYTES, COLD, QUANTITIES, columns_of, matrix, quantities
 
 PACE_MS = {"conv": 12.0, "pointwise": 15.0, "depthwise": 70.0, "linear": 20.0}
 """Milliseconds of 10^9 multiply-accumulates on a made-up device."""
@@ -25,12 +25,14 @@ def relu(elements: int) -> Kernel:
     return Kernel("clip", "Relu", in_elements=elements, out_elements=elements)
 
 
-def truth_ms(work: Work) -> float:
-    total = 0.0
+def truth_ms(work: Work, context: float = 0.3) -> float:
+    """Return what a graph takes on the made-up device, where many different kernels disturb one another."""
+    parts = []
     for kernel, count in zip(work.kernels, work.counts, strict=True):
         moved = (kernel.in_elements + kernel.out_elements + kernel.params) * 4e-6
-        total += count * (0.005 + PACE_MS.get(kernel.kind, 0) * kernel.macs / 1e9 + 0.05 * moved)
-    return total
+        parts.append(count * (0.005 + PACE_MS.get(kernel.kind, 0) * kernel.macs / 1e9 + 0.05 * moved))
+    shares = np.array(parts) / sum(parts)
+    return float(sum(parts) * np.exp(context * (1 - (shares**2).sum())))
 
 
 def operators() -> list[Work]:
@@ -125,6 +127,29 @@ def test_quantities_are_in_their_units() -> None:
     assert found["moved"] == pytest.approx(4 * (1600 + 3200) / 1e6)
     work = work_of([one] * 3)
     columns = columns_of([work])
-    assert matrix(work, {column: at for at, column in enumerate(columns)}).tolist() == [
-        [3 * found[name] for _, name in columns]
+    assert columns[0] == COLD
+    weights = 3 * 4 * 32 * 16 * 9
+    row = matrix(work, {column: at for at, column in enumerate(columns)})[0]
+    assert row.tolist() == [
+        pytest.approx(weights / 1e6 * weights / (weights + CACHE_BYTES)),
+        *(3 * found[name] for _, name in columns[1:]),
     ]
+
+
+def test_measured_networks_say_what_a_network_costs_above_its_kernels() -> None:
+    works, latency = labelled()
+    unlike = [work_of([conv(kind, 24, 24, size) for kind in PACE_MS for size in (20, 30)]), network()]
+    asked = work_of([conv(kind, 40, 40, size) for kind in PACE_MS for size in (25, 35)])
+    found = []
+    for context in (0.1, 0.6):
+        more = [truth_ms(work, context) for work in unlike]
+        found.append(CostPosterior([*works, *unlike], [*latency, *more]).predict([asked])[0].latency_ms)
+    assert found[1] > 1.05 * found[0]
+
+
+def test_a_measured_graph_has_an_interval_around_its_label() -> None:
+    low, high = interval_of_label(2.0, 0.0)
+    assert 1.5 < low < 2 < high < 2.6
+    wider = interval_of_label(2.0, 0.5)
+    assert wider[0] < low
+    assert wider[1] > high

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import torch
 from torch import nn
 
 from latlab.harness import Lab
+from latlab.harness.active_learning.target_labels import target_labels
 from latlab.harness.cli.main import main
 from latlab.harness.errors import BadInputError
 from latlab.harness.exporters import get_exporter
 from latlab.harness.models.input_options import InputOptions
+from latlab.harness.models.kernels_apart import kernels_apart
 from latlab.search_spaces import get
 
 TOY = "toy/onnxruntime/cpu/fp32/t1/b1"
@@ -102,3 +105,159 @@ def test_without_measurements_it_says_what_to_measure(tmp_path: Path, folder: Pa
 def test_another_precision_or_batch_is_refused(folder: Path) -> None:
     with pytest.raises(BadInputError, match="runs at batch 1"):
         lab_in(folder).predict_model("toy/onnxruntime/cpu/fp32/t1/b4", folder / "net.onnx")
+
+
+# Own models and blocks
+
+
+def exported(path: Path, arch: str) -> Path:
+    """Write a network of the space of operators as a model file of one's own."""
+    chosen = SPACE.parse(arch)
+    get_exporter("onnx").export(SPACE.build(chosen, seed=7), torch.zeros(1, *SPACE.input_shape(chosen)), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store in which two models of one's own and a block were measured, and no network of a space."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "inventory.yaml").write_text("devices:\n  toy: {transport: simulated, kind: pi4, pace: 0}\n")
+    lab = lab_in(folder)
+    for name, arch in (("one.onnx", "conv|c32|o32|s28|k3|t1|x1"), ("two.onnx", "conv|c64|o64|s28|k3|t1|x2")):
+        lab.measure(TOY, model=exported(folder / name, arch), policy="quick")
+    lab.measure(TOY, space="fbnet", blocks=True, count=3, policy="quick")
+    exported(folder / "new.onnx", "conv|c32|o64|s28|k3|t1|x4")
+    return folder
+
+
+def test_own_models_and_blocks_are_learnt_from(own: Path) -> None:
+    found = lab_in(own).predict_model(TOY, own / "new.onnx")
+    assert found.labels == {"fbnet-blocks": 3, "model": 2}
+    assert found.measured == 0
+    assert found.remarks == ()
+    measured = lab_in(own, "other.db").measure(TOY, model=own / "new.onnx", policy="quick").rows["latency_ms"].iloc[0]
+    assert found.lower_ms < measured < found.upper_ms
+    alone = lab_in(own).predict_model(TOY, own / "new.onnx", spaces_from="none")
+    assert alone.labels == {"model": 2}
+    assert alone.latency_ms != found.latency_ms
+    named = lab_in(own).predict_model(TOY, own / "new.onnx", spaces_from="fbnet-blocks")
+    assert named == found
+    with pytest.raises(BadInputError, match=r"no labels of .* in a space operators") as failure:
+        lab_in(own).predict_model(TOY, own / "new.onnx", spaces_from="operators")
+    assert "fbnet-blocks" in (failure.value.hint or "")
+
+
+def test_a_measured_model_is_answered_with_its_label(own: Path, tmp_path: Path) -> None:
+    lab = lab_in(own)
+    rows = lab.store.table(space="model")
+    label = rows.loc[rows["arch"].str.startswith("one.onnx"), "latency_ms"].iloc[0]
+    for path in (own / "one.onnx", tmp_path / "renamed.onnx"):
+        path.write_bytes((own / "one.onnx").read_bytes())
+        found = lab.predict_model(TOY, path)
+        assert (found.latency_ms, found.measured) == (label, 1)
+        assert "this is its label" in found.remarks[0]
+        assert found.lower_ms < label < found.upper_ms < 1.5 * label
+        assert found.predicted_ms != label
+
+
+def test_a_measured_network_of_a_space_is_answered_with_its_label_too(folder: Path, tmp_path: Path) -> None:
+    lab = lab_in(folder)
+    arch = SPACE.designed()[0].text
+    label = lab.store.table(space="operators").set_index("arch").loc[arch, "latency_ms"]
+    path = tmp_path / "net.onnx"
+    get_exporter("onnx").export(
+        SPACE.build(SPACE.parse(arch)), torch.zeros(1, *SPACE.input_shape(SPACE.parse(arch))), path
+    )
+    found = lab.predict_model(TOY, path)
+    assert (found.measured, found.latency_ms) == (1, label)
+
+
+def test_a_row_without_kernels_is_named(own: Path, tmp_path: Path) -> None:
+    """A store of an earlier latlab, or one that somebody has harmed."""
+    copy = tmp_path / "latlab.db"
+    lab_in(own).store.table()  # what is still in the log goes into the file
+    with sqlite3.connect(own / "latlab.db") as source, sqlite3.connect(copy) as target:
+        source.backup(target)
+        kernels = json.dumps({"kernels": [{"kind": "conv", "count": 1, "macs": -4}]})
+        for row, text in zip((1, 2), ("{}", kernels), strict=True):
+            target.execute("UPDATE measurements SET artifact = ? WHERE id = ?", (text, row))
+    lab = Lab(copy, inventory=own / "inventory.yaml", cache=own / "cache")
+    found = lab.predict_model(TOY, own / "new.onnx")
+    assert found.labels == {"fbnet-blocks": 3}
+    assert "2 measured models of your own do not count" in found.remarks[-1]
+    again = lab.predict_model(TOY, own / "one.onnx")  # its name says that it is the same
+    assert again.measured == 1
+
+
+def test_nothing_is_read_twice(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = lab_in(own)
+    first = lab.predict_model(TOY, own / "new.onnx")
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("read again")
+
+    for place in ("model_prediction.kernels_apart", "learnt_costs.kernels_of", "learnt_costs.target_labels"):
+        monkeypatch.setattr(f"latlab.harness.active_learning.{place}", never)
+    assert lab.predict_model(TOY, own / "new.onnx") == first
+    monkeypatch.setattr("latlab.harness.active_learning.learnt_costs.target_labels", target_labels)
+    assert lab_in(own).predict_model(TOY, own / "new.onnx") == first  # another process: the labels, and no file
+
+
+def test_a_new_label_is_learnt_from(own: Path) -> None:
+    lab = lab_in(own, "growing.db")
+    lab.measure(TOY, model=own / "one.onnx", policy="quick")
+    before = lab.predict_model(TOY, own / "new.onnx")
+    lab.measure(TOY, model=own / "two.onnx", policy="quick")
+    after = lab.predict_model(TOY, own / "new.onnx")
+    assert (before.labels, after.labels) == ({"model": 1}, {"model": 2})
+
+
+# Other metrics
+
+
+@pytest.mark.parametrize("metric", ["energy_mj", "peak_memory_mb"])
+def test_other_metrics_of_a_model(own: Path, metric: str) -> None:
+    lab = lab_in(own)
+    found = lab.predict_model(TOY, own / "new.onnx", metric=metric)
+    known = lab.store.table(space="model")[metric]
+    assert 0.3 * known.min() < found.latency_ms < 30 * known.max()
+    unit = metric.rpartition("_")[2]
+    told = found.to_json()
+    assert told[metric] == found.latency_ms
+    assert told[f"lower_{unit}"] < told[metric] < told[f"upper_{unit}"]
+    assert "latency_ms" not in told
+    measured = lab.store.table(space="model").dropna(subset=[metric])["arch"].iloc[0]  # short passes have no energy
+    label = lab.predict_model(TOY, own / measured.split()[0], metric=metric)
+    assert label.measured == 1
+    assert label.latency_ms in set(known)
+
+
+def test_a_metric_that_a_target_lacks(folder: Path) -> None:
+    """The device `ideal` has no meter of energy."""
+    lab = lab_in(folder)
+    with pytest.raises(BadInputError, match="no energy_mj of toy") as failure:
+        lab.predict_model(TOY, folder / "net.onnx", metric="energy_mj")
+    assert "peak_memory_mb" in (failure.value.hint or "")
+    with pytest.raises(BadInputError, match="'watts' is no metric"):
+        lab.predict_model(TOY, folder / "net.onnx", metric="watts")
+
+
+# Files that do harm
+
+
+def test_a_file_that_ends_the_process_that_reads_it(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+    monkeypatch.setattr("latlab.harness.models.kernels_apart.READER", ("-c", code))
+    with pytest.raises(BadInputError, match=r"new\.onnx are unknown: reading it ended the process \(SIGSEGV\)"):
+        kernels_apart(own / "new.onnx")
+    monkeypatch.setattr("latlab.harness.models.kernels_apart.READER", ("-c", "import time; time.sleep(60)"))
+    monkeypatch.setattr("latlab.harness.models.kernels_apart.READING_S", 0.5)
+    with pytest.raises(BadInputError, match="took over"):
+        kernels_apart(own / "new.onnx")
+
+
+def test_a_broken_file_is_refused_in_words(own: Path, tmp_path: Path) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes((own / "new.onnx").read_bytes()[:-2000])
+    with pytest.raises(BadInputError, match=r"broken\.onnx"):
+        lab_in(own).predict_model(TOY, path)

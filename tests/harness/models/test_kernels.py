@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from latlab.agents.protocol.load_request import InputRequest
 from latlab.harness.errors import BadInputError
 from latlab.harness.exporters import get_exporter
 from latlab.harness.models.kernels import kernels_of
-from latlab.predictors.graph import Kernel
+from latlab.predictors.graph import Kernel, Work
 from latlab.search_spaces import get
 
 SHAPE = (1, 8, 10, 10)
@@ -111,3 +112,50 @@ def test_a_file_that_no_runtime_takes_is_refused_by_name(tmp_path: Path) -> None
     path.write_bytes(b"\x08\x08\x12\x00" + bytes(40))
     with pytest.raises(BadInputError, match=r"net\.onnx"):
         kernels_of(path)
+
+
+class Tokens(nn.Module):
+    """An attention and a multilayer perceptron: ONNX Runtime fuses GELU, and the scale into a product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(16, 48), nn.Linear(16, 16)
+        self.mlp = nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 16))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (part.reshape(1, 10, 2, 8).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        weights = torch.softmax(q @ k.transpose(2, 3) / 8**0.5, -1)
+        x = x + self.out((weights @ v).transpose(1, 2).reshape(1, 10, 16))
+        return x + self.mlp(x)
+
+
+def test_shapes_behind_fused_operators_are_known(tmp_path: Path) -> None:
+    """ONNX's inference stops at them: half of a Transformer's multiplications were counted as none."""
+    path = tmp_path / "net.onnx"
+    torch.onnx.export(Tokens().eval(), (torch.zeros(1, 10, 16),), str(path), dynamo=False, opset_version=17)
+    work = kernels_of(path)
+    operators = {kernel.operator for kernel in work.kernels}
+    assert {"Gelu", "FusedMatMul"} <= operators, "the network no longer has the operators that this is about"
+    linear = 10 * (16 * 48 + 16 * 16 + 2 * 16 * 64)
+    assert work.macs == linear + 2 * 2 * 10 * 10 * 8
+    assert all(kernel.out_elements > 1 for kernel in work.kernels)
+
+
+def test_work_survives_json(files: dict[str, Path]) -> None:
+    work = kernels_of(files["onnx"])
+    assert Work.from_json(json.loads(json.dumps(work.to_json()))) == work
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        None, [], {}, [3], [{}], [{"kind": "conv"}], [{"kind": "conv", "count": 0}], [{"kind": "cnv", "count": 1}],
+        [{"kind": "conv", "count": 1, "macs": -1}], [{"kind": "conv", "count": 1, "macs": 1.5}],
+        [{"kind": "conv", "count": 1, "macs": 1 << 70}], [{"kind": "conv", "count": True}],
+        [{"kind": "conv", "count": 1, "speed": 3}], [{"kind": ["conv"], "count": 1}],
+        [{"kind": "conv", "count": 1, "operator": None}],
+    ],
+)  # fmt: skip
+def test_what_is_no_work_is_refused(values: object) -> None:
+    with pytest.raises(ValueError, match="kernel"):
+        Work.from_json(values)
