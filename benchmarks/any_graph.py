@@ -28,7 +28,8 @@ from any_graph_models import NETWORKS
 from common import RESULTS, save, show
 from scipy.optimize import nnls
 
-from latlab.harness.active_learning.model_prediction import cost_posterior, work_of_artifact
+from latlab.harness.active_learning.learnt_costs import learn_costs
+from latlab.harness.active_learning.model_prediction import work_of_artifact
 from latlab.harness.devices.target_selection import TargetOptions
 from latlab.harness.errors import LatlabError
 from latlab.harness.exporters import ExportError, get_exporter
@@ -70,7 +71,8 @@ def main() -> None:
     begin = time.perf_counter()
     lab.onboard("local", space="operators", budget=arguments.budget, options=options, out=work / f"report-{runtime}")
     onboarded_s = time.perf_counter() - begin
-    posterior, labels, _ = cost_posterior(lab.store, lab.cache, target)
+    costs = learn_costs(lab.store, lab.cache, target, "operators")
+    posterior, labels = costs.posterior, dict(costs.labels)
     print(f"learnt from {labels}, {onboarded_s:.0f} s", file=sys.stderr)
 
     rows, works = [], []
@@ -135,7 +137,7 @@ def measured(
     """
     inputs = InputOptions(() if shape is None else ("x".join(map(str, shape)),))
     own = own_model(path, inputs, target)
-    graph = work_of_artifact(own.artifact(lab.cache.folder))
+    graph = work_of_artifact(own.artifact(lab.cache.folder), lab.cache)
     lab.measure("local", model=path, inputs=inputs, options=options, raw=False, new_session=again)
     table = lab.store.table(target=str(target), space=USER_MODEL_SPACE, only=LABELS)
     table = table[(table["status"] == "ok") & (table["arch"] == own.name)]
@@ -204,7 +206,7 @@ def from_cells(
     """Return the figures of what cells of NAS-Bench-201 alone teach."""
     cells = Lab(lab.store.path.with_name(f"cells-{target.runtime}.db"), cache=lab.cache.folder)
     cells.measure("local", space="nasbench201", count=count, options=options, raw=False)
-    posterior, _, _ = cost_posterior(cells.store, cells.cache, target)
+    posterior = learn_costs(cells.store, cells.cache, target).posterior
     mine = [{"measured_ms": row["measured_ms"], "model": row["model"]} for row in rows]
     predict(posterior, mine, works)
     return summary(f"{count} cells of NAS-Bench-201", mine)

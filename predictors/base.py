@@ -141,14 +141,14 @@ class Predictor(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     """A line that says what it is and where it comes from."""
-    pretrains_quickly: ClassVar[bool] = False
-    """Whether `pretrain` takes about a second at most, so that it may be repeated while labels of sources come in."""
     pretraining_lasts: ClassVar[bool] = False
     """True if `pretrain` trains for seconds or more, so that its result is worth keeping. Then `save` after `pretrain`
     keeps all that it learned: a predictor that `load` returns adapts as the saved one does."""
 
     training_log: TrainingLog = FORGETFUL
     """What `pretrain` reports its progress to, and leaves its unfinished state with. The default keeps nothing."""
+    pretrains_quickly: ClassVar[bool] = False
+    """Whether `pretrain` takes about a second at most, so that it may be repeated while labels of sources come in."""
 
     def __init__(self, space: SearchSpace, *, seed: int = 0) -> None:
         self.space, self.seed = space, seed

@@ -2,7 +2,8 @@
 
 An MLP reads an architecture's choices, an encoding that does not depend on the space, and a learned embedding of the
 device. The paper's encodings are zero-cost proxies (synflow, jacov and eleven more, from networks run once) or the
-latencies of reference devices. Here the encoding is the analytic cost of the network (`fine_tuning.proxies`).
+latencies of reference devices. By default the encoding here is the analytic cost of the network (`costs`); `encoding`
+chooses zero-cost proxies or another one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latlab.predictors.base import IntArray
-from latlab.predictors.bases.fine_tuning import Schedule, Settings, TransferPredictor, mlp, proxies
+from latlab.predictors.bases.fine_tuning import Schedule, Settings, TransferPredictor, mlp
 
 __all__ = ["MultiPredict"]
 
@@ -66,12 +67,13 @@ class MultiPredict(TransferPredictor):
     """MultiPredict: trained by absolute error on latencies scaled per device, then fine-tuned to the target several
     times.
 
-    It differs from the paper in three things. Analytic costs stand for the proxies (see above). The choices are a
-    vector in every space, while the authors read NAS-Bench-201 with a graph network. The labels of a target are scaled
-    by its measurements, while the authors scale by its whole table.
+    It differs from the paper in three things. Analytic costs stand for the proxies unless `encoding` says otherwise.
+    The choices are a vector in every space, while the authors read NAS-Bench-201 with a graph network. The labels of a
+    target are scaled by its measurements, while the authors scale by its whole table.
     """
 
     name = "multipredict"
+    default_encoding: ClassVar[str] = "costs"
     title: ClassVar[str] = "MultiPredict: MLP on costs and choices with device embeddings, fine-tuned (AutoML 2023)"
 
     def _default_settings(self) -> Settings:
@@ -82,9 +84,7 @@ class MultiPredict(TransferPredictor):
         return Network(vectors.choices.shape[1], vectors.proxies.shape[1], devices)
 
     def _inputs(self, genes: IntArray) -> Vectors:
-        return Vectors(
-            torch.from_numpy(self.space.encode(genes, "one-hot")), torch.from_numpy(proxies(self.space, genes))
-        )
+        return Vectors(torch.from_numpy(self.space.encode(genes, "one-hot")), self._encoded(genes))
 
     def _loss(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Return the sum of absolute errors against labels in 0.05-0.95, HELP's range, which a sigmoid can reach."""

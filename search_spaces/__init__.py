@@ -11,7 +11,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from pkgutil import resolve_name
 
-from latlab.search_spaces.architecture import Architecture, ArchitectureError
+from latlab.search_spaces.architecture import Architecture, ArchitectureError, CellEdge
 from latlab.search_spaces.base import SearchSpace
 from latlab.search_spaces.block_space import SUFFIX, BlockSpace
 from latlab.search_spaces.layers import Layer
@@ -20,6 +20,7 @@ __all__ = [
     "Architecture",
     "ArchitectureError",
     "BlockSpace",
+    "CellEdge",
     "Layer",
     "SearchSpace",
     "UnknownSpaceError",

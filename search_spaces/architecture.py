@@ -1,10 +1,11 @@
-"""The architecture, a point of a search space, and the error for strings and genes that name none."""
+"""The architecture, a point of a search space, the error for strings and genes that name none, and edges of cells."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-__all__ = ["Architecture", "ArchitectureError"]
+__all__ = ["Architecture", "ArchitectureError", "CellEdge"]
 
 
 class ArchitectureError(ValueError):
@@ -27,3 +28,13 @@ class Architecture:
 
     def __str__(self) -> str:
         return self.text
+
+
+class CellEdge(NamedTuple):
+    """An edge of a cell with an operation: it leads from one node to another."""
+
+    source: int
+    node: int
+    operation: str
+    live: bool
+    """Whether a path from the cell's input to its output goes through it."""

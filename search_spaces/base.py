@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from latlab.search_spaces.architecture import Architecture, ArchitectureError
+from latlab.search_spaces.architecture import Architecture, ArchitectureError, CellEdge
 from latlab.search_spaces.features import layer_features
 from latlab.search_spaces.layers import Layer
 
@@ -152,6 +152,14 @@ class SearchSpace(ABC):
         Args:
             live: leave out dead edges, as a graph compiler does; by default the network is as written.
         """
+
+    def cell_edges(self, arch: Architecture) -> tuple[CellEdge, ...]:
+        """Return the edges of the cell that the network repeats, for a drawing; by default none, as if it had no cell.
+
+        Nodes are numbered from the input, 0, in an order in which each edge goes to a later one; the last is the
+        output.
+        """
+        return ()
 
     def readings(self, arch: Architecture) -> dict[str, tuple[tuple[Layer, ...], ...]]:
         """Return the readings of the graph: what different runtimes may execute, as name -> branches of layers.

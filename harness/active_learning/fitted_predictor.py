@@ -23,6 +23,7 @@ from latlab.harness.active_learning.latency_table import (
 )
 from latlab.harness.active_learning.network_view import NetworkView
 from latlab.harness.active_learning.predictor_factory import PredictorOptions
+from latlab.harness.active_learning.target_labels import LATENCY, PREDICTED, named_for
 from latlab.harness.architectures import space_named
 from latlab.harness.errors import BadInputError
 from latlab.harness.paths import whole_file, whole_folder
@@ -64,6 +65,8 @@ class PredictorCard:
     """Whether networks were exported as published, with their dead edges."""
     simulated: bool = False
     seed: int = 0
+    metric: str = LATENCY
+    """What it predicts; fields and columns of predictions that are named after milliseconds are in its unit then."""
     device: Mapping[str, str] = field(default_factory=dict)
     """The device and its runtime, in words."""
     sources: Sequence[Mapping[str, Any]] = ()
@@ -124,6 +127,8 @@ class PredictorCard:
         for one in known.get("sources", ()):
             if not isinstance(one, dict) or [type(one.get(key)) for key in ("name", "architectures")] != [str, int]:
                 raise ValueError(f"one of its sources is {one!r:.40}")
+        if known.get("metric", LATENCY) not in PREDICTED:
+            raise ValueError(f"its metric is {known['metric']!r:.40}")
         try:
             return cls(**known)
         except TypeError as error:
@@ -142,6 +147,7 @@ def card_of(
     seed: int,
     session_variance: float,
     scores: Mapping[str, float | None] = {},
+    metric: str = LATENCY,
 ) -> PredictorCard:
     """Return the card of a predictor.
 
@@ -152,6 +158,7 @@ def card_of(
         facts: the device's facts, as it reported them.
         session_variance: variance of log-latencies that a new session adds.
         scores: how it was judged; those that are None or not finite are left out.
+        metric: what its labels are.
     """
     cpus = facts.get("cpus") or {}
     runtime = target.split("/")[1] if "/" in target else ""
@@ -178,6 +185,7 @@ def card_of(
         other_spaces=dict(predictor.other_spaces),
         scores={name: float(value) for name, value in scores.items() if value is not None and math.isfinite(value)},
         options=dict(options.facts),
+        metric=metric,
         session_variance=session_variance,
     )
 
@@ -228,6 +236,8 @@ class FittedPredictor:
     def predict(self, archs: Archs) -> Prediction:
         """Return latencies with standard deviations and 90 % intervals, for a new measurement in another session.
 
+        For another metric than the latency (`PredictorCard.metric`) they are in its unit.
+
         Args:
             archs: as for a call.
 
@@ -264,6 +274,11 @@ class FittedPredictor:
                 f"the predictor {self.card.predictor} is no formula, so it cannot become an ONNX file",
                 "roost is one: --predictor roost.",
             )
+        if self.card.metric != LATENCY:
+            raise BadInputError(
+                f"only predictors of latency become ONNX files, and this one predicts {self.card.metric}",
+                "Leave out --metric.",
+            )
         content = onnx_formula(formula, self.card.to_json())
         with whole_file(path) as part:
             part.write_bytes(content)
@@ -271,6 +286,7 @@ class FittedPredictor:
     def table(self, archs: Archs | None = None) -> pd.DataFrame:
         """Return predictions as a table (`latency_table.COLUMNS`), a row for each network.
 
+        For another metric than the latency, columns have its name and its unit: `energy_mj`, `lower_mj`.
         A predictor that was loaded does not know what was measured: it leaves out the columns about that.
 
         Args:
@@ -286,7 +302,9 @@ class FittedPredictor:
         else:
             values = self.space.architectures(self._genes(archs)[0])
         table = latency_table(values, self.predict(self.space.genes(values)), known)
-        return table if self._measured is not None else table.drop(columns=["measured", "measured_ms", "stderr_ms"])
+        if self._measured is None:
+            table = table.drop(columns=["measured", "measured_ms", "stderr_ms"])
+        return table.rename(columns=named_for(self.card.metric))
 
     def _genes(self, archs: Any) -> tuple[IntArray, bool]:
         """Return the genes of networks, of shape (n, genes), and whether it was one network by itself."""
@@ -375,7 +393,8 @@ class FittedPredictor:
         ]
         facts = "\n".join(f"| {clean(name)} | {clean(str(value)).replace('|', '/')} |" for name, value in rows)
         judged = "\n".join(["| how it was judged | |", "|---|---|", *scores]) if scores else "It was not judged."
-        return f"""# {card.predictor}: latencies of {card.space} on {card.target}
+        what, unit = ("latencies", "milliseconds") if card.metric == LATENCY else (card.metric, card.metric)
+        return f"""# {card.predictor}: {what} of {card.space} on {card.target}
 
 | | |
 |---|---|
@@ -389,8 +408,8 @@ Load it with Python (`pip install latlab`); it needs nothing but this folder:
 import latlab
 
 predictor = latlab.load_predictor("this/folder")
-predictor("{example}")  # milliseconds
-predictor.predict(genes)  # an integer array (n, {self.space.num_genes}): latencies and 90 % intervals
+predictor("{example}")  # {unit}
+predictor.predict(genes)  # an integer array (n, {self.space.num_genes}): {what} and 90 % intervals
 ```
 
 or from a terminal:

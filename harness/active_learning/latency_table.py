@@ -85,7 +85,11 @@ def latency_table(
 
 
 def fastest(
-    table: pd.DataFrame, space: SearchSpace, view: Callable[[Architecture], Architecture], most: int
+    table: pd.DataFrame,
+    space: SearchSpace,
+    view: Callable[[Architecture], Architecture],
+    most: int,
+    by: str = "latency_ms",
 ) -> tuple[pd.DataFrame, bool]:
     """Return the rows of the networks with the shortest predicted latency, and whether strings were left out.
 
@@ -97,6 +101,7 @@ def fastest(
         space: its space.
         view: returns an architecture in the form that the predictor sees.
         most: the most networks to return.
+        by: the column that says which are first, in a table of another metric.
     """
     labels = table[table["measured"].astype(bool)] if "measured" in table else table[:0]
     measured: dict[Architecture, str] = {}
@@ -105,7 +110,7 @@ def fastest(
     listed = set(table["arch"])
     found: dict[Architecture, str] = {}
     alike = False
-    for arch in table.sort_values(["latency_ms", "arch"], kind="stable")["arch"]:
+    for arch in table.sort_values([by, "arch"], kind="stable")["arch"]:
         network = view(space.parse(arch))
         if network in found:
             alike = True

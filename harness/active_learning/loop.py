@@ -69,6 +69,7 @@ class ClosedLoop:
         pool: Sequence[Architecture] | None = None,
         near_ms: float | None = None,
         elapsed_s: Callable[[], float] | None = None,
+        chosen: Sequence[Architecture] | None = None,
     ) -> None:
         self.space = space
         self.predictor = create(predictor, space, seed=seed) if isinstance(predictor, str) else predictor
@@ -87,6 +88,7 @@ class ClosedLoop:
         banned = {*self._banned, *(space.canonical(arch) for arch in self._wanted), *self._wanted}
         views = dict.fromkeys(view for view in self.view.all(drawn) if view not in banned)
         self._candidates = list(views)[:CANDIDATES]
+        self._chosen = None if chosen is None else [view for view in self.view.all(chosen) if view not in self._banned]
         self._pending: dict[Architecture, None] = {}
         self._measured: dict[Architecture, tuple[float, float | None]] = {}
         self._failed: set[Architecture] = set()
@@ -167,15 +169,23 @@ class ClosedLoop:
         (`SearchSpace.designed`). Others among the first `FROM_PRIOR` are chosen by the prior alone, which makes them
         diverse.
         """
+        designed = self._designed if self._chosen is None else []
         # Goals come first, so that one that is reached with the last network of the budget is named.
         while not self.good_enough() and self.proposed < self._budget:
             if self.failed > FAILURES_PER_BUDGET * self._budget:
                 return
             taken = {*self._measured, *self._pending, *self._failed}
-            required = next((arch for arch in (*self._wanted, *self._designed) if arch not in taken), None)
+            required = next((arch for arch in (*self._wanted, *designed) if arch not in taken), None)
             if required is not None:
                 self._pending[required] = None
                 yield required.text
+                continue
+            if self._chosen is not None:
+                following = next((arch for arch in self._chosen if arch not in taken), None)
+                if following is None:
+                    return
+                self._pending[following] = None
+                yield following.text
                 continue
             candidates = [arch for arch in self._candidates if arch not in taken]
             if not candidates:

@@ -1,43 +1,38 @@
-"""Prediction of any model from whatever was measured on a target: operators, and networks of search spaces."""
+"""Prediction of any model from whatever was measured on a target: operators, networks, blocks, models of one's own."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-import pandas as pd
+from latlab.harness.active_learning.learnt_costs import LearntCosts, MeasuredFile, kept_kernels
+from latlab.harness.active_learning.target_labels import named_for
+from latlab.harness.errors import BadInputError
+from latlab.harness.exporters import Artifact, ArtifactCache
+from latlab.harness.models.kernels_apart import kernels_apart
+from latlab.predictors.graph import Work, interval_of_label
 
-from latlab.harness.architectures import is_block_space, space_named
-from latlab.harness.errors import BadInputError, LatlabError
-from latlab.harness.exporters import Artifact, ArtifactCache, ExportError, ExportRequest
-from latlab.harness.exporters.service import Exports
-from latlab.harness.models.kernels import kernels_of
-from latlab.harness.store.comparable import comparable
-from latlab.harness.store.store import Store
-from latlab.harness.store.tables import LABELS
-from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Role, Status
-from latlab.harness.targets import Target
-from latlab.predictors.graph import CostPosterior, Work
-
-__all__ = ["ModelPrediction", "cost_posterior", "predict_model"]
-
-MOST_LABELS = 60
-"""Most networks of one space that are read: the next ones say little more of a device's costs, and each file must be
-there, or be exported again."""
+__all__ = ["ModelPrediction", "predict_model", "work_of_artifact"]
 
 
 @dataclass(frozen=True)
 class ModelPrediction:
-    """The predicted latency of a model on a target, and what it was learnt from."""
+    """The predicted latency of a model on a target, or another metric of it, and what it was learnt from."""
 
     model: str
     target: str
+    metric: str
+    """What is predicted; `latency_ms`, `lower_ms` and `upper_ms` are in its unit."""
     latency_ms: float
+    """The prediction; of a model that was itself measured, its label."""
     lower_ms: float
     upper_ms: float
     """The central 90 % interval of a new measurement."""
+    measured: int
+    """Number of labels of this very model on the target; 0 if it was not measured."""
+    predicted_ms: float
+    """What its kernels say, whether it was measured or not."""
     shares: dict[str, float]
     """The share of each kind of kernel in the latency, largest first (`predictors.graph.KINDS`)."""
     unseen: tuple[str, ...]
@@ -45,116 +40,89 @@ class ModelPrediction:
     macs: int
     """Multiply-accumulates of one inference."""
     labels: dict[str, int]
-    """Number of measured graphs by search space."""
+    """Number of measured graphs by search space; the user's own models are under `model`."""
+    remarks: tuple[str, ...] = ()
+    """What has to be said about the prediction."""
     simulated: bool = False
 
-    @property
-    def remark(self) -> str:
-        """A sentence that names operators that were never measured on the target; empty if there are none."""
-        if not self.unseen:
-            return ""
-        return (
-            f"never measured on {self.target}: {', '.join(self.unseen)}; their cost is a guess from the other "
-            "operators, and the interval is wider for it"
-        )
-
     def to_json(self) -> dict[str, Any]:
-        """Return all fields as JSON types."""
-        return {**vars(self), "unseen": list(self.unseen), "remark": self.remark}
+        """Return all fields as JSON types; for another metric than the latency they are named after its unit."""
+        new = {**named_for(self.metric), "predicted_ms": f"predicted_{self.metric.rpartition('_')[2]}"}
+        values = {**vars(self), "unseen": list(self.unseen), "remarks": list(self.remarks)}
+        return {new.get(name, name): value for name, value in values.items()}
 
 
-def predict_model(store: Store, cache: ArtifactCache, target: Target, name: str, artifact: Artifact) -> ModelPrediction:
+def predict_model(costs: LearntCosts, name: str, artifact: Artifact, cache: ArtifactCache) -> ModelPrediction:
     """Return the predicted latency of a model's file on a target.
 
     Args:
-        store: holds the measurements of the target.
-        cache: of exported networks; files of measured networks that it lacks are exported again.
-        target: the target.
+        costs: what the target's operators cost.
         name: the model's name.
         artifact: its file in the target's format, with settled inputs.
+        cache: the folder beside whose files kernels are kept.
 
     Raises:
-        BadInputError: nothing that can be read was measured on the target, or the file's kernels are unknown.
+        BadInputError: the file's kernels are unknown, or it has none.
     """
-    work = work_of_artifact(artifact)
-    posterior, labels, simulated = cost_posterior(store, cache, target)
+    work = work_of_artifact(artifact, cache)
+    label = costs.measured(artifact.sha256, work, name)
     try:
-        (found,) = posterior.predict([work])
+        found = costs.predict(work)
     except ValueError as error:
         raise BadInputError(f"{name}: {error}") from error
+    values = found.latency_ms, found.lower_ms, found.upper_ms
+    if label is not None:
+        values = (label.value, *interval_of_label(label.value, label.stderr))
+    if not all(map(math.isfinite, values)):
+        raise BadInputError(f"{name} is too large to be predicted: its operators have numbers without meaning")
     return ModelPrediction(
         model=name,
-        target=str(target),
-        latency_ms=found.latency_ms,
-        lower_ms=found.lower_ms,
-        upper_ms=found.upper_ms,
+        target=str(costs.target),
+        metric=costs.metric,
+        latency_ms=values[0],
+        lower_ms=values[1],
+        upper_ms=values[2],
+        measured=label.labels if label else 0,
+        predicted_ms=found.latency_ms,
         shares=dict(found.shares),
-        unseen=found.unseen,
+        unseen=() if label else found.unseen,
         macs=work.macs,
-        labels=labels,
-        simulated=simulated,
+        labels=dict(costs.labels),
+        remarks=_remarks(costs, found.unseen, label),
+        simulated=costs.simulated,
     )
 
 
-def work_of_artifact(artifact: Artifact) -> Work:
-    """Return the kernels of an artifact's file."""
-    inputs = artifact.inputs
-    return kernels_of(artifact.path, inputs or (), None if inputs else artifact.input_shape or None)
+def _remarks(costs: LearntCosts, unseen: tuple[str, ...], label: MeasuredFile | None) -> tuple[str, ...]:
+    found = []
+    if label is not None:
+        times = "once" if label.labels == 1 else f"{label.labels} times"
+        found.append(f"this model was measured on {costs.target} {times}: this is its label, not a prediction")
+    elif unseen:
+        found.append(
+            f"never measured on {costs.target}: {', '.join(unseen)}; their cost is a guess from the other operators, "
+            "and the interval is wider for it"
+        )
+    if costs.unread:
+        found.append(
+            f"{costs.unread} measured models of your own do not count, because an earlier latlab did not keep what "
+            "they execute: measure them again (--new-session)"
+        )
+    return tuple(found)
 
 
-def cost_posterior(store: Store, cache: ArtifactCache, target: Target) -> tuple[CostPosterior, dict[str, int], bool]:
-    """Return a target's costs, the number of measured graphs they come from by space, and whether it is simulated.
+def work_of_artifact(artifact: Artifact, cache: ArtifactCache) -> Work:
+    """Return the kernels of a model's file, which are read once.
 
     Raises:
-        BadInputError: the store has no measurement of the target whose file can be read.
+        BadInputError: they cannot be read.
     """
-    rows = store.table(target=str(target), only=(*LABELS, "artifact_sha256", "seed"))
-    rows = rows[(rows["status"] == Status.OK) & (rows["role"] != Role.HOLDOUT)]
-    works: list[Work] = []
-    kept: list[pd.DataFrame] = []
-    labels: dict[str, int] = {}
-    for space, group in rows.groupby("space", sort=True):
-        if is_block_space(str(space)) or space == USER_MODEL_SPACE:  # the store does not keep files
-            continue
-        alike = comparable(group)
-        if len(alike) > MOST_LABELS:
-            alike = alike.sample(MOST_LABELS, random_state=0)
-        found = _files(cache, alike, target)
-        readable = [at for at, artifact in enumerate(found) if artifact is not None]
-        if readable:
-            works += [work_of_artifact(artifact) for artifact in found if artifact is not None]
-            kept.append(alike.iloc[readable])
-            labels[str(space)] = len(readable)
-    if not kept:
-        raise BadInputError(
-            f"the store {store.path} has no measurements of {target} that say what its operators cost",
-            f"Measure some: latlab onboard {target} --space operators --budget 30",
-        )
-    table = pd.concat(kept)
-    stderr = table["stderr_ms"].to_numpy(np.float64, na_value=0.0)
-    posterior = CostPosterior(works, table["latency_ms"].to_numpy(np.float64), stderr)
-    return posterior, labels, bool(table["simulated"].any())
-
-
-def _files(cache: ArtifactCache, rows: pd.DataFrame, target: Target) -> Sequence[Artifact | None]:
-    """Return the exported files of measured networks, exporting again what the cache has lost; None where that fails.
-
-    Weights do not matter here: a file is taken whatever seed they come from.
-    """
-    requests = []
-    for row in rows.to_dict("records"):
-        if not space_named(row["space"]).buildable:
-            return [None] * len(rows)
-        way = (target.format, target.batch_size, target.precision, int(row["seed"]), bool(row["as_written"]))
-        requests.append(ExportRequest(row["space"], row["arch"], *way))
-    found: list[Artifact | None] = [cache.get(request) for request in requests]
-    missing = [at for at, artifact in enumerate(found) if artifact is None]
-    if missing:
-        with Exports(cache) as exports:
-            futures = {at: exports.submit(requests[at]) for at in missing}
-            for at, future in futures.items():
-                try:
-                    found[at] = future.result()
-                except (ExportError, LatlabError):
-                    found[at] = None
-    return found
+    kept = kept_kernels(cache)
+    identity = (artifact.sha256, artifact.input_shape, [asdict(one) for one in artifact.inputs])
+    work = kept.get(*identity)
+    if work is None:
+        inputs = artifact.inputs
+        work = kernels_apart(artifact.path, inputs or (), None if inputs else artifact.input_shape or None)
+        if work.kernels:
+            kept.keep(work, *identity)
+    return work

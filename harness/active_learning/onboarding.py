@@ -16,6 +16,7 @@ from latlab.harness.active_learning.loop import ClosedLoop
 from latlab.harness.active_learning.onboarding_plan import Holdout, OnboardingPlan, OnboardingRun
 from latlab.harness.active_learning.predictor_factory import predictor_for
 from latlab.harness.active_learning.sample_cost import SampleCost
+from latlab.harness.active_learning.sampling import choose_networks
 from latlab.harness.active_learning.session_spread import on_one_level, session_variance
 from latlab.harness.active_learning.shared_labels import SharedLabels
 from latlab.harness.errors import LatlabError
@@ -98,7 +99,8 @@ class OnboardingJob:
         self._predictor = self._pretrained()
         self.other_spaces = dict(self._predictor.other_spaces)
         name = plan.predictor.name or self._predictor.name
-        self._session = MeasurementSession(store, self._campaign(Selection.onboarding(name)), 1)
+        sampler = None if plan.sampler is None else plan.sampler.text
+        self._session = MeasurementSession(store, self._campaign(Selection.onboarding(name, sampler)), 1)
 
     @property
     def _sources(self) -> tuple[SourceDevice, ...]:
@@ -143,6 +145,7 @@ class OnboardingJob:
             as_written=plan.as_written,
             near_ms=plan.near_ms,
             elapsed_s=self._elapsed_s,
+            chosen=self._chosen(holdout_archs),
         )
         self._close_loop(measurer, publish)
         if self._loop.measured == self._loop.imported:
@@ -153,6 +156,22 @@ class OnboardingJob:
         self._onboard_s = time.monotonic() - self._start
         self._holdout = self._measure_holdout(measurer, holdout_archs, publish) if plan.holdout else None
         self._facts = measurer.device.facts
+
+    def _chosen(self, holdout: Sequence[Architecture]) -> list[Architecture] | None:
+        """Return the networks that the plan's sampler chooses; None if the loop is to choose."""
+        plan, wanted = self.plan, self._predictor.wanted()
+        if plan.sampler is None:
+            return None
+        return choose_networks(
+            plan.space,
+            plan.sampler,
+            max(plan.budget - len(wanted), 0),
+            seed=plan.seed,
+            predictor=self._predictor,
+            sources=plan.sources,
+            table=plan.encoding_table,
+            exclude=[*holdout, *wanted],
+        )
 
     def conclude(self, timed_s: float) -> OnboardingRun:
         """Judge the predictor, and return what was measured and learnt.

@@ -17,6 +17,7 @@ from latlab.harness.store.store import Campaign
 from latlab.harness.targets import Target
 from latlab.harness.timing_policy import TimingPolicy
 from latlab.predictors import OtherSpace, Prediction, SourceDevice
+from latlab.predictors.samplers import Sampler
 from latlab.search_spaces import Architecture, SearchSpace
 
 __all__ = ["Holdout", "OnboardingPlan", "OnboardingRun"]
@@ -54,6 +55,10 @@ class OnboardingPlan:
     """Further options of the campaigns (`campaign_options`)."""
     out: Path
     """Folder for the results."""
+    sampler: Sampler | None = None
+    """The sampler that chooses all networks before the first is measured; None for the closed loop's own choice."""
+    encoding_table: Path | None = None
+    """The table of encodings that the sampler reads."""
 
 
 @dataclass(frozen=True)

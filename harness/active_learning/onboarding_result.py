@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from latlab.harness.active_learning.fitted_predictor import FittedPredictor, card_of
 from latlab.harness.active_learning.latency_table import measured_latencies
 from latlab.harness.active_learning.onboarding_plan import Holdout, OnboardingRun
-from latlab.harness.active_learning.stopping import FEWEST, MORE, RANKS
+from latlab.harness.active_learning.stopping import FEWEST, MORE, RANKS, ended_by
 from latlab.harness.errors import BadInputError
 from latlab.harness.fleet.failures import TargetFailure
 from latlab.harness.measurement.disturbance import Disturbance, disturbances
@@ -177,6 +177,7 @@ def save_onboarding(run: OnboardingRun, folder: Path) -> Onboarding:
     plan, loop, curve = run.plan, run.loop, run.learning_curve
     own = run.rows[run.rows["campaign"] == run.campaign.id]
     expected_error_percent = loop.expected_error_percent()
+    standings = loop.standings()
     rank = loop.standing_of(RANKS) if loop.measured >= FEWEST else None
     scores = {
         "loo_spearman": float(curve["loo_spearman"].iloc[-1]) if len(curve) else None,
@@ -228,8 +229,8 @@ def save_onboarding(run: OnboardingRun, folder: Path) -> Onboarding:
         expected_spearman_high=rank.now.high if rank else None,
         expected_spearman_of_more=rank.then if rank else None,
         expected_spearman_of_exact_fit=rank.limit if rank else None,
-        stopped_by=str(loop.reached or "budget"),
-        goals=tuple(standing.sentence() for standing in loop.standings()),
+        stopped_by=str(ended_by(loop.reached, standings) or "budget"),
+        goals=tuple(standing.sentence() for standing in standings),
         **scores,
         onboard_s=run.onboard_s,
         table=table,

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
 from latlab import search_spaces
 from latlab.harness.active_learning.session_spread import on_one_level
 from latlab.harness.active_learning.source_devices import ALL, wanted_names
+from latlab.harness.active_learning.target_labels import target_labels
 from latlab.harness.errors import BadInputError
 from latlab.harness.store.comparable import comparable
 from latlab.harness.store.store import Store
-from latlab.harness.store.tables import LABELS
-from latlab.harness.store.vocabulary import Role, Status
+from latlab.harness.store.vocabulary import Role
 from latlab.predictors import OtherSpace
 from latlab.search_spaces import SearchSpace
 
 __all__ = ["other_spaces", "spaces_of"]
 
 
-def other_spaces(store: Store, target: str, space: SearchSpace, which: str | Sequence[str] = ALL) -> list[OtherSpace]:
+def other_spaces(
+    store: Store,
+    target: str,
+    space: SearchSpace,
+    which: str | Sequence[str] = ALL,
+    rows: pd.DataFrame | None = None,
+) -> list[OtherSpace]:
     """Return the labels of a target in other search spaces, one value for each space, sorted by name.
 
     Labels of the user's own models and of single blocks belong to no space. Hold-outs are left out. Of the others only
@@ -30,11 +36,13 @@ def other_spaces(store: Store, target: str, space: SearchSpace, which: str | Seq
         target: the full target.
         space: the space that is predicted.
         which: `all`, `none`, or names of spaces, as a list or separated by commas.
+        rows: the target's labels (`target_labels`); None to read those that are needed.
 
     Raises:
         BadInputError: if the target has no labels in a space that is named.
     """
-    names = [name for name in spaces_of(store, target) if name != space.name]
+    found = spaces_of(store, target) if rows is None else _installed(rows["space"])
+    names = [name for name in found if name != space.name]
     wanted = wanted_names(which, "search spaces", "--spaces-from")
     for name in wanted or ():
         if name not in names:
@@ -45,16 +53,21 @@ def other_spaces(store: Store, target: str, space: SearchSpace, which: str | Seq
     chosen = names if wanted is None else [name for name in names if name in wanted]
     if not chosen:
         return []
-    rows = store.table(target=target, only=LABELS, provisional=True)
-    rows = on_one_level(store, target, rows[(rows["status"] == Status.OK) & (rows["role"] != Role.HOLDOUT)])
+    if rows is None:
+        rows = target_labels(store, target)
+        rows = on_one_level(store, target, rows[rows["role"] != Role.HOLDOUT])
+    rows = rows[rows["role"] != Role.HOLDOUT]
     parts = [(name, rows[rows["space"] == name]) for name in chosen]
     return [_labels(search_spaces.get(name), part) for name, part in parts if len(part)]
 
 
 def spaces_of(store: Store, target: str) -> list[str]:
     """Return the installed search spaces in which a target has labels, sorted."""
-    installed = search_spaces.names()
-    return sorted({space for one, space in store.labelled() if one == target and space in installed})
+    return _installed(space for one, space in store.labelled() if one == target)
+
+
+def _installed(spaces: Iterable[str]) -> list[str]:
+    return sorted(set(search_spaces.names()).intersection(spaces))
 
 
 def _labels(space: SearchSpace, rows: pd.DataFrame) -> OtherSpace:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from latlab.harness.active_learning.block_latencies import block_latencies
 from latlab.harness.active_learning.fitted_predictor import FittedPredictor, card_of
+from latlab.harness.active_learning.kept_fits import KeptFits
 from latlab.harness.active_learning.latency_table import measured_latencies, scope_in_words
 from latlab.harness.active_learning.loop import ClosedLoop, refitted
 from latlab.harness.active_learning.other_spaces import other_spaces, spaces_of
@@ -16,17 +17,18 @@ from latlab.harness.active_learning.predictor_factory import PredictorOptions, p
 from latlab.harness.active_learning.remarks import label_remarks
 from latlab.harness.active_learning.session_spread import on_one_level, session_variance
 from latlab.harness.active_learning.source_devices import (
+    ALL,
     ENOUGH_LABELS,
     NONE,
     SourceFilter,
     source_devices,
 )
+from latlab.harness.active_learning.target_labels import LATENCY, target_labels
 from latlab.harness.architectures import is_block_space, space_named
 from latlab.harness.errors import BadInputError
 from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.store.store import Store
-from latlab.harness.store.tables import LABELS
-from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Role, Selection, Status
+from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Role, Selection
 from latlab.harness.targets import Target
 from latlab.predictors import Predictor, SourceDevice
 from latlab.search_spaces import Architecture, SearchSpace
@@ -70,24 +72,17 @@ def predict(predictor: FittedPredictor, archs: Sequence[str | Architecture] | No
     return Predictions(table, names, predictor.card.labels, scope, predictor.card.other_spaces, predictor.remarks)
 
 
-class KeptPredictors:
-    """The predictors that were fitted to a store's labels. They are kept until labels change.
-
-    Args:
-        store: the store.
-    """
-
-    MOST = 16
-    """Most predictors that are kept; the one that was not used for the longest time goes first."""
-    DIGESTED_BYTES = 50_000_000
-    """Size from which on the labels of a store are not looked through before they are known to change."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._kept: dict[str, tuple[FittedPredictor, tuple[int, int], str | None]] = {}
+class KeptPredictors(KeptFits[FittedPredictor]):
+    """The predictors that were fitted to a store's labels."""
 
     def get(
-        self, inventory: Inventory, target: str, space: str | None, options: PredictorOptions, seed: int
+        self,
+        inventory: Inventory,
+        target: str,
+        space: str | None,
+        options: PredictorOptions,
+        seed: int,
+        metric: str = LATENCY,
     ) -> FittedPredictor:
         """Return a predictor that is fitted to the labels that the store holds now. Arguments: `Lab.predictor`.
 
@@ -97,44 +92,36 @@ class KeptPredictors:
         Raises:
             BadInputError: as `Lab.predictor`.
         """
-        key = repr((target, space, options, seed))
-        version = self._store.version()
-        earlier = found = self._kept.pop(key, None)
-        if found is not None and found[1] != version:
-            # Something was written since. It matters only if it was a label in this space, or of the target elsewhere.
-            same = found[2] is not None and self._digest(found[0], options) == found[2]
-            found = (found[0], version, found[2]) if same else None
-        if found is None:
-            fitted = fitted_to_store(self._store, inventory, target, space, options, seed)
-            # A command that asks once does not need what takes longest in a large store.
-            path = self._store.path
-            large = path.exists() and path.stat().st_size >= self.DIGESTED_BYTES
-            digest = None if large and earlier is None else self._digest(fitted, options)
-            found = fitted, version, digest
-        self._kept[key] = found
-        if len(self._kept) > self.MOST:
-            del self._kept[next(iter(self._kept))]
-        return found[0]
 
-    def _digest(self, fitted: FittedPredictor, options: PredictorOptions) -> str:
-        """Return a text that differs once any label that a predictor depends on has changed."""
-        spaces = [fitted.card.space]
-        if options.spaces_from != NONE:
-            spaces += [name for name in spaces_of(self._store, fitted.card.target) if name not in spaces]
-        return " ".join(f"{name} {self._store.labels_digest(name)}" for name in spaces)
+        def spaces(fitted: FittedPredictor) -> list[str]:
+            own = fitted.card.space
+            others = [] if options.spaces_from == NONE else spaces_of(self._store, fitted.card.target)
+            return [own, *(name for name in others if name != own)]
+
+        def make() -> FittedPredictor:
+            return fitted_to_store(self._store, inventory, target, space, options, seed, metric)
+
+        return self.kept_or_made(repr((target, space, options, seed, metric)), make, spaces)
 
 
 def fitted_to_store(
-    store: Store, inventory: Inventory, target: str, space: str | None, options: PredictorOptions, seed: int
+    store: Store,
+    inventory: Inventory,
+    target: str,
+    space: str | None,
+    options: PredictorOptions,
+    seed: int,
+    metric: str,
 ) -> FittedPredictor:
     """Return a predictor that is fitted to what a store holds of a target. Arguments and errors: `Lab.predictor`."""
     target = stored_target(store, target)
     if "/" in target:
         Target.parse(target)
-    table = store.table(target=target, only=(*LABELS, "fingerprint_id"), provisional=True)
-    labels = table[(table["status"] == Status.OK) & (table["space"] != USER_MODEL_SPACE)]
+    labels = target_labels(store, target, metric, ["fingerprint_id"])
+    labels = labels[labels["space"] != USER_MODEL_SPACE]
     raw = labels[labels["role"] != Role.HOLDOUT]
-    table = on_one_level(store, target, raw)
+    every = on_one_level(store, target, raw) if metric == LATENCY else raw
+    table = every
     spaces = [name for name in dict.fromkeys(table["space"]) if not is_block_space(name)]
     if space is None:
         if len(spaces) > 1:
@@ -147,7 +134,7 @@ def fitted_to_store(
         way_out = f"(latlab onboard {device}), or name a space, to be predicted from other devices alone"
         raise nothing_measured(store, target, way_out)
     chosen_space = space_named(space)
-    fresh, others = trained_predictor(store, inventory, target, chosen_space, table, (), options, seed)
+    fresh, others = trained_predictor(store, inventory, target, chosen_space, table, (), options, seed, every, metric)
     loop = refitted(chosen_space, table, fresh) or ClosedLoop(chosen_space, fresh, budget=0, seed=seed)
     if nothing:
         try:
@@ -170,7 +157,8 @@ def fitted_to_store(
         facts=facts | {"simulated": bool(table["simulated"].any())},
         options=options,
         seed=seed,
-        session_variance=session_variance(store, target, table),
+        metric=metric,
+        session_variance=session_variance(store, target, table) if metric == LATENCY else 0.0,
     )
     fitted = FittedPredictor(loop.predictor, card, measured_latencies(labels[labels["space"] == space]))
     fitted.remarks = (*label_remarks(raw[raw["space"] == space]), *fitted.remarks)
@@ -186,18 +174,27 @@ def trained_predictor(
     holdout: Sequence[Architecture],
     options: PredictorOptions,
     seed: int,
+    every: pd.DataFrame | None = None,
+    metric: str = LATENCY,
 ) -> tuple[Predictor, list[SourceDevice]]:
     """Return a predictor for a stored target, pre-trained on its source devices, and these devices.
 
     It is told the target's labels in other spaces, too.
 
     Args:
-        rows: the target's rows of the store.
+        rows: the target's rows of the store in this space.
         holdout: architectures whose labels on the target's device must not be among the sources.
+        every: the target's labels in all spaces (`target_labels`); None to read them.
+        metric: what these labels are.
     """
-    others = prior_sources(store, space, source_filter_of(inventory, target, rows, holdout), options)
-    blocks = block_latencies(store, target, space)
-    elsewhere = other_spaces(store, target, space, options.spaces_from)
+    if metric == LATENCY:
+        others = prior_sources(store, space, source_filter_of(inventory, target, rows, holdout), options)
+    elif options.sources in (ALL, NONE):
+        others = []
+    else:
+        raise BadInputError(f"source devices have latencies and no {metric}", "Leave out --sources.")
+    blocks = block_latencies(store, target, space, every)
+    elsewhere = other_spaces(store, target, space, options.spaces_from, every)
     fitted = predictor_for(options, space, seed=seed, sources=others, blocks=blocks, others=elsewhere)
     return fitted, others
 

@@ -12,7 +12,18 @@ from latlab.harness.active_learning.expected_accuracy import Expected, ExpectedA
 from latlab.harness.errors import BadInputError
 from latlab.harness.text import correlation, spoken_duration
 
-__all__ = ["FEWEST", "MORE", "RANKS", "Goal", "GoalKind", "Standing", "Until", "most_samples", "parse_goals"]
+__all__ = [
+    "FEWEST",
+    "MORE",
+    "RANKS",
+    "Goal",
+    "GoalKind",
+    "Standing",
+    "Until",
+    "ended_by",
+    "most_samples",
+    "parse_goals",
+]
 
 FEWEST = 5
 """Labels from which on a predictor's own estimate of its accuracy may end a run."""
@@ -123,18 +134,37 @@ def parse_goals(until: Until) -> tuple[Goal, ...]:
         until: words such as `spearman 0.97`, several of them with commas or `or` between, or in a list.
 
     Raises:
-        BadInputError: one of them is no goal, or can never be reached.
+        BadInputError: one of them is no goal, or can never be reached; or two are of one kind.
     """
     if until is None:
         return ()
     given = [until] if isinstance(until, (str, Goal)) else list(until)
     goals: list[Goal] = []
     for one in given:
-        words = [one] if isinstance(one, Goal) else re.split(r",|;|\bor\b", one)
-        goals += [word if isinstance(word, Goal) else _parsed(word, one) for word in words]
+        for word in [one] if isinstance(one, Goal) else re.split(r",|;|\bor\b", one):
+            goal = word if isinstance(word, Goal) else _parsed(word)
+            _check(goal, str(word).strip())
+            goals.append(goal)
+    goals = list(dict.fromkeys(goals))
+    known: dict[tuple[GoalKind, float], Goal] = {}
     for goal in goals:
-        _check(goal)
-    return tuple(dict.fromkeys(goals))
+        other = known.setdefault((goal.kind, goal.percent), goal)
+        if other is not goal:
+            raise BadInputError(
+                f"until {str(other)!r} and {str(goal)!r} are two goals of one kind: only one of them can end a run",
+                "Leave one out.",
+            )
+    return tuple(goals)
+
+
+def ended_by(reached: Goal | None, standings: Sequence[Standing]) -> Goal | None:
+    """Return the goal that a finished run has reached; None if its budget ended it.
+
+    Args:
+        reached: the goal that has ended the choosing of networks, if one has.
+        standings: of the goals of accuracy at the end, when the labels that were under way then are known, too.
+    """
+    return reached or next((one.goal for one in standings if one.reached), None)
 
 
 def most_samples(budget: int | None, goals: Sequence[Goal]) -> int:
@@ -145,7 +175,7 @@ def most_samples(budget: int | None, goals: Sequence[Goal]) -> int:
     return min(samples) if samples else BUDGET_UNTIL if goals else BUDGET
 
 
-def _parsed(word: str, whole: object) -> Goal:
+def _parsed(word: str) -> Goal:
     text = " ".join(word.lower().split())
     if found := re.fullmatch(rf"spearman ?(?:>=|=|:)? ?{_NUMBER}", text):
         return Goal(GoalKind.SPEARMAN, float(found[1]))
@@ -158,8 +188,8 @@ def _parsed(word: str, whole: object) -> Goal:
     raise BadInputError(f"until {word.strip()!r:.60}: that is no goal", HINT)
 
 
-def _check(goal: Goal) -> None:
-    """Raise `BadInputError` for a goal that is always or never reached."""
+def _check(goal: Goal, words: str) -> None:
+    """Raise `BadInputError` for a goal, given in these words, that is always or never reached."""
     value = goal.value
     match goal.kind:
         case GoalKind.SPEARMAN:
@@ -171,4 +201,4 @@ def _check(goal: Goal) -> None:
         case _:
             good, wanted = value >= 1, "at least 1 sample"
     if not (good and math.isfinite(value)):
-        raise BadInputError(f"until {str(goal)!r}: it takes {wanted}", HINT)
+        raise BadInputError(f"until {words!r:.60}: it takes {wanted}", HINT)

@@ -6,19 +6,23 @@ The predictor is pre-trained once, adapted to each target with each budget, and 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
 from latlab.harness.bench.predictor_spec import PredictorSpec
 from latlab.harness.bench.protocols import PROTOCOLS, Protocol, generator
-from latlab.harness.bench.selection import SELECTIONS, TargetDevice
+from latlab.harness.bench.selection import TargetDevice, select
 from latlab.harness.bench.tables import LatencyTable, Positions
 from latlab.harness.bench.tasks import Task
-from latlab.predictors import Predictor
+from latlab.harness.encoding.tables import read_encoding_table
+from latlab.predictors import Predictor, SourceDevice
 from latlab.predictors.base import FloatArray, IntArray
 from latlab.predictors.common.metrics import coverage_percent, kendall, mape_percent, spearman, within_percent
+from latlab.predictors.encodings.table import EncodingTable
 from latlab.search_spaces import SearchSpace
 from latlab.search_spaces.hat.space import HATDecoder
 
@@ -39,6 +43,19 @@ class Unit:
     samples: tuple[int, ...]
     source_samples: int
     seed: int
+    encoding_table: Path | None = None
+    """The table that encodings are read from instead of being computed."""
+
+    def encodings(self) -> EncodingTable | None:
+        """Return the table of encodings, or None.
+
+        Raises:
+            BadInputError: it cannot be read.
+        """
+        table = self.task.table()
+        return (
+            None if self.encoding_table is None else read_encoding_table(self.encoding_table, table.space, table.genes)
+        )
 
 
 @dataclass(frozen=True)
@@ -75,7 +92,7 @@ class Score:
 
 def evaluate(unit: Unit) -> list[Score]:
     """Return the scores of `unit`. Budgets that the predictor cannot work with (too small, or zero) give none."""
-    table, protocol = unit.task.table(), PROTOCOLS[unit.protocol]
+    table, protocol, encodings = unit.task.table(), PROTOCOLS[unit.protocol], unit.encodings()
     scores: list[Score] = []
     per_s = float("nan")
     for split in unit.task.splits:
@@ -85,13 +102,23 @@ def evaluate(unit: Unit) -> list[Score]:
                 folder.check_target(device, lambda _: False)
         sources = protocol.sources(table, split.sources, unit.source_samples, unit.seed)
         started = time.process_time()
-        predictor = unit.predictor.create(table.space, unit.seed)
+        predictor = unit.predictor.create(table.space, unit.seed, encodings)
         if folder is None:
             predictor.pretrain(sources)
         pretrain_s = time.process_time() - started
         for device in split.targets:
             for n in unit.samples:
-                spent = adapt(predictor, table, device, n, protocol, unit.selection, unit.seed)
+                spent = adapt(
+                    predictor,
+                    table,
+                    device,
+                    n,
+                    protocol,
+                    unit.selection,
+                    unit.seed,
+                    sources=sources,
+                    encodings=encodings,
+                )
                 if spent is None:
                     continue
                 test = protocol.test(table, device, spent.paid)
@@ -102,7 +129,7 @@ def evaluate(unit: Unit) -> list[Score]:
                         raise
                     continue  # this predictor has no scale without a measurement
                 if unit.seed == 0 and not scores:
-                    per_s = predicted_per_s(predictor, table)
+                    per_s = predicted_per_s(predictor, table, only_table=encodings is not None)
                 truth, mean = table.column(device)[test], prediction.mean_ms
                 scores.append(
                     Score(
@@ -149,9 +176,18 @@ class CpuSeconds:
 
 
 def adapt(
-    predictor: Predictor, table: LatencyTable, device: str, n: int, protocol: Protocol, selection: str, seed: int
+    predictor: Predictor,
+    table: LatencyTable,
+    device: str,
+    n: int,
+    protocol: Protocol,
+    selection: str,
+    seed: int,
+    *,
+    sources: Sequence[SourceDevice] = (),
+    encodings: EncodingTable | None = None,
 ) -> CpuSeconds | None:
-    """Choose `n` architectures of `device`, pay for them, and fit `predictor` to them.
+    """Choose `n` architectures of `device`, pay for them, and fit `predictor` to them (arguments: `select`).
 
     Returns:
         What was spent, or None if n is positive but smaller than what must be measured first.
@@ -162,21 +198,22 @@ def adapt(
     target = TargetDevice(table.genes, table.column(device), np.union1d(pool, first))
     started = time.process_time()
     if n:
-        SELECTIONS[selection](predictor, target, first, n, generator(seed, "support", device))
+        rng = generator(seed, "support", device)
+        select(selection, predictor, target, first, n, rng, sources=sources, encodings=encodings)
     chosen = time.process_time()
     target.fit(predictor)
     return CpuSeconds(target.paid, chosen - started, time.process_time() - chosen)
 
 
-def predicted_per_s(predictor: Predictor, table: LatencyTable) -> float:
+def predicted_per_s(predictor: Predictor, table: LatencyTable, *, only_table: bool = False) -> float:
     """Return how many architectures per second of CPU time a warm predictor predicts, features included.
 
-    The architectures are the table's own in a space small enough to be predicted whole, else random ones that were not
-    predicted before.
+    The architectures are the table's own in a space small enough to be predicted whole, and where only those have
+    encodings (`only_table`); else random ones that were not predicted before.
     """
     space = table.space
     warm, *_ = np.split(table.genes, [200])
-    genes = table.genes if space.finite else _random_genes(space)
+    genes = table.genes if space.finite or only_table else _random_genes(space)
     predictor.predict(warm)
     started = time.process_time()
     predictor.predict(genes)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from typing import Any
 
 from latlab import predictors
 from latlab.harness.active_learning.predictor_factory import PredictorOptions
 from latlab.harness.active_learning.pretrained import Pretrained
 from latlab.harness.errors import BadInputError
 from latlab.predictors import Predictor
+from latlab.predictors.encodings.table import EncodingTable
 from latlab.search_spaces import SearchSpace
 
 __all__ = ["PredictorSpec", "parse_specs"]
@@ -18,6 +20,8 @@ __all__ = ["PredictorSpec", "parse_specs"]
 Option = bool | int | float | str
 PRETRAINED = "pretrained"
 """The option of any predictor that names the folder of a pre-trained one."""
+TABLE = "encoding_table"
+"""The argument of constructors that is given by an option of its own (`--encoding-table`)."""
 WORDS = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
 
 
@@ -39,11 +43,24 @@ class PredictorSpec:
             options = f"{PRETRAINED}={self.pretrained.folder}@{card.trained_at}"
         return f"{self.name}:{options}" if options else self.name
 
-    def create(self, space: SearchSpace, seed: int) -> Predictor:
-        """Return a new predictor, or the pre-trained one."""
+    def create(self, space: SearchSpace, seed: int, encodings: EncodingTable | None = None) -> Predictor:
+        """Return a new predictor, or the pre-trained one.
+
+        Args:
+            encodings: what a predictor with the option `encoding` reads instead of computing it.
+
+        Raises:
+            BadInputError: an option has a value that the predictor does not take.
+        """
         if self.pretrained is not None:
             return self.pretrained.predictor(space)
-        return predictors.create(self.name, space, seed=seed, **dict(self.options))
+        options: dict[str, Any] = dict(self.options)
+        if encodings is not None and "encoding" in options:
+            options[TABLE] = encodings
+        try:
+            return predictors.create(self.name, space, seed=seed, **options)
+        except ValueError as error:
+            raise BadInputError(f"the predictor {self.text}: {error}") from error
 
 
 def parse_specs(text: str) -> list[PredictorSpec]:
@@ -92,7 +109,7 @@ def _check(spec: PredictorSpec) -> None:
     if not points:
         raise BadInputError(f"unknown predictor {spec.name!r}; installed are: {', '.join(predictors.names())}")
     taken = inspect.signature(points[0].load()).parameters
-    known = [name for name in taken if name not in ("space", "seed")]
+    known = [name for name in taken if name not in ("space", "seed", TABLE)]
     for key, _ in spec.options:
         if key not in known:
             raise BadInputError(

@@ -9,7 +9,7 @@ test set by the quantity to be predicted, which lowers rank correlations. The me
 architectures and n - 10 random ones of the source pool. References in the test pool stay there.
 
 `nasflat` (Akhauri and Abdelfattah, On Latency Predictors for Neural Architecture Search, MLSys 2024, and its code): one
-random set of architectures for all sources. Its authors' choice of measurements is the selection `diverse`. In the
+random set of architectures for all sources. Its authors' choice of measurements is the selection `diverse:zcp`. In the
 sound form the test set is every architecture that was not measured; `nasflat_as_published` scores the first 128 of the
 table, measured or not, as the authors' code does.
 """
@@ -45,8 +45,8 @@ class Protocol(ABC):
     """Its name on the command line."""
     samples: tuple[int, ...]
     """The budgets (measurements per target) if the user names none."""
-    selections: tuple[str, ...] = ("random", "designed", "sequential", "diverse")
-    """The names of the selections that it allows."""
+    selections: tuple[str, ...] = ()
+    """The selections that it allows; all of them where none is named."""
 
     @abstractmethod
     def source_samples(self, space: str) -> int:

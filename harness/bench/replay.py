@@ -15,7 +15,7 @@ import numpy as np
 from latlab.harness.active_learning.loop import ClosedLoop
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for
 from latlab.harness.active_learning.sample_cost import SampleCost
-from latlab.harness.active_learning.stopping import FEWEST, Goal
+from latlab.harness.active_learning.stopping import FEWEST, Goal, ended_by
 from latlab.harness.architectures import space_named
 from latlab.harness.bench.protocols import generator
 from latlab.harness.bench.tables import LatencyTable, read_table
@@ -170,7 +170,7 @@ class _Run:
                 self._measure(waiting.popleft())
         for arch in waiting:
             self._measure(arch)
-        reached = self._loop.reached
+        reached = ended_by(self._loop.reached, self._loop.standings())
         return Replay(
             self._plan.seed,
             tuple(arch.text for arch in self._chosen),

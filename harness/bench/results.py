@@ -76,6 +76,7 @@ def identity(unit: Unit, seeds: int) -> Record:
         "protocol": unit.protocol,
         "seeds": seeds,
         "source_samples": unit.source_samples,
+        **({} if unit.encoding_table is None else {"encoding_table": unit.encoding_table.name}),
     }
 
 
@@ -130,7 +131,7 @@ class ResultFile:
         own = {
             record["samples"]: record
             for record in self._known
-            if all(record[name] == value for name, value in wanted.items())
+            if all(record.get(name) == wanted.get(name) for name in (*_IDENTITY, "encoding_table"))
         }
         return [own[n] for n in unit.samples] if set(unit.samples) <= set(own) else []
 

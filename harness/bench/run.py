@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from latlab.harness.bench.evaluate import Score, Unit, evaluate
-from latlab.harness.bench.processes import in_processes
 from latlab.harness.bench.results import Record, ResultFile, records
 from latlab.harness.errors import BadInputError, LatlabError
+from latlab.harness.processes import in_processes
 
 __all__ = ["Comparison", "compare"]
 

@@ -1,24 +1,28 @@
 """Selections of the architectures to measure on a new device, made before any of their latencies is seen.
 
 A `TargetDevice` holds a device's latencies and gives out only those that are paid for. Selections get the target, so
-they cannot see any other. Only the scoring, after the predictor is fitted, sees the whole column.
+they cannot see any other; only the sampler `latency-oracle` is told all. Otherwise only the scoring sees the whole
+column, after the predictor is fitted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 
 from latlab.harness.active_learning.loop import ClosedLoop
+from latlab.harness.active_learning.sampling import SEQUENTIAL
 from latlab.harness.bench.tables import Positions
+from latlab.harness.errors import BadInputError
 from latlab.harness.store.vocabulary import Status
-from latlab.predictors import Predictor
-from latlab.predictors.acquisition import CANDIDATES, REFERENCE, choose
+from latlab.predictors import Predictor, SourceDevice
 from latlab.predictors.base import FloatArray, IntArray
+from latlab.predictors.encodings.table import EncodingTable
+from latlab.predictors.samplers import ORACLE, Pool, parse_sampler
 from latlab.search_spaces import Architecture
 
-__all__ = ["SELECTIONS", "TargetDevice", "chosen_by_design"]
+__all__ = ["SEQUENTIAL", "TargetDevice", "check_selection", "select"]
 
 
 class TargetDevice:
@@ -51,31 +55,73 @@ class TargetDevice:
         self._paid |= dict.fromkeys(rows.tolist())
         return self._latency_ms[rows]
 
+    def told_to_an_oracle(self) -> FloatArray:
+        """Return all latencies, shape (m,), NaN where there is none: what no selection on a new device can know."""
+        return self._latency_ms
+
     def fit(self, predictor: Predictor) -> None:
         """Adapt `predictor` to the measurements bought so far."""
         rows = self.paid
         predictor.adapt(self.genes[rows], self._latency_ms[rows])
 
 
-SelectionRule = Callable[[Predictor, TargetDevice, Positions, int, np.random.Generator], None]
-"""A selection buys architectures of a target until it has n. Its third argument holds the rows that must come first."""
+def check_selection(text: str) -> str:
+    """Return a selection's text in its full form: `sequential`, or a sampler (`predictors.samplers`).
+
+    Raises:
+        BadInputError: there is no such selection.
+    """
+    if text == SEQUENTIAL:
+        return text
+    try:
+        return parse_sampler(text).text
+    except ValueError as error:
+        raise BadInputError(f"--selection: {error}", "`sequential` chooses as onboard does, one at a time.") from error
 
 
-def at_random(predictor: Predictor, target: TargetDevice, first: Positions, n: int, rng: np.random.Generator) -> None:
-    """Buy rows uniformly at random. With equal generators, a smaller n buys a prefix of what a larger n buys."""
-    drawn = rng.permutation(target.pool)
-    target.pay(first)
-    target.pay(drawn[~np.isin(drawn, first)][: n - len(first)])
+def select(
+    text: str,
+    predictor: Predictor,
+    target: TargetDevice,
+    first: Positions,
+    n: int,
+    rng: np.random.Generator,
+    *,
+    sources: Sequence[SourceDevice] = (),
+    encodings: EncodingTable | None = None,
+) -> None:
+    """Buy `first` and as many more architectures of a target as make n.
+
+    Args:
+        text: a selection that `check_selection` accepts.
+        sources: the devices that the predictor is pre-trained on.
+        encodings: what samplers with an encoding read instead of computing it.
+
+    Raises:
+        BadInputError: the sampler cannot choose as many.
+    """
+    if text == SEQUENTIAL:
+        _sequential(predictor, target, first, n, rng)
+        return
+    sampler = parse_sampler(text)
+    pool = Pool(
+        predictor.space,
+        target.genes,
+        target.pool,
+        taken=first,
+        predictor=predictor,
+        sources=sources,
+        table=encodings,
+        latency_ms=target.told_to_an_oracle() if sampler.name == ORACLE else None,
+    )
+    try:
+        rows = sampler.choose(pool, n - len(first), rng)
+    except ValueError as error:
+        raise BadInputError(f"--selection {text}: {error}") from error
+    target.pay(np.concatenate([first, rows]).astype(np.intp))
 
 
-def designed(predictor: Predictor, target: TargetDevice, first: Positions, n: int, rng: np.random.Generator) -> None:
-    """Buy all rows at once, chosen from the prior before anything is measured."""
-    predictor.adapt(target.genes[:0], [])
-    rows = chosen_by_design(predictor, target, first, n - len(first), rng)
-    target.pay(np.concatenate([first, rows]))
-
-
-def sequential(predictor: Predictor, target: TargetDevice, first: Positions, n: int, rng: np.random.Generator) -> None:
+def _sequential(predictor: Predictor, target: TargetDevice, first: Positions, n: int, rng: np.random.Generator) -> None:
     """Buy as `latlab onboard` measures: by the same loop, one architecture at a time."""
     space = predictor.space
     row_of = dict(zip(space.architectures(target.genes[target.pool]), target.pool.tolist(), strict=True))
@@ -89,32 +135,3 @@ def sequential(predictor: Predictor, target: TargetDevice, first: Positions, n: 
         buy(arch)
     for text in loop.proposals():
         buy(space.parse(text))
-
-
-def diverse(predictor: Predictor, target: TargetDevice, first: Positions, n: int, rng: np.random.Generator) -> None:
-    """Choose as NASFLAT's sampler does: architectures whose analytic costs differ, whatever the predictor."""
-    from latlab.predictors.nasflat import sampler  # torch is heavy, and no other selection needs it
-
-    open_ = np.setdiff1d(target.pool, first)
-    rows = sampler.sample(predictor.space, target.genes[open_], n - len(first), seed=int(rng.integers(2**31)))
-    target.pay(np.concatenate([first, open_[rows]]))
-
-
-SELECTIONS: dict[str, SelectionRule] = {
-    "random": at_random,
-    "designed": designed,
-    "sequential": sequential,
-    "diverse": diverse,
-}
-"""The selections by name."""
-
-
-def chosen_by_design(
-    predictor: Predictor, target: TargetDevice, pending: Positions, n: int, rng: np.random.Generator
-) -> Positions:
-    """Return the `n` rows that reduce the posterior variance most, given the paid and the `pending` rows."""
-    open_ = target.pool[~np.isin(target.pool, np.concatenate([target.paid, pending]))]
-    candidates = rng.choice(open_, min(CANDIDATES, len(open_)), replace=False)
-    reference = rng.choice(len(target.genes), min(REFERENCE, len(target.genes)), replace=False)
-    chosen = choose(predictor, target.genes[candidates], target.genes[reference], n, target.genes[pending])
-    return np.asarray(candidates[chosen])

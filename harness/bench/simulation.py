@@ -8,8 +8,8 @@ from dataclasses import asdict, replace
 import numpy as np
 import pandas as pd
 
-from latlab.harness.bench.processes import in_processes
 from latlab.harness.bench.replay import Replay, ReplayPlan, check, replay
+from latlab.harness.processes import in_processes
 
 __all__ = ["CLOSE", "points_of", "simulate", "summary"]
 

@@ -12,7 +12,14 @@ import typer
 
 from latlab.harness.cli.command import App, output_option
 from latlab.harness.cli.interruption import interruption
-from latlab.harness.cli.options import complain, json_option, print_json, seed_in_range
+from latlab.harness.cli.options import (
+    SAMPLERS_HELP,
+    EncodingTableOption,
+    complain,
+    json_option,
+    print_json,
+    seed_in_range,
+)
 from latlab.harness.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -22,15 +29,6 @@ __all__ = ["app"]
 
 app = App(no_args_is_help=True, help="Compare predictors on latency tables: published ones, or your own.")
 DATA = "LATLAB_DATA"
-
-
-class Selection(StrEnum):
-    """Ways to choose the measured architectures."""
-
-    random = "random"
-    designed = "designed"
-    sequential = "sequential"
-    diverse = "diverse"
 
 
 class ProtocolName(StrEnum):
@@ -85,14 +83,15 @@ def predictors(
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, max=1000, help="Number of repetitions.")] = 5,
     selection: Annotated[
-        Selection,
+        str,
         typer.Option(
             "--selection",
             metavar="NAME",
-            help="How to choose the measurements. `designed`: all at once by the predictor; `sequential`: as onboard "
-            "does, one at a time after the first five; `diverse`: as NASFLAT does.",
+            help=f"How to choose the measurements: {SAMPLERS_HELP}; sequential, as onboard does, one at a time after "
+            "the first five; or latency-oracle, by the latencies themselves.",
         ),
-    ] = Selection.random,
+    ] = "random",
+    encoding_table: EncodingTableOption = None,
     protocol: Annotated[
         ProtocolName,
         typer.Option("--protocol", metavar="NAME", help=f"latlab's protocol, or a paper's: {', '.join(ProtocolName)}."),
@@ -128,7 +127,7 @@ def predictors(
 
     latlab bench predictors --table mine.parquet --space fbnet --source pi3,pi4 --target pi5
     """
-    from latlab.harness.bench.processes import one_thread
+    from latlab.harness.processes import one_thread
 
     one_thread()
     from latlab import predictors as installed
@@ -139,11 +138,12 @@ def predictors(
     from latlab.harness.bench.protocols import PROTOCOLS
     from latlab.harness.bench.results import ResultFile
     from latlab.harness.bench.run import compare
+    from latlab.harness.bench.selection import check_selection
     from latlab.harness.terminal import bench as show
     from latlab.harness.terminal import results as terminal
 
-    chosen = PROTOCOLS[protocol]
-    if selection not in chosen.selections:
+    chosen, selection = PROTOCOLS[protocol], check_selection(selection)
+    if chosen.selections and selection not in chosen.selections:
         raise BadInputError(f"protocol {protocol} has no {selection} selection: what it draws from is fixed")
     budgets = _numbers(samples) if samples is not None else chosen.samples
     ready = [PredictorSpec(one.card.predictor, pretrained=one) for one in map(read_pretrained, pretrained or [])]
@@ -154,16 +154,18 @@ def predictors(
             task,
             spec,
             protocol.value,
-            selection.value,
+            selection,
             budgets,
             source_samples or chosen.source_samples(task.space),
             seed=0,
+            encoding_table=encoding_table,
         )
         for task in _tasks(data, tasks, table, space, source, target)
         for spec in specs
     ]
     for unit in units:
-        unit.task.table()  # a faulty table must fail before anything is computed
+        unit.encodings()  # a faulty table must fail before anything is computed
+        unit.task.table()
     results = ResultFile(out)
     try:
         with show.progress(len(units), seeds, quiet=as_json) as finished:

@@ -20,6 +20,7 @@ from latlab.harness.cli import bench as cli_bench
 from latlab.harness.cli import compare as cli_compare
 from latlab.harness.cli import devices as cli_devices
 from latlab.harness.cli import (
+    encoding,
     help_pages,
     inspecting,
     measuring,
@@ -56,6 +57,7 @@ app.add_typer(inspecting.app)
 app.add_typer(cli_bench.app, name="bench")
 app.add_typer(simulating.app)
 app.add_typer(pretraining.app)
+app.add_typer(encoding.app)
 app.add_typer(cli_import.app)
 app.add_typer(cli_sustain.app)
 app.add_typer(cli_profile.app)
@@ -173,7 +175,7 @@ def _run(as_json: bool) -> int:
     except LatlabError as error:
         complain(error.message, error.hint, as_json)
         code = error.exit_code
-        page = help_pages.PAGES.get("".join(_split_store(sys.argv[1:])[1][:1]))
+        page = help_pages.page_of(_split_store(sys.argv[1:])[1])
         if page and code == BadInputError.exit_code:
             print(f"`latlab help {page}` has more.", file=sys.stderr)
     except BrokenPipeError:

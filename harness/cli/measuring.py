@@ -12,7 +12,9 @@ from latlab.harness.cli.command import App, output_option
 from latlab.harness.cli.failures import end_with_failures
 from latlab.harness.cli.groups import InputGroup, LabGroup, TargetGroup, grouped
 from latlab.harness.cli.options import (
+    SAMPLERS_HELP,
     DevicesArgument,
+    EncodingTableOption,
     ModelOption,
     NewSessionOption,
     PolicyOption,
@@ -45,6 +47,11 @@ def measure(
     count: Annotated[int | None, typer.Option("--count", min=1, help="Measure this many random architectures.")] = None,
     arch: Annotated[list[str] | None, typer.Option("--arch", help="An architecture's string; may be repeated.")] = None,
     file: Annotated[Path | None, typer.Option("--file", help="A file with one architecture string per line.")] = None,
+    acquisition: Annotated[
+        str,
+        typer.Option("--acquisition", metavar="NAME", help=f"With --count: how to choose them: {SAMPLERS_HELP}."),
+    ] = "random",
+    encoding_table: EncodingTableOption = None,
     blocks: Annotated[
         bool, typer.Option("--blocks", help="Measure the space's blocks one by one, for `--predictor lookup`.")
     ] = False,
@@ -114,6 +121,8 @@ def measure(
             as_written=as_written,
             raw=raw,
             resolve=question,
+            acquisition=acquisition,
+            encoding_table=encoding_table,
             listener=view.listener(quiet=as_json),
         )
     rows = found.rows

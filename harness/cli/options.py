@@ -20,18 +20,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "ENCODING_NAMES",
     "MOST",
+    "SAMPLERS_HELP",
     "STORE",
     "STORE_HELP",
     "AcceleratorOption",
     "BatchOption",
     "DevicesArgument",
     "DimOption",
+    "EncodingTableOption",
     "FactOption",
     "InputDataOption",
     "InputOption",
     "InventoryOption",
     "JsonOption",
+    "MetricOption",
     "ModelOption",
     "NearOption",
     "NewSessionOption",
@@ -52,6 +56,7 @@ __all__ = [
     "ThreadsOption",
     "UntilOption",
     "WrittenOption",
+    "amount_of",
     "complain",
     "json_option",
     "milliseconds_of",
@@ -66,6 +71,11 @@ __all__ = [
 ]
 
 
+ENCODING_NAMES = "totals, costs, zcp, arch2vec, cate, caz"
+SAMPLERS_HELP = (
+    "random, params, designed, latency-quantiles, or by an encoding E (cosine:E, kmeans:E, diverse:E with E one of "
+    f"{ENCODING_NAMES})"
+)
 STORE = Path("latlab.db")
 STORE_HELP = "The store: the file with all measurements."
 StoreOption = Annotated[Path, typer.Option("--store", help=STORE_HELP)]
@@ -230,6 +240,14 @@ SpacesFromOption = Annotated[
         help="Which other search spaces the predictor learns from, of those in which the target was measured.",
     ),
 ]
+MetricOption = Annotated[
+    str,
+    typer.Option(
+        "--metric",
+        help="Predict another metric of the target's measurements than the latency: "
+        "energy_mj, peak_memory_mb, first_ms, open_ms, p50_ms, ...",
+    ),
+]
 FactOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -251,6 +269,10 @@ UntilOption = Annotated[
 NearOption = Annotated[
     str | None,
     typer.Option("--near", metavar="MS", help="Choose networks for accuracy around this latency, such as 20ms."),
+]
+EncodingTableOption = Annotated[
+    Path | None,
+    typer.Option("--encoding-table", help="A file with encodings, read instead of computing them (`latlab encode`)."),
 ]
 NewSessionOption = Annotated[
     bool, typer.Option("--new-session", help="Measure all networks again, in a new session; earlier ones stay.")
@@ -345,6 +367,27 @@ def milliseconds_of(option: str, text: str) -> float:
             f"{option} takes a time above 0, not {text!r:.60}",
             "Write a number and its unit, such as 20ms, 500us or 0.5s.",
         )
+    return value
+
+
+def amount_of(option: str, text: str, metric: str) -> float:
+    """Return the value of a metric that a text stands for: milliseconds as `milliseconds_of`, else a number.
+
+    The metric's unit may follow the number.
+
+    Raises:
+        BadInputError: it is no positive value.
+    """
+    unit = metric.rpartition("_")[2]
+    if unit == "ms":
+        return milliseconds_of(option, text)
+    found = re.fullmatch(rf"\s*([0-9.]+(?:[eE][-+]?[0-9]+)?)\s*(?:{re.escape(unit)})?\s*", text, re.IGNORECASE)
+    try:
+        value = float(found[1]) if found else math.nan
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise BadInputError(f"{option} takes a number above 0, in {unit}, not {text!r:.60}")
     return value
 
 

@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from latlab.harness.active_learning.target_labels import LATENCY
 from latlab.harness.cli.command import App, output_option
 from latlab.harness.cli.failures import end_with_failures
 from latlab.harness.cli.groups import InputGroup, LabGroup, PredictorGroup, TargetGroup, existing, grouped
 from latlab.harness.cli.options import (
+    SAMPLERS_HELP,
     STORE,
     DevicesArgument,
+    EncodingTableOption,
     JsonOption,
+    MetricOption,
     NearOption,
     PolicyOption,
     SeedOption,
@@ -21,6 +25,7 @@ from latlab.harness.cli.options import (
     StoreOption,
     UntilOption,
     WrittenOption,
+    amount_of,
     json_option,
     milliseconds_of,
     print_json,
@@ -61,6 +66,16 @@ def onboard(
     policy: PolicyOption = "default",
     predictor: PredictorGroup,
     as_written: WrittenOption = False,
+    acquisition: Annotated[
+        str,
+        typer.Option(
+            "--acquisition",
+            metavar="NAME",
+            help=f"How to choose the networks: sequential, one after the other by what is known then; or all at once: "
+            f"{SAMPLERS_HELP}.",
+        ),
+    ] = "sequential",
+    encoding_table: EncodingTableOption = None,
     seed: SeedOption = 0,
     out: Annotated[Path | None, output_option("--out", help="Folder for the report, table and predictor.")] = None,
     place: LabGroup,
@@ -91,6 +106,8 @@ def onboard(
             predictor=predictor.options(),
             as_written=as_written,
             out=out,
+            acquisition=acquisition,
+            encoding_table=encoding_table,
             listener=view.listener(quiet=as_json),
         )
     for result in results:
@@ -120,8 +137,10 @@ def predict(
     all_: Annotated[
         bool, typer.Option("--all", help="Predict the whole space, or a large sample of a larger one.")
     ] = False,
+    metric: MetricOption = LATENCY,
     under: Annotated[
-        str | None, typer.Option("--under", help="Only networks that are predicted to be faster, such as 20ms.")
+        str | None,
+        typer.Option("--under", help="Only networks that are predicted to be faster, such as 20ms, or to take less."),
     ] = None,
     top: Annotated[
         int | None,
@@ -163,18 +182,20 @@ def predict(
             "--sort": sort,
         }
         others |= {"--out": out, "--onnx": onnx, "--predictor-folder": predictor_folder}
-        given = [name for name, value in others.items() if value] + ["--predictor"] * (predictor != PredictorGroup())
+        given = [name for name, value in others.items() if value]
+        alike = PredictorGroup(spaces_from=predictor.spaces_from)
+        given += [] if predictor == alike else ["--predictor, --sources or --fact"]
         if given:
             raise BadInputError(f"{given[0]} is not for --model: it is predicted from all that the target has measured")
         if target is None:
             raise BadInputError("say for which target: --target TARGET")
-        _predict_model(store, target, str(model), options, as_json)
+        _predict_model(store, target, str(model), options, predictor.spaces_from, metric, as_json)
         return
     if (all_ and arch is not None) or not (all_ or arch or onnx):
         raise BadInputError("say what to predict: --arch STRING (repeatable), --all, or --model FILE")
     if (target is None) == (predictor_folder is None):
         raise BadInputError("say for which target: --target TARGET, or --predictor-folder FOLDER")
-    limit_ms = None if under is None else milliseconds_of("--under", under)
+    limit = None if under is None else amount_of("--under", under, metric)
     format_ = None if out is None else table_format(out)
     from latlab.harness.active_learning.fitted_predictor import load_predictor
     from latlab.harness.active_learning.latency_table import fastest
@@ -186,25 +207,27 @@ def predict(
 
     with terminal.working("learning and predicting", quiet=as_json):
         if predictor_folder is not None:
-            if predictor != PredictorGroup():
+            if predictor != PredictorGroup() or metric != LATENCY:
                 raise BadInputError("a saved predictor is fitted already: leave out options of how it is fitted")
             fitted = load_predictor(predictor_folder)
             if space not in (None, fitted.card.space):
                 raise BadInputError(f"{predictor_folder} holds a predictor of {fitted.card.space}, not of {space}")
         else:
             existing(store)
-            fitted = Lab(store).predictor(str(target), space=space, predictor=predictor.options(), seed=seed)
+            options = predictor.options()
+            fitted = Lab(store).predictor(str(target), space=space, predictor=options, seed=seed, metric=metric)
         found = predictions(fitted, None if all_ else parse_archs(fitted.space, arch or []))
     if onnx is not None:
         fitted.to_onnx(onnx)
         if not (all_ or arch):
             print_json({"onnx": str(onnx)}) if as_json else print(f"Predictor: {onnx}")
             return
-    table = found.table if limit_ms is None else found.table[found.table["latency_ms"] < limit_ms]
+    value = fitted.card.metric
+    table = found.table if limit is None else found.table[found.table[value] < limit]
     if top is not None:
-        table = fastest(table, fitted.space, fitted.view, top)[0]
+        table = fastest(table, fitted.space, fitted.view, top, by=value)[0]
     elif sort:
-        table = table.sort_values("latency_ms", kind="stable")
+        table = table.sort_values(value, kind="stable")
     where = fitted.card.target + (" (simulated)" if fitted.card.simulated else "")
     if not found.support:
         if found.other_spaces:
@@ -224,19 +247,22 @@ def predict(
         for record in records(table):
             print_json(record)
     else:
-        terminal.show_predictions(table, f"Predicted on {where}")
+        what = "" if value == LATENCY else f"{value} "
+        terminal.show_predictions(table, f"Predicted {what}on {where}", value)
     if not as_json:
         terminal.show_prior(found.sources, found.scope, found.other_spaces)
 
 
-def _predict_model(store: Path, target: str, model: str, options: InputOptions, as_json: bool) -> None:
+def _predict_model(
+    store: Path, target: str, model: str, options: InputOptions, spaces_from: str, metric: str, as_json: bool
+) -> None:
     from latlab.harness.lab import Lab
     from latlab.harness.terminal.model import show_model_prediction
     from latlab.harness.terminal.results import working
 
     existing(store)
     with working("reading measured networks, learning and predicting", quiet=as_json):
-        found = Lab(store).predict_model(target, model, inputs=options)
+        found = Lab(store).predict_model(target, model, inputs=options, spaces_from=spaces_from, metric=metric)
     if as_json:
         print_json(found.to_json())
         return

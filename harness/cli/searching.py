@@ -8,13 +8,15 @@ from typing import Annotated
 import typer
 
 from latlab.harness.cli.command import App, output_option
-from latlab.harness.cli.groups import LabGroup, PredictorGroup, grouped
+from latlab.harness.cli.failures import end_with_failures
+from latlab.harness.cli.groups import LabGroup, PredictorGroup, TargetGroup, grouped
 from latlab.harness.cli.options import (
     JsonOption,
     PolicyOption,
     SeedOption,
     SpaceOption,
     WrittenOption,
+    amount_of,
     milliseconds_of,
     print_json,
 )
@@ -31,7 +33,7 @@ def search(
     *,
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", help="A full target, or a device with one target; may be repeated."),
+        typer.Option("--target", help="A full target, or a device; may be repeated."),
     ] = None,
     space: SpaceOption,
     max_latency_ms: Annotated[
@@ -49,6 +51,13 @@ def search(
         str | None, typer.Option("--max-macs", metavar="N", help="Most multiply-accumulates: 300M.")
     ] = None,
     max_params: Annotated[str | None, typer.Option("--max-params", metavar="N", help="Most parameters: 5M.")] = None,
+    max_energy_mj: Annotated[
+        str | None, typer.Option("--max-energy-mj", metavar="MJ", help="Most energy of an inference on every target.")
+    ] = None,
+    max_peak_memory_mb: Annotated[
+        str | None,
+        typer.Option("--max-peak-memory-mb", metavar="MB", help="Most memory that a network takes on every target."),
+    ] = None,
     accuracy: Annotated[
         str | None,
         typer.Option(
@@ -73,6 +82,10 @@ def search(
     no_measure: Annotated[
         bool, typer.Option("--no-measure", help="Measure nothing: the answer is a prediction.")
     ] = False,
+    resolve: Annotated[
+        bool,
+        typer.Option("--resolve", help="Add passes to the best networks until it is certain which keep the limit."),
+    ] = False,
     top: Annotated[int, typer.Option("--top", metavar="K", help="How many finalists are shown.")] = 5,
     population: Annotated[
         int, typer.Option("--population", help="In spaces too large to list: networks of a population.")
@@ -82,6 +95,7 @@ def search(
         Path | None, output_option("--export", help="Also write the answer's model files into this folder.")
     ] = None,
     policy: PolicyOption = "default",
+    how: TargetGroup,
     predictor: PredictorGroup,
     as_written: WrittenOption = False,
     seed: SeedOption = 0,
@@ -94,6 +108,9 @@ def search(
     """Search for the most accurate network that keeps a latency limit; the answer is measured on the device.
 
     [dim]Example:[/dim] latlab search --target local --space nasbench201 --max-latency-ms 5 --accuracy accuracies.csv
+
+    [dim]With four threads:[/dim] latlab search --target pi4 --runtime tflite --threads 4 --space fbnet --accuracy macs
+    --max-latency-ms 20
 
     [dim]Two devices:[/dim] latlab search --target pi4 --target phone --max-latency pi4=20ms --max-latency phone=8ms
     --space ofa-mobilenetv3 --accuracy ofa_accuracy_predictor.npz
@@ -116,6 +133,10 @@ def search(
     if not limits:
         raise BadInputError("there is no limit to search under", "Give one, such as --max-latency-ms 20.")
     costs = {"max_macs": _number("--max-macs", max_macs), "max_params": _number("--max-params", max_params)}
+    costs |= {
+        f"max_{metric}": None if text is None else amount_of(f"--max-{metric.replace('_', '-')}", text, metric)
+        for metric, text in (("energy_mj", max_energy_mj), ("peak_memory_mb", max_peak_memory_mb))
+    }
     from latlab.harness.terminal.search import searching, show_search
 
     lab = place.open()
@@ -130,9 +151,11 @@ def search(
             confidence=confidence,
             budget=budget,
             measure=not no_measure,
+            resolve=resolve,
             top=top,
             population=population,
             generations=generations,
+            options=how.options(),
             policy=policy,
             predictor=predictor.options(),
             seed=seed,
@@ -147,6 +170,9 @@ def search(
         print_json(result.to_json())
     else:
         show_search(result)
+    failed = {one.target for one in result.failures}
+    targets = {one.target for one in result.constraints.limits}
+    end_with_failures(result.failures, len(targets - failed), as_json=False)
     if result.winner is None:
         raise typer.Exit(1)
 

@@ -59,7 +59,7 @@ def simulate(
 
     It chooses, learns and stops as `latlab onboard` does, and prints how good it was after each number of samples.
     """
-    from latlab.harness.bench.processes import one_thread
+    from latlab.harness.processes import one_thread
 
     one_thread()
     from latlab.harness.active_learning.predictor_factory import PredictorOptions

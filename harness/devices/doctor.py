@@ -242,7 +242,7 @@ class _DeviceExaminer:
             if error.unreachable:
                 raise
             reinstall = install_advice(self._name, target.runtime, again=True)
-            advice = _advice_on_loss(error, self._name) if error.timed_out else reinstall
+            advice = _advice_on_loss(error, self._name) if error.timed_out or _is_idle_end(error) else reinstall
             self._report(label, "failed", self._short(error.message), advice)
             worker.start()  # the runtime has killed the worker; the other runtimes may still be sound
             worker.hello(ANSWER_S)
@@ -295,11 +295,18 @@ def _label(target: Target) -> str:
     return f"{target.runtime}{accelerator}{f', {target.threads} threads' if target.threads > 1 else ''}"
 
 
+def _is_idle_end(error: DeviceLostError) -> bool:
+    """Return whether the worker has ended by itself, as it does when it is asked for nothing for minutes."""
+    return "ended with exit code 0" in str(error)
+
+
 def _advice_on_loss(error: DeviceLostError, name: str) -> str:
     if isinstance(error, ConnectError):
         return error.advice or "Fix that, then look again."
     if error.timed_out:
         return "It is very slow, or it hangs: look at it, restart it."
+    if _is_idle_end(error):
+        return f"This machine was busy or asleep for minutes, and the worker gave up. Again: latlab doctor {name}"
     if error.unreachable:
         return f"Look at its cable, its network and its power; then again: latlab doctor {name}"
     return "The worker died there. If it printed an error, the line above shows it."

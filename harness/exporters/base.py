@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from importlib.metadata import entry_points
@@ -177,6 +178,9 @@ class Artifact:
     """The values of the inputs of a user's own model; None for random ones."""
     remarks: tuple[str, ...] = ()
     """What a reader of the latency of a user's own model should know about its inputs."""
+    kernels: tuple[Mapping[str, Any], ...] = ()
+    """What a user's own model executes (`predictors.graph.Work.to_json`), which its row keeps: the store has no file of
+    it to read again. Empty for networks of search spaces, which can be built again, and where it is not known."""
 
     @property
     def suffix(self) -> str:
@@ -187,6 +191,8 @@ class Artifact:
         """Return all fields as JSON types."""
         values = asdict(self)
         del values["inputs"], values["data"]  # the worker reports the inputs as it runs them
+        if not self.kernels:
+            del values["kernels"]
         return {**values, "path": str(self.path)}
 
     def facts(self) -> dict[str, Any]:
@@ -205,7 +211,9 @@ class Artifact:
             KeyError, TypeError, ValueError: `data` describes no artifact.
         """
         values = {
-            field.name: data[field.name] for field in fields(cls) if field.name not in ("inputs", "data", "remarks")
+            field.name: data[field.name]
+            for field in fields(cls)
+            if field.name not in ("inputs", "data", "remarks", "kernels")
         }
         values["path"] = Path(values["path"])
         values["input_shape"] = tuple(values["input_shape"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from latlab.harness.lab.arguments import plain_arguments
 from latlab.harness.lab.comparing import Comparing
+from latlab.harness.lab.encoding import Encoding
 from latlab.harness.lab.pretraining import Pretraining
 from latlab.harness.lab.reporting import Reporting
 from latlab.harness.lab.running import RunningOne
@@ -18,11 +19,12 @@ __all__ = ["Lab"]
 
 
 @plain_arguments
-class Lab(Comparing, RunningOne, Searching, Reporting, Pretraining):
+class Lab(Comparing, RunningOne, Searching, Reporting, Pretraining, Encoding):
     """A store, an inventory and a cache of exported networks, with the verbs that work on them.
 
     Each verb stands in a module of its subject: `lab.measuring`, `lab.comparing`, `lab.running`, `lab.predicting`,
-    `lab.onboarding`, `lab.searching`, `lab.reporting`, `lab.pretraining`.
+    `lab.onboarding`, `lab.searching`, `lab.reporting`, `lab.pretraining`,
+    `lab.encoding`.
 
     Args:
         store: file that all measurements go to; it is created if it does not exist.

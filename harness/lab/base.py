@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from latlab.harness.active_learning.kept_fits import KeptFits
 from latlab.harness.active_learning.prediction import KeptPredictors
 from latlab.harness.devices.target_selection import TargetOptions, select_targets, targets_of_model
 from latlab.harness.errors import BadInputError, LatlabError
@@ -19,6 +21,9 @@ from latlab.harness.paths import cache_folder
 from latlab.harness.store.store import Store
 from latlab.harness.targets import Devices, Target
 
+if TYPE_CHECKING:
+    from latlab.harness.active_learning.learnt_costs import LearntCosts
+
 __all__ = ["LabBase", "only_device"]
 
 
@@ -32,6 +37,7 @@ class LabBase:
         self._cache_folder = Path(cache) if cache is not None else cache_folder() / "artifacts"
         self.store = Store(store)
         self._predictors = KeptPredictors(self.store)
+        self._costs: KeptFits[LearntCosts] = KeptFits(self.store)
 
     @property
     def cache(self) -> ArtifactCache:

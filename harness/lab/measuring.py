@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from latlab.harness.active_learning.imported_labels import import_labels
+from latlab.harness.active_learning.prediction import source_filter_of, sources_of
+from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for
+from latlab.harness.active_learning.sampling import choose_networks, sampler_named
+from latlab.harness.active_learning.source_devices import ALL
 from latlab.harness.architectures import blocks_of, parse_archs, sample_space, some_blocks, space_to_measure
 from latlab.harness.devices.target_selection import TargetOptions
 from latlab.harness.errors import BadInputError
@@ -50,6 +54,8 @@ class Measuring(LabBase):
         as_written: bool = False,
         raw: bool = True,
         resolve: Resolve | None = None,
+        acquisition: str = "random",
+        encoding_table: str | Path | None = None,
         listener: RunListener = RunListener(),
     ) -> Measurements:
         """Measure `count` random architectures of a space, the listed ones, its blocks, or a model of your own.
@@ -74,6 +80,9 @@ class Measuring(LabBase):
             raw: add a column `passes`: raw samples in ns, a list for each pass.
             resolve: a ranking question: passes are added where intervals overlap and the order matters to it. The same
                 call continues it.
+            acquisition: with `count`: the sampler that chooses the architectures (`predictors.samplers`), such as
+                `kmeans:arch2vec`.
+            encoding_table: a file with encodings, which such a sampler reads instead of computing them.
             listener: what is called during the run.
 
         Raises:
@@ -81,12 +90,16 @@ class Measuring(LabBase):
             LatlabError: why the device failed, if there is no row at all.
         """
         named = policy_named(policy, self.inventory)
+        if acquisition != "random" or encoding_table is not None:
+            archs = self._sampled(devices, options, space, count, acquisition, encoding_table, seed, blocks)
+            count = None
         files: dict[str, Callable[[str], Future[Artifact]]] = {}
         if model is not None:
             campaigns = []
             for alone in options.by_runtime():
                 own, targets, artifact = self._own_model(model, inputs, devices, alone, listener)
                 identity = {"sha256": artifact.sha256, **own.identity}
+                artifact = self._with_kernels(artifact)
                 for target in targets:
                     campaign = self.store.campaign(target, USER_MODEL_SPACE, named, seed, own.name, identity)
                     campaigns.append(campaign)
@@ -109,6 +122,30 @@ class Measuring(LabBase):
             files=files,
             listener=listener,
         )
+
+    def _sampled(
+        self,
+        devices: Devices,
+        options: TargetOptions,
+        space: str | None,
+        count: int | None,
+        acquisition: str,
+        encoding_table: str | Path | None,
+        seed: int,
+        blocks: bool,
+    ) -> list[Architecture]:
+        """Return the architectures that a sampler chooses; the arguments are those of `measure`."""
+        if space is None or count is None or blocks:
+            raise BadInputError("--acquisition chooses how many networks of a space you ask for: --space and --count")
+        chosen = space_to_measure(space)
+        if not 1 <= count <= chosen.size:
+            raise BadInputError(f"{space} has {chosen.size} architectures: the count must be between 1 and that")
+        table = None if encoding_table is None else Path(encoding_table)
+        sampler = sampler_named(acquisition, table)
+        target = self.targets(devices, options)[0]
+        sources = sources_of(self.store, chosen, source_filter_of(self.inventory, str(target), None, []), ALL)
+        predictor = predictor_for(PredictorOptions(), chosen, seed=seed, sources=sources)
+        return choose_networks(chosen, sampler, count, seed=seed, predictor=predictor, sources=sources, table=table)
 
     def embed(
         self,
@@ -162,6 +199,15 @@ class Measuring(LabBase):
         """
         named = [files] if isinstance(files, (str, Path)) else list(files)
         return import_labels(self.store, self.inventory, [Path(one) for one in named], as_target, **how)
+
+    def _with_kernels(self, artifact: Artifact) -> Artifact:
+        """Return the file of a model with what it executes, if that can be read."""
+        from latlab.harness.active_learning.model_prediction import work_of_artifact  # scipy.linalg is heavy
+
+        try:
+            return replace(artifact, kernels=tuple(work_of_artifact(artifact, self.cache).to_json()))
+        except BadInputError:  # a file that no runtime takes here may run on the device
+            return artifact
 
     def _campaigns(
         self,

@@ -16,6 +16,7 @@ from latlab.harness.active_learning.onboarding_result import Onboarding, Onboard
 from latlab.harness.active_learning.other_spaces import other_spaces
 from latlab.harness.active_learning.prediction import prior_sources, source_filter_of
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for, predictor_options
+from latlab.harness.active_learning.sampling import SEQUENTIAL, sampler_named
 from latlab.harness.active_learning.source_devices import ALL, SourceFilter
 from latlab.harness.active_learning.stopping import Until, most_samples, parse_goals
 from latlab.harness.architectures import space_to_measure
@@ -56,6 +57,8 @@ class OnboardingDevices(LabBase):
         seed: int = 0,
         as_written: bool = False,
         out: str | Path | None = None,
+        acquisition: str = SEQUENTIAL,
+        encoding_table: str | Path | None = None,
         listener: RunListener = RunListener(),
     ) -> Onboardings:
         """Measure the most informative architectures, predict the whole space, write table, predictor and report.
@@ -72,6 +75,9 @@ class OnboardingDevices(LabBase):
             seed: seed of all random choices.
             out: folder for latency_table.parquet and .csv, predictor/ and report.html; each of several targets has its
                 own folder in it. Default: a folder in `latlab-out`.
+            acquisition: how architectures are chosen: `sequential`, one after the other by what is known then, or all
+                at once by a sampler (`predictors.samplers`), such as `random` or `kmeans:arch2vec`.
+            encoding_table: a file with encodings, which such a sampler reads instead of computing them.
 
         Returns:
             A sequence with a result for each target that did not fail; its `failures` says which did, and why.
@@ -88,6 +94,10 @@ class OnboardingDevices(LabBase):
         if near_ms is not None and not 0 < near_ms < math.inf:
             raise BadInputError(f"the latency to be accurate near must be a positive number of ms, not {near_ms}")
         chosen_space = space_to_measure(space)
+        table = None if encoding_table is None else Path(encoding_table)
+        if acquisition == SEQUENTIAL and table is not None:
+            raise BadInputError("--encoding-table is read by a sampler", "Name one with --acquisition.")
+        sampler = None if acquisition == SEQUENTIAL else sampler_named(acquisition, table)
         predictor = predictor_options(predictor)
         fresh = predictor_for(predictor, chosen_space, seed=seed)
         predictor = replace(predictor, name=fresh.name)
@@ -123,6 +133,8 @@ class OnboardingDevices(LabBase):
                     as_written=as_written,
                     options=campaign_options(target, as_written),
                     out=writable_folder(_onboarding_folder(out, target, space, seed, len(targets))),
+                    sampler=sampler,
+                    encoding_table=table,
                 )
             )
         from latlab.harness.report.build import onboarding_report  # matplotlib is heavy

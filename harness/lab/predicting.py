@@ -16,6 +16,7 @@ from latlab.harness.active_learning.prediction import (
 )
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_options
 from latlab.harness.active_learning.source_devices import ALL, source_devices
+from latlab.harness.active_learning.target_labels import LATENCY, check_metric
 from latlab.harness.architectures import parse_archs, space_named
 from latlab.harness.lab.base import LabBase
 from latlab.harness.models.input_options import InputOptions
@@ -44,6 +45,7 @@ class Predicting(LabBase):
         archs: Sequence[str | Architecture] | None = None,
         predictor: PredictorOptions | str = PredictorOptions(),
         seed: int = 0,
+        metric: str = LATENCY,
     ) -> Predictions:
         """Predict latencies of architectures on a target, from what the store holds of it and of other devices.
 
@@ -57,11 +59,15 @@ class Predicting(LabBase):
             archs: canonical strings; None for the whole space, or for a large sample of a space too large to list.
             predictor: the predictor, and what it learns from; its name is enough.
             seed: seed of the predictor's random choices.
+            metric: another metric of the target's measurements to predict in the place of the latency
+                (`target_labels.PREDICTED`), such as `energy_mj` or `peak_memory_mb`. Columns are named after it and its
+                unit. Other devices teach latencies only, so it comes from the target's own labels.
 
         Raises:
             BadInputError: if there is nothing to predict from, or several spaces could be meant.
         """
-        return predict(self.predictor(target, space=space, predictor=predictor, seed=seed), archs)
+        fitted = self.predictor(target, space=space, predictor=predictor, seed=seed, metric=metric)
+        return predict(fitted, archs)
 
     def predictor(
         self,
@@ -70,6 +76,7 @@ class Predicting(LabBase):
         space: str | None = None,
         predictor: PredictorOptions | str = PredictorOptions(),
         seed: int = 0,
+        metric: str = LATENCY,
     ) -> FittedPredictor:
         """Return a predictor of latencies on a target, fitted to what the store holds of it and of other devices.
 
@@ -77,12 +84,12 @@ class Predicting(LabBase):
         label that it depends on changes.
 
         Args:
-            target, space, predictor, seed: as for `predict`.
+            target, space, predictor, seed, metric: as for `predict`.
 
         Raises:
             BadInputError: if there is nothing to learn from, or several spaces could be meant.
         """
-        return self._predictors.get(self.inventory, str(target), space, predictor_options(predictor), seed)
+        return self._predictors.get(self.inventory, str(target), space, predictor_options(predictor), seed, metric)
 
     def predict_model(
         self,
@@ -90,28 +97,45 @@ class Predicting(LabBase):
         model: str | Path | nn.Module,
         *,
         inputs: InputOptions = InputOptions(),
+        spaces_from: str | Sequence[str] = ALL,
+        metric: str = LATENCY,
     ) -> ModelPrediction:
-        """Predict the latency of any model on a target, from operators and networks that were measured on it.
+        """Predict the latency of any model on a target, from operators, networks and models that were measured on it.
 
         `onboard(target, space="operators", budget=30)` measures what says most. The model's file says which operators
-        the runtime executes; a module is exported first.
+        the runtime executes; a module is exported first. A model that was itself measured is answered with its label.
 
         Args:
             target: a full target; the device's name is enough if the store has only one target of it.
             model: a model file, `package.module:factory`, whose code is run here, or a module.
             inputs: what the model leaves open of its inputs.
+            spaces_from: search spaces whose labels are learnt from: `all`, `none`, or names. Models of your own that
+                were measured are of no space, and always learnt from.
+            metric: as for `predict`.
 
         Raises:
             BadInputError: if nothing of the target can be learnt from, or the model cannot be read.
         """
-        from latlab.harness.active_learning.model_prediction import predict_model  # scipy.linalg is heavy
+        # scipy.linalg is heavy
+        from latlab.harness.active_learning.learnt_costs import LearntCosts, learn_costs
+        from latlab.harness.active_learning.model_prediction import predict_model
 
         found = stored_target(self.store, str(target))
         if "/" not in found:
             raise nothing_measured(self.store, found, f"(latlab onboard {found} --space operators --budget 30)")
         chosen = Target.parse(found)
+        check_metric(metric)
         own = own_model(model, inputs, chosen)
-        return predict_model(self.store, self.cache, chosen, own.name, own.artifact(self._cache_folder))
+        cache = self.cache
+
+        def make() -> LearntCosts:
+            return learn_costs(self.store, cache, chosen, spaces_from, metric)
+
+        def spaces(_: LearntCosts) -> list[str]:
+            return sorted({space for one, space in self.store.labelled() if one == found})
+
+        costs = self._costs.kept_or_made(repr((found, spaces_from, metric)), make, spaces)
+        return predict_model(costs, own.name, own.artifact(self._cache_folder), cache)
 
     def sources(
         self,

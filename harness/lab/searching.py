@@ -13,8 +13,10 @@ from typing import Any
 from latlab.harness.active_learning.prediction import stored_target
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for, predictor_options
 from latlab.harness.architectures import space_named, space_to_measure
+from latlab.harness.devices.target_selection import TargetOptions
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.exporters import ExportRequest
+from latlab.harness.fleet.failures import TargetFailure
 from latlab.harness.fleet.jobs import RunListener
 from latlab.harness.lab.measuring import Measuring
 from latlab.harness.lab.onboarding import OnboardingDevices
@@ -24,11 +26,12 @@ from latlab.harness.search.accuracy import SOURCES, AccuracySource
 from latlab.harness.search.accuracy_models import accuracy_source
 from latlab.harness.search.candidates import Listed, candidates_of
 from latlab.harness.search.evidence import StoreEvidence
-from latlab.harness.search.limits import Constraints, Limit
+from latlab.harness.search.limits import Constraints, Limit, limits_of
 from latlab.harness.search.looking import Follow
 from latlab.harness.search.result import SearchResult
 from latlab.harness.search.rounds import Search, SearchPlan
 from latlab.harness.search.state import SearchFolder
+from latlab.harness.statistics.ranking import Resolve
 from latlab.harness.store.lock import locked
 from latlab.harness.targets import Target
 from latlab.search_spaces import SearchSpace
@@ -37,6 +40,8 @@ __all__ = ["Searching"]
 
 MOST_ONBOARDING = 20
 """Most networks to measure before a search in a space in which a target has no labels; half the budget at most."""
+LEAST_SURE = 0.51
+"""Least confidence with which `--resolve` can ask on which side of a limit a network is."""
 EXPORTED = ("onnx", "torchscript", "tflite")
 """Formats of the answer's model files."""
 PAGE, RESULT = "search.html", "result.json"
@@ -56,12 +61,16 @@ class Searching(Measuring, Predicting, OnboardingDevices):
         candidates: str | Path | None = None,
         max_macs: float | None = None,
         max_params: float | None = None,
+        max_energy_mj: float | None = None,
+        max_peak_memory_mb: float | None = None,
         confidence: float = 0.9,
         budget: int = 30,
         measure: bool = True,
+        resolve: bool = False,
         top: int = 5,
         population: int = 100,
         generations: int = 500,
+        options: TargetOptions = TargetOptions(),
         policy: str = "default",
         predictor: PredictorOptions | str = PredictorOptions(),
         seed: int = 0,
@@ -78,7 +87,8 @@ class Searching(Measuring, Predicting, OnboardingDevices):
         same call continues a search that was interrupted; a larger budget extends it.
 
         Args:
-            targets: full targets, or devices with one target. One without labels in the space is onboarded first.
+            targets: full targets, or devices with one target or with `options`. One without labels in the space is
+                onboarded first.
             space: name of the search space.
             max_latency_ms: the limit in ms on every target, or a limit for each, by the words in `targets`.
             accuracy: a table, the weights of OFA's accuracy predictor, an ONNX model, `module:function`, `macs` or
@@ -86,12 +96,17 @@ class Searching(Measuring, Predicting, OnboardingDevices):
             accuracy_column: the table's column of accuracies; None for the only one.
             candidates: a file with the architectures to choose from; None for the whole space, or a table's networks.
             max_macs, max_params: most multiply-accumulates and parameters.
-            confidence: probability with which all latency limits together are kept. Errors on several targets are
-                taken as independent.
+            max_energy_mj, max_peak_memory_mb: most energy of an inference, and most memory, on every target; for
+                targets whose measurements tell them.
+            confidence: probability with which all limits but those of MACs and parameters are kept together. Errors
+                on several targets, and of several metrics, are taken as independent.
             budget: most networks to measure.
             measure: False to predict only.
+            resolve: add passes to the best measured networks until it is certain which of them keep the limits.
             top: number of networks in the result.
             population, generations: size and number of the populations of the evolution, in spaces too large to list.
+            options: runtime, accelerator, precision, threads and batch size of devices. Several values are several
+                targets, on all of which the limits must hold.
             policy, seed, as_written, listener: as for `measure`.
             predictor: as for `predict`.
             out: folder for the page, the result and the state of the search. Default: a folder in `latlab-out`.
@@ -100,7 +115,8 @@ class Searching(Measuring, Predicting, OnboardingDevices):
 
         Raises:
             BadInputError: if the arguments make no sense, or no candidate can keep the limits.
-            LatlabError: if a device failed.
+            LatlabError: if all targets failed, or one of which nothing is known. If one of several fails otherwise, the
+                search ends with what is known; the result says which failed.
         """
         chosen = space_to_measure(space) if measure or export is not None else space_named(space)
         words = [targets] if isinstance(targets, str | Target) else list(targets)
@@ -112,15 +128,21 @@ class Searching(Measuring, Predicting, OnboardingDevices):
             raise BadInputError(f"the budget must be at least 1, not {budget}", "To measure nothing, say --no-measure.")
         if top < 1:
             raise BadInputError(f"top must be at least 1, not {top}")
-        named = {str(word): self._search_target(str(word)) for word in words}
-        if len(set(named.values())) < len(words):
+        if resolve and not measure:
+            raise BadInputError("--resolve measures, and --no-measure forbids it", "Leave one of them out.")
+        named = {str(word): self._search_targets(str(word), options) for word in words}
+        full = [target for targets in named.values() for target in targets]
+        if len(set(full)) < len(full) or len(named) < len(words):
             raise BadInputError(f"a target is named twice: {', '.join(map(str, words))}", "Name each once.")
-        constraints = Constraints(limits_of(named, max_latency_ms), confidence, max_macs, max_params)
+        metrics = {"energy_mj": max_energy_mj, "peak_memory_mb": max_peak_memory_mb}
+        others = [
+            Limit(target, most, metric) for metric, most in metrics.items() if most is not None for target in full
+        ]
+        constraints = Constraints((*limits_of(named, max_latency_ms), *others), confidence, max_macs, max_params)
         source = accuracy_source(accuracy, chosen, accuracy_column)
         where, scope = candidates_of(chosen, source, candidates, population, generations)
         predictor = predictor_options(predictor)
         listed = where.genes.tobytes() if isinstance(where, Listed) else scope.encode()
-        full = list(named.values())
         path = writable_folder(_search_folder(out, full, chosen, seed))
         if export is not None:
             writable_folder(export)
@@ -144,20 +166,28 @@ class Searching(Measuring, Predicting, OnboardingDevices):
             def measured(archs: Sequence[str], again: bool) -> Any:
                 return self.measure(full, space=chosen.name, archs=archs, new_session=again, raw=False, **shared)
 
+            def resolved(target: str, max_ms: float, archs: Sequence[str]) -> Any:
+                question = Resolve(under_ms=max_ms, confidence=max(confidence, LEAST_SURE))
+                return self.measure(target, space=chosen.name, archs=archs, resolve=question, raw=False, **shared)
+
             evidence = StoreEvidence(
                 self.store,
-                full,
+                constraints.limits,
                 chosen.name,
                 as_written,
-                lambda target: self.predictor(target, space=chosen.name, predictor=predictor, seed=seed),
+                lambda target, metric: self.predictor(
+                    target, space=chosen.name, predictor=predictor, seed=seed, metric=metric
+                ),
                 measured,
+                resolved,
             )
             if measure:
                 self._onboard_unknown(folder, evidence, full, chosen, budget, predictor, shared)
             else:
                 remarks += self._unmeasured_remarks(full, chosen, predictor, seed)
+            most = budget if measure else 0
             plan = SearchPlan(
-                chosen, constraints, source, where, scope, budget if measure else 0, top, seed, as_written
+                chosen, constraints, source, where, scope, most, top, seed, as_written, resolve and measure
             )
             result = Search(plan, evidence, folder, follow, listener.announce).run()
             if measure:
@@ -166,27 +196,36 @@ class Searching(Measuring, Predicting, OnboardingDevices):
                     f"{100 * spread:.2g} % from one session to the next"
                     for target, spread in evidence.unknown_spreads().items()
                 ]
-            if len(full) > 1:
-                remarks.append("errors on several targets are taken as independent: the probability is their product")
+            if result.failures:
+                remarks.append(_still_possible(result.failures, full))
+            if len(constraints.limits) > 1:
+                remarks.append("errors under several limits are taken as independent: the probability is their product")
             rows = self.store.table(target=full, space=chosen.name, only=("target", "simulated"))
             result = replace(result, remarks=tuple(remarks), simulated=bool(rows["simulated"].any()))
             return self._written(result, folder.path, full, chosen, export, seed, as_written)
 
-    def _search_target(self, word: str) -> str:
-        """Return the full target that a word means. Raises `BadInputError` if there is none, or several."""
+    def _search_targets(self, word: str, options: TargetOptions) -> list[str]:
+        """Return the full targets that a word means.
+
+        Raises:
+            BadInputError: there is none; or there are several, and the options do not say which.
+        """
+        if options.are_given:
+            return [str(one) for one in self.targets(word, options)]
         stored = stored_target(self.store, word) if self.store.path.exists() else word
         if "/" in stored:
             target = Target.parse(stored)
             known = self.store.path.exists() and any(one == stored for one, _ in self.store.labelled())
             if not known:
                 self.inventory.device(target.device)
-            return stored
+            return [stored]
         found = self.targets(word)
         if len(found) != 1:
             raise BadInputError(
-                f"{word} has several targets: {', '.join(map(str, found))}", "Name one, as it is written here."
+                f"{word} has several targets: {', '.join(map(str, found))}",
+                "Name one, as it is written here, or choose with --runtime, --threads and so on.",
             )
-        return str(found[0])
+        return [str(found[0])]
 
     @staticmethod
     def _check_budget(budget: int, predictor: PredictorOptions, space: SearchSpace, seed: int) -> None:
@@ -233,7 +272,7 @@ class Searching(Measuring, Predicting, OnboardingDevices):
         progress = folder.progress
         if progress.onboarding is None:
             labels = evidence.labels()
-            progress.onboarding = [one for one, known in zip(targets, labels, strict=True) if not known]
+            progress.onboarding = [one for one, known in zip(targets, labels[: len(targets)], strict=True) if not known]
             folder.save()
         if not progress.onboarding or progress.onboarded:
             return
@@ -244,9 +283,19 @@ class Searching(Measuring, Predicting, OnboardingDevices):
                 f"{', '.join(progress.onboarding)}: no labels in {space.name} yet, {count} networks are measured first"
             )
         where, start = folder.path / "onboarding", time.monotonic()
-        self.onboard_fleet(
-            progress.onboarding, space=space.name, budget=count, predictor=predictor, out=where, **shared
-        )
+        try:
+            failures = self.onboard_fleet(
+                progress.onboarding, space=space.name, budget=count, predictor=predictor, out=where, **shared
+            ).failures
+        except LatlabError as error:
+            if len(progress.onboarding) == len(targets):
+                raise
+            all_failed = [TargetFailure(one, error.message, error.hint) for one in progress.onboarding]
+            kind = BadInputError if isinstance(error, BadInputError) else LatlabError
+            raise kind(error.message, _still_possible(all_failed, targets)) from error
+        if failures:
+            told = "\n".join(f"{one.target}: {one.message}" for one in failures)
+            raise LatlabError(told, _still_possible(failures, targets))
         progress.onboarded = count
         progress.spent += count
         progress.measuring_s += time.monotonic() - start
@@ -294,35 +343,15 @@ class Searching(Measuring, Predicting, OnboardingDevices):
         return tuple(paths), tuple(remarks)
 
 
-def limits_of(named: Mapping[str, str], given: float | Mapping[str, float]) -> tuple[Limit, ...]:
-    """Return the limit of each target.
-
-    Args:
-        named: full targets by the words that they are named by.
-        given: a limit for all, or by word or full target; the key "" stands for all others.
-
-    Raises:
-        BadInputError: a target has no limit, or a limit no target.
-    """
-    by_word = dict(given) if isinstance(given, Mapping) else {"": given}
-    rest = by_word.pop("", None)
-    full = {**{target: target for target in named.values()}, **named}
-    strange = [word for word in by_word if word not in full]
-    if strange:
-        raise BadInputError(
-            f"there is a limit for {strange[0]}, which is no target of this search",
-            f"The targets are: {', '.join(named)}.",
-        )
-    limits = {full[word]: value for word, value in by_word.items()}
-    found = []
-    for word, target in named.items():
-        value = limits.get(target, rest)
-        if value is None:
-            raise BadInputError(
-                f"{word} has no limit", f"Give one, such as --max-latency {word}=20ms, or --max-latency-ms for all."
-            )
-        found.append(Limit(target, float(value)))
-    return tuple(found)
+def _still_possible(failures: Sequence[TargetFailure], targets: Sequence[str]) -> str:
+    """Return what can be done after some of several targets have failed, and their own advice."""
+    failed = list(dict.fromkeys(one.target for one in failures))
+    others = [target for target in targets if target not in failed]
+    advice = dict.fromkeys(one.hint for one in failures if one.hint)
+    again = f"The same command goes on once {' and '.join(failed)} can be measured"
+    if others:
+        again += f"; what was measured on {' and '.join(others)} is kept, and a search without the failed ones uses it"
+    return " ".join([*advice, f"{again}."])
 
 
 def _search_folder(out: str | Path | None, targets: Sequence[str], space: SearchSpace, seed: int) -> Path:

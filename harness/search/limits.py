@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from latlab.harness.active_learning.target_labels import LATENCY
 from latlab.harness.errors import BadInputError
 from latlab.predictors import Prediction
 
-__all__ = ["CENTRAL", "Constraints", "Limit", "Measured", "kept", "kept_jointly"]
+__all__ = ["CENTRAL", "Constraints", "Limit", "Measured", "kept", "kept_jointly", "limits_of", "unit_symbol"]
 
 Floats = NDArray[np.float64]
 
@@ -22,22 +23,70 @@ CENTRAL = 0.90
 """Probability that the interval of a `Prediction` holds a new measurement."""
 LEAST_MS, MOST_MS = 1e-6, 86_400_000.0
 """Limits that make sense."""
+_SYMBOLS = {"mj": "mJ", "mb": "MB"}
+"""Symbols of units that differ from how the name of a metric ends."""
 MOST_FREEDOM = 1000.0
 """Degrees of freedom from which on a Student-t distribution counts as normal."""
 
 
+def unit_symbol(metric: str) -> str:
+    """Return the symbol of the unit of a metric, which ends its name."""
+    unit = metric.rpartition("_")[2]
+    return _SYMBOLS.get(unit, unit)
+
+
 @dataclass(frozen=True)
 class Limit:
-    """The most milliseconds that a network may take on a target."""
+    """The most milliseconds that a network may take on a target, or the most of another metric."""
 
     target: str
     max_ms: float
+    """In the metric's unit, as all fields here that are named after milliseconds."""
+    metric: str = LATENCY
 
     def __post_init__(self) -> None:
-        if not LEAST_MS <= self.max_ms <= MOST_MS:
+        if self.metric != LATENCY:
+            if not (math.isfinite(self.max_ms) and self.max_ms > 0):
+                raise BadInputError(f"the most {self.metric} of {self.target} must be positive, not {self.max_ms:g}")
+        elif not LEAST_MS <= self.max_ms <= MOST_MS:
             raise BadInputError(
                 f"the limit of {self.target} is {self.max_ms:g} ms", "A limit is a time of 1 ns to a day, such as 20ms."
             )
+
+
+def limits_of(named: Mapping[str, Sequence[str]], given: float | Mapping[str, float]) -> tuple[Limit, ...]:
+    """Return the limit of each target.
+
+    Args:
+        named: full targets by the words that they are named by.
+        given: a limit for all, or by word or full target; the key "" stands for all others.
+
+    Raises:
+        BadInputError: a target has no limit, or a limit no target.
+    """
+    by_word = dict(given) if isinstance(given, Mapping) else {"": given}
+    rest = by_word.pop("", None)
+    full = {**{target: [target] for targets in named.values() for target in targets}, **named}
+    strange = [word for word in by_word if word not in full]
+    if strange:
+        raise BadInputError(
+            f"there is a limit for {strange[0]}, which is no target of this search",
+            f"The targets are: {', '.join(named)}.",
+        )
+    # A full target says more than the word for several.
+    words = sorted(by_word, key=lambda word: len(full[word]), reverse=True)
+    limits = {target: by_word[word] for word in words for target in full[word]}
+    found = []
+    for word, targets in named.items():
+        for target in targets:
+            value = limits.get(target, rest)
+            if value is None:
+                raise BadInputError(
+                    f"{word} has no limit",
+                    f"Give one, such as --max-latency {word}=20ms, or --max-latency-ms for all.",
+                )
+            found.append(Limit(target, float(value)))
+    return tuple(found)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from latlab.harness.active_learning.target_labels import LATENCY
+from latlab.harness.fleet.failures import TargetFailure
 from latlab.harness.search.limits import Constraints
 
 __all__ = ["Finalist", "Found", "Latency", "SearchCosts", "SearchResult"]
@@ -24,11 +26,13 @@ class Found(StrEnum):
     """Nothing was measured: the answer is a prediction."""
     NOTHING = "nothing found"
     """No measured network keeps the limits."""
+    FAILED = "a target failed"
+    """One of several targets failed before that: the answer, if there is one, is the best that is known."""
 
 
 @dataclass(frozen=True)
 class Latency:
-    """What is known of one network on one target, in ms; None if it was not measured."""
+    """What is known of one network under one limit: of its latency on a target in ms; None if it was not measured."""
 
     target: str
     limit_ms: float
@@ -42,6 +46,12 @@ class Latency:
     measured_lower_ms: float | None = None
     measured_upper_ms: float | None = None
     """The 90 % interval of a measurement in one more session."""
+    metric: str = LATENCY
+    """What it is; of another metric, the fields that are named after milliseconds are in its unit."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values; fields of another metric are named after its unit, such as `limit_mj`."""
+        return _in_its_unit(asdict(self), self.metric)
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,8 @@ class SearchCosts:
     """Networks that were measured for it; another session of one counts again."""
     onboarded: int
     """Networks that were measured before it, because a target had no labels."""
+    resolved: int
+    """Networks to which passes were added, because it was not certain that they keep the limits."""
     rounds: int
     scored: int
     """Candidates that were scored, over all looks."""
@@ -108,6 +120,8 @@ class SearchResult:
     remarks: tuple[str, ...]
     costs: SearchCosts
     seed: int
+    failures: tuple[TargetFailure, ...] = ()
+    """The targets that failed, and why."""
     simulated: bool = False
     report: Path | None = None
     exported: tuple[Path, ...] = ()
@@ -116,7 +130,7 @@ class SearchResult:
         """Return it as JSON values, without the long lists of measured and predicted networks."""
         return {
             "space": self.space,
-            "limits": [asdict(one) for one in self.constraints.limits],
+            "limits": [_in_its_unit(asdict(one), one.metric) for one in self.constraints.limits],
             "confidence": self.constraints.confidence,
             "max_macs": self.constraints.max_macs,
             "max_params": self.constraints.max_params,
@@ -129,6 +143,7 @@ class SearchResult:
             "remarks": list(self.remarks),
             "costs": asdict(self.costs),
             "seed": self.seed,
+            "failures": [one.to_json() for one in self.failures],
             "simulated": self.simulated,
             "report": None if self.report is None else str(self.report),
             "exported": [str(one) for one in self.exported],
@@ -142,4 +157,10 @@ class SearchResult:
 
 def finalist_json(one: Finalist) -> dict[str, Any]:
     """Return a network as JSON values."""
-    return {**asdict(one), "measured": one.measured, "latencies": [asdict(each) for each in one.latencies]}
+    return {**asdict(one), "measured": one.measured, "latencies": [each.to_json() for each in one.latencies]}
+
+
+def _in_its_unit(fields: dict[str, Any], metric: str) -> dict[str, Any]:
+    """Return fields that are named after milliseconds with the name of a metric's unit."""
+    unit = metric.rpartition("_")[2]
+    return {f"{name.removesuffix('_ms')}_{unit}" if name.endswith("_ms") else name: fields[name] for name in fields}

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
+from latlab.harness.fleet.failures import TargetFailure
 from latlab.harness.search.accuracy import AccuracySource, Remembered
 from latlab.harness.search.candidates import Candidates
-from latlab.harness.search.limits import CENTRAL, Constraints, Measured
-from latlab.harness.search.looking import REACH, Follow
-from latlab.harness.search.result import Finalist, Found, Latency, SearchCosts, SearchResult
+from latlab.harness.search.choice import finalists_to_measure
+from latlab.harness.search.limits import Constraints, Measured
+from latlab.harness.search.looking import Follow
+from latlab.harness.search.result import Finalist, Found, SearchCosts, SearchResult
 from latlab.harness.search.scoring import Genes, Predict, Scorer, Scores, network_costs
 from latlab.harness.search.state import Progress, SearchFolder
+from latlab.harness.search.under_limits import under_limits
 from latlab.harness.text import count
 from latlab.search_spaces import SearchSpace
 
-__all__ = ["Evidence", "Search", "SearchPlan", "finalists_to_measure"]
+__all__ = ["Evidence", "Search", "SearchPlan"]
 
 UNLIKELY = 0.02
 """If no candidate keeps the limits with this probability, measuring is in vain."""
@@ -31,8 +33,6 @@ SHARE = 3
 """A round measures this share of the budget that is left."""
 LEAST = 2
 """Fewest networks of a round: a device waits for the first export of each."""
-APART = 0.1
-"""Uncertain networks of one round differ in their probability by this, so that each teaches something."""
 SESSIONS = 2
 """Sessions in which the answer must have been measured, if the budget permits: one cannot show how they differ."""
 FRONT = 300
@@ -58,8 +58,22 @@ class Evidence(Protocol):
         """Return the networks that cannot be measured."""
         ...
 
-    def measure(self, archs: Sequence[str], again: bool) -> None:
-        """Measure networks on all targets, those that have labels only if `again`, in a new session."""
+    def measure(self, archs: Sequence[str], again: bool) -> Sequence[TargetFailure]:
+        """Measure networks on all targets, those that have labels only if `again`, in a new session.
+
+        Returns:
+            The targets that failed, of which there are others that did not.
+
+        Raises:
+            LatlabError: all targets failed.
+        """
+        ...
+
+    def resolve(self, archs: Sequence[str]) -> Sequence[TargetFailure]:
+        """Add passes to those networks of which it is not certain on which side of a target's limit they are.
+
+        Returns, raises: as `measure`.
+        """
         ...
 
 
@@ -79,6 +93,8 @@ class SearchPlan:
     seed: int = 0
     as_written: bool = False
     """Whether networks keep their dead edges."""
+    resolve: bool = False
+    """Whether passes are added to the best measured networks until it is certain which of them keep the limits."""
     confirm: bool = True
     """Whether the answer is measured in a second session, for which the last network of the budget is kept."""
 
@@ -134,28 +150,38 @@ class Search:
         if not plan.accuracy.quick:
             self._accuracy = Remembered(plan.accuracy, folder.accuracies, folder.save_accuracies)
         self._start = time.monotonic()
+        self._failures: tuple[TargetFailure, ...] = ()
         self._scored = 0
         self._looking_s = 0.0
 
     def run(self) -> SearchResult:
         """Search until the answer stands or the budget is spent, and return what was found.
 
+        If one of several targets fails, the search ends with what is known. What was measured is stored, and the same
+        search goes on later.
+
         Raises:
             BadInputError: no candidate can keep the limits.
-            LatlabError: a device failed. What was measured is stored, and the search can go on.
+            LatlabError: all targets failed.
         """
         progress = self.folder.progress
-        view = None
-        while view is None or progress.asked:
+        while True:
             if progress.asked:
                 self._measure(progress)
             view = self._look(progress)
+            if self._failures:
+                break
             asked, again = self._next(view, self.plan.budget - progress.spent)
-            if asked:
+            doubtful = self._doubtful(view) if again or not asked else []
+            if doubtful:
+                self._resolve(doubtful, progress)
+            elif asked:
                 progress.asked, progress.again = asked, again
                 # Only now: a search that has ended looks the same way when it is run again.
                 progress.population = [self.plan.space.from_genes(row).text for row in view.population]
                 self.folder.save()
+            else:
+                break
         self.folder.save()
         self.folder.save_accuracies(always=True)
         return self._result(view)
@@ -165,11 +191,40 @@ class Search:
             what = "once more in a new session" if progress.again else "the best and the most promising candidates"
             self._announce(f"round {progress.round + 1}: measuring {count(len(progress.asked), 'network')}, {what}")
         start = time.monotonic()
-        self.evidence.measure(progress.asked, progress.again)
+        self._failures = tuple(self.evidence.measure(progress.asked, progress.again))
         progress.measuring_s += time.monotonic() - start
+        if self._failures:  # what was asked for is asked for again when the search goes on
+            return
         progress.spent += len(progress.asked)
         progress.round += 1
         progress.asked, progress.again = [], False
+
+    def _doubtful(self, view: _View) -> list[str]:
+        """Return the best measured networks that may be on either side of a limit, as far as their order matters.
+
+        They are at least as accurate as the best one that keeps the limits, that one included, and passes were not
+        added to them before.
+        """
+        if not self.plan.resolve:
+            return []
+        known = view.known
+        matters = (known.probability >= UNLIKELY) & (known.probability <= 1 - UNLIKELY)
+        if view.leader is not None:
+            matters &= known.accuracy >= known.accuracy[view.leader]
+        rows = np.flatnonzero(matters)
+        rows = rows[np.argsort(-known.accuracy[rows], kind="stable")][: self.plan.top]
+        done = set(self.folder.progress.resolved)
+        return [known.archs[row] for row in rows if known.archs[row] not in done]
+
+    def _resolve(self, archs: list[str], progress: Progress) -> None:
+        if self._announce is not None:
+            self._announce(f"adding passes where it is not certain that {count(len(archs), 'network')} keep the limit")
+        start = time.monotonic()
+        self._failures = tuple(self.evidence.resolve(archs))
+        progress.measuring_s += time.monotonic() - start
+        if not self._failures:
+            progress.resolved += archs
+        self.folder.save()
 
     def _look(self, progress: Progress) -> _View:
         """Fit the predictors to what is known, and look at the candidates."""
@@ -243,7 +298,7 @@ class Search:
     def _result(self, view: _View) -> SearchResult:
         plan, known = self.plan, view.known
         confidence = plan.constraints.confidence
-        measured = self._finalists(view, known.genes, known.accuracy, known.probability, known.labels)
+        measured = self._described(view, known.genes, known.accuracy, known.probability, known.labels)
         ranked = sorted(measured, key=lambda one: (not one.keeps, -one.accuracy if one.keeps else -one.probability))
         unmeasured = self._unmeasured(view)
         progress = self.folder.progress
@@ -256,8 +311,10 @@ class Search:
             good = np.flatnonzero(view.scores.probability >= confidence)
             good = good[np.argsort(-view.scores.accuracy[good], kind="stable")][: plan.top]
             chosen = view.scores.at(good)
-            ranked = self._finalists(view, chosen.genes, chosen.accuracy, chosen.probability)
+            ranked = self._described(view, chosen.genes, chosen.accuracy, chosen.probability)
             winner, found = (ranked[0] if ranked else None), Found.UNMEASURED
+        if self._failures:
+            found = Found.FAILED
         front = view.scores.at(view.scores.front())
         if len(front) > FRONT:
             front = front.at(np.unique(np.linspace(0, len(front) - 1, FRONT).round().astype(int)))
@@ -270,12 +327,13 @@ class Search:
             winner=winner,
             finalists=tuple([one for one in ranked if one.probability >= UNLIKELY or winner is None][: plan.top]),
             measured=tuple(measured),
-            front=tuple(self._finalists(view, front.genes, front.accuracy, front.probability)),
+            front=tuple(self._described(view, front.genes, front.accuracy, front.probability)),
             spread_percent=tuple(100 * one for one in view.spreads),
             remarks=(),
             costs=SearchCosts(
                 measured=progress.spent - progress.onboarded,
                 onboarded=progress.onboarded,
+                resolved=len(progress.resolved),
                 rounds=progress.round,
                 scored=self._scored,
                 looking_s=self._looking_s,
@@ -283,9 +341,10 @@ class Search:
                 wall_s=time.monotonic() - self._start,
             ),
             seed=plan.seed,
+            failures=self._failures,
         )
 
-    def _finalists(
+    def _described(
         self,
         view: _View,
         genes: Genes,
@@ -293,76 +352,18 @@ class Search:
         probability: NDArray[np.float64],
         labels: Sequence[tuple[Measured, ...]] | None = None,
     ) -> list[Finalist]:
-        """Return networks with all that is known of them."""
         plan = self.plan
-        if not len(genes):
-            return []
-        predictions = [predict(genes) for predict in view.predicts]
         costs = network_costs(plan.space, genes, plan.as_written)
-        wide = float(special.ndtri((1 + CENTRAL) / 2))
-        found = []
-        for row in range(len(genes)):
-            latencies = []
-            for place, (limit, one) in enumerate(zip(plan.constraints.limits, predictions, strict=True)):
-                predicted, low, high = (float(each[row]) for each in (one.mean_ms, one.lower_ms, one.upper_ms))
-                latency = Latency(limit.target, limit.max_ms, predicted, low, high)
-                if labels is not None:
-                    label = labels[row][place]
-                    factor = float(np.exp(wide * label.deviation(view.spreads[place])))
-                    latency = replace(
-                        latency,
-                        measured_ms=label.latency_ms,
-                        stderr_ms=label.stderr_ms,
-                        sessions=label.sessions,
-                        measured_lower_ms=label.latency_ms / factor,
-                        measured_upper_ms=label.latency_ms * factor,
-                    )
-                latencies.append(latency)
-            found.append(
-                Finalist(
-                    plan.space.from_genes(genes[row]).text,
-                    float(accuracy[row]),
-                    float(probability[row]),
-                    bool(probability[row] >= plan.constraints.confidence),
-                    int(costs[row, 0]),
-                    int(costs[row, 1]),
-                    tuple(latencies),
-                )
+        limits = under_limits(plan.constraints, genes, view.predicts, view.spreads, labels)
+        return [
+            Finalist(
+                plan.space.from_genes(genes[row]).text,
+                float(accuracy[row]),
+                float(probability[row]),
+                bool(probability[row] >= plan.constraints.confidence),
+                int(costs[row, 0]),
+                int(costs[row, 1]),
+                latencies,
             )
-        return found
-
-
-def finalists_to_measure(candidates: Scores, confidence: float, best: float | None, size: int) -> list[int]:
-    """Return the rows of the candidates to measure next.
-
-    First the most accurate one that keeps the limits with the asked-for confidence. Then those from which most
-    accuracy is to be expected beyond it, P(limits kept) x gain (Gardner et al. 2014, Bayesian optimization with
-    inequality constraints), each with another probability: a network near the limit may turn out to be fast enough.
-    At last the next most accurate ones that keep the limits.
-
-    Args:
-        candidates: not measured yet.
-        confidence: the asked-for probability.
-        best: accuracy of the best measured network that keeps the limits; None if there is none.
-        size: number of networks.
-    """
-    accuracy, probability = candidates.accuracy, candidates.probability
-    base = -np.inf if best is None else best
-    sure = np.flatnonzero((probability >= confidence) & (accuracy > base))
-    sure = sure[np.argsort(-accuracy[sure], kind="stable")]
-    chosen = [int(row) for row in sure[:1]]
-    if chosen:
-        base = float(accuracy[chosen[0]])
-    reachable = np.flatnonzero((probability >= REACH) & (accuracy > base) & (probability < confidence))
-    floor = base if np.isfinite(base) else float(accuracy[reachable].min(initial=0.0)) - 1e-9
-    gain = probability[reachable] * (accuracy[reachable] - floor)
-    while len(chosen) < size and len(reachable):
-        pick = int(reachable[np.argmax(gain)])
-        chosen.append(pick)
-        apart = np.abs(probability[reachable] - probability[pick]) > APART
-        reachable, gain = reachable[apart], gain[apart]
-    chosen += [int(row) for row in sure[1:]][: size - len(chosen)]
-    if not chosen and best is None:  # nothing is likely: the likeliest ones say whether anything is possible
-        order = np.argsort(-probability, kind="stable")
-        chosen = [int(row) for row in order[:size] if probability[row] > 0]
-    return chosen
+            for row, latencies in enumerate(limits)
+        ]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from latlab.harness.errors import BadInputError
 from latlab.harness.search.accuracy import AccuracySource
-from latlab.harness.search.limits import Constraints, kept, kept_jointly
+from latlab.harness.search.limits import Constraints, kept, kept_jointly, unit_symbol
 from latlab.predictors import Prediction
 from latlab.predictors.common.cost_totals import totals
 from latlab.search_spaces import SearchSpace
@@ -146,7 +146,8 @@ class Scorer:
         scores = scores.at(scores.excess == 0)
         fastest = scores.latency_ms[np.argmin(scores.ratio)]
         takes = " and ".join(
-            f"{one:.3g} ms on {limit.target}, where {limit.max_ms:.3g} ms are allowed"
+            f"{one:.3g} {unit_symbol(limit.metric)} on {limit.target}, where {limit.max_ms:.3g} "
+            f"{unit_symbol(limit.metric)} are allowed"
             for one, limit in zip(fastest, limits, strict=True)
         )
         best = float(scores.probability.max())

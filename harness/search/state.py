@@ -49,6 +49,8 @@ class Progress:
     """Seconds that measuring has taken, exports included."""
     again: bool = False
     """Whether these are measured in a new session."""
+    resolved: list[str] = field(default_factory=list)
+    """Networks to which passes were added, because it was not certain that they keep the limits."""
     population: list[str] = field(default_factory=list)
     """Networks from which the next look at the candidates begins."""
 
@@ -136,7 +138,7 @@ class SearchFolder:
             raise ValueError("asked names a network twice")
         for target in found.onboarding or ():
             Target.parse(target)
-        for text in (*found.asked, *found.population):
+        for text in (*found.asked, *found.resolved, *found.population):
             self._space.parse(text)
 
     def _read_accuracies(self) -> dict[bytes, float]:

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from latlab.harness.search.result import Finalist, Found, Latency, SearchResult
-from latlab.harness.text import count, latency_text, percent, spoken_duration
+from collections.abc import Iterable
 
-__all__ = ["accuracy_text", "costs_in_words", "headline", "latency_in_words", "limits_in_words", "probability_text"]
+from latlab.harness.active_learning.target_labels import LATENCY
+from latlab.harness.search.limits import unit_symbol
+from latlab.harness.search.result import Finalist, Found, Latency, SearchResult
+from latlab.harness.text import LatencyUnit, count, latency_unit, percent, spoken_duration
+
+__all__ = [
+    "accuracy_text",
+    "amount_unit",
+    "costs_in_words",
+    "headline",
+    "latency_in_words",
+    "limits_in_words",
+    "metric_name",
+    "probability_text",
+    "short_names",
+]
 
 
 def accuracy_text(value: float) -> str:
@@ -13,9 +27,27 @@ def accuracy_text(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
+def short_names(targets: Iterable[str]) -> dict[str, str]:
+    """Return names by full target that tell these targets apart: nothing for a single one, else the device.
+
+    Of a device with several targets, what differs among all of them stands behind the device: `pi t4`.
+    """
+    parts = {target: target.split("/") for target in targets}
+    if len(parts) < 2:
+        return dict.fromkeys(parts, "")
+    if len({own[0] for own in parts.values()}) == len(parts):
+        return {target: own[0] for target, own in parts.items()}
+    differ = [place for place, values in enumerate(zip(*parts.values(), strict=True)) if len(set(values)) > 1]
+    return {target: " ".join([own[0], *(own[place] for place in differ if place)]) for target, own in parts.items()}
+
+
 def limits_in_words(result: SearchResult) -> str:
     """Return what was asked for, such as `at most 20 ms on pi/... with a probability of 90 %`."""
-    limits = " and ".join(f"{latency_text(one.max_ms)} on {one.target}" for one in result.constraints.limits)
+    by_target: dict[str, list[str]] = {}
+    for one in result.constraints.limits:
+        what = "" if one.metric == LATENCY else f" of {metric_name(one.metric)}"
+        by_target.setdefault(one.target, []).append(amount_unit([one.max_ms], one.metric).text(one.max_ms) + what)
+    limits = " and ".join(f"{' and '.join(amounts)} on {target}" for target, amounts in by_target.items())
     costs = [
         f"{value:,.0f} {name}"
         for name, value in (("MACs", result.constraints.max_macs), ("parameters", result.constraints.max_params))
@@ -30,6 +62,9 @@ def headline(result: SearchResult) -> str:
     confidence = f"{100 * result.constraints.confidence:.10g} %"
     if result.found is Found.UNMEASURED:
         return "Nothing was measured: this is a prediction. A device may say otherwise."
+    if result.found is Found.FAILED:
+        known = "The answer is the best that is known." if result.winner else "No network is known to keep the limit."
+        return f"{', '.join(one.target for one in result.failures)} failed before the search had ended. {known}"
     if result.found is Found.NOTHING:
         return (
             f"No measured network keeps the limit with a probability of {confidence}. "
@@ -45,17 +80,35 @@ def headline(result: SearchResult) -> str:
     )
 
 
+def amount_unit(values: Iterable[float], metric: str) -> LatencyUnit:
+    """Return the unit that values of a metric are shown in; `latency_unit` for latencies."""
+    if metric == LATENCY:
+        return latency_unit(values)
+    return LatencyUnit(unit_symbol(metric), unit_symbol(metric), 1.0)
+
+
+def metric_name(metric: str) -> str:
+    """Return a metric in words, such as `peak memory`."""
+    return metric.rpartition("_")[0].replace("_", " ") or metric
+
+
 def latency_in_words(one: Latency) -> str:
-    """Return a network's latency on one target: what was measured with its interval, or what is predicted."""
+    """Return a network's latency on one target: what was measured with its interval, or what is predicted.
+
+    Under a limit of another metric it is that metric.
+    """
+    what = "" if one.metric == LATENCY else f"{metric_name(one.metric)} "
+    unit = amount_unit([one.predicted_ms], one.metric)
     if one.measured_ms is None or one.measured_lower_ms is None or one.measured_upper_ms is None:
-        return f"{latency_text(one.predicted_ms)} predicted ({_interval(one.lower_ms, one.upper_ms)})"
+        return f"{what}{unit.text(one.predicted_ms)} predicted ({_interval(one.lower_ms, one.upper_ms, one.metric)})"
     sessions = f" in {one.sessions} sessions" if one.sessions > 1 else ""
-    interval = _interval(one.measured_lower_ms, one.measured_upper_ms)
-    return f"{latency_text(one.measured_ms)} measured{sessions} ({interval})"
+    interval = _interval(one.measured_lower_ms, one.measured_upper_ms, one.metric)
+    measured = amount_unit([one.measured_ms], one.metric).text(one.measured_ms)
+    return f"{what}{measured} measured{sessions} ({interval})"
 
 
-def _interval(low: float, high: float) -> str:
-    return f"{latency_text(low)} to {latency_text(high)}"
+def _interval(low: float, high: float, metric: str) -> str:
+    return " to ".join(amount_unit([value], metric).text(value) for value in (low, high))
 
 
 def costs_in_words(result: SearchResult) -> str:
@@ -64,9 +117,10 @@ def costs_in_words(result: SearchResult) -> str:
     scored = f"{costs.scored:,} candidates scored, each look counted, in {spoken_duration(costs.looking_s)}"
     if not costs.rounds and not costs.onboarded:
         return scored
+    longer = f", {count(costs.resolved, 'network')} measured longer" if costs.resolved else ""
     before = f" after {costs.onboarded} to know the device" if costs.onboarded else ""
     return (
-        f"{scored}; {count(costs.measured, 'measurement')} in {count(costs.rounds, 'round')}{before}, "
+        f"{scored}; {count(costs.measured, 'measurement')} in {count(costs.rounds, 'round')}{before}{longer}, "
         f"{spoken_duration(costs.measuring_s)}"
     )
 

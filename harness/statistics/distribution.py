@@ -16,7 +16,7 @@ from latlab.harness.targets import Target
 from latlab.harness.telemetry.readings import number
 from latlab.harness.telemetry.recorded_pass import RecordedPass
 
-__all__ = ["DISTRIBUTION", "distribution", "throughput_per_s"]
+__all__ = ["DISTRIBUTION", "PERCENTILES", "distribution", "throughput_per_s"]
 
 PERCENTILES = {"p50_ms": 50, "p90_ms": 90, "p95_ms": 95, "p99_ms": 99}
 DISTRIBUTION = {

@@ -413,8 +413,8 @@ class Store(StoreFile):
             sustained: include sustained runs and paired comparisons, which are no labels.
             provisional: include the labels so far of networks that still miss passes, as if they were finished, and add
                 a column `provisional` that marks them, and those whose session's drift is still in them.
-            only: only these columns, of those that are the same for all stores (`tables.LABELS`, say): the times of
-                stages, the metrics and the artifact take most of the time of reading.
+            only: only these columns, of those that are the same for all stores (`tables.LABELS`, say), and these
+                metrics: the times of stages, all metrics and the artifact take most of the time of reading.
             networks: of a target with more finished measurements in a space, only those of about so many networks,
                 drawn at random but the same in each call, and only comparable ones (`comparable`).
         """

@@ -87,6 +87,10 @@ class Question:
     failures: bool = False
     """Only those that failed."""
 
+    def metrics(self) -> list[str]:
+        """Return the metrics that are asked for by name: what `only` names beside the columns of all stores."""
+        return [name for name in self.only or () if name not in _ORDER]
+
     @property
     def of_everything(self) -> bool:
         """Return whether no measurement is left out for what it is of."""
@@ -170,6 +174,7 @@ class Tables:
         wanted = asked.names()
         need = {"id", "status", "latency_ms", "campaign_id", *([] if asked.only is not None else _JSON)}
         need |= {_OF_ROW[name] for name in wanted if name in _OF_ROW}
+        need |= {"metrics"} if asked.metrics() else set()
         need |= {"fingerprint_id"} if "simulated" in wanted else set()
         need |= {"same_graph_as"} if asked.raw else set()
         need |= {"session", "started_at", "finished_at"} if asked.provisional else set()
@@ -189,6 +194,9 @@ class Tables:
                 columns["provisional"] = marks
             tables: tuple[dict[str, list[Any]], ...] = ()
             last: dict[str, list[Any]] = {}
+            if asked.metrics():
+                found = [json.loads(text) for text in rows["metrics"]]
+                columns |= {name: [one.get(name) for one in found] for name in asked.metrics()}
             if asked.only is None:
                 tables = tuple(_spread(rows[name]) for name in _JSON)
                 last["throughput_per_s"] = [
@@ -205,7 +213,7 @@ class Tables:
 
     @staticmethod
     def _names_of_nothing(asked: Question) -> list[str]:
-        names = [*asked.names(), *(["provisional"] if asked.provisional else [])]
+        names = [*asked.names(), *asked.metrics(), *(["provisional"] if asked.provisional else [])]
         return [*names, *(["throughput_per_s"] if asked.only is None else []), *(["passes"] if asked.raw else [])]
 
     def finished(self, space: str | None = None) -> dict[str, int]:

@@ -56,6 +56,6 @@ class Selection(StrEnum):
     """Labels that the user has brought along; latlab has no passes of them."""
 
     @staticmethod
-    def onboarding(predictor: str) -> str:
-        """Return the selection of networks that a predictor chose in the closed loop."""
-        return f"onboard:{predictor}"
+    def onboarding(predictor: str, sampler: str | None = None) -> str:
+        """Return the selection of networks that a predictor chose in the closed loop, or a sampler for it."""
+        return f"onboard:{predictor}" if sampler is None else f"onboard:{predictor}/{sampler}"

@@ -11,11 +11,11 @@ from rich.table import Table
 from latlab.harness.errors import BadInputError
 from latlab.harness.terminal.console import console
 
-__all__ = ["pages", "show_page", "show_pages"]
+__all__ = ["page", "pages", "show_page", "show_pages"]
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs"
 """`docs` of a clone, or `latlab/docs` where latlab is installed."""
-HIDDEN = ("index", "figures", "reference", "about", "contributing", "changelog", "derivation")
+HIDDEN = ("index", "figures", "reference", "about", "contributing", "changelog")
 """Pages that are only lists of others, or too long for a terminal."""
 
 
@@ -23,10 +23,30 @@ def pages() -> dict[str, str]:
     """Return the titles of the pages by their names."""
     found = {}
     for path in sorted(FOLDER.glob("*.md")):
-        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        first = _text(path).partition("\n")[0]
         if path.stem not in HIDDEN and first.startswith("# "):
             found[path.stem] = first.removeprefix("# ").replace("`", "")
     return found
+
+
+def page(name: str) -> str:
+    """Return the text of a page, in Markdown.
+
+    Raises:
+        BadInputError: there is no such page.
+    """
+    if name not in pages():
+        raise BadInputError(f"there is no page {name!r:.60}", f"There are: {', '.join(pages())}.")
+    # Lists of pages are for the site only.
+    return re.sub(r"```\{.*?\n```\n?", "", _text(FOLDER / f"{name}.md"), flags=re.DOTALL)
+
+
+def _text(path: Path) -> str:
+    """Return the text of a file, or of the one that it includes as a whole."""
+    text = path.read_text(encoding="utf-8")
+    included = re.fullmatch(r"```\{include\} (\S+)\n```\n", text)
+    there = None if included is None else path.parent / included[1]
+    return text if there is None or not there.is_file() else there.read_text(encoding="utf-8")
 
 
 def show_pages() -> None:
@@ -43,10 +63,7 @@ def show_page(name: str, whole: bool) -> None:
     Raises:
         BadInputError: there is no such page.
     """
-    if name not in pages():
-        raise BadInputError(f"there is no page {name!r:.60}", f"There are: {', '.join(pages())}.")
-    text = (FOLDER / f"{name}.md").read_text(encoding="utf-8")
-    text = re.sub(r"```\{.*?\n```\n?", "", text, flags=re.DOTALL)  # lists of pages, which only the site needs
+    text = page(name)
     text = re.sub(r"!\[[^\]]*\]\([^)]*\)\n*", "", text)  # pictures
     text = re.sub(r"\[([^\]]*)\]\((?:(?!https?:)[^)]*?)([a-z-]+)\.md[^)]*\)", r"\1 (`latlab help \2`)", text)
     text = re.sub(r"\[([^\]]*)\]\(#[^)]*\)", r"\1", text)

@@ -10,8 +10,10 @@ from rich.table import Table
 from latlab.harness.active_learning.model_prediction import ModelPrediction
 from latlab.harness.models.description import TensorInfo, shape_text
 from latlab.harness.models.inspection import Inspection
+from latlab.harness.store.vocabulary import USER_MODEL_SPACE
 from latlab.harness.terminal.console import console, warn
-from latlab.harness.text import latency_text, millions, printable
+from latlab.harness.terminal.metric_text import text_of, value_name
+from latlab.harness.text import millions, printable
 
 __all__ = ["show_model", "show_model_prediction"]
 
@@ -99,17 +101,20 @@ def show_model_prediction(found: ModelPrediction) -> None:
     simulated = " (simulated)" if found.simulated else ""
     screen.print(f"Predicted on {found.target}{simulated}", style="italic", highlight=False, markup=False)
     screen.print(printable(found.model), markup=False, highlight=False, soft_wrap=True)
-    value, low, high = (latency_text(one) for one in (found.latency_ms, found.lower_ms, found.upper_ms))
+    value, low, high = (text_of(one, found.metric) for one in (found.latency_ms, found.lower_ms, found.upper_ms))
     screen.print(f"  {value}, 90 % from {low} to {high}; {millions(found.macs)} MACs", highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 2), header_style="dim")
     table.add_column("kernels")
-    for name in ("share", "latency"):
+    for name in ("share", value_name(found.metric)):
         table.add_column(name, justify="right")
     for kind, share in found.shares.items():
         if share >= LEAST_SHARE:
-            table.add_row(escape(kind), f"{share:.0%}", latency_text(share * found.latency_ms))
+            table.add_row(escape(kind), f"{share:.0%}", text_of(share * found.latency_ms, found.metric))
     screen.print(table)
-    counts = ", ".join(f"{count} of {escape(space)}" for space, count in found.labels.items())
+    counts = ", ".join(
+        f"{count} of your own models" if space == USER_MODEL_SPACE else f"{count} of {escape(space)}"
+        for space, count in found.labels.items()
+    )
     screen.print(f"learnt from measurements: {counts}", style="dim", highlight=False)
-    if found.remark:
-        warn(found.remark)
+    for remark in found.remarks:
+        warn(remark)

@@ -10,12 +10,14 @@ import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
+from latlab.harness.active_learning.target_labels import LATENCY, named_for
 from latlab.harness.measurement.disturbance import disturbances
 from latlab.harness.store.provisional import how_to_finish
 from latlab.harness.store.verdict_counts import in_words as verdicts_in_words
 from latlab.harness.store.verdict_counts import verdict_counts
 from latlab.harness.store.vocabulary import Selection, Status
 from latlab.harness.terminal.console import MAX_ROWS, console, show_table
+from latlab.harness.terminal.metric_text import text_of
 from latlab.harness.terminal.progress import watching, working
 from latlab.harness.text import count, in_words, latency_text, latency_unit, other_spaces_in_words
 
@@ -103,18 +105,22 @@ def show_onboarding(result: Onboarding) -> None:
     screen.print(table)
 
 
-def show_predictions(table: pd.DataFrame, title: str) -> None:
-    """Print the first rows of a latency table, two lines for each network: its string is as long as a line."""
+def show_predictions(table: pd.DataFrame, title: str, metric: str = LATENCY) -> None:
+    """Print the first rows of a latency table, two lines for each network: its string is as long as a line.
+
+    Args:
+        metric: what the table predicts.
+    """
     screen = console()
+    table = table.rename(columns={new: old for old, new in named_for(metric).items()})
     screen.print(title, style="italic", highlight=False, markup=False)
     for row in table.head(MAX_ROWS).to_dict("records"):
         screen.print(row["arch"], markup=False, highlight=False)
-        value, low, high = (latency_text(row[name]) for name in ("latency_ms", "lower_ms", "upper_ms"))
+        value, low, high = (text_of(row[name], metric) for name in ("latency_ms", "lower_ms", "upper_ms"))
         said = f"{value}, 90 % from {low} to {high}"
         if row.get("measured"):
-            unit = latency_unit([row["measured_ms"]])
-            error = f" ± {unit.text(row['stderr_ms'])}" if pd.notna(row["stderr_ms"]) else ""
-            said += f"; measured: {unit.text(row['measured_ms'])}{error}"
+            error = f" ± {text_of(row['stderr_ms'], metric)}" if pd.notna(row["stderr_ms"]) else ""
+            said += f"; measured: {text_of(row['measured_ms'], metric)}{error}"
         screen.print(f"  {said}", highlight=False)
     if len(table) > MAX_ROWS:
         screen.print(f"... and {len(table) - MAX_ROWS:,} more; --json prints all, --out writes them", style="dim")

@@ -16,15 +16,17 @@ from latlab.harness.search.looking import Looked
 from latlab.harness.search.result import Finalist, SearchResult
 from latlab.harness.search.wording import (
     accuracy_text,
+    amount_unit,
     costs_in_words,
     headline,
     latency_in_words,
     limits_in_words,
     probability_text,
+    short_names,
 )
 from latlab.harness.terminal.console import console, error_console, warn
 from latlab.harness.terminal.progress import HEARTBEAT_S, View, watching
-from latlab.harness.text import latency_unit, millions, percent
+from latlab.harness.text import millions, percent
 
 __all__ = ["LookView", "searching", "show_search"]
 
@@ -126,19 +128,20 @@ def show_search(result: SearchResult) -> None:
 
 def _finalists(finalists: tuple[Finalist, ...]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    several = len(finalists[0].latencies) > 1
+    names = short_names(one.target for one in finalists[0].latencies)
     table.add_column("accuracy", justify="right", no_wrap=True)
-    unit = latency_unit(one.predicted_ms for finalist in finalists for one in finalist.latencies)
-    for place in range(len(finalists[0].latencies)):
-        device = f" on {escape(finalists[0].latencies[place].target.split('/')[0])}" if several else ""
-        table.add_column(f"measured, {unit.symbol}{device}", justify="right", no_wrap=True)
+    units = []
+    for place, first in enumerate(finalists[0].latencies):
+        units.append(amount_unit([one.latencies[place].predicted_ms for one in finalists], first.metric))
+        device = f" on {escape(names[first.target])}" if names[first.target] else ""
+        table.add_column(f"measured, {units[place].symbol}{device}", justify="right", no_wrap=True)
         table.add_column(f"predicted{device}", justify="right", no_wrap=True)
     table.add_column("keeps limit", justify="right", no_wrap=True)
     table.add_column("MACs", justify="right", no_wrap=True)
     table.add_column("network", overflow="fold")
     for one in finalists:
         cells = [accuracy_text(one.accuracy)]
-        for each in one.latencies:
+        for each, unit in zip(one.latencies, units, strict=True):
             error = "" if not each.stderr_ms else f" ± {percent(100 * each.stderr_ms / (each.measured_ms or 1))} %"
             cells.append("-" if each.measured_ms is None else f"{unit.number(each.measured_ms)}{error}")
             cells.append(unit.number(each.predicted_ms))

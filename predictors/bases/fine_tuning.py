@@ -23,17 +23,19 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from latlab.predictors.base import FloatArray, IntArray, SourceDevice
-from latlab.predictors.bases.score_predictor import ScorePredictor
+from latlab.predictors.bases.score_predictor import SAMPLE, ScorePredictor
 from latlab.predictors.common import serialization as files
-from latlab.predictors.common.cost_features import CostFeatures, cost_features
 from latlab.predictors.common.cost_totals import totals
 from latlab.predictors.common.log_latency import log_labels
 from latlab.predictors.common.metrics import spearman
 from latlab.predictors.common.torch_training import Steps
+from latlab.predictors.encodings.encode import Encoder
+from latlab.predictors.encodings.names import check_encoding
+from latlab.predictors.encodings.table import EncodingTable
 from latlab.predictors.training_log import FORGETFUL, TrainingLog
 from latlab.search_spaces import SearchSpace
 
-__all__ = ["DEVICES", "Inputs", "Schedule", "Settings", "TransferPredictor", "mlp", "proxies"]
+__all__ = ["DEVICES", "Inputs", "Schedule", "Settings", "TransferPredictor", "mlp"]
 
 DEVICES = "devices.weight"
 """Name of a network's table of device embeddings, one row per device."""
@@ -99,13 +101,37 @@ class TransferPredictor(ScorePredictor):
     that agrees best with the other sources (greatest mean Spearman correlation) stands for the target. Without sources
     nothing is trained, unless there are settings for it: the score is the sum of the standardised logarithms of MACs,
     parameters, bytes and operators.
+
+    Args:
+        space: the space.
+        seed: seed of everything random.
+        settings: training settings; default: the paper's.
+        encoding: the encoding of whole architectures that the network reads (`encodings.names.ENCODINGS`).
+        encoding_table: where that encoding comes from; by default it is computed, and proxies cost a second each.
+
+    Raises:
+        ValueError: there is no such encoding.
     """
 
     folds: ClassVar[int] = 5
     pretraining_lasts: ClassVar[bool] = True
 
-    def __init__(self, space: SearchSpace, *, seed: int = 0, settings: Settings | None = None) -> None:
+    default_encoding: ClassVar[str] = "totals"
+    """The encoding of whole architectures that the network reads if none is asked for."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int = 0,
+        settings: Settings | None = None,
+        encoding: str | None = None,
+        encoding_table: EncodingTable | None = None,
+    ) -> None:
         super().__init__(space, seed=seed)
+        self.encoding = self.default_encoding if encoding is None else str(encoding)
+        check_encoding(self.encoding)
+        self._table = encoding_table
         self.settings = self._default_settings() if settings is None else settings
         self._source: State = {}
         """Weights after pre-training; empty before."""
@@ -183,6 +209,24 @@ class TransferPredictor(ScorePredictor):
             return np.asarray(self._costs(genes).sum(axis=1), dtype=np.float64)
         return np.asarray(self._evaluate(self._members, genes).mean(axis=0), dtype=np.float64)
 
+    @cached_property
+    def _sample(self) -> IntArray:
+        """Random architectures that scores are standardised over; those of the table of encodings if there is one."""
+        if self._table is None:
+            return super()._sample
+        rows = np.random.default_rng(0).permutation(len(self._table.genes))[:SAMPLE]
+        return np.asarray(self._table.genes[rows], np.int64)
+
+    def _encoded(self, genes: IntArray) -> Tensor:
+        """Return the encoding of whole architectures, scaled: float32 of shape (n, width)."""
+        if self.encoding == "totals" and self._table is None:
+            return torch.from_numpy(self._costs(genes).astype(np.float32))
+        return torch.from_numpy(self._encoder(genes))
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        return Encoder(self.space, self.encoding, table=self._table)
+
     def _costs(self, genes: IntArray) -> FloatArray:
         """Return the standardised logarithms of the total costs of architectures: shape (n, len(COSTS))."""
         centre, scale = self._cost_scale
@@ -259,12 +303,22 @@ class TransferPredictor(ScorePredictor):
 
     def _state(self) -> files.Arrays:
         arrays: dict[str, NDArray[Any]] = {"typical_source": np.array([self._typical])}
+        arrays["encoding"] = np.frombuffer(self.encoding.encode(), np.uint8)
+        if self._table is not None:
+            columns = np.frombuffer("\n".join(self._table.columns).encode(), np.uint8)
+            arrays |= {"table_columns": columns, "table_genes": self._table.genes, "table_vectors": self._table.vectors}
         for prefix, state in (("source", self._source), *((f"member{i}", m) for i, m in enumerate(self._members))):
             arrays.update({f"{prefix}/{name}": value.numpy() for name, value in state.items()})
         return arrays
 
     def _restore(self, arrays: dict[str, NDArray[Any]]) -> None:
         self._typical = int(arrays["typical_source"][0])
+        if "encoding" in arrays:  # predictors that an earlier version has saved have the default
+            self.encoding = bytes(arrays["encoding"]).decode()
+            check_encoding(self.encoding)
+        if "table_genes" in arrays:
+            columns = bytes(arrays["table_columns"]).decode().split("\n")
+            self._table = EncodingTable("its saved table", columns, arrays["table_genes"], arrays["table_vectors"])
         states: dict[str, State] = {}
         for name, value in arrays.items():
             prefix, _, parameter = name.partition("/")
@@ -277,19 +331,6 @@ class TransferPredictor(ScorePredictor):
 def mlp(*widths: int) -> nn.Sequential:
     """Return linear layers between these widths, with a ReLU after each."""
     return nn.Sequential(*(nn.Sequential(nn.Linear(i, o), nn.ReLU()) for i, o in pairwise(widths)))
-
-
-def proxies(space: SearchSpace, genes: IntArray) -> NDArray[np.float32]:
-    """Return the analytic costs that stand for zero-cost proxies: shape (n, p), of standard deviation 1 over the space.
-
-    The papers' thirteen proxies score a whole architecture, FLOPs and parameters among them; most need the network to
-    be built and run once on a batch of images. Analytic costs are as cheap as a sum, and distinguish the classes of
-    operators.
-    """
-    costs = cost_features(space)(genes)
-    # `cost_features` divides each group by the root of its width.
-    columns = [costs[name] * np.sqrt(max(costs[name].shape[1], 1)) for name in CostFeatures.GROUPS]
-    return np.concatenate(columns, axis=1).astype(np.float32)
 
 
 def _min_max(latency: FloatArray) -> Tensor:

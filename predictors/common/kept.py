@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["keep_in", "kept"]
+__all__ = ["code_digest", "keep_in", "kept", "kept_folder"]
 
 Arrays = Mapping[str, NDArray[Any]]
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
@@ -29,6 +29,23 @@ def keep_in(folder: Callable[[], Path] | None) -> None:
     """Keep arrays in the folder that a function names when it is needed; None keeps nothing on disk, as at first."""
     global _folder  # one folder for the process, as $LATLAB_CACHE is one
     _folder = folder
+
+
+def kept_folder() -> Path | None:
+    """Return the folder that `keep_in` has named, or None if nothing is kept on disk."""
+    return None if _folder is None else _folder()
+
+
+def code_digest(makers: tuple[object, ...]) -> str:
+    """Return 16 hexadecimal digits that change with NumPy's version and with any Python file beside the makers.
+
+    Args:
+        makers: functions, classes and values whose code counts.
+    """
+    code = hashlib.sha256(np.__version__.encode())
+    for folder in sorted({Path(_file_of(one)).parent for one in makers}):
+        code.update(_digest(folder))
+    return code.hexdigest()[:16]
 
 
 def kept(name: str, makers: tuple[object, ...], make: Callable[[], Arrays]) -> Arrays:
@@ -44,11 +61,8 @@ def kept(name: str, makers: tuple[object, ...], make: Callable[[], Arrays]) -> A
     """
     if _folder is None:
         return make()
-    code = hashlib.sha256(np.__version__.encode())
-    for folder in sorted({Path(_file_of(one)).parent for one in makers}):
-        code.update(_digest(folder))
     title = hashlib.sha256(name.encode()).hexdigest()[:16]
-    path = _folder() / "arrays" / f"{title}-{code.hexdigest()[:16]}.npz"
+    path = _folder() / "arrays" / f"{title}-{code_digest(makers)}.npz"
     with (
         suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile),
         np.load(path, allow_pickle=False) as file,

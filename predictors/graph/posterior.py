@@ -25,7 +25,7 @@ from latlab.predictors.base import WIDEST, FloatArray, Prediction
 from latlab.predictors.graph.prior import prior
 from latlab.predictors.graph.work import Column, Work, columns_of, matrix
 
-__all__ = ["CostPosterior", "GraphPrediction"]
+__all__ = ["CostPosterior", "GraphPrediction", "interval_of_label"]
 
 GRAPH_NOISE = 0.1
 """s0: what the same costs differ by from label to label."""
@@ -58,6 +58,17 @@ class GraphPrediction:
     """The share of each kind of kernel, largest first."""
     unseen: tuple[str, ...]
     """Operators of kinds that no measured graph had, by their names in the file."""
+
+
+def interval_of_label(latency: float, stderr: float) -> tuple[float, float]:
+    """Return the central 90 % interval of a new measurement of a graph that was measured itself.
+
+    Args:
+        latency: the mean of its labels.
+        stderr: the standard error of that mean; 0 where it is not known.
+    """
+    width = float(np.exp(HALF_WIDTH * np.sqrt(min(GRAPH_NOISE**2 + (stderr / latency) ** 2, WIDEST))))
+    return latency / width, latency * width
 
 
 @dataclass(frozen=True)

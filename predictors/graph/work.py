@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from latlab.predictors.base import FloatArray
-from latlab.predictors.graph.kernel import Kernel
+from latlab.predictors.graph.kernel import KINDS, Kernel
 
 __all__ = ["COMPUTING", "QUANTITIES", "Column", "Work", "columns_of", "matrix", "work_of"]
 
@@ -21,6 +22,9 @@ other inputs and of outputs."""
 COMPUTING = {"conv", "pointwise", "depthwise", "grouped", "deconv", "linear", "matmul", "rnn", "pool"}
 """Kinds that multiply and add (a pool only adds)."""
 LANES = 8
+MOST_KERNELS = 100_000
+LARGEST = 1 << 60
+"""Most kernels of a work that is read, and the largest number in one: far more than any device executes."""
 Column = tuple[str, str]
 """A kind and a quantity."""
 
@@ -42,6 +46,47 @@ class Work:
         """Multiply-accumulates of the whole graph, without those of pools."""
         pairs = zip(self.kernels, self.counts, strict=True)
         return sum(count * kernel.macs for kernel, count in pairs if kernel.base != "pool")
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return a table for each distinct kernel: its count, and those of its fields that are not the usual ones."""
+        usual = Kernel("other", "")
+        return [
+            {"count": count}
+            | {
+                one.name: getattr(kernel, one.name)
+                for one in fields(Kernel)
+                if one.name == "kind" or getattr(kernel, one.name) != getattr(usual, one.name)
+            }
+            for kernel, count in zip(self.kernels, self.counts, strict=True)
+        ]
+
+    @classmethod
+    def from_json(cls, values: object) -> Work:
+        """Return the work that `to_json` described.
+
+        Raises:
+            ValueError: `values` describes none.
+        """
+        if not isinstance(values, list) or not 0 < len(values) <= MOST_KERNELS:
+            raise ValueError("the kernels of a graph are a list that is not empty")
+        kernels, counts = [], []
+        for one in values:
+            known = dict(one) if isinstance(one, dict) else {}
+            counts.append(known.pop("count", 0))
+            words = known.get("kind", ""), known.setdefault("operator", "")
+            numbers = [value for name, value in known.items() if name not in ("kind", "operator")] + counts[-1:]
+            if not all(type(word) is str for word in words) or words[0].removesuffix(" int8") not in KINDS:
+                raise ValueError(f"{one!r:.80} is no kernel")
+            if (
+                not all(type(value) is int and 0 <= value <= LARGEST for value in (*numbers, counts[-1]))
+                or not counts[-1]
+            ):
+                raise ValueError(f"{one!r:.80} is no kernel")
+            try:
+                kernels.append(Kernel(**known))
+            except TypeError:
+                raise ValueError(f"{one!r:.80} is no kernel") from None
+        return cls(tuple(kernels), tuple(counts))
 
 
 def work_of(kernels: Iterable[Kernel]) -> Work:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from latlab.predictors.base import IntArray
 from latlab.predictors.bases.fine_tuning import Schedule, Settings, TransferPredictor
-from latlab.predictors.common.cost_totals import COSTS
 from latlab.predictors.nasflat.network import Graphs, Network
 
 __all__ = ["Nasflat", "ranking_loss"]
@@ -32,9 +31,10 @@ LAST_EPOCHS = 4
 class Nasflat(TransferPredictor):
     """NASFLAT: a graph network trained to rank, with one embedding of 8 numbers per device.
 
-    It works for spaces with the encoding `graph`, and differs from the paper in three things. The logarithms of MACs,
-    parameters, bytes and operators stand for the zero-cost proxies that the authors add to the graph (without either,
-    the network cannot distinguish positions in a chain). A batch is scored once and its pairs are taken from these
+    It works for spaces with the encoding `graph`, and differs from the paper in three things. By default the logarithms
+    of MACs, parameters, bytes and operators stand for the encoding that the authors add to the graph (without either,
+    the network cannot distinguish positions in a chain); `encoding` chooses zero-cost proxies, Arch2Vec, CATE or all
+    three (`caz`), as in the paper. A batch is scored once and its pairs are taken from these
     scores, while the authors score both halves of each pair. Predictions, not correlations, are averaged over the last
     four epochs.
     """
@@ -49,7 +49,7 @@ class Nasflat(TransferPredictor):
     def _network(self, devices: int) -> nn.Module:
         genes = self._sample[:1]
         nodes, width = self._encode(genes).shape[1:]
-        return Network(width - nodes, len(COSTS), devices)
+        return Network(width - nodes, self._encoded(genes).shape[1], devices)
 
     def _encode(self, genes: IntArray) -> np.ndarray:
         return self.space.encode(genes, "graph")
@@ -63,8 +63,7 @@ class Nasflat(TransferPredictor):
         into = encoded[:, :, :nodes].mT
         if bool((into == into[:1]).all()):
             into = into[:1]
-        costs = torch.from_numpy(self._costs(genes).astype(np.float32))
-        return Graphs(operation, into.contiguous(), absent if bool(absent.any()) else None, costs)
+        return Graphs(operation, into.contiguous(), absent if bool(absent.any()) else None, self._encoded(genes))
 
     def _loss(self, scores: Tensor, labels: Tensor) -> Tensor:
         return ranking_loss(scores, labels)

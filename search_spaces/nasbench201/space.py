@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latlab.search_spaces import layers
-from latlab.search_spaces.architecture import Architecture, ArchitectureError
+from latlab.search_spaces.architecture import Architecture, ArchitectureError, CellEdge
 from latlab.search_spaces.base import SearchSpace
 from latlab.search_spaces.encodings import one_hot
 from latlab.search_spaces.layers import Layer
@@ -188,6 +188,13 @@ class NASBench201(SearchSpace):
 
     def input_shape(self, arch: Architecture) -> tuple[int, int, int]:
         return (3, 32, 32)
+
+    def cell_edges(self, arch: Architecture) -> tuple[CellEdge, ...]:
+        return tuple(
+            CellEdge(source, node, OPS[op], live)
+            for (node, source), op, live in zip(EDGES, arch.genes, live_edges(arch.genes), strict=True)
+            if op
+        )
 
     def layers(self, arch: Architecture, *, live: bool = False) -> tuple[Layer, ...]:
         keep = live_edges(arch.genes) if live else (True,) * 6

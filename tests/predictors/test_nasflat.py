@@ -17,7 +17,6 @@ from latlab.predictors.common.metrics import spearman
 from latlab.predictors.nasflat import Nasflat
 from latlab.predictors.nasflat.network import GraphLayer, Graphs, Network
 from latlab.predictors.nasflat.predictor import ranking_loss
-from latlab.predictors.nasflat.sampler import sample, sample_encodings
 from latlab.search_spaces import get
 
 
@@ -181,18 +180,3 @@ def test_a_source_that_says_nothing_is_named(values: list[float], says: str) -> 
     genes = space.genes(space.sample(len(values), 1))
     with pytest.raises(ValueError, match=f"source device bad.*{says}"):
         Nasflat(space).pretrain([SourceDevice("bad", genes, np.array(values))])
-
-
-def test_sampler_covers_clusters_and_is_without_repetition() -> None:
-    rng = np.random.default_rng(0)
-    centres = 10 * np.eye(5)
-    encodings = np.repeat(centres, 40, axis=0) + rng.standard_normal((200, 5)) * 0.1
-    chosen = sample_encodings(encodings, 10, seed=1)
-    assert len(set(chosen.tolist())) == 10
-    assert set(chosen[:5] // 40) == set(range(5))
-    assert np.array_equal(chosen, sample_encodings(encodings, 10, seed=1))
-    assert sorted(sample_encodings(encodings[:7], 7)) == list(range(7))
-    with pytest.raises(ValueError, match="3 of 2 candidates"):
-        sample_encodings(encodings[:2], 3)
-    space = get("nasbench201")
-    assert len(sample(space, space.genes(space.sample(100, 2)), 5)) == 5

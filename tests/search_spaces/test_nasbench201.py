@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from latlab.search_spaces import Architecture, ArchitectureError
+from latlab.search_spaces import Architecture, ArchitectureError, CellEdge, get
 from latlab.search_spaces.nasbench201.cell import EDGES, live_edges, to_unique_str
 from latlab.search_spaces.nasbench201.space import NASBench201
 from latlab.search_spaces.torch_modules import images
@@ -140,3 +140,14 @@ def test_order_of_the_published_table(data: Path, everything: list[Architecture]
     pandas = pytest.importorskip("pandas")
     table = pandas.read_parquet(data / "nasbench201_latency_ms.parquet", columns=["arch"])
     assert [str(arch) for arch in everything] == table["arch"].tolist()
+
+
+def test_edges_of_a_cell_for_a_drawing() -> None:
+    arch = SPACE.parse("|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|avg_pool_3x3~2|")
+    assert SPACE.cell_edges(arch) == (
+        CellEdge(0, 1, "nor_conv_3x3", False),
+        CellEdge(0, 3, "skip_connect", True),
+        CellEdge(2, 3, "avg_pool_3x3", False),
+    )
+    fbnet = get("fbnet")
+    assert fbnet.cell_edges(fbnet.sample(1, 0)[0]) == ()

@@ -9,8 +9,8 @@ from latlab.harness.report.chart import Chart, legend_above
 from latlab.harness.report.svg import inline_svg
 from latlab.harness.report.theme import COLOURS, figure, quiet, scale_axis
 from latlab.harness.search.result import Finalist, SearchResult
-from latlab.harness.search.wording import accuracy_text
-from latlab.harness.text import LatencyUnit, clean, count, latency_text, latency_unit, millions
+from latlab.harness.search.wording import accuracy_text, amount_unit, metric_name
+from latlab.harness.text import LatencyUnit, clean, count, millions
 from latlab.search_spaces import UnknownSpaceError, get
 
 __all__ = ["layer_chart", "pareto_chart"]
@@ -36,7 +36,7 @@ def pareto_chart(result: SearchResult, place: int) -> Chart:
     fig = figure(WIDTH, HEIGHT)
     axes = fig.subplots()
     fig.subplots_adjust(left=66 / WIDTH, right=1 - 14 / WIDTH, top=1 - 34 / HEIGHT, bottom=46 / HEIGHT)
-    unit = latency_unit(shown_ms)
+    unit = amount_unit(shown_ms, limit.metric)
     scale_axis(axes, "x", np.array(shown_ms), label=unit.tick)
     # Networks that were measured to know the device may be far less accurate than any that is asked for.
     wanted = np.array([*accuracy, *(one.accuracy for one in result.finalists)] or [one.accuracy for one in measured])
@@ -60,10 +60,11 @@ def pareto_chart(result: SearchResult, place: int) -> Chart:
             _measured(axes, some, place, COLOURS[colour], size, gid)
             titles[gid] = [_title(one, place, unit) for one in some]
             handles.append(_handle("D", colour, gid))
-    axes.set_xlabel(f"latency on {clean(limit.target, 60)}, {unit.symbol}")
+    axes.set_xlabel(f"{metric_name(limit.metric)} on {clean(limit.target, 60)}, {unit.symbol}")
     axes.set_ylabel("accuracy")
     legend_above(axes, handles)
-    svg = inline_svg(fig, f"pareto{place}", "Accuracy over latency, predicted and measured", titles)
+    label = f"Accuracy over {metric_name(limit.metric)}, predicted and measured"
+    svg = inline_svg(fig, f"pareto{place}", label, titles)
     caption = (
         "Diamonds were measured; their bars are 90 % intervals of one more session. Points are predictions: the most "
         "accurate network at each latency, of those that were looked at."
@@ -121,8 +122,9 @@ def layer_chart(space_name: str, winner: Finalist) -> Chart | None:
     axes.set_xlabel("layers with multiply-accumulates, from the input to the output")
     svg = inline_svg(fig, "layers", "Multiply-accumulates of the answer's layers")
     largest = layers[int(macs.argmax())]
+    predicted = [amount_unit([one.predicted_ms], one.metric).text(one.predicted_ms) for one in winner.latencies]
     caption = (
         f"{len(layers)} layers, {millions(float(macs.sum()))} multiply-accumulates, predicted "
-        f"{' and '.join(latency_text(one.predicted_ms) for one in winner.latencies)}. The largest is {largest.name}."
+        f"{' and '.join(predicted)}. The largest is {largest.name}."
     )
     return Chart(svg, "The answer, layer by layer", clean(caption))

@@ -56,14 +56,14 @@ def test_a_model_file_is_predicted(folder: Path) -> None:
     assert max(found.shares, key=lambda kind: found.shares[kind]) == "pointwise"
     assert found.macs == sum(layer.macs for layer in SPACE.layers(SPACE.parse("bottleneck|c64|o128|s28|k3|t1|x2")))
     assert not found.unseen
-    assert found.remark == ""
+    assert found.remarks == ()
 
 
 def test_a_module_is_a_model_and_what_was_never_measured_is_named(folder: Path) -> None:
     module = nn.Sequential(nn.Conv2d(8, 8, 3), nn.Softmax(1), nn.Upsample(scale_factor=2), nn.Conv2d(8, 4, 1))
     found = lab_in(folder).predict_model(TOY, module, inputs=InputOptions(inputs=("1x8x16x16",)))
     assert set(found.unseen) == {"Resize"}
-    assert "never measured" in found.remark
+    assert "never measured" in found.remarks[0]
     assert found.upper_ms / found.lower_ms > 2
 
 

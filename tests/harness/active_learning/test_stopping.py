@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from latlab.harness.active_learning.expected_accuracy import Expected
-from latlab.harness.active_learning.stopping import Goal, GoalKind, Standing, most_samples, parse_goals
+from latlab.harness.active_learning.stopping import Goal, GoalKind, Standing, ended_by, most_samples, parse_goals
 from latlab.harness.errors import BadInputError
 
 
@@ -35,6 +35,7 @@ def test_several() -> None:
     assert parse_goals("spearman 0.97 or 3 min") == both
     assert parse_goals(["3 min", "3 min"]) == both[1:]
     assert parse_goals(None) == parse_goals([]) == ()
+    assert len(parse_goals("90% within 5%, 99% within 10%")) == 2, "two different errors are two questions"
 
 
 @pytest.mark.parametrize(
@@ -86,3 +87,25 @@ def test_where_it_stands() -> None:
     near = Standing(Goal(GoalKind.WITHIN, 90, 5), Expected(93.2, 90, 96), 97, 99)
     assert near.reached
     assert near.sentence() == "within 5 %: 93 % (90 % to 96 %), 90% within 5% is reached"
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [("3 min, 90 s", "'3 min' and '1.5 min'"), ("spearman .9 or spearman .95", "'spearman 0.9' and 'spearman 0.95'")],
+)
+def test_two_goals_of_one_kind_are_refused(words: str, named: str) -> None:
+    with pytest.raises(BadInputError, match=f"until {named} are two goals of one kind"):
+        parse_goals(words)
+
+
+def test_a_goal_that_cannot_be_is_named_in_the_words_of_its_user() -> None:
+    with pytest.raises(BadInputError, match="until '0 min': it takes a time above 0"):
+        parse_goals("spearman 0.9, 0 min")
+
+
+def test_a_goal_that_the_last_labels_under_way_reach_has_ended_the_run() -> None:
+    wanted, time = Goal(GoalKind.SPEARMAN, 0.9), Goal(GoalKind.TIME, 60)
+    far, near = (Standing(wanted, Expected(value, 0.5, 1.0), 0.95, 0.99) for value in (0.8, 0.92))
+    assert ended_by(None, [far]) is None
+    assert ended_by(None, [far, near]) is wanted
+    assert ended_by(time, [near]) is time

@@ -9,10 +9,13 @@ import pytest
 
 from latlab.harness.bench.evaluate import adapt
 from latlab.harness.bench.protocols import PROTOCOLS, generator
-from latlab.harness.bench.selection import SELECTIONS, TargetDevice
+from latlab.harness.bench.selection import SEQUENTIAL, TargetDevice, select
 from latlab.harness.bench.tables import LatencyTable, Positions, read_table
-from latlab.predictors import create
+from latlab.predictors import SourceDevice, create
 from latlab.predictors.base import FloatArray
+from latlab.predictors.samplers import ORACLE, SAMPLERS
+
+SELECTIONS = [name for name in (*SAMPLERS, SEQUENTIAL) if name != ORACLE]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +28,8 @@ def paid_and_predicted(
 ) -> tuple[Positions, FloatArray]:
     predictor = create("ridge", table.space, seed=0)
     target = TargetDevice(table.genes, latency, pool)
-    SELECTIONS[selection](predictor, target, pool[:2], 8, generator(0, "test"))
+    sources = [SourceDevice("fast", table.genes, table.column("fast"))]
+    select(selection, predictor, target, pool[:2], 8, generator(0, "test"), sources=sources)
     target.fit(predictor)
     return target.paid, predictor.predict(table.genes).mean_ms
 
@@ -52,8 +56,9 @@ def test_a_budget_is_spent_without_sight_of_the_rest_of_the_table(
     def spent(column: FloatArray) -> Positions:
         seen = LatencyTable(table.name, table.space, table.genes, {**table.latency_ms, "slow": column})
         predictor = create("ridge", table.space, seed=0)
-        predictor.pretrain(PROTOCOLS[protocol].sources(seen, ["fast", "launch"], 50, 0))
-        found = adapt(predictor, seen, "slow", 9, PROTOCOLS[protocol], selection, 0)
+        sources = PROTOCOLS[protocol].sources(seen, ["fast", "launch"], 50, 0)
+        predictor.pretrain(sources)
+        found = adapt(predictor, seen, "slow", 9, PROTOCOLS[protocol], selection, 0, sources=sources)
         assert found is not None
         return found.paid
 

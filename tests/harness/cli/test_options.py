@@ -148,7 +148,7 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 def test_the_texts_are_found() -> None:
     assert {("predict", "--arch"), ("import", "files"), ("store merge", "--into")} <= set(_textual())
-    assert {name for name, _ in _commands()} - set(COMMANDS | STORE_COMMANDS) == {"bench", "spaces", "store"}
+    assert {name for name, _ in _commands()} - set(COMMANDS | STORE_COMMANDS) == {"bench", "help", "spaces", "store"}
 
 
 @pytest.mark.parametrize(

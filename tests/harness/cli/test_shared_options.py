@@ -20,7 +20,18 @@ from latlab.search_spaces import get
 
 FIXTURE = Path(__file__).parent.parent / "store" / "fixtures" / "version_0_1.db.gz"
 FIRST, SECOND = (arch.text for arch in get("nasbench201").sample(2, 0))
-WITHOUT_STORE = {"spaces", "inspect", "init", "doctor", "setup", "bench", "bench predictors", "bench tasks", "simulate"}
+WITHOUT_STORE = {
+    "help",
+    "spaces",
+    "inspect",
+    "init",
+    "doctor",
+    "setup",
+    "bench",
+    "bench predictors",
+    "bench tasks",
+    "simulate",
+}
 """Commands that neither read nor write a store."""
 WITHOUT_JSON = {"bench", "store"}
 """Groups of commands that do nothing themselves."""

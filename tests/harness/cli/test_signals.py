@@ -80,8 +80,8 @@ CASES = {
     "simulate": Case(f"simulate --table large.csv --space {SPACE} --target a", "large.csv"),
     "bench predictors": Case("bench predictors --tasks pipe.json --predictor flops --out scores.jsonl", "pipe.json"),
 }
-OTHERS = {"spaces"}
-"""Commands that wait for nothing: `spaces` lists what is installed."""
+OTHERS = {"help", "spaces"}
+"""Commands that wait for nothing: they list what is installed."""
 INVENTORY = {
     "toy": {"transport": "simulated", "kind": "ideal"},
     "stuck": {

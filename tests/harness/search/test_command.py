@@ -80,6 +80,8 @@ def test_from_a_device_never_seen_to_a_measured_answer(run: Run) -> None:
     assert page.startswith("<!DOCTYPE html>")
     assert "http" not in page.replace("http://www.w3.org", "").replace("http-equiv", "")
     assert winner["arch"] in page.replace("<wbr>", "").replace("&#34;", '"')
+    assert "The answer&#39;s cell" in page
+    assert ">nor_conv_3x3</text>" in page or ">nor_conv_1x1</text>" in page
     assert json.loads(Path("found/result.json").read_text())["winner"] == winner
     assert {Path(one).name for one in result["exported"]} == {"winner.onnx", "winner.pt", "winner.tflite"}
     onnx.checker.check_model(onnx.load("winner/winner.onnx"))
@@ -114,6 +116,61 @@ def test_two_targets_with_a_limit_each(run: Run) -> None:
     assert 0.9 <= result["winner"]["probability"] <= 1
     assert result["winner"]["macs"] <= 100e6
     assert any("independent" in one for one in result["remarks"])
+
+
+def test_options_choose_the_targets_of_a_device(run: Run) -> None:
+    words = ["--target", "toy", "--accuracy", "acc.csv", "--max-latency", "toy=30ms", "--budget", "6", "--json"]
+    code, out, err = run(*BASE, *words, "--runtime", "tflite", "--threads", "1,4", "--resolve")
+    assert code == 0, err
+    targets = ["toy/tflite/cpu/fp32/t1/b1", "toy/tflite/cpu/fp32/t4/b1"]
+    result = json.loads(out)
+    assert [one["target"] for one in result["limits"]] == targets
+    assert [one["measured_ms"] is not None for one in result["winner"]["latencies"]] == [True, True]
+    words = ["--target", targets[0], "--accuracy", "acc.csv", "--max-latency-ms", "9", "--threads", "1"]
+    code, _, err = run(*BASE, *words)
+    assert code == 2
+    assert f"{targets[0]} says it all" in err
+
+
+def test_limits_of_memory_and_of_what_a_device_does_not_tell(run: Run) -> None:
+    words = [*BASE, "--target", "toy", "--accuracy", "params", "--max-latency-ms", "30", "--budget", "8"]
+    code, out, err = run(*words, "--max-peak-memory-mb", "2.2MB", "--json", "--out", "found")
+    assert code == 0, err
+    result = json.loads(out)
+    assert [one["metric"] for one in result["limits"]] == ["latency_ms", "peak_memory_mb"]
+    assert result["limits"][1]["max_mb"] == 2.2
+    memory = result["winner"]["latencies"][1]
+    assert memory["measured_mb"] <= memory["limit_mb"] == 2.2
+    assert "measured_ms" not in memory
+    rows = Lab("latlab.db").store.table(target=TOY, only=("arch", "peak_memory_mb")).set_index("arch")
+    assert memory["measured_mb"] == pytest.approx(rows["peak_memory_mb"][result["winner"]["arch"]])
+    assert (rows["peak_memory_mb"] > 2.2).any(), "it is a limit that some networks break"
+    page = Path("found/search.html").read_text()
+    assert "peak memory on" in page
+    code, _, err = run(*words, "--max-energy-mj", "5")
+    assert code == 2
+    assert f"has no energy_mj of {TOY}" in err
+    assert "peak_memory_mb" in err
+    code, _, err = run(*words, "--max-energy-mj", "none")
+    assert code == 2
+    assert "--max-energy-mj takes a number above 0, in mj" in err
+
+
+def test_a_target_that_fails_and_what_is_still_possible(run: Run) -> None:
+    Path("inventory.yaml").write_text(
+        "devices:\n  toy: {transport: simulated, kind: ideal}\n"
+        "  weak: {transport: simulated, kind: ideal, faults: {schedule: [{kind: refuse, after_requests: 4}]}}\n"
+    )
+    words = [*BASE, "--accuracy", "acc.csv", "--max-latency-ms", "9", "--budget", "4", "--out", "found"]
+    words += ["--target", "toy", "--target", "weak", "--policy", "quick"]
+    code, _, err = run(*words)
+    assert code in (1, 2), "it fails before it has a label"
+    assert "Traceback" not in err
+    weak = "weak/onnxruntime/cpu/fp32/t1/b1"
+    assert f"what was measured on {TOY} is kept" in err
+    assert f"The same command goes on once {weak} can be measured" in err
+    labels = Lab("latlab.db").store.table(space="nasbench201")
+    assert (labels["target"] == TOY).sum() > 0
 
 
 def test_labels_without_a_device_are_not_measured(run: Run) -> None:
@@ -157,6 +214,9 @@ def test_labels_without_a_device_are_not_measured(run: Run) -> None:
         ("--target toy --max-latency mars=9ms --accuracy macs", "there is a limit for mars, which is no target"),
         ("--target toy --target pi --max-latency toy=9ms --accuracy macs", "pi has no limit"),
         ("--target toy --target toy --max-latency-ms 9 --accuracy macs", "a target is named twice"),
+        ("--target toy --max-latency-ms 9 --accuracy macs --resolve --no-measure", "--no-measure forbids it"),
+        ("--target toy --max-latency-ms 9 --accuracy macs --threads none", "--threads"),
+        ("--target toy --max-latency-ms 9 --accuracy macs --runtime abacus", "abacus"),
         ("--max-latency-ms 9 --accuracy macs", "say for which target to search"),
         ("--target mars --max-latency-ms 9 --accuracy macs", "device 'mars' is not in the inventory"),
         ("--target toy --max-latency-ms 9 --accuracy macs --confidence 0", "confidence must be between 0 and 1"),

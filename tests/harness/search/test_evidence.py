@@ -8,6 +8,8 @@ import pytest
 
 from latlab.harness import Lab
 from latlab.harness.search.evidence import StoreEvidence
+from latlab.harness.search.limits import Limit
+from latlab.harness.statistics.ranking import Resolve
 from latlab.search_spaces import get
 
 TOY = "toy/onnxruntime/cpu/fp32/t1/b1"
@@ -26,7 +28,19 @@ def test_labels_of_a_store_by_session(tmp_path: Path, monkeypatch: pytest.Monkey
     def measure(archs, again):  # type: ignore[no-untyped-def]
         return lab.measure(TOY, space="nasbench201", archs=archs, policy="quick", new_session=again, raw=False)
 
-    evidence = StoreEvidence(lab.store, [TOY], "nasbench201", False, lambda target: lab.predictor(target), measure)
+    def resolve(target, max_ms, archs):  # type: ignore[no-untyped-def]
+        question = Resolve(under_ms=max_ms)
+        return lab.measure(target, space="nasbench201", archs=archs, policy="quick", resolve=question, raw=False)
+
+    evidence = StoreEvidence(
+        lab.store,
+        [Limit(TOY, 5.0)],
+        "nasbench201",
+        False,
+        lambda target, metric: lab.predictor(target),
+        measure,
+        resolve,
+    )
     assert evidence.labels() == [{}]
     evidence.measure([fine, large], False)
     (labels,) = evidence.labels()
@@ -41,4 +55,7 @@ def test_labels_of_a_store_by_session(tmp_path: Path, monkeypatch: pytest.Monkey
         assert evidence.labels()[0][fine].sessions == 2
     assert not evidence.unknown_spreads()
     assert 0 < evidence.spreads()[0] < assumed, "this device repeats itself exactly"
+    passes = lab.store.table(raw=True)["passes"].map(len).sum()
+    assert not evidence.resolve([fine])
+    assert lab.store.table(raw=True)["passes"].map(len).sum() >= passes
     assert evidence.predicts()[0](get("nasbench201").genes([get("nasbench201").parse(fine)])).mean_ms[0] > 0

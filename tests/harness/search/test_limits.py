@@ -10,8 +10,8 @@ import pytest
 from scipy import special, stats
 
 from latlab.harness.errors import BadInputError
-from latlab.harness.lab.searching import limits_of
-from latlab.harness.search.limits import Constraints, Limit, Measured, kept, kept_jointly
+from latlab.harness.search.limits import Constraints, Limit, Measured, kept, kept_jointly, limits_of
+from latlab.harness.search.wording import short_names
 from latlab.predictors import Prediction
 from latlab.predictors.common.log_latency import in_ms
 
@@ -75,6 +75,7 @@ def test_a_label_keeps_a_limit_as_often_as_another_session_does() -> None:
         (lambda: Constraints((LIMIT,), 0.0), "confidence must be between 0 and 1"),
         (lambda: Constraints((LIMIT,), 1.0), "confidence must be between 0 and 1"),
         (lambda: Constraints((LIMIT,), math.nan), "confidence must be between 0 and 1"),
+        (lambda: Limit("t", -1.0, "energy_mj"), "the most energy_mj of t must be positive, not -1"),
         (lambda: Constraints((LIMIT,), max_macs=-5.0), "the most MACs must be a positive number"),
         (lambda: Constraints((LIMIT,), max_params=math.nan), "the most parameters must be a positive number"),
     ],
@@ -85,11 +86,21 @@ def test_what_makes_no_sense_is_refused(make, message: str) -> None:  # type: ig
 
 
 def test_each_target_has_its_own_limit_or_that_of_all() -> None:
-    named = {"pi": "pi/onnxruntime/cpu/fp32/t1/b1", "phone": "phone/tflite/cpu/fp32/t4/b1"}
+    named = {"pi": ["pi/onnxruntime/cpu/fp32/t1/b1"], "phone": ["phone/tflite/cpu/fp32/t4/b1"]}
     assert [one.max_ms for one in limits_of(named, 20)] == [20, 20]
     assert [one.max_ms for one in limits_of(named, {"": 20, "phone": 8})] == [20, 8]
     assert [one.max_ms for one in limits_of(named, {"pi": 5, "phone/tflite/cpu/fp32/t4/b1": 8})] == [5, 8]
+    several = {"pi": [*named["pi"], "pi/onnxruntime/cpu/fp32/t4/b1"]}
+    assert [one.max_ms for one in limits_of(several, {"pi": 9, several["pi"][1]: 4})] == [9, 4]
     with pytest.raises(BadInputError, match="phone has no limit"):
         limits_of(named, {"pi": 5})
     with pytest.raises(BadInputError, match="there is a limit for mars, which is no target"):
         limits_of(named, {"": 5, "mars": 8})
+
+
+def test_short_names_tell_targets_apart() -> None:
+    pi, four, phone = "pi/tflite/cpu/fp32/t1/b1", "pi/tflite/cpu/fp32/t4/b1", "phone/tflite/gpu/fp32/t1/b1"
+    assert short_names([pi, pi]) == {pi: ""}
+    assert short_names([pi, phone]) == {pi: "pi", phone: "phone"}
+    assert short_names([pi, four]) == {pi: "pi t1", four: "pi t4"}
+    assert short_names([pi, four, phone]) == {pi: "pi cpu t1", four: "pi cpu t4", phone: "phone gpu t1"}

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from table_evidence import FunctionEvidence, search_in
+from table_evidence import TARGET, FunctionEvidence, search_in
 
 from latlab.harness.errors import BadInputError
 from latlab.harness.search.accuracy import Proxy
 from latlab.harness.search.accuracy_models import Function
 from latlab.harness.search.candidates import Evolved, Listed
+from latlab.harness.search.choice import finalists_to_measure
 from latlab.harness.search.limits import Constraints, Limit
 from latlab.harness.search.result import Found, SearchResult
-from latlab.harness.search.rounds import finalists_to_measure
 from latlab.harness.search.scoring import Scores
+from latlab.harness.search.wording import costs_in_words, headline
 from latlab.predictors.common.cost_totals import totals
 from latlab.search_spaces import get
 
@@ -102,6 +103,40 @@ def test_a_search_that_was_killed_goes_on_to_the_same_answer(tmp_path: Path, die
     assert killed.tried == evidence.tried, "the same networks in the same order, none twice"
     assert result.winner == whole.winner
     assert result.costs.measured == whole.costs.measured
+
+
+def test_a_search_one_of_whose_targets_fails_says_what_is_known_and_goes_on(tmp_path: Path) -> None:
+    whole, _ = found(tmp_path / "whole")
+    evidence = FunctionEvidence(SPACE, latency, fails_after=2)
+    result = search_in(tmp_path / "failed", evidence, SOURCE, Listed(ALL), LIMIT, 20).run()
+    assert result.found is Found.FAILED
+    assert [str(one) for one in result.failures] == [f"{TARGET}: the cable is cut"]
+    assert "failed before the search had ended" in headline(result)
+    assert result.costs.measured == 0, "a round that failed does not count, its labels do"
+    assert len(evidence.tried) == 2
+    again = search_in(tmp_path / "failed", evidence, SOURCE, Listed(ALL), LIMIT, 20).run()
+    assert again.winner == whole.winner
+    assert again.failures == ()
+    assert len(set(evidence.tried)) == len(evidence.tried), "nothing is measured twice"
+
+
+def test_passes_are_added_where_it_is_not_certain_that_a_limit_is_kept(tmp_path: Path) -> None:
+    noisy = {"noise": 0.06}
+    plain, _ = found(tmp_path / "plain", **noisy)
+    evidence = FunctionEvidence(SPACE, latency, **noisy)  # type: ignore[arg-type]
+    search = search_in(tmp_path / "resolved", evidence, SOURCE, Listed(ALL), LIMIT, 20, resolve=True)
+    result = search.run()
+    assert 0 < len(evidence.resolved) == len(set(evidence.resolved)) == result.costs.resolved
+    assert plain.costs.resolved == 0
+    assert result.winner is not None
+    assert plain.winner is not None
+    assert latency(SPACE.genes([SPACE.parse(result.winner.arch)]))[0] <= LIMIT
+    assert result.winner.accuracy >= plain.winner.accuracy
+    assert "measured longer" in costs_in_words(result)
+    tried, resolved = list(evidence.tried), list(evidence.resolved)
+    again = search_in(tmp_path / "resolved", evidence, SOURCE, Listed(ALL), LIMIT, 20, resolve=True).run()
+    assert (evidence.tried, evidence.resolved) == (tried, resolved), "a search that has ended adds none"
+    assert again.winner == result.winner
 
 
 def test_a_finished_search_measures_nothing_and_a_larger_budget_goes_on(tmp_path: Path) -> None:

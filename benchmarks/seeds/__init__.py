@@ -1,0 +1,1 @@
+"""Experiments of the papers that latlab started from, each a function from options to rows of a table."""

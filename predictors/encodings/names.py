@@ -1,0 +1,22 @@
+"""The names of the encodings."""
+
+from __future__ import annotations
+
+__all__ = ["ENCODINGS", "check_encoding", "runs_networks"]
+
+ENCODINGS = ("totals", "costs", "zcp", "arch2vec", "cate", "caz")
+"""`totals`: four analytic costs; `costs`: costs by class of operator; `zcp`: the thirteen zero-cost proxies; `caz`:
+CATE, Arch2Vec and ZCP side by side."""
+RUNNING = ("zcp", "caz")
+"""Encodings that build and run networks, which takes about a second each."""
+
+
+def check_encoding(name: str) -> None:
+    """Raise `ValueError` if there is no encoding of this name."""
+    if name not in ENCODINGS:
+        raise ValueError(f"unknown encoding {name!r}; there are: {', '.join(ENCODINGS)}")
+
+
+def runs_networks(name: str) -> bool:
+    """Return whether an encoding builds and runs each network, so that thousands take hours."""
+    return name in RUNNING
