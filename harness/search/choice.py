@@ -30,7 +30,7 @@ def finalists_to_measure(candidates: Scores, confidence: float, best: float | No
     accuracy, probability = candidates.accuracy, candidates.probability
     base = -np.inf if best is None else best
     sure = np.flatnonzero((probability >= confidence) & (accuracy > base))
-    sure = sure[np.argsort(-accuracy[sure], kind="stable")]
+    sure = sure[np.lexsort((-probability[sure], -accuracy[sure]))]
     chosen = [int(row) for row in sure[:1]]
     if chosen:
         base = float(accuracy[chosen[0]])

@@ -239,7 +239,9 @@ class Search:
             raise scorer.impossible(scores, plan.candidates.extent, plan.candidates.advice)
         known = self._known(scorer, spreads)
         good = np.flatnonzero(known.probability >= plan.constraints.confidence)
-        leader = int(good[np.argmax(known.accuracy[good])]) if len(good) else None
+        # Of equally accurate networks the one that keeps the limits more surely is the better one.
+        good = good[np.lexsort((-known.probability[good], -known.accuracy[good]))]
+        leader = int(good[0]) if len(good) else None
         likely = scores.probability.max()
         if leader is None and likely < (UNLIKELY if plan.budget else plan.constraints.confidence):
             raise scorer.impossible(scores, plan.candidates.extent, plan.candidates.advice)
@@ -299,7 +301,7 @@ class Search:
         plan, known = self.plan, view.known
         confidence = plan.constraints.confidence
         measured = self._described(view, known.genes, known.accuracy, known.probability, known.labels)
-        ranked = sorted(measured, key=lambda one: (not one.keeps, -one.accuracy if one.keeps else -one.probability))
+        ranked = sorted(measured, key=_rank)
         unmeasured = self._unmeasured(view)
         progress = self.folder.progress
         if plan.budget:
@@ -309,7 +311,7 @@ class Search:
             found = Found.NOTHING if winner is None else Found.BUDGET if better.any() else Found.STANDS
         else:
             good = np.flatnonzero(view.scores.probability >= confidence)
-            good = good[np.argsort(-view.scores.accuracy[good], kind="stable")][: plan.top]
+            good = good[np.lexsort((view.scores.ratio[good], -view.scores.accuracy[good]))][: plan.top]
             chosen = view.scores.at(good)
             ranked = self._described(view, chosen.genes, chosen.accuracy, chosen.probability)
             winner, found = (ranked[0] if ranked else None), Found.UNMEASURED
@@ -367,3 +369,8 @@ class Search:
             )
             for row, latencies in enumerate(limits)
         ]
+
+
+def _rank(one: Finalist) -> tuple[bool, float, float]:
+    """Return what finalists are sorted by: those that keep the limits by accuracy, the others by probability."""
+    return not one.keeps, -one.accuracy if one.keeps else 0.0, -one.probability

@@ -183,6 +183,19 @@ def test_without_measuring_the_answer_is_a_prediction(tmp_path: Path) -> None:
     assert all(one.probability >= 0.9 for one in result.finalists)
 
 
+def test_of_equally_accurate_networks_the_faster_one_is_the_answer(tmp_path: Path) -> None:
+    plain = Function("plain", lambda genes: np.full(len(genes), 70.0))
+    evidence = FunctionEvidence(SPACE, latency)
+    result = search_in(tmp_path / "predicted", evidence, plain, Listed(ALL[:200]), LIMIT, 0).run()
+    predicted = evidence.predicts()[0](ALL[:200]).mean_ms
+    assert result.winner is not None
+    assert result.winner.latencies[0].predicted_ms == pytest.approx(predicted.min())
+    measured = search_in(tmp_path / "measured", evidence, plain, Listed(ALL), LIMIT, 10).run()
+    assert measured.winner is not None
+    probabilities = [one.probability for one in measured.finalists if one.keeps]
+    assert measured.winner.probability == max(probabilities)
+
+
 def test_few_macs_and_parameters(tmp_path: Path) -> None:
     evidence = FunctionEvidence(SPACE, latency)
     search = search_in(tmp_path, evidence, SOURCE, Listed(ALL), LIMIT, 6)
