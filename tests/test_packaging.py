@@ -85,6 +85,12 @@ def test_the_tested_versions_are_installed() -> None:
     assert installed == {name: TESTED[canonicalize_name(name)] for name in names}
 
 
+def test_no_two_test_modules_have_one_name() -> None:
+    """pytest imports them by their names alone, and stops at the second one: `python -m pytest` would run nothing."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_ci_runs_the_commands_of_the_readme() -> None:
     readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
     assert "pip install -c constraints.txt -e . && " in readme
