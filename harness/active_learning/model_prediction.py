@@ -10,7 +10,7 @@ from latlab.harness.active_learning.learnt_costs import LearntCosts, MeasuredFil
 from latlab.harness.active_learning.target_labels import named_for
 from latlab.harness.errors import BadInputError
 from latlab.harness.exporters import Artifact, ArtifactCache
-from latlab.harness.models.kernels_apart import kernels_apart
+from latlab.harness.models.kernels_apart import READING_S, kernels_apart
 from latlab.predictors.graph import Work, interval_of_label
 
 __all__ = ["ModelPrediction", "predict_model", "work_of_artifact"]
@@ -111,8 +111,13 @@ def _remarks(costs: LearntCosts, unseen: tuple[str, ...], label: MeasuredFile | 
     return tuple(found)
 
 
-def work_of_artifact(artifact: Artifact, cache: ArtifactCache) -> Work:
+def work_of_artifact(artifact: Artifact, cache: ArtifactCache, most_s: float = READING_S) -> Work:
     """Return the kernels of a model's file, which are read once.
+
+    Args:
+        artifact: the file.
+        cache: the cache in whose folder kernels are kept.
+        most_s: longest time in seconds that it is read.
 
     Raises:
         BadInputError: they cannot be read.
@@ -122,7 +127,7 @@ def work_of_artifact(artifact: Artifact, cache: ArtifactCache) -> Work:
     work = kept.get(*identity)
     if work is None:
         inputs = artifact.inputs
-        work = kernels_apart(artifact.path, inputs or (), None if inputs else artifact.input_shape or None)
+        work = kernels_apart(artifact.path, inputs or (), None if inputs else artifact.input_shape or None, most_s)
         if work.kernels:
             kept.keep(work, *identity)
     return work

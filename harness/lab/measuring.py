@@ -33,6 +33,10 @@ from latlab.search_spaces import Architecture, BlockSpace, SearchSpace
 
 __all__ = ["Measuring"]
 
+READ_BEFORE_S = 15.0
+"""Longest time in seconds that the file of a model is read before it is measured. What takes longer has a label, and
+teaches nothing of other models."""
+
 
 class Measuring(LabBase):
     """The verbs that make labels."""
@@ -201,11 +205,11 @@ class Measuring(LabBase):
         return import_labels(self.store, self.inventory, [Path(one) for one in named], as_target, **how)
 
     def _with_kernels(self, artifact: Artifact) -> Artifact:
-        """Return the file of a model with what it executes, if that can be read."""
+        """Return the file of a model with what it executes, if that can be read soon: the device waits meanwhile."""
         from latlab.harness.active_learning.model_prediction import work_of_artifact  # scipy.linalg is heavy
 
         try:
-            return replace(artifact, kernels=tuple(work_of_artifact(artifact, self.cache).to_json()))
+            return replace(artifact, kernels=tuple(work_of_artifact(artifact, self.cache, READ_BEFORE_S).to_json()))
         except BadInputError:  # a file that no runtime takes here may run on the device
             return artifact
 

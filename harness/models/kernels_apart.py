@@ -18,10 +18,11 @@ from typing import Any
 
 from latlab.agents.protocol.load_request import InputRequest
 from latlab.harness.errors import BadInputError
+from latlab.harness.exporters.worker import end_with_parent
 from latlab.harness.models.kernels import kernels_of
 from latlab.predictors.graph import Work
 
-__all__ = ["kernels_apart"]
+__all__ = ["READING_S", "kernels_apart"]
 
 READER = ("-m", "latlab.harness.models.kernels_apart")
 """Arguments of Python for the process that reads."""
@@ -31,8 +32,18 @@ MEMORY_BYTES = 16 << 30
 """Most memory that reading it may take."""
 
 
-def kernels_apart(path: Path, inputs: Sequence[InputRequest] = (), only_shape: tuple[int, ...] | None = None) -> Work:
+def kernels_apart(
+    path: Path,
+    inputs: Sequence[InputRequest] = (),
+    only_shape: tuple[int, ...] | None = None,
+    most_s: float = READING_S,
+) -> Work:
     """Return the kernels of a model file, as `kernels_of`, whatever the file does to the process that reads it.
+
+    Args:
+        path: the file.
+        inputs, only_shape: as for `kernels_of`.
+        most_s: longest time in seconds that it is read. The reader ends with this process, however that ends.
 
     Raises:
         BadInputError: as `kernels_of`; or reading it ended a process, or took too long.
@@ -45,11 +56,11 @@ def kernels_apart(path: Path, inputs: Sequence[InputRequest] = (), only_shape: t
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            timeout=READING_S,
+            timeout=most_s,
         )
         found = json.loads(done.stdout)
     except subprocess.TimeoutExpired as error:
-        raise BadInputError(f"the operators of {path} are unknown: reading it took over {READING_S:.0f} s") from error
+        raise BadInputError(f"the operators of {path} are unknown: reading it took over {most_s:.0f} s") from error
     except ValueError as error:
         name = signal.Signals(-done.returncode).name if done.returncode < 0 else f"exit code {done.returncode}"
         raise BadInputError(
@@ -74,5 +85,6 @@ def _read(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
     sys.stdout.write(json.dumps(_read(json.load(sys.stdin))))
