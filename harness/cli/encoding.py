@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,6 @@ from typing import Annotated
 import typer
 
 from latlab.harness.cli.command import App, output_option
-from latlab.harness.cli.interruption import interruption
 from latlab.harness.cli.options import ENCODING_NAMES, SeedOption, SpaceOption, json_option, print_json
 from latlab.harness.cli.table_files import table_format, write_table
 from latlab.harness.errors import BadInputError
@@ -59,21 +57,16 @@ def encode(
 
     archs = None if genes is None else read_genes(space_named(space), genes)
     started = time.monotonic()
-    try:
-        with progress(quiet=as_json, trains=not runs_networks(encoding)) as finished:
-            found = encode_space(
-                space,
-                encoding,
-                count=count,
-                archs=archs,
-                seed=seed,
-                jobs=jobs or len(os.sched_getaffinity(0)),
-                progress=finished,
-            )
-    except KeyboardInterrupt:
-        kept = "Finished proxies are cached; the same command continues."
-        print(f"latlab: {interruption.words}\n{kept}", file=sys.stderr)
-        sys.exit(interruption.exit_code)
+    with progress(quiet=as_json, trains=not runs_networks(encoding)) as finished:
+        found = encode_space(
+            space,
+            encoding,
+            count=count,
+            archs=archs,
+            seed=seed,
+            jobs=jobs or len(os.sched_getaffinity(0)),
+            progress=finished,
+        )
     write_table(found.table, out, format_)
     rows, seconds = len(found.table), time.monotonic() - started
     if as_json:

@@ -94,6 +94,11 @@ def latlab(
 
 KEEP_WHAT_THEY_MEASURE = ("measure", "embed", "onboard", "search", "sustain", "compare")
 """Commands that lose nothing when they are interrupted."""
+CONTINUE = {
+    "encode": "Finished proxies are cached; the same command continues.",
+    "pretrain": "Nothing is half written; the same command continues.",
+}
+"""What other commands that may last keep of their work."""
 ONLY_READ = ("devices", "doctor", "help", "inspect", "show", "spaces")
 """Commands that have nothing to lose."""
 COLLECT_AFTER = (20_000, 50, 100)
@@ -152,6 +157,8 @@ def _what_is_saved(command: str) -> str | None:
     """Return what an interrupted command leaves behind, in words; None if it writes nothing."""
     if command in KEEP_WHAT_THEY_MEASURE:
         return "Everything measured so far is in the store; the same command continues."
+    if command in CONTINUE:
+        return CONTINUE[command]
     if command == "setup":
         return "The device's environment is replaced as a whole: it is the earlier one, or the new one."
     if command in ONLY_READ:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,6 @@ import typer
 
 from latlab.harness.cli.bench import DATA, ProtocolName
 from latlab.harness.cli.command import App, output_option
-from latlab.harness.cli.interruption import interruption
 from latlab.harness.cli.options import STORE, SeedOption, StoreOption, json_option, print_json
 from latlab.harness.errors import BadInputError
 
@@ -73,24 +71,20 @@ def pretrain(
             raise BadInputError("--protocol chooses rows of a --table or a --task")
         existing(store)
     folder = data if data is not None else Path(os.environ[DATA]) if os.environ.get(DATA) else None
-    try:
-        with show.training(specs[0].text, quiet=as_json) as report:
-            found = Lab(store).pretrain(
-                specs[0].name,
-                out=out,
-                space=space,
-                sources=sources,
-                table=table,
-                task=task,
-                data=folder,
-                protocol=protocol.value,
-                options=dict(specs[0].options),
-                seed=seed,
-                report=report,
-            )
-    except KeyboardInterrupt:
-        print(f"latlab: {interruption.words}\nNothing is half written; the same command continues.", file=sys.stderr)
-        sys.exit(interruption.exit_code)
+    with show.training(specs[0].text, quiet=as_json) as report:
+        found = Lab(store).pretrain(
+            specs[0].name,
+            out=out,
+            space=space,
+            sources=sources,
+            table=table,
+            task=task,
+            data=folder,
+            protocol=protocol.value,
+            options=dict(specs[0].options),
+            seed=seed,
+            report=report,
+        )
     if as_json:
         print_json({"folder": str(found.folder), **found.card.to_json()})
     else:

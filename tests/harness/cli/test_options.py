@@ -39,6 +39,8 @@ COMMANDS: dict[str, list[str]] = {
     "sustain": ["local", "--space", SPACE, "--arch", FIRST],
     "profile": [FIRST, "local", "--space", SPACE],
     "compare": ["local", "--space", SPACE, "--arch", FIRST, "--arch", SECOND],
+    "encode": ["--space", SPACE, "--encoding", "one-hot", "--count", "3", "--out", "z.csv"],
+    "pretrain": ["--predictor", "maml", "--space", SPACE, "--out", "trained"],
 }  # fmt: skip
 """Words with which each command that has a numeric option begins to work."""
 NUMBERS = ("--threads", "--batch-size")
@@ -86,6 +88,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Lab, "run_jobs", reached)  # what comes before a device is what is tested here
+    monkeypatch.setattr("latlab.harness.lab.encoding.encode_space", reached)  # or before minutes of work
     chance = random.Random(0)
     archs = get("fbnet").sample(40, 5)
     table = {"arch": [arch.text for arch in archs]} | {

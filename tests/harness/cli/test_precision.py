@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from latlab.harness.cli.help_pages import PAGES
 from latlab.harness.cli.main import main
 from latlab.harness.store.sources import listing, precision_of
 from latlab.harness.store.store import Store
@@ -54,6 +55,7 @@ def test_a_precision_that_a_runtime_lacks_is_one_error(
     assert code == 2
     assert error == (
         "latlab: tflite has no bf16: choose fp32, fp16 or int8\nbf16 can be had with the runtime torchscript.\n"
+        f"`latlab help {PAGES[command]}` has more.\n"
     )
 
 

@@ -21,6 +21,7 @@ from latlab.search_spaces import get
 FIXTURE = Path(__file__).parent.parent / "store" / "fixtures" / "version_0_1.db.gz"
 FIRST, SECOND = (arch.text for arch in get("nasbench201").sample(2, 0))
 WITHOUT_STORE = {
+    "encode",
     "help",
     "spaces",
     "inspect",
