@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import math
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 from latlab import predictors
 from latlab.harness.active_learning.predictor_factory import PredictorOptions
@@ -22,6 +24,13 @@ PRETRAINED = "pretrained"
 """The option of any predictor that names the folder of a pre-trained one."""
 TABLE = "encoding_table"
 """The argument of constructors that is given by an option of its own (`--encoding-table`)."""
+ALLOWED = {
+    bool: "on or off",
+    int: "a whole number, 0 or more",
+    float: "a number, 0 or more",
+    str: "a text that is no number",
+}
+"""The kinds of options that text can give, and how they are called."""
 WORDS = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
 
 
@@ -86,6 +95,8 @@ def parse_specs(text: str) -> list[PredictorSpec]:
                 raise BadInputError(
                     f"--predictor {text}: {option!r} is no option", "Write them as NAME:key=value,key=value."
                 )
+            if key.strip() in found[-1][1]:
+                raise BadInputError(f"--predictor {text}: {key.strip()} is given twice")
             found[-1][1][key.strip()] = _read(value.strip())
     if not found:
         raise BadInputError("--predictor names none", f"Installed are: {', '.join(predictors.names())}.")
@@ -104,18 +115,40 @@ def _spec(name: str, options: dict[str, Option]) -> PredictorSpec:
 
 
 def _check(spec: PredictorSpec) -> None:
-    """Check that the constructor takes the options, so that a misspelt one fails now and not at the first task."""
+    """Check that the constructor takes the options, so that a wrong one fails now and not at the first task."""
     points = list(entry_points(group="latlab.predictors", name=spec.name))
     if not points:
         raise BadInputError(f"unknown predictor {spec.name!r}; installed are: {', '.join(predictors.names())}")
-    taken = inspect.signature(points[0].load()).parameters
-    known = [name for name in taken if name not in ("space", "seed", TABLE)]
-    for key, _ in spec.options:
+    known = _option_kinds(points[0].load())
+    for key, value in spec.options:
         if key not in known:
             raise BadInputError(
                 f"predictor {spec.name} has no option {key!r}",
                 f"Its options are: {', '.join(known)}." if known else "It has no options.",
             )
+        if not any(_fits(value, kind) for kind in known[key]):
+            wanted = " or ".join(sorted(ALLOWED[kind] for kind in known[key]))
+            raise BadInputError(f"predictor {spec.name}: {key} is {_written(value)!r}, but must be {wanted}")
+
+
+def _option_kinds(predictor: type[Predictor]) -> dict[str, set[type]]:
+    """Return the options of a predictor that text can give, with their kinds: all where its code states none."""
+    try:
+        hints = get_type_hints(predictor.__init__)
+    except NameError:  # of a plug-in whose annotations are not importable
+        hints = {}
+    names = [name for name in inspect.signature(predictor).parameters if name not in ("space", "seed", TABLE)]
+    kinds = {name: set(get_args(hints[name]) or (hints[name],)) if name in hints else set(ALLOWED) for name in names}
+    return {name: found - {NoneType} for name, found in kinds.items() if found <= {*ALLOWED, NoneType}}
+
+
+def _fits(value: Option, kind: type) -> bool:
+    """Return whether a value is of a kind; a number must be finite and no less than 0."""
+    if kind in (bool, str):
+        return type(value) is kind and value != ""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return (kind is float or isinstance(value, int)) and value >= 0 and math.isfinite(value)
 
 
 def _read(text: str) -> Option:

@@ -18,6 +18,7 @@ from latlab.predictors.help import Help
 from latlab.predictors.help.hardware_embedding import Scale, embedding, impute, label_scale, source_pool
 from latlab.predictors.help.meta_learning import Settings, adapted, meta_loss
 from latlab.predictors.help.network import Meta, forward, initial
+from latlab.predictors.help.published_checkpoint import published_weights
 from latlab.search_spaces import get
 
 CELLS = get("nasbench201")
@@ -242,3 +243,12 @@ def test_label_scale_agrees_with_the_network_before_adaptation() -> None:
     alone = label_scale(truth.latency(guess[:1]), guess[:1], [Scale(1, 4), Scale(10, 40)])
     assert alone.high / alone.low == pytest.approx(4)
     assert alone.labels(truth.latency(guess[:1])) == pytest.approx(guess[:1])
+
+
+@pytest.mark.parametrize("content", [b"root:x:0:0\n", b"", b"\x80\x02J\x01", b"}u.", b"PK\x03\x04xx"])
+def test_a_checkpoint_of_arbitrary_bytes_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "help_max_corr.pt"
+    path.write_bytes(content)
+    space = get("nasbench201")
+    with pytest.raises(ValueError, match=r"help_max_corr\.pt cannot be read"):
+        published_weights(str(path), trunk_of(space, "cpu"), Settings())

@@ -180,6 +180,26 @@ def test_options_of_predictors() -> None:
         parse_specs("a=1,ridge")
     with pytest.raises(BadInputError, match="no option"):
         parse_specs("ridge:robust=off,noise=0.5")
+    with pytest.raises(BadInputError, match="no option 'settings'"):  # which no text can give
+        parse_specs("help:settings=1")
+    with pytest.raises(BadInputError, match="steps is given twice"):
+        parse_specs("help:steps=0,steps=1")
+    assert parse_specs("help:episodes=5,trimmed=0,modulate=off,checkpoint=a.pt")[0].name == "help"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "wanted"),
+    [
+        *((f"help:episodes={value}", "a whole number") for value in ("x", "", "-1", "1e99", "on")),
+        *((f"ofa-mlp:rate={value}", "a number") for value in ("nan", "inf", "-0.1", "off")),
+        ("help:condition=3", "on or off"),
+        ("help:checkpoint=", "a text"),
+    ],
+)
+def test_an_option_of_a_predictor_with_a_wrong_value(wrong: str, wanted: str) -> None:
+    name, _, option = wrong.partition(":")
+    with pytest.raises(BadInputError, match=rf"predictor {name}: {option.partition('=')[0]} is .* must be {wanted}"):
+        parse_specs(wrong)
 
 
 @pytest.mark.data
