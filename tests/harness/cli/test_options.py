@@ -83,7 +83,7 @@ def _numeric() -> Iterator[tuple[str, str]]:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which the commands begin to work, and end where they would use a device."""
 
-    def reached(*_: object) -> None:
+    def reached(*_: object, **__: object) -> None:
         raise ReachedError("the device is reached")
 
     monkeypatch.chdir(tmp_path)
