@@ -47,7 +47,7 @@ def other_spaces(
     for name in wanted or ():
         if name not in names:
             raise BadInputError(
-                f"the store {store.path} has no labels of {target} in another space {name}",
+                f"in another space {name} there are no labels of {target}, in the store {store.path}",
                 f"It has: {', '.join(names) or 'none'}.",
             )
     chosen = names if wanted is None else [name for name in names if name in wanted]

@@ -11,12 +11,12 @@ from latlab.harness.errors import BadInputError
 from latlab.harness.statistics.distribution import PERCENTILES
 from latlab.harness.store.store import Store
 from latlab.harness.store.tables import LABELS
-from latlab.harness.store.vocabulary import Status
+from latlab.harness.store.vocabulary import LATENCY, Status
 from latlab.harness.telemetry.metrics import METRICS
 
 __all__ = ["LATENCY", "MEMORY", "PREDICTED", "check_metric", "in_place_of_latency", "named_for", "target_labels"]
 
-LATENCY, MEMORY = "latency_ms", "peak_memory_mb"
+MEMORY = "peak_memory_mb"
 PREDICTED = (LATENCY, *(name for name in METRICS if name != "file_bytes"), *PERCENTILES)
 """What can be predicted, by the names of the store's columns. The size of a file need not be: exporting tells it."""
 _VALUES = {"latency_ms": "", "std_ms": "std", "lower_ms": "lower", "upper_ms": "upper", "measured_ms": "measured"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -85,7 +86,7 @@ def _from_cache(folder: Path, predictor: Predictor) -> tuple[Predictor, dict[str
     except (OSError, ValueError, AttributeError, TypeError):  # nothing there, or damaged: it is trained anew
         return None
     with suppress(OSError):
-        folder.touch()
+        os.utime(folder)
     return found, figures
 
 

@@ -14,6 +14,8 @@ from latlab.harness.cli.options import ENCODING_NAMES, SeedOption, SpaceOption, 
 from latlab.harness.cli.table_files import table_format, write_table
 from latlab.harness.errors import BadInputError
 
+__all__ = ["app"]
+
 app = App()
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from latlab.harness.active_learning.target_labels import LATENCY
 from latlab.harness.cli.command import App, output_option
 from latlab.harness.cli.failures import end_with_failures
 from latlab.harness.cli.groups import InputGroup, LabGroup, PredictorGroup, TargetGroup, existing, grouped
@@ -33,6 +32,7 @@ from latlab.harness.cli.options import (
 )
 from latlab.harness.cli.table_files import table_format, write_table
 from latlab.harness.errors import BadInputError
+from latlab.harness.store.vocabulary import LATENCY
 
 if TYPE_CHECKING:
     from latlab.harness.models.input_options import InputOptions

@@ -6,13 +6,17 @@ from enum import StrEnum
 
 from latlab.agents.protocol.errors import KINDS
 
-__all__ = ["FAILURES", "USER_MODEL_SPACE", "Role", "Selection", "Status"]
+__all__ = ["FAILURES", "LATENCY", "USER_MODEL_SPACE", "Role", "Selection", "Status"]
 
 FAILURES = frozenset({*KINDS, "export_mismatch"})
 """Statuses of measurements that failed: the kinds of failure on a device, and a file that computes something else."""
 
 USER_MODEL_SPACE = "model"
 """The name that takes the place of the search space for a model of the user's own, which has none."""
+
+
+LATENCY = "latency_ms"
+"""The column of the label itself, beside which others, such as the energy, can be predicted."""
 
 
 class Status(StrEnum):
