@@ -137,7 +137,7 @@ def test_the_command_of_a_refusal_works(two_open: Path) -> None:
     refused = command("measure", "local", "--model", two_open.name)
     assert refused.returncode == 2
     assert "ids int64 [batch, seq]; mask int64 [batch, seq]" in refused.stderr
-    proposed = refused.stderr.rpartition("for example: latlab ")[2].strip()
+    proposed = refused.stderr.rpartition("for example: latlab ")[2].partition("\n")[0]
     assert proposed == f"measure local --model {two_open.name} --dim seq=128"
     done = command(*shlex.split(proposed), "--policy", "quick", "--json")
     assert done.returncode == 0
