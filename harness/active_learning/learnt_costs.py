@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from latlab.harness.active_learning.session_spread import on_one_level
 from latlab.harness.active_learning.source_devices import ALL, wanted_names
 from latlab.harness.active_learning.target_labels import LATENCY, target_labels
 from latlab.harness.architectures import space_named
@@ -106,8 +107,10 @@ def learn_costs(
             labels in a space that is named.
     """
     every = target_labels(store, str(target), metric, ("artifact_sha256", "seed", "id"))
-    rows = every[(every["space"] != USER_MODEL_SPACE) & (every["role"] != Role.HOLDOUT)]
-    spaces = sorted(rows["space"].unique())
+    # What the labels of a session have in common is taken out, but a measured file is answered with its label as it is.
+    level = on_one_level(store, str(target), every) if metric == LATENCY else every
+    rows = level[(level["space"] != USER_MODEL_SPACE) & (level["role"] != Role.HOLDOUT)]
+    spaces = [name for name in sorted(rows["space"].unique()) if _is_installed(name)]
     wanted = wanted_names(which, "search spaces", "--spaces-from")
     for name in sorted(wanted or ()):
         if name not in spaces:
@@ -128,7 +131,7 @@ def learn_costs(
             works += [work for work in found if work is not None and work.kernels]
             parts.append(alike.iloc[readable])
             labels[space] = len(readable)
-    models = _models(store, every[every["space"] == USER_MODEL_SPACE])
+    models = _models(store, level[level["space"] == USER_MODEL_SPACE])
     known = [one for one in models if one.work is not None and one.work.kernels][-MOST_MODELS:]
     if known:
         works += [one.work for one in known if one.work is not None]
@@ -150,10 +153,18 @@ def learn_costs(
         posterior=CostPosterior(works, value / scale, stderr / scale),
         scale=scale,
         labels=labels,
-        files=(*models, *_networks(every, target)),
+        files=(*_models(store, every[every["space"] == USER_MODEL_SPACE]), *_networks(every, target)),
         unread=sum(one.work is None for one in models),
         simulated=bool(every["simulated"].any()),
     )
+
+
+def _is_installed(space: str) -> bool:
+    try:
+        space_named(space)
+    except BadInputError:
+        return False
+    return True
 
 
 def _scale(works: Sequence[Work], values: np.ndarray) -> float:

@@ -37,7 +37,7 @@ USUAL_COMMON, VIRTUAL_COMMON, USUAL_SPECIFIC = 0.03, 0.06, 0.01
 differ by 4 to 6 % because of neighbours that it cannot see (benchmarks/RESULTS.md)."""
 ASSUMED_SESSIONS, ASSUMED_NETWORKS = 2.0, 2.0
 """Sessions, and networks in two sessions, that weigh as much as those assumptions."""
-MOST_SESSIONS = 12
+MOST_SESSIONS = 60
 """Most sessions of each target, the latest ones, whose anchors are read."""
 TRIM = 0.25
 """Share of an anchor's samples that is cut at each end: that of the policy `default`, for all sessions alike."""

@@ -251,9 +251,8 @@ def test_a_file_that_ends_the_process_that_reads_it(own: Path, monkeypatch: pyte
     with pytest.raises(BadInputError, match=r"new\.onnx are unknown: reading it ended the process \(SIGSEGV\)"):
         kernels_apart(own / "new.onnx")
     monkeypatch.setattr("latlab.harness.models.kernels_apart.READER", ("-c", "import time; time.sleep(60)"))
-    monkeypatch.setattr("latlab.harness.models.kernels_apart.READING_S", 0.5)
     with pytest.raises(BadInputError, match="took over"):
-        kernels_apart(own / "new.onnx")
+        kernels_apart(own / "new.onnx", most_s=0.5)
 
 
 def test_a_broken_file_is_refused_in_words(own: Path, tmp_path: Path) -> None:
