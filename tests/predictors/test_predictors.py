@@ -11,6 +11,7 @@ import pytest
 
 from latlab.predictors import Predictor, UnknownPredictorError, create, names
 from latlab.predictors.acquisition import choose
+from latlab.predictors.bases.fine_tuning import Schedule, Settings
 from latlab.predictors.common.metrics import coverage_percent, mape_percent, spearman, within_percent
 from latlab.search_spaces import Architecture, get
 
@@ -33,6 +34,11 @@ PLANNERS = ("ridge",)
 """They have a posterior of their own; scores (`ScorePredictor`) borrow one, and some are meant to be poor."""
 
 
+_FEW = Schedule(epochs=2, batch=32, rate=1e-3, decay=0.0)
+SHORT = {"ofa-mlp": {"steps": 60}, "brp-nas": {"settings": Settings(_FEW, _FEW, scratch=_FEW)}}
+"""Options of predictors that train for most of a minute on a target alone."""
+
+
 @pytest.fixture(params=PLANNERS)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -44,7 +50,7 @@ def any_name(request: pytest.FixtureRequest) -> str:
 
 
 def fitted(name: str, space: str, n: int = 20, noise: float = 0.02) -> tuple[Predictor, list[Architecture]]:
-    predictor = create(name, get(space))
+    predictor = create(name, get(space), **SHORT.get(name, {}))
     support = get(space).sample(n, 1)
     predictor.adapt(support, device(support, noise))
     return predictor, support
