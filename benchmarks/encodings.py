@@ -38,7 +38,7 @@ from latlab.harness.paths import cache_folder  # noqa: E402
 from latlab.predictors.common.metrics import spearman  # noqa: E402
 from latlab.predictors.encodings import zero_cost  # noqa: E402
 from latlab.predictors.encodings.encode import encode  # noqa: E402
-from latlab.predictors.encodings.zero_cost import PROXIES  # noqa: E402
+from latlab.predictors.encodings.names import PROXIES  # noqa: E402
 from latlab.search_spaces import SearchSpace, get  # noqa: E402
 
 PATH = RESULTS / "encodings.json"

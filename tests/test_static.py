@@ -31,7 +31,12 @@ def dangers(tree: ast.Module) -> list[str]:
             found.append(f"from {node.module} import")
         elif isinstance(node, ast.Call):
             name = ast.unparse(node.func)
-            found += [name] * (name in CALLS or (isinstance(node.func, ast.Name) and name in BUILT_IN))
+            restricted = name == "torch.load" and any(
+                one.arg == "weights_only" and isinstance(one.value, ast.Constant) and one.value.value is True
+                for one in node.keywords
+            )
+            listed = name in CALLS and not restricted
+            found += [name] * (listed or (isinstance(node.func, ast.Name) and name in BUILT_IN))
             found += [
                 f"{name}({keyword.arg}={keyword.value.value})"
                 for keyword in node.keywords
@@ -49,5 +54,6 @@ def test_what_would_be_found() -> None:
     code = (
         "import pickle\nfrom marshal import loads\neval('1')\ntorch.load(f)\nyaml.load(f)\n"
         "subprocess.run('x', shell=True)\nnp.load(f, allow_pickle=True)\nre.compile('x')\ntorch.jit.load(f)\n"
+        "torch.load(f, weights_only=True)\n"
     )
     assert len(dangers(ast.parse(code))) == 7

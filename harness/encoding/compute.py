@@ -15,8 +15,7 @@ from latlab.harness.paths import cache_folder
 from latlab.harness.processes import in_processes, one_thread
 from latlab.predictors.base import FloatArray, IntArray
 from latlab.predictors.encodings.encode import columns_of, encode, zcp_cache
-from latlab.predictors.encodings.names import check_encoding, runs_networks
-from latlab.predictors.encodings.zero_cost import PROXIES
+from latlab.predictors.encodings.names import PROXIES, check_encoding, runs_networks
 from latlab.search_spaces import SearchSpace, get
 
 __all__ = ["Encoded", "encode_networks"]

@@ -13,8 +13,8 @@ import numpy as np
 from latlab.harness.errors import BadInputError
 from latlab.harness.importers.grid import Grid, as_numbers, read_csv, read_parquet
 from latlab.predictors.base import FloatArray, IntArray
+from latlab.predictors.encodings.names import PROXIES
 from latlab.predictors.encodings.table import EncodingTable
-from latlab.predictors.encodings.zero_cost import PROXIES
 from latlab.search_spaces import Architecture, ArchitectureError, SearchSpace
 
 __all__ = ["read_encoding_table", "read_genes"]

@@ -18,10 +18,10 @@ from latlab.predictors.common.cost_totals import COSTS, totals
 from latlab.predictors.common.kept import code_digest, kept_folder
 from latlab.predictors.encodings import arch2vec as _arch2vec
 from latlab.predictors.encodings import cate as _cate
-from latlab.predictors.encodings.names import check_encoding, runs_networks
+from latlab.predictors.encodings.names import PROXIES, check_encoding, runs_networks
 from latlab.predictors.encodings.table import EncodingTable
 from latlab.predictors.encodings.vector_cache import VectorCache
-from latlab.predictors.encodings.zero_cost import PROXIES, zero_cost_proxies
+from latlab.predictors.encodings.zero_cost import zero_cost_proxies
 from latlab.search_spaces import SearchSpace
 
 __all__ = ["Encoder", "columns_of", "encode", "zcp_cache"]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["ENCODINGS", "check_encoding", "runs_networks"]
+__all__ = ["ENCODINGS", "PROXIES", "check_encoding", "runs_networks"]
 
 ENCODINGS = ("totals", "costs", "zcp", "arch2vec", "cate", "caz")
 """`totals`: four analytic costs; `costs`: costs by class of operator; `zcp`: the thirteen zero-cost proxies; `caz`:
 CATE, Arch2Vec and ZCP side by side."""
+PROXIES = (
+    "epe_nas", "fisher", "flops", "grad_norm", "grasp", "jacov", "l2_norm",
+    "nwot", "params", "plain", "snip", "synflow", "zen",
+)  # fmt: skip
+"""Names of the zero-cost proxies, in alphabetical order, which is that of their columns."""
 RUNNING = ("zcp", "caz")
 """Encodings that build and run networks, which takes about a second each."""
 

@@ -27,15 +27,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latlab.predictors.base import FloatArray
+from latlab.predictors.encodings.names import PROXIES
 from latlab.search_spaces import Architecture, Layer, SearchSpace
 
-__all__ = ["PROXIES", "Batch", "Weights", "random_batch", "weights_of", "zero_cost_proxies"]
+__all__ = ["Batch", "Weights", "random_batch", "weights_of", "zero_cost_proxies"]
 
-PROXIES = (
-    "epe_nas", "fisher", "flops", "grad_norm", "grasp", "jacov", "l2_norm",
-    "nwot", "params", "plain", "snip", "synflow", "zen",
-)  # fmt: skip
-"""Names of the proxies, in alphabetical order, which is that of their columns."""
 BATCH = 16
 """Images of a batch, as in nasflat_latency's table. Time grows with it."""
 SMALL = 1e-5

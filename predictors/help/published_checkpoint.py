@@ -5,10 +5,6 @@ They are files of PyTorch, of which only tensors are read (`weights_only`): noth
 
 from __future__ import annotations
 
-import pickle
-import struct
-import zipfile
-
 import torch
 from torch import Tensor
 
@@ -18,11 +14,6 @@ from latlab.predictors.help.network import Meta, misfit
 
 __all__ = ["published_weights"]
 
-UNREADABLE = (
-    *(OSError, EOFError, RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError),
-    *(pickle.UnpicklingError, struct.error, zipfile.BadZipFile),
-)
-"""What PyTorch's restricted reader raises for bytes that are no checkpoint: whatever its steps come upon."""
 PREFIX = "meta_learner."
 LAYERS = {
     "fc1": "arch1",
@@ -46,7 +37,7 @@ def published_weights(path: str, trunk: Trunk, settings: Settings) -> Meta:
     try:
         # The files are from PyTorch 1.8: a zip, of which the reader of today takes tensors, numbers and dictionaries.
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
+    except Exception as error:  # for bytes that are no checkpoint it raises whatever its steps come upon
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"the checkpoint {path} cannot be read without running what is in it: {reason:.200}") from None
     try:

@@ -17,8 +17,7 @@ from latlab.harness.cli.options import ENCODING_NAMES
 from latlab.harness.encoding import compute
 from latlab.harness.errors import BadInputError
 from latlab.predictors.encodings import encode as encode_module
-from latlab.predictors.encodings.names import ENCODINGS
-from latlab.predictors.encodings.zero_cost import PROXIES
+from latlab.predictors.encodings.names import ENCODINGS, PROXIES
 from latlab.search_spaces import get
 
 Run = Callable[..., tuple[int, str, str]]

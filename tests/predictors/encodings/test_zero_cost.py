@@ -13,7 +13,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from latlab.predictors.encodings import zero_cost
-from latlab.predictors.encodings.zero_cost import PROXIES, Batch, Weights, random_batch, zero_cost_proxies
+from latlab.predictors.encodings.names import PROXIES
+from latlab.predictors.encodings.zero_cost import Batch, Weights, random_batch, zero_cost_proxies
 from latlab.search_spaces import Architecture, get
 
 SPACE = get("nasbench201")
