@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from latlab.harness.architectures import parse_archs, sample_space, space_named
-from latlab.harness.encoding.compute import Encoded, encode_networks
 from latlab.harness.errors import BadInputError
 from latlab.harness.lab.base import LabBase
 from latlab.search_spaces import Architecture
+
+if TYPE_CHECKING:
+    from latlab.harness.encoding.compute import Encoded
 
 __all__ = ["Encoding"]
 
@@ -71,4 +74,6 @@ def encode_space(
     found = parse_archs(chosen, archs) if archs is not None else sample_space(chosen, count or 0, seed)
     if not found:
         raise BadInputError("there is no architecture to encode")
+    from latlab.harness.encoding.compute import encode_networks  # torch is heavy
+
     return encode_networks(chosen, chosen.genes(found), encoding, seed=seed, jobs=jobs, progress=progress)
