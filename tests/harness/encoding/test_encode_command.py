@@ -158,14 +158,18 @@ def test_a_sampler_that_cannot_choose_is_named(lab: Lab, more: dict[str, str], s
         lab.onboard("toy", space="nasbench201", budget=3, **more)
 
 
-def test_the_bench_reads_a_table_of_encodings(run: Run, tmp_path: Path) -> None:
-    space = get("nasbench201")
-    archs = space.sample(60, 0)
+def _latencies(space: str, count: int, path: Path) -> tuple[pd.DataFrame, np.random.Generator]:
+    """Write a table of random latencies on three devices; return it, and a generator for more columns."""
     rng = np.random.default_rng(0)
-    frame = pd.DataFrame({"arch": [arch.text for arch in archs]})
+    frame = pd.DataFrame({"arch": [arch.text for arch in get(space).sample(count, 0)]})
     for device in "abc":
-        frame[device] = rng.uniform(1, 2, 60)
-    frame.to_csv(tmp_path / "l.csv", index=False)
+        frame[device] = rng.uniform(1, 2, count)
+    frame.to_csv(path, index=False)
+    return frame, rng
+
+
+def test_the_bench_reads_a_table_of_encodings(run: Run, tmp_path: Path) -> None:
+    frame, rng = _latencies("nasbench201", 60, tmp_path / "l.csv")
     codes = frame[["arch"]].assign(snip=rng.uniform(1, 2, 60), plain=rng.standard_normal(60))
     codes.to_csv(tmp_path / "e.csv", index=False)
     words = ["bench", "predictors", "--table", "l.csv", "--space", "nasbench201", "--source", "a,b", "--target", "c"]
@@ -184,13 +188,7 @@ def test_the_bench_reads_a_table_of_encodings(run: Run, tmp_path: Path) -> None:
 
 def test_nasflat_reads_a_table_that_lacks_most_of_the_space(run: Run, tmp_path: Path) -> None:
     """Scores are standardised over the table's architectures, so that no other one is needed."""
-    space = get("fbnet")
-    archs = space.sample(40, 0)
-    rng = np.random.default_rng(0)
-    frame = pd.DataFrame({"arch": [arch.text for arch in archs]})
-    for device in "abc":
-        frame[device] = rng.uniform(1, 2, 40)
-    frame.to_csv(tmp_path / "l.csv", index=False)
+    frame, rng = _latencies("fbnet", 40, tmp_path / "l.csv")
     frame[["arch"]].assign(snip=rng.uniform(1, 2, 40), zen=1.0).to_csv(tmp_path / "e.csv", index=False)
     words = ["bench", "predictors", "--table", "l.csv", "--space", "fbnet", "--source", "a,b", "--target", "c"]
     words += ["--samples", "5", "--seeds", "1", "--source-samples", "8", "--json"]
