@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from latlab.harness.active_learning.card_files import read_card
+from latlab.harness.active_learning.card_files import card_from, check_kinds, known_fields, read_card
 from latlab.harness.active_learning.latency_table import (
     MeasuredLatency,
     latency_table,
@@ -96,11 +96,6 @@ class PredictorCard:
         Raises:
             ValueError: it is none, or of a newer latlab.
         """
-        if not isinstance(values, dict):
-            raise ValueError("it is no JSON object")
-        if values.get("format") != FORMAT:
-            raise ValueError(f"its format is {values.get('format')!r:.20}, this latlab reads {FORMAT}")
-        known = {one.name: values[one.name] for one in fields(cls) if one.name in values}
         kinds = {
             "labels": int,
             "session_variance": float,
@@ -110,29 +105,20 @@ class PredictorCard:
             "sources": list,
         }
         kinds |= dict.fromkeys(("device", "scores", "options", "other_spaces"), dict)
-        for name, value in known.items():
-            if type(value) is not kinds.get(name, str):
-                raise ValueError(f"its {name} is {value!r:.40}")
-        if values.get("labels", 0) < 0:
+        known = known_fields(cls, values, FORMAT, kinds)
+        if known.get("labels", 0) < 0:
             raise ValueError("the number of its labels is negative")
-        if not 0 <= values.get("session_variance", 0.0) < math.inf:
-            raise ValueError(f"its session_variance is {values['session_variance']}")
+        if not 0 <= known.get("session_variance", 0.0) < math.inf:
+            raise ValueError(f"its session_variance is {known['session_variance']}")
         for name in ("scores", "options"):
-            wrong = [one for one in known.get(name, {}).values() if type(one) not in (int, float)]
-            if wrong:
-                raise ValueError(f"its {name} hold {wrong[0]!r:.40}")
-        wrong = [one for one in known.get("other_spaces", {}).values() if type(one) is not int or one < 0]
+            check_kinds(known, name, int, float)
+        check_kinds(known, "other_spaces", int)
+        wrong = [one for one in known.get("other_spaces", {}).values() if one < 0]
         if wrong:
             raise ValueError(f"its other_spaces hold {wrong[0]!r:.40}")
-        for one in known.get("sources", ()):
-            if not isinstance(one, dict) or [type(one.get(key)) for key in ("name", "architectures")] != [str, int]:
-                raise ValueError(f"one of its sources is {one!r:.40}")
         if known.get("metric", LATENCY) not in PREDICTED:
             raise ValueError(f"its metric is {known['metric']!r:.40}")
-        try:
-            return cls(**known)
-        except TypeError as error:
-            raise ValueError(str(error).replace("PredictorCard.__init__()", "it")) from None
+        return card_from(cls, known)
 
 
 def card_of(

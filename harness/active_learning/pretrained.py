@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from latlab.harness.active_learning.card_files import read_card
+from latlab.harness.active_learning.card_files import card_from, check_kinds, known_fields, read_card
 from latlab.harness.active_learning.source_devices import signature
 from latlab.harness.active_learning.training_cache import Report, pretrained_once
 from latlab.harness.errors import BadInputError
@@ -65,26 +65,11 @@ class PretrainingCard:
         Raises:
             ValueError: it is none, or of a newer latlab.
         """
-        if not isinstance(values, dict):
-            raise ValueError("it is no JSON object")
-        if values.get("format") != FORMAT:
-            raise ValueError(f"its format is {values.get('format')!r:.20}, this latlab reads {FORMAT}")
-        known = {one.name: values[one.name] for one in fields(cls) if one.name in values}
         kinds = {"seed": int, "sources": list, "options": dict, "figures": dict}
-        for name, value in known.items():
-            if type(value) is not kinds.get(name, str):
-                raise ValueError(f"its {name} is {value!r:.40}")
-        for one in known.get("sources", ()):
-            if not isinstance(one, dict) or [type(one.get(key)) for key in ("name", "architectures")] != [str, int]:
-                raise ValueError(f"one of its sources is {one!r:.40}")
-        for name, allowed in (("figures", (int, float)), ("options", (bool, int, float, str))):
-            wrong = [value for value in known.get(name, {}).values() if type(value) not in allowed]
-            if wrong:
-                raise ValueError(f"its {name} hold {wrong[0]!r:.40}")
-        try:
-            return cls(**known)
-        except TypeError as error:
-            raise ValueError(str(error).replace("PretrainingCard.__init__()", "it")) from None
+        known = known_fields(cls, values, FORMAT, kinds)
+        check_kinds(known, "figures", int, float)
+        check_kinds(known, "options", bool, int, float, str)
+        return card_from(cls, known)
 
 
 @dataclass(frozen=True)
