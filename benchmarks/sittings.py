@@ -22,7 +22,7 @@ import pandas as pd
 from common import RESULTS, save, show
 
 from latlab.harness import Lab
-from latlab.harness.active_learning.session_spread import on_one_level
+from latlab.harness.active_learning.session_spread import ComparedSessions
 from latlab.harness.devices.target_selection import TargetOptions
 from latlab.harness.store.vocabulary import Status
 from latlab.predictors import create
@@ -107,7 +107,7 @@ def mixed(sat: Lab, draws: int) -> list[dict[str, object]]:
                         [measured[(measured["session"] == at) & measured["arch"].isin(archs)] for archs, at in own]
                     )
                     if name.endswith("level"):
-                        part = on_one_level(sat.store, target, part)
+                        part = ComparedSessions(sat.store, target, part).on_one_level(part)
                     predictor = create("roost", found)
                     support = np.concatenate([genes[text] for text in part["arch"]])
                     predictor.adapt(support, part["latency_ms"], part["stderr_ms"])

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from latlab.harness.active_learning.session_spread import on_one_level
+from latlab.harness.active_learning.session_spread import ComparedSessions
 from latlab.harness.active_learning.source_devices import ALL, wanted_names
 from latlab.harness.active_learning.target_labels import LATENCY, target_labels
 from latlab.harness.architectures import space_named
@@ -108,7 +108,7 @@ def learn_costs(
     """
     every = target_labels(store, str(target), metric, ("artifact_sha256", "seed", "id"))
     # What the labels of a session have in common is taken out, but a measured file is answered with its label as it is.
-    level = on_one_level(store, str(target), every) if metric == LATENCY else every
+    level = ComparedSessions(store, str(target), every).on_one_level(every) if metric == LATENCY else every
     rows = level[(level["space"] != USER_MODEL_SPACE) & (level["role"] != Role.HOLDOUT)]
     spaces = [name for name in sorted(rows["space"].unique()) if _is_installed(name)]
     wanted = wanted_names(which, "search spaces", "--spaces-from")

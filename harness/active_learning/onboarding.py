@@ -17,7 +17,7 @@ from latlab.harness.active_learning.onboarding_plan import Holdout, OnboardingPl
 from latlab.harness.active_learning.predictor_factory import predictor_for
 from latlab.harness.active_learning.sample_cost import SampleCost
 from latlab.harness.active_learning.sampling import choose_networks
-from latlab.harness.active_learning.session_spread import on_one_level, session_variance
+from latlab.harness.active_learning.session_spread import ComparedSessions
 from latlab.harness.active_learning.shared_labels import SharedLabels
 from latlab.harness.errors import LatlabError
 from latlab.harness.fleet.failures import TargetFailure, all_failed, failures_of
@@ -208,11 +208,11 @@ class OnboardingJob:
         Args:
             rows: the finished rows of its own session.
         """
-        target = str(self.plan.target)
         rows = rows[rows["status"] == Status.OK]
-        for row in on_one_level(self._store, target, rows).to_dict("records"):
+        sessions = ComparedSessions(self._store, str(self.plan.target), rows)
+        for row in sessions.on_one_level(rows).to_dict("records"):
             self._loop.record(row["arch"], Status.OK, row["latency_ms"], row["stderr_ms"])
-        self._loop.session_variance = session_variance(self._store, target, rows)
+        self._loop.session_variance = sessions.variance(rows)
         self._loop.fit(always=True)
 
     def _campaign(self, selection: str) -> Campaign:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from latlab import search_spaces
-from latlab.harness.active_learning.session_spread import on_one_level
+from latlab.harness.active_learning.session_spread import ComparedSessions
 from latlab.harness.active_learning.source_devices import ALL, wanted_names
 from latlab.harness.active_learning.target_labels import target_labels
 from latlab.harness.errors import BadInputError
@@ -36,7 +36,7 @@ def other_spaces(
         target: the full target.
         space: the space that is predicted.
         which: `all`, `none`, or names of spaces, as a list or separated by commas.
-        rows: the target's labels on one level (`on_one_level`); None to read them.
+        rows: the target's labels on one level (`ComparedSessions`); None to read them.
 
     Raises:
         BadInputError: if the target has no labels in a space that is named.
@@ -55,7 +55,8 @@ def other_spaces(
         return []
     if rows is None:
         own = target_labels(store, target)
-        rows = on_one_level(store, target, own[own["role"] != Role.HOLDOUT])
+        own = own[own["role"] != Role.HOLDOUT]
+        rows = ComparedSessions(store, target, own).on_one_level(own)
     parts = [(name, rows[rows["space"] == name]) for name in chosen]
     return [_labels(search_spaces.get(name), part) for name, part in parts if len(part)]
 

@@ -15,7 +15,7 @@ from latlab.harness.active_learning.loop import ClosedLoop, refitted
 from latlab.harness.active_learning.other_spaces import other_spaces, spaces_of
 from latlab.harness.active_learning.predictor_factory import PredictorOptions, predictor_for
 from latlab.harness.active_learning.remarks import label_remarks
-from latlab.harness.active_learning.session_spread import on_one_level, session_variance
+from latlab.harness.active_learning.session_spread import ComparedSessions
 from latlab.harness.active_learning.source_devices import (
     ALL,
     ENOUGH_LABELS,
@@ -120,7 +120,8 @@ def fitted_to_store(
     labels = target_labels(store, target, metric, ["fingerprint_id"])
     labels = labels[labels["space"] != USER_MODEL_SPACE]
     raw = labels[labels["role"] != Role.HOLDOUT]
-    every = on_one_level(store, target, raw) if metric == LATENCY else raw
+    sessions = ComparedSessions(store, target, raw)
+    every = sessions.on_one_level(raw) if metric == LATENCY else raw
     spaces = [name for name in dict.fromkeys(every["space"]) if not is_block_space(name)]
     if space is None:
         if len(spaces) > 1:
@@ -158,7 +159,7 @@ def fitted_to_store(
         seed=seed,
         metric=metric,
         # Sessions that differ in speed differ in energy, too, but not in memory.
-        session_variance=0.0 if metric == MEMORY else session_variance(store, target, table.fillna({"stderr_ms": 0.0})),
+        session_variance=0.0 if metric == MEMORY else sessions.variance(table),
     )
     fitted = FittedPredictor(loop.predictor, card, measured_latencies(labels[labels["space"] == space]))
     fitted.remarks = (*label_remarks(raw[raw["space"] == space]), *fitted.remarks)

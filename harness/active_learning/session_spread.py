@@ -27,10 +27,7 @@ from latlab.harness.store.store import Store
 from latlab.harness.store.vocabulary import Selection
 from latlab.harness.telemetry.recorded_pass import RecordedAnchor
 
-__all__ = [
-    "USUAL_COMMON", "VIRTUAL_COMMON", "SessionSpread", "on_one_level", "repeated", "session_spread",
-    "session_variance", "with_sessions",
-]  # fmt: skip
+__all__ = ["USUAL_COMMON", "VIRTUAL_COMMON", "ComparedSessions", "SessionSpread", "repeated", "with_sessions"]
 
 USUAL_COMMON, VIRTUAL_COMMON, USUAL_SPECIFIC = 0.03, 0.06, 0.01
 """Relative deviations that are assumed as long as there is one session; the second of a virtual machine, whose sessions
@@ -38,7 +35,9 @@ differ by 4 to 6 % because of neighbours that it cannot see (benchmarks/RESULTS.
 ASSUMED_SESSIONS, ASSUMED_NETWORKS = 2.0, 2.0
 """Sessions, and networks in two sessions, that weigh as much as those assumptions."""
 MOST_SESSIONS = 60
-"""Most sessions of each target, the latest ones, whose anchors are read."""
+"""Most sessions of the target, the latest ones, whose anchors are read."""
+MOST_OF_OTHERS = 12
+"""Most sessions of each other target of its device."""
 TRIM = 0.25
 """Share of an anchor's samples that is cut at each end: that of the policy `default`, for all sessions alike."""
 
@@ -82,58 +81,71 @@ class _Sessions:
         return math.isfinite(self.found.common)
 
 
-def session_spread(store: Store, target: str, rows: pd.DataFrame) -> SessionSpread:
-    """Return how labels of a target differ between sessions, by its own repeated networks and its device's anchors.
+class ComparedSessions:
+    """The sessions of a target, compared once: they bring labels to one level, and say what another session adds.
 
     Args:
-        rows: labels of the target (`Store.table`) with the columns `session_id` and `fingerprint_id`; those that were
-            imported do not count.
+        store: holds the anchors of all sessions of the device.
+        target: the target.
+        rows: labels of the target as they were measured (`Store.table`), with the column `fingerprint_id` if `spread`
+            is asked for. Those that were imported do not count.
     """
-    usual_common = VIRTUAL_COMMON if _is_virtual(store, rows) else USUAL_COMMON
-    own, *others = _of_device(store, target, rows)
-    seen = [one for one in (own, *others) if one.are_compared]
-    freedom = sum(len(one.ids) - 1 for one in seen)
-    common2 = sum((len(one.ids) - 1) * one.found.common**2 for one in seen)
-    counted = [one.found for one in seen if math.isfinite(one.found.specific)]
-    specific2 = sum(one.networks * one.specific**2 for one in counted)
-    networks = sum(one.networks for one in counted)
-    return SessionSpread(
-        math.sqrt((ASSUMED_SESSIONS * usual_common**2 + common2) / (ASSUMED_SESSIONS + freedom)),
-        math.sqrt((ASSUMED_NETWORKS * USUAL_SPECIFIC**2 + specific2) / (ASSUMED_NETWORKS + networks)),
-        sum(len(one.ids) for one in seen),
-        len(own.ids),
-    )
 
+    def __init__(self, store: Store, target: str, rows: pd.DataFrame) -> None:
+        self._store, self._rows = store, with_sessions(rows)
+        self._others: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        for name, campaign, number in store.anchored_sessions(target.split("/")[0], MOST_SESSIONS):
+            self._others[name].append((campaign, number))
+        self._own = _compared([_networks(self._rows), self._anchors(self._others.pop(target, []))])
 
-def session_variance(store: Store, target: str, rows: pd.DataFrame) -> float:
-    """Return the variance that a new session adds to log-latencies predicted from `on_one_level` rows of a target.
+    def on_one_level(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Return labels of the target without what those of a session have in common: on the level of the mean session.
 
-    It is 0 for labels that were all imported: of their sessions nothing is known.
-    """
-    rows = with_sessions(rows[rows["selection"] != Selection.IMPORTED])
-    return session_spread(store, target, rows).of_prediction() if len(rows) else 0.0
+        A session's shift is shrunk towards 0 by how uncertain it is. Labels that were imported stay as they are, and so
+        do all of them where sessions do not differ by more than their errors.
+        """
+        found = self._own.found
+        if rows.empty or not self._own.are_compared or found.common == 0:
+            return rows
+        certain = found.common**2 / (found.common**2 + found.errors**2)
+        shifts = dict(zip(self._own.ids, (certain * found.shifts).tolist(), strict=True))
+        factor = np.exp(-with_sessions(rows)["session_id"].map(shifts).fillna(0.0).to_numpy(float))
+        factor = np.where(rows["selection"] == Selection.IMPORTED, 1.0, factor)
+        return rows.assign(**{name: rows[name].astype(float) * factor for name in ("latency_ms", "stderr_ms")})
 
+    def spread(self) -> SessionSpread:
+        """Return how labels differ between sessions, by the target's networks and the anchors of its whole device."""
+        usual_common = VIRTUAL_COMMON if _is_virtual(self._store, self._rows) else USUAL_COMMON
+        # Other targets show what the device does; their latest sessions are enough for that.
+        others = [_compared([self._anchors(sessions[:MOST_OF_OTHERS])]) for sessions in self._others.values()]
+        seen = [one for one in (self._own, *others) if one.are_compared]
+        freedom = sum(len(one.ids) - 1 for one in seen)
+        common2 = sum((len(one.ids) - 1) * one.found.common**2 for one in seen)
+        counted = [one.found for one in seen if math.isfinite(one.found.specific)]
+        specific2 = sum(one.networks * one.specific**2 for one in counted)
+        networks = sum(one.networks for one in counted)
+        return SessionSpread(
+            math.sqrt((ASSUMED_SESSIONS * usual_common**2 + common2) / (ASSUMED_SESSIONS + freedom)),
+            math.sqrt((ASSUMED_NETWORKS * USUAL_SPECIFIC**2 + specific2) / (ASSUMED_NETWORKS + networks)),
+            sum(len(one.ids) for one in seen),
+            len(self._own.ids),
+        )
 
-def on_one_level(store: Store, target: str, rows: pd.DataFrame) -> pd.DataFrame:
-    """Return labels of a target without what those of a session have in common: on the level of the mean session.
+    def variance(self, rows: pd.DataFrame) -> float:
+        """Return the variance that another session adds to log-latencies predicted from such rows on one level.
 
-    A session's shift is shrunk towards 0 by how uncertain it is. Labels that were imported stay as they are, and so do
-    all of them where sessions do not differ by more than their errors.
+        It is 0 if they were all imported: of their sessions nothing is known.
+        """
+        return self.spread().of_prediction() if (rows["selection"] != Selection.IMPORTED).any() else 0.0
 
-    Args:
-        rows: latencies of the target (`Store.table`).
-    """
-    if rows.empty:
-        return rows
-    rows = with_sessions(rows)
-    own, *_ = _of_device(store, target, rows, others=False)
-    if not own.are_compared or own.found.common == 0:
-        return rows
-    certain = own.found.common**2 / (own.found.common**2 + own.found.errors**2)
-    shifts = dict(zip(own.ids, (certain * own.found.shifts).tolist(), strict=True))
-    factor = np.exp(-rows["session_id"].map(shifts).fillna(0.0).to_numpy(float))
-    factor = np.where(rows["selection"] == Selection.IMPORTED, 1.0, factor)
-    return rows.assign(**{name: rows[name].astype(float) * factor for name in ("latency_ms", "stderr_ms")})
+    def _anchors(self, sessions: Iterable[tuple[str, int]]) -> pd.DataFrame:
+        """Return the levels of the anchors of sessions of one target, a row for each anchor and session."""
+        rows = [
+            (f"anchor {arch}", f"{campaign}/{number}", level_ms, sigma)
+            for campaign, number in sessions
+            for arch, level_ms, sigma in _levels(self._store.anchors(campaign, number))
+        ]
+        return pd.DataFrame(rows, columns=_COLUMNS)
 
 
 def with_sessions(rows: pd.DataFrame) -> pd.DataFrame:
@@ -142,7 +154,7 @@ def with_sessions(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def repeated(rows: pd.DataFrame) -> int:
-    """Return the number of networks that were measured in several sessions, given rows as for `session_spread`."""
+    """Return the number of networks that were measured in several sessions, given rows with sessions."""
     found = _networks(rows)
     return 0 if found.empty else int((found.groupby("network")["session_id"].nunique() > 1).sum())
 
@@ -155,29 +167,12 @@ def _is_virtual(store: Store, rows: pd.DataFrame) -> bool:
 _COLUMNS = ["network", "session_id", "latency_ms", "sigma"]
 
 
-def _of_device(store: Store, target: str, rows: pd.DataFrame, *, others: bool = True) -> list[_Sessions]:
-    """Return the sessions of a target, and, if asked for, those of the device's other targets, each by itself."""
-    anchors = _anchors(store, target.split("/")[0], None if others else target)
-    own = [_networks(rows), anchors.pop(target, pd.DataFrame(columns=_COLUMNS))]
-    return [_compared(own), *(_compared([one]) for one in anchors.values())]
-
-
 def _networks(rows: pd.DataFrame) -> pd.DataFrame:
     own = rows[rows["selection"] != Selection.IMPORTED]
     latency_ms = own["latency_ms"].astype(float)
     network = own["space"].astype(str) + " " + own["arch"].astype(str)
     columns = (network, own["session_id"], latency_ms, own["stderr_ms"].astype(float) / latency_ms)
     return pd.DataFrame(dict(zip(_COLUMNS, columns, strict=True)))
-
-
-def _anchors(store: Store, device: str, only: str | None) -> dict[str, pd.DataFrame]:
-    """Return the levels of the anchors of each target of a device, a row for each anchor and session."""
-    found = defaultdict(list)
-    for target, campaign, session in store.anchored_sessions(device, MOST_SESSIONS):
-        if only in (None, target):
-            for arch, level_ms, sigma in _levels(store.anchors(campaign, session)):
-                found[target].append((f"anchor {arch}", f"{campaign}/{session}", level_ms, sigma))
-    return {target: pd.DataFrame(rows, columns=_COLUMNS) for target, rows in found.items()}
 
 
 def _levels(anchors: Iterable[RecordedAnchor]) -> list[tuple[str, float, float]]:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from latlab.harness.active_learning.fitted_predictor import FittedPredictor
 from latlab.harness.active_learning.latency_table import measured_latencies
-from latlab.harness.active_learning.session_spread import repeated, session_spread, with_sessions
+from latlab.harness.active_learning.session_spread import ComparedSessions, repeated, with_sessions
 from latlab.harness.active_learning.target_labels import LATENCY, in_place_of_latency
 from latlab.harness.errors import LatlabError
 from latlab.harness.fleet.campaigns import Measurements
@@ -73,7 +73,7 @@ class StoreEvidence:
         return {one.target: self._spread(one) for one in self._limits if not repeated(self._rows(one))}
 
     def _spread(self, limit: Limit) -> float:
-        return session_spread(self._store, limit.target, self._rows(limit)).total
+        return ComparedSessions(self._store, limit.target, self._rows(limit)).spread().total
 
     def failed(self) -> set[str]:
         """Return the networks that cannot be measured, or of which the device does not tell a metric with a limit."""

@@ -14,11 +14,9 @@ from latlab.harness.active_learning.fitted_predictor import load_predictor
 from latlab.harness.active_learning.session_spread import (
     USUAL_COMMON,
     VIRTUAL_COMMON,
+    ComparedSessions,
     SessionSpread,
-    on_one_level,
     repeated,
-    session_spread,
-    session_variance,
 )
 from latlab.harness.store.store import Store
 from latlab.harness.store.vocabulary import Selection
@@ -47,6 +45,10 @@ def _rows(networks: int, shifts: list[float], specific: float, error: float = 0.
     )
 
 
+def _leveled(store: Store, target: str, rows: pd.DataFrame) -> pd.DataFrame:
+    return ComparedSessions(store, target, rows).on_one_level(rows)
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "latlab.db")
@@ -64,11 +66,11 @@ def _add_session(store: Store, target: str, number: int, log_shift: float) -> No
 
 
 def test_networks_that_were_measured_again_show_the_spread(store: Store) -> None:
-    found = session_spread(store, TOY, _rows(300, [0.0] * 2, 0.06))
+    found = ComparedSessions(store, TOY, _rows(300, [0.0] * 2, 0.06)).spread()
     assert found.specific == pytest.approx(0.06, rel=0.1)
     assert found.common < USUAL_COMMON, "two sessions that agree"
     shifts = list(np.random.default_rng(1).normal(0, 0.1, 40))
-    found = session_spread(store, TOY, _rows(50, shifts, 0.01))
+    found = ComparedSessions(store, TOY, _rows(50, shifts, 0.01)).spread()
     assert found.common == pytest.approx(np.std(shifts, ddof=1), rel=0.1)
     assert found.specific == pytest.approx(0.01, rel=0.1)
     assert found.sessions == 40
@@ -77,30 +79,32 @@ def test_networks_that_were_measured_again_show_the_spread(store: Store) -> None
 def test_a_spread_is_assumed_as_long_as_there_is_one_session(store: Store) -> None:
     imported = _rows(50, [0.0, 0.5], 0.2).assign(selection=Selection.IMPORTED.value)
     for rows in (_rows(50, [0.0], 0.2), _rows(50, [0.0], 0.2)[:0], imported):
-        found = session_spread(store, TOY, rows)
+        found = ComparedSessions(store, TOY, rows).spread()
         assert (found.common, found.sessions) == (USUAL_COMMON, 0)
         assert repeated(rows) == 0
-    assert session_variance(store, TOY, imported) == 0, "of imported sessions nothing is known"
+    assert ComparedSessions(store, TOY, imported).variance(imported) == 0, "of imported sessions nothing is known"
 
 
 def test_more_is_assumed_of_a_virtual_machine(store: Store) -> None:
     for virtual, expected in ((True, VIRTUAL_COMMON), (False, USUAL_COMMON)):
         rows = _rows(5, [0.0], 0.01).assign(fingerprint_id=store.fingerprint({"cpus": {"virtual": virtual}}))
-        assert session_spread(store, TOY, rows).common == expected
-    assert session_spread(store, TOY, rows.assign(fingerprint_id=store.fingerprint({}))).common == USUAL_COMMON
+        assert ComparedSessions(store, TOY, rows).spread().common == expected
+    assert (
+        ComparedSessions(store, TOY, rows.assign(fingerprint_id=store.fingerprint({}))).spread().common == USUAL_COMMON
+    )
 
 
 def test_anchors_of_earlier_sessions_show_the_spread(store: Store) -> None:
     alone = _rows(20, [0.0], 0.01)
     for number, shift in enumerate((0.0, 0.15, -0.15, 0.1), 1):
         _add_session(store, TOY, number, shift)
-    found = session_spread(store, TOY, alone)
+    found = ComparedSessions(store, TOY, alone).spread()
     assert found.sessions == 4
     expected = math.sqrt((2 * USUAL_COMMON**2 + 3 * np.var([0.0, 0.15, -0.15, 0.1], ddof=1)) / 5)
     assert found.common == pytest.approx(expected, rel=0.05)
-    elsewhere = session_spread(store, OTHER, alone)
+    elsewhere = ComparedSessions(store, OTHER, alone).spread()
     assert elsewhere.common == pytest.approx(found.common), "what its device does with another runtime"
-    assert session_spread(store, "tiny/onnxruntime/cpu/fp32/t1/b1", alone).common == USUAL_COMMON
+    assert ComparedSessions(store, "tiny/onnxruntime/cpu/fp32/t1/b1", alone).spread().common == USUAL_COMMON
 
 
 def test_labels_of_several_sessions_are_surer() -> None:
@@ -120,30 +124,30 @@ def test_labels_of_all_sessions_come_to_one_level(store: Store) -> None:
     truth = rows["latency_ms"].to_numpy()
     raw = truth * np.exp([shifts[one - 1] for one in rows["session"]])
     measured = rows.assign(latency_ms=raw)
-    found = on_one_level(store, TOY, measured)
+    found = _leveled(store, TOY, measured)
     assert found["latency_ms"].to_numpy() == pytest.approx(truth * math.exp(0.1), rel=0.01)
     assert (found["stderr_ms"] / found["latency_ms"]).to_numpy() == pytest.approx(0.002, rel=0.3)
     assert measured["latency_ms"].to_numpy() == pytest.approx(
         truth * np.exp([shifts[one - 1] for one in rows["session"]])
     )
-    imported = on_one_level(store, TOY, measured.assign(selection=Selection.IMPORTED.value))
+    imported = _leveled(store, TOY, measured.assign(selection=Selection.IMPORTED.value))
     assert imported["latency_ms"].equals(measured["latency_ms"])
-    assert on_one_level(store, OTHER, measured)["latency_ms"].equals(measured["latency_ms"]), "another target"
-    assert on_one_level(store, TOY, measured[:0]).empty
+    assert _leveled(store, OTHER, measured)["latency_ms"].equals(measured["latency_ms"]), "another target"
+    assert _leveled(store, TOY, measured[:0]).empty
 
 
 def test_sessions_that_agree_leave_labels_as_they_are(store: Store) -> None:
     for number in (1, 2, 3):
         _add_session(store, TOY, number, 0.0)
     rows = _rows(10, [0.0], 0.01)
-    assert on_one_level(store, TOY, rows)["latency_ms"].to_numpy() == pytest.approx(rows["latency_ms"], rel=2e-3)
+    assert _leveled(store, TOY, rows)["latency_ms"].to_numpy() == pytest.approx(rows["latency_ms"], rel=2e-3)
 
 
 def test_one_name_in_two_spaces_is_two_networks(store: Store) -> None:
     rows = pd.concat([_rows(10, [0.0], 0.0), _rows(10, [2.0], 0.0).assign(space="fbnet", campaign="d")])
     rows["session_id"] = rows["campaign"] + "/0"
     assert repeated(rows) == 0
-    assert session_spread(store, TOY, rows).common == USUAL_COMMON
+    assert ComparedSessions(store, TOY, rows).spread().common == USUAL_COMMON
 
 
 def test_intervals_widen_around_the_same_latency() -> None:
@@ -155,6 +159,24 @@ def test_intervals_widen_around_the_same_latency() -> None:
     assert wide.upper_ms[1] == pytest.approx(10 * math.exp(0.16449), rel=1e-6), "90 % of a Gaussian of 10 %"
     assert narrow.widened(0.0) is narrow
     assert np.isfinite(narrow.widened(1e9).upper_ms).all()
+
+
+def test_what_is_taken_out_of_the_labels_still_widens_the_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Networks that were measured in two sessions show the shift also after their labels are on one level."""
+    monkeypatch.chdir(tmp_path)
+    Path("inventory.yaml").write_text("devices:\n  toy: {transport: simulated, kind: ideal}\n")
+    lab = Lab("latlab.db")
+    for again in (False, True):
+        lab.measure("toy", space="nasbench201", archs=ARCHS, policy="quick", raw=False, new_session=again)
+    agreeing = lab.predictor("toy").card.session_variance
+    with lab.store.transaction() as connection:
+        connection.exec_driver_sql("UPDATE measurements SET latency_ms = latency_ms * 1.5 WHERE session = 2")
+    lab.store.close()
+    differing = Lab("latlab.db").predictor("toy").card.session_variance
+    assert agreeing < 2 * USUAL_COMMON**2
+    assert differing > 10 * agreeing
 
 
 def test_predictions_of_a_store_and_of_a_folder_hold_for_another_session(
