@@ -12,6 +12,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import logging
 
 __all__ = ["Interruption", "ending_orderly", "interruption"]
 
@@ -49,6 +53,7 @@ class Interruption:
         with suppress(OSError):  # a live display has hidden it, and a second signal leaves no time to show it again
             if os.isatty(2):
                 os.write(2, _SHOW_CURSOR)
+        _keep_out_of_logs()
         raise KeyboardInterrupt
 
     def raise_dropped(self, unraisable: sys.UnraisableHookArgs) -> bool:
@@ -61,6 +66,20 @@ class Interruption:
         signal.signal(self.signal, self.handle)
         threading.Timer(_AGAIN_S, os.kill, (os.getpid(), self.signal)).start()
         return True
+
+
+def _keep_out_of_logs() -> None:
+    """Print no traceback of an interruption where a library logs what passes through it (SQLAlchemy closes a file so).
+
+    That concerns only logs that nobody configured: Python prints their errors to standard error.
+    """
+    logging = sys.modules.get("logging")
+    if logging is not None and logging.lastResort is not None:
+        logging.lastResort.addFilter(_is_no_interruption)
+
+
+def _is_no_interruption(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], KeyboardInterrupt))
 
 
 interruption = Interruption()

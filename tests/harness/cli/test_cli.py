@@ -387,6 +387,31 @@ def test_a_signal_during_a_destructor_is_not_lost(number: signal.Signals) -> Non
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the second signal would have been left to the system
 
 
+def test_a_signal_that_a_library_logs() -> None:
+    """It ends the command without a traceback; other errors are logged as ever."""
+    program = """
+import logging, signal
+from latlab.harness.cli.interruption import ending_orderly
+def close(number):
+    try:
+        signal.raise_signal(number) if number else 1 / 0
+    except BaseException as error:
+        logging.getLogger("library").error("Exception closing connection", exc_info=True)
+        if not isinstance(error, Exception):
+            raise
+try:
+    with ending_orderly():
+        close(0)
+        close(signal.SIGTERM)
+except KeyboardInterrupt:
+    print("ended")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["ended"]
+    assert done.stderr.count("Traceback") == 1
+    assert "ZeroDivisionError" in done.stderr
+
+
 def test_signals_that_are_ignored_stay_so(tmp_path: Path) -> None:
     """As `nohup` starts it, it does not end with its terminal."""
     program = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
