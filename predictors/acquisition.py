@@ -92,7 +92,11 @@ def outlook(
 
 
 class _Design:
-    """A greedy design under way. With F the root of the covariance, a label changes it to F S, S of shape (k, k)."""
+    """A greedy design under way.
+
+    With F the root of the covariance and f the row of a label, the covariance becomes F (I - f f' / (f'f + s^2)) F'. A
+    root of the matrix in brackets is I - c f f', so each label changes everything by an outer product.
+    """
 
     def __init__(
         self,
@@ -110,39 +114,46 @@ class _Design:
         weights = np.full(len(self.reference), 1 / len(self.reference))
         if importance is not None:
             weights = importance / importance.sum()
-        centred = self.reference - weights @ self.reference
-        self._spread = centred.T @ (weights[:, None] * centred)
-        self.shrunk = np.eye(root.shape[1])
-        """S, the product of what all labels so far have changed."""
+        about = np.sqrt(weights)[:, None] * (self.reference - weights @ self.reference)
+        if about.shape[1] < len(about):
+            about = np.linalg.qr(about, mode="r")
+        self._cross = self._open @ about.T
+        """A matrix A of which A A' is C W C', with C the covariance of the pool with the reference about its mean and W
+        the weights: the covariances themselves, or a rotation of them that is narrower."""
+        self._labels: list[tuple[float, FloatArray]] = []
         self._waiting = len(pending)
         self._closed = np.zeros(len(pool), dtype=bool)
         for row in range(self._waiting):
             self._measure(row)
 
+    @property
+    def shrunk(self) -> FloatArray:
+        """S, the product of what all labels so far have changed: the covariance is F S S' F'."""
+        found = np.eye(self.reference.shape[1])
+        for c, own in self._labels:
+            found -= np.outer(found @ own, c * own)
+        return found
+
     def take(self) -> int:
         """Return the position of the best candidate, which counts as measured from now on."""
         own = np.einsum("nk,nk->n", self._open, self._open)
-        gain = np.einsum("nk,nk->n", self._open @ self._spread, self._open) / (own + self._noise)
+        gain = np.einsum("nr,nr->n", self._cross, self._cross) / (own + self._noise)
         best = int(np.argmax(np.where(self._closed, -np.inf, gain)))
         self._measure(best)
         return best - self._waiting
 
     def _measure(self, row: int) -> None:
-        """Condition on a label of a row of the pool.
-
-        With f the row, the covariance becomes F (I - f f' / (f'f + s^2)) F'. A root of the matrix in brackets is
-        I - c f f'.
-        """
+        """Condition on a label of a row of the pool."""
         self._closed[row] = True
         own = self._open[row].copy()
         squared = float(own @ own)
         if squared <= 0:
             return
         c = (1 - np.sqrt(self._noise / (squared + self._noise))) / squared
-        step = np.eye(len(own)) - c * np.outer(own, own)
-        self._open = self._open - np.outer(self._open @ own, c * own)
-        self._spread = step @ self._spread @ step
-        self.shrunk = self.shrunk @ step
+        with_pool = self._open @ own
+        self._cross -= np.outer(with_pool, self._cross[row] / (squared + self._noise))
+        self._open = self._open - np.outer(with_pool, c * own)
+        self._labels.append((c, own))
 
 
 def _root(predictor: Predictor, pool: IntArray, reference: IntArray) -> FloatArray:
