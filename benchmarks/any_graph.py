@@ -1,7 +1,9 @@
 """Any operator graph: thirty operators are measured, then other models; predicted against measured.
 
     python benchmarks/any_graph.py --work FOLDER --prepare                                # exports the models
-    python benchmarks/any_graph.py --work FOLDER [--runtime tflite] [--wheels FOLDER]     # four minutes a runtime
+    python benchmarks/any_graph.py --work FOLDER [--runtime tflite] [--over ssh] [--wheels FOLDER]
+
+It takes four minutes a runtime. With `--over ssh` this machine is measured through a real sshd.
 
 On a machine that others use, call it again with --again: models are measured in one more session, and their shortest
 labels count. The constants of the predictor were chosen with one half of the models, which a seed draws; the other half
@@ -19,8 +21,10 @@ import argparse
 import random
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,7 @@ import onnx
 import torch
 from any_graph_models import NETWORKS
 from common import RESULTS, save, show
+from loopback import inventory
 from scipy.optimize import nnls
 
 from latlab.harness.active_learning.learnt_costs import LearntCosts, learn_costs
@@ -59,6 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="store, cache and models are kept there")
     parser.add_argument("--runtime", default="onnxruntime", choices=("onnxruntime", "tflite", "torchscript"))
+    parser.add_argument("--over", default="local", choices=("local", "ssh"))
     parser.add_argument("--prepare", action="store_true", help="only export the models: no clock is read")
     parser.add_argument("--again", action="store_true", help="measure models that have labels in one more session")
     parser.add_argument("--budget", type=int, default=30, help="operators to measure")
@@ -72,14 +78,24 @@ def main() -> None:
     if arguments.prepare:
         print(sum(1 for _ in models(work / "models", runtime, arguments.wheels)), "models")
         return
-    target = Target("local", runtime)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        evaluate(arguments, work, inventory(arguments.over, Path(folder) / "ssh", stack))
+
+
+def evaluate(arguments: argparse.Namespace, work: Path, devices: Path | None) -> None:
+    """Measure what has no label yet, and show and save the figures."""
+    over, runtime = arguments.over, arguments.runtime
+    place = runtime if over == "local" else f"{over}_{runtime}"
+    target = Target(over, runtime)
     options = TargetOptions(runtime=runtime, threads=1)
-    lab = Lab(work / f"{runtime}.db", cache=work / "cache")
+    lab = Lab(work / f"{place}.db", inventory=devices, cache=work / "cache")
     begin = time.perf_counter()
-    lab.onboard("local", space="operators", budget=arguments.budget, options=options, out=work / f"report-{runtime}")
+    lab.onboard(over, space="operators", budget=arguments.budget, options=options, out=work / f"report-{place}")
     onboarded_s = time.perf_counter() - begin
     costs = learn_costs(lab.store, lab.cache, target, "operators")
-    models_lab = Lab(work / f"{runtime}-models.db", cache=lab.cache.folder)  # in one store they would be learnt from
+    models_lab = Lab(
+        work / f"{place}-models.db", inventory=devices, cache=lab.cache.folder
+    )  # in one store they would be learnt from
     posterior, labels = costs.posterior, dict(costs.labels)
     print(f"learnt from {labels}, {onboarded_s:.0f} s", file=sys.stderr)
 
@@ -94,18 +110,24 @@ def main() -> None:
         rows.append(row)
         works.append(graph)
     predict(posterior, rows, works)
-    show(f"{runtime}: predicted from {arguments.budget} operators", rows)
+    show(f"{place}: predicted from {arguments.budget} operators", rows)
     summaries = [summary(f"{arguments.budget} operators", rows), *lines(posterior, rows, works)]
     known, blind = halves(rows)
     for name, half in (("half of the models, for development", known), ("the other half, blind", blind)):
         summaries.append(summary(f"{arguments.budget} operators: {name}", [rows[at] for at in half]))
     summaries.append(with_models(costs, rows, works, known, blind))
     if arguments.cells:
-        summaries.append(from_cells(lab, target, options, arguments.cells, works, rows))
-    show(f"{runtime}, {len(rows)} models; {GOALS}", summaries)
-    figures = {"runtime": runtime, "labels": labels, "onboarded_s": onboarded_s, **speed(posterior, works)}
+        summaries.append(from_cells(lab, devices, target, options, arguments.cells, works, rows))
+    show(f"{place}, {len(rows)} models; {GOALS}", summaries)
+    figures = {
+        "runtime": runtime,
+        "over": over,
+        "labels": labels,
+        "onboarded_s": onboarded_s,
+        **speed(posterior, works),
+    }
     print(figures)
-    out = arguments.out or RESULTS / f"any_graph_{runtime}.json"
+    out = arguments.out or RESULTS / f"any_graph_{place}.json"
     save(out, {**figures, "goals": GOALS, "summaries": summaries, "models": rows})
 
 
@@ -158,7 +180,7 @@ def measured(
     inputs = InputOptions(() if shape is None else ("x".join(map(str, shape)),))
     own = own_model(path, inputs, target)
     graph = work_of_artifact(own.artifact(lab.cache.folder), lab.cache)
-    lab.measure("local", model=path, inputs=inputs, options=options, raw=False, new_session=again)
+    lab.measure(target.device, model=path, inputs=inputs, options=options, raw=False, new_session=again)
     table = lab.store.table(target=str(target), space=USER_MODEL_SPACE, only=LABELS)
     table = table[(table["status"] == "ok") & (table["arch"] == own.name)]
     if table.empty:
@@ -233,11 +255,18 @@ def lines(posterior: CostPosterior, rows: list[dict[str, Any]], works: list[Work
 
 
 def from_cells(
-    lab: Lab, target: Target, options: TargetOptions, count: int, works: list[Work], rows: list[dict[str, Any]]
+    lab: Lab,
+    devices: Path | None,
+    target: Target,
+    options: TargetOptions,
+    count: int,
+    works: list[Work],
+    rows: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Return the figures of what cells of NAS-Bench-201 alone teach."""
-    cells = Lab(lab.store.path.with_name(f"cells-{target.runtime}.db"), cache=lab.cache.folder)
-    cells.measure("local", space="nasbench201", count=count, options=options, raw=False)
+    path = lab.store.path.with_name(f"cells-{lab.store.path.name}")
+    cells = Lab(path, inventory=devices, cache=lab.cache.folder)
+    cells.measure(target.device, space="nasbench201", count=count, options=options, raw=False)
     posterior = learn_costs(cells.store, cells.cache, target).posterior
     mine = [{"measured_ms": row["measured_ms"], "model": row["model"]} for row in rows]
     predict(posterior, mine, works)

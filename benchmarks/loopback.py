@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+import yaml
 
 from latlab.harness.transports.ssh.config import SSHDevice
 
@@ -38,3 +40,18 @@ def loopback_ssh(folder: Path) -> Iterator[SSHDevice]:
         )
     finally:
         host.close()
+
+
+def inventory(over: str, folder: Path, stack: ExitStack) -> Path | None:
+    """Return an inventory in which this machine is a device called `ssh`, whose sshd runs until the stack is closed.
+
+    For `local` it is None: this machine needs none.
+    """
+    if over == "local":
+        return None
+    folder.mkdir()
+    device = stack.enter_context(loopback_ssh(folder))
+    path = folder / "inventory.yaml"
+    entry = device.model_dump(mode="json", exclude_unset=True)
+    path.write_text(yaml.safe_dump({"devices": {over: {"transport": "ssh", **entry}}}))
+    return path

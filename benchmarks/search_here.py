@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from common import RESULTS, save, show
-from loopback import loopback_ssh
+from loopback import inventory
 
 from latlab.harness import Lab
 from latlab.harness.search.result import SearchResult
@@ -57,21 +56,6 @@ def row_of(result: SearchResult, limit: float, wall_s: float, again: list[float]
         "measuring s": result.costs.measuring_s,
         "wall s": wall_s,
     }
-
-
-def inventory(over: str, folder: Path, stack: ExitStack) -> Path | None:
-    """Return an inventory in which this machine is a device called `ssh`, whose sshd runs until the stack is closed.
-
-    For `local` it is None: this machine needs none.
-    """
-    if over == "local":
-        return None
-    folder.mkdir()
-    device = stack.enter_context(loopback_ssh(folder))
-    path = folder / "inventory.yaml"
-    entry = device.model_dump(mode="json", exclude_unset=True)
-    path.write_text(yaml.safe_dump({"devices": {over: {"transport": "ssh", **entry}}}))
-    return path
 
 
 def main() -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from waiting import wait_until
 
 from latlab.harness import Lab
 from latlab.harness.active_learning.target_labels import target_labels
 from latlab.harness.cli.main import main
 from latlab.harness.errors import BadInputError
 from latlab.harness.exporters import get_exporter
+from latlab.harness.models import kernels_apart as apart
 from latlab.harness.models.input_options import InputOptions
 from latlab.harness.models.kernels_apart import kernels_apart
 from latlab.search_spaces import get
@@ -245,14 +248,46 @@ def test_a_metric_that_a_target_lacks(folder: Path) -> None:
 # Files that do harm
 
 
-def test_a_file_that_ends_the_process_that_reads_it(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
-    monkeypatch.setattr("latlab.harness.models.kernels_apart.READER", ("-c", code))
+@pytest.fixture
+def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Have files read by readers in which a function of this code stands for `kernels_of`."""
+    monkeypatch.setattr(apart, "_idle", [])
+
+    def read_by(code: str) -> None:
+        program = f"import os, signal, time\nfrom latlab.harness.models import kernels_apart as apart\n{code}\n"
+        monkeypatch.setattr(apart, "READER", ("-c", f"{program}apart.kernels_of = read\napart._serve()"))
+
+    yield read_by
+    for one in apart._idle:
+        one.end(0.0)
+
+
+def test_a_file_that_ends_the_process_that_reads_it(own: Path, reader: Callable[[str], None]) -> None:
+    reader("def read(path, *_): os.kill(os.getpid(), signal.SIGSEGV)")
     with pytest.raises(BadInputError, match=r"new\.onnx are unknown: reading it ended the process \(SIGSEGV\)"):
         kernels_apart(own / "new.onnx")
-    monkeypatch.setattr("latlab.harness.models.kernels_apart.READER", ("-c", "import time; time.sleep(60)"))
+
+
+def test_a_file_that_is_read_for_ever(own: Path, tmp_path: Path, reader: Callable[[str], None]) -> None:
+    """The process that reads it is ended, too."""
+    reader(f"def read(path, *_): open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(99)")
     with pytest.raises(BadInputError, match="took over"):
-        kernels_apart(own / "new.onnx", most_s=0.5)
+        kernels_apart(own / "new.onnx", most_s=4)
+    pid = tmp_path / "pid"  # on a busy machine it may not have begun
+    wait_until(lambda: not pid.exists() or not Path(f"/proc/{pid.read_text()}/stat").exists(), "it reads on", 5)
+
+
+def test_a_reader_reads_one_file_after_the_other_and_ends_when_nobody_asks(
+    own: Path, reader: Callable[[str], None]
+) -> None:
+    reader("read, apart.IDLE_S = apart.kernels_of, 0.5")
+    first = kernels_apart(own / "new.onnx")
+    (one,) = apart._idle
+    assert kernels_apart(own / "new.onnx") == first
+    assert apart._idle == [one]
+    wait_until(lambda: one._process.poll() == 0, "it waits on", 5)
+    assert kernels_apart(own / "new.onnx") == first
+    assert apart._idle != [one]
 
 
 def test_a_broken_file_is_refused_in_words(own: Path, tmp_path: Path) -> None:
