@@ -12,7 +12,7 @@ weights that have left them since the last inference; c is what that costs, s2 w
 Costs stay positive by construction. The posterior is the Laplace approximation: Gauss-Newton steps, whose Jacobian is
 the shares X_j exp(z_j) / T (Rasmussen and Williams, 2006, section 3.4, and equations 5.10-5.12 for leaving one out). s1
 and the spread of the prior maximise the evidence over a small grid. The variance is multiplied by what the squared
-left-one-out residuals are of what they should be.
+left-one-out residuals are of what they should be; that of the costs by no less than one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from scipy.linalg import cho_factor, cho_solve
 
 from latlab.predictors.base import WIDEST, FloatArray, Prediction
 from latlab.predictors.graph.prior import prior
-from latlab.predictors.graph.similarity import similarity
 from latlab.predictors.graph.work import Column, Work, columns_of, matrix
 
 __all__ = ["CostPosterior", "GraphPrediction", "interval_of_label"]
@@ -41,8 +40,6 @@ the mean comes from half of the models of benchmarks/RESULTS.md, section 33; mea
 TRANSFER = 0.15
 """s2: what networks differ by in that, from the same models."""
 KERNEL_NOISES = (0.1, 0.2, 0.3, 0.45)
-USUAL_NOISE, NOISE_SPREAD = 0.3, 0.5
-"""s1 before anything is measured, and the standard deviation of its logarithm."""
 SPREADS = (0.6, 1.0, 1.6)
 STEPS = 25
 """Most Gauss-Newton steps; they usually converge in ten."""
@@ -81,37 +78,13 @@ def interval_of_label(latency: float, stderr: float) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class _Linear:
-    """The model of n log-latencies around given c and log-costs."""
-
-    slopes: FloatArray
-    """Derivatives by c and log-costs, shape (n, 1 + d)."""
-    log_total: FloatArray
-    noise: FloatArray
-    """Covariance of deviations, shape (n, n)."""
-    parts: FloatArray
-    """Shares of distinct kernels, shape (n, kernels)."""
-
-
-@dataclass(frozen=True)
 class _Fit:
     z: FloatArray
-    slopes: FloatArray
-    alpha: FloatArray
-    """The inverse of the labels' covariance times their residuals from the prior, shape (n,)."""
-    inverse: FloatArray
-    parts: FloatArray
+    covariance: FloatArray
     evidence: float
-
-    @property
-    def left_out_variance(self) -> FloatArray:
-        """Variance of each label given all others, shape (n,)."""
-        return np.asarray(1 / np.diag(self.inverse), np.float64)
-
-    @property
-    def left_out(self) -> FloatArray:
-        """Residual of each label from all others, in logarithms, shape (n,)."""
-        return self.alpha * self.left_out_variance
+    left_out: FloatArray
+    """Residual of each label from all others, in logarithms, shape (n,)."""
+    left_out_variance: FloatArray
 
 
 class CostPosterior:
@@ -142,10 +115,6 @@ class CostPosterior:
         self._place = {column: at for at, column in enumerate(self.columns)}
         self._rows = [matrix(work, self._place) for work in works]
         self._totals = np.array([rows.sum(axis=0) for rows in self._rows]).reshape(len(works), len(self.columns))
-        self._kernels = list(dict.fromkeys(kernel for work in works for kernel in work.kernels))
-        place = {kernel: at for at, kernel in enumerate(self._kernels)}
-        self._places = [[place[kernel] for kernel in work.kernels] for work in works]
-        self._alike = similarity(self._kernels, self._kernels)
         tries = product(KERNEL_NOISES, SPREADS) if works else [(KERNEL_NOISES[-2], 1.0)]
         fits = [(self._fit(noise, spread), noise, spread) for noise, spread in tries]
         self._best, self.kernel_noise, self._spread = max(fits, key=lambda one: one[0].evidence)
@@ -155,38 +124,37 @@ class CostPosterior:
     def _fit(self, kernel_noise: float, spread: float) -> _Fit:
         mean, covariance = _with_context(*prior(self.columns, spread))
         if not self._works:
-            nothing = np.zeros(0)
-            return _Fit(mean, np.zeros((0, len(mean))), nothing, np.zeros((0, 0)), np.zeros((0, 0)), 0.0)
+            return _Fit(mean, covariance, 0.0, np.zeros(0), np.ones(0))
         z = mean.copy()
         for step in range(STEPS):
-            model = self._linearised(z, kernel_noise)
-            weighted = model.slopes @ covariance
-            factor = cho_factor(weighted @ model.slopes.T + model.noise, lower=True)
-            change = mean + weighted.T @ cho_solve(factor, self._y - model.log_total + model.slopes @ (z - mean)) - z
+            shares, log_total, noise = self._linearised(z, kernel_noise)
+            target = self._y - log_total + shares @ (z - mean)
+            weighted = shares @ covariance
+            factor = cho_factor(weighted @ shares.T + np.diag(noise), lower=True)
+            change = mean + weighted.T @ cho_solve(factor, target) - z
             z = z + np.clip(change, -LARGEST_STEP, LARGEST_STEP) * (0.7 if step < 3 else 1.0)
             if np.abs(change).max() < 1e-3:
                 break
-        model = self._linearised(z, kernel_noise)
-        target = self._y - model.log_total + model.slopes @ (z - mean)
-        factor = cho_factor(model.slopes @ covariance @ model.slopes.T + model.noise, lower=True)
+        shares, log_total, noise = self._linearised(z, kernel_noise)
+        target = self._y - log_total + shares @ (z - mean)
+        weighted = shares @ covariance
+        factor = cho_factor(weighted @ shares.T + np.diag(noise), lower=True)
         inverse = cho_solve(factor, np.eye(len(target)))
         alpha = inverse @ target
         log_determinant = 2 * float(np.log(np.diag(factor[0])).sum())
-        evidence = -0.5 * (float(target @ alpha) + log_determinant) + _log_prior(kernel_noise)
-        return _Fit(z, model.slopes, alpha, inverse, model.parts, evidence)
+        evidence = -0.5 * (float(target @ alpha) + log_determinant)
+        posterior = covariance - weighted.T @ inverse @ weighted
+        variance = 1 / np.diag(inverse)
+        return _Fit(z, posterior, evidence, alpha * variance, variance)
 
-    def _linearised(self, z: FloatArray, kernel_noise: float) -> _Linear:
-        """Return the model of log-latencies around c and log-costs z."""
+    def _linearised(self, z: FloatArray, kernel_noise: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return derivatives (n, 1 + d), log-latencies (n,), and variances of these (n,) at c and log-costs z."""
         costs = np.exp(z[1:])
         total = np.maximum(self._totals @ costs, 1e-12)
         shares = self._totals * costs / total[:, None]
-        parts = np.zeros((len(self._works), len(self._kernels)))
-        for row, places, rows, of in zip(parts, self._places, self._rows, total, strict=True):
-            np.add.at(row, places, rows @ costs / of)  # a file may list a kernel twice
-        many = 1 - np.square(parts).sum(axis=1)
-        own = GRAPH_NOISE**2 + TRANSFER**2 * many**2 + self._relative**2
-        noise = kernel_noise**2 * parts @ self._alike @ parts.T + np.diag(own)
-        return _Linear(np.column_stack([many, shares]), np.log(total) + z[0] * many, noise, parts)
+        alone = np.array([np.square(rows @ costs).sum() for rows in self._rows]) / total**2
+        noise = GRAPH_NOISE**2 + kernel_noise**2 * alone + TRANSFER**2 * (1 - alone) ** 2 + self._relative**2
+        return np.column_stack([1 - alone, shares]), np.log(total) + z[0] * (1 - alone), noise
 
     def measured(self) -> tuple[list[Work], FloatArray]:
         """Return the measured graphs, and their latencies in ms, shape (n,)."""
@@ -201,52 +169,39 @@ class CostPosterior:
         if not all(work.kernels for work in works):
             raise ValueError("a graph without kernels takes no time that could be predicted")
         columns = list(dict.fromkeys((*self.columns, *columns_of(works))))
-        mean, covariance = self._prior(columns)
-        known = 1 + len(self.columns)
-        with_labels = covariance[:, :known] @ self._best.slopes.T  # of costs and labels, before these are known
-        z = mean.copy()
-        z[:known] = self._best.z
-        z[known:] += with_labels[known:] @ self._best.alpha
+        z, covariance = self._extended(columns)
         place = {column: at for at, column in enumerate(columns)}
-        kernels = list(dict.fromkeys(kernel for work in works for kernel in work.kernels))
-        of_kernels = self.kernel_noise**2 * similarity(kernels, self._kernels) @ self._best.parts.T
-        at = {kernel: number for number, kernel in enumerate(kernels)}
-        found = []
-        for work in works:
-            rows = matrix(work, place)
-            its = of_kernels[[at[kernel] for kernel in work.kernels]]
-            found.append(self._predict(work, rows, columns, z, covariance, with_labels, its))
-        return found
+        return [self._predict(work, matrix(work, place), columns, z, covariance) for work in works]
 
-    def _prior(self, columns: Sequence[Column]) -> tuple[FloatArray, FloatArray]:
-        """Return the prior's mean and covariance of c and of log-costs, of those too that no label has."""
+    def _extended(self, columns: Sequence[Column]) -> tuple[FloatArray, FloatArray]:
+        """Return mean and covariance of c and log-costs, of those too that no label has: the prior given the others."""
+        known = 1 + len(self.columns)
+        if 1 + len(columns) == known:
+            return self._best.z, self._best.covariance
         mean, covariance = prior(columns, self._spread)
         if self._spread < 1:  # that the kinds which were measured are alike does not make another one like them
             new = np.array([kind not in self.seen for kind, _ in columns])
             covariance = np.where(np.outer(new, new), prior(columns)[1], covariance)
-        return _with_context(mean, covariance)
+        mean, covariance = _with_context(mean, covariance)
+        gain = np.linalg.solve(covariance[:known, :known], covariance[:known]).T
+        z = mean + gain @ (self._best.z - mean[:known])
+        shrunk = covariance - gain @ (covariance[:known, :known] - self._best.covariance) @ gain.T
+        return z, shrunk
 
     def _predict(
-        self,
-        work: Work,
-        rows: FloatArray,
-        columns: Sequence[Column],
-        z: FloatArray,
-        covariance: FloatArray,
-        with_labels: FloatArray,
-        of_kernels: FloatArray,
+        self, work: Work, rows: FloatArray, columns: Sequence[Column], z: FloatArray, covariance: FloatArray
     ) -> GraphPrediction:
         each = rows * np.exp(z[1:])
         total = float(each.sum())
-        share, parts = each.sum(axis=0) / total, each.sum(axis=1) / total
-        many = 1 - float(np.square(parts).sum())
-        slope = np.array([many, *share])
-        deviation = parts @ of_kernels
-        gain = slope @ with_labels + deviation
-        own = self.kernel_noise**2 * float(parts @ similarity(work.kernels, work.kernels) @ parts)
-        fit = float(slope @ covariance @ slope) + own - float(gain @ self._best.inverse @ gain)
-        variance = self.calibration * (max(fit, 0.0) + GRAPH_NOISE**2) + TRANSFER**2 * many**2
-        total *= float(np.exp(z[0] * many + deviation @ self._best.alpha))
+        share = each.sum(axis=0) / total
+        alone = float(np.square(each.sum(axis=1) / total).sum())
+        slope = np.array([1 - alone, *share])
+        fit = float(slope @ covariance @ slope)
+        # Labels that are alike agree better than expected: cells of one space do. That says nothing of other costs.
+        variance = max(self.calibration, 1.0) * fit
+        variance += self.calibration * (GRAPH_NOISE**2 + self.kernel_noise**2 * alone)
+        variance += TRANSFER**2 * (1 - alone) ** 2
+        total *= float(np.exp(z[0] * (1 - alone)))
         width = float(np.exp(HALF_WIDTH * np.sqrt(min(variance, WIDEST))))
         shares: dict[str, float] = {}
         for (kind, _), part in zip(columns, share, strict=True):
@@ -261,11 +216,6 @@ class CostPosterior:
         latency = np.exp(self._y - self._best.left_out)
         width = np.exp(HALF_WIDTH * np.sqrt(variance))
         return Prediction(latency, latency * np.sqrt(np.expm1(variance)), latency / width, latency * width)
-
-
-def _log_prior(kernel_noise: float) -> float:
-    """Return the logarithm of what is believed of s1 before anything is measured, but for a constant."""
-    return -0.5 * float(np.log(kernel_noise / USUAL_NOISE) / NOISE_SPREAD) ** 2
 
 
 def _with_context(mean: FloatArray, covariance: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -85,6 +85,18 @@ def test_what_was_never_measured_is_named_and_uncertain() -> None:
     assert without.lower_ms < truth_ms(network()) < without.upper_ms
 
 
+def test_graphs_that_are_alike_say_little_of_others() -> None:
+    """However well their labels agree."""
+    alike = [work_of([conv("conv", 16 + at, 16, 32), relu(16 * 32 * 32)] * (2 + at % 4)) for at in range(30)]
+    other = work_of([conv("depthwise", 96, 96, 28)] * 3)
+    widths = []
+    for count in (4, 30):
+        works = alike[:count]
+        found = CostPosterior(works, [truth_ms(work) for work in works]).predict([other])[0]
+        widths.append(np.log(found.upper_ms / found.lower_ms))
+    assert widths[1] > 0.9 * widths[0]
+
+
 def test_without_labels_only_the_order_is_known() -> None:
     small, large = CostPosterior([], []).predict([operators()[0], network()])
     assert small.latency_ms < large.latency_ms
