@@ -23,7 +23,7 @@ from typing import Any
 # PyTorch imports Python's module `profile`, which must be found before the script of that name beside this one.
 sys.path.append(sys.path.pop(0))
 
-from latlab.harness.bench.processes import one_thread
+from latlab.harness.processes import one_thread
 
 one_thread()
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from latlab.harness.bench.processes import one_thread
+from latlab.harness.processes import one_thread
 
 one_thread()
 sys.path.append(sys.path.pop(0))  # torch imports Python's own `profile`, and a script of that name is beside this one

@@ -1,8 +1,10 @@
-"""Tests that latlab's code cannot unpickle or run what came from elsewhere, for what ruff's rules do not find."""
+"""Tests that latlab's code cannot unpickle or run what came from elsewhere, and that benchmarks import what there is."""
 
 from __future__ import annotations
 
 import ast
+import importlib
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -57,3 +59,18 @@ def test_what_would_be_found() -> None:
         "torch.load(f, weights_only=True)\n"
     )
     assert len(dangers(ast.parse(code))) == 7
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").rglob("*.py")), ids=lambda path: path.stem)
+def test_benchmarks_import_what_there_is(path: Path) -> None:
+    """Nothing else runs most of these scripts, so what is renamed could break them unseen."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("latlab"):
+            assert node.module is not None
+            module = importlib.import_module(node.module)
+            missing = [
+                one.name
+                for one in node.names
+                if not hasattr(module, one.name) and importlib.util.find_spec(f"{node.module}.{one.name}") is None
+            ]
+            assert not missing, f"{node.module} has no {missing}"
