@@ -29,12 +29,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 from common import RESULTS, save, show
 
 from latlab.harness.devices.session import DeviceSession
 from latlab.harness.exporters import Artifact, ArtifactCache, ExportRequest
 from latlab.harness.exporters.service import Exports
-from latlab.harness.statistics.estimators import quantile
 from latlab.harness.targets import Target
 from latlab.harness.timing_policy import PRESETS, TimingPolicy
 from latlab.harness.transports.local.config import LocalDevice
@@ -163,10 +163,10 @@ def summary(runtime: str, rows: Sequence[dict[str, Any]], took_s: float) -> dict
         "networks": len(rows),
         "ms": f"{min(row['other_ms'] for row in rows):.2f} .. {max(row['other_ms'] for row in rows):.1f}",
         "ratio": round(median(ratios), 4),
-        "5-95 %": f"{quantile(ratios, 0.05):.4f} .. {quantile(ratios, 0.95):.4f}",
+        "5-95 %": f"{np.quantile(ratios, 0.05):.4f} .. {np.quantile(ratios, 0.95):.4f}",
         "where a sample is one call": f"{median(single):.4f} ({len(single)})" if single else None,
         "a mean of calls": f"{median(blocks):.4f} ({len(blocks)})" if blocks else None,
-        "latlab itself, 5-95 %": f"{quantile(own, 0.05):.4f} .. {quantile(own, 0.95):.4f}",
+        "latlab itself, 5-95 %": f"{np.quantile(own, 0.05):.4f} .. {np.quantile(own, 0.95):.4f}",
         "accepted": ACCEPTED[0] <= median(ratios) <= ACCEPTED[1],
         "seconds": round(took_s),
     }

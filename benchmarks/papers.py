@@ -13,15 +13,11 @@ import argparse
 import json
 import os
 import re
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-# PyTorch imports Python's module `profile`, which must be found before the script of that name beside this one.
-sys.path.append(sys.path.pop(0))
 
 from latlab.harness.processes import one_thread
 

@@ -48,7 +48,7 @@ from latlab.harness.devices.target_selection import TargetOptions
 from latlab.harness.exporters import ExportRequest
 from latlab.harness.exporters.service import Exports
 from latlab.harness.statistics.reliability import retest
-from latlab.harness.store.store import Anchor, Pass, Store
+from latlab.harness.store.store import Store
 from latlab.harness.timing_policy import PRESETS
 from latlab.predictors.common.metrics import kendall, spearman
 from latlab.search_spaces import get
@@ -145,7 +145,7 @@ def session_labels(store: Store) -> list[pd.DataFrame]:
 def device_seconds(store: Store, session: int) -> float:
     """Return the seconds of warm-up and samples in a session, anchors and rejected passes included."""
     campaign = store.campaigns()["campaign"].iloc[0]
-    timed: list[Pass | Anchor] = [*store.session_passes(campaign, session), *store.anchors(campaign, session)]
+    timed = [*store.session_passes(campaign, session), *store.anchors(campaign, session)]
     # A sample of several calls is stored as their mean.
     return sum(sum(one.warmup_ns) + sum(one.samples_ns) * float(one.telemetry.get("calls", 1)) for one in timed) / 1e9
 

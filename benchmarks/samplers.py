@@ -13,10 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
-
-sys.path.append(sys.path.pop(0))  # `profile.py` beside this file hides Python's own from torch
 
 from latlab.harness.processes import one_thread
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,6 @@ from typing import Any
 from latlab.harness.processes import one_thread
 
 one_thread()
-sys.path.append(sys.path.pop(0))  # torch imports Python's own `profile`, and a script of that name is beside this one
-
 from common import RESULTS, save, show  # noqa: E402
 from seeds.figure6 import figure6  # noqa: E402
 from seeds.methods import PREDICTORS, Options  # noqa: E402

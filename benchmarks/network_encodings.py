@@ -1,7 +1,7 @@
 """Zero-cost proxies: how many a core-hour gives, and how they agree with nasflat_latency's table of FBNet.
 
-    python benchmarks/encodings.py --data DATA [--cells 120] [--chains 100] [--only-compare]
-    python benchmarks/encodings.py --train
+    python benchmarks/network_encodings.py --data DATA [--cells 120] [--chains 100] [--only-compare]
+    python benchmarks/network_encodings.py --train
 
 The proxies of `--cells` random networks of NAS-Bench-201 and of the first `--chains` of FBNet's table are computed in
 two processes through the cache, and the wall time of those that were not in it is taken. Then each proxy is timed alone
@@ -16,11 +16,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 from pathlib import Path
-
-sys.path.append(sys.path.pop(0))  # `profile.py` beside this file hides Python's own from torch
 
 from latlab.harness.processes import in_processes, one_thread
 

@@ -3,7 +3,7 @@
 On a machine that does something else, too, both the operators' means and the passes are disturbed. So there are two
 comparisons: the means of the best round with the fastest pass, and typical times with an undisturbed inference.
 
-python benchmarks/profile.py                # some ten minutes on an idle machine
+python benchmarks/profiles.py               # some ten minutes on an idle machine
 """
 
 from __future__ import annotations
