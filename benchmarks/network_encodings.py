@@ -19,7 +19,7 @@ import os
 import time
 from pathlib import Path
 
-from latlab.harness.processes import in_processes, one_thread
+from latlab.harness.distributed.local import in_processes, one_thread
 
 one_thread()
 

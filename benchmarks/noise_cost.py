@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from latlab.harness.processes import one_thread
+from latlab.harness.distributed.local import one_thread
 
 one_thread()
 

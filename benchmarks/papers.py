@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from latlab.harness.processes import one_thread
+from latlab.harness.distributed.local import one_thread
 
 one_thread()
 

@@ -20,7 +20,7 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
-from latlab.harness.processes import one_thread
+from latlab.harness.distributed.local import one_thread
 
 one_thread()
 

@@ -21,7 +21,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from latlab.harness.processes import one_thread
+from latlab.harness.distributed.local import one_thread
 
 one_thread()
 

@@ -15,7 +15,7 @@ import json
 import os
 from pathlib import Path
 
-from latlab.harness.processes import one_thread
+from latlab.harness.distributed.local import one_thread
 
 one_thread()
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from latlab.harness.bench.evaluate import Score, Unit, evaluate
 from latlab.harness.bench.results import Record, ResultFile, records
+from latlab.harness.distributed.engines import in_parallel
 from latlab.harness.errors import BadInputError, LatlabError
-from latlab.harness.processes import in_processes
 
 __all__ = ["Comparison", "compare"]
 
@@ -38,6 +38,7 @@ def compare(
     units: Sequence[Unit],
     seeds: int,
     *,
+    engine: str = "local",
     jobs: int = 1,
     results: ResultFile | None = None,
     finished: Callable[[Unit, list[Record] | None], None] = lambda unit, found: None,
@@ -47,6 +48,7 @@ def compare(
     Args:
         units: what to evaluate. Their own seed is ignored.
         seeds: the number of seeds.
+        engine: where units are evaluated, as `in_parallel`; each node needs the tables at the same place.
         jobs: the number of processes. With 1 the work is done in this process.
         results: known records, which are not computed again. New ones are added.
         finished: called with a unit and None after each seed, and with its records after all seeds.
@@ -67,7 +69,7 @@ def compare(
         else:
             work += [(i, replace(unit, seed=seed)) for seed in range(seeds)]
             scores[i] = []
-    for place, own in in_processes(_attempt, [unit for _, unit in work], jobs):
+    for place, own in in_parallel(_attempt, [unit for _, unit in work], engine=engine, jobs=jobs):
         i = work[place][0]
         if isinstance(own, Failure):
             if own.is_input:

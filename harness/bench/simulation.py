@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from latlab.harness.bench.replay import Replay, ReplayPlan, check, replay
-from latlab.harness.processes import in_processes
+from latlab.harness.distributed.engines import in_parallel
 
 __all__ = ["CLOSE", "points_of", "simulate", "summary"]
 
@@ -21,6 +21,7 @@ def simulate(
     plan: ReplayPlan,
     *,
     seeds: int = 10,
+    engine: str = "local",
     jobs: int = 1,
     finished: Callable[[Replay], None] = lambda one: None,
 ) -> list[Replay]:
@@ -29,6 +30,7 @@ def simulate(
     Args:
         plan: what is replayed.
         seeds: the number of replays.
+        engine: where they are replayed, as `in_parallel`; each node needs the table at the same place.
         jobs: the number of processes. With 1 the work is done in this process.
         finished: called with each replay as it ends.
 
@@ -40,7 +42,8 @@ def simulate(
     """
     check(plan)
     found: dict[int, Replay] = {}
-    for i, one in in_processes(replay, [replace(plan, seed=plan.seed + i) for i in range(seeds)], jobs):
+    plans = [replace(plan, seed=plan.seed + i) for i in range(seeds)]
+    for i, one in in_parallel(replay, plans, engine=engine, jobs=jobs):
         found[i] = one
         finished(one)
     return [found[i] for i in range(seeds)]

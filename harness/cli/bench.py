@@ -15,6 +15,7 @@ from latlab.harness.cli.interruption import interruption
 from latlab.harness.cli.options import (
     SAMPLERS_HELP,
     EncodingTableOption,
+    EngineOption,
     complain,
     json_option,
     print_json,
@@ -112,6 +113,7 @@ def predictors(
             "--ceiling", help="Also estimate the best possible scores: by a fit to thousands of samples, and by noise."
         ),
     ] = False,
+    engine: EngineOption = "local",
     jobs: Annotated[
         int, typer.Option("--jobs", min=1, max=1024, help="Number of processes, with one thread each.")
     ] = 1,
@@ -127,7 +129,7 @@ def predictors(
 
     latlab bench predictors --table mine.parquet --space fbnet --source pi3,pi4 --target pi5
     """
-    from latlab.harness.processes import one_thread
+    from latlab.harness.distributed.local import one_thread
 
     one_thread()
     from latlab import predictors as installed
@@ -169,7 +171,7 @@ def predictors(
     results = ResultFile(out)
     try:
         with show.progress(len(units), seeds, quiet=as_json) as finished:
-            comparison = compare(units, seeds, jobs=jobs, results=results, finished=finished)
+            comparison = compare(units, seeds, engine=engine, jobs=jobs, results=results, finished=finished)
         with terminal.working("fitting to thousands of samples", quiet=as_json or not ceiling):
             references = [reference_of(task) for task in {unit.task: None for unit in units}] if ceiling else []
     except KeyboardInterrupt:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from latlab.harness.cli.command import App, output_option
-from latlab.harness.cli.options import ENCODING_NAMES, SeedOption, SpaceOption, json_option, print_json
+from latlab.harness.cli.options import ENCODING_NAMES, EngineOption, SeedOption, SpaceOption, json_option, print_json
 from latlab.harness.cli.table_files import table_format, write_table
 from latlab.harness.errors import BadInputError
 
@@ -31,9 +31,10 @@ def encode(
     ] = None,
     out: Annotated[Path, output_option("--out", ".parquet", ".csv", help="The file to write: .parquet or .csv.")],
     seed: SeedOption = 0,
+    engine: EngineOption = "local",
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", min=1, max=1024, help="Number of processes that run networks \\[default: all cores]."),
+        typer.Option("--jobs", min=1, max=1024, help="Processes of local that run networks \\[default: all cores]."),
     ] = None,
     as_json: Annotated[bool, json_option("the file")] = False,
 ) -> None:
@@ -48,7 +49,7 @@ def encode(
     format_ = table_format(out)
     if not os.access(out.absolute().parent, os.W_OK | os.X_OK):  # before hours of work
         raise BadInputError(f"cannot write {out}: its folder does not exist or is not writable", "Name another place.")
-    from latlab.harness.processes import one_thread
+    from latlab.harness.distributed.local import one_thread
 
     one_thread()
     from latlab.harness.architectures import space_named
@@ -66,6 +67,7 @@ def encode(
             count=count,
             archs=archs,
             seed=seed,
+            engine=engine,
             jobs=jobs or len(os.sched_getaffinity(0)),
             progress=finished,
         )

@@ -33,6 +33,7 @@ PAGES = {
     "setup": "devices",
     "show": "metrics",
     "encode": "encodings",
+    "export-models": "clusters",
     "simulate": "onboarding",
     "sources": "tables",
     "spaces": "extending",

@@ -21,6 +21,7 @@ from latlab.harness.cli import compare as cli_compare
 from latlab.harness.cli import devices as cli_devices
 from latlab.harness.cli import (
     encoding,
+    exporting_models,
     help_pages,
     inspecting,
     measuring,
@@ -58,6 +59,7 @@ app.add_typer(cli_bench.app, name="bench")
 app.add_typer(simulating.app)
 app.add_typer(pretraining.app)
 app.add_typer(encoding.app)
+app.add_typer(exporting_models.app)
 app.add_typer(cli_import.app)
 app.add_typer(cli_sustain.app)
 app.add_typer(cli_profile.app)
@@ -95,6 +97,7 @@ def latlab(
 KEEP_WHAT_THEY_MEASURE = ("measure", "embed", "onboard", "search", "sustain", "compare")
 """Commands that lose nothing when they are interrupted."""
 CONTINUE = {
+    "export-models": "Finished networks are in the folder; the same command continues.",
     "encode": "Finished proxies are cached; the same command continues.",
     "pretrain": "Nothing is half written; the same command continues.",
 }

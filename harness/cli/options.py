@@ -30,6 +30,7 @@ __all__ = [
     "DevicesArgument",
     "DimOption",
     "EncodingTableOption",
+    "EngineOption",
     "FactOption",
     "InputDataOption",
     "InputOption",
@@ -99,6 +100,14 @@ def json_option(one_line_for: str) -> Any:
     )
 
 
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="local|ray|ray://HOST:PORT",
+        help="Where the work is done: processes of this machine, or a Ray cluster (pip install latlab\\[ray]).",
+    ),
+]
 JsonOption = Annotated[bool, json_option("the whole result")]
 _SEVERAL = "Several, by commas or by repeating the option, are several targets"
 _RUNTIME = (

@@ -9,6 +9,7 @@ import typer
 
 from latlab.harness.cli.command import App, output_option
 from latlab.harness.cli.options import (
+    EngineOption,
     NearOption,
     PredictorOption,
     SeedOption,
@@ -44,6 +45,7 @@ def simulate(
     predictor: PredictorOption = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, max=10_000, help="Number of runs.")] = 10,
     seed: SeedOption = 0,
+    engine: EngineOption = "local",
     jobs: Annotated[
         int, typer.Option("--jobs", min=1, max=1024, help="Number of processes, with one thread each.")
     ] = 1,
@@ -59,7 +61,7 @@ def simulate(
 
     It chooses, learns and stops as `latlab onboard` does, and prints how good it was after each number of samples.
     """
-    from latlab.harness.processes import one_thread
+    from latlab.harness.distributed.local import one_thread
 
     one_thread()
     from latlab.harness.active_learning.predictor_factory import PredictorOptions
@@ -82,7 +84,7 @@ def simulate(
         seed=seed,
     )
     with show.progress(seeds, quiet=as_json) as finished:
-        replays = simulation.simulate(plan, seeds=seeds, jobs=jobs, finished=finished)
+        replays = simulation.simulate(plan, seeds=seeds, engine=engine, jobs=jobs, finished=finished)
     if out is not None and format_ is not None:
         write_table(simulation.points_of(replays), out, format_, digits=6)
     if as_json:

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from latlab import predictors
+from latlab.harness.distributed.engines import in_parallel
+from latlab.harness.distributed.local import one_thread
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.paths import cache_folder
-from latlab.harness.processes import in_processes, one_thread
 from latlab.predictors.base import FloatArray, IntArray
 from latlab.predictors.encodings.encode import columns_of, encode, zcp_cache
 from latlab.predictors.encodings.names import PROXIES, check_encoding, runs_networks
@@ -40,6 +41,7 @@ def encode_networks(
     encoding: str,
     *,
     seed: int = 0,
+    engine: str = "local",
     jobs: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Encoded:
@@ -50,7 +52,8 @@ def encode_networks(
 
     Args:
         seed: seed of weights, batch and training.
-        jobs: number of processes, for encodings that run networks.
+        engine: where networks are run, as `in_parallel`.
+        jobs: number of processes of `local`, for encodings that run networks.
         progress: called with the architectures that were run, and how many are to be run, as they are finished.
 
     Raises:
@@ -61,7 +64,7 @@ def encode_networks(
     one_thread()
     try:
         check_encoding(encoding)
-        computed = _run(space, genes, seed, jobs, progress) if runs_networks(encoding) else None
+        computed = _run(space, genes, seed, engine, jobs, progress) if runs_networks(encoding) else None
         vectors = encode(space, genes, encoding, seed=seed) if encoding != "zcp" or computed is None else computed[0]
         names = columns_of(space, encoding)
     except ValueError as error:
@@ -72,7 +75,12 @@ def encode_networks(
 
 
 def _run(
-    space: SearchSpace, genes: IntArray, seed: int, jobs: int, progress: Callable[[int, int], None]
+    space: SearchSpace,
+    genes: IntArray,
+    seed: int,
+    engine: str,
+    jobs: int,
+    progress: Callable[[int, int], None],
 ) -> tuple[FloatArray, int]:
     """Return the proxies of all architectures, and how many networks had to be run for them."""
     if not space.buildable:
@@ -87,7 +95,11 @@ def _run(
     fresh: dict[bytes, FloatArray] = {}
     done = 0
     try:
-        for place, vectors in in_processes(partial(_proxies, space.name, seed), parts, min(jobs, max(len(parts), 1))):
+        for place, vectors in in_parallel(
+            partial(_proxies, space.name, seed), parts, engine=engine, jobs=min(jobs, max(len(parts), 1))
+        ):
+            if engine != "local":  # the processes of another machine keep them there
+                cache.put(parts[place], vectors)
             fresh |= {row.tobytes(): vector for row, vector in zip(parts[place], vectors, strict=True)}
             done += len(parts[place])
             progress(done, len(unique))

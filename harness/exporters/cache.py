@@ -88,7 +88,8 @@ class ArtifactCache:
         with self._writing(), self.temporary(exporter) as path:
             return self.keep(path, produce(request, path), exporter, self.key(request), request.batch_size)
 
-    def key(self, request: ExportRequest) -> str:
+    @staticmethod
+    def key(request: ExportRequest) -> str:
         """Return the key of `request` with the software that is installed now."""
         return request.key(_version(request.space, request.format, request.precision))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from latlab.harness.lab.arguments import plain_arguments
 from latlab.harness.lab.comparing import Comparing
 from latlab.harness.lab.encoding import Encoding
+from latlab.harness.lab.exporting import Exporting
 from latlab.harness.lab.pretraining import Pretraining
 from latlab.harness.lab.reporting import Reporting
 from latlab.harness.lab.running import RunningOne
@@ -19,12 +20,12 @@ __all__ = ["Lab"]
 
 
 @plain_arguments
-class Lab(Comparing, RunningOne, Searching, Reporting, Pretraining, Encoding):
+class Lab(Comparing, RunningOne, Searching, Reporting, Pretraining, Encoding, Exporting):
     """A store, an inventory and a cache of exported networks, with the verbs that work on them.
 
     Each verb stands in a module of its subject: `lab.measuring`, `lab.comparing`, `lab.running`, `lab.predicting`,
     `lab.onboarding`, `lab.searching`, `lab.reporting`, `lab.pretraining`,
-    `lab.encoding`.
+    `lab.encoding`, `lab.exporting`.
 
     Args:
         store: file that all measurements go to; it is created if it does not exist.

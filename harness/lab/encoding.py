@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from latlab.harness.architectures import parse_archs, sample_space, space_named
+from latlab.harness.distributed.engines import check_engine
 from latlab.harness.errors import BadInputError
 from latlab.harness.lab.base import LabBase
 from latlab.search_spaces import Architecture
@@ -30,6 +31,7 @@ class Encoding(LabBase):
         count: int | None = None,
         archs: Sequence[str | Architecture] | None = None,
         seed: int = 0,
+        engine: str = "local",
         jobs: int = 1,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Encoded:
@@ -43,14 +45,17 @@ class Encoding(LabBase):
             count: number of random architectures.
             archs: canonical strings of architectures.
             seed: seed of the random architectures, of weights, batch and training.
-            jobs: number of processes, for encodings that run networks.
+            engine: where networks are run: `local`, `ray` or `ray://HOST:PORT`.
+            jobs: number of processes of `local`, for encodings that run networks.
             progress: called with the architectures that were run, and how many are to be run.
 
         Raises:
             BadInputError: if the arguments make no sense, or the space has no such encoding.
             LatlabError: if a network cannot be run.
         """
-        return encode_space(space, encoding, count=count, archs=archs, seed=seed, jobs=jobs, progress=progress)
+        return encode_space(
+            space, encoding, count=count, archs=archs, seed=seed, engine=engine, jobs=jobs, progress=progress
+        )
 
 
 def encode_space(
@@ -60,6 +65,7 @@ def encode_space(
     count: int | None,
     archs: Sequence[str | Architecture] | None,
     seed: int,
+    engine: str,
     jobs: int,
     progress: Callable[[int, int], None],
 ) -> Encoded:
@@ -69,6 +75,7 @@ def encode_space(
         raise BadInputError("say which architectures: how many (count), or a list of them, not both")
     if not 1 <= jobs <= 1024:
         raise BadInputError(f"jobs are from 1 to 1024, not {jobs}")
+    check_engine(engine)
     if (len(archs) if archs is not None else count or 0) > MOST:
         raise BadInputError(f"at most {MOST:,} architectures are encoded at once", "Encode them in several parts.")
     found = parse_archs(chosen, archs) if archs is not None else sample_space(chosen, count or 0, seed)
@@ -76,4 +83,6 @@ def encode_space(
         raise BadInputError("there is no architecture to encode")
     from latlab.harness.encoding.compute import encode_networks  # torch is heavy
 
-    return encode_networks(chosen, chosen.genes(found), encoding, seed=seed, jobs=jobs, progress=progress)
+    return encode_networks(
+        chosen, chosen.genes(found), encoding, seed=seed, engine=engine, jobs=jobs, progress=progress
+    )

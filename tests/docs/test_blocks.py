@@ -23,6 +23,7 @@ NOT_RUN = {
     "README.md": "its two commands are CI's, the others are those of the pages that it leads to",
     "any-model.md": LONG,
     "bench.md": PUBLISHED,
+    "clusters.md": "a cluster, and days of exports; test_export_models.py starts a small one",
     "comparing.md": LONG,
     "encodings.md": LONG,
     "gpu.md": "a GPU",

@@ -98,6 +98,7 @@ CALLS: dict[str, Callable[[Lab, Archs, Paths], object]] = {
     ),
     "predict_model": lambda lab, arch, path: lab.predict_model(TOY, path("net.onnx")),
     "encode": lambda lab, arch, path: lab.encode("nasbench201", "totals", archs=[arch(0), arch(1)]),
+    "export_models": lambda lab, arch, path: lab.export_models("nasbench201", path("networks"), archs=[arch(0)]),
     "sources": lambda lab, arch, path: lab.sources("nasbench201", exclude_target=TOY, holdout=[arch(0)]),
     "onboard": lambda lab, arch, path: lab.onboard(
         Target.parse(TOY), space="nasbench201", budget=3, policy="quick", out=path("one")

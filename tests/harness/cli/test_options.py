@@ -40,6 +40,7 @@ COMMANDS: dict[str, list[str]] = {
     "profile": [FIRST, "local", "--space", SPACE],
     "compare": ["local", "--space", SPACE, "--arch", FIRST, "--arch", SECOND],
     "encode": ["--space", SPACE, "--encoding", "one-hot", "--count", "3", "--out", "z.csv"],
+    "export-models": ["--space", SPACE, "--count", "1", "--to", "networks"],
     "pretrain": ["--predictor", "maml", "--space", SPACE, "--out", "trained"],
 }  # fmt: skip
 """Words with which each command that has a numeric option begins to work."""
@@ -88,6 +89,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Lab, "run_jobs", reached)  # what comes before a device is what is tested here
+    monkeypatch.setattr("latlab.harness.lab.exporting.export_space", reached)
     monkeypatch.setattr("latlab.harness.lab.encoding.encode_space", reached)  # or before minutes of work
     chance = random.Random(0)
     archs = get("fbnet").sample(40, 5)

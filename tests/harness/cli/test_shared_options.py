@@ -22,6 +22,7 @@ FIXTURE = Path(__file__).parent.parent / "store" / "fixtures" / "version_0_1.db.
 FIRST, SECOND = (arch.text for arch in get("nasbench201").sample(2, 0))
 WITHOUT_STORE = {
     "encode",
+    "export-models",
     "help",
     "spaces",
     "inspect",

@@ -79,6 +79,7 @@ CASES = {
     "bench tasks": Case(f"bench tasks --table large.csv --space {SPACE} --sources 1 --targets 1", "large.csv"),
     "simulate": Case(f"simulate --table large.csv --space {SPACE} --target a", "large.csv"),
     "encode": Case(f"encode --space {SPACE} --encoding one-hot --genes pipe.txt --out z.csv", "pipe.txt", SAVED),
+    "export-models": Case(f"export-models --space {SPACE} --genes pipe.txt --to networks", "pipe.txt", SAVED),
     "pretrain": Case(f"pretrain --predictor maml --space {SPACE} --out trained", "store", SAVED),
     "bench predictors": Case("bench predictors --tasks pipe.json --predictor flops --out scores.jsonl", "pipe.json"),
 }
