@@ -33,6 +33,8 @@ class RuntimeSpec(NamedTuple):
     """Precisions in which networks of search spaces are exported for it. A model of one's own may have any other."""
     profiler: bool = False
     """True if it has a profiler that `latlab profile` can read."""
+    autoregressive: bool = False
+    """True if networks that generate a sequence, such as HAT's decoders, run on it."""
     in_worker: bool = True
     """True if the worker runs it, from a Python package (`agents/runtimes`) that `latlab setup` can install."""
 
@@ -41,9 +43,11 @@ BENCHMARK_MODEL = "benchmark_model"
 """The one runtime that is not the worker's: TFLite's own program on phones. It runs the same kernels as `tflite`, but
 in another program, whose times are not the Python interpreter's."""
 RUNTIMES = {
-    "onnxruntime": RuntimeSpec("onnx", ("cpu", "cuda"), ("fp32", "fp16", "int8"), profiler=True),
+    "onnxruntime": RuntimeSpec("onnx", ("cpu", "cuda"), ("fp32", "fp16", "int8"), profiler=True, autoregressive=True),
     "tflite": RuntimeSpec("tflite", ("cpu",), ("fp32", "fp16", "int8"), profiler=True),
-    "torchscript": RuntimeSpec("torchscript", ("cpu", "cuda"), ("fp32", "fp16", "bf16"), profiler=True),
+    "torchscript": RuntimeSpec(
+        "torchscript", ("cpu", "cuda"), ("fp32", "fp16", "bf16"), profiler=True, autoregressive=True
+    ),
     "openvino": RuntimeSpec("onnx", ("cpu", "gpu"), ("fp32", "int8")),
     "executorch": RuntimeSpec("pte", ("cpu",)),
     BENCHMARK_MODEL: RuntimeSpec(
