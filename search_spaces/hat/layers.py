@@ -186,9 +186,10 @@ def decoder_layers(
         if not one.name.endswith(("cross.concat", "cross.key", "cross.value")):
             found.append(_in_all_steps(one, other))
         if one.name.endswith("self.qkv"):
+            name, queried = one.name.removesuffix("qkv"), tokens * ATTENTION
+            found.append(_layer(f"{name}query", "shuffle", queried, queried))  # by heads, out of the joint product
             kept = BEAM * ATTENTION * (TOKENS * (TOKENS + 1) // 2)
-            for part in ("keys", "values"):
-                found.append(_layer(f"{one.name.removesuffix('qkv')}{part}", "concat", kept, kept))
+            found += [_layer(f"{name}{part}", "concat", kept, kept) for part in ("keys", "values")]
     return tuple(found)
 
 
