@@ -83,7 +83,13 @@ def looped(network: Autoregressive, example: Tensor, convert: Convert) -> Any:
     end = ["output", *(f"end{place}" for place in range(1, len(state)))]
     graph = model.graph
     graph.initializer.append(numpy_helper.from_array(torch.tensor(len(network.positions)).numpy(), "steps"))
-    graph.initializer.extend(numpy_helper.from_array(one.numpy(), name) for one, name in zip(start, begin, strict=True))
+    for one, name in zip(start, begin, strict=True):
+        if one.any():
+            graph.initializer.append(numpy_helper.from_array(one.numpy(), name))
+        else:
+            zero = numpy_helper.from_array(one.new_zeros(1).numpy(), "zero")
+            graph.initializer.append(numpy_helper.from_array(torch.tensor(one.shape).numpy(), f"{name}/shape"))
+            graph.node.append(helper.make_node("ConstantOfShape", [f"{name}/shape"], [name], value=zero))
     graph.node.append(helper.make_node("Loop", ["steps", "", *begin], end, name="loop", body=body))
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info("output", TensorProto.FLOAT, list(state[0].shape)))

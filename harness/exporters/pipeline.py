@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from latlab import search_spaces
 from latlab.agents.protocol.load_request import InputRequest
 from latlab.harness.exporters.base import Exporter, ExportError, ExportRequest, LayerParity, Parity, get_exporter
-from latlab.harness.targets import RUNTIMES
+from latlab.harness.targets import AUTOREGRESSIVE
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,11 +64,10 @@ def produce(request: ExportRequest, path: Path) -> Product:
 def _check_autoregressive(space: str, exporter: Exporter, precision: str) -> None:
     """Raise `ExportError` if networks that generate a sequence are not written in this format and precision."""
     if not exporter.autoregressive:
-        able = [name for name, runtime in RUNTIMES.items() if runtime.autoregressive]
         raise ExportError(
             "unsupported_op",
             f"networks of {space} generate a sequence step by step, and are not written as {exporter.name} files; "
-            f"runtimes that they are exported for: {', '.join(able)}",
+            f"runtimes that they are exported for: {', '.join(AUTOREGRESSIVE)}",
         )
     if precision != "fp32":
         raise ExportError(
