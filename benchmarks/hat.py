@@ -25,7 +25,7 @@ from scipy.stats import spearmanr
 from latlab.agents import runtimes
 from latlab.agents.protocol.load_request import InputRequest
 from latlab.harness.exporters import get_exporter
-from latlab.harness.importers.hat import SIDES
+from latlab.harness.importers.hat import SPACES
 from latlab.search_spaces import Architecture, get
 
 FORMATS = ("torchscript", "onnx")
@@ -64,12 +64,13 @@ def drawn(data: Path, task: str, device: str, count: int, seed: int) -> list[tup
     """Return decoders of the published table with their latencies in ms, as many of each depth as possible."""
     table = pd.read_parquet(data / "hat_latency.parquet")
     table = table[(table["task"] == task) & (table["device"] == device)]
-    latency, depth, fields = SIDES[SPACE]
+    (latency,), fields = SPACES[SPACE]
     order = table.sample(frac=1, random_state=seed)
-    order = order.assign(turn=order.groupby(depth).cumcount()).sort_values(["turn", depth]).head(count)
+    depths = "decoder_layer_num"
+    order = order.assign(turn=order.groupby(depths).cumcount()).sort_values(["turn", depths]).head(count)
     found = []
     for _, row in order.iterrows():
-        genes = [round(row[column] * (row[depth] if averaged else 1)) for column, averaged in fields]
+        genes = [round(row[column] * (row[depth] if depth else 1)) for column, depth in fields]
         found.append((get(SPACE).from_genes(genes), float(row[latency])))
     return found
 
