@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from random import Random
 from typing import TYPE_CHECKING, ClassVar
 
@@ -48,7 +49,8 @@ class HAT(SearchSpace):
             raise ArchitectureError(
                 f"{self.name}: genes are the {self.num_genes} numbers of {self.example}, not {list(genes)}"
             )
-        return self._joined(_ENCODER.from_genes(genes[:_OWN]), _DECODER.from_genes((genes[0], *genes[_OWN:])))
+        with self._naming():
+            return self._joined(_ENCODER.from_genes(genes[:_OWN]), _DECODER.from_genes((genes[0], *genes[_OWN:])))
 
     def parse(self, text: str) -> Architecture:
         encoder, *decoder = "".join(text.split()).split("+")
@@ -56,8 +58,17 @@ class HAT(SearchSpace):
             raise ArchitectureError(
                 f"{self.name}: {text!r} must be an encoder and a decoder joined by '+', as in {self.example}"
             )
-        first = _ENCODER.parse(encoder)
-        return self._joined(first, _DECODER.parse(f"e{first.genes[0]}|{decoder[0]}"))
+        with self._naming():
+            first = _ENCODER.parse(encoder)
+            return self._joined(first, _DECODER.parse(f"e{first.genes[0]}|{decoder[0]}"))
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Let errors about a part begin with the name of this space."""
+        try:
+            yield
+        except ArchitectureError as error:
+            raise ArchitectureError(f"{self.name}: {error}") from None
 
     def _joined(self, encoder: Architecture, decoder: Architecture) -> Architecture:
         """Return the Transformer of an encoder and a decoder of its width."""
