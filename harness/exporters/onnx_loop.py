@@ -1,7 +1,7 @@
 """ONNX files of networks that generate a sequence: a `Loop` over the positions, whose body is one step.
 
 Unrolled, a decoder of HAT has thousands of nodes. PyTorch's exporter, whose shape inference looks at all of them again
-and again, takes minutes for these, and ONNX Runtime packs the weights anew for each of the thirty steps.
+and again, takes minutes for these, and ONNX Runtime loads them in ten times the time. The latency is the same.
 """
 
 from __future__ import annotations
