@@ -57,7 +57,12 @@ def main() -> None:
     parser.add_argument("--perturbed", type=int, default=50, metavar="N", help="of which with changed weights")
     parser.add_argument("--speed", type=int, default=100, metavar="N", help="architectures for speed")
     parser.add_argument("--reference", type=int, default=3, metavar="N", help="of which to the other exporters")
-    parser.add_argument("--spaces", nargs="+", default=list(space_names(buildable=True)), metavar="SPACE")
+    parser.add_argument(
+        "--spaces",
+        nargs="+",
+        default=[name for name in space_names(buildable=True) if not get(name).autoregressive],
+        metavar="SPACE",
+    )
     parser.add_argument("--formats", nargs="+", default=list(FORMATS), choices=FORMATS, metavar="FORMAT")
     parser.add_argument("--seed", type=int, default=0, help="of the architectures")
     parser.add_argument("--as-written", action="store_true", help="published forms, dead edges kept")

@@ -41,7 +41,12 @@ MIN_RUNS = 3
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--per-space", type=int, default=20, metavar="N", help="architectures of each space")
-    parser.add_argument("--spaces", nargs="+", default=list(search_spaces.names(buildable=True)), metavar="SPACE")
+    parser.add_argument(
+        "--spaces",
+        nargs="+",
+        default=[name for name in search_spaces.names(buildable=True) if not search_spaces.get(name).autoregressive],
+        metavar="SPACE",
+    )
     parser.add_argument("--rounds", type=int, default=20, help="alternating rounds per architecture")
     parser.add_argument("--seed", type=int, default=0, help="of the architectures")
     parser.add_argument("--as-written", action="store_true", help="published forms, dead edges kept")

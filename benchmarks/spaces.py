@@ -187,7 +187,7 @@ def main() -> None:
     data = Path(arguments.data)
     torch.set_num_threads(1)
 
-    spaces = {name: get(name) for name in names(buildable=True)}
+    spaces = {name: get(name) for name in names(buildable=True) if not get(name).autoregressive}
     ofa = check_ofa(data)
     figures: dict[str, Any] = {
         "nasbench201": check_nasbench201(data),

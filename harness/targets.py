@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from latlab.harness.errors import BadInputError
 
+if TYPE_CHECKING:
+    from latlab.search_spaces import SearchSpace
+
 __all__ = [
     "ACCELERATORS",
+    "AUTOREGRESSIVE",
     "BENCHMARK_MODEL",
     "DEFAULT_RUNTIME",
     "PRECISIONS",
@@ -33,6 +37,8 @@ class RuntimeSpec(NamedTuple):
     """Precisions in which networks of search spaces are exported for it. A model of one's own may have any other."""
     profiler: bool = False
     """True if it has a profiler that `latlab profile` can read."""
+    autoregressive: bool = False
+    """True if networks that generate a sequence, such as HAT's decoders, run on it."""
     in_worker: bool = True
     """True if the worker runs it, from a Python package (`agents/runtimes`) that `latlab setup` can install."""
 
@@ -41,9 +47,11 @@ BENCHMARK_MODEL = "benchmark_model"
 """The one runtime that is not the worker's: TFLite's own program on phones. It runs the same kernels as `tflite`, but
 in another program, whose times are not the Python interpreter's."""
 RUNTIMES = {
-    "onnxruntime": RuntimeSpec("onnx", ("cpu", "cuda"), ("fp32", "fp16", "int8"), profiler=True),
+    "onnxruntime": RuntimeSpec("onnx", ("cpu", "cuda"), ("fp32", "fp16", "int8"), profiler=True, autoregressive=True),
     "tflite": RuntimeSpec("tflite", ("cpu",), ("fp32", "fp16", "int8"), profiler=True),
-    "torchscript": RuntimeSpec("torchscript", ("cpu", "cuda"), ("fp32", "fp16", "bf16"), profiler=True),
+    "torchscript": RuntimeSpec(
+        "torchscript", ("cpu", "cuda"), ("fp32", "fp16", "bf16"), profiler=True, autoregressive=True
+    ),
     "openvino": RuntimeSpec("onnx", ("cpu", "gpu"), ("fp32", "int8")),
     "executorch": RuntimeSpec("pte", ("cpu",)),
     BENCHMARK_MODEL: RuntimeSpec(
@@ -53,6 +61,9 @@ RUNTIMES = {
 """The runtimes: the one table from which the command line, the inventory, `latlab setup` and targets take them.
 
 The first runtime of a format is the usual one for a user's own file of that format."""
+AUTOREGRESSIVE = tuple(name for name, runtime in RUNTIMES.items() if runtime.autoregressive)
+"""The runtimes of networks that generate a sequence. The others' formats have no loop, or take minutes to write thirty
+steps one after the other; OpenVINO 2026.4 reads the loop of the ONNX files, but computes NaN."""
 DEFAULT_RUNTIME = "onnxruntime"
 USUAL_RUNTIMES = ("onnxruntime", "tflite")
 """The runtimes that a device without targets in the inventory should have: small ones, for most networks."""
@@ -106,12 +117,17 @@ class Target:
     def __str__(self) -> str:
         return f"{self.device}/{self.runtime}/{self.accelerator}/{self.precision}/t{self.threads}/b{self.batch_size}"
 
-    def check_exported(self) -> None:
-        """Check that networks of search spaces are exported in this precision for this runtime.
+    def check_exported(self, space: SearchSpace | None = None) -> None:
+        """Check that networks of search spaces, or of one space, are exported for this runtime in this precision.
 
         Raises:
-            BadInputError: they are not; the hint names the precisions and the runtimes that can be had.
+            BadInputError: they are not; the error names the precisions and the runtimes that can be had.
         """
+        if space is not None and space.autoregressive and self.runtime not in AUTOREGRESSIVE:
+            raise BadInputError(
+                f"{self.runtime} does not run networks of {space.name}, which generate a sequence step by step; "
+                f"runtimes that do: {', '.join(AUTOREGRESSIVE)}"
+            )
         offered = RUNTIMES[self.runtime].precisions
         if self.precision in offered:
             return

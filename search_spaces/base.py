@@ -41,10 +41,14 @@ class SearchSpace(ABC):
     """True where the space is small enough for `enumerate`."""
     buildable: ClassVar[bool] = True
     """True where `build` gives networks. A space without networks is for predictions from published tables."""
+    autoregressive: ClassVar[bool] = False
+    """True where a network generates its output step by step, each step from the choice of the one before
+    (`torch_modules.Autoregressive`). Formats without loops refuse such networks, and so do zero-cost proxies, because
+    no gradient passes a choice."""
     can_be_dead: ClassVar[bool] = True
     """True where a graph compiler removes layers of some networks; where False, `layers` ignores `live`."""
     num_classes: ClassVar[int]
-    """Number of outputs of a network; 0 where it gives a sequence as long and as wide as its input."""
+    """Size of an output's last dimension; 0 where a network gives a sequence as long and as wide as its input."""
     num_genes: ClassVar[int]
     """Length of `Architecture.genes`."""
     encodings: ClassVar[tuple[str, ...]]

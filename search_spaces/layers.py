@@ -90,8 +90,8 @@ class Layer:
     kind: str
     """`conv` (dense, kernel > 1), `pointwise` (1x1), `grouped` (1x1 in groups), `depthwise`, `linear`,
     `batchnorm` (one that follows no convolution), `pool`, `add`, `relu`, `hswish`, `hsigmoid`, `mul`, `zero`,
-    `shuffle`, `mean`; in Transformers also `matmul` (of two activations), `softmax`, `layernorm`, `concat`;
-    among single operators also `lstm`, `gelu`, `sigmoid`, `resize`."""
+    `shuffle`, `mean`; in Transformers also `matmul` (of two activations), `softmax`, `layernorm`, `concat`,
+    `embedding`, `argmax`; among single operators also `lstm`, `gelu`, `sigmoid`, `resize`."""
     kernel: int
     stride: int
     groups: int

@@ -45,11 +45,11 @@ _KINDS = {
 }
 _BATCH_NORMS = {"native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"}
 _FREE = {
-    *("view", "_unsafe_view", "t", "transpose", "permute", "expand", "squeeze", "unsqueeze", "split"),
-    *("detach", "alias", "empty", "zeros", "select", "stack"),
+    *("view", "_unsafe_view", "t", "transpose", "permute", "expand", "squeeze", "unsqueeze", "split", "slice"),
+    *("detach", "alias", "empty", "zeros", "select", "stack", "new_zeros"),
 }
 """Operators that compute nothing: views, and buffers that another operator allocates for itself. An LSTM's first state
-is zeros, its last one is stacked from those of its layers."""
+is zeros, its last one is stacked from those of its layers; a sequence that is generated begins with zeros."""
 
 
 class _OperatorCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]

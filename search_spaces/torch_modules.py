@@ -7,7 +7,7 @@ the unpruned one, and two architectures whose pruned graphs are identical export
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from zlib import crc32
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 __all__ = [
+    "Autoregressive",
     "ChannelShuffle",
     "HardSigmoid",
     "HardSwish",
@@ -30,7 +31,8 @@ __all__ = [
 ]
 
 POOL_SIZE = 1 << 21
-"""Number of normal random numbers per seed from which all weights are cut. The largest layer has 1.77 million."""
+"""Number of normal random numbers per seed from which weights are cut. Larger layers get numbers of their own:
+repeated ones would give many tokens of a vocabulary the same logits."""
 
 CALIBRATION_IMAGES = 4
 """Number of images that set the statistics of batch norms. The largest standard deviation after any batch norm on
@@ -61,9 +63,9 @@ def conv(
     return module
 
 
-def linear(in_features: int, out_features: int) -> nn.Linear:
-    """Return a linear layer with bias and uninitialised weights."""
-    module: nn.Linear = _Linear(in_features, out_features)
+def linear(in_features: int, out_features: int, bias: bool = True) -> nn.Linear:
+    """Return a linear layer with uninitialised weights."""
+    module: nn.Linear = _Linear(in_features, out_features, bias)
     module.__class__ = nn.Linear
     return module
 
@@ -109,12 +111,45 @@ class HardSigmoid(nn.Module):
         return F.relu6(x + 3.0) / 6.0
 
 
+class Autoregressive(nn.Module):
+    """The base class of networks that generate a sequence step by step.
+
+    A call executes `encode` once, then `step` for each position, and returns the first tensor of the last state. Traces
+    unroll this loop; an exporter whose format has loops calls the methods itself (`exporters/onnx_loop.py`).
+    """
+
+    positions: Tensor
+    """What `step` takes besides the state: a row for each step."""
+
+    def __init__(self, positions: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("positions", positions, persistent=False)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return what all steps read."""
+        raise NotImplementedError
+
+    def start(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the state before the first step. Of `x` it may depend on the batch size only."""
+        raise NotImplementedError
+
+    def step(self, position: Tensor, encoded: Sequence[Tensor], state: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return the state after a step. Its first tensor keeps its shape, others may grow."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        encoded, state = self.encode(x), self.start(x)
+        for number in range(len(self.positions)):
+            state = self.step(self.positions[number], encoded, state)
+        return state[0]
+
+
 @lru_cache(maxsize=2)
 def _pool(seed: int) -> Tensor:
     return torch.randn(POOL_SIZE, generator=torch.Generator().manual_seed(seed))
 
 
-def _fill(name: str, parameter: Tensor, is_batch_norm: bool, pool: Tensor) -> None:
+def _fill(name: str, parameter: Tensor, is_batch_norm: bool, seed: int) -> None:
     count = parameter.numel()
     if is_batch_norm:
         # Scales differ so that an exporter cannot mix them up; shifts stay 0, as in every new network,
@@ -127,10 +162,11 @@ def _fill(name: str, parameter: Tensor, is_batch_norm: bool, pool: Tensor) -> No
     if std == 0.0:
         parameter.fill_(mean)
         return
-    if count > pool.numel():
-        pool = pool.repeat(-(-count // pool.numel()))
-    start = crc32(name.encode()) % (pool.numel() - count + 1)
-    torch.mul(pool[start : start + count].view(parameter.shape), std, out=parameter)
+    if count > POOL_SIZE:
+        parameter.normal_(0.0, std, generator=torch.Generator().manual_seed(crc32(f"{seed} {name}".encode())))
+    else:
+        start = crc32(name.encode()) % (POOL_SIZE - count + 1)
+        torch.mul(_pool(seed)[start : start + count].view(parameter.shape), std, out=parameter)
     if mean:
         parameter.add_(mean)
 
@@ -167,15 +203,17 @@ def finish(network: nn.Module, input_shape: tuple[int, int, int], seed: int) -> 
     """Set the weights of `network` and the statistics of its batch norms, and return it in eval mode.
 
     Without calibrated batch norms the logits of an untrained FBNet move by 1e-8 when the input changes, and a graph
-    that only returns its bias would pass any comparison of outputs.
+    that only returns its bias would pass any comparison of outputs. Networks without batch norms are not run.
     """
-    pool = _pool(seed)
+    normalised = False
     with torch.no_grad(), quick_pools():
         for module_name, module in network.named_modules():
             is_batch_norm = isinstance(module, nn.BatchNorm2d)
+            normalised |= is_batch_norm
             for name, parameter in module.named_parameters(recurse=False):
-                _fill(f"{module_name}.{name}", parameter.data, is_batch_norm, pool)
-        network.train()
-        network(images(CALIBRATION_IMAGES, input_shape, seed))
+                _fill(f"{module_name}.{name}", parameter.data, is_batch_norm, seed)
+        if normalised:
+            network.train()
+            network(images(CALIBRATION_IMAGES, input_shape, seed))
     network.requires_grad_(False)
     return network.eval()

@@ -16,7 +16,7 @@ from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.paths import cache_folder
 from latlab.predictors.base import FloatArray, IntArray
 from latlab.predictors.encodings.encode import columns_of, encode, zcp_cache
-from latlab.predictors.encodings.names import PROXIES, check_encoding, runs_networks
+from latlab.predictors.encodings.names import PROXIES, check_encoding, check_proxies, runs_networks
 from latlab.search_spaces import SearchSpace, get
 
 __all__ = ["Encoded", "encode_networks"]
@@ -83,8 +83,7 @@ def _run(
     progress: Callable[[int, int], None],
 ) -> tuple[FloatArray, int]:
     """Return the proxies of all architectures, and how many networks had to be run for them."""
-    if not space.buildable:
-        raise BadInputError(f"{space.name} has no networks to build, so it has no zero-cost proxies")
+    check_proxies(space)
     cache = zcp_cache(space, seed)
     found, known = cache.get(genes, len(PROXIES))
     missing = np.flatnonzero(~known)

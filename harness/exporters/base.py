@@ -244,6 +244,8 @@ class Exporter(ABC):
     layered: ClassVar[str] = ""
     """The class that takes its files apart, to check other precisions than fp32 layer by layer, as `module:class`: a
     `latlab.harness.exporters.layers.base.LayeredFile`."""
+    autoregressive: ClassVar[bool] = False
+    """True if it writes networks that generate a sequence (`SearchSpace.autoregressive`), in fp32."""
 
     @property
     @abstractmethod

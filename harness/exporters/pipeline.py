@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from latlab import search_spaces
 from latlab.agents.protocol.load_request import InputRequest
 from latlab.harness.exporters.base import Exporter, ExportError, ExportRequest, LayerParity, Parity, get_exporter
+from latlab.harness.targets import AUTOREGRESSIVE
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,6 +46,8 @@ def produce(request: ExportRequest, path: Path) -> Product:
     exporter = get_exporter(request.format)
     space = search_spaces.get(request.space)
     arch = space.parse(request.arch)
+    if space.autoregressive:
+        _check_autoregressive(space.name, exporter, request.precision)
     start = time.perf_counter()
     try:
         module = space.build(arch, seed=request.seed, as_written=request.as_written)
@@ -56,6 +59,22 @@ def produce(request: ExportRequest, path: Path) -> Product:
     return export_and_compare(
         module, exporter, shape, path, build_s, constant=constant, rows_independent=True, precision=request.precision
     )
+
+
+def _check_autoregressive(space: str, exporter: Exporter, precision: str) -> None:
+    """Raise `ExportError` if networks that generate a sequence are not written in this format and precision."""
+    if not exporter.autoregressive:
+        raise ExportError(
+            "unsupported_op",
+            f"networks of {space} generate a sequence step by step, and are not written as {exporter.name} files; "
+            f"runtimes that they are exported for: {', '.join(AUTOREGRESSIVE)}",
+        )
+    if precision != "fp32":
+        raise ExportError(
+            "unsupported_op",
+            f"networks of {space} are exported in fp32 only: in {precision} they would generate other sequences, "
+            "and could not be compared",
+        )
 
 
 def export_and_compare(

@@ -24,6 +24,8 @@ LARGEST_HALF = 65504.0
 class TorchScriptExporter(Exporter):
     """The exporter of `*.pt` files: the graph of `torch.jit.freeze(torch.jit.trace(...))`, batch norms folded.
 
+    A network that generates a sequence is unrolled.
+
     In fp16 and bf16 all weights and activations have that type. Inputs and outputs stay float32, converted within the
     graph: the file takes the same arrays as the fp32 file, and numpy has no bfloat16.
 
@@ -35,6 +37,7 @@ class TorchScriptExporter(Exporter):
     runtime: ClassVar[str] = "torchscript"
     precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16", "bf16")
     layered: ClassVar[str] = "latlab.harness.exporters.layers.torchscript:LayeredTorchScript"
+    autoregressive: ClassVar[bool] = True
 
     @property
     def version(self) -> str:

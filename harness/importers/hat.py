@@ -2,7 +2,8 @@
 
 A row describes a network by averages over its layers. Encoders and decoders are separate spaces, because HAT times
 them separately; a decoder's latency may depend on the encoder only through its width. Different networks with the same
-averages become one, with their mean latency.
+averages become one, with their mean latency. Whole Transformers (`hat`), whose latency is the sum of both, are read
+where that space is asked for.
 """
 
 from __future__ import annotations
@@ -21,62 +22,64 @@ from latlab.search_spaces import Architecture, ArchitectureError
 __all__ = ["CITATION", "hat_columns", "is_hat"]
 
 CITATION = "Hardware-Aware Transformers (Wang et al., ACL 2020), MIT licence"
-SIDES = {
-    "hat-encoder": ("latency_mean_encoder", "encoder_layer_num", (
-        ("encoder_embed_dim", False),
-        ("encoder_ffn_embed_dim_avg", True),
-        ("encoder_self_attention_heads_avg", True),
-    )),
-    "hat-decoder": ("latency_mean_decoder", "decoder_layer_num", (
-        ("encoder_embed_dim", False),
-        ("decoder_embed_dim", False),
-        ("decoder_layer_num", False),
-        ("decoder_ffn_embed_dim_avg", True),
-        ("decoder_self_attention_heads_avg", True),
-        ("decoder_ende_attention_heads_avg", True),
-        ("decoder_arbitrary_ende_attn_avg", True),
-    )),
-}  # fmt: skip
-"""The latency column, the depth column and the genes' columns of each space.
+_LATENCIES = ("latency_mean_encoder", "latency_mean_decoder")
+_ENCODER = (
+    ("encoder_embed_dim", None),
+    ("encoder_ffn_embed_dim_avg", "encoder_layer_num"),
+    ("encoder_self_attention_heads_avg", "encoder_layer_num"),
+)
+_DECODER = (
+    ("decoder_embed_dim", None),
+    ("decoder_layer_num", None),
+    ("decoder_ffn_embed_dim_avg", "decoder_layer_num"),
+    ("decoder_self_attention_heads_avg", "decoder_layer_num"),
+    ("decoder_ende_attention_heads_avg", "decoder_layer_num"),
+    ("decoder_arbitrary_ende_attn_avg", "decoder_layer_num"),
+)
+SPACES = {
+    "hat-encoder": (_LATENCIES[:1], _ENCODER),
+    "hat-decoder": (_LATENCIES[1:], (_ENCODER[0], *_DECODER)),
+    "hat": (_LATENCIES, (*_ENCODER, *_DECODER)),
+}
+"""The latency columns, which are added up, and the genes' columns of each space.
 
-In a column marked True, the table has an average over the layers, so the gene is the value times the depth.
+In a column with a second name, the table has an average over the layers, whose number is in that other column: the
+gene is the product.
 """
 
 
 def is_hat(columns: Sequence[str]) -> bool:
     """Return whether a table's columns are those of HAT's tables."""
-    return all(latency in columns for latency, _, _ in SIDES.values())
+    return all(latency in columns for latency in _LATENCIES)
 
 
 def hat_columns(grid: Grid, device: str, given: str | None) -> list[Column]:
-    """Return the latencies of the encoders and of the decoders, or of the space `given` only.
+    """Return the latencies of the encoders and of the decoders, or of the space `given` only, which may be `hat`.
 
     Raises:
         BadInputError: naming the row and the column that is wrong.
     """
-    if given is not None and given not in SIDES:
-        raise BadInputError(f"{grid.name}: HAT's tables are of {' and '.join(SIDES)}, not of {given}")
+    if given is not None and given not in SPACES:
+        raise BadInputError(f"{grid.name}: HAT's tables are of {', '.join(SPACES)}, not of {given}")
     found = []
-    for name in (given,) if given else SIDES:
-        latency, depth, fields = SIDES[name]
-        missing = [column for column in (latency, depth, *(one for one, _ in fields)) if column not in grid.columns]
+    for name in (given,) if given else ("hat-encoder", "hat-decoder"):
+        latencies, fields = SPACES[name]
+        needed = [*latencies, *(one for field in fields for one in field if one)]
+        missing = [column for column in needed if column not in grid.columns]
         if missing:
             raise BadInputError(f"{grid.name}: the column {missing[0]} is missing", "HAT's tables have fourteen.")
-        layers = as_numbers(grid.columns[depth], grid.where, depth, grid.name)
-        values = np.stack(
-            [
-                as_numbers(grid.columns[column], grid.where, column, grid.name) * (layers if averaged else 1)
-                for column, averaged in fields
-            ],
-            axis=1,
-        )
+
+        def numbers(column: str) -> np.ndarray:
+            return as_numbers(grid.columns[column], grid.where, column, grid.name)
+
+        values = np.stack([numbers(column) * (numbers(depth) if depth else 1) for column, depth in fields], axis=1)
         whole = np.round(values)
         odd = np.argwhere(~(np.abs(values - whole) < 0.01))
         if len(odd):
             row, column = odd[0]
-            raise BadInputError(
-                f"{grid.name}, {grid.where[row]}: {fields[column][0]} is not an average over {layers[row]:g} layers"
-            )
+            average, depth = fields[column]
+            over = f"an average over {numbers(depth)[row]:g} layers" if depth else "a whole number"
+            raise BadInputError(f"{grid.name}, {grid.where[row]}: {average} is not {over}")
         space = space_named(name)
         archs: list[Architecture] = []
         for row, genes in enumerate(whole.astype(np.int64)):
@@ -84,6 +87,6 @@ def hat_columns(grid: Grid, device: str, given: str | None) -> list[Column]:
                 archs.append(space.from_genes([int(one) for one in genes]))
             except ArchitectureError as error:
                 raise BadInputError(f"{grid.name}, {grid.where[row]}: {error}") from error
-        labels = as_numbers(grid.columns[latency], grid.where, latency, grid.name)
+        labels = np.sum([numbers(column) for column in latencies], axis=0)
         found.append(Column(device, rows_of(space, archs, grid.where), labels, None))
     return found

@@ -28,8 +28,6 @@ SURE_MS = 0.2
 SLOWEST_MACS_PER_S = 1e7
 """Multiply-accumulates per second of the slowest device: microcontrollers do several times as many. The slowest
 published devices (phones of 2016) do 2e9."""
-SLOWEST_DECODING = 1e6
-"""The same for spaces without networks to build: HAT's decoders make a sentence word by word."""
 NETWORKS = 20
 """Networks whose median number of multiply-accumulates stands for the space."""
 
@@ -89,8 +87,7 @@ def possible_ms(space: SearchSpace, batch_size: int = 1) -> tuple[float, float]:
     """Return bounds of the median latency in milliseconds that networks of a space can have on any device."""
     if is_block_space(space.name):
         return BLOCKS_MS
-    slowest = SLOWEST_MACS_PER_S if space.buildable else SLOWEST_DECODING
-    return FASTEST_MS, 1e3 * _median_macs(space) * batch_size / slowest
+    return FASTEST_MS, 1e3 * _median_macs(space) * batch_size / SLOWEST_MACS_PER_S
 
 
 @cache

@@ -227,7 +227,7 @@ class Comparing(Measuring):
         texts = [parse_archs(space_to_measure(space), [arch])[0].text for arch in given]
 
         def artifact(text: str, target: Target) -> Artifact:
-            target.check_exported()
+            target.check_exported(space_to_measure(space))
             request = ExportRequest(space, text, target.format, target.batch_size, target.precision, seed, as_written)
             return self._exported(request)
 

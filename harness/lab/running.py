@@ -71,7 +71,9 @@ class RunningOne(LabBase):
             raise BadInputError("say which network: a space and an architecture, or a model of your own")
         else:
             target = only_device(self.targets(device, options))
-            (one,) = parse_archs(space_to_measure(space), [arch])
+            searched = space_to_measure(space)
+            target.check_exported(searched)
+            (one,) = parse_archs(searched, [arch])
             where, network, identity = space, one.text, campaign_options(target, as_written)
             request = ExportRequest(
                 space, network, target.format, target.batch_size, target.precision, seed, as_written
@@ -122,8 +124,9 @@ class RunningOne(LabBase):
         else:
             target = only_device(self.targets(device, options))
             target.check_profiler()
-            target.check_exported()
-            (one,) = parse_archs(space_to_measure(space), [str(subject) if isinstance(subject, Path) else subject])
+            searched = space_to_measure(space)
+            target.check_exported(searched)
+            (one,) = parse_archs(searched, [str(subject) if isinstance(subject, Path) else subject])
             network = one.text
             artifact = self._exported(
                 ExportRequest(space, network, target.format, target.batch_size, target.precision, seed, as_written)

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from functools import partial
 
+from latlab.harness.architectures import space_named
 from latlab.harness.devices.loaded_models import LoadedModels
 from latlab.harness.devices.session import DeviceSession
-from latlab.harness.exporters import Artifact, ExportRequest
+from latlab.harness.errors import BadInputError
+from latlab.harness.exporters import Artifact, ExportError, ExportRequest
 from latlab.harness.exporters.service import Exports
 from latlab.harness.measurement import anchors
 from latlab.harness.measurement.anchors import Anchors
@@ -112,6 +114,13 @@ class Measurer:
     def _export(self, campaign: Campaign, arch: str) -> Future[Artifact]:
         target = self.target
         as_written = bool(campaign.options.get("as_written"))
+        if campaign.space != USER_MODEL_SPACE:
+            try:
+                target.check_exported(space_named(campaign.space))
+            except BadInputError as error:
+                refused: Future[Artifact] = Future()
+                refused.set_exception(ExportError("unsupported_op", error.message))
+                return refused
         return self._exports.submit(
             ExportRequest(
                 campaign.space, arch, target.format, target.batch_size, target.precision, campaign.seed, as_written

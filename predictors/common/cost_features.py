@@ -85,6 +85,9 @@ class CostFeatures:
         return row
 
     def _layers(self, arch: Architecture) -> tuple[Sequence[Layer], Sequence[Layer]]:
+        if self.space.autoregressive:  # a runtime starts a layer in each step, and `layers` has it once for all steps
+            (step,) = self.space.readings(arch)["written"]
+            return step, step
         return self.space.layers(arch, live=False), self.space.layers(arch, live=True)
 
     def _raw(self, arch: Architecture) -> FloatArray:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["ENCODINGS", "PROXIES", "check_encoding", "runs_networks"]
+from latlab.search_spaces import SearchSpace
+
+__all__ = ["ENCODINGS", "PROXIES", "check_encoding", "check_proxies", "runs_networks"]
 
 ENCODINGS = ("totals", "costs", "zcp", "arch2vec", "cate", "caz")
 """`totals`: four analytic costs; `costs`: costs by class of operator; `zcp`: the thirteen zero-cost proxies; `caz`:
@@ -20,6 +22,16 @@ def check_encoding(name: str) -> None:
     """Raise `ValueError` if there is no encoding of this name."""
     if name not in ENCODINGS:
         raise ValueError(f"unknown encoding {name!r}; there are: {', '.join(ENCODINGS)}")
+
+
+def check_proxies(space: SearchSpace) -> None:
+    """Raise `ValueError` if a space has no zero-cost proxies."""
+    if not space.buildable:
+        raise ValueError(f"{space.name} has no networks to build, so it has no zero-cost proxies")
+    if space.autoregressive:
+        raise ValueError(
+            f"{space.name} has no zero-cost proxies: its networks choose tokens, and no gradient passes a choice"
+        )
 
 
 def runs_networks(name: str) -> bool:

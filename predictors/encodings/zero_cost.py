@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latlab.predictors.base import FloatArray
-from latlab.predictors.encodings.names import PROXIES
+from latlab.predictors.encodings.names import PROXIES, check_proxies
 from latlab.search_spaces import Architecture, Layer, SearchSpace
 
 __all__ = ["Batch", "Weights", "random_batch", "weights_of", "zero_cost_proxies"]
@@ -107,10 +107,9 @@ def zero_cost_proxies(
         depend on its input.
 
     Raises:
-        ValueError: the space has no networks to build, or the batch does not fit the network.
+        ValueError: the space has no proxies (`check_proxies`), or the batch does not fit the network.
     """
-    if not space.buildable:
-        raise ValueError(f"{space.name} has no networks to build, so it has no zero-cost proxies")
+    check_proxies(space)
     batch = batch or random_batch(space, arch, seed=seed)
     shape = space.input_shape(arch)
     if tuple(batch.images.shape[1:]) != tuple(shape):

@@ -4,17 +4,29 @@ A dummy sentence of `TOKENS` tokens goes through the encoder at once. The decode
 for `BEAM` hypotheses side by side; keys and values of earlier tokens are kept, and those of the encoder's output are
 computed at the first step only.
 
+`step_layers` are those of the mean step, `decoder_layers` those of the whole sentence.
+
 In these layers sizes are always 1, and the channels of a layer are all the elements of its input or output.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 from latlab.search_spaces.layers import Layer
 
-__all__ = ["ATTENTION", "TOKENS", "VOCABULARY", "decoder_layers", "encoder_layers"]
+__all__ = [
+    "ATTENTION",
+    "BEAM",
+    "TOKENS",
+    "VOCABULARY",
+    "decoder_layers",
+    "encoder_layers",
+    "step_layers",
+    "transformer_layers",
+]
 
 TOKENS = 30
 """Length of the sentence, in and out, in the WMT tasks. IWSLT has 23, which scales nearly all costs alike."""
@@ -94,13 +106,14 @@ def encoder_layers(width: int, middles: Sequence[int], heads: Sequence[int]) -> 
     return tuple(found)
 
 
-def decoder_layers(
+def step_layers(
     encoder_width: int,
     width: int,
     middles: Sequence[int],
     heads: Sequence[int],
     cross_heads: Sequence[int],
     attended: Sequence[int],
+    kept: int = KEPT,
 ) -> tuple[Layer, ...]:
     """Return the layers of one decoder step half-way through the sentence, whose costs are those of the mean step.
 
@@ -114,13 +127,14 @@ def decoder_layers(
         heads: number of heads of each layer's self-attention.
         cross_heads: number of heads of each layer's attention to the encoder.
         attended: number of the encoder's last layers that each layer attends to (HAT's arbitrary attention).
+        kept: number of tokens that the step attends to.
     """
     found: list[Layer] = []
     for place, (middle, own, cross, last) in enumerate(zip(middles, heads, cross_heads, attended, strict=True), 1):
         name = f"layer{place}"
         found += [
             _linear(f"{name}.self.qkv", BEAM, width, 3 * ATTENTION),
-            *_attention(f"{name}.self", BEAM, KEPT, BEAM, own, width),
+            *_attention(f"{name}.self", BEAM, kept, BEAM, own, width),
         ]
         if last > 1:  # HAT's code concatenates the outputs again at each step
             together = BEAM * TOKENS * last * encoder_width
@@ -134,3 +148,78 @@ def decoder_layers(
         ]
     found.append(_linear("output", BEAM, width, VOCABULARY, bias=False))
     return tuple(found)
+
+
+def decoder_layers(
+    encoder_width: int,
+    width: int,
+    middles: Sequence[int],
+    heads: Sequence[int],
+    cross_heads: Sequence[int],
+    attended: Sequence[int],
+) -> tuple[Layer, ...]:
+    """Return the layers of the generation of a sentence, as `decoder.py` executes it, each once for all its steps.
+
+    A layer has the costs of all steps together, but its parameters once. That later steps read them again is counted
+    among its inputs. The arguments are those of `step_layers`.
+    """
+    found: list[Layer] = []
+    for last in sorted(set(attended)):
+        copied = BEAM * TOKENS * last * encoder_width
+        found.append(_layer(f"encoder{last}.repeat", "shuffle", copied, copied))
+    for place, last in enumerate(attended, start=1):
+        rows = BEAM * TOKENS * last
+        for part in ("key", "value"):
+            name = f"layer{place}.cross.{part}"
+            found.append(_linear(name, rows, encoder_width, ATTENTION))
+            found.append(_layer(f"{name}.by_head", "shuffle", rows * ATTENTION, rows * ATTENTION))
+    tokens, states = TOKENS * BEAM, TOKENS * BEAM * width
+    found += [
+        _layer("token.next", "argmax", tokens * VOCABULARY, tokens),
+        _layer("token.embedding", "embedding", states, states),
+        _layer("token.position", "add", states, states),
+    ]
+    # Costs are linear in the number of tokens kept, and 1 + 2 + ... + 30 is 15 x (15 + 16).
+    parts = (encoder_width, width, middles, heads, cross_heads, attended)
+    halves = (step_layers(*parts, kept=TOKENS // 2), step_layers(*parts, kept=TOKENS // 2 + 1))
+    for one, other in zip(*halves, strict=True):
+        if not one.name.endswith(("cross.concat", "cross.key", "cross.value")):
+            found.append(_in_all_steps(one, other))
+        if one.name.endswith("self.qkv"):
+            name, queried = one.name.removesuffix("qkv"), tokens * ATTENTION
+            found.append(_layer(f"{name}query", "shuffle", queried, queried))  # by heads, out of the joint product
+            kept = BEAM * ATTENTION * (TOKENS * (TOKENS + 1) // 2)
+            found += [_layer(f"{name}{part}", "concat", kept, kept) for part in ("keys", "values")]
+    return tuple(found)
+
+
+def transformer_layers(
+    encoder: Sequence[Layer], decoder: Sequence[Layer], width: int, attended: int
+) -> tuple[Layer, ...]:
+    """Return the layers of an encoder and a decoder that is given the outputs of the encoder's last layers.
+
+    Args:
+        encoder: layers of the encoder.
+        decoder: layers of the decoder.
+        width: embedding width of the encoder.
+        attended: number of the encoder's layers whose outputs the decoder is given.
+    """
+    outputs = attended * TOKENS * width
+    return (
+        *(_inside("encoder", layer) for layer in encoder),
+        _layer("encoder.outputs", "concat", outputs, outputs),
+        *(_inside("decoder", layer) for layer in decoder),
+    )
+
+
+@cache
+def _inside(part: str, layer: Layer) -> Layer:
+    return replace(layer, name=f"{part}.{layer.name}")
+
+
+def _in_all_steps(one: Layer, other: Layer) -> Layer:
+    """Return a layer with the costs of half of the steps each."""
+    half, params = TOKENS // 2, one.params
+    inputs = half * (one.in_channels + other.in_channels) + (TOKENS - 1) * params
+    outputs = half * (one.out_channels + other.out_channels)
+    return _layer(one.name, one.kind, inputs, outputs, half * (one.macs + other.macs), params)

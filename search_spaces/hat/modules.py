@@ -1,4 +1,7 @@
-"""HAT's encoders as torch modules, with layer norms after the residuals, as its base configurations have them."""
+"""HAT's encoders as torch modules, with layer norms after the residuals, as its base configurations have them.
+
+Decoders, which share some of them, are in `decoder.py`.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,33 @@ from torch import Tensor, nn
 from latlab.search_spaces.hat.layers import ATTENTION, TOKENS
 from latlab.search_spaces.torch_modules import linear
 
-__all__ = ["Encoder", "scale"]
+__all__ = ["Attention", "Encoder", "FeedForward", "scale"]
 
 
-class _SelfAttention(nn.Module):
-    """Self-attention whose queries are scaled by their weights (`scale`), with its residual and its norm."""
+class Attention(nn.Module):
+    """The base class of attention whose queries are scaled by their weights (`scale`)."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.heads, self.head_width = heads, ATTENTION // heads
+
+    def queries(self) -> nn.Linear:
+        """Return the linear layer whose first `ATTENTION` outputs are the queries."""
+        raise NotImplementedError
+
+
+class _SelfAttention(Attention):
+    """Self-attention of all tokens at once, with its residual and its norm."""
 
     def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
+        super().__init__(heads)
         self.qkv = linear(width, 3 * ATTENTION)
         self.output = linear(ATTENTION, width)
         self.norm = nn.LayerNorm(width)
-        self.split = (-1, TOKENS, heads, ATTENTION // heads)
+        self.split = (-1, TOKENS, heads, self.head_width)
+
+    def queries(self) -> nn.Linear:
+        return self.qkv
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = torch.split(self.qkv(x), ATTENTION, 2)
@@ -33,7 +51,7 @@ class _SelfAttention(nn.Module):
         return y
 
 
-class _FeedForward(nn.Module):
+class FeedForward(nn.Module):
     """Two linear layers with a ReLU between them, with their residual and their norm."""
 
     def __init__(self, width: int, middle: int) -> None:
@@ -56,13 +74,22 @@ class Encoder(nn.Module):
         parts = [
             part
             for middle, own in zip(middles, heads, strict=True)
-            for part in (_SelfAttention(width, own), _FeedForward(width, middle))
+            for part in (_SelfAttention(width, own), FeedForward(width, middle))
         ]
         self.layers = nn.Sequential(*parts)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.layers(x.reshape(self.shape))
         return y
+
+    def last_outputs(self, x: Tensor, count: int) -> list[Tensor]:
+        """Return the outputs of the last `count` layers, the very last one first."""
+        y, outputs = x.reshape(self.shape), []
+        for part in self.layers:
+            y = part(y)
+            if isinstance(part, FeedForward):
+                outputs.append(y)
+        return outputs[: -count - 1 : -1]
 
 
 def scale(network: nn.Module) -> None:
@@ -72,6 +99,7 @@ def scale(network: nn.Module) -> None:
     """
     with torch.no_grad():
         for part in network.modules():
-            if isinstance(part, _SelfAttention):
-                part.qkv.weight[:ATTENTION].mul_(part.split[-1] ** -0.5 / 2)
-                part.qkv.bias[:ATTENTION].mul_(part.split[-1] ** -0.5 / 2)
+            if isinstance(part, Attention):
+                queries = part.queries()
+                queries.weight[:ATTENTION].mul_(part.head_width**-0.5 / 2)
+                queries.bias[:ATTENTION].mul_(part.head_width**-0.5 / 2)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from latlab.search_spaces.architecture import Architecture, ArchitectureError
 from latlab.search_spaces.base import SearchSpace
 from latlab.search_spaces.encodings import one_hot
-from latlab.search_spaces.hat.layers import TOKENS, VOCABULARY, decoder_layers, encoder_layers
+from latlab.search_spaces.hat.layers import TOKENS, VOCABULARY, decoder_layers, encoder_layers, step_layers
 from latlab.search_spaces.layers import Layer
 from latlab.search_spaces.variation import other_choice
 
@@ -39,6 +39,8 @@ HEADS = (2, 4, 8)
 ATTENDED = (1, 2, 3)
 DEPTHS = (1, 2, 3, 4, 5, 6)
 ENCODER_DEPTH = 6
+
+_Parts = tuple[int, int, tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,10 +255,10 @@ class HATEncoder(_HAT):
 
     def layers(self, arch: Architecture, *, live: bool = False) -> tuple[Layer, ...]:
         """Return the layers for one sentence. `live` changes nothing, because no layer is dead."""
-        return encoder_layers(*self._parts(arch))
+        return encoder_layers(*self.parts(arch))
 
     @staticmethod
-    def _parts(arch: Architecture) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    def parts(arch: Architecture) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
         """Return the width, and the feed-forward width and the heads of each layer."""
         width, middles, heads = arch.genes
         return width, evenly(middles, MIDDLES, ENCODER_DEPTH), evenly(heads, HEADS, ENCODER_DEPTH)
@@ -266,7 +268,7 @@ class HATEncoder(_HAT):
         from latlab.search_spaces.hat.modules import Encoder, scale
         from latlab.search_spaces.torch_modules import finish
 
-        network = finish(Encoder(*self._parts(arch)), self.input_shape(arch), seed)
+        network = finish(Encoder(*self.parts(arch)), self.input_shape(arch), seed)
         scale(network)
         return network
 
@@ -281,8 +283,8 @@ class HATDecoder(_HAT):
     """
 
     name: ClassVar[str] = "hat-decoder"
-    buildable: ClassVar[bool] = False
     title: ClassVar[str] = "HAT's Transformer decoders: 1-6 layers, known by sums over them"
+    autoregressive: ClassVar[bool] = True
     example: ClassVar[str] = "e640|d512|l4|f7680|h10|x22|a6"
     drawn: ClassVar[tuple[str, ...]] = (
         "e640|d640|l1|f2048|h8|x4|a2",
@@ -323,19 +325,38 @@ class HATDecoder(_HAT):
         e, d, l, f, h, x, a = (genes / [field.norm for field in self.fields]).T  # noqa: E741
         return np.stack([np.ones(len(genes)), d, l, l * d, f, d * f, h, x, a, a * e], axis=1)
 
+    def input_shape(self, arch: Architecture) -> tuple[int, int, int]:
+        """Return (3, tokens, embedding width of the encoder): outputs of its last three layers, the very last first."""
+        return (ATTENDED[-1], TOKENS, arch.genes[0])
+
     def layers(self, arch: Architecture, *, live: bool = False) -> tuple[Layer, ...]:
-        """Return the layers of one step in the middle of the sentence (`layers.decoder_layers`).
+        """Return the layers for a whole sentence, each with the costs of all steps (`layers.decoder_layers`).
 
         `live` changes nothing, because no layer is dead.
         """
+        return decoder_layers(*self.parts(arch))
+
+    def readings(self, arch: Architecture) -> dict[str, tuple[tuple[Layer, ...], ...]]:
+        """Return the layers of the mean step, of which all steps are repetitions (`layers.step_layers`).
+
+        A runtime starts every layer anew in each step. In `layers`, where a layer stands for all steps, that would be
+        thirty times too rare beside the arithmetic.
+        """
+        return {"written": (step_layers(*self.parts(arch)),)}
+
+    def parts(self, arch: Architecture) -> _Parts:
+        """Return the widths of encoder and decoder, and the choices of each layer, a tuple for each summed field."""
         encoder_width, width, depth, *sums = arch.genes
         choices = [field.choices for field in self.fields if field.summed]
-        parts = (evenly(total, choice, depth) for total, choice in zip(sums, choices, strict=True))
-        return decoder_layers(encoder_width, width, *parts)
+        middles, heads, cross, attended = (evenly(s, c, depth) for s, c in zip(sums, choices, strict=True))
+        return encoder_width, width, middles, heads, cross, attended
 
     def build(self, arch: Architecture, *, seed: int = 0, as_written: bool = False) -> nn.Module:
-        """Raise `NotImplementedError`: the latency of a decoder is that of a loop over steps, not of one graph."""
-        raise NotImplementedError(
-            f"{self.name} has no networks to build: a decoder runs in a loop over its tokens, and not as one graph. "
-            "The space is for predictions from latency tables"
-        )
+        """Build the decoder, one call of which generates a sentence (`decoder.py`); `as_written` changes nothing."""
+        from latlab.search_spaces.hat.decoder import Decoder
+        from latlab.search_spaces.hat.modules import scale
+        from latlab.search_spaces.torch_modules import finish
+
+        network = finish(Decoder(*self.parts(arch)), self.input_shape(arch), seed)
+        scale(network)
+        return network

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from latlab.search_spaces import SearchSpace, get
+from latlab.search_spaces import ArchitectureError, SearchSpace, get
 from latlab.search_spaces.hat.space import HEADS, MIDDLES, evenly
 
-ENCODER, DECODER = get("hat-encoder"), get("hat-decoder")
+ENCODER, DECODER, WHOLE = get("hat-encoder"), get("hat-decoder"), get("hat")
 TEXT = "e640|d512|l4|f7680|h10|x22|a6"
 
 
@@ -34,16 +34,16 @@ def test_sizes_count_what_layers_can_add_up_to() -> None:
 
 
 def test_a_decoder_layer_by_hand() -> None:
-    """Layer 4 of one step: 5 hypotheses, 16 tokens so far, 2 x 30 of the encoder, feed-forward 3,072."""
-    rows, macs = 5, {}
+    """Layer 4 in 30 steps: 5 hypotheses, 1 to 30 tokens so far, 2 x 30 of the encoder, feed-forward 3,072."""
+    rows, macs = 30 * 5, {}
     for layer in DECODER.layers(DECODER.parse(TEXT)):
         name, _, part = layer.name.partition(".")
         if name == "layer4" and layer.macs:
             macs[part] = layer.macs
     assert macs == {
         "self.qkv": rows * 512 * 3 * 512,
-        "self.scores": rows * 16 * 512,
-        "self.context": rows * 16 * 512,
+        "self.scores": 5 * sum(range(1, 31)) * 512,
+        "self.context": 5 * sum(range(1, 31)) * 512,
         "self.output": rows * 512 * 512,
         "cross.query": rows * 512 * 512,
         "cross.key": rows * 2 * 640 * 512,
@@ -67,14 +67,35 @@ def test_sums_are_spread_without_loss() -> None:
     assert evenly(7680, MIDDLES, 4) == (512, 2048, 2048, 3072)
     assert evenly(22, HEADS, 4) == (2, 4, 8, 8)
     small, large = total(DECODER, TEXT), total(DECODER, TEXT.replace("f7680", "f8192"))
-    assert large - small == 2 * 5 * 512 * 512
+    assert large - small == 30 * 2 * 5 * 512 * 512
     assert total(DECODER, TEXT.replace("h10", "h12")) == small
-    assert total(DECODER, TEXT, "activations", "self.softmax") == 5 * 16 * 10
+    assert total(DECODER, TEXT, "activations", "self.softmax") == 5 * sum(range(1, 31)) * 10
 
 
 def test_of_the_encoder_only_its_width_matters_to_a_decoder() -> None:
     narrow, wide = (total(DECODER, TEXT.replace("e640", e)) for e in ("e512", "e640"))
-    assert wide - narrow == 2 * 5 * 6 * (640 - 512) * 512
+    assert wide - narrow == 30 * 2 * 5 * 6 * (640 - 512) * 512
+
+
+def test_thirty_mean_steps_are_a_sentence() -> None:
+    arch = DECODER.parse(TEXT)
+    (step,) = DECODER.readings(arch)["written"]
+    macs, params = (sum(getattr(layer, cost) for layer in step) for cost in ("macs", "params"))
+    assert 30 * macs == pytest.approx(total(DECODER, TEXT), rel=1e-3)
+    assert params == total(DECODER, TEXT, "params")
+
+
+def test_a_transformer_is_an_encoder_and_a_decoder() -> None:
+    encoder, decoder = "d640|f9216|h28", "d512|l4|f7680|h10|x22|a6"
+    whole = f"{encoder}+{decoder}"
+    assert WHOLE.size == ENCODER.size * DECODER.size // 2
+    for cost in ("macs", "params"):
+        assert total(WHOLE, whole, cost) == total(ENCODER, encoder, cost) + total(DECODER, f"e640|{decoder}", cost)
+    features = WHOLE.encode([WHOLE.parse(whole)], "hat")[0]
+    assert features == pytest.approx([1, 0.75, 28 / 36, 512 / 640, 4 / 6, 1920 / 2048, 2.5 / 6, 5.5 / 6, 1.5 / 2])
+    for wrong in (encoder, f"{encoder}+e640|{decoder}", f"{encoder}|{decoder}", f"{whole}+{decoder}"):
+        with pytest.raises(ArchitectureError, match="an encoder and a decoder joined by"):
+            WHOLE.parse(wrong)
 
 
 def test_a_mutant_differs_by_one_choice_of_one_layer() -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from random import Random
 
 import numpy as np
 import pytest
 import torch
 from network_spaces import NETWORK_SPACES
+from table_space import install
 from torch import nn
 
+from latlab.harness.architectures import space_to_measure
+from latlab.harness.errors import BadInputError
 from latlab.search_spaces import SearchSpace, UnknownSpaceError, get, names
 from latlab.search_spaces.op_counter import count_operators
 from latlab.search_spaces.torch_modules import images
@@ -121,10 +125,13 @@ def spreads_behind_batch_norms(module: nn.Module, x: torch.Tensor) -> list[float
     return spreads
 
 
-@pytest.mark.parametrize("space", sorted({*names()} - {*names(buildable=True)}), indirect=True)
-def test_a_space_without_networks_says_so(space: SearchSpace) -> None:
-    with pytest.raises(NotImplementedError, match=f"^{space.name} has no networks to build"):
-        space.build(space.references()[0])
+def test_a_space_of_tables_only_is_named_and_cannot_be_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, monkeypatch)
+    assert "tables-only" in {*names()} - {*names(buildable=True)}
+    with pytest.raises(BadInputError, match="tables-only cannot be measured: it has no networks to build"):
+        space_to_measure("tables-only")
 
 
 @networks

@@ -30,8 +30,8 @@ FaultKind = Literal["hang", "crash", "disconnect", "refuse", "garbage", "lease_l
 # fmt: off
 LayerKind = Literal[
     "conv", "pointwise", "grouped", "depthwise", "linear", "batchnorm", "pool", "add", "relu", "hswish", "hsigmoid",
-    "mul", "zero", "shuffle", "mean", "matmul", "softmax", "layernorm", "concat", "lstm", "gelu",
-    "sigmoid", "resize", "other",
+    "mul", "zero", "shuffle", "mean", "matmul", "softmax", "layernorm", "concat", "embedding",
+    "argmax", "lstm", "gelu", "sigmoid", "resize", "other",
 ]
 # fmt: on
 """Values of `latlab.search_spaces.layers.Layer.kind`; `other` stands for all further kinds of a user's own space."""

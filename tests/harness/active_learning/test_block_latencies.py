@@ -65,7 +65,7 @@ def test_none_without_measurements(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"space": "hat-decoder"}, "cannot be measured"),
+        ({"space": "hat-decoder"}, "not made of blocks"),
         ({"space": "fbnet", "archs": ["stem"]}, "which architectures"),
         ({"space": "fbnet", "count": 1000}, "104 blocks"),
     ],

@@ -247,7 +247,6 @@ def test_spaces(run: Shell) -> None:
         ("measure local --space nasbench201 --arch [3,3,0,2,4,3]", "These are genes. As a string: |"),
         ("measure local --space ofa-mobilenetv3 --arch r100|k3e3", "r100"),
         ("measure local --space nasbench201 --file none.txt", "cannot read none.txt"),
-        ("measure local --space hat-decoder --count 3", "hat-decoder cannot be measured"),
         ("measure local --model none.onnx", "no model file none.onnx"),
         ("measure local --model net.onnx --space nasbench201", "--model stands alone"),
         ("measure local --model a:b --input 1xtwo", "is not a shape"),

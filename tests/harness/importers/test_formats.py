@@ -137,6 +137,9 @@ def test_hat_gives_an_encoder_and_a_decoder(tmp_path: Path) -> None:
     assert not decoder.notes
     [alone] = read_sources([hat_file(tmp_path / "xeon.csv", ROWS)], space="hat-decoder", device="Xeon")
     assert (alone.name, alone.space) == ("Xeon", "hat-decoder")
+    [whole] = read_sources([hat_file(tmp_path / "xeon.csv", ROWS)], space="hat")
+    assert labels(whole)["d640|f7168|h28+d640|l3|f3072|h12|x16|a6"] == pytest.approx(9.9 + 236.8)
+    assert len(whole.archs) == 3
 
 
 def test_hat_files_that_are_wrong(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from table_space import TablesOnly
 from torch import nn
 from torch.autograd import forward_ad
 from torch.func import functional_call
@@ -165,9 +166,9 @@ def test_flops_and_params_are_those_of_the_published_table() -> None:
 
 
 def test_what_has_no_networks_or_another_shape_is_refused(batch: Batch) -> None:
-    decoder = get("hat-decoder")
-    with pytest.raises(ValueError, match="no networks to build"):
-        zero_cost_proxies(decoder, decoder.sample(1, 0)[0])
+    for space, reason in ((TablesOnly(), "no networks to build"), (get("hat-decoder"), "no gradient passes a choice")):
+        with pytest.raises(ValueError, match=reason):
+            zero_cost_proxies(space, space.sample(1, 0)[0])
     small = Batch(batch.images[:, :, :8, :8], batch.labels)
     with pytest.raises(ValueError, match="takes images of shape"):
         zero_cost_proxies(SPACE, ARCH, batch=small)
