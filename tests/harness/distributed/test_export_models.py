@@ -9,15 +9,14 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import fsspec
 import pytest
+from peers.ray_cluster import Cluster
 from waiting import wait_until
 
 from latlab.harness import Lab
@@ -95,58 +94,15 @@ def test_what_cannot_be(tmp_path: Path) -> None:
 # A cluster
 
 
-@dataclass
-class Cluster:
-    """Two nodes with a processor each, on the loopback interface; its users need a token."""
-
-    folder: Path
-    port: int
-    environment: dict[str, str] = field(default_factory=dict)
-
-    def start(self, *words: str) -> None:
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--num-cpus=1", "--node-ip-address=127.0.0.1"]
-        done = subprocess.run([*command, *words], env=self.environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    def processes(self, *words: str) -> list[int]:
-        """Return the processes whose command lines have all these words and name this cluster."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                    mine = str(self.folder) in (entry / "environ").read_bytes().decode(errors="replace")
-                except OSError:
-                    continue
-                if mine and all(word in line for word in words):
-                    found.append(int(entry.name))
-        return found
-
-    def stop(self) -> None:
-        for process in self.processes():
-            try:
-                os.kill(process, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-
-
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if importlib.util.find_spec("ray") is None:
         if os.environ.get("LATLAB_REQUIRE_PEERS"):
             pytest.fail("ray is not installed")
         pytest.skip("needs ray")
-    folder = tmp_path_factory.mktemp("cluster")
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-    token = secrets.token_urlsafe(16)
-    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_ADDRESS": f"127.0.0.1:{port}"}
-    more = {"RAY_USAGE_STATS_ENABLED": "0", "LATLAB_TEST_CLUSTER": str(folder)}
-    found = Cluster(folder, port, os.environ | own | more)
+    found = Cluster.on_loopback(tmp_path_factory.mktemp("cluster"))
     try:
-        found.start("--head", f"--port={port}", "--include-dashboard=false")
-        found.start(f"--address=127.0.0.1:{port}")
+        found.start_nodes()
         yield found
     finally:
         found.stop()
