@@ -10,6 +10,7 @@ import logging
 import os
 import platform
 import secrets
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -32,6 +33,8 @@ Result = TypeVar("Result")
 LOOPBACK = "127.0.0.1"
 RUNNING = Path("ray", "ray_current_cluster")
 """The file in the temporary folder that names the cluster of this machine, if it belongs to one."""
+ANSWER_S = 5.0
+"""Longest time in seconds that a connection with a cluster may take."""
 LOOK_S = 10.0
 """Time in seconds after which the size of the cluster is asked again: nodes come and go."""
 
@@ -48,7 +51,8 @@ def on_cluster(function: Callable[[Item], Result], items: Iterable[Item], engine
         BadInputError: Ray is not installed, the cluster cannot be reached, or its nodes have another Python or latlab.
         LatlabError: the processes of an item died `MOST_LOSSES` times.
     """
-    own = engine == "ray" and not _is_in_a_cluster()
+    address = _address(engine)
+    own = address is None
     if own and "ray" not in sys.modules:  # it reads this once, when it is imported
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_urlsafe(32)}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -56,7 +60,7 @@ def on_cluster(function: Callable[[Item], Result], items: Iterable[Item], engine
         import ray
     except ImportError as error:
         raise BadInputError("the engine ray needs the package ray", "pip install latlab[ray]") from error
-    with _connected(ray, engine, own):
+    with _connected(ray, engine, address):
         _check_nodes(ray)
         call: Any = ray.remote(num_cpus=1, max_retries=MOST_LOSSES - 1)(_call)
         shared = ray.put(function)
@@ -99,27 +103,57 @@ def _processors(ray: ModuleType) -> int:
     return int(ray.cluster_resources().get("CPU", 0))
 
 
-def _is_in_a_cluster() -> bool:
-    """Return whether `RAY_ADDRESS` names a cluster, or this machine belongs to one."""
-    return bool(os.environ.get("RAY_ADDRESS")) or (Path(tempfile.gettempdir()) / RUNNING).exists()
+def _address(engine: str) -> str | None:
+    """Return the address of the cluster that an engine names, or None: one is to be started.
+
+    Raises:
+        BadInputError: the cluster that is named does not answer. Ray itself would wait for minutes.
+    """
+    named = engine if engine != "ray" else os.environ.get("RAY_ADDRESS")
+    if named and named not in ("auto", "local"):
+        if not _answers(named):
+            raise BadInputError(
+                f"no cluster answers at {named}",
+                "Is it running (ray status)? RAY_ADDRESS=HOST:6379 has the cluster's own port, and ray:// that of its clients.",
+            )
+        return named
+    if named == "local":
+        return None
+    try:  # the cluster that this machine belongs to, if it is still there
+        joined = (Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / RUNNING).read_text().strip()
+    except OSError:
+        return None
+    return joined if _answers(joined) else None
+
+
+def _answers(address: str) -> bool:
+    """Return whether something listens at an address."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 @contextmanager
-def _connected(ray: ModuleType, engine: str, own: bool) -> Iterator[None]:
+def _connected(ray: ModuleType, engine: str, address: str | None) -> Iterator[None]:
     """Be connected with a cluster within the `with` block.
 
     Args:
-        own: whether a cluster is started for that long. Only this machine can reach it, and only with its token.
+        engine: what the user calls it.
+        address: of the cluster; None for one that is started for that long. Only this machine can reach it, and only
+            with its token.
     """
     if ray.is_initialized():  # a program that uses Ray itself has chosen its cluster
         yield
         return
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
-        if own:
+        if address is None:
             ray.init("local", include_dashboard=False, _node_ip_address=LOOPBACK, **quiet)
         else:
-            ray.init("auto" if engine == "ray" else engine, **quiet)
+            ray.init(address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
         first = str(error).strip().partition("\n")[0]
         raise BadInputError(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +23,8 @@ class Cluster:
     folder: Path
     port: int
     environment: dict[str, str] = field(default_factory=dict)
+    temporary: str = field(default_factory=lambda: tempfile.mkdtemp(prefix="ray-"))
+    """Ray's own files; paths of sockets are to be short."""
 
     @classmethod
     def on_loopback(cls, folder: Path) -> Cluster:
@@ -35,7 +39,7 @@ class Cluster:
 
     def start_nodes(self) -> None:
         """Start the head, and a second node."""
-        self.start("--head", f"--port={self.port}", "--include-dashboard=false")
+        self.start("--head", f"--port={self.port}", "--include-dashboard=false", f"--temp-dir={self.temporary}")
         self.start(f"--address=127.0.0.1:{self.port}")
 
     def start(self, *words: str) -> None:
@@ -65,3 +69,4 @@ class Cluster:
                 os.kill(process, signal.SIGKILL)
             except ProcessLookupError:
                 continue
+        shutil.rmtree(self.temporary, ignore_errors=True)

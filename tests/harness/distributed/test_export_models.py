@@ -118,6 +118,13 @@ def test_a_cluster_without_its_token(cluster: Cluster, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("engine", ["ray", "ray://127.0.0.1:1"])
+def test_a_cluster_that_does_not_answer(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(BadInputError, match=r"no cluster answers at (ray://)?127\.0\.0\.1:1"):
+        Lab().export_models("nasbench201", tmp_path / "to", count=1, engine=engine)
+
+
 @pytest.mark.slow
 def test_on_a_cluster_of_which_parts_die(cluster: Cluster, tmp_path: Path) -> None:
     to, formats = tmp_path / "networks", ("onnx", "torchscript")
