@@ -114,7 +114,7 @@ def _address(engine: str) -> str | None:
         if not _answers(named):
             raise BadInputError(
                 f"no cluster answers at {named}",
-                "Is it running (ray status)? RAY_ADDRESS=HOST:6379 has the cluster's own port, and ray:// that of its clients.",
+                "Is it running (ray status)? RAY_ADDRESS has the cluster's own port, and ray:// that of its clients.",
             )
         return named
     if named == "local":
