@@ -8,6 +8,9 @@ import onnx
 import pytest
 import torch
 
+from latlab.harness import Lab
+from latlab.harness.devices.target_selection import TargetOptions
+from latlab.harness.errors import BadInputError
 from latlab.harness.exporters import ExportError, ExportRequest, get_exporter
 from latlab.harness.exporters.parity import compare
 from latlab.harness.exporters.pipeline import produce
@@ -65,3 +68,17 @@ def test_what_cannot_be_exported_is_refused_at_once(format: str, precision: str,
     with pytest.raises(ExportError, match=f"networks of hat-decoder .*{says}") as refused:
         produce(ExportRequest("hat-decoder", TEXT, format, precision=precision), tmp_path / "net")
     assert refused.value.kind == "unsupported_op"
+
+
+def test_a_runtime_that_cannot_run_them_gives_a_failed_row(tmp_path: Path) -> None:
+    (tmp_path / "inventory.yaml").write_text("devices: {toy: {transport: simulated, kind: ideal}}")
+    lab = Lab(tmp_path / "lab.db", inventory=tmp_path / "inventory.yaml", cache=tmp_path / "cache")
+    options = TargetOptions(runtime="openvino")
+    row = lab.measure("toy", space="hat-decoder", archs=[TEXT], options=options, policy="quick").rows.iloc[0]
+    assert row["status"] == "unsupported_op"
+    assert row["error"].startswith(
+        "openvino does not run networks of hat-decoder, which generate a sequence step by step"
+    )
+    assert row["error"].endswith("runtimes that do: onnxruntime, torchscript")
+    with pytest.raises(BadInputError, match="openvino does not run networks of hat-decoder"):
+        lab.sustain("toy", space="hat-decoder", arch=TEXT, options=options)
