@@ -22,6 +22,7 @@ from latlab.predictors.bases.score_predictor import ScorePredictor
 from latlab.predictors.bases.trunks import Params, affine, linear_weights, relu_affine
 from latlab.predictors.common import serialization as files
 from latlab.predictors.common.cost_features import cost_features
+from latlab.predictors.common.grid_search import Report, search_grid
 from latlab.predictors.common.log_latency import in_ms, log_labels, log_or_tangent
 from latlab.predictors.common.metrics import spearman
 from latlab.predictors.common.score_to_latency import FREEDOM
@@ -32,6 +33,8 @@ from latlab.search_spaces import SearchSpace
 __all__ = ["FACTS", "GPUS", "OFAMLP", "rmse_percent"]
 
 WIDTH, HIDDEN = 400, 3
+GRID: Mapping[str, Sequence[float]] = {"rate": (0.01, 0.05, 0.2), "decay": (1e-5, 1e-4, 1e-3), "momentum": (0.8, 0.9)}
+"""Learning rates, weight decays and momenta among which `grid` chooses."""
 FROZEN = ("layer1", "layer2")
 """Layers that fine-tuning leaves as they are."""
 FACTS = ("cores", "memory_gb", "bandwidth_gbs")
@@ -70,6 +73,8 @@ class OFAMLP(ScorePredictor):
     Args:
         steps: number of training steps.
         rate, decay, momentum: learning rate, weight decay and momentum of gradient descent.
+        grid: whether these three are chosen from `GRID` by the validation error, before each training of a new network.
+            With Ray Tune (`pip install latlab[tune]`) trials run side by side, and the worse ones are stopped early.
         base: name of the source whose network is fine-tuned; by default the one that ranks the measurements best.
         transfer: whether sources are used.
         generalised: whether one network is trained on all sources with `FACTS` of their GPUs.
@@ -90,6 +95,7 @@ class OFAMLP(ScorePredictor):
         rate: float = 0.05,
         decay: float = 1e-4,
         momentum: float = 0.9,
+        grid: bool = False,
         batch: int = 64,
         base: str | None = None,
         transfer: bool = True,
@@ -98,10 +104,11 @@ class OFAMLP(ScorePredictor):
     ) -> None:
         super().__init__(space, seed=seed)
         self._optimisation = {"rate": rate, "decay": decay, "momentum": momentum}
-        self._steps, self._batch = steps, batch
+        self._steps, self._batch, self._grid = steps, batch, grid
         self._base, self._transfer, self._generalised = base, transfer, generalised
         self._encoding = "ofa" if "ofa" in space.encodings else "one-hot"
         self._facts = _fact_columns(facts) if facts is not None else None
+        self._report: Report = lambda step, error: None
         self._source: Params = {}
         """Weights (sources, ...) after pre-training, or (1, ...) if `generalised`; empty before."""
         self._names: list[str] = []
@@ -168,6 +175,8 @@ class OFAMLP(ScorePredictor):
             data: inputs (n, d) and labels (n,) of each device.
             base: weights to be fine-tuned with `FROZEN` as they are; None for new ones.
         """
+        if self._grid and base is None:
+            self._optimisation = self._chosen(data)
         generator = torch.Generator().manual_seed(self.seed)
         parts = [self._split(x, y, generator) for x, y in data]
         if base is not None:
@@ -175,6 +184,18 @@ class OFAMLP(ScorePredictor):
         new = [self._initial(data[0][0].shape[1], generator) for _ in data]
         params = {name: torch.stack([one[name] for one in new]) for name in new[0]}
         return self._descended(params, parts, (), generator, log)
+
+    def _chosen(self, data: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
+        """Return the optimisation of `GRID` with the least mean validation error."""
+        space, seed, steps, batch = self.space, self.seed, self._steps, self._batch
+
+        def train(optimisation: Mapping[str, float], report: Report) -> None:
+            one = OFAMLP(space, seed=seed, steps=steps, batch=batch)
+            one._optimisation = dict(optimisation)
+            one._report = report
+            one._trained(data, None)
+
+        return search_grid(train, GRID, steps=steps)
 
     def _descended(
         self,
@@ -215,6 +236,7 @@ class OFAMLP(ScorePredictor):
                 if (step + 1) % CHECK_EVERY == 0 or step + 1 == steps.total:
                     self._keep_best(params, best, least, parts)
                     steps.figures = {"validation_rmse_percent": 100 * float(least.mean())}
+                    self._report(step + 1, float(least.mean()))
         return best
 
     @torch.no_grad()
