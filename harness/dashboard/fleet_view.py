@@ -58,7 +58,7 @@ def _device_json(device: DeviceState, now: float) -> dict[str, Any]:
         "last_error": device.last_error,
         "incident": incident._asdict() if incident and incident.at > now - LATELY_S else None,
         "losses": device.incidents["lost"],
-        "labels": [_label_json(one) for one in reversed(device.labels)],
+        "labels": [_label_json(one) for one in sorted(device.labels, key=lambda row: -row.finished)],
         "last": device.last_sign,
     }
 

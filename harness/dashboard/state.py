@@ -38,6 +38,8 @@ class LabelRow(NamedTuple):
     """Seconds since 1970; 0 if it is not finished."""
     copied: bool
     """Whether the label is a copy of that of another network with the same file."""
+    mark: str
+    """Id of the device's facts."""
 
 
 class IncidentRow(NamedTuple):
@@ -160,8 +162,10 @@ class DeviceState:
     """When it last stored a pass or a label, in seconds since 1970."""
     session: SessionState | None = None
     """The session in which that was."""
+    last_pass: float = 0.0
+    """When its last pass of a network came."""
     doing: str = ""
-    """The network of its last pass, or what that pass was of."""
+    """The network of that pass."""
     temperature_c: float | None = None
     incident: IncidentRow | None = None
     """Its last incident."""

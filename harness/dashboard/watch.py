@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Select, Text, case, cast, func, select
 
 from latlab.harness.dashboard.state import (
     OPEN,
+    RATE_S,
     CampaignFacts,
     DeviceState,
     IncidentRow,
@@ -68,7 +69,7 @@ ALL_FACTS_EVERY = 60
 _M, _P, _I, _F = Measurement.__table__.c, PassRow.__table__.c, Incident.__table__.c, SessionFacts.__table__.c
 ROW_COLUMNS = (
     _M.id, _M.campaign_id, _M.session, _M.arch, _M.status, _M.latency_ms, _M.stderr_ms, _M.verdict, _M.error,
-    _M.started_at, _M.finished_at, _M.same_graph_as,
+    _M.started_at, _M.finished_at, _M.same_graph_as, _M.fingerprint_id,
 )  # fmt: skip
 
 
@@ -122,6 +123,8 @@ class StoreWatch:
         """Ids of rows that are counted, the newest of them."""
         self._looks = 0
         self._simulated: dict[str, bool] = {}
+        self._marked: dict[str, set[tuple[str, int]]] = {}
+        """Sessions by the fingerprints of rows that have come in."""
         self._turn = 0
         self._file: object = None
         self.looked_at = 0.0
@@ -146,6 +149,7 @@ class StoreWatch:
             else:
                 self._go_on(connection)
             self._read_facts(connection)
+            self._read_fingerprints(connection)
         self._file = file
         self.looked_at = time.time()
 
@@ -183,7 +187,7 @@ class StoreWatch:
             session.newest_id = max(session.newest_id, int(newest))
             began = seconds_of(first)
             session.first = min(session.first or began, began)
-            session.last_sign = max(session.last_sign, seconds_of(last))
+            session.last_sign = max(session.last_sign, began if row_id else seconds_of(last))
             session.simulated |= self._is_simulated(connection, mark)
             if row_id:
                 unfinished.append(int(row_id))
@@ -206,10 +210,15 @@ class StoreWatch:
         for row in map(label_row, connection.execute(newest.order_by(_M.id))):
             self._remember(row)
             self._taken[row.id] = None
-            if row.status not in OPEN and row.finished > now - 600:
-                self._count_rate(row)
+            session = self.sessions.get((row.campaign, row.session))
+            if row.status not in OPEN and session is not None:
+                self._device(session).labels.append(row)
+                if row.finished > now - RATE_S:
+                    self._count_rate(row)
         for device in self.devices.values():
-            self._read_last_labels(connection, device)
+            if not device.labels:
+                self._read_last_labels(connection, device)
+            device.last_error = next((row.error for row in reversed(device.labels) if row.error), "")
         self._read_passes(connection, self._last["passes"] - SEED_ROWS, is_first=True)
         for session in self.sessions.values():
             if session.open:
@@ -228,7 +237,6 @@ class StoreWatch:
         )
         for row in reversed(list(map(label_row, connection.execute(query)))):
             device.labels.append(row)
-            device.last_error = row.error or device.last_error
 
     @staticmethod
     def _count_passes(connection: Connection, session: SessionState) -> int:
@@ -299,7 +307,9 @@ class StoreWatch:
                 session.passes += count
             device = self._device(session)
             if at >= device.last_sign:
-                device.last_sign, device.session, device.doing = at, session, known[2] if known else ""
+                device.last_sign, device.session = at, session
+            if at >= device.last_pass:
+                device.last_pass, device.doing = at, known[2] if known else ""
             session.last_sign = max(session.last_sign, at)
             if newest > newest_of.get(device.name, (0, 0.0, 0))[0]:
                 newest_of[device.name] = newest, at, owner
@@ -327,7 +337,7 @@ class StoreWatch:
                 session.last_sign = max(session.last_sign, seconds_of(at))
                 device = self._device(session)
                 if session.last_sign >= device.last_sign:
-                    device.last_sign, device.session, device.doing = session.last_sign, session, "an anchor"
+                    device.last_sign, device.session = session.last_sign, session
 
     def _read_incidents(self, connection: Connection) -> None:
         query = select(_I.id, _I.at, _I.device, _I.kind, _I.message).where(_I.id > self._last["incidents"])
@@ -366,6 +376,15 @@ class StoreWatch:
                 session.version += 1
         self._looks += 1
 
+    def _read_fingerprints(self, connection: Connection) -> None:
+        """Look up which sessions are of simulated devices."""
+        for mark, keys in self._marked.items():
+            if self._is_simulated(connection, mark):
+                for key in keys:
+                    self.sessions[key].simulated = True
+                    self._device(self.sessions[key]).simulated = True
+        self._marked.clear()
+
     # One row
 
     def _take(self, row: LabelRow, *, is_new: bool) -> None:
@@ -375,6 +394,10 @@ class StoreWatch:
             return
         self._remember(row)
         self._taken[row.id] = None
+        if row.mark and not session.simulated:
+            self._marked.setdefault(row.mark, set()).add(session.key)
+        session.newest_id = max(session.newest_id, row.id)
+        session.first = min(session.first or row.started, row.started)
         before = session.open.get(row.id)
         if row.status in OPEN:
             if row != before:
@@ -399,7 +422,6 @@ class StoreWatch:
 
     def _is_alive(self, session: SessionState, at: float) -> None:
         session.last_sign = max(session.last_sign, at)
-        session.first = min(session.first or at, at)
         device = self._device(session)
         if at >= device.last_sign:
             device.last_sign, device.session = at, session
@@ -462,10 +484,11 @@ def _batches(ids: Sequence[T]) -> Iterator[Sequence[T]]:
 
 def label_row(row: Any) -> LabelRow:
     """Return what `ROW_COLUMNS` select."""
-    key, campaign, session, arch, status, latency, stderr, verdict, error, started, finished, same = row
+    key, campaign, session, arch, status, latency, stderr, verdict, error, started, finished, same, mark = row
     return LabelRow(
         key, campaign, session, _text(arch), _text(status), _number(latency), _number(stderr), _text(verdict),
         _text(error), seconds_of(started), seconds_of(finished), same is not None,
+        _text(mark),
     )  # fmt: skip
 
 
