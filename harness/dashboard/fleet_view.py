@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from latlab.harness.dashboard.progress import session_json, session_state
@@ -20,7 +21,11 @@ _ORDER = ("lost", "given up", "silent", "measuring", "idle")
 
 def fleet_view(watch: StoreWatch, now: float) -> dict[str, Any]:
     """Return all devices, those in trouble first, and the last incidents."""
-    lines = [_device_json(one, now) for one in watch.devices.values()]
+    so_far: Counter[str] = Counter()
+    for session in watch.sessions.values():
+        if session.open:
+            so_far[session.campaign.device] += session.so_far
+    lines = [_device_json(one, so_far[one.name], now) for one in watch.devices.values()]
     lines.sort(key=lambda one: (_ORDER.index(one["state"]), one["name"]))
     states = {state: sum(one["state"] == state for one in lines) for state in _ORDER}
     rates = [one["per_minute"] for one in lines if one["per_minute"]]
@@ -31,13 +36,13 @@ def fleet_view(watch: StoreWatch, now: float) -> dict[str, Any]:
         "states": states,
         "per_minute": sum(rates) if rates else None,
         "hottest_c": max(hot, default=None),
-        "ok": sum(one.ok for one in watch.devices.values()),
+        "ok": sum(one["ok"] for one in lines),
         "failed": sum(one.failed for one in watch.devices.values()),
         "incidents": [one._asdict() for one in reversed(watch.incidents[-MOST_INCIDENTS:])],
     }
 
 
-def _device_json(device: DeviceState, now: float) -> dict[str, Any]:
+def _device_json(device: DeviceState, so_far: int, now: float) -> dict[str, Any]:
     state, session = device.state(now), device.session
     active = session if state in ("measuring", "silent") else None
     incident = device.incident
@@ -46,19 +51,19 @@ def _device_json(device: DeviceState, now: float) -> dict[str, Any]:
         "state": state,
         "simulated": device.simulated,
         "target": session.campaign.target if session else "",
-        "space": active.campaign.space if active else "",
+        "space": session.campaign.space if session else "",
         "doing": device.doing if active and device.doing else "",
         "campaign": session.campaign.id if session else "",
         "session": session.number if session else 0,
         "progress": session_json(active, now) if active else None,
         "per_minute": device.rate.per_minute(now) if state == "measuring" else None,
         "temperature_c": device.temperature_c,
-        "ok": device.ok,
+        "ok": device.ok + so_far,
         "failed": device.failed,
         "last_error": device.last_error,
         "incident": incident._asdict() if incident and incident.at > now - LATELY_S else None,
         "losses": device.incidents["lost"],
-        "labels": [_label_json(one) for one in sorted(device.labels, key=lambda row: -row.finished)],
+        "labels": [_label_json(one) for one in sorted(device.labels, key=lambda row: -(row.finished or row.started))],
         "last": device.last_sign,
     }
 
@@ -66,7 +71,7 @@ def _device_json(device: DeviceState, now: float) -> dict[str, Any]:
 def _label_json(row: LabelRow) -> dict[str, Any]:
     return {
         "arch": row.arch, "ms": row.latency_ms, "error_ms": row.stderr_ms, "status": row.status,
-        "verdict": row.verdict, "at": row.finished,
+        "verdict": row.verdict, "at": row.finished or row.started,
     }  # fmt: skip
 
 

@@ -8,7 +8,17 @@ from typing import Any, NamedTuple
 
 from latlab.harness.store.vocabulary import Status
 
-__all__ = ["CURRENT_S", "OPEN", "RATE_S", "CampaignFacts", "DeviceState", "IncidentRow", "LabelRow", "SessionState"]
+__all__ = [
+    "CURRENT_S",
+    "OPEN",
+    "RATE_S",
+    "CampaignFacts",
+    "DeviceState",
+    "IncidentRow",
+    "LabelRow",
+    "Rate",
+    "SessionState",
+]
 
 OPEN = (Status.RUNNING.value, Status.DEVICE_LOST.value)
 """Statuses of rows that are not finished: the same command continues them."""
@@ -174,7 +184,7 @@ class DeviceState:
     failed: int = 0
     last_error: str = ""
     labels: deque[LabelRow] = field(default_factory=lambda: deque(maxlen=LABELS_KEPT))
-    """Its last finished rows, the newest last."""
+    """The last rows that have got a latency, or have failed, the newest last."""
     rate: Rate = field(default_factory=Rate)
 
     def state(self, now: float) -> str:

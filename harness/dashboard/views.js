@@ -156,14 +156,20 @@ function deviceRow(one) {
   const trouble = one.incident && (one.state === "lost" || one.state === "given up") ? one.incident.message : "";
   return h("tr", { "data-key": one.name },
     td("", "name wide", one.campaign ? h("a", { href: sessionLink(one.campaign, one.session) }, one.name) : one.name, simulated(one.simulated)),
-    td("", "", state(one.state, HINTS[one.state]), one.state === "measuring" ? "" : h("span", { class: "sub" }, age(one.last))),
-    td("", "wide", trouble ? h("span", { class: "sub alarm" }, trouble) : "", active ? one.space : "", active && one.doing ? h("span", { class: "arch cut", title: one.doing }, one.doing) : ""),
+    td("", "", state(one.state, HINTS[one.state]), one.state === "measuring" || !one.last ? "" : h("span", { class: "sub" }, age(one.last))),
+    td("", "wide", trouble ? h("span", { class: "sub alarm" }, trouble) : "", active ? one.space : one.space ? h("span", { class: "faint" }, `last: ${one.space}`) : "", active && one.doing ? h("span", { class: "arch cut", title: one.doing }, one.doing) : ""),
     td("", "", line ? progressText(line) : "", line ? bar(line) : "", line && line.left ? h("span", { class: "sub" }, `${line.left} left`) : ""),
     td("labels/min", "number", rate(one.per_minute)),
     td("°C", "number", one.temperature_c === null || !active ? "" : Math.round(one.temperature_c).toString()),
     td("labels", "number", count(one.ok)),
     td("failed", one.failed ? "number alarm" : "number", one.failed ? h("span", { title: one.last_error }, count(one.failed)) : "0"),
-    td("", "wide nowrap", ...one.labels.slice(0, 3).map((row, at) => h("span", { class: row.status === "ok" ? null : "alarm", title: `${row.arch}\n${row.status === "ok" ? row.verdict || "good" : row.status}` }, `${at ? " · " : ""}${row.status === "ok" ? latency(row.ms) : row.status}`))));
+    td("", "wide nowrap", ...one.labels.slice(0, 3).flatMap((row, at) => [at ? " · " : "", lastLabel(row)])));
+}
+
+function lastLabel(row) {
+  const failed = row.ms === null;
+  const hint = `${row.arch}\n${failed ? row.status : row.status === "ok" ? row.verdict || "good" : "more passes to come"}`;
+  return h("span", { class: failed ? "alarm" : null, title: hint }, failed ? row.status : latency(row.ms));
 }
 
 // Campaigns

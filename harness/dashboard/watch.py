@@ -26,6 +26,7 @@ from latlab.harness.dashboard.state import (
     DeviceState,
     IncidentRow,
     LabelRow,
+    Rate,
     SessionState,
 )
 from latlab.harness.store.schema import (
@@ -200,6 +201,11 @@ class StoreWatch:
                     device.failed += int(count)
         for row in self._rows(connection, unfinished):
             self._take(row, is_new=True)
+        for device in self.devices.values():  # they come below, in the order of all rows
+            device.labels.clear()
+            device.rate = Rate()
+        for session in self.sessions.values():
+            session.label_rate = Rate()
         for session in self.sessions.values():
             device = self._device(session)
             device.simulated |= session.simulated
@@ -211,7 +217,7 @@ class StoreWatch:
             self._remember(row)
             self._taken[row.id] = None
             session = self.sessions.get((row.campaign, row.session))
-            if row.status not in OPEN and session is not None:
+            if session is not None and (row.latency_ms is not None or row.status not in OPEN):
                 self._device(session).labels.append(row)
                 if row.finished > now - RATE_S:
                     self._count_rate(row)
@@ -399,6 +405,12 @@ class StoreWatch:
         session.newest_id = max(session.newest_id, row.id)
         session.first = min(session.first or row.started, row.started)
         before = session.open.get(row.id)
+        if row.status not in OPEN and before is None and not is_new:  # it was counted when it was finished
+            return
+        device = self._device(session)
+        if row.latency_ms is not None and (before is None or before.latency_ms is None):
+            device.labels.append(row)
+            self._count_rate(row)
         if row.status in OPEN:
             if row != before:
                 session.open[row.id] = row
@@ -406,18 +418,15 @@ class StoreWatch:
             if is_new:
                 self._is_alive(session, row.started)
             return
-        if before is None and not is_new:  # a finished row that was counted before
-            return
         session.open.pop(row.id, None)
         session.finished[row.status] += 1
         session.copied += row.copied
         session.version += 1
-        device = self._device(session)
         device.ok += row.status == Status.OK
         device.failed += row.status != Status.OK
-        device.last_error = row.error or device.last_error
-        device.labels.append(row)
-        self._count_rate(row)
+        if row.status != Status.OK:
+            device.last_error = row.error
+            device.labels.append(row)
         self._is_alive(session, row.finished)
 
     def _is_alive(self, session: SessionState, at: float) -> None:
@@ -428,9 +437,10 @@ class StoreWatch:
 
     def _count_rate(self, row: LabelRow) -> None:
         session = self.sessions.get((row.campaign, row.session))
-        if session is not None and row.status == Status.OK:
-            session.label_rate.add(row.finished)
-            self._device(session).rate.add(row.finished)
+        if session is not None and row.latency_ms is not None:
+            at = row.finished or time.time()
+            session.label_rate.add(at)
+            self._device(session).rate.add(at)
 
     def _remember(self, row: LabelRow) -> None:
         self._where[row.id] = row.campaign, row.session, row.arch

@@ -47,9 +47,7 @@ class GrowingStore:
 
     def begin(self, device: int, network: int, session: int = 1) -> int:
         """Begin a row, and return its id."""
-        row = self.store.begin(
-            self.campaigns[device], session, self.archs[network], "listed", fingerprint_id=self.mark
-        )
+        row = self.store.begin(self.campaigns[device], session, self.archs[network], "listed", fingerprint_id=self.mark)
         return int(row.id)
 
     def time(self, row: int, number: int = 0, ms: float = 2.0, celsius: float = 51.0) -> None:

@@ -66,7 +66,7 @@ def test_what_has_changed_is_enough(growing: GrowingStore) -> None:
         assert {one["state"] for one in picture(watch)[0]["devices"]} == {"measuring"}
         assert watch.devices["dev0"].temperature_c == 60 + rows[0]
         growing.finish(rows[0])
-        growing.finish(rows[1], status="unsupported", error="no such operator")
+        growing.finish(rows[1], status="unsupported_op", error="no such operator")
         growing.store.note("dev2", "lost", "the link is down")
         growing.store.lose(growing.campaigns[2].id, 1, "the link is down")
         watch.look()
@@ -85,7 +85,7 @@ def test_what_has_changed_is_enough(growing: GrowingStore) -> None:
     (line,) = (one for one in campaigns_view(watch, time.time())["sessions"] if one["target"].startswith("dev0"))
     assert (line["ok"], line["planned"], line["state"], line["simulated"]) == (2, 8, "measuring", True)
     text = metrics_text(watch, time.time())
-    assert 'status="unsupported"} 1\n' in text
+    assert 'status="unsupported_op"} 1\n' in text
     assert 'latlab_incidents_total{device="dev2",kind="lost"} 1\n' in text
     assert not announces_log(growing.store.real_path), "an open reader has kept the writer's log"
 
@@ -111,7 +111,7 @@ def test_every_view_of_a_damaged_store_is_json(growing: GrowingStore) -> None:
         file.execute("UPDATE measurements SET latency_ms = 'x', arch = x'ff00fe', verdict = 5 WHERE id = 1")
         file.execute("UPDATE measurements SET status = '<b>', session = 'y', started_at = 7 WHERE id = 2")
         file.execute("UPDATE campaigns SET policy = '[', target = '\x1b[31m' WHERE target LIKE 'dev0%'")
-        file.execute("UPDATE sessions SET facts = '{\"search\": 3, \"comparison\": [], \"planned\": \"x\"}'")
+        file.execute('UPDATE sessions SET facts = \'{"search": 3, "comparison": [], "planned": "x"}\'')
         file.execute("UPDATE passes SET telemetry = '{', at = 'never'")
         file.execute("INSERT INTO incidents (at, device, kind, message) VALUES ('', x'ff', 3, '\x07')")
     hub = Hub(growing.store.path)
