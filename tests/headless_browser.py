@@ -12,6 +12,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,9 +33,9 @@ class Browser:
         self._in, theirs_out = os.pipe()
         words = [
             CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-extensions",
-            "--disable-background-networking", "--disable-dev-shm-usage", "--hide-scrollbars", "--remote-debugging-pipe",
-            "--disable-sync", "--disable-component-update", "--disable-features=Translate,OptimizationHints,MediaRouter",
-            f"--user-data-dir={self._folder.name}", "about:blank",
+            "--disable-background-networking", "--disable-dev-shm-usage", "--hide-scrollbars", "--disable-sync",
+            "--disable-component-update", "--remote-debugging-pipe", f"--user-data-dir={self._folder.name}",
+            "about:blank",
         ]  # fmt: skip
 
         def place() -> None:  # the browser reads commands from 3 and writes to 4
@@ -65,10 +66,8 @@ class Browser:
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait()
         os.close(self._in)
         os.close(self._out)

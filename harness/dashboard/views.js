@@ -209,7 +209,8 @@ function session(place) {
       replace(head,
         h("h2", {}, one.target, " ", h("span", { class: "faint" }, `${one.space}, ${one.kind}, session ${one.session}`), simulated(one.simulated)),
         tiles(
-          ["state", one.state, one.left ? `${one.left} left` : ""],
+          ["state", one.state, ""],
+          one.left ? ["left", one.left.replaceAll(" min to ", " to "), ""] : null,
           ["networks", count(one.ok + one.so_far), one.planned ? `of ${count(one.planned)}` : ""],
           ["failed", count(one.failed), "", one.failed > 0],
           ["labels", one.per_minute ? rate(one.per_minute) : "–", "a minute"],
@@ -431,7 +432,7 @@ function historyParts(data, place) {
         { points: data.points.map(point), kind: "line", colour: "second", radius: 2.6 },
         { points: slower.map(point), kind: "mark", colour: "alarm", radius: 5.5, flags: flags(slower) },
         { points: faster.map(point), kind: "mark", colour: "good", radius: 5.5, flags: flags(faster) }]),
-      h("figcaption", {}, `Milliseconds. A session is marked if the network is more than ${data.limit_percent} % slower or faster than at the level before, beyond chance, and the anchors say that it is not the device as a whole.`)),
+      h("figcaption", {}, data.points.some((one) => one.change && one.change.anchors > 1) ? "" : data.points.length > 1 ? "The sessions have no anchors in common, so that only large changes can be told from the scatter between sessions. " : "", `Milliseconds. A session is marked if the network is more than ${data.limit_percent} % slower or faster than at the level before, beyond chance, and the anchors say that it is not the device as a whole.`)),
     marked.length ? table("cards", [["when"], ["change", "number"], ["99.9 % bounds", "number"], ["label", "number"], ["anchors", "number"]], marked.map((one) =>
       h("tr", {}, td("", "wide", when(one.at)), td("", kind(one) === "slower" ? "number alarm" : "number good", signed(one.change.percent)), td("", "number", `${signed(one.change.low_percent)} to ${signed(one.change.high_percent)}`), td("label", "number", latency(one.ms)), td("anchors", "number", count(one.change.anchors))))) : null,
   ].filter(Boolean);
