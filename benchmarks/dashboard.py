@@ -24,9 +24,11 @@ from typing import Any
 
 from common import RESULTS, save, show
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parents[1] / "tests/harness/dashboard")]
-from growing_store import GrowingStore  # noqa: E402
-from headless_browser import Browser  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "harness" / "dashboard"))
+
+from growing_store import GrowingStore
+from headless_browser import Browser
 
 TICK = os.sysconf("SC_CLK_TCK")
 
