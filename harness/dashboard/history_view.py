@@ -26,6 +26,10 @@ MOST_POINTS = 200
 """Newest labels of the network."""
 MOST_KEPT = 2000
 """Sessions whose anchors are kept."""
+AT_ONCE = 8
+"""Networks whose histories are looked through for regressions in one go; the others have their turn in the next."""
+MOST_LOOKED = 5000
+"""Networks of which it is remembered how often they became slower."""
 
 _M, _C = Measurement.__table__.c, Campaign.__table__.c
 
@@ -36,6 +40,8 @@ class HistoryView:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._anchors: dict[tuple[str, int], dict[str, float]] = {}
+        self._looked: dict[tuple[str, str, str], tuple[int, int | None]] = {}
+        """Sessions of a network that were looked through, and in how many of them it became slower."""
 
     def view(self, sessions: Sequence[SessionState], params: Mapping[str, str], now: float) -> dict[str, Any]:
         """Return the targets and spaces, their networks, and the history of the one that `params` name."""
@@ -46,13 +52,14 @@ class HistoryView:
         if chosen is None:
             return {"pairs": [], "chosen": None, "networks": [], "points": []}
         target, space = chosen["target"], chosen["space"]
-        networks = self._networks(target, space)
-        arch = params.get("arch") or (networks[0]["arch"] if networks else "")
-        rows = self._rows(target, space, arch)
         live = {one.key for one in sessions if one.is_current(now)}
-        kept = {one: levels for one, levels in self._anchors.items() if one not in live}
-        found = changes(self._store, rows, LIMIT_PERCENT, kept)
-        self._anchors = dict(list(kept.items())[-MOST_KEPT:])
+        self._anchors = {one: levels for one, levels in self._anchors.items() if one not in live}
+        networks = self._networks(target, space)
+        self._look_through(target, space, networks)
+        slower = [one["arch"] for one in networks if one["slower"]]
+        arch = params.get("arch") or next(iter([*slower, *(one["arch"] for one in networks)]), "")
+        rows, found = self._changes(target, space, arch)
+        self._anchors = dict(list(self._anchors.items())[-MOST_KEPT:])
         return {
             "pairs": pairs[:500],
             "chosen": {"target": target, "space": space, "arch": clean(arch, 2000)},
@@ -60,6 +67,25 @@ class HistoryView:
             "limit_percent": LIMIT_PERCENT,
             "points": [_point(row, change) for row, change in zip(rows, found, strict=True)],
         }
+
+    def _look_through(self, target: str, space: str, networks: Sequence[dict[str, Any]]) -> None:
+        """Say of each network how often it became slower; None if that is not known yet."""
+        left = AT_ONCE
+        for one in networks:
+            key = target, space, one["arch"]
+            sessions, slower = self._looked.get(key, (0, None))
+            if sessions != one["sessions"] and one["sessions"] > 1 and left:
+                left -= 1
+                slower = sum(change is not None and change.kind == "slower" for change in self._changes(*key)[1])
+                self._looked.pop(key, None)
+                self._looked[key] = one["sessions"], slower
+                while len(self._looked) > MOST_LOOKED:
+                    del self._looked[next(iter(self._looked))]
+            one["slower"] = slower
+
+    def _changes(self, target: str, space: str, arch: str) -> tuple[list[dict[str, Any]], list[Change | None]]:
+        rows = self._rows(target, space, arch)
+        return rows, changes(self._store, rows, LIMIT_PERCENT, self._anchors)
 
     def _networks(self, target: str, space: str) -> list[dict[str, Any]]:
         count = func.count()  # a campaign measures a network once in each session

@@ -277,7 +277,7 @@ function chooser(name, withNetwork) {
       if (document.activeElement !== pairs) replace(pairs, data.pairs.map((one) => { const value = JSON.stringify([one.target, one.space]); return h("option", { value, selected: value === now }, `${one.target} · ${one.space} (${count(one.labels)} labels, ${count(one.sessions)} session${one.sessions === 1 ? "" : "s"})`); }));
       if (pairs.value !== now) pairs.value = now;
       if (!withNetwork) return;
-      if (document.activeElement !== network) replace(network, data.networks.map((one) => h("option", { value: one.arch, selected: one.arch === chosen.arch }, `${one.arch} (${count(one.sessions)})`)));
+      if (document.activeElement !== network) replace(network, data.networks.map((one) => h("option", { value: one.arch, selected: one.arch === chosen.arch }, `${one.slower ? "▲ " : ""}${one.arch} (${count(one.sessions)} session${one.sessions === 1 ? "" : "s"}${one.slower ? `, ${count(one.slower)} regression${one.slower === 1 ? "" : "s"}` : ""})`)));
       if (network.value !== chosen.arch) network.value = chosen.arch;
     },
   };
@@ -321,7 +321,7 @@ function qualityParts(q, place, data) {
   const points = q.sessions.map((one) => [Date.parse(one.started) / 1000, one]);
   const series = (name) => points.filter(([, one]) => one[name] !== null).map(([at, one]) => [at, one[name], `${when(at)}, ${one.selection}, session ${one.number}: ${share(one[name], 2)}`]);
   const parts = [
-    h("p", { class: "verdict" }, h("b", { class: GRADES[q.fitness.grade] }, q.fitness.grade), `. ${q.fitness.why} `, h("span", { class: "faint" }, q.fitness.advice), simulated(q.simulated)),
+    h("p", { class: "verdict" }, h("b", { class: `grade ${GRADES[q.fitness.grade]}` }, q.fitness.grade), `. ${q.fitness.why} `, h("span", { class: "faint" }, q.fitness.advice), simulated(q.simulated)),
     h("dl", { class: "facts" }, ...facts.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]))];
   if (points.length > 1) parts.push(h("figure", {}, h("h3", {}, "Sessions"), key(["first", "", "drift within the session"], ["second", "hollow", "what labels near each other in time still have in common"]),
     chart({ label: "Drift of each session", width: widthOf(place), height: 220, x: "time" }, [
@@ -348,6 +348,8 @@ function search(place) {
   };
 }
 
+const ENDS = { stands: "the answer stands", "budget spent": "the budget is spent", "nothing found": "no network keeps the limits" };
+
 function oneSearch(one, place) {
   const rounds = one.rounds, last = rounds[rounds.length - 1];
   const title = ([ratio, accuracy], what) => `${what}\n${Math.round(100 * ratio)} % of the limit\naccuracy ${plainNumber(accuracy)}`;
@@ -357,14 +359,19 @@ function oneSearch(one, place) {
     const best = rounds.filter((each) => each.best).map((each) => [each.best.ratio * 100, each.best.accuracy, `best after round ${each.round}\n${each.best.arch}`]);
     if (best.length) series.push({ points: best.slice(-1), kind: "mark", colour: "first", radius: 5.5 });
   }
-  // A front may reach far beyond the limit, where nobody looks.
-  const near = (p) => p[0] <= 160;
-  for (const each of series) if (series.some((other) => other.points.some(near))) each.points = each.points.filter(near);
+  // A front may reach far beyond the limit, and networks that were measured to know the device far below it.
+  const all = series.flatMap((each) => (each.kind === "step" ? each.points : [])).filter((p) => p[0] <= 160).map((p) => p[1]);
+  const least = Math.min(...all) - 0.5 * (Math.max(...all) - Math.min(...all));
+  const near = (p) => p[0] <= 160 && !(p[1] < least);
+  const before = last ? last.measured.length : 0;
+  if (all.length > 1) for (const each of series) each.points = each.points.filter(near);
+  const away = last ? before - series.find((each) => each.kind === "mark").points.length : 0;
   return [
     h("h2", {}, one.space, " ", h("span", { class: "faint" }, `at most ${one.limits.join(", ")}`), simulated(one.simulated)),
-    h("p", { class: "hint" }, one.state === "running" ? "Running" : `Ended: ${one.found || "interrupted"}`, `; ${count(one.spent || 0)} of ${count(one.budget || 0)} networks measured; accuracy: ${one.accuracy}; last sign `, age(one.at), "."),
+    h("p", { class: "hint" }, one.state === "running" ? "Running" : `Ended: ${ENDS[one.found] || one.found || "interrupted"}`, `; ${count(one.spent || 0)} of ${count(one.budget || 0)} networks measured; accuracy: ${one.accuracy}; last sign `, age(one.at), "."),
     h("figure", {}, key(["second", "bar-key", "predicted front"], ["second", "", "measured"], ["first", "", "best that keeps the limit"], ...(rounds.length > 1 ? [["cloud", "bar-key", "fronts of earlier rounds"]] : [])),
-      chart({ label: "Pareto front of accuracy and latency", width: widthOf(place), height: 320, xText: "latency, % of the limit", vline: [100, "limit"], xAlso: [100, 104] }, series)),
+      chart({ label: "Pareto front of accuracy and latency", width: widthOf(place), height: 320, xText: "latency, % of the limit", vline: [100, "limit"], xAlso: [100, 104] }, series),
+      away ? h("figcaption", {}, `${count(away)} measured networks lie outside of this picture.`) : ""),
     last && last.best ? h("p", { class: "faint" }, "Best so far: ", h("span", { class: "arch" }, last.best.arch), ` (accuracy ${plainNumber(last.best.accuracy)}, ${Math.round(100 * last.best.ratio)} % of the limit)`) : null,
   ].filter(Boolean);
 }
@@ -392,10 +399,10 @@ function pairRow(one) {
   // Seen from the faster one: if b is p % longer than a, a is -p / (1 + p) longer than b.
   const turn = (p) => (p === null ? null : turned ? 100 * (1 / (1 + p / 100) - 1) : p);
   const ends = [turn(one.low), turn(one.high)].sort((a, b) => a - b);
-  const interval = one.low === null || one.high === null ? "not known yet" : `${signed(ends[0])} to ${signed(ends[1])}`;
+  const interval = one.low === null || one.high === null ? "not known yet" : `${signed(ends[0]).slice(0, -2)} to ${signed(ends[1])}`;
   const settled = one.verdict === "faster" || one.verdict === "slower";
-  return h("tr", {}, td("", settled ? "good wide" : "wide", fast), td("", "wide", slow), td("slower by", "number", one.second_longer === null ? "–" : signed(turn(one.second_longer))), td("interval", "number", interval),
-    td("", settled ? "" : "faint", settled ? "certain" : one.verdict));
+  return h("tr", {}, td("faster", settled ? "good wide" : "wide", fast), td("slower", "wide", slow), td("slower by", "number", one.second_longer === null ? "–" : signed(turn(one.second_longer))), td("interval", "number", interval),
+    td("", settled ? "nowrap" : "nowrap faint", settled ? "certain" : one.verdict));
 }
 
 // History
@@ -434,7 +441,7 @@ function historyParts(data, place) {
         { points: faster.map(point), kind: "mark", colour: "good", radius: 5.5, flags: flags(faster) }]),
       h("figcaption", {}, data.points.some((one) => one.change && one.change.anchors > 1) ? "" : data.points.length > 1 ? "The sessions have no anchors in common, so that only large changes can be told from the scatter between sessions. " : "", `Milliseconds. A session is marked if the network is more than ${data.limit_percent} % slower or faster than at the level before, beyond chance, and the anchors say that it is not the device as a whole.`)),
     marked.length ? table("cards", [["when"], ["change", "number"], ["99.9 % bounds", "number"], ["label", "number"], ["anchors", "number"]], marked.map((one) =>
-      h("tr", {}, td("", "wide", when(one.at)), td("", kind(one) === "slower" ? "number alarm" : "number good", signed(one.change.percent)), td("", "number", `${signed(one.change.low_percent)} to ${signed(one.change.high_percent)}`), td("label", "number", latency(one.ms)), td("anchors", "number", count(one.change.anchors))))) : null,
+      h("tr", {}, td("", "wide", when(one.at)), td("", kind(one) === "slower" ? "number alarm" : "number good", signed(one.change.percent)), td("", "number", `${signed(one.change.low_percent).slice(0, -2)} to ${signed(one.change.high_percent)}`), td("label", "number", latency(one.ms)), td("anchors", "number", count(one.change.anchors))))) : null,
   ].filter(Boolean);
 }
 
