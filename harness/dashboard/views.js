@@ -223,7 +223,7 @@ function session(place) {
       if (data.curve.length) charts.append(learning(data.curve, charts));
       if (data.labels.length) charts.append(labelChart(data, charts));
       replace(failures, data.failures.length ? [h("h3", {}, "Failures"), table("cards", [["network"], ["kind"], ["message"], [""]], data.failures.map((row) =>
-        h("tr", {}, td("", "arch wide", row.arch), td("", "alarm", row.kind), td("", "wide", row.error), td("", "nowrap faint", age(row.at)))))] : null);
+        h("tr", {}, td("", "arch wide", row.arch), td("", "alarm nowrap", row.kind), td("", "wide", row.error), td("", "nowrap faint", age(row.at)))))] : null);
     },
   };
 }
@@ -323,7 +323,9 @@ function qualityParts(q, place, data) {
   const parts = [
     h("p", { class: "verdict" }, h("b", { class: `grade ${GRADES[q.fitness.grade]}` }, q.fitness.grade), `. ${q.fitness.why} `, h("span", { class: "faint" }, q.fitness.advice), simulated(q.simulated)),
     h("dl", { class: "facts" }, ...facts.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]))];
-  if (points.length > 1) parts.push(h("figure", {}, h("h3", {}, "Sessions"), key(["first", "", "drift within the session"], ["second", "hollow", "what labels near each other in time still have in common"]),
+  const drifts = q.sessions.some((one) => one.drift_percent || one.slow_percent);
+  if (points.length > 1 && !drifts) parts.push(h("p", { class: "hint" }, `No drift was found in ${count(points.length)} sessions.`));
+  if (points.length > 1 && drifts) parts.push(h("figure", {}, h("h3", {}, "Sessions"), key(["first", "", "drift within the session"], ["second", "hollow", "what labels near each other in time still have in common"]),
     chart({ label: "Drift of each session", width: widthOf(place), height: 220, x: "time" }, [
       { points: series("drift_percent"), kind: "mark", colour: "first" }, { points: series("slow_percent"), kind: "hollow", colour: "second" }]),
     h("figcaption", {}, "Per cent of the latency.")));

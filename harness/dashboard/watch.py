@@ -219,7 +219,7 @@ class StoreWatch:
             session = self.sessions.get((row.campaign, row.session))
             if session is not None and (row.latency_ms is not None or row.status not in OPEN):
                 self._device(session).labels.append(row)
-                if row.finished > now - RATE_S:
+                if (row.finished or row.started) > now - RATE_S:
                     self._count_rate(row)
         for device in self.devices.values():
             if not device.labels:
@@ -438,7 +438,7 @@ class StoreWatch:
     def _count_rate(self, row: LabelRow) -> None:
         session = self.sessions.get((row.campaign, row.session))
         if session is not None and row.latency_ms is not None:
-            at = row.finished or time.time()
+            at = row.finished or row.started  # of one that misses passes only its beginning is known
             session.label_rate.add(at)
             self._device(session).rate.add(at)
 
