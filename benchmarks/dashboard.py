@@ -30,6 +30,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "harness" / "dashbo
 from growing_store import GrowingStore
 from headless_browser import Browser
 
+MARK_S = 3.0
+"""Seconds between two labels whose way to the browser is timed."""
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -55,10 +57,10 @@ def write(path: Path, devices: int, rate: float, earlier: int, seconds: float, p
             rows += 1
             if len(open_rows) >= min(devices, 50):  # some are always under way
                 own = open_rows.pop(0)
-                if rows % round(4 * rate) == 0:  # a label with a latency of its own
-                    ms = 100 + len(marked) + 0.5
+                if passed >= MARK_S * (len(marked) + 1):  # a label with a latency of its own
+                    ms = 101 + len(marked)
                     growing.finish(own, ms)
-                    marked.append((f"{ms:.0f}" if ms >= 99.95 else f"{ms:.1f}", time.time()))
+                    marked.append((str(ms), time.time()))
                     pipe.send(marked[-1])
                 else:
                     growing.finish(own)

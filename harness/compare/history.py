@@ -88,8 +88,8 @@ def changes(
             kind = "slower"
         elif outcome_of(-high, -low, limit_percent) is GateOutcome.SLOWER:
             kind = "faster"
-        percents = (100 * math.expm1(min(value, MOST_LOG)) for value in (centre, low, high))
-        found.append(Change(start, *percents, shift.anchors, kind))
+        percent, least, most = (100 * math.expm1(min(value, MOST_LOG)) for value in (centre, low, high))
+        found.append(Change(start, percent, least, most, shift.anchors, kind))
         if kind:
             level = place, log_ns, error
     return found

@@ -64,6 +64,7 @@ class QualityView:
         from latlab.harness.quality.assessment import assess  # its predictor is slow to import
 
         began = time.monotonic()
+        figures: dict[str, Any]
         try:
             with Store(self._path, must_exist=True) as store:
                 figures = {"quality": assess(store, *key).to_json()}

@@ -19,7 +19,7 @@ MOST_ROUNDS, MOST_POINTS = 40, 400
 
 def search_view(watch: StoreWatch, params: Mapping[str, str], now: float) -> dict[str, Any]:
     """Return the searches that the store knows of, the newest first, each with its rounds."""
-    found = []
+    found: list[dict[str, Any]] = []
     for session in watch.sessions.values():
         noted = session.facts.get(SEARCH)
         if isinstance(noted, dict):

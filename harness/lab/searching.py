@@ -194,7 +194,7 @@ class Searching(Measuring, Predicting, OnboardingDevices):
                 chosen, constraints, source, where, scope, most, top, seed, as_written, resolve and measure
             )
             notes = self._notes(plan, full[0], policy, seed) if measure else None
-            result = Search(plan, evidence, folder, follow, listener.announce, notes and notes.add).run()
+            result = Search(plan, evidence, folder, follow, listener.announce, notes.add if notes else None).run()
             if notes:
                 notes.end(str(result.found))
             if measure:

@@ -111,5 +111,7 @@ class SearchNotes:
 
 
 def _points(x: NDArray[np.float64], y: NDArray[np.float64]) -> list[list[float]]:
-    keep = np.unique(np.linspace(0, len(x) - 1, MOST_POINTS).round().astype(int)) if len(x) else []
+    if not len(x):
+        return []
+    keep = np.unique(np.linspace(0, len(x) - 1, MOST_POINTS).round().astype(int))
     return [[round(float(x[at]), 5), round(float(y[at]), 6)] for at in keep]

@@ -49,9 +49,9 @@ COMMANDS: dict[str, list[str]] = {
 NUMBERS = ("--threads", "--batch-size")
 """Options that take one whole number or several."""
 STORE_COMMANDS = {
-    "show": [], "metrics": [], "export": ["--out", "e.csv"], "quality": ["--out", "q.html"], "sources": [], "sources remove": ["none"],
+    "show": [], "export": ["--out", "e.csv"], "quality": ["--out", "q.html"], "sources": [], "sources remove": ["none"],
     "import": ["mine.parquet", "--space", "fbnet"], "devices": ["--no-probe"], "doctor": ["toy"], "setup": ["toy"],
-    "init": ["--out", "first.yaml", "--force"], "store info": [], "store check": [], "store compact": [],
+    "init": ["--out", "first.yaml", "--force"], "metrics": [], "store info": [], "store check": [], "store compact": [],
     "store copy": ["latlab.db", "c.db", "--force"],
     "store merge": ["latlab.db", "latlab.db", "--into", "m.db", "--force"],
 }  # fmt: skip
