@@ -10,18 +10,27 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from growing_store import GrowingStore
 
-from latlab.harness import Lab
-from latlab.harness.compare.result import Question
+from latlab.harness.active_learning.learning_notes import LearningNotes
+from latlab.harness.active_learning.loop import ClosedLoop
+from latlab.harness.compare.result import ComparedModel, ComparisonResult, Pair, Question
+from latlab.harness.compare.run import RESULT
 from latlab.harness.dashboard.fleet_view import campaigns_view, fleet_view
 from latlab.harness.dashboard.hub import VIEWS, Hub
 from latlab.harness.dashboard.metrics import metrics_text
 from latlab.harness.dashboard.watch import StoreWatch
+from latlab.harness.measurement.session import MeasurementSession
+from latlab.harness.search.limits import Constraints, Limit, Measured
+from latlab.harness.search.notes import Look, SearchNotes
+from latlab.harness.statistics.paired import Interval, Outcome
 from latlab.harness.store.reading import announces_log
-from latlab.harness.store.vocabulary import Status
+from latlab.harness.store.vocabulary import Selection, Status
 from latlab.search_spaces import get
+
+pytestmark = pytest.mark.filterwarnings("ignore:the store .* damaged row")
 
 
 @pytest.fixture
@@ -124,30 +133,38 @@ def test_every_view_of_a_damaged_store_is_json(growing: GrowingStore) -> None:
     assert "latlab_measurements_total" in hub.metrics()
 
 
-def test_comparisons_onboardings_and_searches_leave_what_the_page_shows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("inventory.yaml").write_text("devices:\n  toy: {transport: simulated, kind: ideal}\n")
-    lab = Lab("latlab.db")
-    archs = [arch.text for arch in get("nasbench201").sample(3, 1)]
-    lab.onboard("toy", space="nasbench201", budget=6, policy="quick", predictor="ridge", out="out")
-    lab.compare(archs[:2], "toy", space="nasbench201", question=Question(budget_s=0.2))
-    lab.search(
-        "toy", space="nasbench201", max_latency_ms=1e4, accuracy="macs", budget=2, policy="quick", predictor="ridge",
-        out="found",
-    )  # fmt: skip
-    lab.store.close()
-    hub = Hub(Path("latlab.db"))
+def test_comparisons_onboardings_and_searches_leave_what_the_page_shows(growing: GrowingStore) -> None:
+    first, _, third = growing.campaigns
+    session = MeasurementSession(growing.store, first, 1)
+    loop, notes = ClosedLoop(get("nasbench201"), "ridge", budget=8), LearningNotes(session)
+    for network, arch in enumerate(growing.archs):
+        loop.record(arch, Status.OK, 2.0 + network, 0.01)
+        loop.fit()
+        notes.look(loop)
+    models = tuple(ComparedModel(one, "dev1/x", 1.0, 9, "ok") for one in ("old", "new"))
+    pair = Pair(0, 1, Interval(0.1, 0.05, 0.15, 9), Outcome.FASTER)
+    result = ComparisonResult("dev1", models, (pair,), Question(), 9, 9.0, "decided")
+    compared = growing.store.campaign(
+        session.target, "nasbench201", session.policy, 0, Selection.COMPARE, {"of": "two"}
+    )
+    growing.store.begin(compared, 1, "old", "compare")
+    MeasurementSession(growing.store, compared, 1).add_facts(**{RESULT: result.to_json()})
+    searched = SearchNotes(growing.store, third, Constraints((Limit(third.target, 4.0),)), "macs", 9)
+    for number in (0, 1):
+        x = np.array([0.5, 0.9 + number / 10])
+        labels = [(Measured(3.0, 0.1, 1),)]
+        searched.add(Look(number, 2 + number, x, x * 100, growing.archs[:1], labels, np.array([70.0]), 0))
+    searched.end("stands")
+    hub = Hub(growing.store.path)
     (comparison,) = json.loads(hub.view("compare", {}))["comparisons"]
-    assert comparison["pairs"][0]["first"] == comparison["models"][0]["name"]
+    (shown,) = comparison["pairs"]
+    assert (shown["first"], shown["second"], shown["verdict"]) == ("old", "new", "faster")
+    assert shown["low"] < shown["second_longer"] < shown["high"]
     (search,) = json.loads(hub.view("search", {}))["searches"]
-    assert search["found"]
-    assert search["rounds"][-1]["front"]
-    assert search["rounds"][-1]["measured"]
-    lines = json.loads(hub.view("campaigns", {}))["sessions"]
-    (onboarding,) = (one for one in lines if one["kind"].startswith("onboarding"))
-    view = json.loads(hub.view("session", {"campaign": onboarding["campaign"], "session": "1"}))
-    assert [one["n"] for one in view["curve"]] == [3, 4, 5, 6]
-    assert (view["line"]["planned"], view["line"]["state"], len(view["labels"])) == (6, "done", 6)
-    assert view["line"]["ok"] == sum(one["status"] == Status.OK for one in view["labels"])
+    assert (search["found"], search["limits"], search["spent"]) == ("stands", [f"4 ms on {third.target}"], 3)
+    assert [one["front"][-1][0] for one in search["rounds"]] == [0.9, 1.0]
+    assert search["rounds"][-1]["best"] == {"arch": growing.archs[0], "ratio": 0.75, "accuracy": 70.0}
+    assert search["rounds"][-1]["measured"] == [[0.75, 70.0]]
+    view = json.loads(hub.view("session", {"campaign": first.id, "session": "1"}))
+    assert [one["n"] for one in view["curve"]] == [3, 4, 5, 6, 7, 8]
+    assert all(-1 <= one["loo_spearman"] <= 1 for one in view["curve"])
