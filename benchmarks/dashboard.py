@@ -2,7 +2,8 @@
 
     python benchmarks/dashboard.py --seconds 60
 
-A process of its own writes the store through latlab's own class: for each row a beginning, two passes and a label.
+A process of its own writes the store: for each row a beginning, two passes and, about a second later, a label. It
+writes twenty transactions a second, so that it leaves the machine to what is measured.
 A headless Chromium has the page open. "Interactive" is the time from the navigation to the first table of devices;
 "behind" is the time from a label's commit to its text in the browser, where its latency is unmistakable. The server's
 share of a core is its CPU time over the wall-clock time, from /proc.
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,6 +32,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "harness" / "dashbo
 from growing_store import GrowingStore
 from headless_browser import Browser
 
+BURST_S = 0.05
+"""Seconds between two transactions."""
 MARK_S = 3.0
 """Seconds between two labels whose way to the browser is timed."""
 TICK = os.sysconf("SC_CLK_TCK")
@@ -38,32 +42,49 @@ TICK = os.sysconf("SC_CLK_TCK")
 def write(path: Path, devices: int, rate: float, earlier: int, seconds: float, pipe: Any) -> None:
     """Write `rate` rows a second until the time is over; tell the number of rows and when each marked label came."""
     growing = GrowingStore(path, devices, 5000)
+    state = {"temperature_c": {"cpu": 51.5}}
+    telemetry = json.dumps({"before": state, "after": state})
+    samples = json.dumps([2_000_000] * 9)
+    insert = (
+        'INSERT INTO measurements (campaign_id, session, arch, role, status, "order", fingerprint_id, artifact, '
+        "times_s, metrics, verdict, started_at) VALUES (?, 1, ?, 'listed', 'running', ?, ?, '{}', '{}', '{}', '', ?)"
+    )
+    add = (
+        "INSERT INTO passes (measurement_id, number, warmup_ns, samples_ns, telemetry, at, kind) "
+        "SELECT id, ?, '[]', ?, ?, ?, 'label' FROM measurements WHERE campaign_id = ? AND session = 1 AND arch = ?"
+    )
+    finish = (
+        "UPDATE measurements SET status = 'ok', latency_ms = ?, stderr_ms = .02, low_ms = ?, high_ms = ?, "
+        "finished_at = ? WHERE campaign_id = ? AND session = 1 AND arch = ?"
+    )
     with growing.store.writing():
         for number in range(earlier):
             growing.measure(number % devices, number // devices)
         pipe.send("ready")
         pipe.recv()
-        began, rows, marked = time.monotonic(), 0, []
-        open_rows: list[int] = []
+        began, rows, marked = time.monotonic(), 0, 0
+        under_way: list[tuple[str, str]] = []
         while (passed := time.monotonic() - began) < seconds:
-            if rows >= passed * rate:
-                time.sleep(0.002)
-                continue
-            number = earlier + rows
-            row = growing.begin(number % devices, number // devices)
-            for place in range(2):
-                growing.time(row, place)
-            open_rows.append(row)
-            rows += 1
-            if len(open_rows) >= min(devices, 50):  # some are always under way
-                own = open_rows.pop(0)
-                if passed >= MARK_S * (len(marked) + 1):  # a label with a latency of its own
-                    ms = 101 + len(marked)
-                    growing.finish(own, ms)
-                    marked.append((str(ms), time.time()))
-                    pipe.send(marked[-1])
-                else:
-                    growing.finish(own)
+            time.sleep(BURST_S)
+            due = int(passed * rate) - rows
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            numbers = range(earlier + rows, earlier + rows + due)
+            new = [(growing.campaigns[one % devices].id, growing.archs[one // devices]) for one in numbers]
+            under_way += new
+            ended, under_way = under_way[: max(0, len(under_way) - devices)], under_way[-devices:]
+            rows += due
+            is_marked = bool(ended) and passed >= MARK_S * (marked + 1)
+            with growing.store.transaction() as connection:
+                run = connection.exec_driver_sql
+                if new:
+                    run(insert, [(*one, at, growing.mark, now) for at, one in enumerate(new)])
+                    run(add, [(place, samples, telemetry, now, *one) for one in new for place in range(2)])
+                if ended:
+                    values = [101.0 + marked if is_marked and one == ended[0] else 2.0 for one in ended]
+                    run(finish, [(ms, ms, ms, now, *one) for ms, one in zip(values, ended, strict=True)])
+            if is_marked:
+                pipe.send((str(101 + marked), time.time()))
+                marked += 1
         pipe.send(("end", rows))
 
 
