@@ -292,6 +292,28 @@ class ClosedLoop:
         found = self.predictor.predict(self.space.genes(self.view.all(archs)))
         return found.widened(self.session_variance)
 
+    @property
+    def fitted(self) -> int:
+        """Number of labels at the last fit; 0 before the first one."""
+        return self._fitted or 0
+
+    def standing_now(self) -> dict[str, float] | None:
+        """Return a point of the learning curve from the last fit, without another one; None below three labels.
+
+        Columns as in `learning_curve`; the hold-out is not known yet.
+        """
+        if self.fitted < 3 or self.fitted > self.measured:
+            return None
+        left_out, latency_ms = self.predictor.leave_one_out().mean_ms, self.support_ms()[: self.fitted]
+        if len(left_out) != self.fitted:
+            return None
+        return {
+            "n": self.fitted,
+            "loo_spearman": spearman(left_out, latency_ms),
+            "loo_mape_percent": mape_percent(left_out, latency_ms),
+            "holdout_spearman": float("nan"),
+        }
+
     def learning_curve(self, holdout: Sequence[Architecture], holdout_ms: ArrayLike) -> pd.DataFrame:
         """Return how good the predictor was after the first n measurements, for up to 25 values of n.
 

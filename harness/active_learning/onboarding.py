@@ -12,6 +12,7 @@ import pandas as pd
 
 from latlab.harness.active_learning.holdout import holdout_of
 from latlab.harness.active_learning.imported_labels import give_imported
+from latlab.harness.active_learning.learning_notes import LearningNotes
 from latlab.harness.active_learning.loop import ClosedLoop
 from latlab.harness.active_learning.onboarding_plan import Holdout, OnboardingPlan, OnboardingRun
 from latlab.harness.active_learning.predictor_factory import predictor_for
@@ -185,6 +186,7 @@ class OnboardingJob:
             loop.use(self._pretrained())
         curve = loop.learning_curve(holdout.archs if holdout else [], holdout.latency_ms if holdout else [])
         rows = self._store.table(target=str(plan.target), space=plan.space.name, raw=True)
+        LearningNotes(self._session).end(curve)
         ours = [self._session.campaign.id, self._campaign(Selection.HOLDOUT).id]
         self._use_sessions(rows[rows["campaign"] == self._session.campaign.id])
         return OnboardingRun(
@@ -227,6 +229,7 @@ class OnboardingJob:
         """
         session, loop = self._session, self._loop
         earlier = session.resume()
+        session.add_facts(planned=self.plan.budget)
         self._began, self._earlier_s = time.monotonic(), sum(map(_device_seconds, earlier.values()))
         unfinished = [arch for arch, row in earlier.items() if row.status == Status.RUNNING and row.latency_ms is None]
         for row in earlier.values():
@@ -239,7 +242,9 @@ class OnboardingJob:
         # A generator: each proposal is made when an export can start, by what is known then.
         wanted = ((arch, str(Role.TRAIN)) for arch in itertools.chain(unfinished, loop.proposals()))
         known: set[str] = set()
+        notes = LearningNotes(session)
         for row in measurer.run(session, wanted, passes=FIRST_PASSES):
+            notes.look(loop)  # the loop was fitted for its last proposal
             loop.record(row.arch, row.status, row.latency_ms, row.stderr_ms)
             if row.arch in known:  # it has got a further pass, while the device waited
                 continue
@@ -301,6 +306,7 @@ class OnboardingJob:
         for number in range(1, HOLDOUT_SESSIONS + 1):
             session = MeasurementSession(self._store, campaign, number)
             done = {arch for arch, row in session.resume().items() if row.status != Status.RUNNING}
+            session.add_facts(planned=len(archs))
             todo = [arch.text for arch in archs if arch.text not in done]
             for row in self._sweep(measurer, session, todo, Role.HOLDOUT, 1):
                 publish(row)

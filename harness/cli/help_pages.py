@@ -15,6 +15,7 @@ __all__ = ["OTHER_NAMES", "PAGES", "app", "page_of"]
 PAGES = {
     "bench": "bench",
     "compare": "comparing",
+    "dashboard": "dashboard",
     "devices": "devices",
     "doctor": "devices",
     "embed": "predicting",
@@ -23,6 +24,7 @@ PAGES = {
     "init": "devices",
     "inspect": "own-models",
     "measure": "measuring",
+    "metrics": "dashboard",
     "onboard": "onboarding",
     "predict": "predictors-in-use",
     "pretrain": "pretraining",

@@ -18,6 +18,7 @@ import typer
 from latlab.agents.protocol.errors import DISK_FULL
 from latlab.harness.cli import bench as cli_bench
 from latlab.harness.cli import compare as cli_compare
+from latlab.harness.cli import dashboard as cli_dashboard
 from latlab.harness.cli import devices as cli_devices
 from latlab.harness.cli import (
     encoding,
@@ -65,6 +66,7 @@ app.add_typer(cli_sustain.app)
 app.add_typer(cli_profile.app)
 app.add_typer(cli_compare.app)
 app.add_typer(cli_quality.app)
+app.add_typer(cli_dashboard.app)
 app.add_typer(cli_import.sources, name="sources")
 app.add_typer(cli_store.app, name="store")
 app.add_typer(help_pages.app)
@@ -102,7 +104,7 @@ CONTINUE = {
     "pretrain": "Nothing is half written; the same command continues.",
 }
 """What other commands that may last keep of their work."""
-ONLY_READ = ("devices", "doctor", "help", "inspect", "show", "spaces")
+ONLY_READ = ("dashboard", "devices", "doctor", "help", "inspect", "metrics", "show", "spaces")
 """Commands that have nothing to lose."""
 COLLECT_AFTER = (20_000, 50, 100)
 """Thresholds of Python's collector of cyclic garbage: imports alone leave a million objects, and with Python's own

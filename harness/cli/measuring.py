@@ -11,6 +11,7 @@ import typer
 from latlab.harness.cli.command import App, output_option
 from latlab.harness.cli.failures import end_with_failures
 from latlab.harness.cli.groups import InputGroup, LabGroup, TargetGroup, grouped
+from latlab.harness.cli.notifying import NotifyOption, notifying
 from latlab.harness.cli.options import (
     SAMPLERS_HELP,
     DevicesArgument,
@@ -85,6 +86,7 @@ def measure(
         ),
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Also print every sample in nanoseconds, in order.")] = False,
+    notify: NotifyOption = None,
     place: LabGroup,
     as_json: Annotated[bool, json_option("each network")] = False,
 ) -> None:
@@ -105,7 +107,10 @@ def measure(
     archs = _architectures(space, count, arch, file, own, blocks)
     question = _question(resolve, under, top, percent("--ties", ties), most_seconds)
     lab = place.open()
-    with terminal.watching(own or str(space), quiet=as_json) as view:
+    with (
+        terminal.watching(own or str(space), quiet=as_json) as view,
+        notifying(notify, place.store, own or str(space), view.listener(quiet=as_json)) as listener,
+    ):
         found = lab.measure(
             devices,
             space=space,
@@ -123,7 +128,7 @@ def measure(
             resolve=question,
             acquisition=acquisition,
             encoding_table=encoding_table,
-            listener=view.listener(quiet=as_json),
+            listener=listener,
         )
     rows = found.rows
     if as_json:

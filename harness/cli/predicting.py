@@ -10,6 +10,7 @@ import typer
 from latlab.harness.cli.command import App, output_option
 from latlab.harness.cli.failures import end_with_failures
 from latlab.harness.cli.groups import InputGroup, LabGroup, PredictorGroup, TargetGroup, existing, grouped
+from latlab.harness.cli.notifying import NotifyOption, notifying
 from latlab.harness.cli.options import (
     SAMPLERS_HELP,
     STORE,
@@ -78,6 +79,7 @@ def onboard(
     encoding_table: EncodingTableOption = None,
     seed: SeedOption = 0,
     out: Annotated[Path | None, output_option("--out", help="Folder for the report, table and predictor.")] = None,
+    notify: NotifyOption = None,
     place: LabGroup,
     as_json: Annotated[bool, json_option("each target")] = False,
 ) -> None:
@@ -92,7 +94,10 @@ def onboard(
     from latlab.harness.terminal import results as terminal
 
     lab = place.open()
-    with terminal.watching(space, quiet=as_json) as view:
+    with (
+        terminal.watching(space, quiet=as_json) as view,
+        notifying(notify, place.store, space, view.listener(quiet=as_json)) as listener,
+    ):
         results = lab.onboard_fleet(
             devices,
             space=space,
@@ -108,7 +113,7 @@ def onboard(
             out=out,
             acquisition=acquisition,
             encoding_table=encoding_table,
-            listener=view.listener(quiet=as_json),
+            listener=listener,
         )
     for result in results:
         if as_json:

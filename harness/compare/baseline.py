@@ -13,11 +13,11 @@ from typing import Any
 
 import pandas as pd
 
+from latlab.harness.compare.evidence_of_sessions import anchor_levels, fastest_of
 from latlab.harness.compare.gate import GateCheck, GateOutcome, outcome_of
-from latlab.harness.statistics.unpaired import SessionShift, fastest_runs, session_shift, unpaired_interval
+from latlab.harness.statistics.unpaired import SessionShift, session_shift, unpaired_interval
 from latlab.harness.store.store import Store
 from latlab.harness.store.vocabulary import Status
-from latlab.harness.telemetry.recorded_pass import PassKind
 
 __all__ = ["baseline_checks"]
 
@@ -69,13 +69,13 @@ def _check(store: Store, today: Sequence[Row], baseline: Store, limit_percent: f
     day = _day(labels[-1])
     old = [row for row in labels if _day(row) == day]
     then = [_session(row) for row in old]
-    columns = [_anchors(baseline, then), _anchors(store, [_session(row) for row in new])]
+    columns = [anchor_levels(baseline, then), anchor_levels(store, [_session(row) for row in new])]
     others = dict.fromkeys(_session(row) for row in reversed(_rows(known)) if _session(row) not in then)
-    columns += [_anchors(baseline, [one]) for one in list(others)[:MOST_SESSIONS]]
+    columns += [anchor_levels(baseline, [one]) for one in list(others)[:MOST_SESSIONS]]
     names = sorted({anchor for column in columns for anchor in column})
     table = [[column.get(anchor, math.nan) for column in columns] for anchor in names]
     shift = session_shift(table, 0, 1)
-    (new_log, new_error), (old_log, old_error) = _fastest(store, new), _fastest(baseline, old)
+    (new_log, new_error), (old_log, old_error) = fastest_of(store, new), fastest_of(baseline, old)
     centre, low, high = unpaired_interval(new_log - old_log, new_error, old_error, shift, confidence)
     outcome = outcome_of(low, high, limit_percent)
     way_out = ""
@@ -105,22 +105,6 @@ def _day(row: Row) -> str:
 
 def _session(row: Row) -> tuple[str, int]:
     return str(row["campaign"]), int(row["session"])
-
-
-def _fastest(store: Store, rows: Sequence[Row]) -> tuple[float, float]:
-    """Return the logarithm of a network's shortest run in ns, and its relative standard error."""
-    owners = [int(row["id"] if pd.isna(row["same_graph_as"]) else row["same_graph_as"]) for row in rows]
-    passes = [one for owner in dict.fromkeys(owners) for one in store.passes(owner)]
-    return fastest_runs([one.samples_ns for one in passes if one.kind == PassKind.LABEL])
-
-
-def _anchors(store: Store, sessions: Sequence[tuple[str, int]]) -> dict[str, float]:
-    """Return the logarithms of the shortest runs of some sessions' anchors, by name."""
-    found: dict[str, list[list[int]]] = {}
-    for session in dict.fromkeys(sessions):
-        for one in store.anchors(*session):
-            found.setdefault(one.arch, []).append(one.samples_ns)
-    return {name: fastest_runs(passes)[0] for name, passes in found.items()}
 
 
 def _shift_in_words(shift: SessionShift) -> str:

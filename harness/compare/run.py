@@ -30,8 +30,10 @@ from latlab.harness.telemetry.recorded_pass import PassKind, RecordedPass
 from latlab.harness.timing_policy import TimingPolicy
 from latlab.harness.transports import DeviceLostError, ProtocolError, WorkerError
 
-__all__ = ["ComparisonRun", "Contestant", "close_earlier", "policy_of"]
+__all__ = ["RESULT", "ComparisonRun", "Contestant", "close_earlier", "policy_of"]
 
+RESULT = "comparison"
+"""The fact of a session that holds what is known so far, as `ComparisonResult.to_json` gives it."""
 BLOCK_S = 0.7
 """Seconds of passes in a block, at least as long as starting its worker and loading took."""
 MOST_ROUNDS = 40
@@ -134,6 +136,7 @@ class ComparisonRun:
             while not self._is_over():
                 self._take_block(measurer, fresh)
                 fresh = False
+                self.contestants[0].session.add_facts(**{RESULT: self.result().to_json()})
                 publish(self._preliminary())
         finally:
             for place, row in enumerate(self._rows):

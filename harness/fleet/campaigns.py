@@ -124,11 +124,12 @@ class _MissingRows:
 
     def __call__(self, measurer: Measurer, publish: Callable[[Measurement], None]) -> None:
         session = self.session
-        todo = [(arch, str(self.role)) for arch in _missing(session.resume(), self.archs)]
+        there = session.resume()
+        todo = [(arch, str(self.role)) for arch in _missing(there, self.archs)]
         # In random order, so that neither size nor an earlier session's order is confounded with the warming device.
         order = f"{session.campaign.seed}/{session.number}"
         random.Random(order).shuffle(todo)
-        session.add_facts(order_seed=order)
+        session.add_facts(order_seed=order, planned=len({*there, *self.archs}))
         for row in measurer.run(session, todo, self.submit):
             publish(row)
         if self.replication:

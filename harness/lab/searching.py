@@ -16,8 +16,10 @@ from latlab.harness.architectures import space_named, space_to_measure
 from latlab.harness.devices.target_selection import TargetOptions
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.exporters import ExportRequest
+from latlab.harness.exporters.campaign_options import campaign_options
 from latlab.harness.fleet.failures import TargetFailure
 from latlab.harness.fleet.jobs import RunListener
+from latlab.harness.inventory.inventory import policy_named
 from latlab.harness.lab.measuring import Measuring
 from latlab.harness.lab.onboarding import OnboardingDevices
 from latlab.harness.lab.predicting import Predicting
@@ -28,11 +30,13 @@ from latlab.harness.search.candidates import Listed, candidates_of
 from latlab.harness.search.evidence import StoreEvidence
 from latlab.harness.search.limits import Constraints, Limit, limits_of
 from latlab.harness.search.looking import Follow
+from latlab.harness.search.notes import SearchNotes
 from latlab.harness.search.result import SearchResult
 from latlab.harness.search.rounds import Search, SearchPlan
 from latlab.harness.search.state import SearchFolder
 from latlab.harness.statistics.ranking import Resolve
 from latlab.harness.store.lock import locked
+from latlab.harness.store.vocabulary import Selection
 from latlab.harness.targets import Target
 from latlab.search_spaces import SearchSpace
 
@@ -189,7 +193,10 @@ class Searching(Measuring, Predicting, OnboardingDevices):
             plan = SearchPlan(
                 chosen, constraints, source, where, scope, most, top, seed, as_written, resolve and measure
             )
-            result = Search(plan, evidence, folder, follow, listener.announce).run()
+            notes = self._notes(plan, full[0], policy, seed) if measure else None
+            result = Search(plan, evidence, folder, follow, listener.announce, notes.add if notes else None).run()
+            if notes:
+                notes.end(str(result.found))
             if measure:
                 remarks += [
                     f"no network was measured in two sessions on {target}: its labels are taken to differ by "
@@ -203,6 +210,19 @@ class Searching(Measuring, Predicting, OnboardingDevices):
             rows = self.store.table(target=full, space=chosen.name, only=("target", "simulated"))
             result = replace(result, remarks=tuple(remarks), simulated=bool(rows["simulated"].any()))
             return self._written(result, folder.path, full, chosen, export, seed, as_written)
+
+    def _notes(self, plan: SearchPlan, target: str, policy: str, seed: int) -> SearchNotes:
+        """Return the search's notes in the campaign that measures its networks on the first target."""
+        first = Target.parse(target)
+        campaign = self.store.campaign(
+            first,
+            plan.space.name,
+            policy_named(policy, self.inventory),
+            seed,
+            Selection.LISTED,
+            campaign_options(first, plan.as_written),
+        )
+        return SearchNotes(self.store, campaign, plan.constraints, plan.accuracy.name, plan.budget)
 
     def _search_targets(self, word: str, options: TargetOptions) -> list[str]:
         """Return the full targets that a word means.

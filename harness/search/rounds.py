@@ -16,6 +16,7 @@ from latlab.harness.search.candidates import Candidates
 from latlab.harness.search.choice import finalists_to_measure
 from latlab.harness.search.limits import Constraints, Measured
 from latlab.harness.search.looking import Follow
+from latlab.harness.search.notes import Look
 from latlab.harness.search.result import Finalist, Found, SearchCosts, SearchResult
 from latlab.harness.search.scoring import Genes, Predict, Scorer, Scores, network_costs
 from latlab.harness.search.state import Progress, SearchFolder
@@ -134,6 +135,7 @@ class Search:
         folder: where its state is kept.
         follow: called while candidates are looked at.
         announce: called with sentences about what is done next.
+        note: called with what is known after each look.
     """
 
     def __init__(
@@ -143,8 +145,10 @@ class Search:
         folder: SearchFolder,
         follow: Follow | None = None,
         announce: Callable[[str], None] | None = None,
+        note: Callable[[Look], None] | None = None,
     ) -> None:
         self.plan, self.evidence, self.folder = plan, evidence, folder
+        self._note = note
         self._follow, self._announce = follow, announce
         self._accuracy = plan.accuracy
         if not plan.accuracy.quick:
@@ -246,6 +250,12 @@ class Search:
         if leader is None and likely < (UNLIKELY if plan.budget else plan.constraints.confidence):
             raise scorer.impossible(scores, plan.candidates.extent, plan.candidates.advice)
         self._looking_s += time.monotonic() - start
+        if self._note is not None:
+            front = scores.at(scores.front())
+            self._note(
+                Look(progress.round, progress.spent, front.ratio, front.accuracy, known.archs, known.labels,
+                     known.accuracy, leader)
+            )  # fmt: skip
         return _View(known, scores, predicts, spreads, leader, population)
 
     def _known(self, scorer: Scorer, spreads: Sequence[float]) -> _Known:

@@ -25,6 +25,7 @@ NOT_RUN = {
     "bench.md": PUBLISHED,
     "clusters.md": "a cluster, and days of exports; test_export_models.py starts a small one",
     "comparing.md": LONG,
+    "dashboard.md": DEVICES,
     "encodings.md": LONG,
     "gpu.md": "a GPU",
     "index.md": "CI's own installation",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
 import re
 import shlex
@@ -42,6 +43,7 @@ COMMANDS: dict[str, list[str]] = {
     "encode": ["--space", SPACE, "--encoding", "one-hot", "--count", "3", "--out", "z.csv"],
     "export-models": ["--space", SPACE, "--count", "1", "--to", "networks"],
     "pretrain": ["--predictor", "maml", "--space", SPACE, "--out", "trained"],
+    "dashboard": [],
 }  # fmt: skip
 """Words with which each command that has a numeric option begins to work."""
 NUMBERS = ("--threads", "--batch-size")
@@ -49,7 +51,7 @@ NUMBERS = ("--threads", "--batch-size")
 STORE_COMMANDS = {
     "show": [], "export": ["--out", "e.csv"], "quality": ["--out", "q.html"], "sources": [], "sources remove": ["none"],
     "import": ["mine.parquet", "--space", "fbnet"], "devices": ["--no-probe"], "doctor": ["toy"], "setup": ["toy"],
-    "init": ["--out", "first.yaml", "--force"], "store info": [], "store check": [], "store compact": [],
+    "init": ["--out", "first.yaml", "--force"], "metrics": [], "store info": [], "store check": [], "store compact": [],
     "store copy": ["latlab.db", "c.db", "--force"],
     "store merge": ["latlab.db", "latlab.db", "--into", "m.db", "--force"],
 }  # fmt: skip
@@ -91,6 +93,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(Lab, "run_jobs", reached)  # what comes before a device is what is tested here
     monkeypatch.setattr("latlab.harness.lab.exporting.export_space", reached)
     monkeypatch.setattr("latlab.harness.lab.encoding.encode_space", reached)  # or before minutes of work
+    if importlib.util.find_spec("uvicorn"):
+        monkeypatch.setattr("latlab.harness.dashboard.server.serve", reached)  # which ends by a signal only
     chance = random.Random(0)
     archs = get("fbnet").sample(40, 5)
     table = {"arch": [arch.text for arch in archs]} | {

@@ -64,6 +64,8 @@ CASES = {
     "import --as-target": Case(f"import own.csv --as-target toy --space {SPACE}", "store"),
     "export": Case("export --out e.csv", "store"),
     "show": Case("show", "store", None),
+    "metrics": Case("metrics", "store", None),
+    "dashboard": Case("dashboard --port 0", "store", None),
     "quality": Case("quality --out q.html", "store"),
     "report": Case(f"report --target {TOY} --space {SPACE} --out r.html", "store"),
     "predict": Case(f"predict --target {TOY} --space {SPACE} --all --out p.csv --onnx p.onnx", "store"),
