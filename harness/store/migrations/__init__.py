@@ -37,8 +37,7 @@ def upgrade(connection: Connection, version: int) -> None:
     from alembic.runtime.environment import EnvironmentContext
     from alembic.script import ScriptDirectory
 
-    if version >= _FIRST + 1:
-        _note(connection, version)
+    _note(connection, version)
     config = Config()
     config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
     scripts = ScriptDirectory.from_config(config)
@@ -52,14 +51,15 @@ def upgrade(connection: Connection, version: int) -> None:
 
 
 def _note(connection: Connection, version: int) -> None:
-    """Write a store's revision where Alembic looks for it, if none is there, and into the header of a file."""
+    """Write a store's revision where Alembic looks for it, and the newest one into the header of a file."""
     connection.execute(
         text(
             "CREATE TABLE IF NOT EXISTS alembic_version "
             "(version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
         )
     )
-    if connection.execute(text("SELECT count(*) FROM alembic_version")).scalar_one() == 0:
+    connection.execute(text("DELETE FROM alembic_version"))
+    if version > _FIRST:  # the first revision adds what any of the first versions lacks
         connection.execute(text("INSERT INTO alembic_version VALUES (:version)"), {"version": f"{version:04}"})
     if version == SCHEMA_VERSION:
         _mark(connection)
