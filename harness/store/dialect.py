@@ -95,7 +95,7 @@ def _dialect(name: str) -> StoreDialect:
     return SQLiteDialect()
 
 
-def run(connection: Connection, text: str, values: Sequence[Any] = ()) -> CursorResult[Any]:
+def run(connection: Connection, text: str, values: Any = ()) -> CursorResult[*tuple[Any, ...]]:
     """Run SQL.
 
     Args:
@@ -103,4 +103,4 @@ def run(connection: Connection, text: str, values: Sequence[Any] = ()) -> Cursor
         text: the SQL, with `?` for each value.
         values: a tuple, or a list of tuples, for each of which the SQL is run.
     """
-    return connection.exec_driver_sql(dialect_of(connection).sql(text), values)  # type: ignore[arg-type]
+    return connection.exec_driver_sql(dialect_of(connection).sql(text), values)

@@ -53,7 +53,8 @@ class PostgreSQLDialect(StoreDialect):
         self, connection: Connection, text: str, values: Sequence[Any], size: int
     ) -> Iterator[list[tuple[Any, ...]]]:
         """Yield the rows of a query, at most `size` at once, which the server keeps until they are asked for."""
-        with connection.connection.cursor(name=f"latlab_{next(_numbers)}") as cursor:
+        cursor: Any = connection.connection.cursor(name=f"latlab_{next(_numbers)}")
+        with cursor:
             cursor.execute(_marked(text), tuple(values))
             while rows := cursor.fetchmany(size):
                 yield list(rows)

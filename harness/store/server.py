@@ -262,14 +262,18 @@ class StoreServer:
         """Make the store's tables if there are none, or bring older ones up to date: whole or not at all."""
         if self._version is not None:
             return
-        with self._engine.begin() as connection:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-            version = _version(connection)
-            if version is None:
-                connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
-                create(connection)
-            elif version < SCHEMA_VERSION:
-                upgrade(connection, version)
+        engine, _ = engine_of_server(self.path, plain=True)
+        try:
+            with engine.begin() as connection:
+                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+                version = _version(connection)
+                if version is None:
+                    connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+                    create(connection)
+                elif version < SCHEMA_VERSION:
+                    upgrade(connection, version)
+        finally:
+            engine.dispose()
         self._find_version()
 
     def _say_hello(self, controller: str) -> None:
@@ -292,8 +296,12 @@ class StoreServer:
                 self._say_hello(controller)
 
 
-def engine_of_server(place: ServerPlace) -> tuple[Engine, tuple[str, ...]]:
+def engine_of_server(place: ServerPlace, *, plain: bool = False) -> tuple[Engine, tuple[str, ...]]:
     """Return connections to a database, and what of its address is secret.
+
+    Args:
+        place: the database.
+        plain: give values as SQLAlchemy expects them that looks at the schema, and not as SQLite gives them.
 
     Raises:
         StoreError: if psycopg is not installed, or the address is none.
@@ -320,7 +328,8 @@ def engine_of_server(place: ServerPlace) -> tuple[Engine, tuple[str, ...]]:
             "tcp_user_timeout": 30_000,
         },
     )
-    event.listen(engine, "connect", _read_as_from_sqlite)
+    if not plain:
+        event.listen(engine, "connect", _read_as_from_sqlite)
     secrets = [url.password, *(value for name, value in url.query.items() if "password" in name)]
     return engine, tuple(str(one) for one in secrets if one)
 

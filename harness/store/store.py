@@ -15,7 +15,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, NamedTuple, ParamSpec, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import pandas as pd
 from sqlalchemy import Connection, delete, select, text, update
@@ -81,20 +81,19 @@ class StaleLeaseError(LatlabError):
         )
 
 
-P = ParamSpec("P")
-T = TypeVar("T")
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-def _again(method: Callable[Concatenate[Store, P], T]) -> Callable[Concatenate[Store, P], T]:
-    """Have a method run again where its transaction may succeed then (`StoreServer.retry`)."""
+def _again(method: Method) -> Method:
+    """Have a method of `Store` run again where its transaction may succeed then (`StoreServer.retry`)."""
 
     @wraps(method)
-    def tried(self: Store, *args: P.args, **named: P.kwargs) -> T:
+    def tried(self: Store, *args: Any, **named: Any) -> Any:
         if not self.is_shared:
             return method(self, *args, **named)
         return self.access.retry(lambda: method(self, *args, **named))
 
-    return tried
+    return tried  # type: ignore[return-value]
 
 
 def _now() -> str:
@@ -334,7 +333,6 @@ class Store:
         warn_of(self.path, bad)
         return found
 
-    @_again
     def add_pass(self, measurement_id: int, recorded: RecordedPass, lease: LeaseToken | None = None) -> None:
         """Store one pass of a measurement.
 
@@ -345,30 +343,43 @@ class Store:
             StaleLeaseError: if another controller has used the device since.
             TakenError: if another controller measures the network, because this one was away.
         """
-        sql = (
-            "INSERT INTO passes (measurement_id, number, warmup_ns, samples_ns, telemetry, at, kind) "
-            "SELECT ?, ?, ?, ?, ?, ?, ?"
-        )
-        conditions = []
+        at = _now()
+        self.access.retry(lambda: self._add_pass(measurement_id, recorded, lease, at))
+
+    def _add_pass(self, measurement_id: int, recorded: RecordedPass, lease: LeaseToken | None, at: str) -> None:
+        controller = self.access.controller
+        number, conditions = "?", []
+        marks: list[Any] = []
         if lease is not None:
             conditions.append("EXISTS (SELECT 1 FROM leases WHERE device = ? AND folder = ? AND token = ?)")
-        controller = self.access.controller
+            marks += lease
         if controller is not None:
             conditions.append(NOT_TAKEN)
-        sql += f" WHERE {' AND '.join(conditions)}" if conditions else ""
+            marks += [measurement_id, controller]
+        if self.is_shared:
+            # Another controller may have probed the finished network. And this pass may be there: its commit may have
+            # been the last before the server went away.
+            number = "greatest(?, coalesce((SELECT max(number) + 1 FROM passes WHERE measurement_id = ?), 0))"
+            conditions.append(f"NOT {_SAME_PASS}")
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        sql = (
+            "INSERT INTO passes (measurement_id, number, warmup_ns, samples_ns, telemetry, at, kind) "
+            f"SELECT ?, {number}, ?, ?, ?, ?, ?{where}"
+        )
         with self.transaction() as connection:
             nanoseconds = dialect_of(connection).nanoseconds
-            values = (
-                measurement_id, recorded.number, nanoseconds(recorded.warmup_ns), nanoseconds(recorded.samples_ns),
-                json.dumps(recorded.telemetry), _now(), str(recorded.kind),
-            )  # fmt: skip
-            if self.is_shared and self._has_pass(connection, measurement_id, recorded, values[3]):
+            samples = nanoseconds(recorded.samples_ns)
+            same = (measurement_id, at, samples) if self.is_shared else ()
+            numbers = (recorded.number, measurement_id) if self.is_shared else (recorded.number,)
+            raw = (nanoseconds(recorded.warmup_ns), samples, json.dumps(recorded.telemetry))
+            values = (measurement_id, *numbers, *raw, at, str(recorded.kind), *marks, *same)
+            if run(connection, sql, values).rowcount:
                 return
-            marks = () if controller is None else (measurement_id, controller)
-            if not run(connection, sql, (*values, *(lease or ()), *marks)).rowcount:
-                self._check_taken(connection, measurement_id)
-                assert lease is not None
-                raise StaleLeaseError(lease.device)
+            if self.is_shared and run(connection, f"SELECT {_SAME_PASS}", same).scalar_one():
+                return
+            self._check_taken(connection, measurement_id)
+            assert lease is not None
+            raise StaleLeaseError(lease.device)
 
     @_again
     def reject_pass(self, measurement_id: int, number: int) -> None:
@@ -542,12 +553,6 @@ class Store:
         row = _measurement(connection, measurement_id)
         raise TakenError(row.arch, holder(connection, (row.campaign_id, row.session, row.arch)))
 
-    @staticmethod
-    def _has_pass(connection: Connection, measurement_id: int, recorded: RecordedPass, samples: object) -> bool:
-        """Return whether a pass is there: its commit may have been the last before the server went away."""
-        sql = "SELECT count(*) FROM passes WHERE measurement_id = ? AND number = ? AND samples_ns = ?"
-        return bool(run(connection, sql, (measurement_id, recorded.number, samples)).scalar_one())
-
     # Rows
 
     @_again
@@ -710,6 +715,7 @@ def _is_there(session: Session, row: AnchorRow | Incident) -> bool:
     return session.scalar(select(kind.id).where(*same).limit(1)) is not None
 
 
+_SAME_PASS = "EXISTS (SELECT 1 FROM passes WHERE measurement_id = ? AND at = ? AND samples_ns = ?)"
 _JSON = ("artifact", "times_s", "metrics")
 _RESULT = ("latency_ms", "stderr_ms", "raw_ms", "low_ms", "high_ms", "verdict", "artifact", "metrics")
 """Columns that a row copies from the measurement of the same graph."""
