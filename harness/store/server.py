@@ -339,11 +339,11 @@ def _read_as_from_sqlite(driver: Any, _: object) -> None:
     from psycopg.adapt import Loader
     from psycopg.types.string import StrDumperUnknown, TextLoader
 
-    class Samples(Loader):
+    class Samples(Loader):  # type: ignore[misc]
         def load(self, data: Any) -> str:
             return f"[{bytes(data)[1:-1].decode().replace(',', ', ')}]"
 
-    class Text(StrDumperUnknown):
+    class Text(StrDumperUnknown):  # type: ignore[misc]
         def dump(self, obj: str) -> Any:
             return super().dump(obj.replace("\0", "\ufffd"))  # PostgreSQL's texts cannot hold it
 

@@ -45,7 +45,8 @@ def driver_errors() -> type[Exception]:
             f"a store in PostgreSQL needs psycopg, which is not installed{reason}",
             "Install it with `pip install 'latlab[postgresql]'`.",
         ) from error
-    return psycopg.Error
+    found: type[Exception] = psycopg.Error
+    return found
 
 
 def url_of(place: ServerPlace) -> Any:
