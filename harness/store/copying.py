@@ -82,6 +82,7 @@ def _copy_to_server(store: Store, target: StoreServer, force: bool) -> int:
         else:
             source = stack.enter_context(store.access.one_moment())
         transfer(source, stack.enter_context(target.replaced()))
+    target.vacuum(shrink=False)
     return target.size_bytes()
 
 
@@ -164,7 +165,7 @@ def compact_store(path: str | StorePath) -> tuple[int, int]:
     with Store(path, must_exist=True) as store:
         if isinstance(store.access, StoreServer):
             before = store.size_bytes()
-            store.access.vacuum()
+            store.access.vacuum(shrink=True)
             return before, store.size_bytes()
         before = _bytes(store.access.real_path)
         with store.writing(), store.reading() as connection:

@@ -191,12 +191,18 @@ class StoreServer:
             yield connection
         self._find_version()
 
-    def vacuum(self) -> None:
-        """Give the space of removed rows back to the disk, and have the server count its rows."""
+    def vacuum(self, *, shrink: bool) -> None:
+        """Have the server count its rows, so that it chooses its indices well.
+
+        Args:
+            shrink: give the space of removed rows back to the disk, too, for which each table is written again.
+        """
+        steps = ["VACUUM (FULL)", "VACUUM (ANALYZE)"] if shrink else ["VACUUM (ANALYZE)"]
         with self._explained(), self._engine.connect() as connection:
             free = connection.execution_options(isolation_level="AUTOCOMMIT")
-            for name in Base.metadata.tables:
-                free.execute(text(f"VACUUM (FULL, ANALYZE) {name}"))
+            for step in steps:
+                for name in Base.metadata.tables:
+                    free.execute(text(f"{step} {name}"))
 
     def fold(self) -> None:
         """Do nothing: a commit is in the database."""

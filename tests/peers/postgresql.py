@@ -26,9 +26,14 @@ local all all trust
 
 
 class PostgreSQLServer:
-    """A server with a folder of its own below /tmp. It does not wait for the disk, so that tests are quick."""
+    """A server with a folder of its own below /tmp.
 
-    def __init__(self) -> None:
+    Args:
+        durable: wait for the disk at each commit, as servers do; tests are quicker without.
+    """
+
+    def __init__(self, *, durable: bool = False) -> None:
+        self._sync = "on" if durable else "off"
         found = sorted(_PROGRAMS.glob("*/bin/initdb"), key=lambda one: float(one.parts[-3]))
         if not found:
             unavailable("PostgreSQL is not installed (Debian's package postgresql)")
@@ -56,7 +61,7 @@ class PostgreSQLServer:
 
     def start(self) -> None:
         """Start the server."""
-        options = f"-p {self.port} -k {self._folder} -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=60"
+        options = f"-p {self.port} -k {self._folder} -c listen_addresses=127.0.0.1 -c fsync={self._sync}"
         log, data = str(self._folder / "log"), str(self._folder / "data")
         self._run("pg_ctl", "-D", data, "-w", "-l", log, "-o", options, "start")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, text
 
-from latlab.harness.store.schema import SCHEMA_VERSION, Base
+from latlab.harness.store.schema import ALSO_IN_INDEX, SCHEMA_VERSION, Base
 
 __all__ = ["create", "upgrade"]
 
@@ -22,6 +22,12 @@ _FOLDER = Path(__file__).parent
 
 def create(connection: Connection) -> None:
     """Make all tables of a new store, and note their revision. The caller commits."""
+    if connection.dialect.name == "postgresql":
+        for table in Base.metadata.tables.values():
+            for index in table.indexes:
+                also = ALSO_IN_INDEX.get(str(index.name))
+                if also:
+                    index.dialect_kwargs["postgresql_include"] = list(also)
     Base.metadata.create_all(connection)
     _note(connection, SCHEMA_VERSION)
 
