@@ -39,6 +39,7 @@ from latlab.harness.cli.command import App
 from latlab.harness.cli.interruption import ending_orderly
 from latlab.harness.cli.options import StoreOption, complain, store_before
 from latlab.harness.errors import BadInputError, LatlabError
+from latlab.harness.store.place import without_passwords
 
 __all__ = ["main"]
 
@@ -235,6 +236,8 @@ def _usage_error(error: Exception) -> int:
     exit_code = getattr(error, "exit_code", None)
     if show is None or exit_code is None:
         raise error
+    if isinstance(getattr(error, "message", None), str):
+        error.message = without_passwords(error.message)  # type: ignore[attr-defined]
     from typer import rich_utils
 
     rich_utils.rich_format_error(error)  # type: ignore[arg-type]

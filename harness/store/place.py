@@ -9,12 +9,13 @@ from urllib.parse import parse_qsl, urlencode
 
 from latlab.harness.errors import BadInputError
 
-__all__ = ["ServerPlace", "StorePath", "store_path"]
+__all__ = ["ServerPlace", "StorePath", "store_path", "without_passwords"]
 
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
 _FLATTENED = re.compile(r"postgres(ql)?(\+\w+)?:/[^/]")
 """What `Path` makes of an address."""
 _SCHEMES = ("postgresql+psycopg", "postgresql", "postgres")
+_IN_TEXT = re.compile(r"(\bpostgres(?:ql)?(?:\+\w+)?://[^\s:@/]*):\S*@")
 _SECRETS = ("password", "sslpassword")
 """Parameters of an address that are secret."""
 EXAMPLE = "postgresql+psycopg://user@host/database"
@@ -71,6 +72,11 @@ def store_path(named: str | Path | ServerPlace) -> StorePath:
     if any(ord(one) < 32 for one in rest):
         raise BadInputError("the address of the store has control characters in it", f"For example {EXAMPLE}.")
     return ServerPlace(f"{_SCHEMES[0]}://{rest}", f"{_SCHEMES[0]}://{_without_secrets(rest)}")
+
+
+def without_passwords(text: str) -> str:
+    """Return a text in which the addresses of databases have no passwords: the words of a command, say."""
+    return _IN_TEXT.sub(r"\1@", text)
 
 
 def _without_secrets(rest: str) -> str:
