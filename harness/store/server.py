@@ -71,6 +71,8 @@ class StoreServer:
         self._lock = threading.Lock()
         self._version: int | None = None
         self._writers = 0
+        self._joining = threading.Lock()
+        self._heart: threading.Thread | None = None
         self._end = threading.Event()
         self._is_waiting = False
         with self._explained():
@@ -104,6 +106,11 @@ class StoreServer:
                 with _empty() as connection:
                     yield connection
                 return
+            if self._version is None:
+                raise StoreError(
+                    f"an older latlab has written the store {self.path}",
+                    "Bring it up to date with the next command that writes, or with `latlab store compact`.",
+                )
             with self._engine.connect() as connection:
                 yield connection
 
@@ -128,32 +135,28 @@ class StoreServer:
         """Be a controller of the store: others know that this one is there, and leave its networks to it."""
         with self._lock:
             self._writers += 1
-            is_first = self._writers == 1
-        if not is_first:
-            try:
-                yield
-            finally:
+            if self._writers == 1:
+                self._end.clear()
+        try:
+            with self._joining:
+                if self.controller is None:
+                    controller = uuid.uuid4().hex
+                    self.retry(lambda: self._say_hello(controller))
+                    self.controller = controller
+                    self._heart = threading.Thread(target=self._stay, args=(controller,), name="store", daemon=True)
+                    self._heart.start()
+            yield
+        finally:
+            with self._joining:
                 with self._lock:
                     self._writers -= 1
-            return
-        self._end.clear()
-        controller = uuid.uuid4().hex
-        try:
-            self.retry(lambda: self._say_hello(controller))
-            self.controller = controller
-            thread = threading.Thread(target=self._stay, args=(controller,), name="store", daemon=True)
-            thread.start()
-            try:
-                yield
-            finally:
-                self._end.set()
-                thread.join()
-                with contextlib.suppress(LatlabError), self.transaction() as connection:
-                    connection.execute(text("DELETE FROM controllers WHERE id = :id"), {"id": controller})
-        finally:
-            self.controller = None
-            with self._lock:
-                self._writers -= 1
+                    is_last = not self._writers
+                if is_last and self.controller is not None and self._heart is not None:
+                    self._end.set()
+                    self._heart.join()  # it would say once more that this controller is there
+                    controller, self.controller = self.controller, None
+                    with contextlib.suppress(LatlabError), self.transaction() as connection:
+                        connection.execute(text("DELETE FROM controllers WHERE id = :id"), {"id": controller})
 
     def has_controllers(self) -> bool:
         """Return whether somebody measures into the store."""
@@ -198,6 +201,8 @@ class StoreServer:
             shrink: give the space of removed rows back to the disk, too, for which each table is written again.
         """
         steps = ["VACUUM (FULL)", "VACUUM (ANALYZE)"] if shrink else ["VACUUM (ANALYZE)"]
+        with self._explained():
+            self._prepare()
         with self._explained(), self._engine.connect() as connection:
             free = connection.execution_options(isolation_level="AUTOCOMMIT")
             for step in steps:
