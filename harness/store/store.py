@@ -469,8 +469,9 @@ class Store:
         """
         finished_at = None if status == Status.RUNNING else _now()
         with self.transaction() as connection:
-            self._check_taken(connection, measurement_id)
-            _update(connection, measurement_id, {"status": status, "finished_at": finished_at, **fields})
+            values = {"status": status, "finished_at": finished_at, **fields}
+            if not _update(connection, measurement_id, values, self.access.controller):
+                self._check_taken(connection, measurement_id)
             row = _measurement(connection, measurement_id)
             if self.access.controller is not None and finished_at is not None:
                 release(connection, self.access.controller, measurement_id)
@@ -538,10 +539,7 @@ class Store:
             return claim_unfinished(connection, self.access.controller, (campaign.id, session_number, arch))
 
     def _claim(self, connection: Connection, key: tuple[str, int, str]) -> None:
-        """Claim a network before its row is made; controllers that share the store take turns in this."""
-        if not self.is_shared:
-            return
-        run(connection, "SELECT pg_advisory_xact_lock(hashtextextended(?, ?))", key[:2])
+        """Claim a network before its row is made or continued."""
         if self.access.controller is not None and not claim(connection, self.access.controller, key):
             raise TakenError(key[2], holder(connection, key))
 
@@ -562,7 +560,7 @@ class Store:
             query = (
                 select(Measurement)
                 .where(Measurement.campaign_id == campaign.id, Measurement.session == session_number)
-                .order_by(Measurement.order)
+                .order_by(Measurement.order, Measurement.id)  # two controllers may have given one place twice
             )
             return {row.arch: row for row in session.scalars(query)}
 
@@ -735,10 +733,14 @@ def _measurement(connection: Connection, row_id: int) -> Measurement:
     return Measurement(**{name: _table(value, name) if name in _JSON else value for name, value in values.items()})
 
 
-def _update(connection: Connection, row_id: int, fields: dict[str, Any]) -> None:
-    if fields:
-        assignments = ", ".join(f'"{name}" = ?' for name in fields)
-        run(connection, f"UPDATE measurements SET {assignments} WHERE id = ?", (*_to_sql(fields), row_id))
+def _update(connection: Connection, row_id: int, fields: dict[str, Any], controller: str | None = None) -> bool:
+    """Set columns of a row, unless another one than the controller has claimed it; return whether they are set."""
+    if not fields:
+        return True
+    assignments = ", ".join(f'"{name}" = ?' for name in fields)
+    condition, marks = ("", ()) if controller is None else (f" AND {NOT_TAKEN}", (row_id, controller))
+    sql = f"UPDATE measurements SET {assignments} WHERE id = ?{condition}"
+    return bool(run(connection, sql, (*_to_sql(fields), row_id, *marks)).rowcount)
 
 
 def _to_sql(fields: dict[str, Any]) -> tuple[Any, ...]:
