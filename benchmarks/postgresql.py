@@ -178,7 +178,6 @@ def large(server: PostgreSQLServer, sizes: list[int], folder: Path) -> dict[str,
             arch = "|nor_conv_3x3~0|+|nor_conv_3x3~0|none~1|+|nor_conv_1x1~0|avg_pool_3x3~1|nor_conv_3x3~2|"
             commands = {
                 "store copy, to the server": ["store", "copy", str(store), place],
-                "store compact": ["store", "compact", place],
                 "show": ["show", place],
                 "sources": ["sources", "--store", place],
                 "quality of one target": ["quality", target, "--json", "--store", place],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -88,7 +89,9 @@ def _without_traces(error: Exception) -> Exception | None:
 
 def _in_words(place: ServerPlace, error: Any, invalidated: bool, secrets: tuple[str, ...]) -> StoreError:
     code = getattr(error, "sqlstate", None) or ""
-    said = " ".join(str(error).split()).removesuffix(".")
+    said = re.split(r"\s(?:This probably means|Is the server running)\b", " ".join(str(error).split()))[0].removesuffix(
+        "."
+    )
     for secret in secrets:
         said = said.replace(secret, "***")
     if code in _CLASHES:
