@@ -15,7 +15,8 @@ _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.
 _FLATTENED = re.compile(r"postgres(ql)?(\+\w+)?:/[^/]")
 """What `Path` makes of an address."""
 _SCHEMES = ("postgresql+psycopg", "postgresql", "postgres")
-_IN_TEXT = re.compile(r"(\bpostgres(?:ql)?(?:\+\w+)?://[^\s:@/]*):\S*@")
+_IN_TEXT = re.compile(r"(\bpostgres(?:ql)?(?:\+\w+)?://[^\s:@/]*):\S*@", re.IGNORECASE)
+_SECRET_IN_TEXT = re.compile(r"(?<=[?&])((?:ssl)?password)=[^&\s]*")
 _SECRETS = ("password", "sslpassword")
 """Parameters of an address that are secret."""
 EXAMPLE = "postgresql+psycopg://user@host/database"
@@ -76,7 +77,7 @@ def store_path(named: str | Path | ServerPlace) -> StorePath:
 
 def without_passwords(text: str) -> str:
     """Return a text in which the addresses of databases have no passwords: the words of a command, say."""
-    return _IN_TEXT.sub(r"\1@", text)
+    return _SECRET_IN_TEXT.sub(r"\1=***", _IN_TEXT.sub(r"\1@", text))
 
 
 def _without_secrets(rest: str) -> str:
