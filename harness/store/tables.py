@@ -272,10 +272,13 @@ class Tables:
                    f"status = 'running' AND {_IS_LABEL}", _IS_DAMAGED)  # fmt: skip
         found = self.query(
             f"SELECT campaign_id, session, {', '.join(map(_number_where, counted))}, "
-            "min(started_at), max(finished_at), max(fingerprint_id) FROM measurements GROUP BY campaign_id, session"
+            "min(started_at), max(finished_at), max(fingerprint_id), min(id) "
+            "FROM measurements GROUP BY campaign_id, session"
         )
         uncorrected = self._uncorrected()
-        first = dict(self.query("SELECT campaign_id, min(id) FROM measurements GROUP BY campaign_id"))
+        first: dict[str, int] = {}
+        for one in found:
+            first[one[0]] = min(one[-1], first.get(one[0], one[-1]))
         simulated = self._simulated()
         bad = damaged("measurements", [one[0] for one in found], {"session": [one[1] for one in found]})
         self.damaged += bad.values()
@@ -292,7 +295,7 @@ class Tables:
                 "provisional": int(so_far or 0) + self._uncorrected_labels(campaign, session, uncorrected),
                 "networks": self._networks(campaign, session, campaigns[campaign]["selection"]),
             }
-            for campaign, session, ok, failed, running, so_far, _, begin, end, mark in sorted(
+            for campaign, session, ok, failed, running, so_far, _, begin, end, mark, _ in sorted(
                 without(bad, found), key=lambda one: (first.get(one[0], 0), one[1])
             )
             if campaign in campaigns
