@@ -292,15 +292,15 @@ class Store:
         key = (campaign.id, session_number, arch)
         with self.transaction() as connection:
             self._claim(connection, key)
-            known = run(
-                connection, "SELECT id FROM measurements WHERE campaign_id = ? AND session = ? AND arch = ?", key
-            ).scalar()
+            known, order = run(
+                connection,
+                "SELECT (SELECT id FROM measurements WHERE campaign_id = ? AND session = ? AND arch = ?), "
+                "(SELECT count(*) FROM measurements WHERE campaign_id = ? AND session = ?)",
+                (*key, *key[:2]),
+            ).one()
             if known is not None:
                 _update(connection, known, fields)
                 return _measurement(connection, known)
-            order = run(
-                connection, "SELECT count(*) FROM measurements WHERE campaign_id = ? AND session = ?", key[:2]
-            ).scalar_one()
             values = {
                 "campaign_id": campaign.id,
                 "session": session_number,
