@@ -45,8 +45,7 @@ class KeptFits(Generic[Fit]):
         if found is None:
             fit = make()
             # A command that asks once does not need what takes longest in a large store.
-            path = self._store.path
-            large = path.exists() and path.stat().st_size >= self.DIGESTED_BYTES
+            large = self._store.size_bytes() >= self.DIGESTED_BYTES
             digest = None if large and earlier is None else self._digest(spaces(fit))
             found = fit, version, digest
         self._kept[key] = found

@@ -261,7 +261,7 @@ def nothing_measured(store: Store, target: str, way_out: str) -> BadInputError:
     Args:
         way_out: how to get some, after "Measure some first".
     """
-    if not store.path.exists():
+    if not store.exists():
         return BadInputError(f"there is no store {store.path}", "Measure something first, or name another store.")
     known = ", ".join(sorted({one for one, _ in store.labelled()})) or "none yet"
     return BadInputError(

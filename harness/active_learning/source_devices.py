@@ -91,7 +91,7 @@ def source_devices(
         return []
     finished = store.finished(space.name)
     with store.reading() as connection:
-        known = imported_sources(connection, space.name)
+        known = imported_sources(connection, store.path, space.name)
         offered = {str(row.name) for row in known} | set(finished) | {t.split("/")[0] for t in finished}
         for name in wanted or ():
             if name not in offered:

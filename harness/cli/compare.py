@@ -19,10 +19,12 @@ from latlab.harness.cli.options import (
     WrittenOption,
     complain,
     json_option,
+    named_store,
     percent,
     print_json,
 )
 from latlab.harness.errors import BadInputError
+from latlab.harness.store.place import StorePath
 
 if TYPE_CHECKING:
     from latlab.harness.compare.gate import GateCheck
@@ -66,8 +68,13 @@ def compare(
         ),
     ] = None,
     baseline: Annotated[
-        Path | None,
-        typer.Option("--baseline", help="A store with labels of another day, to compare with those of now."),
+        Any,
+        typer.Option(
+            "--baseline",
+            metavar="STORE",
+            parser=named_store,
+            help="A store with labels of another day, to compare with those of now.",
+        ),
     ] = None,
     targets: Annotated[
         list[str] | None,
@@ -263,7 +270,7 @@ def _between_targets(
 
 def _check_options(
     limit: float | None,
-    baseline: Path | None,
+    baseline: StorePath | None,
     targets: Sequence[str] | None,
     count: int | None,
     out: Path | None,

@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from latlab.harness.cli.options import (
@@ -33,6 +32,7 @@ from latlab.harness.cli.options import (
     whole_numbers,
 )
 from latlab.harness.errors import BadInputError
+from latlab.harness.store.place import StorePath
 
 if TYPE_CHECKING:
     from latlab.harness.active_learning.predictor_factory import PredictorOptions
@@ -198,7 +198,7 @@ class LabGroup:
         existing(self.store)
 
 
-def existing(store: Path) -> None:
+def existing(store: StorePath) -> None:
     """Raise `StoreError` if a store does not exist: a command that reads must not make one."""
     from latlab.harness.store.store import Store
 

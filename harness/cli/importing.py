@@ -19,6 +19,7 @@ from latlab.harness.cli.options import (
     store_before,
 )
 from latlab.harness.errors import BadInputError
+from latlab.harness.store.place import StorePath
 from latlab.harness.text import count
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ def import_(
     )
 
 
-def _show_labels(store: Path, labels: list[KeptLabels], as_json: bool) -> None:
+def _show_labels(store: StorePath, labels: list[KeptLabels], as_json: bool) -> None:
     """Print what was imported as labels of targets."""
     if as_json:
         print_json({"store": str(store), "labels": [vars(one) | {"labels": one.labels} for one in labels]})

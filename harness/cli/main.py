@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -39,8 +38,9 @@ from latlab.harness.cli import store as cli_store
 from latlab.harness.cli import sustain as cli_sustain
 from latlab.harness.cli.command import App
 from latlab.harness.cli.interruption import ending_orderly
-from latlab.harness.cli.options import STORE_HELP, complain, store_before
+from latlab.harness.cli.options import StoreOption, complain, store_before
 from latlab.harness.errors import BadInputError, LatlabError
+from latlab.harness.store.place import without_passwords
 
 __all__ = ["main"]
 
@@ -87,7 +87,7 @@ def latlab(
         bool,
         typer.Option("--version", help="Print the version, and exit.", is_eager=True, callback=_print_version),
     ] = False,
-    store: Annotated[Path | None, typer.Option("--store", help=STORE_HELP)] = None,
+    store: StoreOption = None,
 ) -> None:
     """Measure the latency of neural networks on your own devices, and predict the ones you have not measured.
 
@@ -238,6 +238,8 @@ def _usage_error(error: Exception) -> int:
     exit_code = getattr(error, "exit_code", None)
     if show is None or exit_code is None:
         raise error
+    if isinstance(getattr(error, "message", None), str):
+        error.message = without_passwords(error.message)  # type: ignore[attr-defined]
     from typer import rich_utils
 
     rich_utils.rich_format_error(error)  # type: ignore[arg-type]

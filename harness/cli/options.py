@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latlab.harness.errors import BadInputError
+from latlab.harness.store.place import ServerPlace, StorePath, store_path
 from latlab.harness.targets import ACCELERATORS, DEFAULT_RUNTIME, PRECISIONS, RUNTIMES
 from latlab.harness.text import plain
 
@@ -61,6 +62,7 @@ __all__ = [
     "complain",
     "json_option",
     "milliseconds_of",
+    "named_store",
     "one_store",
     "percent",
     "print_json",
@@ -68,6 +70,7 @@ __all__ = [
     "seed_in_range",
     "several",
     "store_before",
+    "store_option",
     "whole_numbers",
 ]
 
@@ -78,10 +81,39 @@ SAMPLERS_HELP = (
     f"{ENCODING_NAMES})"
 )
 STORE = Path("latlab.db")
-STORE_HELP = "The store: the file with all measurements."
-StoreOption = Annotated[Path, typer.Option("--store", help=STORE_HELP)]
+
+
+def named_store(named: str | StorePath) -> StorePath:
+    """Return the store that a word of the command line means. A password in it is complained about."""
+    place = store_path(named)
+    if isinstance(named, str) and isinstance(place, ServerPlace) and place.has_password:
+        print(
+            "latlab: the password of the store can be read by everybody who lists this machine's processes\n"
+            "Put it into the file that PGPASSFILE names (~/.pgpass), or into PGPASSWORD, and leave it out here.",
+            file=sys.stderr,
+        )
+    return place
+
+
+STORE_HELP = "The store: the file with all measurements, or the address of a PostgreSQL database."
+# A store's place is a file or an address, and Typer takes no unions.
+
+
+def store_option(more: str = "") -> Any:
+    """Return the option `--store`.
+
+    Args:
+        more: a further sentence of its help.
+    """
+    return typer.Option("--store", metavar="STORE", parser=named_store, help=f"{STORE_HELP} {more}".strip())
+
+
+StoreOption = Annotated[Any, store_option()]
 StoreArgument = Annotated[
-    Path | None, typer.Argument(metavar="STORE", help=f"{STORE_HELP} Or name it with --store.", show_default=False)
+    Any,
+    typer.Argument(
+        metavar="STORE", parser=named_store, help=f"{STORE_HELP} Or name it with --store.", show_default=False
+    ),
 ]
 InventoryOption = Annotated[
     Path | None,
@@ -314,7 +346,7 @@ def whole_numbers(option: str, words: Sequence[str] | None) -> list[int] | None:
     return list(dict.fromkeys(map(int, values)))
 
 
-def one_store(named: Path | None, store: Path) -> Path:
+def one_store(named: StorePath | None, store: StorePath) -> StorePath:
     """Return the store that a command means, which can be named as a word and with `--store`.
 
     Raises:
@@ -327,7 +359,7 @@ def one_store(named: Path | None, store: Path) -> Path:
     return named
 
 
-def store_before(context: typer.Context, store: Path | None) -> None:
+def store_before(context: typer.Context, store: StorePath | None) -> None:
     """Have the commands below use a store that stands before their name: `latlab --store mine.db show`.
 
     A store that is named behind the command's name counts instead. Commands below other ones are reached, too.
@@ -350,7 +382,7 @@ def _uses_store(command: Any) -> bool:
     return any(one.name == "store" for one in command.params) or any(map(_uses_store, below))
 
 
-def _with_store(command: Any, store: Path) -> dict[str, Any]:
+def _with_store(command: Any, store: StorePath) -> dict[str, Any]:
     """Return the defaults of a command, and of those below it, with this store."""
     below = {name: _with_store(one, store) for name, one in getattr(command, "commands", {}).items()}
     return below | {"store": store}

@@ -33,6 +33,7 @@ from latlab.harness.cli.options import (
 )
 from latlab.harness.cli.table_files import table_format, write_table
 from latlab.harness.errors import BadInputError
+from latlab.harness.store.place import StorePath
 from latlab.harness.store.vocabulary import LATENCY
 
 if TYPE_CHECKING:
@@ -259,7 +260,7 @@ def predict(
 
 
 def _predict_model(
-    store: Path, target: str, model: str, options: InputOptions, spaces_from: str, metric: str, as_json: bool
+    store: StorePath, target: str, model: str, options: InputOptions, spaces_from: str, metric: str, as_json: bool
 ) -> None:
     from latlab.harness.lab import Lab
     from latlab.harness.terminal.model import show_model_prediction

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from latlab.harness.cli.command import App, output_option
-from latlab.harness.cli.options import STORE, JsonOption, StoreOption, one_store, print_json
+from latlab.harness.cli.options import STORE, JsonOption, StoreOption, named_store, one_store, print_json
 
 __all__ = ["app"]
 
@@ -47,8 +47,8 @@ def quality(
     from latlab.harness.terminal.quality import show_quality
 
     target = None
-    if what is not None and (what.endswith(STORE_SUFFIXES) or Path(what).is_file()):
-        store = one_store(Path(what), store)
+    if what is not None and (what.endswith(STORE_SUFFIXES) or "://" in what or Path(what).is_file()):
+        store = one_store(named_store(what), store)
     else:
         target = what
     Store(store, must_exist=True).close()

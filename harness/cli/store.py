@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from latlab.harness.cli.command import App
 from latlab.harness.cli.options import (
     STORE,
-    STORE_HELP,
     JsonOption,
     StoreArgument,
     StoreOption,
+    named_store,
     one_store,
     print_json,
     store_before,
+    store_option,
 )
 from latlab.harness.errors import BadInputError
 
@@ -27,9 +27,7 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Replace an existing 
 
 
 @app.callback()
-def stores(
-    context: typer.Context, store: Annotated[Path | None, typer.Option("--store", help=STORE_HELP)] = None
-) -> None:
+def stores(context: typer.Context, store: StoreOption = None) -> None:
     """Copy, merge, check and describe stores."""
     store_before(context, store)
 
@@ -73,22 +71,25 @@ def check(named: StoreArgument = None, store: StoreOption = STORE, as_json: Json
 @app.command()
 def copy(
     words: Annotated[
-        list[Path], typer.Argument(metavar="[STORE] COPY", help="The store to copy, and the file to make of it.")
+        list[str], typer.Argument(metavar="[STORE] COPY", help="The store to copy, and the file to make of it.")
     ],
     force: ForceOption = False,
     store: StoreOption = STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Copy a store to one file, also while latlab is writing it.
+    """Copy a store to one file, or to a PostgreSQL database, also while latlab is writing it.
 
-    [dim]Example:[/dim] latlab store copy latlab.db backup.db
+    [dim]Examples:[/dim] latlab store copy latlab.db backup.db
+    latlab store copy latlab.db postgresql+psycopg://user@host/database
     """
     from latlab.harness.store.copying import copy_store
 
+    places = [named_store(one) for one in words]
+    shown = [str(one) for one in places]
     if len(words) > 2:
-        raise BadInputError(f"a store and its copy are two files, not {len(words)}: {' '.join(map(str, words))}")
-    to = words[-1]
-    store = one_store(words[0] if len(words) == 2 else None, store)
+        raise BadInputError(f"a store and its copy are two files, not {len(words)}: {' '.join(shown)}")
+    to = places[-1]
+    store = one_store(places[0] if len(words) == 2 else None, store)
     size = copy_store(store, to, force=force)
     if as_json:
         print_json({"store": str(store), "copy": str(to), "bytes": size})
@@ -98,10 +99,10 @@ def copy(
 
 @app.command()
 def merge(
-    stores: Annotated[list[Path], typer.Argument(metavar="STORE", help="The stores, at least two.")],
-    into: Annotated[Path, typer.Option("--into", help="The file to make.")],
+    stores: Annotated[list[str], typer.Argument(metavar="STORE", help="The stores, at least two.")],
+    into: Annotated[str, typer.Option("--into", help="The file to make, or the address of a database.")],
     force: ForceOption = False,
-    store: Annotated[Path | None, typer.Option("--store", help=f"{STORE_HELP} It is merged as the first one.")] = None,
+    store: Annotated[Any, store_option("It is merged as the first one.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Merge stores into a new one: campaigns, sessions, sources and incidents of all, and nothing twice.
@@ -112,13 +113,14 @@ def merge(
     """
     from latlab.harness.store.merging import merge_stores
 
-    stores = [*([] if store is None else [store]), *stores]
-    found = merge_stores(stores, into, force=force)
+    places = [*([] if store is None else [store]), *map(named_store, stores)]
+    to = named_store(into)
+    found = merge_stores(places, to, force=force)
     if as_json:
-        print_json({"store": str(into), **vars(found)})
+        print_json({"store": str(to), **vars(found)})
         return
     print(
-        f"{into}: {found.measurements} measurements and {found.sources} sources were added to those of {stores[0]}; "
+        f"{to}: {found.measurements} measurements and {found.sources} sources were added to those of {places[0]}; "
         f"{found.known} measurements were there already"
     )
     for old, new in found.renamed:

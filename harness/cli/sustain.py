@@ -20,6 +20,7 @@ from latlab.harness.cli.options import (
     print_json,
 )
 from latlab.harness.errors import BadInputError
+from latlab.harness.store.place import StorePath
 from latlab.harness.store.vocabulary import Status
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def sustain(
         raise typer.Exit(1)
 
 
-def _show(result: SustainedResult, store: Path, out: Path | None, as_json: bool) -> None:
+def _show(result: SustainedResult, store: StorePath, out: Path | None, as_json: bool) -> None:
     from latlab.harness.report.sustained.page import write_chart
     from latlab.harness.terminal.sustained import show_result
 

@@ -16,6 +16,7 @@ from latlab.harness.devices.readiness import Obstacle, connections, obstacle
 from latlab.harness.devices.worker_client import WorkerClient
 from latlab.harness.errors import LatlabError
 from latlab.harness.inventory.inventory import Inventory
+from latlab.harness.store.place import StorePath
 from latlab.harness.targets import Target
 from latlab.harness.transports import DeviceConfig, DeviceLostError, WorkerError, open_transport
 
@@ -63,11 +64,11 @@ class Overview:
         return asdict(self)
 
 
-def overview(inventory: Inventory, store: Path, *, probe: bool = True) -> list[Overview]:
+def overview(inventory: Inventory, store: StorePath, *, probe: bool = True) -> list[Overview]:
     """Return the status of all devices of the inventory, or of this machine if it has none.
 
     Args:
-        store: the store's file; it need not exist.
+        store: the store; it need not exist.
         probe: whether to connect to the devices, which is done side by side and takes at most `LIMIT_S` seconds.
     """
     configs = inventory.devices or {"local": inventory.device("local")}
@@ -186,13 +187,13 @@ class _Probe:
 _Rows = dict[str, tuple[int, int, str | None]]
 
 
-def _stored_results(path: Path) -> tuple[_Rows, dict[str, dict[str, str]]]:
+def _stored_results(path: StorePath) -> tuple[_Rows, dict[str, dict[str, str]]]:
     """Return, by device, (networks measured, networks failed, last time), and the last incident."""
-    if not path.exists():
+    if isinstance(path, Path) and not path.exists():
         return {}, {}
     from latlab.harness.store.store import Store
 
-    store = Store(path, must_exist=True)
+    store = Store(path)
     try:
         rows: _Rows = {}
         for campaign in store.campaigns().to_dict("records"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Measurements", "measure_campaigns"]
+
+OTHERS_S = 2.0
+"""Seconds between two looks at what other controllers have still to finish."""
 
 
 @dataclass(frozen=True)
@@ -125,15 +128,25 @@ class _MissingRows:
     def __call__(self, measurer: Measurer, publish: Callable[[Measurement], None]) -> None:
         session = self.session
         there = session.resume()
-        todo = [(arch, str(self.role)) for arch in _missing(there, self.archs)]
+        todo = _missing(there, self.archs)
         # In random order, so that neither size nor an earlier session's order is confounded with the warming device.
         order = f"{session.campaign.seed}/{session.number}"
         random.Random(order).shuffle(todo)
         session.add_facts(order_seed=order, planned=len({*there, *self.archs}))
-        for row in measurer.run(session, todo, self.submit):
-            publish(row)
+        while todo:
+            for row in measurer.run(session, self._claimed(todo), self.submit):
+                publish(row)
+            todo = _missing(session.rows(), self.archs) if session.store.is_shared else []
+            if todo:  # other controllers measure these: one of them may be killed
+                measurer.wait(OTHERS_S)
         if self.replication:
             self.replication.work(measurer, self.role, self.submit)
+
+    def _claimed(self, archs: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Yield the architectures that no other controller measures, each once an export of it can start."""
+        for arch in archs:
+            if self.session.claim(arch):
+                yield arch, str(self.role)
 
 
 def _missing(rows: dict[str, Measurement], archs: Sequence[str]) -> list[str]:

@@ -28,7 +28,8 @@ class Lab(Comparing, RunningOne, Searching, Reporting, Pretraining, Encoding, Ex
     `lab.encoding`, `lab.exporting`.
 
     Args:
-        store: file that all measurements go to; it is created if it does not exist.
+        store: file that all measurements go to, or the address of a PostgreSQL database
+            (`postgresql+psycopg://user@host/database`); it is created if it does not exist.
         inventory: file that describes the devices; default `inventory.yaml` if it exists. The device `local` always
             exists.
         cache: folder of exported networks; default: one in the user's cache folder.

@@ -18,6 +18,7 @@ from latlab.harness.inventory.inventory import load_inventory
 from latlab.harness.models.input_options import InputOptions
 from latlab.harness.models.own_model import OwnModel, locate
 from latlab.harness.paths import cache_folder
+from latlab.harness.store.place import StorePath
 from latlab.harness.store.store import Store
 from latlab.harness.targets import Devices, Target
 
@@ -31,7 +32,11 @@ class LabBase:
     """A store, an inventory and a cache of exported networks. Arguments: `Lab`."""
 
     def __init__(
-        self, store: str | Path = "latlab.db", *, inventory: str | Path | None = None, cache: str | Path | None = None
+        self,
+        store: str | StorePath = "latlab.db",
+        *,
+        inventory: str | Path | None = None,
+        cache: str | Path | None = None,
     ) -> None:
         self.inventory = load_inventory(inventory)
         self._cache_folder = Path(cache) if cache is not None else cache_folder() / "artifacts"

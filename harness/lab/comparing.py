@@ -25,6 +25,7 @@ from latlab.harness.fleet.jobs import Job, RunListener
 from latlab.harness.lab.measuring import Measuring
 from latlab.harness.models.input_options import InputOptions
 from latlab.harness.models.own_model import OwnModel, locate
+from latlab.harness.store.place import StorePath
 from latlab.harness.store.store import Store
 from latlab.harness.store.vocabulary import USER_MODEL_SPACE
 from latlab.harness.targets import Devices, Target
@@ -146,7 +147,7 @@ class Comparing(Measuring):
 
     def check_baseline(
         self,
-        baseline: str | Path,
+        baseline: str | StorePath,
         limit_percent: float,
         devices: Devices = "local",
         *,

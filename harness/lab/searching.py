@@ -232,10 +232,10 @@ class Searching(Measuring, Predicting, OnboardingDevices):
         """
         if options.are_given:
             return [str(one) for one in self.targets(word, options)]
-        stored = stored_target(self.store, word) if self.store.path.exists() else word
+        stored = stored_target(self.store, word) if self.store.exists() else word
         if "/" in stored:
             target = Target.parse(stored)
-            known = self.store.path.exists() and any(one == stored for one, _ in self.store.labelled())
+            known = self.store.exists() and any(one == stored for one, _ in self.store.labelled())
             if not known:
                 self.inventory.device(target.device)
             return [stored]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from functools import partial
@@ -95,6 +96,14 @@ class Measurer:
         finally:
             self.timed_s += scheduler.timed_s
             correct_labels(session)
+
+    def wait(self, seconds: float) -> None:
+        """Wait, without the device's worker ending meanwhile. Raises as `run`, and what `check` raises."""
+        self.check()
+        self.device.begin("waiting for another controller")
+        self.device.ping()
+        time.sleep(seconds)
+        self.check()
 
     def _anchors_of(self, session: MeasurementSession) -> Anchors | None:
         if not session.policy.anchors:

@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, wait
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 
 from latlab.harness.devices.loaded_models import LoadedModels
@@ -31,6 +31,7 @@ from latlab.harness.statistics.distribution import distribution
 from latlab.harness.statistics.estimators import needs_pass, summarise
 from latlab.harness.statistics.pooled_variance import NoiseEstimator
 from latlab.harness.statistics.verdicts import judge
+from latlab.harness.store.claims import TakenError
 from latlab.harness.store.store import Measurement
 from latlab.harness.store.vocabulary import USER_MODEL_SPACE, Status
 from latlab.harness.telemetry.metrics import metrics
@@ -264,8 +265,9 @@ class PassScheduler:
             try:
                 self._ready.append(Ready(future.result(), arch, role))
             except ExportError as error:
-                row = self._session.begin(arch, role)
-                yield self._store.finish(row.id, error.kind, error=str(error))
+                with suppress(TakenError):
+                    row = self._session.begin(arch, role)
+                    yield self._store.finish(row.id, error.kind, error=str(error))
 
     def _admit(self, round_: int) -> Iterator[Measurement]:
         ready = self._ready.popleft()
@@ -346,7 +348,11 @@ class PassScheduler:
             return
         owner, kind = (net.probe_for, PassKind.PROBE) if net.probe_for else (net.row, PassKind.LABEL)
         taken = replace(timed, number=net.taken, kind=kind, measurement_id=owner.id)
-        self._store.add_pass(owner.id, taken, self._device.lease)
+        try:
+            self._store.add_pass(owner.id, taken, self._device.lease)
+        except TakenError:  # this controller was away, and another one measures the network now
+            self._drop(net)
+            return
         self._device.note_pass(timed.busy_s)
         self._blamed.clear()
         self.timed_s += taken.busy_s
@@ -411,23 +417,27 @@ class PassScheduler:
             "measure_s": sum(one.samples_s for one in net.passes),
         }
         more = net.row.status != Status.OK and self._policy_wants_pass(net)
-        row = self._store.finish(
-            net.row.id,
-            Status.RUNNING if more else Status.OK,
-            latency_ms=summary.latency_ms,
-            stderr_ms=stderr_ms,
-            raw_ms=summary.latency_ms,
-            low_ms=summary.low_ms,
-            high_ms=summary.high_ms,
-            verdict=judge(net.passes, self._policy).kind,
-            metrics={
-                **net.row.metrics,
-                **metrics(net.facts, net.passes, _size(artifact)),
-                **distribution(net.passes),
-            },
-            times_s=times,
-            artifact={**artifact.facts(), **net.facts},
-        )
+        try:
+            row = self._store.finish(
+                net.row.id,
+                Status.RUNNING if more else Status.OK,
+                latency_ms=summary.latency_ms,
+                stderr_ms=stderr_ms,
+                raw_ms=summary.latency_ms,
+                low_ms=summary.low_ms,
+                high_ms=summary.high_ms,
+                verdict=judge(net.passes, self._policy).kind,
+                metrics={
+                    **net.row.metrics,
+                    **metrics(net.facts, net.passes, _size(artifact)),
+                    **distribution(net.passes),
+                },
+                times_s=times,
+                artifact={**artifact.facts(), **net.facts},
+            )
+        except TakenError:
+            self._drop(net)
+            return
         self._release(net, keep=row.status != Status.OK)
         again = net.row.status == Status.OK and self._brief
         if self._brief:
@@ -473,6 +483,11 @@ class PassScheduler:
             self._models.unload(net.artifact.sha256)
         except DeviceLostError as error:
             self._restart_worker(error)
+
+    def _drop(self, net: InFlight) -> None:
+        """Leave a network, with the passes of this run, to another controller."""
+        self._release(net)
+        self._slice = [(one, taken) for one, taken in self._slice if one is not net]
 
     def _restart_worker(self, cause: DeviceLostError) -> None:
         """Start a fresh worker, on which nothing is loaded. Raises `DeviceLostError` if the device is to blame."""

@@ -46,6 +46,10 @@ class MeasurementSession:
         """Return the running row of an architecture: a new one, or the one that an earlier run left."""
         return self.store.begin(self.campaign, self.number, arch, role, **fields)
 
+    def claim(self, arch: str) -> bool:
+        """Return whether this controller is to measure an architecture now (`Store.claim_network`)."""
+        return self.store.claim_network(self.campaign, self.number, arch)
+
     def rows(self) -> dict[str, Measurement]:
         """Return the rows by architecture."""
         return self.store.rows(self.campaign, self.number)

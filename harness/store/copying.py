@@ -1,38 +1,49 @@
-"""Copies of stores: consistent also while somebody writes, and whole or not at all."""
+"""Copies of stores, also to and from servers: consistent also while somebody writes, and whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 from latlab.harness.errors import BadInputError
 from latlab.harness.paths import BESIDE_DATABASES, whole_file
-from latlab.harness.store.damage import warn_of
-from latlab.harness.store.errors import explained, explained_write
+from latlab.harness.store.damage import DamagedRow, warn_of
+from latlab.harness.store.errors import StoreError, explained, explained_write
 from latlab.harness.store.lock import is_locked, locked
-from latlab.harness.store.row_check import damaged_rows
+from latlab.harness.store.place import ServerPlace, StorePath, store_path
+from latlab.harness.store.row_check import damaged_rows, remove_damaged
+from latlab.harness.store.server import StoreServer
 from latlab.harness.store.store import Store
+from latlab.harness.store.store_file import StoreFile
+from latlab.harness.store.transfer import transfer
 
-__all__ = ["compact_store", "copy_store", "copy_to", "new_store", "removed_if_new"]
+__all__ = ["compact_store", "copy_sound", "copy_store", "new_store", "removed_if_new"]
 
 
-def copy_store(source: str | Path, copy: str | Path, *, force: bool = False) -> int:
-    """Copy a store to one file, without a log beside it, and return its size in bytes.
+def copy_store(source: str | StorePath, copy: str | StorePath, *, force: bool = False) -> int:
+    """Copy a store to one file, without a log beside it, or to a database, and return its size in bytes.
 
-    Damaged rows are copied as they are, and named in a `StoreWarning`.
+    Damaged rows are copied as they are from file to file, and left out on the way to a database; a `StoreWarning`
+    names them.
 
     Args:
         source: a store; somebody may be writing it.
-        copy: the file to make.
-        force: replace an existing file.
+        copy: the file to make, or the address of a database without a store.
+        force: replace an existing file, or the store in the database.
 
     Raises:
         BadInputError: there is no such store, the copy exists already, or it cannot be written.
     """
+    copy = store_path(copy)
+    if isinstance(copy, ServerPlace):
+        with Store(source, must_exist=True) as store, Store(copy) as target:
+            assert isinstance(target.access, StoreServer)
+            return _copy_to_server(store, target.access, force)
     with Store(source, must_exist=True) as store, new_store(copy, force=force) as part:
         copy_to(store, part, copy)
         with Store(part) as copied, copied.reading() as connection:
@@ -41,7 +52,47 @@ def copy_store(source: str | Path, copy: str | Path, *, force: bool = False) -> 
         return part.stat().st_size
 
 
-def copy_to(store: Store, path: Path, to: str | Path) -> None:
+def copy_sound(store: Store, path: Path, to: StorePath) -> list[DamagedRow]:
+    """Copy a store to a new file, bring that up to date, and leave its damaged rows out; return and warn of them."""
+    copy_to(store, path, to)
+    try:
+        with Store(path) as copied, copied.transaction() as connection:
+            bad = remove_damaged(connection)
+    except StoreError as error:  # it names the copy
+        message, hint = (one and one.replace(str(path), str(store.path)) for one in (error.message, error.hint))
+        raise StoreError(str(message), hint) from error
+    warn_of(store.path, bad)
+    return bad
+
+
+def _copy_to_server(store: Store, target: StoreServer, force: bool) -> int:
+    """Copy a store to a database, and return its size there."""
+    if target.exists() and not force:
+        raise BadInputError(
+            f"there is a store in {target.path} already", "Name another database, or add --force to replace it."
+        )
+    with contextlib.ExitStack() as stack:
+        if isinstance(store.access, StoreFile):
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".latlab-", dir=_roomy(store.access)))
+            sound = Path(folder, "store.db")
+            copy_sound(store, sound, target.path)
+            source = stack.enter_context(stack.enter_context(Store(sound)).reading())
+        elif store.path == target.path:
+            raise BadInputError(f"{target.path} is the store itself", "Name another database.")
+        else:
+            source = stack.enter_context(store.access.one_moment())
+        transfer(source, stack.enter_context(target.replaced()))
+    target.vacuum(shrink=False)
+    return target.size_bytes()
+
+
+def _roomy(file: StoreFile) -> Path | None:
+    """Return a folder that has room for a copy of a file: its own one, if that can be written."""
+    folder = file.real_path.parent
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def copy_to(store: Store, path: Path, to: StorePath) -> None:
     """Write what a store holds to a new file.
 
     Args:
@@ -49,7 +100,13 @@ def copy_to(store: Store, path: Path, to: str | Path) -> None:
         path: the file.
         to: its name in errors.
     """
-    with store.reading() as connection, explained_write(Path(to)), closing(sqlite3.connect(path)) as target:
+    if isinstance(store.access, StoreServer):
+        with store.access.one_moment() as source, Store(path) as copied, copied.transaction() as connection:
+            connection.exec_driver_sql("BEGIN")
+            connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON")  # a copied label may refer to a later row
+            transfer(source, connection)
+        return
+    with store.reading() as connection, explained_write(to), closing(sqlite3.connect(path)) as target:
         driver = connection.connection.driver_connection
         assert isinstance(driver, sqlite3.Connection)
         driver.backup(target)  # in one step, so that it is one moment's content
@@ -80,8 +137,12 @@ def new_store(path: str | Path, *, force: bool) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def removed_if_new(path: str | Path) -> Iterator[None]:
-    """Remove a store that the block has made, if the block fails: a store without content would be left."""
+def removed_if_new(path: str | StorePath) -> Iterator[None]:
+    """Remove a file that the block has made as a store, if the block fails: a store without content would be left."""
+    path = store_path(path)
+    if isinstance(path, ServerPlace):  # empty tables do no harm there
+        yield
+        return
     real_path = Path(os.path.realpath(path))
     was_there = real_path.exists()
     try:
@@ -94,7 +155,7 @@ def removed_if_new(path: str | Path) -> Iterator[None]:
         raise
 
 
-def compact_store(path: str | Path) -> tuple[int, int]:
+def compact_store(path: str | StorePath) -> tuple[int, int]:
     """Give the space of removed rows back to the disk, and return the bytes before and after.
 
     Raises:
@@ -102,10 +163,14 @@ def compact_store(path: str | Path) -> tuple[int, int]:
         LatlabError: another latlab is writing it.
     """
     with Store(path, must_exist=True) as store:
-        before = _bytes(store.real_path)
+        if isinstance(store.access, StoreServer):
+            before = store.size_bytes()
+            store.access.vacuum(shrink=True)
+            return before, store.size_bytes()
+        before = _bytes(store.access.real_path)
         with store.writing(), store.reading() as connection:
             connection.exec_driver_sql("VACUUM")
-        return before, _bytes(store.real_path)
+        return before, _bytes(store.access.real_path)
 
 
 def _bytes(path: Path) -> int:

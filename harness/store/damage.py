@@ -14,15 +14,16 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache, lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
 from sqlalchemy import JSON, Boolean, Float, Integer
+from sqlalchemy.types import TypeDecorator
 
 from latlab.harness.errors import BadInputError
 from latlab.harness.importers.units import LATENCY_MS
 from latlab.harness.statistics.verdicts import KINDS as VERDICTS
 from latlab.harness.store.errors import StoreWarning
+from latlab.harness.store.place import StorePath
 from latlab.harness.store.schema import Base
 from latlab.harness.store.vocabulary import FAILURES, USER_MODEL_SPACE, Role, Status
 from latlab.harness.targets import Target
@@ -79,7 +80,7 @@ class DamagedRow(NamedTuple):
         return f"{self.table} row {self.row} ({self.reason})"
 
 
-def warn_of(path: Path, rows: Sequence[DamagedRow], what: str = "left out") -> None:
+def warn_of(path: StorePath, rows: Sequence[DamagedRow], what: str = "left out") -> None:
     """Give one warning of damaged rows.
 
     Args:
@@ -192,9 +193,13 @@ class _Kind(NamedTuple):
 def _kinds_of(table: str) -> dict[str, _Kind]:
     """Return what the values of each of a table's columns are."""
     return {
-        column.name: _kind(table, column.name, column.type, bool(column.nullable))
+        column.name: _kind(table, column.name, _plain(column.type), bool(column.nullable))
         for column in Base.metadata.tables[table].columns
     }
+
+
+def _plain(kind: object) -> object:
+    return kind.impl if isinstance(kind, TypeDecorator) else kind
 
 
 def _kind(table: str, name: str, kind: object, nullable: bool) -> _Kind:

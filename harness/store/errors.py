@@ -11,6 +11,7 @@ from pathlib import Path
 from sqlalchemy.exc import DBAPIError
 
 from latlab.harness.errors import BadInputError
+from latlab.harness.store.place import StorePath
 
 __all__ = ["DamagedError", "StoreError", "StoreWarning", "explained", "explained_write"]
 
@@ -51,7 +52,7 @@ def explained(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def explained_write(path: Path) -> Iterator[None]:
+def explained_write(path: StorePath) -> Iterator[None]:
     """Turn a failure to write a new store into a `StoreError` that names it; other errors are raised as they are."""
     try:
         yield

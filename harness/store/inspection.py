@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from latlab.harness.store.damage import DamagedRow
+from latlab.harness.store.dialect import dialect_of
 from latlab.harness.store.lock import is_locked
+from latlab.harness.store.place import StorePath
 from latlab.harness.store.reading import announces_log
 from latlab.harness.store.row_check import damaged_rows
-from latlab.harness.store.schema import SCHEMA_VERSION, Base
+from latlab.harness.store.schema import SCHEMA_VERSION, TRANSIENT, Base
+from latlab.harness.store.server import StoreServer
 from latlab.harness.store.store import Store
+from latlab.harness.store.store_file import StoreFile
 from latlab.harness.store.tables import Tables
 
 __all__ = ["StoreCheck", "StoreInfo", "check_store", "store_info"]
@@ -22,10 +26,10 @@ __all__ = ["StoreCheck", "StoreInfo", "check_store", "store_info"]
 class StoreInfo:
     """What is in a store."""
 
-    path: Path
+    path: StorePath
     size_bytes: int
     log_bytes: int
-    """Size of the log beside it, which a copy of the file alone would lack."""
+    """Size of the log beside a file, which a copy of the file alone would lack."""
     schema: int
     newest_schema: int
     """The version that this latlab writes."""
@@ -46,7 +50,7 @@ class StoreInfo:
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields as JSON types."""
-        return {**asdict(self), "path": str(self.path)}
+        return {**asdict(replace(self, path=Path())), "path": str(self.path)}
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class StoreCheck:
     """What is wrong with a store."""
 
     file: list[str] = field(default_factory=list)
-    """What SQLite finds wrong with the file, and references to rows that are not there."""
+    """What the database finds wrong with the file, and references to rows that are not there."""
     damaged: list[DamagedRow] = field(default_factory=list)
     running: list[dict[str, Any]] = field(default_factory=list)
     """Sessions with measurements that are not finished, of which nobody is measuring: target, space, session, rows."""
@@ -65,10 +69,9 @@ class StoreCheck:
         return not self.file and not self.damaged
 
 
-def store_info(path: str | Path) -> StoreInfo:
+def store_info(path: str | StorePath) -> StoreInfo:
     """Return what is in a store. Raises `StoreError` if it cannot be read."""
     with Store(path, must_exist=True) as store:
-        log = store.real_path.with_name(store.real_path.name + "-wal")
         sessions = store.campaigns()
         targets: dict[str, dict[str, int]] = {}
         for row in sessions.to_dict("records"):
@@ -78,18 +81,19 @@ def store_info(path: str | Path) -> StoreInfo:
         with store.reading() as connection:
             tables = Tables(connection)
             rows = {
-                name: int(tables.query(f"SELECT count(*) FROM {name}")[0][0]) for name in sorted(Base.metadata.tables)
+                name: int(tables.query(f"SELECT count(*) FROM {name}")[0][0])
+                for name in sorted(Base.metadata.tables.keys() - set(TRANSIENT))
             }
-            version = int(connection.exec_driver_sql("PRAGMA main.user_version").scalar_one())
+            version = dialect_of(connection).schema_version(connection)
             sources = tables.query(
                 "SELECT name, space, (SELECT count(*) FROM source_labels l WHERE l.source_id = s.id) "
                 "FROM sources s ORDER BY space, name"
             )
             versions = _versions(tables)
         return StoreInfo(
-            path=Path(path),
-            size_bytes=store.real_path.stat().st_size,
-            log_bytes=log.stat().st_size if announces_log(store.real_path) and log.exists() else 0,
+            path=store.path,
+            size_bytes=store.size_bytes(),
+            log_bytes=_log_bytes(store.access),
             schema=version,
             newest_schema=SCHEMA_VERSION,
             rows=rows,
@@ -102,6 +106,13 @@ def store_info(path: str | Path) -> StoreInfo:
             sources=[{"name": name, "space": space, "architectures": count} for name, space, count in sources],
             versions=versions,
         )
+
+
+def _log_bytes(access: StoreFile | StoreServer) -> int:
+    if isinstance(access, StoreServer):
+        return 0
+    log = access.real_path.with_name(access.real_path.name + "-wal")
+    return log.stat().st_size if announces_log(access.real_path) and log.exists() else 0
 
 
 def _versions(tables: Tables) -> list[str]:
@@ -117,13 +128,10 @@ def _versions(tables: Tables) -> list[str]:
     return sorted(found)
 
 
-def check_store(path: str | Path) -> StoreCheck:
+def check_store(path: str | StorePath) -> StoreCheck:
     """Look at every row of a store, and return what is wrong. Raises `StoreError` if it cannot be read at all."""
     with Store(path, must_exist=True) as store, store.reading() as connection:
-        said = [str(one) for one in connection.exec_driver_sql("PRAGMA main.integrity_check").scalars()]
-        file = [one for one in said if one != "ok"]
-        for table, row, parent, _ in connection.exec_driver_sql("PRAGMA main.foreign_key_check").all():
-            file.append(f"{table} row {row} belongs to a row of {parent} that is not there")
+        file = dialect_of(connection).faults(connection)
         bad = list(damaged_rows(connection))
         running = []
         if _is_free(store):
@@ -138,4 +146,6 @@ def check_store(path: str | Path) -> StoreCheck:
 
 def _is_free(store: Store) -> bool:
     """Return whether nobody measures into the store."""
-    return not is_locked(store.real_path)
+    if isinstance(store.access, StoreServer):
+        return not store.access.has_controllers()
+    return not is_locked(store.access.real_path)

@@ -9,6 +9,7 @@ Damaged rows are left out.
 from __future__ import annotations
 
 import sqlite3
+import tempfile
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -16,10 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from latlab.harness.errors import BadInputError
-from latlab.harness.store.copying import copy_to, new_store
-from latlab.harness.store.damage import warn_of
-from latlab.harness.store.errors import StoreError
-from latlab.harness.store.row_check import remove_damaged
+from latlab.harness.store.copying import copy_sound, copy_store, new_store
+from latlab.harness.store.place import ServerPlace, StorePath, store_path
 from latlab.harness.store.schema import AnchorRow, Base, Measurement
 from latlab.harness.store.store import Store
 
@@ -43,48 +42,42 @@ class Merged:
     """Damaged rows, which are left out; a `StoreWarning` for each store names them."""
 
 
-def merge_stores(stores: Sequence[str | Path], into: str | Path, *, force: bool = False) -> Merged:
+def merge_stores(stores: Sequence[str | StorePath], into: str | StorePath, *, force: bool = False) -> Merged:
     """Merge stores into a new one, and return what was added to the first.
 
     Args:
         stores: at least two stores; they stay as they are.
-        into: the file to make.
-        force: replace an existing file.
+        into: the file to make, or the address of a database without a store.
+        force: replace an existing file, or the store in the database.
 
     Raises:
         BadInputError: there are fewer than two stores, one cannot be read, or the file cannot be written.
     """
     if len(stores) < 2:
         raise BadInputError("a merge takes at least two stores", "To copy one: latlab store copy.")
+    into = store_path(into)
+    if isinstance(into, ServerPlace):
+        with tempfile.TemporaryDirectory(prefix="latlab-") as folder:
+            file = Path(folder, "merged.db")
+            merged = merge_stores(stores, file)
+            copy_store(file, into, force=force)
+        return merged
     merged = Merged()
     with new_store(into, force=force) as part:
         for at, one in enumerate(stores):
             with Store(one, must_exist=True) as store:
                 if at == 0:
-                    merged.damaged += _copy_sound(store, part, into)
+                    merged.damaged += len(copy_sound(store, part, into))
                     continue
                 other = part.with_name(part.name + ".other")
                 try:
-                    merged.damaged += _copy_sound(store, other, into)
+                    merged.damaged += len(copy_sound(store, other, into))
                     _merge(part, other, merged)
                 finally:
                     for suffix in ("", "-journal", ".lock"):
                         other.with_name(other.name + suffix).unlink(missing_ok=True)
         part.with_name(part.name + ".lock").unlink(missing_ok=True)
     return merged
-
-
-def _copy_sound(store: Store, path: Path, into: str | Path) -> int:
-    """Copy a store to a new file, bring that up to date, and leave its damaged rows out; return their number."""
-    copy_to(store, path, into)
-    try:
-        with Store(path) as copied, copied.transaction() as connection:
-            bad = remove_damaged(connection)
-    except StoreError as error:  # it names the copy
-        message, hint = (one and one.replace(str(path), str(store.path)) for one in (error.message, error.hint))
-        raise StoreError(str(message), hint) from error
-    warn_of(store.path, bad)
-    return len(bad)
 
 
 def _merge(path: Path, other: Path, merged: Merged) -> None:
@@ -97,8 +90,8 @@ def _merge(path: Path, other: Path, merged: Merged) -> None:
                 names = _names(table)
                 connection.execute(f"INSERT OR IGNORE INTO {table} ({names}) SELECT {names} FROM other.{table}")
             connection.execute(
-                "INSERT INTO leases SELECT * FROM other.leases WHERE 1 ON CONFLICT (device) DO UPDATE "
-                "SET token = max(token, excluded.token) WHERE folder = excluded.folder"
+                "INSERT INTO leases SELECT * FROM other.leases WHERE 1 ON CONFLICT (device, folder) DO UPDATE "
+                "SET token = max(token, excluded.token)"
             )
             names = _names("incidents", "id")
             connection.execute(

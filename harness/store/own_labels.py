@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 
 from latlab.harness.errors import BadInputError
 from latlab.harness.importers.read import SourceTable
+from latlab.harness.store.dialect import run
 from latlab.harness.store.store import Campaign, Store
 from latlab.harness.store.vocabulary import Role, Selection, Status
 from latlab.harness.targets import Target
@@ -106,13 +107,16 @@ def _keep(connection: Connection, where: tuple[Campaign, str], table: SourceTabl
     campaign, fingerprint = where
     known = {
         row.arch: row
-        for row in connection.exec_driver_sql(
-            "SELECT id, arch, latency_ms, stderr_ms, role FROM measurements WHERE campaign_id = ?", (campaign.id,)
+        for row in run(
+            connection,
+            "SELECT id, arch, latency_ms, stderr_ms, role FROM measurements WHERE campaign_id = ?",
+            (campaign.id,),
         )
     }
     measured = {
         row[0]
-        for row in connection.exec_driver_sql(
+        for row in run(
+            connection,
             "SELECT DISTINCT m.arch FROM measurements m JOIN campaigns c ON c.id = m.campaign_id "
             "WHERE c.target = ? AND c.space = ? AND c.selection NOT IN (?, ?, ?) AND m.status = ?",
             (campaign.target, table.space, Selection.IMPORTED.value, Selection.SUSTAIN.value, Selection.COMPARE.value,
@@ -133,14 +137,16 @@ def _keep(connection: Connection, where: tuple[Campaign, str], table: SourceTabl
         elif (row.latency_ms, row.stderr_ms, row.role) != (*label[:2], role):
             changed.append((*label, role, fingerprint, now, row.id))
     if new:
-        connection.exec_driver_sql(
+        run(
+            connection,
             'INSERT INTO measurements (campaign_id, session, arch, role, status, "order", fingerprint_id, artifact, '
             "metrics, times_s, verdict, started_at, finished_at, latency_ms, stderr_ms, low_ms, high_ms, raw_ms) "
             f"VALUES ({', '.join('?' * 18)})",
             new,
         )
     if changed:
-        connection.exec_driver_sql(
+        run(
+            connection,
             "UPDATE measurements SET latency_ms = ?, stderr_ms = ?, low_ms = ?, high_ms = ?, raw_ms = ?, role = ?, "
             "fingerprint_id = ?, finished_at = ? WHERE id = ?",
             changed,
@@ -174,12 +180,13 @@ def remove_labels(store: Store, target: str, space: str | None = None) -> list[t
         The space and the number of labels of each campaign that was removed; nothing if there are none.
     """
     with store.writing(), store.transaction() as connection:
-        found = connection.exec_driver_sql(
+        found = run(
+            connection,
             "SELECT c.id, c.space, count(*) AS labels FROM campaigns c JOIN measurements m ON m.campaign_id = c.id "
             "WHERE c.target = ? AND c.selection = ? AND c.space = coalesce(?, c.space) GROUP BY c.id",
             (target, Selection.IMPORTED.value, space),
         ).all()
         for one in found:
-            connection.exec_driver_sql("DELETE FROM measurements WHERE campaign_id = ?", (one.id,))
-            connection.exec_driver_sql("DELETE FROM campaigns WHERE id = ?", (one.id,))
+            run(connection, "DELETE FROM measurements WHERE campaign_id = ?", (one.id,))
+            run(connection, "DELETE FROM campaigns WHERE id = ?", (one.id,))
         return [(str(one.space), int(one.labels)) for one in found]

@@ -30,8 +30,9 @@ from sqlalchemy.pool import StaticPool
 from latlab.harness.store.descriptors import copy_bytes, first_bytes
 from latlab.harness.store.errors import StoreError, StoreWarning
 from latlab.harness.store.lock import is_locked
-from latlab.harness.store.schema import SCHEMA_VERSION, Base
-from latlab.harness.store.upgrade import has_indices, read_as_new
+from latlab.harness.store.migrations import create
+from latlab.harness.store.older_stores import has_indices, read_as_new
+from latlab.harness.store.schema import SCHEMA_VERSION
 
 __all__ = [
     "APPLICATION_ID",
@@ -39,8 +40,9 @@ __all__ = [
     "Reader",
     "announces_log",
     "check_owner",
+    "empty_engine",
     "engine_of",
-    "mark_as_own",
+    "make_tables",
     "table_count",
 ]
 
@@ -74,7 +76,7 @@ class Reader:
         _wait_for_log(path)
         state = _state(path)
         if not path.exists() or not path.stat().st_size:
-            return Reader(_empty(), path, state)
+            return Reader(empty_engine(), path, state)
         copy = content = None
         log, index = _beside(path, "-wal"), _beside(path, "-shm")
         options = "mode=ro"
@@ -98,7 +100,7 @@ class Reader:
                 tables = table_count(connection)
         if not tables:
             engine.dispose()
-            return Reader(_empty(), path, state, copy)
+            return Reader(empty_engine(), path, state, copy)
         with engine.connect() as connection:
             version = check_owner(connection, path)
             if version < SCHEMA_VERSION:
@@ -164,10 +166,10 @@ def check_owner(connection: Connection, path: Path) -> int:
     return version
 
 
-def mark_as_own(connection: Connection) -> None:
-    """Write into a file that it is a store of this version."""
+def make_tables(connection: Connection) -> None:
+    """Make all tables in an empty file, and write into it that it is a store of this version."""
+    create(connection)
     connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _wait_for_log(path: Path) -> None:
@@ -254,11 +256,10 @@ def engine_of(connect: Callable[[], sqlite3.Connection]) -> Engine:
     return engine
 
 
-def _empty() -> Engine:
+def empty_engine() -> Engine:
     engine = engine_of(lambda: sqlite3.connect(":memory:", check_same_thread=False))
-    Base.metadata.create_all(engine)
-    with engine.connect() as connection:  # so that a copy of it is a store, too
-        mark_as_own(connection)
+    with engine.begin() as connection:  # so that a copy of it is a store, too
+        make_tables(connection)
     return engine
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from latlab.harness.store.damage import DamagedRow, damaged
-from latlab.harness.store.schema import Base
+from latlab.harness.store.schema import TRANSIENT, Base
 from latlab.harness.store.tables import Tables
 
 __all__ = ["damaged_rows", "remove_damaged"]
@@ -30,7 +30,7 @@ _UPKEEP = (
 
 def damaged_rows(connection: Connection) -> Iterator[DamagedRow]:
     """Yield the damaged rows of all tables."""
-    for table in Base.metadata.tables:
+    for table in (one for one in Base.metadata.tables if one not in TRANSIENT):
         for row, _ in _of_table(connection, table, []):
             yield row
 
@@ -45,6 +45,8 @@ def remove_damaged(connection: Connection) -> list[DamagedRow]:
     connection.exec_driver_sql("BEGIN")  # Python's sqlite3 does so at the first change only, and this is forgotten then
     connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
     for name, table in Base.metadata.tables.items():
+        if name in TRANSIENT:
+            continue
         keys = [column.name for column in table.primary_key.columns] if name in _WITHOUT_ROWID else ["rowid"]
         found = list(_of_table(connection, name, keys))
         where = " AND ".join(f"{key} IS ?" for key in keys)

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import json
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Index, UniqueConstraint
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.types import TypeDecorator
 
 __all__ = [
+    "ALSO_IN_INDEX",
     "SCHEMA_VERSION",
+    "TRANSIENT",
     "AnchorRow",
     "Base",
     "Campaign",
+    "Claim",
+    "Controller",
     "Fingerprint",
     "Incident",
     "Lease",
@@ -23,15 +42,44 @@ __all__ = [
     "SourceLabel",
 ]
 
-SCHEMA_VERSION = 4
-"""1: campaigns, fingerprints, measurements, passes. 2: leases, incidents. 3: sources, their archs and labels.
-4: anchors, facts of sessions, kinds of passes; raw latency, interval, verdict and metrics of measurements."""
+SCHEMA_VERSION = 5
+"""The number of the newest revision in `migrations/versions`, which say what each has added."""
+
+ALSO_IN_INDEX = {"by_state": ("id", "latency_ms")}
+"""Columns that an index of PostgreSQL has besides its own, so that a summary need not read the rows. (Said in the table
+itself, SQLAlchemy would load all of PostgreSQL's drivers for each store in SQLite.)
+"""
+TRANSIENT = ("controllers", "claims")
+"""Tables of what goes on at the moment, which copies of a store lack."""
+
+
+class Table(TypeDecorator[dict[str, Any]]):
+    """A table of values by name, as JSON. Connections to PostgreSQL give JSON as text, as SQLite does."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        """Return the table that the text holds."""
+        return json.loads(value) if isinstance(value, str) else value
+
+
+_INTEGER = BigInteger().with_variant(Integer(), "sqlite")  # where each integer has 64 bits
+_TEXT = String().with_variant(String(collation="C"), "postgresql")  # ordered by bytes, as in SQLite
+_NANOSECONDS = JSON().with_variant(ARRAY(BigInteger), "postgresql")
 
 
 class Base(DeclarativeBase):
     """The base class of all tables."""
 
-    type_annotation_map = {dict[str, Any]: JSON, list[int]: JSON}  # noqa: RUF012  (SQLAlchemy's own form)
+    type_annotation_map = {  # noqa: RUF012  (SQLAlchemy's own form)
+        dict[str, Any]: Table,
+        list[int]: _NANOSECONDS,
+        int: _INTEGER,
+        str: _TEXT,
+        float: Double,
+        datetime: DateTime(timezone=True),
+    }
 
 
 class Campaign(Base):
@@ -157,7 +205,7 @@ class Lease(Base):
 
     __tablename__ = "leases"
     device: Mapped[str] = mapped_column(primary_key=True)
-    folder: Mapped[str]
+    folder: Mapped[str] = mapped_column(primary_key=True)
     """Identity of the device's work folder, which counts the tokens: a new folder counts from the start again."""
     token: Mapped[int]
     """Number of the lease; a later lease has a larger one."""
@@ -172,6 +220,28 @@ class Incident(Base):
     device: Mapped[str] = mapped_column(index=True)
     kind: Mapped[str]
     message: Mapped[str]
+
+
+class Controller(Base):
+    """A controller that writes to the store beside others, as long as it does. Stores in SQLite have none."""
+
+    __tablename__ = "controllers"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    who: Mapped[str]
+    """Process and machine, in words."""
+    seen_at: Mapped[datetime]
+    """When it last said, by the server's clock, that it is still there."""
+
+
+class Claim(Base):
+    """A network of a session that a controller measures, so that no other one does. Stores in SQLite have none."""
+
+    __tablename__ = "claims"
+    campaign_id: Mapped[str] = mapped_column(ForeignKey("campaigns.id", ondelete="CASCADE"), primary_key=True)
+    session: Mapped[int] = mapped_column(primary_key=True)
+    arch: Mapped[str] = mapped_column(primary_key=True)
+    controller_id: Mapped[str]
+    """Its controller, which need not be there any more: then another one may claim the network."""
 
 
 class Source(Base):

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,9 +14,11 @@ from sqlalchemy import Connection, Row
 from latlab.harness.errors import BadInputError
 from latlab.harness.importers.read import SourceTable
 from latlab.harness.store.damage import damaged, warn_of, without
+from latlab.harness.store.dialect import dialect_of, run
+from latlab.harness.store.place import StorePath
 from latlab.harness.store.schema import Source
 from latlab.harness.store.store import Store
-from latlab.harness.store.tables import Tables, tolerant
+from latlab.harness.store.tables import Tables
 from latlab.harness.store.vocabulary import USER_MODEL_SPACE
 from latlab.harness.targets import PRECISIONS
 from latlab.search_spaces.block_space import SUFFIX
@@ -53,8 +54,10 @@ def keep(store: Store, tables: Sequence[SourceTable]) -> list[ImportResult]:
 
 
 def _keep(connection: Connection, table: SourceTable) -> ImportResult:
-    known = connection.exec_driver_sql(
-        "SELECT id, sha256, unit, origin FROM sources WHERE name = ? AND space = ?", (table.name, table.space)
+    known = run(
+        connection,
+        "SELECT id, sha256, unit, origin FROM sources WHERE name = ? AND space = ?",
+        (table.name, table.space),
     ).one_or_none()
     kept = ImportResult(table.name, table.space, len(table.archs), known is None, table.notes)
     if known is not None:
@@ -68,15 +71,17 @@ def _keep(connection: Connection, table: SourceTable) -> ImportResult:
         table.name, table.space, table.format, ", ".join(table.files), table.sha256, table.unit, table.citation,
         "; ".join(table.notes), datetime.now(UTC).isoformat(timespec="milliseconds"),
     )  # fmt: skip
-    source = connection.exec_driver_sql(
+    source = dialect_of(connection).insert(
+        connection,
         "INSERT INTO sources (name, space, format, origin, sha256, unit, citation, notes, imported_at) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         values,
-    ).lastrowid
+    )
     ids = _arch_ids(connection, table)
     stderr = [None] * len(ids) if table.stderr_ms is None else table.stderr_ms.tolist()
     labels = zip([source] * len(ids), ids, table.latency_ms.tolist(), stderr, strict=True)
-    connection.exec_driver_sql(
+    run(
+        connection,
         "INSERT INTO source_labels (source_id, arch_id, latency_ms, stderr_ms) VALUES (?, ?, ?, ?)",
         sorted(labels),
     )
@@ -87,13 +92,13 @@ def _arch_ids(connection: Connection, table: SourceTable) -> list[int]:
     """Return the ids of the table's architectures, in its order; new ones are added."""
 
     def known() -> dict[str, int]:
-        rows = connection.exec_driver_sql("SELECT arch, id FROM source_archs WHERE space = ?", (table.space,))
+        rows = run(connection, "SELECT arch, id FROM source_archs WHERE space = ?", (table.space,))
         return {row[0]: row[1] for row in rows}
 
     ids = known()
     missing = [(table.space, arch.text) for arch in table.archs if arch.text not in ids]
     if missing:
-        connection.exec_driver_sql("INSERT INTO source_archs (space, arch) VALUES (?, ?)", missing)
+        run(connection, "INSERT INTO source_archs (space, arch) VALUES (?, ?)", missing)
         ids = known()
     return [ids[arch.text] for arch in table.archs]
 
@@ -108,20 +113,21 @@ def remove(store: Store, name: str, space: str | None = None) -> list[tuple[str,
         BadInputError: if there is no imported source of that name.
     """
     with store.transaction() as connection:
-        found = connection.exec_driver_sql(
+        found = run(
+            connection,
             "SELECT s.id, s.space, count(*) AS labels FROM sources s JOIN source_labels l ON l.source_id = s.id "
             "WHERE s.name = ? AND s.space = coalesce(?, s.space) GROUP BY s.id",
             (name, space),
         ).all()
         if not found:
-            known = _names(imported_sources(connection))
+            known = _names(imported_sources(connection, store.path))
             raise BadInputError(
                 f"the store {store.path} has no imported source {name}{f' of {space}' if space else ''}",
                 f"It has: {known or 'none'}. What was measured here cannot be removed.",
             )
         for source in found:
-            connection.exec_driver_sql("DELETE FROM sources WHERE id = ?", (source.id,))
-        connection.exec_driver_sql("DELETE FROM source_archs WHERE space NOT IN (SELECT DISTINCT space FROM sources)")
+            run(connection, "DELETE FROM sources WHERE id = ?", (source.id,))
+        run(connection, "DELETE FROM source_archs WHERE space NOT IN (SELECT DISTINCT space FROM sources)")
         return [(str(source.space), int(source.labels)) for source in found]
 
 
@@ -129,18 +135,24 @@ def _names(rows: Iterable[Row[Any]]) -> str:
     return ", ".join(sorted({str(row.name) for row in rows}))
 
 
-def imported_sources(connection: Connection, space: str | None = None) -> list[Row[Any]]:
-    """Return the rows of imported sources without damaged ones, which it warns of."""
-    with tolerant(connection):
-        found = connection.exec_driver_sql(
+def imported_sources(connection: Connection, path: StorePath, space: str | None = None) -> list[Row[Any]]:
+    """Return the rows of imported sources without damaged ones, which it warns of.
+
+    Args:
+        connection: to the store.
+        path: the store, for the warning.
+        space: only those of this space.
+    """
+    with dialect_of(connection).tolerant(connection):
+        found = run(
+            connection,
             "SELECT s.*, (SELECT count(*) FROM source_labels l WHERE l.source_id = s.id) AS architectures "
             "FROM sources s WHERE s.space = coalesce(?, s.space) ORDER BY s.space, s.name",
             (space,),
         ).all()
     columns = {name: [one._mapping[name] for one in found] for name in Source.__table__.columns.keys()}  # noqa: SIM118
     bad = damaged("sources", columns["id"], columns)
-    path = connection.exec_driver_sql("SELECT file FROM pragma_database_list WHERE name = 'main'").scalar_one()
-    warn_of(Path(path), list(bad.values()))
+    warn_of(path, list(bad.values()))
     return without(bad, found)
 
 
@@ -178,7 +190,7 @@ def listing(store: Store) -> pd.DataFrame:
     with store.reading() as connection:
         rows = [
             {**row._mapping, "kind": "imported", "precision": precision_of(row.name)}
-            for row in imported_sources(connection)
+            for row in imported_sources(connection, store.path)
         ]
         tables = Tables(connection)
         labelled = tables.labelled()

@@ -15,9 +15,9 @@ import os
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import TypeVar
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine
@@ -28,20 +28,21 @@ from latlab.harness.errors import BadInputError
 from latlab.harness.paths import BESIDE_DATABASES, whole_file
 from latlab.harness.store.errors import StoreError, explained
 from latlab.harness.store.lock import locked, locked_if_free
+from latlab.harness.store.migrations import upgrade
 from latlab.harness.store.reading import (
     BUSY_S,
     Reader,
     announces_log,
     check_owner,
     engine_of,
-    mark_as_own,
+    make_tables,
     table_count,
 )
-from latlab.harness.store.schema import SCHEMA_VERSION, Base
-from latlab.harness.store.upgrade import has_indices, upgrade
+from latlab.harness.store.schema import SCHEMA_VERSION
 
 __all__ = ["StoreFile"]
 
+T = TypeVar("T")
 SWITCH_WAIT_MS = 500
 """Milliseconds to wait for readers when the journal changes; if there still are any, it stays as it was."""
 
@@ -60,8 +61,11 @@ class StoreFile:
         StoreError: if the file cannot be used, or is no store.
     """
 
-    def __init__(self, path: str | Path, *, must_exist: bool = False) -> None:
-        self.path = Path(path)
+    is_shared = False
+    """Whether several controllers may write at once."""
+
+    def __init__(self, path: Path, *, must_exist: bool = False) -> None:
+        self.path = path
         self.real_path = Path(os.path.realpath(path))
         self._lock = threading.RLock()
         self._reader: Reader | None = None
@@ -69,6 +73,8 @@ class StoreFile:
         self._inode: tuple[int, int] | None = None
         self._saved: Path | None = None
         self._has_log = False
+        self.controller: str | None = None
+        """No controllers share a file, so that none has to be told from others."""
         self.times_opened = 0
         """How often a connection to the file was opened."""
         self._check(must_exist)
@@ -77,11 +83,17 @@ class StoreFile:
                 self._reader = Reader.open(self.real_path)
             self.times_opened += 1
 
-    def __enter__(self) -> Self:
-        return self
+    def exists(self) -> bool:
+        """Return whether the file is there."""
+        return self.path.exists()
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def size_bytes(self) -> int:
+        """Return the size of the file; 0 if there is none."""
+        return self.real_path.stat().st_size if self.real_path.exists() else 0
+
+    def retry(self, work: Callable[[], T]) -> T:
+        """Return what `work` returns: with a file there is nothing that trying again would help."""
+        return work()
 
     def close(self) -> None:
         """Close the connections to the file."""
@@ -257,11 +269,10 @@ class StoreFile:
             connection.rollback()
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             if table_count(connection) == 0:
-                Base.metadata.create_all(connection)
-                mark_as_own(connection)
+                make_tables(connection)
             connection.commit()
         version = check_owner(connection, self.path)
-        if version == SCHEMA_VERSION and has_indices(connection) and not announces_log(self.real_path):
+        if version == SCHEMA_VERSION and not announces_log(self.real_path):
             return
         with locked_if_free(self.real_path) as is_ours:
             if not is_ours and version < SCHEMA_VERSION:
@@ -271,9 +282,10 @@ class StoreFile:
                 )
             if is_ours:
                 connection.rollback()
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-                upgrade(connection)
-                connection.commit()
+                if version < SCHEMA_VERSION:
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                    upgrade(connection, version)
+                    connection.commit()
                 _set_journal(connection, "DELETE")
 
 

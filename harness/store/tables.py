@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 from sqlalchemy import Connection
-from sqlalchemy.exc import OperationalError
 
 from latlab.harness.importers.units import LATENCY_MS
 from latlab.harness.statistics.distribution import throughput_per_s
 from latlab.harness.store.comparable import comparable_campaigns
 from latlab.harness.store.damage import DamagedRow, damaged, without
+from latlab.harness.store.dialect import StoreDialect, dialect_of
 from latlab.harness.store.drawing import drawn
 from latlab.harness.store.provisional import CORRECTED_AT
 from latlab.harness.store.vocabulary import FAILURES, Selection, Status
 from latlab.harness.telemetry.recorded_pass import PassKind
 
-__all__ = ["LABELS", "Part", "Question", "Tables", "column", "in_order", "kind_of", "tolerant"]
+__all__ = ["LABELS", "Part", "Question", "Tables", "column", "in_order", "kind_of"]
 
 LABELS = (
     "target", "space", "arch", "latency_ms", "stderr_ms", "status", "role", "session", "policy_hash", "selection",
@@ -53,23 +52,17 @@ _NUMBERS = ("latency_ms", "stderr_ms", "low_ms", "high_ms", "raw_ms")
 _FEW = ("campaign_id", "role", "status", "verdict", "fingerprint_id")
 """Columns of few different values, of which each is kept once."""
 _CHUNK = 5_000
+_OK = "count(CASE WHEN status = 'ok' THEN 1 END)"
 _NO_LABELS = (Selection.SUSTAIN, Selection.COMPARE)
 _FAILED = ", ".join(f"'{one}'" for one in sorted({*FAILURES, Status.DEVICE_LOST}))
-_IS_LABEL = f"coalesce(latency_ms BETWEEN {LATENCY_MS[0]!r} AND {LATENCY_MS[1]!r}, 0)"
+_IS_LABEL = f"coalesce(latency_ms BETWEEN {LATENCY_MS[0]!r} AND {LATENCY_MS[1]!r}, FALSE)"
 _IS_DAMAGED = f"(status = 'ok' AND NOT {_IS_LABEL} OR status NOT IN ('ok', 'running', {_FAILED}))"
 """Whether a row is damaged, as far as a count of many rows can tell."""
 
 
-@contextlib.contextmanager
-def tolerant(connection: Connection) -> Iterator[None]:
-    """Read text that is not UTF-8 with marks in the place of what cannot be read; it takes longer."""
-    driver = connection.connection.driver_connection
-    assert isinstance(driver, sqlite3.Connection)
-    driver.text_factory = lambda data: data.decode("utf-8", "replace")
-    try:
-        yield
-    finally:
-        driver.text_factory = str
+def _number_where(condition: str) -> str:
+    """Return the SQL that counts the rows for which a condition holds."""
+    return f"count(CASE WHEN {condition} THEN 1 END)"
 
 
 @dataclass(frozen=True)
@@ -154,6 +147,11 @@ class Tables:
 
     connection: Connection
     damaged: list[DamagedRow] = field(default_factory=list)
+
+    @cached_property
+    def dialect(self) -> StoreDialect:
+        """The dialect of the connection's database."""
+        return dialect_of(self.connection)
 
     def measurements(self, asked: Question) -> pd.DataFrame:
         """Return finished measurements. Columns: `Store.table`."""
@@ -244,7 +242,7 @@ class Tables:
                 where = campaigns[campaign]["target"], campaigns[campaign]["space"]
                 groups.setdefault(where, []).append(campaign)
         # Two indices hold all that is needed, so that the rows themselves need not be read.
-        by_state = " INDEXED BY by_state" if self._has_index() else ""
+        by_state = self.dialect.state_index(self.connection)
         rows = []
         for (target, space), own in sorted(groups.items()):
             marks = ", ".join("?" * len(own))
@@ -263,25 +261,28 @@ class Tables:
     def _counts(self, campaigns: Collection[str]) -> dict[str, tuple[int, int]]:
         """Return the numbers of all and of the finished rows of some campaigns that have any."""
         found = self.query(
-            "SELECT campaign_id, count(*), sum(status = 'ok') FROM measurements GROUP BY campaign_id ORDER BY min(id)"
+            f"SELECT campaign_id, count(*), {_OK} FROM measurements GROUP BY campaign_id ORDER BY min(id)"
         )
         return {campaign: (rows, int(ok or 0)) for campaign, rows, ok in found if campaign in campaigns}
 
     def sessions(self) -> pd.DataFrame:
         """Return a row per campaign and session. Columns: `Store.campaigns`."""
         campaigns = self._campaigns(Question(sustained=True))
+        counted = (f"status = 'ok' AND {_IS_LABEL}", f"status IN ({_FAILED})", "status = 'running'",
+                   f"status = 'running' AND {_IS_LABEL}", _IS_DAMAGED)  # fmt: skip
         found = self.query(
-            f"SELECT campaign_id, session, sum(status = 'ok' AND {_IS_LABEL}), sum(status IN ({_FAILED})), "
-            "sum(status = 'running'), min(started_at), max(finished_at), max(fingerprint_id), "
-            f"sum(status = 'running' AND {_IS_LABEL}), sum({_IS_DAMAGED}) "
+            f"SELECT campaign_id, session, {', '.join(map(_number_where, counted))}, "
+            "min(started_at), max(finished_at), max(fingerprint_id), min(id) "
             "FROM measurements GROUP BY campaign_id, session"
         )
         uncorrected = self._uncorrected()
-        first = dict(self.query("SELECT campaign_id, min(id) FROM measurements GROUP BY campaign_id"))
+        first: dict[str, int] = {}
+        for one in found:
+            first[one[0]] = min(one[-1], first.get(one[0], one[-1]))
         simulated = self._simulated()
         bad = damaged("measurements", [one[0] for one in found], {"session": [one[1] for one in found]})
         self.damaged += bad.values()
-        if any(one[-1] for one in without(bad, found)):
+        if any(one[6] for one in without(bad, found)):
             names = ["id", "status", "latency_ms"]
             columns = self._columns(f"SELECT {', '.join(names)} FROM measurements WHERE {_IS_DAMAGED}", (), names)
             self.damaged += damaged("measurements", columns["id"], columns).values()
@@ -294,7 +295,7 @@ class Tables:
                 "provisional": int(so_far or 0) + self._uncorrected_labels(campaign, session, uncorrected),
                 "networks": self._networks(campaign, session, campaigns[campaign]["selection"]),
             }
-            for campaign, session, ok, failed, running, begin, end, mark, so_far, _ in sorted(
+            for campaign, session, ok, failed, running, so_far, _, begin, end, mark, _ in sorted(
                 without(bad, found), key=lambda one: (first.get(one[0], 0), one[1])
             )
             if campaign in campaigns
@@ -306,7 +307,7 @@ class Tables:
         """Return what was run in a session that makes no labels; None for others, whose labels are listed elsewhere."""
         if selection not in _NO_LABELS:
             return None
-        sql = "SELECT DISTINCT arch FROM measurements WHERE campaign_id = ? AND session = ? ORDER BY id"
+        sql = "SELECT arch FROM measurements WHERE campaign_id = ? AND session = ? GROUP BY arch ORDER BY min(id)"
         return [str(one[0]) for one in self.query(sql, (campaign, session))]
 
     def _uncorrected(self) -> dict[tuple[str, int], str]:
@@ -369,7 +370,8 @@ class Tables:
         campaigns = self._campaigns(Question())
         there = self.query(
             "SELECT id FROM campaigns c WHERE EXISTS "
-            "(SELECT 1 FROM measurements m WHERE m.campaign_id = c.id AND m.latency_ms IS NOT NULL) ORDER BY c.rowid"
+            "(SELECT 1 FROM measurements m WHERE m.campaign_id = c.id AND m.latency_ms IS NOT NULL) "
+            f"ORDER BY {self.dialect.campaign_order}"
         )
         found = [(campaigns[one]["target"], campaigns[one]["space"]) for (one,) in there if one in campaigns]
         return list(dict.fromkeys(found))
@@ -393,7 +395,8 @@ class Tables:
         """Return the facts of the campaigns that are asked for, by id."""
         names = ["id", *_OF_CAMPAIGN.values(), "options"]
         found = self._columns(
-            f"SELECT {', '.join(names)} FROM campaigns WHERE space = coalesce(?, space) AND id = coalesce(?, id)",
+            f"SELECT {', '.join(names)} FROM campaigns WHERE space = coalesce(?, space) AND id = coalesce(?, id) "
+            f"ORDER BY {self.dialect.campaign_order}",
             (asked.space, asked.campaign),
             names,
         )
@@ -415,7 +418,8 @@ class Tables:
         quoted = ", ".join(f'"{name}"' for name in names)
         known: dict[Any, Any] = {}
         for where, values in self._conditions(campaigns, asked):
-            for rows in self._in_chunks(f"SELECT {quoted} FROM measurements WHERE {where}", values, names.index("id")):
+            sql = f"SELECT {quoted} FROM measurements WHERE {where}"
+            for rows in self.dialect.chunks_by_id(self.connection, sql, values, names.index("id"), _CHUNK):
                 found: dict[str, Sequence[Any]] = dict(zip(names, zip(*rows, strict=True), strict=True))
                 spaces = [campaigns[one]["space"] if one in campaigns else None for one in found["campaign_id"]]
                 bad = damaged("measurements", found["id"], found, spaces)
@@ -431,8 +435,8 @@ class Tables:
         """Yield conditions which together select the rows of some campaigns, with the values for their marks."""
         if asked.failures:  # a scan of the index by_state finds the few
             where = "status NOT IN ('ok', 'running')"
-            found = f"id IN (SELECT id FROM measurements INDEXED BY by_state WHERE {where})"
-            yield found if self._has_index() else where, ()
+            by_state = self.dialect.state_index(self.connection)
+            yield f"id IN (SELECT id FROM measurements{by_state} WHERE {where})" if by_state else where, ()
             return
         where = "(status != 'running' OR latency_ms IS NOT NULL)" if asked.provisional else "status != 'running'"
         if asked.networks is None and asked.of_everything:
@@ -461,57 +465,27 @@ class Tables:
             alike = comparable_campaigns(campaigns, finished)
             share = sum(counts[one][0] for one in alike) / sum(finished[one] for one in alike)
             # An index holds all that is needed for this.
-            cursor = self.connection.connection.cursor()
-            cursor.execute(
-                f"SELECT id, CAST(arch AS BLOB) FROM measurements WHERE campaign_id IN ({', '.join('?' * len(alike))})",
-                tuple(alike),
+            found = self.dialect.plain_rows(
+                self.connection,
+                f"SELECT id, {self.dialect.arch_bytes} FROM measurements "
+                f"WHERE campaign_id IN ({', '.join('?' * len(alike))})",
+                alike,
             )
-            found = cursor.fetchall()
             chosen = drawn((text for _, text in found), math.ceil(networks * share))
             ids += [row for (row, _), is_drawn in zip(found, chosen.tolist(), strict=True) if is_drawn]
         return whole, sorted(ids)
-
-    def _has_index(self) -> bool:
-        return bool(self.query("SELECT count(*) FROM main.sqlite_master WHERE name = 'by_state'")[0][0])
-
-    def _in_chunks(self, sql: str, values: tuple[Any, ...], key: int) -> Iterator[list[tuple[Any, ...]]]:
-        """Yield the rows of a query of measurements in the order of their ids, which are in the column `key`."""
-        last = -(2**63)
-        with contextlib.ExitStack() as stack:
-            for at_last in (False, True):
-                try:
-                    cursor = self.connection.connection.cursor()
-                    cursor.execute(f"{sql} AND id > ? ORDER BY id", (*values, last))
-                    while rows := list(cursor.fetchmany(_CHUNK)):
-                        last = rows[-1][key]
-                        yield rows
-                    return
-                except (OperationalError, sqlite3.OperationalError) as error:
-                    if at_last or "decode to UTF-8" not in str(error):
-                        raise
-                stack.enter_context(tolerant(self.connection))
 
     def _columns(self, sql: str, values: tuple[Any, ...], names: list[str]) -> dict[str, list[Any]]:
         """Return the result of a query as columns."""
         return _turned(self.query(sql, values), names)
 
-    def query(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
+    def query(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
         """Return the rows of a query as tuples; text that is not UTF-8 has marks for what cannot be read."""
-        try:
-            return [tuple(row) for row in self.connection.exec_driver_sql(sql, values)]
-        except (OperationalError, sqlite3.OperationalError) as error:
-            if "decode to UTF-8" not in str(error):
-                raise
-        with tolerant(self.connection):
-            return [tuple(row) for row in self.connection.exec_driver_sql(sql, values)]
+        return self.dialect.rows(self.connection, sql, values)
 
     def chunks(self, sql: str, size: int) -> Iterator[list[tuple[Any, ...]]]:
         """Yield the rows of a query, at most `size` at once; text that is not UTF-8 as `query`."""
-        with tolerant(self.connection):
-            cursor = self.connection.connection.cursor()
-            cursor.execute(sql)
-            while rows := cursor.fetchmany(size):
-                yield list(rows)
+        return self.dialect.chunks(self.connection, sql, (), size)
 
     def _simulated(self) -> dict[str, bool]:
         """Return which devices' facts say that they are simulated, by fingerprint."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -18,6 +17,7 @@ from latlab.harness.compare.result import ComparisonResult
 from latlab.harness.compare.run import ComparisonRun
 from latlab.harness.compare.wording import advice, headline, pairs_to_tell, sentence
 from latlab.harness.fleet.jobs import DeviceState, Incident
+from latlab.harness.store.place import StorePath
 from latlab.harness.store.store import Measurement
 from latlab.harness.terminal.console import MAX_ROWS, console, error_console
 from latlab.harness.terminal.progress import View, beating
@@ -95,7 +95,7 @@ def _state(run: ComparisonRun) -> str:
     return line
 
 
-def show_results(results: Sequence[ComparisonResult], store: Path) -> None:
+def show_results(results: Sequence[ComparisonResult], store: StorePath) -> None:
     """Print for each device the networks in their order, and the verdicts."""
     screen = console()
     for result in results:

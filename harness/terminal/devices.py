@@ -15,6 +15,7 @@ from rich.text import Text
 from latlab.harness.devices.doctor import Examination, Finding
 from latlab.harness.devices.status import Overview
 from latlab.harness.provisioning.setup import SetUp
+from latlab.harness.store.place import ServerPlace, StorePath
 from latlab.harness.terminal.console import console, error_console
 
 __all__ = ["examining", "setting_up", "show_controller", "show_examination", "show_overview", "show_set_up"]
@@ -115,7 +116,7 @@ def show_set_up(done: SetUp) -> None:
     )
 
 
-def show_overview(devices: Sequence[Overview], inventory: Path, store: Path) -> None:
+def show_overview(devices: Sequence[Overview], inventory: Path, store: StorePath) -> None:
     """Print each device's state and measurements: a table on a wide screen, else a block per device."""
     screen = console()
     if screen.width >= WIDE:
@@ -127,7 +128,11 @@ def show_overview(devices: Sequence[Overview], inventory: Path, store: Path) -> 
         if one.last_incident and screen.width >= WIDE:
             screen.print(f"[bold]{escape(one.device)}[/bold]: {escape(_incident(one))}", style="dim")
     facts = [f"devices of {inventory}" if inventory.exists() else f"there is no {inventory}: `latlab init` writes one"]
-    facts.append(f"measurements of {store}" if store.exists() else f"nothing was measured yet ({store})")
+    facts.append(
+        f"measurements of {store}"
+        if isinstance(store, ServerPlace) or store.exists()
+        else f"nothing was measured yet ({store})"
+    )
     if all(one.state == "not asked" for one in devices):
         facts.append("no device was contacted")
     screen.print(escape("; ".join(facts)), style="dim")

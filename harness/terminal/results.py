@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -12,6 +11,7 @@ from rich.table import Table
 
 from latlab.harness.active_learning.target_labels import LATENCY, named_for
 from latlab.harness.measurement.disturbance import disturbances
+from latlab.harness.store.place import StorePath
 from latlab.harness.store.provisional import how_to_finish
 from latlab.harness.store.verdict_counts import in_words as verdicts_in_words
 from latlab.harness.store.verdict_counts import verdict_counts
@@ -175,7 +175,7 @@ def show_labels(labels: pd.DataFrame) -> None:
         )
 
 
-def show_measurements(rows: pd.DataFrame, store: Path, *, raw: bool) -> None:
+def show_measurements(rows: pd.DataFrame, store: StorePath, *, raw: bool) -> None:
     """Print measured rows: one per architecture, or a summary of each target.
 
     If most of the labels are disturbed, that comes first.
@@ -315,7 +315,7 @@ def show_spaces(spaces: Sequence[SearchSpace]) -> None:
         screen.print(f"  e.g. {space.references()[0].text}", style="dim", markup=False, highlight=False)
 
 
-def show_sources(store: Path, listed: pd.DataFrame) -> None:
+def show_sources(store: StorePath, listed: pd.DataFrame) -> None:
     """Print a line per device and space, and notes about imported labels."""
     screen = console()
     if listed.empty:
@@ -342,7 +342,7 @@ def show_sources(store: Path, listed: pd.DataFrame) -> None:
         screen.print(f"Published data: {escape('; '.join(cited))}. Cite it, and mind its licences.", style="dim")
 
 
-def show_store(store: Path, campaigns: pd.DataFrame, failures: pd.DataFrame) -> None:
+def show_store(store: StorePath, campaigns: pd.DataFrame, failures: pd.DataFrame) -> None:
     """Print a line per campaign and session, and the failures."""
     if campaigns.empty:
         console().print(f"{escape(str(store))} is empty: nothing has been measured yet")

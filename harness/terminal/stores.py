@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rich.markup import escape
 from rich.table import Table
 
 from latlab.harness.store.inspection import StoreCheck, StoreInfo
+from latlab.harness.store.place import StorePath
 from latlab.harness.terminal.console import console
 from latlab.harness.text import count
 
@@ -43,7 +42,7 @@ def show_info(found: StoreInfo) -> None:
     console().print(table)
 
 
-def show_check(store: Path, found: StoreCheck) -> None:
+def show_check(store: StorePath, found: StoreCheck) -> None:
     """Print what is wrong with a store."""
     lines = [*found.file, *map(str, found.damaged)]
     for line in lines[:MOST]:

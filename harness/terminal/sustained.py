@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from latlab.harness.fleet.jobs import DeviceState
+from latlab.harness.store.place import StorePath
 from latlab.harness.sustained.run import SustainedResult, SustainedRun
 from latlab.harness.sustained.summary import figures, spell
 from latlab.harness.sustained.windows import SustainedPass, Window, nice_window_s
@@ -142,7 +143,7 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def show_result(result: SustainedResult, store: Path, out: Path | None) -> None:
+def show_result(result: SustainedResult, store: StorePath, out: Path | None) -> None:
     """Print the curve, a table of windows, and the figures."""
     screen = console()
     found = result.summary

@@ -32,6 +32,7 @@ NOT_RUN = {
     "json.md": DEVICES,
     "onboarding.md": f"{LONG}, and {PUBLISHED}",
     "own-models.md": "a model of the reader's own",
+    "postgresql.md": "a database server; tests/harness/store/test_postgresql.py copies stores there and back",
     "predictors-in-use.md": "labels that the reader has",
     "pretraining.md": f"{PUBLISHED}, and minutes of training",
     "profiling.md": LONG,

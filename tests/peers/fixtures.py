@@ -16,6 +16,7 @@ from .namespaces import find_program, require_namespaces
 from .network import Network
 from .phone import AdbClient, Phone
 from .pi import Pi
+from .postgresql import PostgreSQLServer
 from .ssh import Key
 
 
@@ -95,6 +96,14 @@ def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peers]:
     made = Peers(tmp_path_factory)
     yield made
     made.close_all()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQLServer]:
+    """A PostgreSQL server that all tests share; each makes a database of its own."""
+    server = PostgreSQLServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 
 from latlab.harness.active_learning.predictor_factory import PredictorOptions
 from latlab.harness.cli.main import main
@@ -21,6 +23,7 @@ from latlab.harness.exporters import get_exporter
 from latlab.harness.inventory.inventory import Inventory
 from latlab.harness.lab import Lab
 from latlab.harness.store.distributions import LABEL_COLUMNS, with_distributions
+from latlab.harness.store.schema import SCHEMA_VERSION, Base
 from latlab.harness.store.store import Store
 from latlab.harness.store.vocabulary import Role, Selection, Status
 from latlab.harness.telemetry.recorded_pass import PassKind
@@ -121,3 +124,22 @@ def test_the_same_command_goes_on(path: Path) -> None:
         TARGET, space="nasbench201", archs=[WRITTEN[0]["arch"]], predictor=PredictorOptions(sources="none")
     )
     assert found.support == 5
+
+
+def test_it_is_brought_up_to_date_whole_or_not_at_all(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise OSError("no space left")
+
+    before = path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("latlab.harness.store.migrations._mark", fail)  # the last step: nothing else can fail there
+        with pytest.raises(OSError, match="no space"):
+            Store(path).note("a", "b", "c")
+    assert path.read_bytes() == before
+    table = Store(path).table(raw=True, sustained=True)
+    with Store(path) as store:
+        store.note("a", "b", "c")
+        pd.testing.assert_frame_equal(store.table(raw=True, sustained=True), table)
+        with store.reading() as connection:
+            assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+            assert connection.exec_driver_sql("PRAGMA user_version").scalar_one() == SCHEMA_VERSION

@@ -1,38 +1,19 @@
-"""Stores of older versions: a writer brings them up to date, and a reader sees them as if they were."""
+"""Files of older versions: a reader sees them as if they were up to date. A writer updates them (`migrations`)."""
 
 from __future__ import annotations
 
 from sqlalchemy import Connection, Table
-from sqlalchemy.schema import CreateColumn
 
-from latlab.harness.store.schema import SCHEMA_VERSION, Base
+from latlab.harness.store.schema import TRANSIENT, Base
 
-__all__ = ["has_indices", "read_as_new", "upgrade"]
+__all__ = ["has_indices", "read_as_new"]
 
 _DEFAULTS = {"raw_ms": "latency_ms"}
 """Columns that older versions lack, and what a reader takes instead; by default it is the column's own default."""
 
 
-def upgrade(connection: Connection) -> None:
-    """Bring a store of an older version up to date; newer versions only added tables, indices, and optional columns.
-
-    Only for the holder of the store's lock: a writer of the older version must not run.
-    """
-    Base.metadata.create_all(connection)
-    for table in Base.metadata.sorted_tables:
-        there = _columns(connection, table)
-        for column in table.columns:
-            if column.name not in there:
-                definition = CreateColumn(column).compile(dialect=connection.dialect)
-                connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {definition}")
-        for index in table.indexes:
-            index.create(connection, checkfirst=True)
-    connection.exec_driver_sql("UPDATE measurements SET raw_ms = latency_ms WHERE raw_ms IS NULL")
-    connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-
 def has_indices(connection: Connection) -> bool:
-    """Return whether the store has all indices of this version, which came without a new version of the schema."""
+    """Return whether the store has all indices of this version, which came before a new version of the schema."""
     wanted = {str(index.name) for table in Base.metadata.sorted_tables for index in table.indexes}
     there = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'index'").scalars()
     return wanted <= set(there)
@@ -45,6 +26,8 @@ def read_as_new(connection: Connection) -> None:
     """
     connection.exec_driver_sql("PRAGMA temp_store = MEMORY")
     for table in Base.metadata.sorted_tables:
+        if table.name in TRANSIENT:
+            continue
         there = _columns(connection, table)
         missing = [column.name for column in table.columns if column.name not in there]
         if missing:
