@@ -18,6 +18,7 @@ from latlab.harness.dashboard.searches import search_view
 from latlab.harness.dashboard.session_view import session_view
 from latlab.harness.dashboard.watch import StoreWatch, reading
 from latlab.harness.errors import LatlabError
+from latlab.harness.store.place import StorePath
 from latlab.harness.store.store import Store
 
 __all__ = ["LOOK_S", "VIEWS", "Hub"]
@@ -43,7 +44,7 @@ class Hub:
         StoreError: if it cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: StorePath) -> None:
         self.path = path
         self._lock = threading.Lock()
         self._heavy = threading.Lock()
@@ -76,7 +77,12 @@ class Hub:
 
     def pulse(self) -> dict[str, Any]:
         """Return the time, and that of the last look at the store, in seconds since 1970; and why one failed."""
-        return {"now": time.time(), "read": self._watch.looked_at, "trouble": self._trouble, "store": self.path.name}
+        return {
+            "now": time.time(),
+            "read": self._watch.looked_at,
+            "trouble": self._trouble,
+            "store": self.path.name if isinstance(self.path, Path) else str(self.path),
+        }
 
     def view(self, name: str, params: Params) -> str:
         """Return a view as JSON.

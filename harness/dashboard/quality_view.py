@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from latlab.harness.dashboard.state import SessionState
 from latlab.harness.errors import LatlabError
+from latlab.harness.store.place import StorePath
 from latlab.harness.store.store import Store
 from latlab.harness.store.vocabulary import Selection
 
@@ -41,7 +41,7 @@ def pairs_of(sessions: Sequence[SessionState]) -> list[dict[str, Any]]:
 class QualityView:
     """Assessments of the store at `path`, one at a time, in a thread of their own."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: StorePath) -> None:
         self._path = path
         self._known: dict[tuple[str, str], tuple[int, float, dict[str, Any]]] = {}
         """Number of labels that were assessed, when the next assessment may begin, and the figures."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +29,8 @@ from latlab.harness.dashboard.state import (
     Rate,
     SessionState,
 )
+from latlab.harness.store.dialect import dialect_of
+from latlab.harness.store.place import StorePath
 from latlab.harness.store.schema import (
     AnchorRow,
     Campaign,
@@ -39,7 +41,6 @@ from latlab.harness.store.schema import (
     SessionFacts,
 )
 from latlab.harness.store.store import Store
-from latlab.harness.store.tables import tolerant
 from latlab.harness.store.vocabulary import Status
 from latlab.harness.telemetry.readings import hottest_c
 from latlab.harness.text import clean
@@ -86,10 +87,7 @@ def seconds_of(text: object) -> float:
 def reading(store: Store) -> Iterator[Connection]:
     """Open a connection for one look, and close it behind it. Text that is not UTF-8 is read with marks in it."""
     try:
-        with (
-            store.reading() as connection,
-            tolerant(connection) if connection.dialect.name == "sqlite" else nullcontext(),
-        ):
+        with store.reading() as connection, dialect_of(connection).tolerant(connection):
             yield connection
     finally:
         store.close()
@@ -105,7 +103,7 @@ class StoreWatch:
         StoreError: if there is no such store, or it cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: StorePath) -> None:
         self.path = path
         self._store = Store(path, must_exist=True)
         self._forget()
@@ -155,8 +153,10 @@ class StoreWatch:
         self.looked_at = time.time()
 
     def _identity(self) -> object:
+        if not isinstance(self.path, Path):
+            return str(self.path)
         try:
-            facts = Path(self.path).stat()
+            facts = self.path.stat()
         except OSError:
             return None
         return facts.st_dev, facts.st_ino
