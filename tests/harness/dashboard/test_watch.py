@@ -96,14 +96,14 @@ def test_what_has_changed_is_enough(growing: GrowingStore) -> None:
     text = metrics_text(watch, time.time())
     assert 'status="unsupported_op"} 1\n' in text
     assert 'latlab_incidents_total{device="dev2",kind="lost"} 1\n' in text
-    assert not announces_log(growing.store.real_path), "an open reader has kept the writer's log"
+    assert not announces_log(growing.store.path), "an open reader has kept the writer's log"
 
 
 def test_another_store_in_its_place_is_read_afresh(growing: GrowingStore, tmp_path: Path) -> None:
     growing.measure(0, 0)
     watch = StoreWatch(growing.store.path)
     with GrowingStore(tmp_path / "other.db", name="other").store as other:
-        other.fold()
+        other.access.fold()
     growing.store.close()
     (tmp_path / "other.db").replace(tmp_path / "latlab.db")
     watch.look()
