@@ -36,7 +36,9 @@ def export_models(
         typer.Option("--to", metavar="FOLDER|URL", help="A folder, or s3://BUCKET/FOLDER and what else fsspec knows."),
     ],
     precision: Annotated[str, typer.Option("--precision", metavar="NAME", help="fp32, fp16, bf16 or int8.")] = "fp32",
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, metavar="N", help="Images per inference.")] = 1,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, max=65536, metavar="N", help="Images per inference.")
+    ] = 1,
     seed: SeedOption = 0,
     engine: EngineOption = "local",
     jobs: Annotated[

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ExportedFolder", "Exporting", "export_space"]
 
+MOST_IMAGES = 65_536
+"""Largest batch size."""
+
 
 @dataclass(frozen=True)
 class ExportedFolder:
@@ -110,6 +113,8 @@ def export_space(
         raise BadInputError("say which architectures: how many (count), or a list of them, not both")
     if not 1 <= jobs <= 1024:
         raise BadInputError(f"jobs are from 1 to 1024, not {jobs}")
+    if not 1 <= batch_size <= MOST_IMAGES:
+        raise BadInputError(f"the batch size is from 1 to {MOST_IMAGES:,}, not {batch_size}")
     check_engine(engine)
     names = list(dict.fromkeys(formats))
     for name in names:

@@ -38,6 +38,7 @@ NOT_RUN = {
     "profiling.md": LONG,
     "quality.md": LONG,
     "ranking.md": f"{DEVICES}, and {LONG}",
+    "search-spaces.md": "test_hat_networks.py measures such networks",
     "several-devices.md": DEVICES,
     "stores.md": "stores of several computers; tutorials.md does the same with some that it makes",
     "sustained.md": DEVICES,
