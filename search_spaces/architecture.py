@@ -8,8 +8,20 @@ from typing import NamedTuple
 __all__ = ["Architecture", "ArchitectureError", "CellEdge"]
 
 
+LONGEST = 1000
+"""Most characters of an error's message."""
+
+
 class ArchitectureError(ValueError):
-    """The error for a string or genes that belong to no architecture of a space; its message says what would."""
+    """The error for a string or genes that belong to no architecture of a space; its message says what would.
+
+    A message that quotes something very long is cut in its middle.
+    """
+
+    def __init__(self, message: str) -> None:
+        if len(message) > LONGEST:
+            message = f"{message[: LONGEST // 2]}...{message[-LONGEST // 2 :]}"
+        super().__init__(message)
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,13 +130,15 @@ def search(
         if name in limits:
             raise BadInputError(f"--max-latency gives {name} two limits", "Give it one.")
         limits[name] = milliseconds_of(f"--max-latency {name}", value)
-    if not limits:
-        raise BadInputError("there is no limit to search under", "Give one, such as --max-latency-ms 20.")
     costs = {"max_macs": _number("--max-macs", max_macs), "max_params": _number("--max-params", max_params)}
     costs |= {
         f"max_{metric}": None if text is None else amount_of(f"--max-{metric.replace('_', '-')}", text, metric)
         for metric, text in (("energy_mj", max_energy_mj), ("peak_memory_mb", max_peak_memory_mb))
     }
+    if not limits:
+        what = " on the latency" if any(value is not None for value in costs.values()) else ""
+        more = " The other limits hold beside it." if what else ""
+        raise BadInputError(f"there is no limit{what} to search under", f"Give one, such as --max-latency-ms 20.{more}")
     from latlab.harness.terminal.search import searching, show_search
 
     lab = place.open()

@@ -26,7 +26,9 @@ LOCAL = "local"
 def check_engine(engine: str) -> None:
     """Raise `BadInputError` if there is no engine of that name."""
     if engine not in (LOCAL, "ray") and not re.fullmatch(r"ray://[^/\s@]+:\d{1,5}", engine):
-        raise BadInputError(f"no engine {engine!r}", f"Engines: {ENGINES}")
+        if "@" in engine:
+            raise BadInputError("an engine has no user and no password in it", "Ray's token is in RAY_AUTH_TOKEN.")
+        raise BadInputError(f"no engine {engine[:60]!r}", f"Engines: {ENGINES}")
 
 
 def in_parallel(

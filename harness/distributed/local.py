@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import TypeVar
 
+from latlab.harness.distributed.parent_death import end_with_parent
 from latlab.harness.errors import LatlabError
 
 __all__ = ["MOST_LOSSES", "in_processes", "one_thread"]
@@ -61,7 +62,7 @@ def in_processes(function: Callable[[Item], Result], items: Iterable[Item], jobs
     losses: Counter[int] = Counter()
     ended = False
     while not ended:
-        pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _ignore_interrupts)
+        pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin)
         under_way: dict[Future[Result], tuple[int, Item]] = {}
         try:
             while True:
@@ -98,7 +99,11 @@ def in_processes(function: Callable[[Item], Result], items: Iterable[Item], jobs
             pool.shutdown()
 
 
-def _ignore_interrupts() -> None:
-    """Ignore what reaches the whole process group (Ctrl-C, a closed terminal): the first process ends the others."""
+def _begin() -> None:
+    """Ignore what reaches the whole process group (Ctrl-C, a closed terminal): the first process ends the others.
+
+    If it is killed it cannot: then they end with it.
+    """
+    end_with_parent()
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

@@ -8,22 +8,25 @@ local folder can serve as a cache.
 from __future__ import annotations
 
 import csv
+import errno
+import fcntl
 import io
 import json
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from latlab.harness.distributed.engines import in_parallel
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.exporters.base import Artifact, CacheError, ExportError, ExportRequest
 from latlab.harness.exporters.cache import ArtifactCache
-from latlab.harness.paths import whole_file
+from latlab.harness.paths import FULL, whole_file
 
 if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
@@ -142,6 +145,23 @@ class LocalFolder:
         with self._writing():
             return self._cache.ensure(request)
 
+    def read(self, name: str) -> str | None:
+        """Return the text of a file of the folder; None if it has none."""
+        try:
+            return (self.folder / name).read_text(errors="replace")
+        except OSError:
+            return None
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from this block."""
+        handle = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
     def write(self, name: str, content: str) -> None:
         """Write a file of the folder, whole or not at all."""
         with whole_file(self.folder / name) as part:
@@ -152,8 +172,14 @@ class LocalFolder:
         try:
             yield
         except CacheError as error:
-            reason = getattr(error.__cause__, "strerror", None) or error
-            raise LatlabError(f"cannot write {self.folder}: {reason}", "Free space there, or name another.") from error
+            cause = error.__cause__
+            reason, where, hint = str(error), self.folder, "Name another folder."
+            if isinstance(cause, OSError):
+                reason, where = cause.strerror or reason, Path(cause.filename2 or cause.filename or where)
+                hint = "Free space there, or name another folder." if cause.errno in FULL else hint
+                if cause.errno in (errno.EISDIR, errno.EEXIST, errno.ENOTDIR):
+                    hint = "Something else is in its place: remove it, or name another folder."
+            raise LatlabError(f"cannot write {where}: {reason}", hint) from error
 
 
 class RemoteFolder:
@@ -165,9 +191,11 @@ class RemoteFolder:
             import fsspec
 
             found: tuple[AbstractFileSystem, str] = fsspec.core.url_to_fs(url)
-        except (ImportError, ValueError, OSError) as error:
+        except ImportError as error:
+            raise BadInputError(f"cannot open {_scheme(url)}: {error}", "Install that package.") from error
+        except Exception as error:  # each file system has errors of its own
             raise BadInputError(
-                f"cannot open {_scheme(url)}: {error}", "It needs the package of fsspec for that kind of storage."
+                f"cannot open {_scheme(url)}: {error!s:.200}", "Look at the address, and whether it can be reached."
             ) from error
         self._files, self._root = found[0], found[1].rstrip("/")
 
@@ -197,6 +225,18 @@ class RemoteFolder:
                 self._files.pipe_file(self._entry(artifact.key), json.dumps(artifact.to_json()).encode())
         return artifact
 
+    def read(self, name: str) -> str | None:
+        """Return the text of a file of the folder; None if it has none."""
+        try:
+            with self._using():
+                return str(self._files.cat_file(f"{self._root}/{name}").decode(errors="replace"))
+        except FileNotFoundError:
+            return None
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Object storage has no locks: of two commands that end at the same time, one index may win."""
+        return nullcontext()
+
     def write(self, name: str, content: str) -> None:
         """Write a file of the folder."""
         with self._using():
@@ -224,12 +264,30 @@ def _scheme(url: str) -> str:
 
 
 def write_index(to: str, found: Iterable[ExportedNetwork]) -> None:
-    """Write `index.csv` into a folder of exports: one row per network and format."""
-    text = io.StringIO()
-    rows = csv.DictWriter(text, [one.name for one in fields(ExportedNetwork) if one.name != "new"], lineterminator="\n")
-    rows.writeheader()
-    for one in sorted(found, key=lambda one: (one.space, one.format, one.arch)):
-        values: dict[str, Any] = asdict(one)
-        del values["new"]
-        rows.writerow(values)
-    open_destination(to).write(INDEX, text.getvalue())
+    """Write `index.csv` into a folder of exports: a row per network and format, those of earlier calls among them."""
+    destination = open_destination(to)
+    with destination.alone():
+        known = _rows(destination.read(INDEX) or "")
+        for one in found:
+            values = {name: "" if value is None else str(value) for name, value in asdict(one).items()}
+            known[tuple(values[name] for name in _REQUESTED)] = values
+        text = io.StringIO()
+        rows = csv.DictWriter(text, _COLUMNS, lineterminator="\n", extrasaction="ignore")
+        rows.writeheader()
+        rows.writerows(known[key] for key in sorted(known))
+        destination.write(INDEX, text.getvalue())
+
+
+_REQUESTED = ("space", "format", "arch", "precision", "batch_size", "seed")
+_COLUMNS = [one.name for one in fields(ExportedNetwork) if one.name != "new"]
+
+
+def _rows(text: str) -> dict[tuple[str, ...], dict[str, str]]:
+    """Return the rows of an index by what they are of; none where it is no index."""
+    found = csv.DictReader(io.StringIO(text))
+    try:
+        if found.fieldnames != _COLUMNS:
+            return {}
+        return {tuple(row[name] for name in _REQUESTED): row for row in found if None not in row.values()}
+    except csv.Error:
+        return {}

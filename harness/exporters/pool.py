@@ -66,7 +66,7 @@ class ExportPool:
         """Pause all workers within the `with` block; they resume where they were.
 
         Several threads may pause at the same time; the workers resume when the last one leaves. Waiting for an export
-        inside the block never ends. A killed controller leaves no stopped process behind (`worker.end_with_parent`).
+        inside the block never ends. A killed controller leaves no stopped process behind (`end_with_parent`).
         """
         with self._pause_lock:
             self._pauses += 1

@@ -6,22 +6,19 @@ It ends when stdin ends, so it outlives its pool by one export at most. `end_wit
 from __future__ import annotations
 
 import argparse
-import ctypes
 import gc
 import json
 import os
-import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from latlab.harness.distributed.parent_death import end_with_parent
 from latlab.harness.exporters.base import CacheError, ExportError, ExportRequest
 from latlab.harness.exporters.cache import ArtifactCache
 
 NICENESS = 10
 """Priority of exports on this machine: lower than that of everything that runs with the usual 0."""
-PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
@@ -51,17 +48,6 @@ def main() -> None:
         except CacheError as error:
             answer = {"cache_error": str(error)}
         answers.write(json.dumps(answer) + "\n")
-
-
-def end_with_parent() -> None:
-    """Let the kernel kill this process when the thread that started it ends, even while this process is stopped.
-
-    This works on Linux only. Elsewhere, POSIX's rule for process groups whose parent dies does nearly as well: stopped
-    members get SIGHUP and SIGCONT.
-    """
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _answer(cache: ArtifactCache, request: ExportRequest) -> dict[str, Any]:

@@ -116,6 +116,8 @@ def export_space(
     if not 1 <= batch_size <= MOST_IMAGES:
         raise BadInputError(f"the batch size is from 1 to {MOST_IMAGES:,}, not {batch_size}")
     check_engine(engine)
+    if not to.strip():
+        raise BadInputError("the folder for the networks has no name", "Name one with --to.")
     names = list(dict.fromkeys(formats))
     for name in names:
         if name not in installed_formats():

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from latlab.agents.protocol.load_request import InputRequest
+from latlab.harness.distributed.parent_death import end_with_parent
 from latlab.harness.errors import BadInputError
-from latlab.harness.exporters.worker import end_with_parent
 from latlab.harness.models.kernels import kernels_of
 from latlab.harness.models.read import format_of
 from latlab.predictors.graph import Work

@@ -169,7 +169,7 @@ def _from_file(
     if runtime not in (None, *able):
         raise BadInputError(
             f"{path} is {_article(kind)} {kind} file: it runs in {' and '.join(able)}, not in {runtime}",
-            "Leave --runtime out.",
+            f"Leave --runtime out, or name a target of {able[0]}.",
         )
     chosen = runtime or able[0]
     settled = _settle(str(path), description, runtime, options, batch_size)

@@ -100,3 +100,9 @@ def test_damaged_architectures(name: str, seed: int, data: st.DataObject) -> Non
 def test_any_genes(name: str, genes: list[int]) -> None:
     with contextlib.suppress(ArchitectureError):
         assert get(name).from_genes(genes).genes
+
+
+def test_the_error_about_a_huge_string_is_short() -> None:
+    with pytest.raises(ArchitectureError) as failure:
+        get("nasbench201").parse("a" * 5_000_000)
+    assert len(str(failure.value)) < 1100

@@ -50,6 +50,8 @@ def test_a_folder_of_networks(tmp_path: Path) -> None:
     rows = check(to, 3, ("onnx", "torchscript"))
     again = lab.export_models("nasbench201", str(to), count=4, formats=("onnx",))
     assert (again.networks, again.new) == (4, 1)
+    with (to / "index.csv").open() as file:  # what an earlier command exported stays in the index
+        assert len(list(csv.DictReader(file))) == 7
     # It serves as a cache of exported networks.
     assert ArtifactCache(to).get(ExportRequest("nasbench201", rows[0]["arch"], "onnx")) is not None
 
@@ -88,6 +90,16 @@ def test_what_cannot_be(tmp_path: Path) -> None:
     assert "secret" not in str(failure.value)
     with pytest.raises(LatlabError, match=r"cannot write /proc/to: "):
         lab.export_models("nasbench201", "/proc/to", count=1)
+    with pytest.raises(BadInputError, match="has no name"):
+        lab.export_models("nasbench201", "", count=1)
+    (tmp_path / "taken" / "files").parent.mkdir()
+    (tmp_path / "taken" / "files").touch()
+    with pytest.raises(LatlabError, match=r"cannot write .*taken/files: ") as failure:
+        lab.export_models("nasbench201", tmp_path / "taken", count=1)
+    assert "remove it" in (failure.value.hint or "")
+    with pytest.raises(BadInputError, match=r"cannot open the storage ftp://\.\.\.: .*refused") as failure:
+        lab.export_models("nasbench201", "ftp://user:secret@127.0.0.1:9/to", count=1)
+    assert "secret" not in str(failure.value)
     assert not (tmp_path / "to").exists()
 
 

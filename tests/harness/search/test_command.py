@@ -203,6 +203,7 @@ def test_labels_without_a_device_are_not_measured(run: Run) -> None:
         ("--target toy --max-latency-ms nan --accuracy macs", "--max-latency-ms takes a time above 0, not 'nan'"),
         ("--target toy --max-latency-ms 1e-320 --accuracy macs", "A limit is a time of 1 ns to a day"),
         ("--target toy --accuracy macs", "there is no limit to search under"),
+        ("--target toy --accuracy macs --max-peak-memory-mb 3", "there is no limit on the latency to search under"),
         ("--target toy --max-latency 9ms --accuracy macs", "names no target"),
         ("--target toy --max-latency toy=fast --accuracy macs", "--max-latency toy takes a time above 0, not 'fast'"),
         ("--target toy --max-latency-ms 9ms --accuracy macs --no-measure --predictor roost", f"{TOY} has no labels"),
