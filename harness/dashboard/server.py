@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
-import anyio.to_thread
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -105,7 +104,7 @@ def application(hub: Hub, access: Access) -> Callable[[Message, Receive, Send], 
         if len(params) > MOST_PARAMS or any(len(value) > MOST_VALUE for value in params.values()):
             return PlainTextResponse("the question is too long\n", 400)
         if request.query_params.get("once"):
-            text = await anyio.to_thread.run_sync(hub.view, name, {k: v for k, v in params.items() if k != "once"})
+            text = await asyncio.to_thread(hub.view, name, {k: v for k, v in params.items() if k != "once"})
             return Response(text, media_type="application/json")
         if looking >= MOST_LOOKING:
             return PlainTextResponse("too many pages are open\n", 503)
@@ -118,7 +117,7 @@ def application(hub: Hub, access: Access) -> Callable[[Message, Receive, Send], 
             try:
                 sent = ""
                 while True:
-                    text = await anyio.to_thread.run_sync(hub.view, name, params)
+                    text = await asyncio.to_thread(hub.view, name, params)
                     if text != sent:
                         sent = text
                         yield f"event: view\ndata: {text}\n\n"
@@ -130,7 +129,7 @@ def application(hub: Hub, access: Access) -> Callable[[Message, Receive, Send], 
         return StreamingResponse(events(), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 
     async def metrics(_: Request) -> Response:
-        text = await anyio.to_thread.run_sync(hub.metrics)
+        text = await asyncio.to_thread(hub.metrics)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def login(request: Request) -> Response:
