@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
-import anyio.to_thread
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -105,7 +105,7 @@ def application(hub: Hub, access: Access) -> Callable[[Message, Receive, Send], 
         if len(params) > MOST_PARAMS or any(len(value) > MOST_VALUE for value in params.values()):
             return PlainTextResponse("the question is too long\n", 400)
         if request.query_params.get("once"):
-            text = await anyio.to_thread.run_sync(hub.view, name, {k: v for k, v in params.items() if k != "once"})
+            text = await _beside(hub.view, name, {k: v for k, v in params.items() if k != "once"})
             return Response(text, media_type="application/json")
         if looking >= MOST_LOOKING:
             return PlainTextResponse("too many pages are open\n", 503)
@@ -118,7 +118,7 @@ def application(hub: Hub, access: Access) -> Callable[[Message, Receive, Send], 
             try:
                 sent = ""
                 while True:
-                    text = await anyio.to_thread.run_sync(hub.view, name, params)
+                    text = await _beside(hub.view, name, params)
                     if text != sent:
                         sent = text
                         yield f"event: view\ndata: {text}\n\n"
@@ -130,7 +130,7 @@ def application(hub: Hub, access: Access) -> Callable[[Message, Receive, Send], 
         return StreamingResponse(events(), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 
     async def metrics(_: Request) -> Response:
-        text = await anyio.to_thread.run_sync(hub.metrics)
+        text = await _beside(hub.metrics)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def login(request: Request) -> Response:
@@ -164,6 +164,32 @@ def application(hub: Hub, access: Access) -> Callable[[Message, Receive, Send], 
     routes = [Route(path, file) for path in FILES]
     routes += [Route("/live", live), Route("/metrics", metrics), Route("/login", login, methods=["GET", "POST"])]
     return _Guarded(Starlette(routes=routes), access)
+
+
+async def _beside(function: Callable[..., str], *arguments: object) -> str:
+    """Return what a function returns that may take long, from a daemon thread: nobody waits for it at the end."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[str] = loop.create_future()
+
+    def settle(value: str | None, error: Exception | None) -> None:
+        if not future.done():  # the page may be gone
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(value or "")
+
+    def work() -> None:
+        value: str | None = None
+        error: Exception | None = None
+        try:
+            value = function(*arguments)
+        except Exception as found:
+            error = found
+        with suppress(RuntimeError):  # the server has ended
+            loop.call_soon_threadsafe(settle, value, error)
+
+    threading.Thread(target=work, name="view", daemon=True).start()
+    return await future
 
 
 class _Server(uvicorn.Server):
