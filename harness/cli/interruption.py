@@ -33,6 +33,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self._again: threading.Timer | None = None
 
     @property
     def exit_code(self) -> int:
@@ -64,8 +65,18 @@ class Interruption:
         if self.signal is None or not issubclass(unraisable.exc_type, KeyboardInterrupt):
             return False
         signal.signal(self.signal, self.handle)
-        threading.Timer(_AGAIN_S, os.kill, (os.getpid(), self.signal)).start()
+        self._again = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), self.signal))
+        self._again.start()
         return True
+
+    def arrived(self) -> None:
+        """Take no signal once more: the command knows of it. What `handle` raised may be dropped in one place and arrive
+        from another: asyncio keeps it in a task and raises it, too."""
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+            if self.signal is not None:
+                signal.signal(self.signal, signal.SIG_DFL)
 
 
 def _keep_out_of_logs() -> None:
@@ -104,6 +115,7 @@ def ending_orderly() -> Iterator[Interruption]:
     try:
         yield interruption
     finally:
+        interruption.arrived()
         sys.unraisablehook = usual_hook
         if interruption.signal is None:
             for number in chosen:

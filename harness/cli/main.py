@@ -145,6 +145,7 @@ def main() -> NoReturn:
                 raise
             complain("an argument holds bytes that are no UTF-8 text", "Check the encoding of this terminal.", as_json)
             code = BadInputError.exit_code
+        interruption.arrived()
         if code == INTERRUPTED and interruption.signal is None:
             complain(
                 "interrupted by a KeyboardInterrupt that no signal has caused, such as a factory's own", None, as_json

@@ -386,6 +386,28 @@ def test_a_signal_during_a_destructor_is_not_lost(number: signal.Signals) -> Non
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the second signal would have been left to the system
 
 
+def test_a_signal_that_is_dropped_and_arrives() -> None:
+    """As in asyncio, which keeps it in a task that nobody asks, and raises it as well: it comes once."""
+    program = """
+import signal, sys, time
+from latlab.harness.cli.interruption import ending_orderly
+class Leaving:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+with ending_orderly() as interruption:
+    try:
+        Leaving()
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        interruption.arrived()
+        print("ended")
+        time.sleep(0.2)
+sys.exit(interruption.exit_code)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "ended\n", "")
+
+
 def test_a_signal_that_a_library_logs() -> None:
     """It ends the command without a traceback; other errors are logged as ever."""
     program = """
