@@ -70,8 +70,11 @@ class Interruption:
         return True
 
     def arrived(self) -> None:
-        """Take no signal once more: the command knows of it. What `handle` raised may be dropped in one place and arrive
-        from another: asyncio keeps it in a task and raises it, too."""
+        """Take no signal once more, because the command knows of it.
+
+        What `handle` raised may be dropped in one place and arrive from another: asyncio keeps it in a task, and raises
+        it, too.
+        """
         if self._again is not None:
             self._again.cancel()
             self._again = None
