@@ -259,14 +259,17 @@ def part_figure3(given: Given) -> Figures:
     """HELP's Figure 3: measurements of the target against rank correlation, on FBNet."""
     one, found = setting("FD", given.data), {}
     few = replace(given, draws=min(given.draws, 3))
-    for text in ("scratch", "meta-sgd", "help", "ridge"):
+    trained_like = {"meta-sgd": f"meta-sgd:episodes={given.episodes}"}
+    names = ("scratch", "meta-sgd", "help", "ridge")
+    for name in names:
+        text = trained_like.get(name, name)
         seeds = given.seeds_of(text, one)[:1]
         for further in SAMPLES if seeds else ():
-            found[f"{text} {further}"] = scored(text, one, seeds, few, further)["mean"]
-    show("Figure 3, FD: mean Spearman", [
-        {"predictor": text, **{str(n): found.get(f"{text} {n}") for n in SAMPLES}}
-        for text in ("scratch", "meta-sgd", "help", "ridge")
-    ])  # fmt: skip
+            found[f"{name} {further}"] = scored(text, one, seeds, few, further)["mean"]
+    show(
+        "Figure 3, FD: mean Spearman",
+        [{"predictor": name, **{str(n): found.get(f"{name} {n}") for n in SAMPLES}} for name in names],
+    )
     return found
 
 
