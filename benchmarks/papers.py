@@ -38,7 +38,7 @@ from latlab.predictors.help import Help  # noqa: E402
 from latlab.predictors.ofa_mlp import FACTS, GPUS, OFAMLP, rmse_percent  # noqa: E402
 
 Figures = dict[str, Any]
-CHECKPOINTS = {"nasbench201": "nasbench201", "fbnet": "fbnet", "ofa-mobilenetv3": "ofa"}
+CHECKPOINTS = {"fbnet": "fbnet", "ofa-mobilenetv3": "ofa"}
 HELP = PROTOCOLS["help"]
 DRAWS = 10
 """Supports that are drawn for each trained predictor and target."""
@@ -230,7 +230,8 @@ def part_help(given: Given) -> Figures:
         seeds = given.seeds_of("help", one)
         for text in ("help", "help:as_published=on") if seeds else ():
             own[text] = scored(text, one, seeds, given)
-        file = given.checkpoints / f"{CHECKPOINTS[one.table.space.name]}.pt" if given.checkpoints else None
+        named = CHECKPOINTS.get(one.table.space.name)
+        file = given.checkpoints / f"{named}.pt" if given.checkpoints and named else None
         if file and not name.endswith("swapped"):
             for more in ("", ",as_published=on"):
                 own[f"published weights{more}"] = scored(f"help:checkpoint={file}{more}", one, [0], given)
@@ -437,7 +438,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--data", type=Path, default=os.environ.get("LATLAB_DATA"), help="the published tables")
     arguments.add_argument("--models", type=Path, required=True, help="folder of trained predictors")
-    arguments.add_argument("--checkpoints", type=Path, help="folder with HELP's nasbench201.pt, fbnet.pt and ofa.pt")
+    arguments.add_argument("--checkpoints", type=Path, help="folder with HELP's fbnet.pt and ofa.pt")
     arguments.add_argument("--parts", nargs="*", choices=sorted(PARTS), default=sorted(PARTS))
     arguments.add_argument("--train", action="store_true", help="only train what the parts share")
     arguments.add_argument("--seeds", type=int, default=3)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from latlab.predictors.bases.trunks import HIDDEN, Params, Trunk
+from latlab.predictors.bases.trunks import HIDDEN, GCNTrunk, Params, Trunk
 from latlab.predictors.help.meta_learning import Settings
 from latlab.predictors.help.network import Meta, misfit
 
@@ -32,8 +32,15 @@ def published_weights(path: str, trunk: Trunk, settings: Settings) -> Meta:
     """Return the weights in a file of HELP's authors.
 
     Raises:
-        ValueError: the file cannot be read, or its weights are of another space or with other modules.
+        ValueError: the file cannot be read, or its weights are of another space or with other modules. Or the space is
+            NAS-Bench-201: the graphs that its weights were trained on are in a file of the authors' own, and on this
+            space's graphs they predict nothing (`benchmarks/RESULTS.md`, section 38).
     """
+    if isinstance(trunk, GCNTrunk):
+        raise ValueError(
+            f"the checkpoint {path} cannot be used for NAS-Bench-201, whose graphs HELP's authors write in a form of "
+            "their own; those of FBNet and OFA-MobileNetV3 can"
+        )
     try:
         # The files are from PyTorch 1.8: a zip, of which the reader of today takes tensors, numbers and dictionaries.
         content = torch.load(path, map_location="cpu", weights_only=True)
