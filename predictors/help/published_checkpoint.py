@@ -36,11 +36,6 @@ def published_weights(path: str, trunk: Trunk, settings: Settings) -> Meta:
             NAS-Bench-201: the graphs that its weights were trained on are in a file of the authors' own, and on this
             space's graphs they predict nothing (`benchmarks/RESULTS.md`, section 38).
     """
-    if isinstance(trunk, GCNTrunk):
-        raise ValueError(
-            f"the checkpoint {path} cannot be used for NAS-Bench-201, whose graphs HELP's authors write in a form of "
-            "their own; those of FBNet and OFA-MobileNetV3 can"
-        )
     try:
         # The files are from PyTorch 1.8: a zip, of which the reader of today takes tensors, numbers and dictionaries.
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -57,6 +52,11 @@ def published_weights(path: str, trunk: Trunk, settings: Settings) -> Meta:
                 inference[f"{layer}.bias"] = _plain(encoder[f"z_encoder.{place}.bias"])
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         raise ValueError(f"{path} is no checkpoint of HELP: {type(error).__name__} {error}") from None
+    if isinstance(trunk, GCNTrunk):
+        raise ValueError(
+            f"the checkpoint {path} cannot be used for NAS-Bench-201, whose graphs HELP's authors write in a form of "
+            "their own; those of FBNet and OFA-MobileNetV3 can"
+        )
     found = Meta(weights, rates, inference)
     wrong = misfit(found, trunk)
     if wrong is None and ("head1.device" in weights) != settings.condition:

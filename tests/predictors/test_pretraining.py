@@ -220,14 +220,15 @@ def test_checkpoints_are_read_without_running_them(tmp_path: Path) -> None:
         torch.save(content, path)
         with pytest.raises(ValueError, match=words):
             predictor.pretrain(SOURCES)
-    with pytest.raises(ValueError, match="cannot be used for NAS-Bench-201"):
-        published_weights(str(path), trunk_of(get("nasbench201")), HelpSettings())
     assert not Path("/tmp/latlab-was-run").exists()
     path.write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(ValueError, match="cannot be read"):
         predictor.pretrain(SOURCES)
     with pytest.raises(ValueError, match="cannot be read"):
         Help(CHAINS, checkpoint=str(tmp_path / "none.pt")).pretrain(SOURCES)
+    torch.save(published(132), path)
+    with pytest.raises(ValueError, match="cannot be used for NAS-Bench-201"):
+        published_weights(str(path), trunk_of(get("nasbench201")), HelpSettings())
 
 
 def test_scratch_and_ofa_mlp_learn_a_device_alone() -> None:
