@@ -29,7 +29,7 @@ from latlab.harness.dashboard.state import (
     Rate,
     SessionState,
 )
-from latlab.harness.store.dialect import dialect_of
+from latlab.harness.store.dialects import dialect_of
 from latlab.harness.store.place import StorePath
 from latlab.harness.store.schema import (
     AnchorRow,

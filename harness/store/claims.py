@@ -10,7 +10,7 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from latlab.harness.errors import LatlabError
-from latlab.harness.store.dialect import run
+from latlab.harness.store.dialects import run
 from latlab.harness.store.vocabulary import Status
 
 __all__ = ["GRACE_S", "NOT_TAKEN", "TakenError", "claim", "claim_unfinished", "holder", "release"]

@@ -8,12 +8,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from functools import cache
 from typing import Any, ClassVar
 
-from sqlalchemy import Connection, CursorResult
+from sqlalchemy import Connection
 
-__all__ = ["StoreDialect", "dialect_of", "run"]
+__all__ = ["StoreDialect"]
 
 
 class StoreDialect(ABC):
@@ -77,30 +76,3 @@ class StoreDialect(ABC):
     @abstractmethod
     def faults(self, connection: Connection) -> list[str]:
         """Return what the database itself finds wrong with the store."""
-
-
-def dialect_of(connection: Connection) -> StoreDialect:
-    """Return the dialect of a connection's database."""
-    return _dialect(connection.dialect.name)
-
-
-@cache
-def _dialect(name: str) -> StoreDialect:
-    if name == "postgresql":
-        from latlab.harness.store.postgresql_dialect import PostgreSQLDialect
-
-        return PostgreSQLDialect()
-    from latlab.harness.store.sqlite_dialect import SQLiteDialect
-
-    return SQLiteDialect()
-
-
-def run(connection: Connection, text: str, values: Any = ()) -> CursorResult[*tuple[Any, ...]]:
-    """Run SQL.
-
-    Args:
-        connection: to the database.
-        text: the SQL, with `?` for each value.
-        values: a tuple, or a list of tuples, for each of which the SQL is run.
-    """
-    return connection.exec_driver_sql(dialect_of(connection).sql(text), values)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from latlab.harness.store.damage import DamagedRow
-from latlab.harness.store.dialect import dialect_of
+from latlab.harness.store.dialects import dialect_of
 from latlab.harness.store.lock import is_locked
 from latlab.harness.store.place import StorePath
 from latlab.harness.store.reading import announces_log

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from latlab.harness.errors import BadInputError
 from latlab.harness.importers.read import SourceTable
-from latlab.harness.store.dialect import run
+from latlab.harness.store.dialects import run
 from latlab.harness.store.store import Campaign, Store
 from latlab.harness.store.vocabulary import Role, Selection, Status
 from latlab.harness.targets import Target

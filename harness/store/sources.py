@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row
 from latlab.harness.errors import BadInputError
 from latlab.harness.importers.read import SourceTable
 from latlab.harness.store.damage import damaged, warn_of, without
-from latlab.harness.store.dialect import dialect_of, run
+from latlab.harness.store.dialects import dialect_of, run
 from latlab.harness.store.place import StorePath
 from latlab.harness.store.schema import Source
 from latlab.harness.store.store import Store

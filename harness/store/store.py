@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from latlab.harness.errors import BadInputError, LatlabError
 from latlab.harness.store.claims import NOT_TAKEN, TakenError, claim, claim_unfinished, holder, release
 from latlab.harness.store.damage import warn_of
-from latlab.harness.store.dialect import dialect_of, run
+from latlab.harness.store.dialects import dialect_of, run
 from latlab.harness.store.errors import DamagedError, StoreError
 from latlab.harness.store.place import ServerPlace, StorePath, store_path
 from latlab.harness.store.recorded import read_anchors, read_facts, read_passes

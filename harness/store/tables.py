@@ -17,7 +17,8 @@ from latlab.harness.importers.units import LATENCY_MS
 from latlab.harness.statistics.distribution import throughput_per_s
 from latlab.harness.store.comparable import comparable_campaigns
 from latlab.harness.store.damage import DamagedRow, damaged, without
-from latlab.harness.store.dialect import StoreDialect, dialect_of
+from latlab.harness.store.dialect import StoreDialect
+from latlab.harness.store.dialects import dialect_of
 from latlab.harness.store.drawing import drawn
 from latlab.harness.store.provisional import CORRECTED_AT
 from latlab.harness.store.vocabulary import FAILURES, Selection, Status

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import JSON, Boolean, Connection, Table, text
 
-from latlab.harness.store.dialect import dialect_of
+from latlab.harness.store.dialects import dialect_of
 from latlab.harness.store.postgresql_dialect import SCHEMA
 from latlab.harness.store.schema import TRANSIENT, Base
 
