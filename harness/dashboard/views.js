@@ -283,25 +283,32 @@ function chooser(name, withNetwork) {
   };
 }
 
-// Quality
-
-function quality(place) {
-  const choice = chooser("quality", false), body = h("div");
+// A view of what is chosen, which is drawn anew only when something of `parts(data)` or the width has changed.
+function chosenView(place, name, whole, parts, draw) {
+  const choice = chooser(name, whole), body = h("div");
   place.append(choice.element, body);
   let drawn = "";
   return {
     update: () => true,
     draw(data) {
       choice.draw(data);
-      const text = JSON.stringify([data.quality, data.error, data.assessed, body.clientWidth]);
+      const text = JSON.stringify([...parts(data), body.clientWidth]);
       if (text === drawn) return;
       drawn = text;
-      if (!data.chosen) return replace(body, h("p", { class: "hint" }, "There are no labels to assess yet."));
-      if (data.error) return replace(body, h("p", { class: "notice" }, data.error));
-      if (!data.quality) return replace(body, h("p", { class: "hint" }, "The labels are being assessed …"));
-      body.replaceChildren(...qualityParts(data.quality, body, data));
+      draw(data, body);
     },
   };
+}
+
+// Quality
+
+function quality(place) {
+  return chosenView(place, "quality", false, (data) => [data.quality, data.error, data.assessed], (data, body) => {
+    if (!data.chosen) return replace(body, h("p", { class: "hint" }, "There are no labels to assess yet."));
+    if (data.error) return replace(body, h("p", { class: "notice" }, data.error));
+    if (!data.quality) return replace(body, h("p", { class: "hint" }, "The labels are being assessed …"));
+    body.replaceChildren(...qualityParts(data.quality, body, data));
+  });
 }
 
 const GRADES = { fit: "good", usable: "warn", unfit: "alarm", unknown: "faint" };
@@ -410,21 +417,11 @@ function pairRow(one) {
 // History
 
 function history(place) {
-  const choice = chooser("history", true), body = h("div");
-  place.append(choice.element, body);
-  let drawn = "";
-  return {
-    update: () => true,
-    draw(data) {
-      choice.draw(data);
-      const text = JSON.stringify([data.points, data.chosen, body.clientWidth, data.error]);
-      if (text === drawn) return;
-      drawn = text;
-      if (data.error) return replace(body, h("p", { class: "notice" }, data.error));
-      if (!data.points.length) return replace(body, h("p", { class: "hint" }, "There is no label to show yet."));
-      body.replaceChildren(...historyParts(data, body));
-    },
-  };
+  return chosenView(place, "history", true, (data) => [data.points, data.chosen, data.error], (data, body) => {
+    if (data.error) return replace(body, h("p", { class: "notice" }, data.error));
+    if (!data.points.length) return replace(body, h("p", { class: "hint" }, "There is no label to show yet."));
+    body.replaceChildren(...historyParts(data, body));
+  });
 }
 
 function historyParts(data, place) {
